@@ -1,0 +1,211 @@
+"""The terminal: `gate COMMAND`. What works on the stores finds a running server's through the data dir."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from gate.errors import CannotStart, GateError
+from gate.settings import Settings, load
+
+app = typer.Typer(
+    name="gate", help="Three run, the fourth waits.", no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+
+DataDirFlag = Annotated[Optional[Path], typer.Option(help="Where the server keeps its files (default ./.gate).")]  # noqa: UP045
+ConfigFlag = Annotated[Optional[Path], typer.Option(help="A gate.toml elsewhere than here.")]  # noqa: UP045
+JsonFlag = Annotated[bool, typer.Option("--json", help="For programs.")]
+PoolFlag = Annotated[str, typer.Option(help="The pool.")]
+JobArgument = Annotated[str, typer.Argument(help="The job_id.", metavar="JOB")]
+LONG = 10_000
+
+
+@app.command()
+def serve(
+    host: Annotated[Optional[str], typer.Option(help="Loopback only (default 127.0.0.1).")] = None,  # noqa: UP045
+    port: Annotated[Optional[int], typer.Option(help="Default 8000; 0 takes a free one.")] = None,  # noqa: UP045
+    data_dir: DataDirFlag = None,
+    redis_url: Annotated[Optional[str], typer.Option(help="Default: an embedded Valkey.")] = None,  # noqa: UP045
+    database_url: Annotated[Optional[str], typer.Option(help="Default: SQLite in the data dir.")] = None,  # noqa: UP045
+    config: ConfigFlag = None,
+) -> None:
+    """Serve HTTP until stopped."""
+    from gate.cli.serve import serve as run
+
+    run(load(config, host=host, port=port, data_dir=data_dir, redis_url=redis_url, database_url=database_url))
+
+
+@app.command()
+def status(
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Who holds a slot, who waits, and why."""
+    from gate.cli import show, stores
+
+    show.pool(stores.visit(_settings(data_dir, config), lambda gate: gate.pool(pool, LONG if json else 100)), json)
+
+
+@app.command()
+def acquire(
+    pool: PoolFlag = "default",
+    job_id: Annotated[Optional[str], typer.Option(help="Made up when not given.")] = None,  # noqa: UP045
+    user: Annotated[Optional[str], typer.Option()] = None,  # noqa: UP045
+    tool: Annotated[Optional[str], typer.Option()] = None,  # noqa: UP045
+    credits: Annotated[Optional[int], typer.Option(help="Charged already; needs --job-id.")] = None,  # noqa: UP045
+    lease_seconds: Annotated[Optional[float], typer.Option()] = None,  # noqa: UP045
+    wait_seconds: Annotated[float, typer.Option(min=0, max=60, help="Wait so long for a grant.")] = 0,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Take a slot, or join the queue."""
+    from gate.cli import show, stores
+    from gate.http.jobs import request_of
+    from gate.http.wire import AcquireBody
+
+    given = {"job_id": job_id, "user": user, "tool": tool, "credits": credits, "lease_seconds": lease_seconds}
+    request = request_of(AcquireBody.model_validate(given))
+    job = stores.visit(_settings(data_dir, config), lambda gate: gate.acquire(pool, request, wait_seconds))
+    show.job(job, json)
+
+
+@app.command()
+def release(
+    job_id: JobArgument,
+    outcome: Annotated[str, typer.Option(help="completed, failed, cancelled or refused.")] = "completed",
+    lease_id: Annotated[Optional[str], typer.Option(help="Default: the lease it holds now.")] = None,  # noqa: UP045
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Give a job's slot back and say how it ended."""
+    from gate.cli import show, stores
+    from gate.gatekeeper import Gatekeeper
+    from gate.http.wire import ReleaseBody
+    from gate.jobs import Job
+
+    async def call(gate: Gatekeeper) -> Job:
+        job = await gate.wait(pool, job_id, "", 0)
+        held = lease_id or job.lease_id or "none"
+        body = ReleaseBody.model_validate({"lease_id": held, "outcome": outcome})
+        return await gate.release(pool, job_id, body.lease_id, body.outcome)
+
+    show.job(stores.visit(_settings(data_dir, config), call), json)
+
+
+@app.command()
+def cancel(
+    job_id: JobArgument,
+    reason: Annotated[Optional[str], typer.Option(help="Kept with the job.")] = None,  # noqa: UP045
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """End a job that has not ended; its credits go back."""
+    from gate.cli import show, stores
+
+    show.job(stores.visit(_settings(data_dir, config), lambda gate: gate.cancel(pool, job_id, reason)), json)
+
+
+@app.command()
+def jobs(
+    pool: PoolFlag = "default",
+    status: Annotated[Optional[str], typer.Option(help="Only those.")] = None,  # noqa: UP045
+    limit: Annotated[int, typer.Option(min=1, max=LONG)] = 50,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """The newest jobs of a pool; works with the server stopped."""
+    from gate.cli import show, stores
+    from gate.jobs import STATUSES
+
+    if status is not None and status not in STATUSES:
+        raise typer.BadParameter(f"one of {', '.join(sorted(STATUSES))}", param_hint="--status")
+    found = stores.look(_settings(data_dir, config), lambda reading: reading.recent(pool, status, limit))
+    show.jobs(found, json, f"pool {pool}: the newest jobs")
+
+
+@app.command()
+def ledger(
+    user: Annotated[Optional[str], typer.Option()] = None,  # noqa: UP045
+    job_id: Annotated[Optional[str], typer.Option()] = None,  # noqa: UP045
+    kind: Annotated[Optional[str], typer.Option(help="charge or refund.")] = None,  # noqa: UP045
+    after: Annotated[int, typer.Option(min=0)] = 0,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Charges and refunds, oldest first; works with the server stopped."""
+    from gate.cli import show, stores
+
+    if kind not in (None, "charge", "refund"):
+        raise typer.BadParameter("charge or refund", param_hint="--kind")
+    rows, following = stores.look(
+        _settings(data_dir, config),
+        lambda reading: reading.entries(user=user, job_id=job_id, kind=kind, after=after),
+    )
+    show.ledger(rows, following, json)
+
+
+@app.command()
+def verify(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    """Check the invariants I1-I9 in both stores; exit 1 on a breach. May run live."""
+    from gate.cli import show, stores
+    from gate.verify import verify as run
+
+    settings = _settings(data_dir, config)
+    report = run(stores.sql_url(settings), stores.redis_url(settings))
+    show.report(report, json)
+    raise typer.Exit(1 if report.breaches else 0)
+
+
+@app.command()
+def demo(
+    url: Annotated[
+        Optional[str],
+        typer.Option(help="A running gate; default: the one in the data dir, or one of its own."),
+    ] = None,  # noqa: UP045, E501
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Four at once: three run, one waits, one is lost. On a live service; exit 1 if anything differs."""
+    from gate.cli import show
+    from gate.demo import demo as run
+
+    steps = run(url, _settings(data_dir, config).data_dir)
+    show.steps(steps, json)
+    raise typer.Exit(0 if all(step.ok for step in steps) else 1)
+
+
+def _settings(data_dir: Path | None, config: Path | None) -> Settings:
+    return load(config, data_dir=data_dir)
+
+
+def main() -> None:
+    from pydantic import ValidationError
+
+    try:
+        app()
+    except ValidationError as error:
+        first = error.errors()[0]
+        _stop(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+    except CannotStart as error:
+        _stop(error.detail)
+    except GateError as error:
+        _stop(f"{type(error).__name__}: {error.detail}")
+
+
+def _stop(line: str) -> None:
+    print(f"gate: {line}", file=sys.stderr)
+    sys.exit(1)

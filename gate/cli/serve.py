@@ -1,0 +1,148 @@
+"""`gate serve`: from nothing to ready, and back. Slow imports happen while the embedded Redis starts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from gate.datadir import Address, DataDir
+from gate.embedded import EmbeddedRedis
+from gate.errors import CannotStart, StoreDown
+from gate.settings import Settings
+
+GRACE_S = 8
+"""For requests under way when a stop was asked for."""
+
+
+def serve(settings: Settings) -> None:
+    """Runs until SIGTERM or SIGINT. Raises CannotStart, in one line."""
+    _refuse_open_doors(settings.host)
+    data = DataDir(settings.data_dir)
+    data.take()
+    with contextlib.ExitStack() as closing:
+        listener = closing.enter_context(_listen(settings.host, settings.port))
+        embedded = None
+        if settings.redis_url is None:
+            embedded = EmbeddedRedis(settings.data_dir)
+            closing.callback(embedded.stop)
+        from gate.ledger import schema
+
+        schema.migrate(settings.sql_url)
+        if embedded is not None:
+            embedded.wait()
+        closing.callback(data.leave)
+        _run(settings, data, listener, embedded)
+
+
+def _run(settings: Settings, data: DataDir, listener: socket.socket, embedded: EmbeddedRedis | None) -> None:
+    import uvloop
+
+    redis_url = settings.redis_url or (embedded.url if embedded else "")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(settings, data, listener, redis_url))
+        except StoreDown as error:
+            raise CannotStart(error.detail) from error
+
+
+async def _serve(settings: Settings, data: DataDir, listener: socket.socket, redis_url: str) -> None:
+    import uvicorn
+
+    from gate import logs
+    from gate.app import make_app
+    from gate.ledger import PoolSettings
+    from gate.opening import open_gate
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # ours below: uvicorn's would end the process before the gate is closed
+
+    logs.configure()
+    configured = {name: PoolSettings(**pool.in_ms()) for name, pool in settings.pool_defaults().items()}
+    async with open_gate(redis_url, settings.sql_url, configured) as gate:
+        config = uvicorn.Config(
+            make_app(gate.gatekeeper),
+            http="httptools",  # h11 lets smuggled requests through
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        server = Server(config)
+
+        def stop() -> None:
+            server.should_exit = True
+            gate.waiters.close()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.002)
+        if server.started:
+            host, port = listener.getsockname()[:2]
+            http = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            data.tell(Address(os.getpid(), http, redis_url, settings.sql_url))
+            _say_where(settings, gate, http, redis_url)
+        await serving
+
+
+def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None:
+    from gate import __version__
+    from gate.ledger import schema
+    from gate.slots.connection import without_password
+
+    kind = "embedded " if settings.redis_url is None else ""
+    lines = [
+        f"gate {__version__} is ready",
+        f"  http   {http}   (docs at /docs)",
+        f"  redis  {without_password(redis_url)}   ({kind}{gate.redis})",
+        f"  sql    {schema.shown(settings.sql_url)}",
+        f"  data   {settings.data_dir.absolute()}",
+    ]
+    configured = settings.pool_defaults()
+    for pool in gate.pools:
+        live = pool.settings
+        lines.append(
+            f"  pool   {pool.name}: {live.limit} slots, leases of {live.lease_ms / 1000:g} s,"
+            f" {live.claim_ms / 1000:g} s to claim, at most {live.queue_max} wait for {live.queue_ms / 1000:g} s"
+        )
+        for name, value in configured[pool.name].in_ms().items() if pool.name in configured else ():
+            if (now := getattr(live, name)) != value:
+                lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
+    print("\n".join(lines), flush=True)
+
+
+def _refuse_open_doors(host: str) -> None:
+    """Without a key only loopback is let in, so nothing else may be listened on."""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise CannotStart(f"host {host} is open to others and no key exists: gate listens on loopback only")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise CannotStart(
+            f"port {port} on {host} cannot be listened on: {error.strerror} (--port takes another)"
+        ) from error
+    listener.setblocking(False)
+    return listener

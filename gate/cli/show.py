@@ -1,0 +1,129 @@
+"""How the terminal shows things: tables for people, JSON for programs. Names come from users and are never markup."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gate.demo import Step
+from gate.gatekeeper import PoolView
+from gate.http.wire import entry_body, job_body, moment, pool_body
+from gate.jobs import Job
+from gate.ledger.reading import Entry
+from gate.verify import Report
+
+console = Console(highlight=False, markup=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    made = Table(title=Text(title), title_justify="left", header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text("" if cell is None else _plain(str(cell))) for cell in row))
+    console.print(made)
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
+def as_json(body: Any) -> None:
+    print(json.dumps(body, ensure_ascii=False))
+
+
+def job(one: Job, json_wanted: bool) -> None:
+    body = job_body(one)
+    if json_wanted:
+        as_json(body)
+        return
+    shown = {name: value for name, value in body.items() if value not in (None, {}, [])}
+    for part in ("lease", "refund"):
+        for name, value in (shown.pop(part, None) or {}).items():
+            shown[name if part == "lease" else f"refund {name}"] = value
+    table(f"job {one.job_id}: {one.status}", ("what", "is"), shown.items())
+
+
+def jobs(several: Sequence[Job], json_wanted: bool, title: str) -> None:
+    if json_wanted:
+        as_json([job_body(one) for one in several])
+        return
+    columns = ("job", "status", "tool", "user", "credits", "refunded", "since", "ended", "why")
+    rows = (
+        (one.job_id, one.status, one.tool, one.user, one.credits, one.refund.amount if one.refund else None,
+         moment(one.granted_at or one.enqueued_at), moment(one.ended_at), one.end_reason or one.error)
+        for one in several
+    )  # fmt: skip
+    table(title, columns, rows)
+
+
+def pool(view: PoolView, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(pool_body(view))
+        return
+    line = view.line
+    title = f"pool {view.name}: {line.running} running, {line.granted} granted, {line.free} free of {line.limit};"
+    title += f" {line.queued} waiting"
+    if line.queued and line.reason != "pool_full":
+        title += f" ({line.reason})"
+    rows = [
+        (f"slot {place}", one.job_id, one.status, one.tool, one.user, f"{_left(line.now_ms, one)} left")
+        for place, one in enumerate(view.holders, 1)
+    ]
+    rows += [
+        (
+            f"queue {one.position}",
+            one.job_id,
+            one.status,
+            one.tool,
+            one.user,
+            f"since {moment(one.enqueued_at)}",
+        )
+        for one in view.queue
+    ]
+    table(title, ("place", "job", "status", "tool", "user", "time"), rows)
+
+
+def _left(now_ms: int, one: Job) -> str:
+    return f"{max((one.expires_at or now_ms) - now_ms, 0) / 1000:.0f} s"
+
+
+def ledger(rows: Sequence[Entry], following: int | None, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json({"rows": [entry_body(row) for row in rows], "next": following})
+        return
+    columns = ("id", "at", "job", "user", "pool", "kind", "amount")
+    table(
+        "ledger",
+        columns,
+        ((r.id, moment(r.at), r.job_id, r.user, r.pool, r.kind, r.amount) for r in rows),
+    )
+    if following is not None:
+        console.print(f"more: --after {following}")
+
+
+def report(found: Report, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(asdict(found))
+        return
+    stores = "both stores" if found.redis_checked else "SQL alone (no gate runs here, so there is no Redis to look at)"
+    counts = ", ".join(f"{count} {name}" for name, count in found.checked.items())
+    if found.breaches:
+        rows = ((breach.invariant, breach.about, breach.finding) for breach in found.breaches)
+        table(f"{len(found.breaches)} breaches in {stores} ({counts})", ("invariant", "about", "finding"), rows)
+    else:
+        console.print(f"clean: I1-I9 hold in {stores} ({counts})")
+
+
+def steps(seen: Sequence[Step], json_wanted: bool) -> None:
+    if json_wanted:
+        as_json([asdict(step) | {"ok": step.ok} for step in seen])
+        return
+    table("gate demo", ("what", "expected", "seen", ""),
+          ((step.what, step.expected, step.seen, "ok" if step.ok else "DIFFERS") for step in seen))  # fmt: skip

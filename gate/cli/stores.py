@@ -1,0 +1,62 @@
+"""How a command at the terminal reaches the stores: those of the settings, or of the server in the data dir."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gate.datadir import DataDir
+from gate.errors import CannotStart
+from gate.gatekeeper import Gatekeeper
+from gate.ledger import Database, Reading, schema
+from gate.opening import open_gate
+from gate.settings import Settings
+
+T = TypeVar("T")
+
+
+def redis_url(settings: Settings) -> str | None:
+    """None when there is no Redis: the server whose embedded one it would be is not running."""
+    if settings.redis_url is not None:
+        return settings.redis_url
+    running = DataDir(settings.data_dir).running()
+    return running.redis_url if running else None
+
+
+def sql_url(settings: Settings) -> str:
+    running = DataDir(settings.data_dir).running()
+    if running is not None and settings.database_url is None:
+        return running.sql_url
+    return settings.sql_url
+
+
+def look(settings: Settings, call: Callable[[Reading], Awaitable[T]]) -> T:
+    """What `call` reads from SQL alone. Raises CannotStart when there is no database yet."""
+    url = sql_url(settings)
+    if not schema.exists(url):
+        raise CannotStart(f"there is no ledger at {schema.shown(url)} yet: start `gate serve` once, or say --data-dir")
+
+    async def run() -> T:
+        database = Database(url)
+        try:
+            return await call(Reading(database))
+        finally:
+            database.close()
+
+    return asyncio.run(run())
+
+
+def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:
+    """What `call` returns, on the stores of a running server. Raises CannotStart when none runs here."""
+    where = redis_url(settings)
+    if where is None:
+        raise CannotStart(
+            f"no gate runs in {settings.data_dir.absolute()}: start it with `gate serve`, or say --data-dir"
+        )
+
+    async def run() -> T:
+        async with open_gate(where, sql_url(settings)) as gate:
+            return await call(gate.gatekeeper)
+
+    return asyncio.run(run())

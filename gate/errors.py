@@ -1,0 +1,85 @@
+"""Everything that gate refuses, as one tree. What each means over HTTP stands in one table, `gate.http.problems`.
+
+GateError
+├── Invalid           the caller's words are not of the form
+├── PoolUnknown
+├── JobUnknown
+├── Conflict          the request is well-formed, the state of things is against it
+│   ├── UserBusy          the user has as many live jobs as allowed
+│   ├── JobIdReused       the id names another job
+│   └── AlreadyEnded      by somebody else, or with another outcome
+├── LeaseLost         expired, taken back, or never this job's
+├── QueueFull
+├── StoreDown         Redis or SQL does not answer; come again
+└── CannotStart       `gate serve` says why in one line and exits 1
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gate.jobs import Job
+
+
+class GateError(Exception):
+    """`detail` is a sentence for people; `job` is the job it is about, where there is one."""
+
+    def __init__(self, detail: str, job: Job | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.job = job
+
+
+class Invalid(GateError):
+    """`field` is the name of what is wrong, as the caller wrote it."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+class PoolUnknown(GateError):
+    pass
+
+
+class JobUnknown(GateError):
+    pass
+
+
+class Conflict(GateError):
+    pass
+
+
+class UserBusy(Conflict):
+    def __init__(self, detail: str, active_job_id: str, job: Job | None = None) -> None:
+        super().__init__(detail, job)
+        self.active_job_id = active_job_id
+
+
+class JobIdReused(Conflict):
+    pass
+
+
+class AlreadyEnded(Conflict):
+    pass
+
+
+class LeaseLost(GateError):
+    pass
+
+
+class QueueFull(GateError):
+    pass
+
+
+class StoreDown(GateError):
+    """`store` is `redis` or `sql`."""
+
+    def __init__(self, store: str, detail: str) -> None:
+        super().__init__(detail)
+        self.store = store
+
+
+class CannotStart(GateError):
+    pass

@@ -1,0 +1,308 @@
+"""Where the two truths meet.
+
+**Redis decides who may run now. SQL decides how each job ended and what is refunded.** Neither decides for the other, and
+nobody is told anything that is not yet in SQL.
+
+A *lease* is a slot held until a deadline. It has a random `lease_id`, which its holder shows, and a `fence`, which only
+grows, so that gate can tell a newer grant from an older one. Whoever does not renew in time has lost it, whether he knows
+or not: the slot goes to the next, the job is `expired`, the credits go back.
+
+    acquire, slot free, nobody waits ───────────────────────────► running ─renew─► running
+    acquire, else ─► queued ─► granted (slot held, not started) ─claim─► running
+    granted, running ─refused─► queued, at its place by ticket, no refund
+    queued, granted, running ─► completed (no refund) | failed | cancelled | expired (refund, once)
+
+What each failure does:
+
+- *A holder dies.* Nobody renews; the next script of any kind reaps the lease; the outbox says so; the recorder refunds.
+- *A caller dies or asks twice.* The same job_id gets the same answer; nothing is taken or charged twice.
+- *gate dies between Redis and SQL.* What SQL has not seen was told to nobody. A lease without a row runs out by itself.
+- *Redis loses everything.* Scripts answer `cold`; the pool is loaded from SQL under a new epoch, with every lease, every
+  place and every deadline that was told.
+- *SQL is away.* Nobody is told anything new: 503, and the slot just taken goes back.
+
+So the order on each path is fixed. In: Redis decides, SQL writes, then the answer. Out: SQL ends and refunds, Redis frees
+the slot, then the answer. A claim or renewal: Redis extends what still lives, SQL writes the deadline, then the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gate.errors import AlreadyEnded, JobIdReused, JobUnknown, LeaseLost, QueueFull, StoreDown, UserBusy
+from gate.jobs import Job, Request
+from gate.keeper.news import News
+from gate.keeper.pools import Pools
+from gate.keeper.recorder import Recorder
+from gate.ledger import Admitted, Ended, Ledger, Reading, Return
+from gate.slots import Acquired, Extended, Line, Semaphore
+from gate.waiters import Waiters
+
+TRIES = 5
+"""How often a path starts again when the stores moved under it. Each turn needs another event of the rarest kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool at one moment, with its holders and its queue as jobs in order."""
+
+    name: str
+    line: Line
+    holders: list[Job]
+    queue: list[Job]
+
+
+class Gatekeeper:
+    def __init__(
+        self, semaphore: Semaphore, ledger: Ledger, reading: Reading, pools: Pools, recorder: Recorder,
+        news: News, waiters: Waiters,
+    ) -> None:  # fmt: skip
+        self._semaphore, self._ledger, self.reading = semaphore, ledger, reading
+        self._pools, self._recorder, self._news, self._waiters = pools, recorder, news, waiters
+
+    # ---- in ----------------------------------------------------------------------------------------------------
+
+    async def acquire(self, pool: str, request: Request, wait_s: float = 0) -> Job:
+        """A slot, or a place in the queue; a queued job waits up to `wait_s` for its grant.
+
+        Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown. A refusal has written nothing.
+        """
+        for _ in range(TRIES):
+            epoch, decision = await self._pools.run(pool, lambda epoch: self._decide(pool, epoch, request))
+            if decision.word in ("user_busy", "queue_full"):
+                if (job := await self._refused(pool, request, decision)) is not None:
+                    return await self._placed(job)
+                continue
+            try:
+                admitted = await self._admit(pool, request, epoch, decision)
+            except StoreDown:
+                await self._give_back(pool, request.job_id, decision)
+                raise
+            if admitted.word == "stale":
+                self._pools.outdated(pool, epoch)
+                continue
+            job = admitted.job
+            assert job is not None
+            if admitted.word in ("ended", "reused", "live"):
+                await self._give_back(pool, request.job_id, decision)
+            if admitted.word == "reused":
+                raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
+            if admitted.word == "ended":
+                raise AlreadyEnded(f"this job is {job.status} already", job)
+            if decision.word in ("granted", "unrecorded"):
+                await self._recorder.run(pool)
+            return await self.wait(pool, job.job_id, "queued", wait_s)
+        raise StoreDown("redis", "the stores kept moving; come again")
+
+    async def _decide(self, pool: str, epoch: int, request: Request) -> Acquired:
+        return await self._semaphore.acquire(pool, epoch, request.job_id, request.user, request.tool, request.lease_ms)
+
+    async def _admit(self, pool: str, request: Request, epoch: int, decision: Acquired) -> Admitted:
+        lease = decision.lease if decision.word == "running" else None
+        facts: dict[str, Any] = {
+            "epoch": epoch, "ticket": decision.ticket, "at": decision.queued_at, "lease_ms": decision.lease_ms,
+        }  # fmt: skip
+        admitted = await self._ledger.admit(pool, request, lease=lease, **facts)
+        if admitted.word == "no_room":
+            # The expiry before this grant is in the outbox still. Record it, look again.
+            await self._recorder.run(pool)
+            admitted = await self._ledger.admit(pool, request, lease=lease, **facts)
+        if admitted.word == "no_room":
+            # The limit was lowered, or the pool paused: the job waits at its place, and its grant goes back.
+            admitted = await self._ledger.admit(pool, request, lease=None, **facts)
+            if admitted.word == "admitted" and lease and admitted.job and admitted.job.status == "queued":
+                await self._recorder.give_back(pool, Return(admitted.job, lease.fence))
+        return admitted
+
+    async def _refused(self, pool: str, request: Request, decision: Acquired) -> Job | None:
+        """Why nobody is let in; or the job itself, when it is in already and only Redis has forgotten. None: look again."""
+        job = await self.reading.job(request.job_id)
+        if job is not None:
+            if job.pool != pool or not request.same_content(job):
+                raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
+            if job.ended:
+                raise AlreadyEnded(f"this job is {job.status} already", job)
+            return job
+        if decision.word == "queue_full":
+            raise QueueFull("as many jobs wait as may wait; come again later")
+        assert decision.active_job_id is not None
+        active = await self.reading.job(decision.active_job_id)
+        if active is not None and active.ended:
+            # Ended in SQL, and its release never reached Redis: nobody is busy because of it.
+            await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, active.job_id))
+            return None
+        raise UserBusy(f"user {request.user!r} has as many live jobs as allowed", decision.active_job_id, active)
+
+    async def _give_back(self, pool: str, job_id: str, decision: Acquired) -> None:
+        """What this call took and SQL does not want; never what stood there before it."""
+        if decision.known or decision.word == "unrecorded":
+            return
+        lease = decision.lease
+        with contextlib.suppress(StoreDown):  # then the lease runs out by itself
+            if lease is not None:
+                await self._pools.run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease.lease_id))
+            else:
+                await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
+
+    # ---- while it runs -----------------------------------------------------------------------------------------
+
+    async def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
+        """The holder of a grant has started: running, a full lease from now. Raises JobUnknown, LeaseLost, AlreadyEnded."""
+        return await self._extend(
+            pool, job_id, lease_id, lambda epoch: self._semaphore.claim(pool, epoch, job_id, lease_id)
+        )
+
+    async def renew(self, pool: str, job_id: str, lease_id: str, lease_ms: int | None = None) -> Job:
+        """The heartbeat. Raises JobUnknown, LeaseLost, AlreadyEnded."""
+        return await self._extend(
+            pool,
+            job_id,
+            lease_id,
+            lambda epoch: self._semaphore.renew(pool, epoch, job_id, lease_id, lease_ms),
+        )
+
+    async def _extend(self, pool: str, job_id: str, lease_id: str, script: Callable[[int], Awaitable[Extended]]) -> Job:
+        for _ in range(TRIES):
+            epoch, reply = await self._pools.run(pool, script)
+            if reply.word == "lost":
+                raise await self._why_lost(pool, job_id, lease_id)
+            recorded = await self._ledger.extend(pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms)
+            if recorded.word == "extended":
+                assert recorded.job is not None
+                self._news.tell(pool, [job_id])
+                return recorded.job
+            if recorded.word == "stale":
+                self._pools.outdated(pool, epoch)
+            elif recorded.job is not None and recorded.job.status == "queued":
+                await self._recorder.run(pool)  # the grant itself is in the outbox still
+            else:
+                raise await self._why_lost(pool, job_id, lease_id)
+        raise StoreDown("redis", "the stores kept moving; come again")
+
+    async def _why_lost(self, pool: str, job_id: str, lease_id: str) -> JobUnknown | LeaseLost | AlreadyEnded:
+        await self._recorder.run(pool)  # the expiry, if it was one
+        job = await self._job(pool, job_id)
+        if job.ended and job.status != "expired" and job.lease_id == lease_id:
+            return AlreadyEnded(f"this job is {job.status} already", job)
+        return LeaseLost("this lease is not, or no longer, a lease of this job", job)
+
+    # ---- out ---------------------------------------------------------------------------------------------------
+
+    async def release(
+        self,
+        pool: str,
+        job_id: str,
+        lease_id: str,
+        outcome: str,
+        error: str | None = None,
+        output: Any = None,
+    ) -> Job:
+        """The holder gives its slot back, with `completed`, `failed`, `cancelled`, or `refused` by the provider.
+
+        Raises JobUnknown, LeaseLost (a late outcome is kept), AlreadyEnded. A repeat answers as the first did.
+        """
+        await self._pools.epoch(pool)
+        if outcome == "refused":
+            return await self._refuse(pool, job_id, lease_id)
+        ended = await self._ledger.end(
+            pool, job_id, outcome, by="holder", lease_id=lease_id, error=error, output=output
+        )
+        job = self._ended(ended)
+        with contextlib.suppress(StoreDown):  # it has ended; the slot's own deadline frees it at the latest
+            await self._pools.run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease_id))
+        self._news.tell(pool, [job_id])
+        return job
+
+    async def cancel(self, pool: str, job_id: str, reason: str | None = None) -> Job:
+        """Ends any job that has not ended. Raises JobUnknown, AlreadyEnded."""
+        await self._pools.epoch(pool)
+        job = self._ended(await self._ledger.end(pool, job_id, "cancelled", by="operator", reason=reason))
+        with contextlib.suppress(StoreDown):
+            await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
+        self._news.tell(pool, [job_id])
+        return job
+
+    async def _refuse(self, pool: str, job_id: str, lease_id: str) -> Job:
+        refused = await self._ledger.refuse(pool, job_id, lease_id)
+        job = self._ended(refused)
+        if refused.word == "refused":
+            with contextlib.suppress(StoreDown):
+                await self._pools.run(
+                    pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, "refused")
+                )
+            self._news.tell(pool, [job_id])
+        return await self._placed(job)
+
+    @staticmethod
+    def _ended(ended: Ended) -> Job:
+        if ended.job is None:
+            raise JobUnknown("there is no such job in this pool")
+        if ended.word == "lost":
+            raise LeaseLost("this lease is not, or no longer, a lease of this job", ended.job)
+        if ended.word == "already":
+            raise AlreadyEnded(f"this job is {ended.job.status} already", ended.job)
+        return ended.job
+
+    # ---- looking -----------------------------------------------------------------------------------------------
+
+    async def wait(self, pool: str, job_id: str, status: str, wait_s: float) -> Job:
+        """The job, as soon as its status is no longer `status`, at the latest after `wait_s`. Raises JobUnknown."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait_s
+        with self._waiters.parked(job_id) as changed:
+            while True:
+                changed.clear()
+                job = await self._job(pool, job_id)
+                left = end - loop.time()
+                if job.status != status or left <= 0 or self._waiters.closing:
+                    return await self._placed(job)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), left)
+
+    async def pool(self, pool: str, most: int = 100) -> PoolView:
+        """Raises PoolUnknown."""
+        _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, most))
+        jobs = await self.reading.jobs([*line.holders, *line.queue])
+        holders = [job for job_id in line.holders if (job := jobs.get(job_id))]
+        queue = [_at(job, place, line) for place, job_id in enumerate(line.queue, 1) if (job := jobs.get(job_id))]
+        return PoolView(pool, line, holders, queue)
+
+    async def active(self, user: str) -> Job | None:
+        """The user's live job, if any."""
+        job = await self.reading.active(user)
+        return await self._placed(job) if job is not None else None
+
+    async def ready(self) -> None:
+        """Raises StoreDown unless both stores answer."""
+        await asyncio.gather(self._semaphore.ping(), self.reading.ping())
+
+    async def _job(self, pool: str, job_id: str) -> Job:
+        job = await self.reading.job(job_id)
+        if job is None or job.pool != pool:
+            await self._pools.epoch(pool)
+            raise JobUnknown("there is no such job in this pool")
+        return job
+
+    async def _placed(self, job: Job) -> Job:
+        """The job with its place in the line, if it waits. One that was granted this moment is recorded first."""
+        for _ in range(TRIES):
+            if job.status != "queued":
+                return job
+            _, line = await self._pools.run(
+                job.pool, lambda epoch, job=job: self._semaphore.status(job.pool, epoch, job.job_id)
+            )
+            if line.position is not None:
+                return _at(job, line.position, line)
+            await self._recorder.run(job.pool)
+            job = await self._job(job.pool, job.job_id)
+        return job
+
+
+def _at(job: Job, position: int, line: Line) -> Job:
+    if job.status != "queued":
+        return job
+    return replace(job, position=position, queue_length=line.queued, reason=line.reason)

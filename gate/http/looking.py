@@ -1,0 +1,80 @@
+"""The routes that only look: pools, a user's job, the ledger, whether gate is well."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi.responses import JSONResponse
+
+from gate.errors import StoreDown
+from gate.gatekeeper import Gatekeeper
+from gate.http.doors import gatekeeper
+from gate.http.wire import (
+    BalanceOut,
+    JobId,
+    JobOut,
+    Label,
+    LedgerOut,
+    PoolOut,
+    balance_body,
+    entry_body,
+    job_body,
+    pool_body,
+)
+
+router = APIRouter()
+Keeper = Annotated[Gatekeeper, Depends(gatekeeper)]
+SQL_INTEGER_MAX = 2**63 - 1
+
+
+@router.get("/v1/pools/{pool}", response_model=PoolOut, tags=["pools"])
+async def pool(
+    pool: Annotated[str, Path(max_length=64)],
+    keeper: Keeper,
+    limit: Annotated[int, Query(ge=0, le=1000)] = 100,
+) -> JSONResponse:
+    """The pool as it is now. `limit`: how many holders and waiters to list."""
+    return JSONResponse(pool_body(await keeper.pool(pool, limit)))
+
+
+@router.get("/v1/users/{user}/active", response_model=JobOut | None, tags=["users"])
+async def active(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
+    """The user's live job: running before granted before queued; null when there is none."""
+    job = await keeper.active(user)
+    return JSONResponse(job_body(job) if job else None)
+
+
+@router.get("/v1/ledger", response_model=LedgerOut, tags=["ledger"])
+async def ledger(
+    keeper: Keeper,
+    user: Annotated[Label | None, Query()] = None,
+    job_id: Annotated[JobId | None, Query()] = None,
+    kind: Literal["charge", "refund"] | None = None,
+    after: Annotated[int, Query(ge=0, le=SQL_INTEGER_MAX)] = 0,
+) -> JSONResponse:
+    """Charges and refunds, oldest first, a page at a time."""
+    rows, following = await keeper.reading.entries(user=user, job_id=job_id, kind=kind, after=after)
+    return JSONResponse({"rows": [entry_body(row) for row in rows], "next": following})
+
+
+@router.get("/v1/ledger/balances/{user}", response_model=BalanceOut, tags=["ledger"])
+async def balance(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
+    """What was charged to a user and what was given back."""
+    return JSONResponse(balance_body(user, await keeper.reading.balance(user)))
+
+
+@router.get("/healthz", tags=["health"])
+async def healthz() -> dict[str, str]:
+    """This process is alive."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", tags=["health"], responses={503: {}})
+async def readyz(keeper: Keeper) -> Any:
+    """Both stores answer."""
+    try:
+        await keeper.ready()
+    except StoreDown as error:
+        return JSONResponse({"status": "not ready", "store": error.store}, 503, {"Retry-After": "1"})
+    return {"status": "ready"}

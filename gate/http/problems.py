@@ -1,0 +1,97 @@
+"""What a refusal looks like: RFC 9457 `application/problem+json`, from one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gate.errors import (
+    AlreadyEnded,
+    GateError,
+    Invalid,
+    JobIdReused,
+    JobUnknown,
+    LeaseLost,
+    PoolUnknown,
+    QueueFull,
+    StoreDown,
+    UserBusy,
+)
+from gate.http.wire import job_body
+
+RETRY_AFTER_S = {QueueFull: 5, StoreDown: 1}
+TABLE: dict[type[GateError], tuple[int, str, str]] = {
+    Invalid: (422, "invalid", "The request is not of the form"),
+    PoolUnknown: (404, "pool_unknown", "No such pool"),
+    JobUnknown: (404, "job_unknown", "No such job"),
+    UserBusy: (409, "user_busy", "The user has a live job already"),
+    JobIdReused: (409, "job_id_reused", "This job_id is another job"),
+    AlreadyEnded: (409, "already_ended", "The job has ended already"),
+    LeaseLost: (410, "lease_lost", "The lease is lost"),
+    QueueFull: (429, "queue_full", "The queue is full"),
+    StoreDown: (503, "store_down", "A store does not answer"),
+}
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(GateError, _refusal)
+    app.add_exception_handler(RequestValidationError, _not_of_the_form)
+    app.add_exception_handler(HTTPException, _by_the_framework)
+
+
+def problem(
+    status: int, code: str, title: str, detail: str, retry_after_s: int | None = None, **more: Any
+) -> JSONResponse:
+    body = {
+        "type": f"urn:gate:problem:{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **more,
+    }
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else None
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+async def _refusal(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, GateError)
+    status, code, title = TABLE[type(error)]
+    more: dict[str, Any] = {}
+    if isinstance(error, Invalid):
+        more["errors"] = [{"field": error.field, "message": error.detail}]
+    if isinstance(error, UserBusy):
+        more["active_job_id"] = error.active_job_id
+    if error.job is not None:
+        more["job"] = job_body(error.job)
+    return problem(status, code, title, error.detail, RETRY_AFTER_S.get(type(error)), **more)
+
+
+async def _not_of_the_form(_request: Request, error: Exception) -> JSONResponse:
+    """Names each field and never repeats what was sent: it may be no JSON (NaN), huge, or a secret."""
+    assert isinstance(error, RequestValidationError)
+    errors = [{"field": _field(found["loc"]), "message": found["msg"]} for found in error.errors()]
+    first = errors[0]
+    detail = f"{first['field']}: {first['message']}"
+    status, code, title = TABLE[Invalid]
+    return problem(status, code, title, detail, errors=errors)
+
+
+def _field(location: tuple[Any, ...]) -> str:
+    """`('body', 'credits')` is `credits`; the body itself is `body`."""
+    inside = [str(part) for part in location[1:] if not isinstance(part, int) or len(location) > 2]
+    return ".".join(inside) or str(location[0])
+
+
+async def _by_the_framework(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # the body is not JSON at all
+        return problem(422, "invalid", "The request is not of the form", "body: it is not JSON",
+                       errors=[{"field": "body", "message": "it is not JSON"}])  # fmt: skip
+    code = HTTP_CODES.get(error.status_code, "refused")
+    return problem(error.status_code, code, str(error.detail), str(error.detail))

@@ -1,0 +1,259 @@
+"""The JSON shapes of version 1: what comes in is checked here, what goes out is written here."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gate.gatekeeper import PoolView
+from gate.jobs import CREDITS_MAX, JOB_ID, LABEL_MAX, PAYLOAD_MAX_BYTES, Job
+from gate.ledger.reading import Balance, Entry
+
+WAIT_MAX_S = 60
+LEASE_MAX_S = 31_536_000
+TEXT_MAX = 4_000
+"""Characters of an error or a reason."""
+OUTPUT_MAX_BYTES = 64 * 1024
+
+
+def _is_job_id(value: str) -> str:
+    if not JOB_ID.fullmatch(value):
+        raise ValueError("must match [A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
+    return value
+
+
+def _is_printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must be printable characters only")
+    return value
+
+
+def _is_text(value: str) -> str:
+    if "\x00" in value or (not value.isascii() and any(0xD800 <= ord(char) <= 0xDFFF for char in value)):
+        raise ValueError("must be text without NUL or lone surrogates")
+    return value
+
+
+def _is_json_up_to(limit: int) -> Any:
+    def check(value: Any) -> Any:
+        try:
+            size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+        except ValueError as error:
+            raise ValueError("must be JSON without NaN, Infinity or lone surrogates") from error
+        if "\\u0000" in json.dumps(value):
+            raise ValueError("must be without NUL")
+        if size > limit:
+            raise ValueError(f"must be at most {limit} bytes of JSON")
+        return value
+
+    return AfterValidator(check)
+
+
+JobId = Annotated[str, AfterValidator(_is_job_id), Field(max_length=128)]
+Label = Annotated[str, Field(min_length=1, max_length=LABEL_MAX), AfterValidator(_is_printable)]
+Text = Annotated[str, Field(max_length=TEXT_MAX), AfterValidator(_is_text)]
+LeaseId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)]
+Seconds = Annotated[float, Field(ge=0.5, le=LEASE_MAX_S, allow_inf_nan=False)]
+Payload = Annotated[dict[str, Any], _is_json_up_to(PAYLOAD_MAX_BYTES)]
+Output = Annotated[Any, _is_json_up_to(OUTPUT_MAX_BYTES)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AcquireBody(_Body):
+    """`credits`: what the caller has charged already; it needs a `job_id`, so that a retry cannot charge twice."""
+
+    job_id: JobId | None = None
+    user: Label | None = None
+    tool: Label | None = None
+    session: Label | None = None
+    credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] | None = None
+    payload: Payload | None = None
+    lease_seconds: Seconds | None = None
+    wait_seconds: Annotated[float, Field(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)] = 0
+
+
+class LeaseBody(_Body):
+    lease_id: LeaseId
+
+
+class RenewBody(LeaseBody):
+    lease_seconds: Seconds | None = None
+
+
+class ReleaseBody(LeaseBody):
+    """`refused`: the provider would not take it. The job goes back to its place, nothing is refunded."""
+
+    outcome: Literal["completed", "failed", "cancelled", "refused"]
+    error: Text | None = None
+    output: Output = None
+
+
+class CancelBody(_Body):
+    reason: Text | None = None
+
+
+class LeaseOut(BaseModel):
+    lease_id: str
+    fence: int
+    granted_at: str
+    expires_at: str
+    hard_expires_at: str
+
+
+class RefundOut(BaseModel):
+    amount: int
+    at: str | None
+    owed: bool
+
+
+class JobOut(BaseModel):
+    """A job. What is absent is null; times are RFC 3339, UTC, milliseconds."""
+
+    job_id: str
+    pool: str
+    user: str | None
+    tool: str | None
+    session: str | None
+    credits: int
+    payload: dict[str, Any] | None
+    task: None = None
+    status: Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
+    position: int | None
+    queue_length: int | None
+    reason: Literal["pool_full", "paused", "cooling_down"] | None
+    eta_seconds: float | None
+    enqueued_at: str
+    lease: LeaseOut | None
+    ended_at: str | None
+    ended_by: str | None
+    end_reason: str | None
+    error: str | None
+    output: Any
+    refund: RefundOut | None
+    late_outcome: str | None
+
+
+class PoolOut(BaseModel):
+    """A pool at one moment; `holders` and `queue` are jobs in order."""
+
+    pool: str
+    limit: int
+    running: int
+    granted: int
+    queued: int
+    free: int
+    paused: bool
+    cooling_until: str | None
+    oldest_lease_seconds: float | None
+    holders: list[JobOut]
+    queue: list[JobOut]
+
+
+class EntryOut(BaseModel):
+    id: int
+    at: str
+    job_id: str
+    user: str | None
+    pool: str
+    kind: Literal["charge", "refund"]
+    amount: int
+
+
+class LedgerOut(BaseModel):
+    """`next` goes into `after`; null on the last page."""
+
+    rows: list[EntryOut]
+    next: int | None
+
+
+class BalanceOut(BaseModel):
+    user: str
+    charged: int
+    refunded: int
+    net: int
+
+
+def moment(ms: int | None) -> str | None:
+    if ms is None:
+        return None
+    seconds, rest = divmod(ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+
+
+def job_body(job: Job) -> dict[str, Any]:
+    lease = job.lease
+    return {
+        "job_id": job.job_id,
+        "pool": job.pool,
+        "user": job.user,
+        "tool": job.tool,
+        "session": job.session,
+        "credits": job.credits,
+        "payload": job.payload,
+        "task": None,
+        "status": job.status,
+        "position": job.position,
+        "queue_length": job.queue_length,
+        "reason": job.reason,
+        "eta_seconds": None,
+        "enqueued_at": moment(job.enqueued_at),
+        "lease": {
+            "lease_id": lease.lease_id,
+            "fence": lease.fence,
+            "granted_at": moment(lease.granted_at),
+            "expires_at": moment(lease.due),
+            "hard_expires_at": moment(lease.hard),
+        }
+        if lease
+        else None,
+        "ended_at": moment(job.ended_at),
+        "ended_by": job.ended_by,
+        "end_reason": job.end_reason,
+        "error": job.error,
+        "output": job.output,
+        "refund": {"amount": job.refund.amount, "at": moment(job.refund.at), "owed": job.refund.owed}
+        if job.refund
+        else None,
+        "late_outcome": job.late_outcome,
+    }
+
+
+def pool_body(view: PoolView) -> dict[str, Any]:
+    line = view.line
+    age_ms = line.now_ms - line.oldest if line.oldest is not None else None
+    return {
+        "pool": view.name,
+        "limit": line.limit,
+        "running": line.running,
+        "granted": line.granted,
+        "queued": line.queued,
+        "free": line.free,
+        "paused": line.paused,
+        "cooling_until": moment(line.cooling_until),
+        "oldest_lease_seconds": age_ms / 1000 if age_ms is not None else None,
+        "holders": [job_body(job) for job in view.holders],
+        "queue": [job_body(job) for job in view.queue],
+    }
+
+
+def entry_body(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "at": moment(entry.at),
+        "job_id": entry.job_id,
+        "user": entry.user,
+        "pool": entry.pool,
+        "kind": entry.kind,
+        "amount": entry.amount,
+    }
+
+
+def balance_body(user: str, balance: Balance) -> dict[str, Any]:
+    net = balance.charged - balance.refunded
+    return {"user": user, "charged": balance.charged, "refunded": balance.refunded, "net": net}

@@ -1,0 +1,64 @@
+"""Word that a job has changed in SQL: to those who wait here at once, to other servers through Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+
+import redis.asyncio as redis
+import structlog
+from redis.exceptions import RedisError
+
+from gate.slots import keys
+from gate.waiters import Waiters
+
+log = structlog.get_logger("gate.news")
+RETRY_S = 0.5
+
+
+class News:
+    """`publisher` shares gate's connections, `listener` is a client of its own without a reply timeout."""
+
+    def __init__(self, waiters: Waiters, publisher: redis.Redis, listener: redis.Redis | None = None) -> None:
+        self._waiters, self._publisher, self._listener = waiters, publisher, listener
+        self._me = secrets.token_hex(8)
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def tell(self, pool: str, job_ids: Sequence[str]) -> None:
+        if not job_ids:
+            return
+        self._waiters.wake(job_ids)
+        task = asyncio.create_task(self._publish(pool, job_ids))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _publish(self, pool: str, job_ids: Sequence[str]) -> None:
+        try:
+            await self._publisher.publish(keys.news(pool), " ".join((self._me, *job_ids)))
+        except (RedisError, OSError) as error:
+            log.warning("others were not told", error=str(error))
+
+    async def settle(self) -> None:
+        await asyncio.gather(*self._sending, return_exceptions=True)
+
+    async def listen(self) -> None:
+        """For ever. After each new subscription everybody here looks again: what was said meanwhile is lost."""
+        assert self._listener is not None
+        while True:
+            try:
+                async with self._listener.pubsub(ignore_subscribe_messages=False) as subscription:
+                    await subscription.psubscribe(keys.NEWS_PATTERN)
+                    async for message in subscription.listen():
+                        if message["type"] == "psubscribe":
+                            self._waiters.wake_all()
+                        else:
+                            self._hear(message["data"].decode())
+            except (RedisError, OSError) as error:
+                log.warning("no news from other servers", error=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    def _hear(self, message: str) -> None:
+        sender, *job_ids = message.split(" ")
+        if sender != self._me:
+            self._waiters.wake(job_ids)

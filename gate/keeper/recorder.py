@@ -1,0 +1,83 @@
+"""The recorder: what scripts did on their own (grants, expiries) from the outbox into SQL, then to those who wait.
+
+Read, apply, commit, delete, in this order: an entry that was applied and not deleted is applied again, and does nothing,
+because SQL judges each by compare-and-set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+import structlog
+
+from gate.errors import StoreDown
+from gate.keeper.news import News
+from gate.keeper.pools import Pools
+from gate.ledger import Ledger, Return
+from gate.slots import Note, Semaphore, entries
+
+log = structlog.get_logger("gate.recorder")
+
+
+class Recorder:
+    def __init__(self, semaphore: Semaphore, ledger: Ledger, pools: Pools, news: News) -> None:
+        self._semaphore, self._ledger, self._pools, self._news = semaphore, ledger, pools, news
+        self._next: dict[str, asyncio.Task[None]] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        pools.on_emitted = self.kick
+
+    def kick(self, pool: str) -> None:
+        """Soon, in the background."""
+        self._pass(pool)
+
+    async def run(self, pool: str) -> None:
+        """Returns when everything is in SQL that was in the outbox at the call. Raises StoreDown."""
+        await asyncio.shield(self._pass(pool))
+
+    async def settle(self) -> None:
+        """Waits for what was kicked."""
+        await asyncio.gather(*self._next.values(), *(self._pass(pool) for pool in self._locks), return_exceptions=True)
+
+    def _pass(self, pool: str) -> asyncio.Task[None]:
+        # A pass that has not begun yet will see what is there now: everybody shares it.
+        task = self._next.get(pool)
+        if task is None:
+            task = self._next[pool] = asyncio.create_task(self._record(pool))
+            task.add_done_callback(_look)
+        return task
+
+    async def _record(self, pool: str) -> None:
+        async with self._locks[pool]:
+            del self._next[pool]
+            after: str | None = None
+            while notes := await self._semaphore.notes(pool, after):
+                after = notes[-1].entry_id
+                await self._apply(pool, notes)
+
+    async def _apply(self, pool: str, notes: list[Note]) -> None:
+        epoch = await self._pools.epoch(pool)
+        recorded = await self._ledger.record(pool, epoch, notes)
+        if recorded.stale:
+            self._pools.outdated(pool, epoch)
+            return
+        if recorded.done:
+            await self._semaphore.delete_notes(pool, recorded.done)
+        self._news.tell(pool, recorded.changed)
+        for grant in recorded.returns:
+            await self.give_back(pool, grant)
+
+    async def give_back(self, pool: str, grant: Return) -> None:
+        """A grant that SQL would not take goes to its place by its ticket. Nobody was told of it."""
+        log.warning("SQL would not take a grant", pool=pool, job_id=grant.job.job_id, fence=grant.fence)
+        restore = entries.waiting(grant.job)
+        await self._pools.run(
+            pool,
+            lambda epoch: self._semaphore.requeue(pool, epoch, grant.job.job_id, grant.fence, "not_taken", restore),
+        )
+
+
+def _look(task: asyncio.Task[None]) -> None:
+    """Whoever only kicked does not see the failure; the tick comes again within a second."""
+    if not task.cancelled() and isinstance(task.exception(), StoreDown):
+        log.warning("not recorded yet", error=str(task.exception()))

@@ -1,0 +1,44 @@
+"""The tick: an idle pool reaps, promotes and records by itself. Armed for the earliest deadline, at least each second.
+
+Safety never needs it (every call reaps); promptness does, and so does the last job of the day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from gate.errors import StoreDown
+from gate.keeper.pools import Pools
+from gate.keeper.recorder import Recorder
+from gate.slots import Semaphore
+
+log = structlog.get_logger("gate.tick")
+
+AT_LEAST_EVERY_S = 1.0
+
+
+class Tick:
+    def __init__(self, semaphore: Semaphore, pools: Pools, recorder: Recorder) -> None:
+        self._semaphore, self._pools, self._recorder = semaphore, pools, recorder
+
+    async def keep(self) -> None:
+        """For ever, each pool by itself: one that hangs keeps no other waiting."""
+        async with asyncio.TaskGroup() as group:
+            for pool in self._pools.names:
+                group.create_task(self._keep(pool))
+
+    async def _keep(self, pool: str) -> None:
+        trouble = None
+        while True:
+            try:
+                await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))
+                await self._recorder.run(pool)
+                trouble = None
+            except StoreDown as error:
+                if str(error) != trouble:
+                    log.warning("a store is away", pool=pool, error=str(error))
+                trouble = str(error)
+                await asyncio.sleep(AT_LEAST_EVERY_S)
+            await self._pools.sleep_until_due(pool, AT_LEAST_EVERY_S)

@@ -1,0 +1,8 @@
+"""SQL: how each job ended, and what is refunded."""
+
+from gate.ledger.database import Database
+from gate.ledger.ledger import Admitted, Ended, Ledger, Recorded, Return
+from gate.ledger.pools import Pool, PoolSettings
+from gate.ledger.reading import Reading
+
+__all__ = ["Admitted", "Database", "Ended", "Ledger", "Pool", "PoolSettings", "Reading", "Recorded", "Return"]

@@ -1,0 +1,170 @@
+"""The engine room of SQL: one writer thread that commits in groups, a few readers, SQLite or Postgres.
+
+Many requests, one commit. A batch runs in one order (pool, then job_id), so that two servers never lock crosswise. When
+it fails, it is rolled back and replayed one by one: each request answers for itself, and a replay that finds its own
+outcome already there has succeeded. So work handed in here must be repeatable, and says no by returning, not by raising.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+
+from gate.errors import StoreDown
+
+T = TypeVar("T")
+
+BATCH_MAX = 256
+"""Requests in one commit: beyond it the first of a batch waits longer than the commit saves."""
+READERS = 4
+SQLITE_BUSY_MS = 5_000
+"""How long another process (the terminal, a backup) may hold the file's write lock."""
+
+
+@dataclass(slots=True)
+class _Task:
+    key: tuple[str, str]
+    work: Callable[[Connection], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Database:
+    """`url` as in GATE_DATABASE_URL. Nothing is opened before the first use."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        self._write_engine = engine(url, writes=True)
+        self._read_engine = engine(url, writes=False)
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gate-sql-read")
+        self._writer = threading.Thread(target=self._write_batches, name="gate-sql-write", daemon=True)
+        self._writer.start()
+
+    async def write(self, pool: str, job_id: str, work: Callable[[Connection], T]) -> T:
+        """What `work` returned, once it is committed. Raises StoreDown when SQL can't take it."""
+        loop = asyncio.get_running_loop()
+        task = _Task((pool, job_id), work, loop, loop.create_future())
+        self._tasks.put(task)
+        # Shielded: a caller that goes away does not take back what the writer is about to commit.
+        return await asyncio.shield(task.future)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            with answering(), self._read_engine.connect() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    def close(self) -> None:
+        """Commits what was handed in, then closes."""
+        self._tasks.put(None)
+        self._writer.join()
+        self._readers.shutdown()
+        self._write_engine.dispose()
+        self._read_engine.dispose()
+
+    def _write_batches(self) -> None:
+        while (first := self._tasks.get()) is not None:
+            batch: list[_Task | None] = [first]
+            while len(batch) < BATCH_MAX and batch[-1] is not None and not self._tasks.empty():
+                batch.append(self._tasks.get())
+            tasks = [task for task in batch if task is not None]
+            self._commit(sorted(tasks, key=lambda task: task.key))
+            if batch[-1] is None:
+                return
+
+    def _commit(self, tasks: list[_Task]) -> None:
+        try:
+            with answering(), self._write_engine.begin() as connection:
+                for task in tasks:
+                    task.result = task.work(connection)
+        except BaseException as error:
+            if len(tasks) > 1:
+                for task in tasks:
+                    self._commit([task])
+                return
+            tasks[0].error = error
+        for loop in {task.loop for task in tasks}:
+            mine = [task for task in tasks if task.loop is loop]
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_answer, mine)
+
+
+def _answer(tasks: list[_Task]) -> None:
+    for task in tasks:
+        if task.future.done():
+            continue
+        if task.error is None:
+            task.future.set_result(task.result)
+        else:
+            task.future.set_exception(task.error)
+
+
+class answering:
+    """Turns a store that does not answer into `StoreDown`. A statement that is wrong stays what it is: a fault of ours."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError)) or (
+            isinstance(error, DBAPIError) and error.connection_invalidated
+        ):
+            raise StoreDown("sql", f"SQL does not answer: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def engine(url: str, *, writes: bool) -> Engine:
+    """Raises ArgumentError when `url` is none that SQLAlchemy knows."""
+    where = make_url(url)
+    if where.get_backend_name() == "sqlite":
+        made = sa.create_engine(
+            where.set(drivername="sqlite+pysqlite"),
+            connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False},
+            execution_options={"schema_translate_map": {"gate": None}},
+            pool_size=READERS + 1,
+        )
+        _sqlite(made, writes)
+        return made
+    return sa.create_engine(
+        where.set(drivername="postgresql+psycopg"),
+        # Names are prefixed in every statement and nothing is prepared on the server: a transaction pooler may stand between.
+        connect_args={"prepare_threshold": None, "connect_timeout": 5},
+        pool_size=READERS + 1,
+        pool_pre_ping=not writes,
+    )
+
+
+def _sqlite(made: Engine, writes: bool) -> None:
+    @sa.event.listens_for(made, "connect")
+    def prepare(dbapi: Any, _record: object) -> None:
+        dbapi.isolation_level = None  # the driver's own BEGIN would come too late and too weak
+        dbapi.execute("pragma journal_mode = wal")
+        dbapi.execute("pragma synchronous = full")
+        dbapi.execute("pragma foreign_keys = on")
+        if not writes:
+            dbapi.execute("pragma query_only = on")
+
+    @sa.event.listens_for(made, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("begin immediate" if writes else "begin")
+
+
+__all__ = ["Database", "SQLAlchemyError", "answering", "engine", "first_line"]

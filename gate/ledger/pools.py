@@ -1,0 +1,99 @@
+"""A pool's row: its epoch, its settings, and the lock that every transaction on the pool's jobs holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.errors import PoolUnknown
+from gate.jobs import now_ms
+from gate.ledger.tables import events, pools
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    limit: int
+    lease_ms: int
+    max_hold_ms: int
+    claim_ms: int
+    queue_ms: int
+    queue_max: int
+    cooldown_ms: int
+    max_active_per_user: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    name: str
+    epoch: int
+    void_fence: int
+    paused: bool
+    settings: PoolSettings
+
+
+SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
+
+
+def _pool(row: Any) -> Pool:
+    settings = PoolSettings(**{name: getattr(row, name) for name in SETTING_NAMES})
+    return Pool(row.name, row.epoch, row.void_fence, row.paused, settings)
+
+
+_locked = sa.select(pools).where(pools.c.name == sa.bindparam("pool")).with_for_update()
+_all = sa.select(pools).order_by(pools.c.name)
+
+
+def lock(connection: Connection, name: str) -> Pool:
+    """The row, held until the transaction ends (on SQLite the whole file is)."""
+    row = connection.execute(_locked, {"pool": name}).first()
+    if row is None:
+        raise PoolUnknown(f"there is no pool {name!r}")
+    return _pool(row)
+
+
+def every(connection: Connection) -> list[Pool]:
+    return [_pool(row) for row in connection.execute(_all)]
+
+
+def raise_epoch(connection: Connection, pool: Pool, floor: int) -> int:
+    epoch = max(pool.epoch, floor) + 1
+    connection.execute(pools.update().where(pools.c.name == pool.name).values(epoch=epoch))
+    return epoch
+
+
+def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
+    """Makes the pool, or applies each value that differs from the one configured last; the others stay as they are
+    live. True when anything changed.
+    """
+    configured = asdict(wanted)
+    row = connection.execute(_locked, {"pool": name}).first()
+    if row is None:
+        connection.execute(
+            pools.insert().values(
+                name=name,
+                epoch=0,
+                void_fence=0,
+                paused=False,
+                configured=json.dumps(configured),
+                **configured,
+            )
+        )
+        _limit_event(connection, name, wanted.limit)
+        return True
+    before = json.loads(row.configured)
+    changed = {key: value for key, value in configured.items() if before.get(key) != value}
+    if not changed:
+        return False
+    connection.execute(pools.update().where(pools.c.name == name).values(configured=json.dumps(configured), **changed))
+    if "limit" in changed:
+        _limit_event(connection, name, wanted.limit)
+    return True
+
+
+def _limit_event(connection: Connection, name: str, limit: int) -> None:
+    """The limit in force is part of the history: only so can I4 be checked afterwards."""
+    connection.execute(events.insert().values(at=now_ms(), pool=name, kind="limit", by="operator", why=str(limit)))

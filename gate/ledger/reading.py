@@ -1,0 +1,99 @@
+"""What is only read: jobs, money, the line. Never on the writer's connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.jobs import Job
+from gate.ledger import pools
+from gate.ledger.database import Database
+from gate.ledger.pools import Pool
+from gate.ledger.rows import find, is_live, job_of, jobs_with_refund
+from gate.ledger.tables import jobs, ledger
+
+PAGE = 100
+"""Rows of the ledger in one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the ledger. `id` only grows."""
+
+    id: int
+    at: int
+    job_id: str
+    user: str | None
+    pool: str
+    kind: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    charged: int
+    refunded: int
+
+
+class Reading:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def pools(self) -> list[Pool]:
+        return await self._database.read(pools.every)
+
+    async def job(self, job_id: str) -> Job | None:
+        return await self._database.read(lambda connection: find(connection, job_id))
+
+    async def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """Those of them that SQL knows."""
+
+        def work(connection: Connection) -> dict[str, Job]:
+            rows = connection.execute(jobs_with_refund.where(jobs.c.job_id.in_(job_ids)))
+            return {row.job_id: job_of(row) for row in rows}
+
+        return await self._database.read(work) if job_ids else {}
+
+    async def active(self, user: str) -> Job | None:
+        """The user's live job: the one that holds a slot before one that waits, the older before the newer."""
+        waits = sa.case((jobs.c.status == "queued", 1), else_=0)
+        query = jobs_with_refund.where(jobs.c.user == user, is_live).order_by(waits, jobs.c.enqueued_at).limit(1)
+        return await self._database.read(lambda c: job_of(row) if (row := c.execute(query).first()) else None)
+
+    async def recent(self, pool: str, status: str | None, most: int) -> list[Job]:
+        """The newest jobs of a pool first."""
+        query = jobs_with_refund.where(jobs.c.pool == pool)
+        if status is not None:
+            query = query.where(jobs.c.status == status)
+        query = query.order_by(jobs.c.enqueued_at.desc(), jobs.c.ticket.desc()).limit(most)
+        return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
+
+    async def entries(
+        self,
+        *,
+        user: str | None = None,
+        job_id: str | None = None,
+        kind: str | None = None,
+        after: int = 0,
+        most: int = PAGE,
+    ) -> tuple[list[Entry], int | None]:
+        """A page of the ledger, oldest first, and the `after` of the next one (None on the last)."""
+        query = sa.select(ledger).where(ledger.c.id > after).order_by(ledger.c.id).limit(most + 1)
+        for column, value in ((ledger.c.user, user), (ledger.c.job_id, job_id), (ledger.c.kind, kind)):
+            if value is not None:
+                query = query.where(column == value)
+        rows = await self._database.read(lambda c: [Entry(*row) for row in c.execute(query)])
+        return rows[:most], rows[most - 1].id if len(rows) > most else None
+
+    async def balance(self, user: str) -> Balance:
+        query = (
+            sa.select(ledger.c.kind, sa.func.sum(ledger.c.amount)).where(ledger.c.user == user).group_by(ledger.c.kind)
+        )
+        sums = await self._database.read(lambda c: {kind: int(total) for kind, total in c.execute(query)})
+        return Balance(sums.get("charge", 0), sums.get("refund", 0))
+
+    async def ping(self) -> None:
+        await self._database.read(lambda c: c.execute(sa.select(1)).scalar())

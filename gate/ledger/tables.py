@@ -1,0 +1,134 @@
+"""The tables, as the code sees them. What creates them is `migrations/`; a test holds the two equal.
+
+All times are milliseconds since 1970, all credits integers. The schema is `gate` on Postgres and none on SQLite.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(schema="gate")
+
+Serial = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts up only in a column that is exactly INTEGER."""
+
+pools = Table(
+    "pools",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("void_fence", BigInteger, nullable=False),
+    Column("limit", BigInteger, nullable=False),
+    Column("lease_ms", BigInteger, nullable=False),
+    Column("max_hold_ms", BigInteger, nullable=False),
+    Column("claim_ms", BigInteger, nullable=False),
+    Column("queue_ms", BigInteger, nullable=False),
+    Column("queue_max", BigInteger, nullable=False),
+    Column("cooldown_ms", BigInteger, nullable=False),
+    Column("max_active_per_user", BigInteger, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("configured", Text, nullable=False),
+    CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
+)
+
+LIVE = "'queued', 'granted', 'running'"
+REFUNDED = "'failed', 'cancelled', 'expired'"
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("pool", Text, ForeignKey("gate.pools.name"), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("user", Text),
+    Column("tool", Text),
+    Column("session", Text),
+    Column("credits", BigInteger, nullable=False),
+    Column("payload", Text),
+    Column("ticket", BigInteger, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("lease_id", Text),
+    Column("lease_ms", BigInteger, nullable=False),
+    Column("enqueued_at", BigInteger, nullable=False),
+    Column("granted_at", BigInteger),
+    Column("expires_at", BigInteger),
+    Column("hard_expires_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("ended_by", Text),
+    Column("end_reason", Text),
+    Column("error", Text),
+    Column("output", Text),
+    Column("late_outcome", Text),
+    CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
+    CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
+    CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),
+    CheckConstraint("credits between 0 and 1000000000", name="jobs_credits"),
+    CheckConstraint(
+        "status not in ('granted', 'running') or (fence > 0 and lease_id is not null and granted_at is not null"
+        " and expires_at is not null and hard_expires_at is not null)",
+        name="jobs_lease",
+    ),
+    CheckConstraint(
+        "status <> 'expired' or coalesce(end_reason in ('queue_timeout', 'claim_timeout', 'lease_timeout'), false)",
+        name="jobs_expired",
+    ),
+    CheckConstraint("late_outcome is null or status = 'expired'", name="jobs_late"),
+)
+Index(
+    "jobs_live",
+    jobs.c.pool,
+    jobs.c.status,
+    sqlite_where=text("ended_at is null"),
+    postgresql_where=text("ended_at is null"),
+)
+Index(
+    "jobs_live_user",
+    jobs.c.user,
+    sqlite_where=text("ended_at is null"),
+    postgresql_where=text("ended_at is null"),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("job_id", Text, ForeignKey("gate.jobs.job_id"), nullable=False),
+    Column("user", Text),
+    Column("pool", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    UniqueConstraint("job_id", "kind", name="ledger_once"),
+    CheckConstraint("kind in ('charge', 'refund')", name="ledger_kind"),
+    CheckConstraint("amount > 0", name="ledger_amount"),
+    sqlite_autoincrement=True,
+)
+Index("ledger_user", ledger.c.user, ledger.c.id)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("pool", Text, nullable=False),
+    Column("job_id", Text),
+    Column("kind", Text, nullable=False),
+    Column("fence", BigInteger),
+    Column("by", Text, nullable=False),
+    Column("why", Text),
+    sqlite_autoincrement=True,
+)
+Index("events_job", events.c.job_id, events.c.id)

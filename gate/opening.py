@@ -1,0 +1,72 @@
+"""Puts the rooms together: two stores, the recorder between them, the gatekeeper in front. Used by every front door."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from gate.gatekeeper import Gatekeeper
+from gate.keeper.news import News
+from gate.keeper.pools import Pools
+from gate.keeper.recorder import Recorder
+from gate.keeper.tick import Tick
+from gate.ledger import Database, Ledger, Pool, PoolSettings, Reading
+from gate.slots import Semaphore
+from gate.slots.connection import connect, trust
+from gate.waiters import Waiters
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What stands once the gate is open. `redis` is what answered, such as `Valkey 9.1.2`."""
+
+    gatekeeper: Gatekeeper
+    waiters: Waiters
+    redis: str
+    pools: list[Pool]
+
+
+@contextlib.asynccontextmanager
+async def open_gate(
+    redis_url: str, sql_url: str, configured: dict[str, PoolSettings] | None = None
+) -> AsyncIterator[Open]:
+    """The gate on these stores; the schema has to be there.
+
+    With `configured` this is a server: it makes or changes those pools, keeps the tick and listens for news. Without, it is
+    a visitor for a call or two. Raises CannotStart, StoreDown.
+    """
+    serving = configured is not None
+    client, listener = connect(redis_url), connect(redis_url, patient=True)
+    database = Database(sql_url)
+    ledger, reading = Ledger(database), Reading(database)
+    semaphore, waiters = Semaphore(client), Waiters()
+    news = News(waiters, client, listener)
+    pools = Pools(semaphore, ledger, reading)
+    recorder = Recorder(semaphore, ledger, pools, news)
+    gatekeeper = Gatekeeper(semaphore, ledger, reading, pools, recorder, news, waiters)
+    async with contextlib.AsyncExitStack() as closing:
+        closing.callback(database.close)
+        closing.push_async_callback(client.aclose)
+        closing.push_async_callback(listener.aclose)
+        found = await trust(client, redis_url)
+        changed = await ledger.configure(configured) if configured is not None else []
+        await pools.load()
+        for pool in changed:  # Redis may hold the settings of before
+            await pools.rebuild(pool, await pools.epoch(pool))
+        closing.push_async_callback(news.settle)
+        closing.push_async_callback(recorder.settle)
+        if serving:
+            keeping = [
+                asyncio.create_task(Tick(semaphore, pools, recorder).keep()),
+                asyncio.create_task(news.listen()),
+            ]
+            closing.push_async_callback(_stop, keeping)
+        yield Open(gatekeeper, waiters, found, await reading.pools())
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,233 @@
+"""The semaphore: one method a script, one frozen result each. Redis decides who may run now, and nothing else.
+
+Every call names the epoch its caller believes in. `cold` means that Redis is in another life, or in none; nothing was
+written. `damaged` means that a key holds what gate never put there.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio as redis
+
+from gate.errors import StoreDown
+from gate.jobs import Lease
+from gate.slots import keys, scripts
+from gate.slots.connection import answering
+
+GRANTS_PER_CALL = 8
+"""How many waiters one call may promote: 32 random characters travel for each. Ticks carry a hundred."""
+GRANTS_PER_TICK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """`now_ms` and `next_ms` (the earliest deadline, None when nothing is due) are by Redis's clock. `more`: the call
+    stopped at its bound, call `tick`. `emitted`: entries it put into the outbox."""
+
+    word: str
+    now_ms: int = 0
+    next_ms: int | None = None
+    more: bool = False
+    emitted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired(Reply):
+    """`running`, `granted`, `queued`, `unrecorded`, `user_busy` or `queue_full`; `known`: it stood there before."""
+
+    known: bool = False
+    ticket: int = 0
+    queued_at: int = 0
+    lease_ms: int = 0
+    lease: Lease | None = None
+    active_job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extended(Reply):
+    """`claimed`, `renewed` or `lost`; `due` is the deadline that now stands."""
+
+    fence: int = 0
+    due: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Line(Reply):
+    """The pool at one moment: `holders` and `queue` are job_ids, `oldest` when the oldest lease was granted (ms)."""
+
+    limit: int = 0
+    running: int = 0
+    granted: int = 0
+    queued: int = 0
+    paused: bool = False
+    cooling_until: int | None = None
+    oldest: int | None = None
+    holders: tuple[str, ...] = ()
+    queue: tuple[str, ...] = ()
+    position: int | None = None
+
+    @property
+    def free(self) -> int:
+        return max(self.limit - self.running - self.granted, 0)
+
+    @property
+    def reason(self) -> str:
+        """Why whoever waits here waits."""
+        if self.paused:
+            return "paused"
+        return "cooling_down" if self.cooling_until else "pool_full"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An entry of the outbox: what a script did that SQL has to hear of. `fence` 0: its time in the queue was over."""
+
+    entry_id: str
+    kind: str
+    job_id: str
+    fence: int
+    at: int
+    lease: Lease | None = None
+
+
+class Semaphore:
+    """`clock` (a function to milliseconds) is for tests; without it each script reads the server's."""
+
+    def __init__(self, client: redis.Redis, clock: Callable[[], int] | None = None) -> None:
+        self.client = client
+        self._clock = clock
+        verbs = (*scripts.WITH_PRELUDE, "rebuild")
+        self._scripts = {verb: client.register_script(scripts.source(verb)) for verb in verbs}
+
+    async def acquire(
+        self, pool: str, epoch: int, job_id: str, user: str | None, tool: str | None, lease_ms: int | None
+    ) -> Acquired:
+        raw = await self._run("acquire", pool, epoch, job_id, user or "", tool or "", lease_ms or "")
+        return Acquired(
+            **_head(raw),
+            known=raw.get("known", False),
+            ticket=int(raw.get("ticket", 0)),
+            queued_at=int(raw.get("queued_at", 0)),
+            lease_ms=int(raw.get("lease_ms", 0)),
+            lease=_lease(raw) if raw["word"] in ("running", "granted") else None,
+            active_job_id=raw.get("active_job_id"),
+        )
+
+    async def claim(self, pool: str, epoch: int, job_id: str, lease_id: str) -> Extended:
+        return _extended(await self._run("claim", pool, epoch, job_id, lease_id))
+
+    async def renew(self, pool: str, epoch: int, job_id: str, lease_id: str, lease_ms: int | None) -> Extended:
+        return _extended(await self._run("renew", pool, epoch, job_id, lease_id, lease_ms or ""))
+
+    async def release(self, pool: str, epoch: int, job_id: str, lease_id: str) -> Reply:
+        return Reply(**_head(await self._run("release", pool, epoch, job_id, lease_id)))
+
+    async def requeue(
+        self, pool: str, epoch: int, job_id: str, fence: int, why: str, restore: dict[str, Any] | None = None
+    ) -> Reply:
+        entry = json.dumps(restore) if restore else ""
+        return Reply(**_head(await self._run("requeue", pool, epoch, job_id, fence, why, entry)))
+
+    async def cancel(self, pool: str, epoch: int, job_id: str) -> Reply:
+        return Reply(**_head(await self._run("cancel", pool, epoch, job_id)))
+
+    async def tick(self, pool: str, epoch: int) -> Reply:
+        return Reply(**_head(await self._run("tick", pool, epoch, grants=GRANTS_PER_TICK)))
+
+    async def status(self, pool: str, epoch: int, job_id: str | None = None, most: int = 0) -> Line:
+        raw = await self._run("status", pool, epoch, job_id or "", most)
+        if raw["word"] == "cold":
+            return Line(word="cold")
+        cooling = int(raw["cooling_until"])
+        return Line(
+            **_head(raw),
+            limit=int(raw["limit"]),
+            running=int(raw["running"]),
+            granted=int(raw["granted"]),
+            queued=int(raw["queued"]),
+            paused=raw["paused"],
+            cooling_until=cooling if cooling > int(raw["now"]) else None,
+            oldest=int(raw["oldest"]) if "oldest" in raw else None,
+            holders=tuple(raw["holders"]),
+            queue=tuple(raw["queue"]),
+            position=int(raw["position"]) if "position" in raw else None,
+        )
+
+    async def rebuild(
+        self,
+        pool: str,
+        epoch: int,
+        settings: dict[str, int],
+        leases: Sequence[tuple[str, dict[str, Any]]],
+        waiters: Sequence[tuple[str, dict[str, Any]]],
+    ) -> int:
+        """The epoch that Redis now has: `epoch`, or a higher one that was there before (nothing was loaded then)."""
+        args = [epoch, self._now(), json.dumps(settings), json.dumps(leases), json.dumps(waiters)]
+        return int((await self._call("rebuild", pool, args)).get("epoch", epoch))
+
+    async def notes(self, pool: str, after: str | None = None, most: int = 500) -> list[Note]:
+        """The oldest entries of the outbox behind `after`, in order."""
+        with answering():
+            start = f"({after}" if after else "-"
+            rows = await self.client.xrange(keys.outbox(pool), start, "+", count=most)
+        return [_note(entry_id, fields) for entry_id, fields in rows]
+
+    async def delete_notes(self, pool: str, entry_ids: Iterable[str]) -> None:
+        with answering():
+            await self.client.xdel(keys.outbox(pool), *entry_ids)
+
+    async def ping(self) -> None:
+        with answering():
+            await self.client.ping()
+
+    def _now(self) -> int | str:
+        return self._clock() if self._clock else ""
+
+    async def _run(
+        self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL
+    ) -> dict[str, Any]:
+        return await self._call(verb, pool, [epoch, self._now(), secrets.token_hex(16 * grants), *args])
+
+    async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
+        with answering():
+            raw = json.loads(await self._scripts[verb](keys=keys.keys(pool), args=args))
+        if raw["word"] == "damaged":
+            raise StoreDown("redis", f"{raw['key']} holds what gate never put there ({raw['found']})")
+        return raw
+
+
+def _head(raw: dict[str, Any]) -> dict[str, Any]:
+    due = raw.get("next")
+    return {
+        "word": raw["word"],
+        "now_ms": int(raw.get("now", 0)),
+        "next_ms": None if due is None else int(due),
+        "more": raw.get("more", False),
+        "emitted": int(raw.get("emitted", 0)),
+    }
+
+
+def _lease(raw: dict[str, Any]) -> Lease:
+    return Lease(raw["lease_id"], int(raw["fence"]), int(raw["granted_at"]), int(raw["due"]), int(raw["hard"]))
+
+
+def _extended(raw: dict[str, Any]) -> Extended:
+    return Extended(**_head(raw), fence=int(raw.get("fence", 0)), due=int(raw.get("due", 0)))
+
+
+def _note(entry_id: bytes, fields: dict[bytes, bytes]) -> Note:
+    """`unreadable` when it is none of gate's: an operator may add to a stream by hand."""
+    try:
+        text = {name.decode(): value.decode() for name, value in fields.items()}
+        fence, at = int(text["fence"]), int(text["at"])
+        lease = None
+        if text["kind"] == "granted":
+            lease = Lease(text["lease_id"], fence, at, int(text["due"]), int(text["hard"]))
+        return Note(entry_id.decode(), text["kind"], text["job"], fence, at, lease)
+    except (KeyError, ValueError):
+        return Note(entry_id.decode(), "unreadable", "", 0, 0)

@@ -1,0 +1,42 @@
+"""Who waits for a job to change, and how they wake: by a message, never by asking again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+
+class Waiters:
+    """In this process. Park first, then read the job, then wait: so no change falls between."""
+
+    def __init__(self) -> None:
+        self._parked: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self.closing = False
+
+    @contextlib.contextmanager
+    def parked(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the job changed; clear it before reading the job again."""
+        event = asyncio.Event()
+        self._parked[job_id].add(event)
+        try:
+            yield event
+        finally:
+            self._parked[job_id].discard(event)
+            if not self._parked[job_id]:
+                del self._parked[job_id]
+
+    def wake(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            for event in self._parked.get(job_id, ()):
+                event.set()
+
+    def wake_all(self) -> None:
+        """After messages may have been lost."""
+        self.wake(list(self._parked))
+
+    def close(self) -> None:
+        """Everybody gets the answer that is true now."""
+        self.closing = True
+        self.wake_all()

@@ -1,0 +1,193 @@
+-- prelude: what every verb shares. It is put before the verb's own file, and the two run as one script.
+--
+-- A verb is:  begin()  its one step  return finish(WORD, {fields})
+-- begin reaps what is dead and promotes who waits; finish promotes once more. So no call leaves a ghost in
+-- a slot, or a waiter beside a free one. Both stop at a bound and say so: `more` means "call tick again".
+--
+-- KEYS, the same six for every verb, all of one hash tag; none ever carries EXPIRE
+--   1 slots    ZSET    job_id -> deadline in ms: the semaphore
+--   2 queue    LIST    job_ids that wait, head = next
+--   3 jobs     HASH    job_id -> JSON entry (see grant and admit below)
+--   4 outbox   STREAM  what scripts did that SQL has not recorded yet
+--   5 meta     HASH    epoch, settings, counters
+--   6 users    ZSET    user .. \31 .. job_id, for the cap per user
+-- ARGV, the first three of every verb
+--   1 epoch      integer  the life of this pool that the caller believes in
+--   2 now_ms     integer  '' = the server's clock; only tests pass one
+--   3 lease_ids  hex      32 random characters for each grant this call may make
+-- Replies of the prelude itself; nothing was written
+--   cold         another epoch, or none: the caller rebuilds from SQL, then comes again
+--   damaged      a key holds what gate never put there (key, found)
+-- Every reply: now, next (earliest deadline in ms, or absent), more, emitted (entries put into the outbox)
+
+local SLOTS, QUEUE, JOBS, OUTBOX, META, USERS = unpack(KEYS)
+local BOUND = 100
+
+for i, expected in ipairs({'zset', 'list', 'hash', 'stream', 'hash', 'zset'}) do
+  local found = redis.call('TYPE', KEYS[i])
+  found = type(found) == 'table' and found.ok or found
+  if found ~= 'none' and found ~= expected then
+    return cjson.encode({word = 'damaged', key = KEYS[i], found = found})
+  end
+end
+
+local now = tonumber(ARGV[2])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local meta = {}
+do
+  local names = {'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
+                 'max_active_per_user', 'paused', 'cooling_until', 'refusals', 'grace_until', 'ticket', 'fence'}
+  local values = redis.call('HMGET', META, unpack(names))
+  for i, name in ipairs(names) do
+    meta[name] = tonumber(values[i])
+    if not meta[name] then return cjson.encode({word = 'cold'}) end
+  end
+end
+if meta.epoch ~= tonumber(ARGV[1]) then return cjson.encode({word = 'cold'}) end
+
+local more, emitted, ids_used = false, 0, 0
+
+-- Integers above 10^14 would lose digits in cjson; fences and tickets (epoch * 2^32 + n) travel as text.
+local function digits(n) return string.format('%.0f', n) end
+
+local function read(job)
+  local raw = redis.call('HGET', JOBS, job)
+  if not raw then return nil end
+  local ok, entry = pcall(cjson.decode, raw)
+  if ok and type(entry) == 'table' and tonumber(entry.ticket) and tonumber(entry.queued_at)
+     and tonumber(entry.lease_ms) then return entry end
+  return nil
+end
+
+local function write(job, entry) redis.call('HSET', JOBS, job, cjson.encode(entry)) end
+
+local function forget(job, entry)
+  redis.call('HDEL', JOBS, job)
+  if entry and entry.user then redis.call('ZREM', USERS, entry.user .. '\31' .. job) end
+end
+
+local function emit(kind, job, entry, fence, ...)
+  redis.call('XADD', OUTBOX, '*', 'kind', kind, 'job', job, 'at', digits(now), 'ticket', entry.ticket, 'fence', fence, ...)
+  emitted = emitted + 1
+end
+
+-- Any lease that ends shows that the provider takes jobs again.
+local function warm_up()
+  if meta.refusals > 0 or meta.cooling_until > 0 then
+    meta.refusals, meta.cooling_until = 0, 0
+    redis.call('HSET', META, 'refusals', 0, 'cooling_until', 0)
+  end
+end
+
+local function ids_left() return (ids_used + 1) * 32 <= #ARGV[3] end
+
+local function may_grant()
+  return meta.paused == 0 and meta.cooling_until <= now and redis.call('ZCARD', SLOTS) < meta.limit
+end
+
+-- The only place that puts a job into a slot. `claimed` says whether its holder knows already (it asked, and
+-- gets the answer now) or has to come and claim first. The outbox entry goes first: a lost grant is worse
+-- than an entry too many.
+local function grant(job, entry, claimed)
+  local from = ids_used * 32 + 1
+  ids_used = ids_used + 1
+  meta.fence = redis.call('HINCRBY', META, 'fence', 1)
+  entry.lease_id = string.sub(ARGV[3], from, from + 31)
+  entry.fence, entry.claimed, entry.granted_at = digits(meta.fence), claimed, now
+  entry.hard = now + meta.max_hold_ms
+  entry.due = math.min(now + (claimed and entry.lease_ms or meta.claim_ms), entry.hard)
+  if not claimed then
+    emit('granted', job, entry, entry.fence, 'lease_id', entry.lease_id, 'due', digits(entry.due),
+         'hard', digits(entry.hard))
+  end
+  redis.call('ZADD', SLOTS, digits(entry.due), job)
+  write(job, entry)
+end
+
+local function reap()
+  local dead = redis.call('ZRANGEBYSCORE', SLOTS, '-inf', digits(now), 'LIMIT', 0, BOUND)
+  for _, job in ipairs(dead) do
+    local entry = read(job)
+    -- Without an entry nobody knows the fence; SQL's own deadline ends that job.
+    if entry and entry.fence then emit('expired', job, entry, entry.fence) end
+    redis.call('ZREM', SLOTS, job)
+    forget(job, entry)
+    warm_up()
+  end
+  more = more or #dead == BOUND
+end
+
+local function promote()
+  local granted = 0
+  while may_grant() do
+    local job = redis.call('LINDEX', QUEUE, 0)
+    if not job then return end
+    if granted == BOUND or not ids_left() then more = true return end
+    local entry = read(job)
+    if entry then grant(job, entry, false) granted = granted + 1 end
+    redis.call('LPOP', QUEUE)
+  end
+end
+
+local function queue_due(entry) return math.max(entry.queued_at + meta.queue_ms, meta.grace_until) end
+
+-- Waiters stand in order of arrival, so the overdue ones are at the head.
+local function end_waits()
+  for n = 1, BOUND do
+    local job = redis.call('LINDEX', QUEUE, 0)
+    if not job then return end
+    local entry = read(job)
+    if entry and queue_due(entry) > now then return end
+    if entry then emit('expired', job, entry, '0') end
+    redis.call('LPOP', QUEUE)
+    forget(job, entry)
+    if n == BOUND then more = true end
+  end
+end
+
+local function begin() reap() promote() end_waits() end
+
+-- The entry of a job that holds exactly this lease, or nil.
+local function held(job, lease_id)
+  local entry = read(job)
+  if entry and entry.lease_id == lease_id and redis.call('ZSCORE', SLOTS, job) then return entry end
+  return nil
+end
+
+-- Puts a waiter before the first one with a higher ticket. Nearly always that is the head or the tail.
+local function seat(job, ticket)
+  local last = redis.call('LINDEX', QUEUE, -1)
+  local tail = last and read(last)
+  if not last or (tail and tonumber(tail.ticket) < ticket) then return redis.call('RPUSH', QUEUE, job) end
+  local from = 0
+  while true do
+    local page = redis.call('LRANGE', QUEUE, from, from + BOUND - 1)
+    for _, waiter in ipairs(page) do
+      local entry = read(waiter)
+      if entry and tonumber(entry.ticket) > ticket then
+        return redis.call('LINSERT', QUEUE, 'BEFORE', waiter, job)
+      end
+    end
+    if #page < BOUND then return redis.call('RPUSH', QUEUE, job) end
+    from = from + BOUND
+  end
+end
+
+local function finish(word, reply)
+  promote()
+  local first = redis.call('ZRANGE', SLOTS, 0, 0, 'WITHSCORES')
+  local soonest = tonumber(first[2])
+  local head = redis.call('LINDEX', QUEUE, 0)
+  if head then
+    local entry = read(head)
+    local due = entry and queue_due(entry) or now
+    if meta.cooling_until > now then due = math.min(due, meta.cooling_until) end
+    soonest = math.min(soonest or due, due)
+  end
+  reply.word, reply.now, reply.next, reply.more, reply.emitted = word, now, soonest, more, emitted
+  return cjson.encode(reply)
+end

@@ -1,0 +1,65 @@
+-- acquire: take a slot, or join the queue.
+--
+-- Guarantee: a newcomer never overtakes a waiter, and never makes one more than the limit. Asked again for the
+-- same job it changes nothing and says where the job stands: it looks in slots, queue and outbox first.
+--
+-- ARGV after the prelude's
+--   4 job_id    string
+--   5 user      string   '' = nobody, no cap
+--   6 tool      string   '' = none; a label for people
+--   7 lease_ms  integer  '' = the pool's
+-- Replies
+--   running     holds a slot and knows it (known, ticket, queued_at, lease_ms, lease_id, fence, granted_at, due, hard)
+--   granted     known only: holds a slot, not claimed yet (the same fields)
+--   queued      waits (known, ticket, queued_at, lease_ms)
+--   unrecorded  its end stands in the outbox (ticket, queued_at, lease_ms): the recorder first, then SQL knows
+--   user_busy   the user has as many live jobs as allowed (active_job_id); nothing was written
+--   queue_full  nothing was written
+--   damaged     a slot without an entry in jobs (key, found)
+
+begin()
+local job, user, tool = ARGV[4], ARGV[5], ARGV[6]
+
+local lease_ms = tonumber(ARGV[7]) or meta.lease_ms
+
+-- A waiter has no lease: those fields are absent then.
+local function stands(word, entry, known)
+  return finish(word, {known = known, ticket = entry.ticket, queued_at = entry.queued_at, lease_ms = entry.lease_ms,
+                       lease_id = entry.lease_id, fence = entry.fence, granted_at = entry.granted_at,
+                       due = entry.due, hard = entry.hard})
+end
+
+local known = read(job)
+if redis.call('ZSCORE', SLOTS, job) then
+  if not (known and known.lease_id) then return finish('damaged', {key = JOBS, found = 'no entry'}) end
+  return stands(known.claimed and 'running' or 'granted', known, true)
+end
+if known and redis.call('LPOS', QUEUE, job) then return stands('queued', known, true) end
+for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
+  if item[2][4] == job then
+    return finish('unrecorded', {ticket = item[2][8], queued_at = now, lease_ms = lease_ms})
+  end
+end
+
+if user ~= '' and meta.max_active_per_user > 0 then
+  local from, to = '[' .. user .. '\31', '[' .. user .. '\31\255'
+  if redis.call('ZLEXCOUNT', USERS, from, to) >= meta.max_active_per_user then
+    local active = redis.call('ZRANGEBYLEX', USERS, from, to, 'LIMIT', 0, 1)[1]
+    return finish('user_busy', {active_job_id = string.sub(active, #user + 2)})
+  end
+end
+
+local free = redis.call('LLEN', QUEUE) == 0 and may_grant() and ids_left()
+if not free and redis.call('LLEN', QUEUE) >= meta.queue_max then return finish('queue_full', {}) end
+
+local entry = {tool = tool ~= '' and tool or nil, user = user ~= '' and user or nil, queued_at = now,
+               ticket = digits(redis.call('HINCRBY', META, 'ticket', 1)),
+               lease_ms = lease_ms}
+if user ~= '' then redis.call('ZADD', USERS, 0, user .. '\31' .. job) end
+if free then
+  grant(job, entry, true)
+  return stands('running', entry, false)
+end
+write(job, entry)
+redis.call('RPUSH', QUEUE, job)
+return stands('queued', entry, false)

@@ -1,0 +1,21 @@
+-- claim: the holder of a grant says that it started; a full lease from now.
+--
+-- Guarantee: only the lease it names, only while it lives. A second claim changes nothing.
+--
+-- ARGV after the prelude's
+--   4 job_id    string
+--   5 lease_id  string
+-- Replies
+--   claimed     (fence, due)
+--   lost        not this job's lease, or no longer; nothing was changed
+
+begin()
+local job = ARGV[4]
+local entry = held(job, ARGV[5])
+if not entry then return finish('lost', {}) end
+if not entry.claimed then
+  entry.claimed, entry.due = true, math.min(now + entry.lease_ms, entry.hard)
+  redis.call('ZADD', SLOTS, 'XX', digits(entry.due), job)
+  write(job, entry)
+end
+return finish('claimed', {fence = entry.fence, due = entry.due})

@@ -1,0 +1,54 @@
+-- rebuild: loads a pool that Redis has lost from what SQL says. Runs alone, without the prelude.
+--
+-- Guarantee: refuses unless its epoch is above the one that is there, so of two servers that rebuild one wins.
+-- The epoch is written last: until then every other script answers `cold`. Deadlines that passed while nobody
+-- could renew get the claim time of grace.
+--
+-- KEYS 1 slots  2 queue  3 jobs  4 outbox  5 meta  6 users (types as in the prelude; all are replaced)
+-- ARGV
+--   1 epoch     integer  above every earlier one
+--   2 now_ms    integer  '' = the server's clock; only tests pass one
+--   3 settings  JSON     limit, lease_ms, max_hold_ms, claim_ms, queue_ms, queue_max, cooldown_ms,
+--                        max_active_per_user, paused: integers
+--   4 leases    JSON     array of {job, entry}; the entry has its due
+--   5 waiters   JSON     array of {job, entry}, in order of their tickets
+-- Replies
+--   loaded
+--   refused     this epoch or a higher one is there already (epoch)
+
+local SLOTS, QUEUE, JOBS, OUTBOX, META, USERS = unpack(KEYS)
+local epoch, now = tonumber(ARGV[1]), tonumber(ARGV[2])
+local found = redis.call('TYPE', META)
+if (type(found) == 'table' and found.ok or found) == 'hash' then
+  local there = tonumber(redis.call('HGET', META, 'epoch')) or 0
+  if there >= epoch then return cjson.encode({word = 'refused', epoch = there}) end
+end
+local settings, leases, waiters = cjson.decode(ARGV[3]), cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+local grace = now + settings.claim_ms
+
+redis.call('DEL', SLOTS, QUEUE, JOBS, OUTBOX, META, USERS)
+local function admit(job, entry)
+  redis.call('HSET', JOBS, job, cjson.encode(entry))
+  if entry.user then redis.call('ZADD', USERS, 0, entry.user .. '\31' .. job) end
+end
+for _, item in ipairs(leases) do
+  local job, entry = item[1], item[2]
+  if entry.due <= now then entry.due = grace end
+  redis.call('ZADD', SLOTS, string.format('%.0f', entry.due), job)
+  admit(job, entry)
+end
+for _, item in ipairs(waiters) do
+  redis.call('RPUSH', QUEUE, item[1])
+  admit(item[1], item[2])
+end
+for name, value in pairs(settings) do redis.call('HSET', META, name, string.format('%.0f', value)) end
+-- Above every fence and ticket of an earlier life: nothing of it can be mistaken for something of this one.
+local floor = string.format('%.0f', epoch * 4294967296)
+redis.call('HSET', META, 'ticket', floor, 'fence', floor, 'refusals', 0, 'cooling_until', 0,
+           'grace_until', string.format('%.0f', grace))
+redis.call('HSET', META, 'epoch', string.format('%.0f', epoch))
+return cjson.encode({word = 'loaded', now = now})

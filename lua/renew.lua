@@ -1,0 +1,23 @@
+-- renew: the holder's heartbeat. It claims too, when that was not done yet.
+--
+-- Guarantee: extends the lease that is there (XX), never adds one, never shortens what a holder was told, never
+-- goes beyond the hard limit. Nothing revives the dead.
+--
+-- ARGV after the prelude's
+--   4 job_id    string
+--   5 lease_id  string
+--   6 lease_ms  integer  '' = what the job was admitted with
+-- Replies
+--   renewed     (fence, due)
+--   lost        not this job's lease, or no longer; nothing was changed
+
+begin()
+local job = ARGV[4]
+local entry = held(job, ARGV[5])
+if not entry then return finish('lost', {}) end
+local due = math.min(now + (tonumber(ARGV[6]) or entry.lease_ms), entry.hard)
+entry.due = entry.claimed and math.max(entry.due, due) or due
+entry.claimed = true
+redis.call('ZADD', SLOTS, 'XX', digits(entry.due), job)
+write(job, entry)
+return finish('renewed', {fence = entry.fence, due = entry.due})

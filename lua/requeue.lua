@@ -1,0 +1,48 @@
+-- requeue: from the slot back into the queue, at the place its ticket gives it.
+--
+-- Guarantee: moves only the grant of the fence it names; a newer grant of the same job stays. Nobody who came
+-- later gets ahead. Runs after SQL has the job as queued.
+--
+-- ARGV after the prelude's
+--   4 job_id   string
+--   5 fence    integer  of the grant that goes back
+--   6 why      word     refused = the provider would not take it: the pool cools down, doubling to at most 60 s
+--                       not_taken = SQL would not take the grant: the pool waits 1 s
+--   7 restore  JSON     the entry to seat when Redis knows nothing of the job; '' = leave it unknown
+-- Replies
+--   requeued   it waits at its place (now, or it did already)
+--   newer      it holds a slot under another fence; nothing was changed
+--   absent     Redis knows nothing of it, and nothing was to be restored
+
+begin()
+local job, why, restore = ARGV[4], ARGV[6], ARGV[7]
+
+local function cool()
+  local wait = 1000
+  if why == 'refused' then
+    meta.refusals = meta.refusals + 1
+    wait = math.min(meta.cooldown_ms * 2 ^ math.min(meta.refusals - 1, 20), 60000)
+  end
+  meta.cooling_until = math.max(meta.cooling_until, now + wait)
+  redis.call('HSET', META, 'refusals', digits(meta.refusals), 'cooling_until', digits(meta.cooling_until))
+end
+
+local entry = read(job)
+if redis.call('ZSCORE', SLOTS, job) then
+  if entry and entry.fence ~= ARGV[5] then return finish('newer', {}) end
+  if not entry then return finish('absent', {}) end
+  cool()
+  redis.call('ZREM', SLOTS, job)
+elseif entry and redis.call('LPOS', QUEUE, job) then
+  return finish('requeued', {})
+elseif restore ~= '' then
+  entry = cjson.decode(restore)
+  cool()
+  if entry.user then redis.call('ZADD', USERS, 0, entry.user .. '\31' .. job) end
+else
+  return finish('absent', {})
+end
+entry.lease_id, entry.claimed, entry.granted_at, entry.due, entry.hard, entry.fence = nil, nil, nil, nil, nil, nil
+write(job, entry)
+seat(job, tonumber(entry.ticket))
+return finish('requeued', {})

@@ -1,0 +1,31 @@
+-- status: the pool as it is now, and where one job stands in its line.
+--
+-- Guarantee: counts, holders and queue are of one moment.
+--
+-- ARGV after the prelude's
+--   4 job_id  string   '' = nobody in particular
+--   5 most    integer  how many holders and waiters to name
+-- Replies
+--   status    limit, running, granted, queued, paused, cooling_until, oldest (granted_at in ms, or absent),
+--             holders and queue (arrays of job_id), position (1 = next, or absent)
+
+begin()
+local most = tonumber(ARGV[5])
+-- Promoted before it is looked at, so that the picture is the one the reply leaves behind.
+promote()
+local slots = redis.call('ZRANGE', SLOTS, 0, -1)
+local granted, oldest, holders = 0, nil, {}
+for i, job in ipairs(slots) do
+  local entry = read(job)
+  if entry and entry.granted_at then
+    if not entry.claimed then granted = granted + 1 end
+    oldest = math.min(oldest or entry.granted_at, entry.granted_at)
+  end
+  if i <= most then holders[i] = job end
+end
+local queue = most > 0 and redis.call('LRANGE', QUEUE, 0, most - 1) or {}
+local place = ARGV[4] ~= '' and redis.call('LPOS', QUEUE, ARGV[4])
+return finish('status', {
+  limit = meta.limit, running = #slots - granted, granted = granted, queued = redis.call('LLEN', QUEUE),
+  paused = meta.paused == 1, cooling_until = meta.cooling_until, oldest = oldest, holders = holders, queue = queue,
+  position = place and place + 1 or nil})
