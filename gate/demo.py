@@ -126,9 +126,7 @@ class _Demo:
         await self._claim(await next_one)
         late = await self._post(lost, "release", {"lease_id": lost["lease"]["lease_id"], "outcome": "completed"})
         self._see("the lost one comes late", "410 lease_lost", f"{late.status_code} {late.json()['code']}")
-        rows = (await self._client.get("/v1/ledger", params={"job_id": lost["job_id"], "kind": "refund"})).json()[
-            "rows"
-        ]
+        rows = (await self._client.get("/v1/ledger", params={"job_id": lost["job_id"], "kind": "refund"})).json()["rows"]
         self._see(
             "its refunds in the ledger",
             f"1 of {PRICE}",

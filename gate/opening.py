@@ -29,9 +29,7 @@ class Open:
 
 
 @contextlib.asynccontextmanager
-async def open_gate(
-    redis_url: str, sql_url: str, configured: dict[str, PoolSettings] | None = None
-) -> AsyncIterator[Open]:
+async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSettings] | None = None) -> AsyncIterator[Open]:
     """The gate on these stores; the schema has to be there.
 
     With `configured` this is a server: it makes or changes those pools, keeps the tick and listens for news. Without, it is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -16,8 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )  # fmt: skip
 
-DataDirFlag = Annotated[Optional[Path], typer.Option(help="Where the server keeps its files (default ./.gate).")]  # noqa: UP045
-ConfigFlag = Annotated[Optional[Path], typer.Option(help="A gate.toml elsewhere than here.")]  # noqa: UP045
+DataDirFlag = Annotated[Path | None, typer.Option(help="Where the server keeps its files (default ./.gate).")]
+ConfigFlag = Annotated[Path | None, typer.Option(help="A gate.toml elsewhere than here.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="For programs.")]
 PoolFlag = Annotated[str, typer.Option(help="The pool.")]
 JobArgument = Annotated[str, typer.Argument(help="The job_id.", metavar="JOB")]
@@ -26,11 +26,11 @@ LONG = 10_000
 
 @app.command()
 def serve(
-    host: Annotated[Optional[str], typer.Option(help="Loopback only (default 127.0.0.1).")] = None,  # noqa: UP045
-    port: Annotated[Optional[int], typer.Option(help="Default 8000; 0 takes a free one.")] = None,  # noqa: UP045
+    host: Annotated[str | None, typer.Option(help="Loopback only (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Default 8000; 0 takes a free one.")] = None,
     data_dir: DataDirFlag = None,
-    redis_url: Annotated[Optional[str], typer.Option(help="Default: an embedded Valkey.")] = None,  # noqa: UP045
-    database_url: Annotated[Optional[str], typer.Option(help="Default: SQLite in the data dir.")] = None,  # noqa: UP045
+    redis_url: Annotated[str | None, typer.Option(help="Default: an embedded Valkey.")] = None,
+    database_url: Annotated[str | None, typer.Option(help="Default: SQLite in the data dir.")] = None,
     config: ConfigFlag = None,
 ) -> None:
     """Serve HTTP until stopped."""
@@ -55,11 +55,11 @@ def status(
 @app.command()
 def acquire(
     pool: PoolFlag = "default",
-    job_id: Annotated[Optional[str], typer.Option(help="Made up when not given.")] = None,  # noqa: UP045
-    user: Annotated[Optional[str], typer.Option()] = None,  # noqa: UP045
-    tool: Annotated[Optional[str], typer.Option()] = None,  # noqa: UP045
-    credits: Annotated[Optional[int], typer.Option(help="Charged already; needs --job-id.")] = None,  # noqa: UP045
-    lease_seconds: Annotated[Optional[float], typer.Option()] = None,  # noqa: UP045
+    job_id: Annotated[str | None, typer.Option(help="Made up when not given.")] = None,
+    user: Annotated[str | None, typer.Option()] = None,
+    tool: Annotated[str | None, typer.Option()] = None,
+    credits: Annotated[int | None, typer.Option(help="Charged already; needs --job-id.")] = None,
+    lease_seconds: Annotated[float | None, typer.Option()] = None,
     wait_seconds: Annotated[float, typer.Option(min=0, max=60, help="Wait so long for a grant.")] = 0,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
@@ -80,7 +80,7 @@ def acquire(
 def release(
     job_id: JobArgument,
     outcome: Annotated[str, typer.Option(help="completed, failed, cancelled or refused.")] = "completed",
-    lease_id: Annotated[Optional[str], typer.Option(help="Default: the lease it holds now.")] = None,  # noqa: UP045
+    lease_id: Annotated[str | None, typer.Option(help="Default: the lease it holds now.")] = None,
     pool: PoolFlag = "default",
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
@@ -104,7 +104,7 @@ def release(
 @app.command()
 def cancel(
     job_id: JobArgument,
-    reason: Annotated[Optional[str], typer.Option(help="Kept with the job.")] = None,  # noqa: UP045
+    reason: Annotated[str | None, typer.Option(help="Kept with the job.")] = None,
     pool: PoolFlag = "default",
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
@@ -119,7 +119,7 @@ def cancel(
 @app.command()
 def jobs(
     pool: PoolFlag = "default",
-    status: Annotated[Optional[str], typer.Option(help="Only those.")] = None,  # noqa: UP045
+    status: Annotated[str | None, typer.Option(help="Only those.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=LONG)] = 50,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
@@ -137,9 +137,9 @@ def jobs(
 
 @app.command()
 def ledger(
-    user: Annotated[Optional[str], typer.Option()] = None,  # noqa: UP045
-    job_id: Annotated[Optional[str], typer.Option()] = None,  # noqa: UP045
-    kind: Annotated[Optional[str], typer.Option(help="charge or refund.")] = None,  # noqa: UP045
+    user: Annotated[str | None, typer.Option()] = None,
+    job_id: Annotated[str | None, typer.Option()] = None,
+    kind: Annotated[str | None, typer.Option(help="charge or refund.")] = None,
     after: Annotated[int, typer.Option(min=0)] = 0,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
@@ -172,9 +172,9 @@ def verify(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFl
 @app.command()
 def demo(
     url: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="A running gate; default: the one in the data dir, or one of its own."),
-    ] = None,  # noqa: UP045, E501
+    ] = None,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,

@@ -141,8 +141,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise CannotStart(
-            f"port {port} on {host} cannot be listened on: {error.strerror} (--port takes another)"
-        ) from error
+        raise CannotStart(f"port {port} on {host} cannot be listened on: {error.strerror} (--port takes another)") from error
     listener.setblocking(False)
     return listener

@@ -51,9 +51,7 @@ def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:
     """What `call` returns, on the stores of a running server. Raises CannotStart when none runs here."""
     where = redis_url(settings)
     if where is None:
-        raise CannotStart(
-            f"no gate runs in {settings.data_dir.absolute()}: start it with `gate serve`, or say --data-dir"
-        )
+        raise CannotStart(f"no gate runs in {settings.data_dir.absolute()}: start it with `gate serve`, or say --data-dir")
 
     async def run() -> T:
         async with open_gate(where, sql_url(settings)) as gate:

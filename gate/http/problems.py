@@ -44,9 +44,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _by_the_framework)
 
 
-def problem(
-    status: int, code: str, title: str, detail: str, retry_after_s: int | None = None, **more: Any
-) -> JSONResponse:
+def problem(status: int, code: str, title: str, detail: str, retry_after_s: int | None = None, **more: Any) -> JSONResponse:
     body = {
         "type": f"urn:gate:problem:{code}",
         "title": title,

@@ -217,9 +217,7 @@ def job_body(job: Job) -> dict[str, Any]:
         "end_reason": job.end_reason,
         "error": job.error,
         "output": job.output,
-        "refund": {"amount": job.refund.amount, "at": moment(job.refund.at), "owed": job.refund.owed}
-        if job.refund
-        else None,
+        "refund": {"amount": job.refund.amount, "at": moment(job.refund.at), "owed": job.refund.owed} if job.refund else None,
         "late_outcome": job.late_outcome,
     }
 

@@ -89,9 +89,7 @@ class Reading:
         return rows[:most], rows[most - 1].id if len(rows) > most else None
 
     async def balance(self, user: str) -> Balance:
-        query = (
-            sa.select(ledger.c.kind, sa.func.sum(ledger.c.amount)).where(ledger.c.user == user).group_by(ledger.c.kind)
-        )
+        query = sa.select(ledger.c.kind, sa.func.sum(ledger.c.amount)).where(ledger.c.user == user).group_by(ledger.c.kind)
         sums = await self._database.read(lambda c: {kind: int(total) for kind, total in c.execute(query)})
         return Balance(sums.get("charge", 0), sums.get("refund", 0))
 

@@ -47,9 +47,7 @@ def migrate(url: str) -> bool:
             if at == HEAD:
                 return False
             if at is not None and at > HEAD:
-                raise CannotStart(
-                    f"SQL at {shown(url)} was written by a newer gate (schema {at}, this one knows {HEAD})"
-                )
+                raise CannotStart(f"SQL at {shown(url)} was written by a newer gate (schema {at}, this one knows {HEAD})")
             _upgrade(connection)
             return True
     except SQLAlchemyError as error:

@@ -66,6 +66,8 @@ async def trust(client: redis.Redis, url: str) -> str:
     try:
         info = await client.info()
     except AuthenticationError as error:
+        if urlsplit(url).password is None:
+            raise CannotStart(f"Redis at {shown} wants a password, and GATE_REDIS_URL has none") from error
         raise CannotStart(f"Redis at {shown} refuses the password: {error}") from error
     except NoPermissionError as error:
         raise CannotStart(f"Redis at {shown} does not let this user run INFO: {error}") from error

@@ -188,9 +188,7 @@ class Semaphore:
     def _now(self) -> int | str:
         return self._clock() if self._clock else ""
 
-    async def _run(
-        self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL
-    ) -> dict[str, Any]:
+    async def _run(self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL) -> dict[str, Any]:
         return await self._call(verb, pool, [epoch, self._now(), secrets.token_hex(16 * grants), *args])
 
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""The servers that tests share, and the checks that every test with a gate ends with."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from gate.embedded import EmbeddedRedis
+from gate.ledger import schema
+from gate.opening import open_gate
+from gate.verify import verify
+from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, settings_of
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Valkey, one for the whole run; every test has a pool of its own on it."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("valkey"))
+    server.wait()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def pool() -> str:
+    return f"t-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def people(valkey: str) -> Iterator[redis.Redis]:
+    """What an operator has at the terminal: redis-cli, as a client."""
+    with redis.Redis.from_url(valkey, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture(params=["valkey", "fakeredis"])
+async def line(request: pytest.FixtureRequest, pool: str) -> AsyncIterator[LineOfPool]:
+    """One pool's scripts under a clock that the test turns: on real Valkey, and on the fast lane beside it."""
+    from gate.slots.connection import connect
+
+    fake = request.param == "fakeredis"
+    client = Fake() if fake else connect(request.getfixturevalue("valkey"))
+    made = LineOfPool(client, pool, Clock(), fake)
+    await made.load(**SETTINGS)
+    yield made
+    await made.sweep_up()
+    await client.aclose()
+
+
+OpenHouse = Callable[..., contextlib.AbstractAsyncContextManager[House]]
+
+
+@pytest.fixture
+def open_house(valkey: str, pool: str, tmp_path: Path, people: redis.Redis) -> Iterator[OpenHouse]:
+    """Opens a gate (a server's inside, without HTTP) on real stores, as often as a test wants: `open_house(limit=1)`."""
+    sql_url = f"sqlite:///{tmp_path / 'gate.db'}"
+    schema.migrate(sql_url)
+
+    @contextlib.asynccontextmanager
+    async def opened(**settings: int) -> AsyncIterator[House]:
+        async with open_gate(valkey, sql_url, {pool: settings_of(**settings)}) as gate:
+            yield House(gate, pool, valkey, sql_url, people)
+
+    yield opened
+    keys = set(people.scan_iter(f"gate:{{{pool}}}:*"))
+    allowed = {f"gate:{{{pool}}}:{role}" for role in ("slots", "queue", "jobs", "outbox", "meta", "users")}
+    assert keys <= allowed, f"keys that the protocol does not know: {keys - allowed}"
+    assert all(people.ttl(key) == -1 for key in keys), "no key ever carries EXPIRE"
+    people.delete(*allowed)
+
+
+@pytest.fixture
+async def house(open_house: OpenHouse) -> AsyncIterator[House]:
+    """A gate with three slots. Whatever the test did, the two stores agree afterwards."""
+    async with open_house() as opened:
+        yield opened
+        await opened.settled()
+        report = verify(opened.sql_url, opened.redis_url)
+        assert not report.breaches, report.breaches
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A real `gate serve`, started as people start it, with pools for tests to use up."""
+    with Served(tmp_path_factory.mktemp("served")) as running:
+        yield running
+        assert not verify(running.sql_url, running.redis_url).breaches

@@ -1,0 +1,140 @@
+import pytest
+
+from tests.support import LineOfPool
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_three_run_the_fourth_waits(line: LineOfPool) -> None:
+    words = [(await line.acquire(job)).word for job in "abcde"]
+    assert words == ["running", "running", "running", "queued", "queued"]
+    assert await line.holders() == {"a", "b", "c"}
+    assert await line.queue() == ["d", "e"]
+
+
+async def test_a_grant_says_everything_its_holder_needs(line: LineOfPool) -> None:
+    got = await line.acquire("a")
+    assert got.lease is not None
+    assert len(got.lease.lease_id) == 32
+    assert got.lease.granted_at == line.clock.now
+    assert got.lease.due == line.clock.now + 600_000
+    assert got.lease.hard == line.clock.now + 3_600_000
+    assert got.next_ms == got.lease.due
+    assert (got.known, got.emitted, got.more) == (False, 0, False)
+
+
+async def test_lease_ids_differ_and_fences_only_grow(line: LineOfPool) -> None:
+    grants = [(await line.acquire(job)).lease for job in "abc"]
+    assert len({lease.lease_id for lease in grants if lease}) == 3
+    fences = [lease.fence for lease in grants if lease]
+    assert fences == sorted(set(fences))
+
+
+async def test_asked_again_it_answers_the_same_and_changes_nothing(line: LineOfPool) -> None:
+    first = [await line.acquire(job) for job in "abcd"]
+    before = await line.dump()
+    again = [await line.acquire(job) for job in "abcd"]
+    assert await line.dump() == before
+    assert [one.lease for one in again] == [one.lease for one in first]
+    assert [one.ticket for one in again] == [one.ticket for one in first]
+    assert all(one.known for one in again)
+
+
+async def test_a_newcomer_does_not_overtake_a_waiter(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    await line.release("a", await line.lease_of("a"))
+    assert (await line.acquire("e")).word == "queued"
+    assert await line.holders() == {"b", "c", "d"}
+
+
+async def test_a_dead_lease_is_reaped_before_anybody_is_turned_away(line: LineOfPool) -> None:
+    for job in "abc":
+        await line.acquire(job)
+    line.clock.turn(600_000)
+    assert (await line.acquire("d")).word == "running"
+    assert await line.holders() == {"d"}
+    assert [note[:2] for note in await line.notes()] == [("expired", "a"), ("expired", "b"), ("expired", "c")]
+
+
+async def test_a_lease_of_its_own_length(line: LineOfPool) -> None:
+    got = await line.acquire("a", lease_ms=5_000)
+    assert got.lease is not None and got.lease.due == line.clock.now + 5_000
+
+
+async def test_no_lease_is_longer_than_the_hard_limit(line: LineOfPool) -> None:
+    got = await line.acquire("a", lease_ms=9_000_000)
+    assert got.lease is not None and got.lease.due == got.lease.hard
+
+
+async def test_an_end_in_the_outbox_is_not_admitted_anew(line: LineOfPool) -> None:
+    await line.acquire("a")
+    line.clock.turn(600_000)
+    await line.tick()
+    before = await line.dump()
+    assert (await line.acquire("a")).word == "unrecorded"
+    assert await line.dump() == before
+
+
+async def test_the_cap_counts_who_runs_and_who_waits(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1, max_active_per_user=2)
+    await line.acquire("a", user="ana")
+    await line.acquire("b", user="ana")
+    before = await line.dump()
+    refused = await line.acquire("c", user="ana")
+    assert (refused.word, refused.active_job_id) == ("user_busy", "a")
+    assert await line.dump() == before
+    assert (await line.acquire("d", user="ana maria")).word == "queued", "a name that begins alike is another"
+    assert (await line.acquire("e")).word == "queued", "nobody has no cap"
+
+
+async def test_the_cap_forgets_who_has_ended(line: LineOfPool) -> None:
+    await line.load(epoch=2, max_active_per_user=1)
+    got = await line.acquire("a", user="ana")
+    assert got.lease is not None
+    await line.release("a", got.lease.lease_id)
+    assert (await line.acquire("b", user="ana")).word == "running"
+
+
+async def test_a_full_queue_refuses_and_writes_nothing(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1, queue_max=1)
+    await line.acquire("a")
+    await line.acquire("b")
+    before = await line.dump()
+    assert (await line.acquire("c")).word == "queue_full"
+    assert await line.dump() == before
+    assert (await line.acquire("b")).word == "queued", "who waits already is no newcomer"
+
+
+async def test_paused_or_cooling_everybody_waits(line: LineOfPool) -> None:
+    await line.load(epoch=2, paused=1)
+    assert (await line.acquire("a")).word == "queued"
+    assert (await line.status()).reason == "paused"
+
+
+async def test_cold_and_another_epoch_write_nothing(line: LineOfPool) -> None:
+    line.epoch = 7
+    before = await line.dump()
+    assert (await line.acquire("a")).word == "cold"
+    assert await line.dump() == before
+    await line.sweep_up()
+    assert (await line.acquire("a")).word == "cold"
+    assert not await line.client.exists(line.key("jobs"))
+
+
+async def test_a_slot_without_an_entry_is_not_taken_over(line: LineOfPool) -> None:
+    from gate.errors import StoreDown
+
+    await line.acquire("a")
+    await line.client.hdel(line.key("jobs"), "a")
+    with pytest.raises(StoreDown, match="no entry"):
+        await line.acquire("a")
+
+
+async def test_a_key_of_the_wrong_type_changes_nothing(line: LineOfPool) -> None:
+    from gate.errors import StoreDown
+
+    await line.client.set(line.key("queue"), "mine")
+    with pytest.raises(StoreDown, match="never put there"):
+        await line.acquire("a")
+    assert not await line.client.exists(line.key("slots"))

@@ -1,0 +1,54 @@
+import pytest
+
+from tests.support import LineOfPool
+
+pytestmark = pytest.mark.anyio
+
+
+async def granted(line: LineOfPool) -> str:
+    """Job d, promoted from the queue; its lease."""
+    for job in "abcd":
+        await line.acquire(job)
+    await line.release("a", await line.lease_of("a"))
+    return await line.lease_of("d")
+
+
+async def test_a_claim_starts_a_full_lease(line: LineOfPool) -> None:
+    lease = await granted(line)
+    line.clock.turn(30_000)
+    claimed = await line.claim("d", lease)
+    assert (claimed.word, claimed.due) == ("claimed", line.clock.now + 600_000)
+    assert (await line.entry("d"))["claimed"] is True
+    status = await line.status()
+    assert (status.running, status.granted) == (3, 0)
+
+
+async def test_a_second_claim_changes_nothing(line: LineOfPool) -> None:
+    lease = await granted(line)
+    first = await line.claim("d", lease)
+    line.clock.turn(1_000)
+    before = await line.dump()
+    assert (await line.claim("d", lease)).due == first.due
+    assert await line.dump() == before
+
+
+async def test_an_unclaimed_grant_runs_out_after_the_claim_time(line: LineOfPool) -> None:
+    lease = await granted(line)
+    line.clock.turn(60_000)
+    assert (await line.claim("d", lease)).word == "lost"
+    assert ("expired", "d") in [note[:2] for note in await line.notes()]
+
+
+async def test_another_lease_claims_nothing(line: LineOfPool) -> None:
+    await granted(line)
+    before = await line.dump()
+    for job, lease in (("d", "0" * 32), ("d", ""), ("nobody", "0" * 32)):
+        assert (await line.claim(job, lease)).word == "lost"
+    assert await line.dump() == before
+
+
+async def test_who_waits_has_no_lease_to_claim(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    assert (await line.claim("d", "")).word == "lost"
+    assert await line.queue() == ["d"]

@@ -1,0 +1,68 @@
+import pytest
+
+from tests.support import LineOfPool
+
+pytestmark = pytest.mark.anyio
+WAITER = {"ticket": "7", "queued_at": 1_700_000_000_000, "lease_ms": 5_000, "user": "ana"}
+
+
+def holder(line: LineOfPool, due: int) -> dict[str, object]:
+    now = line.clock.now
+    return WAITER | {"lease_id": "x" * 32, "fence": "9", "claimed": True, "granted_at": now, "due": due, "hard": due}
+
+
+async def test_leases_deadlines_and_order_come_back(line: LineOfPool) -> None:
+    due = line.clock.now + 1_000
+    there = await line.load(
+        epoch=2, leases=[("a", holder(line, due))], waiters=[("b", WAITER), ("c", WAITER)], limit=1
+    )
+    assert there == 2
+    assert (await line.tick()).next_ms == due
+    assert await line.queue() == ["b", "c"]
+    assert (await line.renew("a", "x" * 32)).word == "renewed"
+
+
+async def test_it_refuses_unless_its_epoch_is_above(line: LineOfPool) -> None:
+    await line.acquire("a")
+    before = await line.dump()
+    for epoch in (0, 1):
+        assert await line.load(epoch=epoch) == 1
+    assert await line.dump() == before
+
+
+async def test_fences_and_tickets_start_above_those_of_every_earlier_life(line: LineOfPool) -> None:
+    first = await line.acquire("a")
+    await line.load(epoch=2)
+    second = await line.acquire("b")
+    assert first.lease is not None and second.lease is not None
+    assert first.lease.fence >> 32 == 1 and second.lease.fence >> 32 == 2
+    assert second.ticket > first.ticket
+
+
+async def test_tickets_of_a_late_epoch_lose_no_digit(line: LineOfPool) -> None:
+    epoch = 1_000_000
+    await line.load(epoch=epoch, limit=1)
+    got = [await line.acquire(job) for job in "abc"]
+    assert [one.ticket - (epoch << 32) for one in got] == [1, 2, 3]
+    assert got[0].lease is not None and got[0].lease.fence == (epoch << 32) + 1
+
+
+async def test_deadlines_that_passed_meanwhile_have_the_claim_time_of_grace(line: LineOfPool) -> None:
+    await line.load(epoch=2, leases=[("a", holder(line, line.clock.now - 1))], waiters=[("b", WAITER)], limit=1)
+    line.clock.turn(59_999)
+    await line.tick()
+    assert await line.holders() == {"a"}
+    line.clock.turn(1)
+    await line.tick()
+    assert await line.holders() == {"b"}
+
+
+async def test_what_stood_there_before_is_gone(line: LineOfPool) -> None:
+    await line.acquire("a", user="ana")
+    line.clock.turn(600_000)
+    await line.tick()
+    await line.client.delete(line.key("queue"))
+    await line.client.set(line.key("queue"), "of another type")
+    await line.load(epoch=2)
+    left = await line.dump()
+    assert not (left["slots"] or left["queue"] or left["jobs"] or left["outbox"] or left["users"])

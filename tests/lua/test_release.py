@@ -1,0 +1,55 @@
+import pytest
+
+from tests.support import LineOfPool
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_next_waiter_has_the_slot_before_it_returns(line: LineOfPool) -> None:
+    for job in "abcde":
+        await line.acquire(job)
+    reply = await line.release("b", await line.lease_of("b"))
+    assert (reply.word, reply.emitted) == ("released", 1)
+    assert await line.holders() == {"a", "c", "d"}
+    assert await line.queue() == ["e"]
+    [(kind, job, fence)] = await line.notes()
+    assert (kind, job, str(fence)) == ("granted", "d", (await line.entry("d"))["fence"])
+
+
+async def test_a_stale_release_does_not_free_the_next_holder(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await line.acquire("a")
+    old = await line.lease_of("a")
+    fence = int((await line.entry("a"))["fence"])
+    await line.requeue("a", fence, "not_taken")
+    line.clock.turn(1_000)
+    await line.tick()
+    assert await line.holders() == {"a"}, "the same job, under a newer lease"
+    before = await line.dump()
+    assert (await line.release("a", old)).word == "stale"
+    assert await line.dump() == before
+
+
+async def test_a_second_release_is_stale(line: LineOfPool) -> None:
+    await line.acquire("a")
+    lease = await line.lease_of("a")
+    assert (await line.release("a", lease)).word == "released"
+    assert (await line.release("a", lease)).word == "stale"
+
+
+async def test_nothing_is_left_of_a_released_job(line: LineOfPool) -> None:
+    await line.acquire("a", user="ana")
+    await line.release("a", await line.lease_of("a"))
+    left = await line.dump()
+    assert not (left["slots"] or left["jobs"] or left["users"] or left["outbox"])
+
+
+async def test_an_end_lifts_the_cool_down(line: LineOfPool) -> None:
+    for job in "abc":
+        await line.acquire(job)
+    await line.requeue("a", int((await line.entry("a"))["fence"]))
+    assert (await line.status()).cooling_until == line.clock.now + 5_000
+    await line.release("b", await line.lease_of("b"))
+    status = await line.status()
+    assert status.cooling_until is None
+    assert "a" in status.holders

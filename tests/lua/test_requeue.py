@@ -1,0 +1,82 @@
+import pytest
+
+from tests.support import LineOfPool
+
+pytestmark = pytest.mark.anyio
+
+
+async def fence_of(line: LineOfPool, job: str) -> int:
+    return int((await line.entry(job))["fence"])
+
+
+async def test_it_goes_before_everybody_who_came_later(line: LineOfPool) -> None:
+    for job in "abcdef":
+        await line.acquire(job)
+    await line.requeue("b", await fence_of(line, "b"))
+    assert await line.queue() == ["b", "d", "e", "f"]
+    await line.requeue("a", await fence_of(line, "a"))
+    assert await line.queue() == ["a", "b", "d", "e", "f"]
+
+
+async def test_its_place_is_found_in_a_long_queue(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    for number in range(250):
+        await line.acquire(f"j{number}")
+    await line.cancel("j200")
+    restored = {"ticket": str((2 << 32) + 201), "queued_at": line.clock.now, "lease_ms": 1_000}
+    await line.requeue("j200", 1, "not_taken", restored)
+    assert (await line.status("j200")).position == 200
+
+
+async def test_the_pool_cools_down_longer_and_longer(line: LineOfPool) -> None:
+    await line.acquire("a")
+    waits = []
+    for _ in range(6):
+        await line.requeue("a", await fence_of(line, "a"))
+        cooling = (await line.status()).cooling_until
+        assert cooling is not None
+        waits.append(cooling - line.clock.now)
+        assert await line.holders() == set(), "while it cools down nobody is granted"
+        line.clock.turn(waits[-1])
+        await line.tick()
+        assert await line.holders() == {"a"}
+    assert waits == [5_000, 10_000, 20_000, 40_000, 60_000, 60_000]
+
+
+async def test_a_requeue_of_an_old_fence_does_not_move_the_newer_grant(line: LineOfPool) -> None:
+    await line.acquire("a")
+    old = await fence_of(line, "a")
+    await line.requeue("a", old, "not_taken")
+    line.clock.turn(1_000)
+    await line.tick()
+    before = await line.dump()
+    assert (await line.requeue("a", old)).word == "newer"
+    assert await line.dump() == before
+
+
+async def test_a_second_requeue_changes_nothing(line: LineOfPool) -> None:
+    await line.acquire("a")
+    fence = await fence_of(line, "a")
+    await line.requeue("a", fence)
+    before = await line.dump()
+    assert (await line.requeue("a", fence)).word == "requeued"
+    assert await line.dump() == before
+
+
+async def test_what_redis_does_not_know_stays_unknown_unless_it_is_to_be_restored(line: LineOfPool) -> None:
+    assert (await line.requeue("a", 1)).word == "absent"
+    assert await line.queue() == []
+    restored = {"ticket": "1", "queued_at": line.clock.now, "lease_ms": 1_000, "user": "ana"}
+    assert (await line.requeue("a", 1, "not_taken", restored)).word == "requeued"
+    assert await line.queue() == ["a"]
+
+
+async def test_its_lease_is_gone_and_its_queue_time_counts_from_the_first_admission(line: LineOfPool) -> None:
+    got = await line.acquire("a")
+    assert got.lease is not None
+    line.clock.turn(400_000)
+    await line.requeue("a", got.lease.fence)
+    assert (await line.renew("a", got.lease.lease_id)).word == "lost"
+    entry = await line.entry("a")
+    assert entry["queued_at"] == line.clock.now - 400_000
+    assert not {"lease_id", "fence", "claimed"} & entry.keys()

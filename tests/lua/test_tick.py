@@ -1,0 +1,68 @@
+import pytest
+
+from tests.support import LineOfPool
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_idle_pool_reaps_and_promotes(line: LineOfPool) -> None:
+    for job in "abcdef":
+        await line.acquire(job)
+    line.clock.turn(599_999)
+    await line.tick()
+    assert await line.holders() == {"a", "b", "c"}, "a deadline is not over before it is"
+    line.clock.turn(1)
+    reply = await line.tick()
+    assert reply.emitted == 6
+    assert await line.holders() == {"d", "e", "f"}, "promoted before their own time in the queue was looked at"
+    assert reply.next_ms == line.clock.now + 60_000
+
+
+async def test_a_wait_that_is_too_long_ends(line: LineOfPool) -> None:
+    for job in "abc":
+        await line.acquire(job, lease_ms=3_000_000)
+    await line.acquire("d")
+    line.clock.turn(1)
+    await line.acquire("e")
+    line.clock.turn(599_999)
+    await line.tick()
+    assert await line.queue() == ["e"]
+    assert await line.notes() == [("expired", "d", 0)]
+
+
+async def test_one_script_does_a_hundred_and_says_that_there_is_more(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=250)
+    for number in range(250):
+        await line.acquire(f"j{number}")
+    line.clock.turn(600_000)
+    replies = [await line.tick() for _ in range(3)]
+    assert [reply.emitted for reply in replies] == [100, 100, 50]
+    assert [reply.more for reply in replies] == [True, True, False]
+
+
+async def test_promotion_is_bounded_too(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=0)
+    for number in range(150):
+        await line.acquire(f"j{number}")
+    await line.client.hset(line.key("meta"), "limit", 150)
+    replies = [await line.tick() for _ in range(3)]
+    assert [reply.more for reply in replies] == [True, False, False]
+    assert sum(reply.emitted for reply in replies) == 150
+    assert len({note[1] for note in await line.notes()}) == 150
+
+
+async def test_it_says_when_to_come_again(line: LineOfPool) -> None:
+    assert (await line.tick()).next_ms is None
+    await line.acquire("a", lease_ms=5_000)
+    assert (await line.tick()).next_ms == line.clock.now + 5_000
+    await line.requeue("a", int((await line.entry("a"))["fence"]))
+    assert (await line.tick()).next_ms == line.clock.now + 5_000, "when the cool-down is over"
+
+
+async def test_a_waiter_without_an_entry_is_no_waiter(line: LineOfPool) -> None:
+    for job in "abcde":
+        await line.acquire(job)
+    await line.client.hdel(line.key("jobs"), "d")
+    await line.release("a", await line.lease_of("a"))
+    assert await line.holders() == {"b", "c", "e"}
+    assert await line.queue() == []
