@@ -6,19 +6,12 @@ from fastapi import FastAPI
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import jobs, looking, problems
-
-BODY_MAX_BYTES = 256 * 1024
-"""Of a request: a payload and an output, with room to spare."""
+from gate.http import jobs, limits, looking, problems
 
 
 def make_app(gatekeeper: Gatekeeper) -> FastAPI:
-    app = FastAPI(
-        title="gate",
-        version=__version__,
-        summary="Three run, the fourth waits.",
-        max_body_size=BODY_MAX_BYTES,
-    )
+    app = FastAPI(title="gate", version=__version__, summary="Three run, the fourth waits.")
+    app.add_middleware(limits.BodyLimit)
     app.state.gatekeeper = gatekeeper
     problems.install(app)
     app.include_router(jobs.router)

@@ -23,6 +23,9 @@ class Open:
     """What stands once the gate is open. `redis` is what answered, such as `Valkey 9.1.2`."""
 
     gatekeeper: Gatekeeper
+    semaphore: Semaphore
+    ledger: Ledger
+    known: Pools
     waiters: Waiters
     redis: str
     pools: list[Pool]
@@ -61,7 +64,7 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
                 asyncio.create_task(news.listen()),
             ]
             closing.push_async_callback(_stop, keeping)
-        yield Open(gatekeeper, waiters, found, await reading.pools())
+        yield Open(gatekeeper, semaphore, ledger, pools, waiters, found, await reading.pools())
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:

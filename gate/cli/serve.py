@@ -107,7 +107,6 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
         f"  http   {http}   (docs at /docs)",
         f"  redis  {without_password(redis_url)}   ({kind}{gate.redis})",
         f"  sql    {schema.shown(settings.sql_url)}",
-        f"  data   {settings.data_dir.absolute()}",
     ]
     configured = settings.pool_defaults()
     for pool in gate.pools:
@@ -119,6 +118,7 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
         for name, value in configured[pool.name].in_ms().items() if pool.name in configured else ():
             if (now := getattr(live, name)) != value:
                 lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
+    lines.append(f"  data   {settings.data_dir.absolute()}")
     print("\n".join(lines), flush=True)
 
 

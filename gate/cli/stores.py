@@ -25,17 +25,17 @@ def redis_url(settings: Settings) -> str | None:
 
 
 def sql_url(settings: Settings) -> str:
+    """Raises CannotStart when there is no ledger yet."""
     running = DataDir(settings.data_dir).running()
-    if running is not None and settings.database_url is None:
-        return running.sql_url
-    return settings.sql_url
+    url = running.sql_url if running is not None and settings.database_url is None else settings.sql_url
+    if not schema.exists(url):
+        raise CannotStart(f"there is no ledger at {schema.shown(url)} yet: start `gate serve` once, or say --data-dir")
+    return url
 
 
 def look(settings: Settings, call: Callable[[Reading], Awaitable[T]]) -> T:
-    """What `call` reads from SQL alone. Raises CannotStart when there is no database yet."""
+    """What `call` reads from SQL alone. Raises CannotStart when there is no ledger yet."""
     url = sql_url(settings)
-    if not schema.exists(url):
-        raise CannotStart(f"there is no ledger at {schema.shown(url)} yet: start `gate serve` once, or say --data-dir")
 
     async def run() -> T:
         database = Database(url)

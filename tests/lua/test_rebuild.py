@@ -13,9 +13,7 @@ def holder(line: LineOfPool, due: int) -> dict[str, object]:
 
 async def test_leases_deadlines_and_order_come_back(line: LineOfPool) -> None:
     due = line.clock.now + 1_000
-    there = await line.load(
-        epoch=2, leases=[("a", holder(line, due))], waiters=[("b", WAITER), ("c", WAITER)], limit=1
-    )
+    there = await line.load(epoch=2, leases=[("a", holder(line, due))], waiters=[("b", WAITER), ("c", WAITER)], limit=1)
     assert there == 2
     assert (await line.tick()).next_ms == due
     assert await line.queue() == ["b", "c"]

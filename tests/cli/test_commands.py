@@ -1,0 +1,125 @@
+"""The terminal beside a running server, and without one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import Served, run_gate
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory):
+    with Served(tmp_path_factory.mktemp("terminal")) as served:
+        yield served
+
+
+def said(own: Served, *words: str) -> Any:
+    ended = run_gate(*words, "--json", cwd=own.folder)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def test_a_job_from_the_terminal(own: Served) -> None:
+    job = said(own, "acquire", "--job-id", "t1", "--user", "ana", "--tool", "upscaler", "--credits", "5")
+    assert (job["status"], job["credits"]) == ("running", 5)
+    assert [held["job_id"] for held in said(own, "status")["holders"]] == ["t1"]
+    assert own.http.get("/v1/pools/default/jobs/t1").json() == job
+    ended = said(own, "release", "t1", "--outcome", "failed")
+    assert (ended["status"], ended["refund"]["amount"]) == ("failed", 5)
+    assert [one["status"] for one in said(own, "jobs", "--status", "failed")] == ["failed"]
+    rows = said(own, "ledger", "--user", "ana")["rows"]
+    assert [(row["kind"], row["amount"]) for row in rows] == [("charge", 5), ("refund", 5)]
+
+
+def test_who_waits_over_http_wakes_when_the_terminal_releases(own: Served) -> None:
+    for number in range(3):
+        said(own, "acquire", "--job-id", f"w{number}")
+    waiter = own.acquire(job_id="waiter").json()
+    assert waiter["status"] == "queued"
+    said(own, "release", "w0")
+    path = "/v1/pools/default/jobs/waiter"
+    assert own.http.get(path, params={"wait_seconds": 30}).json()["status"] == "granted"
+    said(own, "cancel", "waiter", "--reason", "enough")
+    for number in (1, 2):
+        said(own, "cancel", f"w{number}")
+
+
+def test_tables_are_for_people_and_names_are_never_markup(own: Served) -> None:
+    own.acquire(job_id="m1", user="[bold]ana[/bold]", tool="[red]x")
+    shown = run_gate("status", cwd=own.folder).stdout
+    assert "[bold]ana[/bold]" in shown and "[red]x" in shown and "1 running" in shown
+    assert "job m1: cancelled" in run_gate("cancel", "m1", cwd=own.folder).stdout
+    assert "m1" in run_gate("jobs", cwd=own.folder).stdout
+    assert run_gate("ledger", cwd=own.folder).returncode == 0
+
+
+def test_verify_says_clean_or_what_is_not(own: Served) -> None:
+    clean = run_gate("verify", cwd=own.folder)
+    assert clean.returncode == 0 and "clean: I1-I9 hold in both stores" in clean.stdout
+    assert json.loads(run_gate("verify", "--json", cwd=own.folder).stdout)["breaches"] == []
+
+
+def test_a_refusal_is_one_line_and_exit_1(own: Served) -> None:
+    for words, line in (
+        (("release", "nobody"), "JobUnknown"),
+        (("cancel", "nobody"), "JobUnknown"),
+        (("status", "--pool", "nowhere"), "PoolUnknown"),
+        (("acquire", "--credits", "5"), "credits need a job_id"),
+        (("acquire", "--job-id", "-"), "job_id"),
+        (("release", "t1", "--outcome", "great"), "outcome"),
+    ):
+        ended = run_gate(*words, cwd=own.folder)
+        assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
+        assert line in ended.stderr
+
+
+def test_words_that_do_not_exist_are_exit_2(own: Served) -> None:
+    for words in (("jobs", "--status", "great"), ("ledger", "--kind", "gift"), ("nothing",)):
+        assert run_gate(*words, cwd=own.folder).returncode == 2
+
+
+def test_without_a_server(tmp_path: Path) -> None:
+    for words in (("status",), ("acquire",), ("cancel", "a"), ("release", "a")):
+        ended = run_gate(*words, cwd=tmp_path)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "no gate runs in" in ended.stderr
+    assert not (tmp_path / ".gate").exists(), "looking makes nothing"
+    for words in (("jobs",), ("ledger",), ("verify",)):
+        assert "there is no ledger" in run_gate(*words, cwd=tmp_path).stderr
+    assert not (tmp_path / ".gate").exists()
+
+
+def test_with_the_server_stopped_the_ledger_is_there_and_verify_checks_sql_alone(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        served.act(served.acquire(job_id="a", credits=5).json(), "release", outcome="failed")
+    rows = json.loads(run_gate("ledger", "--json", cwd=tmp_path).stdout)["rows"]
+    assert [row["kind"] for row in rows] == ["charge", "refund"]
+    assert "failed" in run_gate("jobs", cwd=tmp_path).stdout
+    checked = run_gate("verify", cwd=tmp_path)
+    assert checked.returncode == 0 and "SQL alone" in checked.stdout
+
+
+def test_the_demo_on_a_live_service(own: Served) -> None:
+    shown = run_gate("demo", cwd=own.folder)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "DIFFERS" not in shown.stdout and "3 running, 1 queued" in shown.stdout
+    own.acquire(job_id="busy")
+    busy = run_gate("demo", cwd=own.folder)
+    assert busy.returncode == 1 and "idle" in busy.stderr
+    run_gate("cancel", "busy", cwd=own.folder)
+
+
+def test_the_demo_brings_its_own_service(tmp_path: Path) -> None:
+    steps = json.loads(run_gate("demo", "--json", cwd=tmp_path).stdout)
+    assert len(steps) == 13 and all(step["ok"] for step in steps)
+    assert list(tmp_path.iterdir()) == [], "and leaves nothing"
+
+
+def test_the_demo_can_fail() -> None:
+    from gate.demo import Step
+
+    assert not Step("what", "3", "4").ok

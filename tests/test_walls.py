@@ -1,0 +1,99 @@
+"""The walls between the rooms: who may import whom. Read from the source, so that an import inside a function counts."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+GATE = ROOT / "gate"
+SHARED = {"gate", "gate.jobs", "gate.errors"}
+"""What every room may know."""
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted(GATE.rglob("*.py"))
+    }
+
+
+MODULES = modules()
+
+
+def imported(module: str) -> set[str]:
+    """The modules of gate that `module` imports while it runs."""
+    tree = ast.parse(MODULES[module].read_text())
+    for node in ast.walk(tree):  # what only a type checker sees is no import
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in MODULES else node.module for a in node.names}
+    return {name for name in found if name in MODULES}
+
+
+def of(room: str) -> list[str]:
+    return [module for module in MODULES if module == room or module.startswith(room + ".")]
+
+
+def outside(room: str) -> set[str]:
+    return {name for module in of(room) for name in imported(module)} - set(of(room))
+
+
+@pytest.mark.parametrize("room", ["gate.slots", "gate.ledger"])
+def test_the_stores_import_nothing_above_them_and_not_each_other(room: str) -> None:
+    assert outside(room) <= SHARED
+
+
+def test_keeper_reaches_the_stores_by_their_faces() -> None:
+    assert outside("gate.keeper") <= SHARED | {
+        "gate.slots",
+        "gate.slots.entries",
+        "gate.slots.keys",
+        "gate.ledger",
+        "gate.waiters",
+    }
+
+
+def test_http_reaches_the_stores_through_the_gatekeeper() -> None:
+    assert outside("gate.http") <= SHARED | {"gate.gatekeeper", "gate.ledger.reading"}
+
+
+def test_verify_shares_nothing_with_the_writers() -> None:
+    assert imported("gate.verify") == {"gate.errors"}
+
+
+def test_sql_is_spoken_in_the_ledger_only_and_redis_in_slots_only() -> None:
+    def speak(language: str) -> set[str]:
+        return {name for name, path in MODULES.items() if f"import {language}" in path.read_text()}
+
+    assert {name for name in speak("sqlalchemy") if not name.startswith("gate.ledger")} == {"gate.verify"}
+    assert {name for name in speak("redis") if not name.startswith("gate.slots")} == {"gate.verify", "gate.keeper.news"}
+
+
+def test_there_are_no_circles() -> None:
+    # A package's own face imports its rooms; the rooms name each other, never the face.
+    below = {module: imported(module) for module in MODULES}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join([*way, module])
+        if module not in done:
+            for other in below[module]:
+                visit(other, (*way, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+def test_files_are_a_page_or_two() -> None:
+    long = {name: n for name, path in MODULES.items() if (n := len(path.read_text().splitlines())) > 400}
+    assert not long
