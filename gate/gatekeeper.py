@@ -93,8 +93,6 @@ class Gatekeeper:
                 raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
             if admitted.word == "ended":
                 raise AlreadyEnded(f"this job is {job.status} already", job)
-            if decision.word in ("granted", "unrecorded"):
-                await self._recorder.run(pool)
             return await self.wait(pool, job.job_id, "queued", wait_s)
         raise StoreDown("redis", "the stores kept moving; come again")
 

@@ -102,7 +102,7 @@ class Ledger:
             job = find(connection, request.job_id)
             if job is not None:
                 return _admit_again(connection, row, job, request, lease)
-            if lease is not None and not _room(connection, row, lease.fence, 0):
+            if lease is not None and not (_newer(row, lease.fence, 0) and _room(connection, row)):
                 return Admitted("no_room")
             connection.execute(jobs.insert().values(**_new_row(pool, request, ticket, at, lease_ms, lease)))
             if request.credits:
@@ -241,11 +241,14 @@ def _in(pool: str, job: Job | None) -> Job | None:
     return job if job is not None and job.pool == pool else None
 
 
-def _room(connection: Connection, pool: Pool, fence: int, last_fence: int) -> bool:
-    """SQL rechecks the limit before it records a grant; and only a NEWER fence is one (not older is not enough)."""
-    if fence <= max(last_fence, pool.void_fence) or pool.paused:
-        return False
-    return held(connection, pool.name) < pool.settings.limit
+def _newer(pool: Pool, fence: int, last_fence: int) -> bool:
+    """Only a NEWER fence is another grant: "not older" would take back in what its holder has given up."""
+    return fence > max(last_fence, pool.void_fence)
+
+
+def _room(connection: Connection, pool: Pool) -> bool:
+    """SQL rechecks the limit, and the pause, before it records a grant."""
+    return not pool.paused and held(connection, pool.name) < pool.settings.limit
 
 
 def _admit_again(connection: Connection, pool: Pool, job: Job, request: Request, lease: Lease | None) -> Admitted:
@@ -257,7 +260,7 @@ def _admit_again(connection: Connection, pool: Pool, job: Job, request: Request,
         return Admitted("admitted", job)
     if job.status != "queued":
         return Admitted("live", job)
-    if not _room(connection, pool, lease.fence, job.fence):
+    if not (_newer(pool, lease.fence, job.fence) and _room(connection, pool)):
         return Admitted("no_room", job)
     _take(connection, job, lease, "running", "caller")
     return Admitted("admitted", find(connection, job.job_id))
@@ -279,9 +282,9 @@ def _take(connection: Connection, job: Job, lease: Lease, status: str, by: str) 
 
 def _record(connection: Connection, pool: Pool, job: Job, note: Any, recorded: Recorded) -> None:
     if note.kind == "granted":
-        if job.status != "queued" or note.fence <= job.fence:
+        if job.status != "queued" or not _newer(pool, note.fence, job.fence):
             return
-        if _room(connection, pool, note.fence, job.fence):
+        if _room(connection, pool):
             _take(connection, job, note.lease, "granted", "gate")
             recorded.changed.append(job.job_id)
         else:

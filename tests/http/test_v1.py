@@ -83,7 +83,8 @@ def test_an_outcome_is_kept_and_paid_back(empty: Served, outcome: str, refunded:
     user = fresh("u")
     job = empty.acquire(job_id=fresh(), user=user, credits=7, payload={"prompt": "a cat"}).json()
     ended = empty.act(job, "release", outcome=outcome, error="why", output=["a.png"]).json()
-    assert (ended["status"], ended["ended_by"], ended["error"], ended["output"]) == (outcome, "holder", "why", ["a.png"])
+    assert (ended["status"], ended["ended_by"]) == (outcome, "holder")
+    assert (ended["error"], ended["output"]) == ("why", ["a.png"])
     assert ended["lease"] is None and MOMENT.fullmatch(ended["ended_at"])
     assert (ended["refund"] and ended["refund"]["amount"]) == refunded
     assert empty.act(job, "release", outcome=outcome).json() == ended, "a repeat answers as the first"

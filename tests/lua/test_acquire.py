@@ -48,6 +48,17 @@ async def test_a_newcomer_does_not_overtake_a_waiter(line: LineOfPool) -> None:
     assert await line.holders() == {"b", "c", "d"}
 
 
+async def test_a_newcomer_does_not_overtake_those_whom_the_bound_left_waiting(line: LineOfPool) -> None:
+    """Slots come free for all, one script promotes a hundred: the newcomer stands behind the twenty others."""
+    await line.load(epoch=2, limit=0)
+    for number in range(120):
+        await line.acquire(f"w{number}")
+    await line.client.hset(line.key("meta"), "limit", 200)
+    newcomer = await line.semaphore._run("acquire", line.pool, line.epoch, "newcomer", "", "", "", grants=110)
+    assert (newcomer["word"], newcomer["more"]) == ("queued", True)
+    assert "newcomer" not in await line.client.zrange(line.key("slots"), 0, -1)
+
+
 async def test_a_dead_lease_is_reaped_before_anybody_is_turned_away(line: LineOfPool) -> None:
     for job in "abc":
         await line.acquire(job)

@@ -1,0 +1,97 @@
+"""The guards: each line that closes a race is taken out, in a copy of the tree, and its test has to go red.
+
+A green test proves nothing before it has been seen red. One row a guard: the file, the guarding text, what stands there
+instead, and the test that must notice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, gate_environment
+
+RACES, LUA, LEDGER, HTTP = (
+    "tests/races/test_races.py::",
+    "tests/lua/",
+    "tests/ledger/test_ledger.py::",
+    "tests/http/test_v1.py::",
+)
+GUARDS = [
+    # ---- Lua
+    ("lua/release.lua", "held(job, ARGV[5])", "read(job)",
+     LUA + "test_release.py::test_a_stale_release_does_not_free_the_next_holder"),
+    ("lua/_prelude.lua", "entry.lease_id == lease_id and redis.call('ZSCORE', SLOTS, job)", "entry.lease_id == lease_id",
+     LUA + "test_renew.py::test_a_member_taken_out_by_hand_is_not_put_back"),
+    ("lua/_prelude.lua", "begin() reap() promote()", "begin() promote()", RACES + "test_release_after_expiry_does_not_free_the_next_holder"),
+    ("lua/_prelude.lua", "local function finish(word, reply)\n  promote()", "local function finish(word, reply)",
+     LUA + "test_release.py::test_the_next_waiter_has_the_slot_before_it_returns"),
+    ("lua/acquire.lua", "redis.call('LLEN', QUEUE) == 0 and may_grant()", "may_grant()",
+     LUA + "test_acquire.py::test_a_newcomer_does_not_overtake_those_whom_the_bound_left_waiting"),
+    ("lua/acquire.lua", "if item[2][4] == job then", "if false then",
+     LUA + "test_acquire.py::test_an_end_in_the_outbox_is_not_admitted_anew"),
+    ("lua/renew.lua", "math.max(entry.due, due)", "due", LUA + "test_renew.py::test_a_renewal_never_shortens"),
+    ("lua/requeue.lua", "entry.fence ~= ARGV[5]", "false",
+     LUA + "test_requeue.py::test_a_requeue_of_an_old_fence_does_not_move_the_newer_grant"),
+    ("lua/requeue.lua", "seat(job, tonumber(entry.ticket))", "redis.call('LPUSH', QUEUE, job)",
+     LUA + "test_requeue.py::test_its_place_is_found_in_a_long_queue"),
+    ("lua/rebuild.lua", "if there >= epoch then", "if false then", LUA + "test_rebuild.py::test_it_refuses_unless_its_epoch_is_above"),
+    ("lua/rebuild.lua", "if entry.due <= now then entry.due = grace end", "",
+     LUA + "test_rebuild.py::test_deadlines_that_passed_meanwhile_have_the_claim_time_of_grace"),
+    # ---- SQL
+    ("gate/ledger/ledger.py", "            if job.ended:\n                if job.status == outcome", "            if False:\n                if job.status == outcome",
+     LEDGER + "test_an_outcome_never_changes_again"),
+    ("gate/ledger/ledger.py", "lease_id is not None and job.lease_id != lease_id:\n                return Ended", "False:\n                return Ended",
+     LEDGER + "test_only_the_lease_it_has_ends_a_job"),
+    ("gate/ledger/ledger.py", "or not _newer(pool, note.fence, job.fence)", "or note.fence < job.fence",
+     RACES + "test_a_grant_given_back_is_not_recorded_again"),
+    ("gate/ledger/ledger.py", "job.status in HOLDING and job.fence == note.fence", "job.status in HOLDING",
+     RACES + "test_an_expiry_of_an_old_fence_does_not_end_the_newer_lease"),
+    ("gate/ledger/ledger.py", "held(connection, pool.name) < pool.settings.limit", "True",
+     RACES + "test_a_grant_beyond_the_limit_of_sql_goes_back_to_its_place"),
+    ("gate/ledger/ledger.py", 'if row.epoch != epoch:\n                return Admitted("stale")', "if False:\n                pass",
+     RACES + "test_an_answer_of_an_earlier_epoch_is_not_recorded"),
+    ("gate/ledger/ledger.py", "if row.epoch > refused_epoch:", "if False:", LEDGER + "test_one_rebuild_a_loss"),
+    ("gate/ledger/database.py", "if len(tasks) > 1:", "if False:", LEDGER + "test_a_bad_request_fails_alone_in_its_batch"),
+    # ---- where the two meet
+    ("gate/gatekeeper.py", "            except StoreDown:\n                await self._give_back(pool, request.job_id, decision)\n                raise", "            except StoreDown:\n                raise",
+     RACES + "test_a_slot_goes_back_when_sql_cannot_write"),
+    ("gate/gatekeeper.py", 'if admitted.word in ("ended", "reused", "live"):', "if False:",
+     RACES + "test_a_job_that_ended_is_not_admitted_again_and_its_slot_goes_back"),
+    ("gate/gatekeeper.py", "if active is not None and active.ended:", "if False:",
+     RACES + "test_nobody_is_busy_because_of_a_job_that_ended"),
+    ("gate/keeper/recorder.py", "self._news.tell(pool, recorded.changed)", "pass",
+     RACES + "test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_through_it"),
+    ("gate/keeper/tick.py", "await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))", "pass",
+     HTTP + "test_an_expiry_and_a_late_outcome"),
+    ("gate/embedded.py", "; kill -9 $server", "", "tests/cli/test_serve.py::test_the_embedded_redis_dies_with_its_parent_even_by_kill_9"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("copy")
+    for part in ("gate", "lua", "tests"):
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+@pytest.mark.parametrize("file, guard, instead, test", GUARDS, ids=[f"{row[0]}-{n}" for n, row in enumerate(GUARDS)])
+def test_without_its_guard_the_test_goes_red(tree: Path, file: str, guard: str, instead: str, test: str) -> None:
+    whole = (tree / file).read_text()
+    assert whole.count(guard) == 1, f"the guard stands {whole.count(guard)} times in {file}"
+    try:
+        (tree / file).write_text(whole.replace(guard, instead))
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", test], cwd=tree, capture_output=True, text=True,
+            env=gate_environment(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1"), timeout=120,
+        )  # fmt: skip
+    finally:
+        (tree / file).write_text(whole)
+    assert ended.returncode == 1, f"{test} did not notice:\n{ended.stdout[-2000:]}"
+    assert " failed" in ended.stdout or " error" in ended.stdout

@@ -1,0 +1,36 @@
+"""The soaks in small, as part of every run. The whole ones are commands of their own; their counts are published."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from gate.verify import verify
+from tests.soak import arrival, expiry, mixed
+from tests.support import Served
+
+
+def clean(served: Served) -> None:
+    assert verify(served.sql_url, served.redis_url).breaches == []
+
+
+def test_mixed_calls_of_many_clients(tmp_path: Path) -> None:
+    with Served(tmp_path, config=mixed.CONFIG) as served:
+        account = asyncio.run(mixed.mixed(served.url, clients=30, calls=1_200, seed=7))
+        assert account.wrong == []
+        clean(served)
+
+
+def test_two_hundred_leases_run_out_with_no_call(tmp_path: Path) -> None:
+    with Served(tmp_path, GATE_LIMIT="200") as served:
+        took = expiry.expire_all(served, 200)
+        assert len(took) == 200
+        assert max(took.values()) < expiry.WITHIN_S
+        assert min(took.values()) > -0.05, "nobody is expired before the deadline that was told"
+        clean(served)
+
+
+def test_positions_and_grants_follow_arrival(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        assert arrival.play(served, waiters=200, seed=7) == []
+        clean(served)
