@@ -253,7 +253,8 @@ class Gatekeeper:
                 if job.status != status or left <= 0 or self._waiters.closing:
                     return await self._placed(job)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), left)
+                    async with asyncio.timeout(left):
+                        await changed.wait()
 
     async def pool(self, pool: str, most: int = 100) -> PoolView:
         """Raises PoolUnknown."""

@@ -40,7 +40,7 @@ end
 local meta = {}
 do
   local names = {'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
-                 'max_active_per_user', 'paused', 'cooling_until', 'refusals', 'grace_until', 'ticket', 'fence'}
+                 'max_active_per_user', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'ticket', 'fence'}
   local values = redis.call('HMGET', META, unpack(names))
   for i, name in ipairs(names) do
     meta[name] = tonumber(values[i])
@@ -133,7 +133,11 @@ local function promote()
   end
 end
 
-local function queue_due(entry) return math.max(entry.queued_at + meta.queue_ms, meta.grace_until) end
+-- Who waited through an absence of gate or of a store has the claim time of grace after it.
+local function queue_due(entry)
+  local due = entry.queued_at + meta.queue_ms
+  return entry.queued_at < meta.loaded_at and math.max(due, meta.loaded_at + meta.claim_ms) or due
+end
 
 -- Waiters stand in order of arrival, so the overdue ones are at the head.
 local function end_waits()

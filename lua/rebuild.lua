@@ -28,7 +28,6 @@ if not now then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
-local grace = now + settings.claim_ms
 
 redis.call('DEL', SLOTS, QUEUE, JOBS, OUTBOX, META, USERS)
 local function admit(job, entry)
@@ -37,7 +36,7 @@ local function admit(job, entry)
 end
 for _, item in ipairs(leases) do
   local job, entry = item[1], item[2]
-  if entry.due <= now then entry.due = grace end
+  if entry.due <= now then entry.due = now + settings.claim_ms end
   redis.call('ZADD', SLOTS, string.format('%.0f', entry.due), job)
   admit(job, entry)
 end
@@ -49,6 +48,6 @@ for name, value in pairs(settings) do redis.call('HSET', META, name, string.form
 -- Above every fence and ticket of an earlier life: nothing of it can be mistaken for something of this one.
 local floor = string.format('%.0f', epoch * 4294967296)
 redis.call('HSET', META, 'ticket', floor, 'fence', floor, 'refusals', 0, 'cooling_until', 0,
-           'grace_until', string.format('%.0f', grace))
+           'loaded_at', string.format('%.0f', now))
 redis.call('HSET', META, 'epoch', string.format('%.0f', epoch))
 return cjson.encode({word = 'loaded', now = now})

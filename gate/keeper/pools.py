@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import TypeVar
@@ -134,8 +135,8 @@ class Pools:
         end = loop.time() + at_most_s
         while (left := (end if known.due is None else min(end, known.due)) - loop.time()) > 0:
             known.alarm.clear()
-            try:
-                await asyncio.wait_for(known.alarm.wait(), left)
-            except TimeoutError:
-                break
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it may swallow a cancellation that meets the alarm.
+                async with asyncio.timeout(left):
+                    await known.alarm.wait()
         known.due = None

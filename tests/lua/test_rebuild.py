@@ -55,6 +55,20 @@ async def test_deadlines_that_passed_meanwhile_have_the_claim_time_of_grace(line
     assert await line.holders() == {"b"}
 
 
+async def test_who_waited_through_the_absence_has_that_grace_and_newcomers_do_not(line: LineOfPool) -> None:
+    waited = WAITER | {"queued_at": line.clock.now - 700_000}
+    await line.load(epoch=2, waiters=[("old", waited)], limit=0, queue_ms=5_000, claim_ms=4_000)
+    line.clock.turn(3_999)
+    await line.acquire("new")
+    assert await line.queue() == ["old", "new"]
+    line.clock.turn(1)
+    await line.tick()
+    assert await line.queue() == ["new"]
+    line.clock.turn(4_999)
+    await line.tick()
+    assert await line.queue() == []
+
+
 async def test_what_stood_there_before_is_gone(line: LineOfPool) -> None:
     await line.acquire("a", user="ana")
     line.clock.turn(600_000)

@@ -44,7 +44,6 @@ class LineAgainstRules(RuleBasedStateMachine):
                 max_active_per_user=cap,
             )
         )  # fmt: skip
-        self.run(self.line.client.hset(self.line.key("meta"), "grace_until", 0))
 
     def run(self, call: Any) -> Any:
         return self.runner.run(call)

@@ -40,7 +40,7 @@ GUARDS = [
     ("lua/requeue.lua", "seat(job, tonumber(entry.ticket))", "redis.call('LPUSH', QUEUE, job)",
      LUA + "test_requeue.py::test_its_place_is_found_in_a_long_queue"),
     ("lua/rebuild.lua", "if there >= epoch then", "if false then", LUA + "test_rebuild.py::test_it_refuses_unless_its_epoch_is_above"),
-    ("lua/rebuild.lua", "if entry.due <= now then entry.due = grace end", "",
+    ("lua/rebuild.lua", "if entry.due <= now then entry.due = now + settings.claim_ms end", "",
      LUA + "test_rebuild.py::test_deadlines_that_passed_meanwhile_have_the_claim_time_of_grace"),
     # ---- SQL
     ("gate/ledger/ledger.py", "            if job.ended:\n                if job.status == outcome", "            if False:\n                if job.status == outcome",
