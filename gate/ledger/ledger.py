@@ -6,76 +6,18 @@ result whether it took. Nothing is raised for a no, so that many requests share 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from gate.jobs import HOLDING, REFUNDED, Job, Lease, Request, now_ms
-from gate.ledger import pools
+from gate.jobs import HOLDING, Job, Lease, Request, now_ms
+from gate.ledger import changes, pools
 from gate.ledger.database import Database
 from gate.ledger.pools import Pool, PoolSettings
+from gate.ledger.results import Admitted, Ended, Extended, Recorded, Return, Snapshot
 from gate.ledger.rows import find, held, is_live, job_of, jobs_with_refund
-from gate.ledger.tables import events, jobs, ledger
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """`admitted` (or was so before, by the same decision) · `stale`: Redis answered under another epoch · `no_room`: SQL
-    has no slot for this grant · `live`, `ended`, `reused`: SQL has the job, as live, as ended, or as another one."""
-
-    word: str
-    job: Job | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """`ended` now, or `refused` now · `repeat`: by the same call before · `already`: by somebody else · `lost`: that lease
-    has no say · `unknown`. `before` is the job as it was."""
-
-    word: str
-    job: Job | None = None
-    before: Job | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Extended:
-    """`extended` · `stale`: another epoch · `lost`: SQL has not this lease as live · `unknown`."""
-
-    word: str
-    job: Job | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Return:
-    """A grant that SQL would not take: it goes back to its place."""
-
-    job: Job
-    fence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the recorder did with a page of the outbox: entries to delete, jobs that changed, grants to give back.
-    `stale`: the page is of another epoch, nothing was done."""
-
-    stale: bool = False
-    done: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    returns: list[Return] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a rebuild loads. `raised` is False when another server was there first: then only `epoch` counts."""
-
-    epoch: int
-    raised: bool
-    pool: Pool
-    leases: list[Job] = field(default_factory=list)
-    waiters: list[Job] = field(default_factory=list)
+from gate.ledger.tables import jobs
 
 
 class Ledger:
@@ -104,10 +46,10 @@ class Ledger:
                 return _admit_again(connection, row, job, request, lease)
             if lease is not None and not (_newer(row, lease.fence, 0) and _room(connection, row)):
                 return Admitted("no_room")
-            connection.execute(jobs.insert().values(**_new_row(pool, request, ticket, at, lease_ms, lease)))
+            connection.execute(jobs.insert().values(**changes.new_row(pool, request, ticket, at, lease_ms, lease)))
             if request.credits:
-                _book(connection, request.job_id, request.user, pool, "charge", request.credits, at)
-            _event(connection, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
+                changes.book(connection, request.job_id, request.user, pool, "charge", request.credits, at)
+            changes.event(connection, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
             return Admitted("admitted", find(connection, request.job_id))
 
         return await self._database.write(pool, request.job_id, work)
@@ -137,11 +79,11 @@ class Ledger:
                 if job.status == outcome and job.ended_by == by:
                     return Ended("repeat", job)
                 if job.status == "expired" and lease_id is not None:
-                    return Ended("lost", _keep_late(connection, job, outcome))
+                    return Ended("lost", changes.keep_late(connection, job, outcome))
                 return Ended("already", job)
             if lease_id is not None and job.status not in HOLDING:
                 return Ended("lost", job)
-            return Ended("ended", _end(connection, job, outcome, by, reason, error, output), job)
+            return Ended("ended", changes.end(connection, job, outcome, by, reason, error, output), job)
 
         return await self._database.write(pool, job_id, work)
 
@@ -159,8 +101,8 @@ class Ledger:
                 return Ended("repeat", job)
             if job.ended:
                 return Ended("lost" if job.status == "expired" else "already", job)
-            _set(connection, job_id, status="queued", granted_at=None, expires_at=None, hard_expires_at=None)
-            _event(connection, pool, job_id, "queued", "holder", now_ms(), why="refused by the provider")
+            changes.put(connection, job_id, status="queued", granted_at=None, expires_at=None, hard_expires_at=None)
+            changes.event(connection, pool, job_id, "queued", "holder", now_ms(), why="refused by the provider")
             return Ended("refused", find(connection, job_id), job)
 
         return await self._database.write(pool, job_id, work)
@@ -178,10 +120,10 @@ class Ledger:
             if job.status not in HOLDING or job.lease_id != lease_id:
                 return Extended("lost", job)
             if job.status == "granted":
-                _set(connection, job_id, status="running", expires_at=due)
-                _event(connection, pool, job_id, "running", "holder", at, fence=job.fence)
+                changes.put(connection, job_id, status="running", expires_at=due)
+                changes.event(connection, pool, job_id, "running", "holder", at, fence=job.fence)
             elif job.expires_at is None or due > job.expires_at:
-                _set(connection, job_id, expires_at=due)
+                changes.put(connection, job_id, expires_at=due)
             return Extended("extended", find(connection, job_id))
 
         return await self._database.write(pool, job_id, work)
@@ -262,22 +204,8 @@ def _admit_again(connection: Connection, pool: Pool, job: Job, request: Request,
         return Admitted("live", job)
     if not (_newer(pool, lease.fence, job.fence) and _room(connection, pool)):
         return Admitted("no_room", job)
-    _take(connection, job, lease, "running", "caller")
+    changes.take(connection, job, lease, "running", "caller")
     return Admitted("admitted", find(connection, job.job_id))
-
-
-def _take(connection: Connection, job: Job, lease: Lease, status: str, by: str) -> None:
-    _set(
-        connection,
-        job.job_id,
-        status=status,
-        fence=lease.fence,
-        lease_id=lease.lease_id,
-        granted_at=lease.granted_at,
-        expires_at=lease.due,
-        hard_expires_at=lease.hard,
-    )
-    _event(connection, job.pool, job.job_id, status, by, lease.granted_at, lease)
 
 
 def _record(connection: Connection, pool: Pool, job: Job, note: Any, recorded: Recorded) -> None:
@@ -285,102 +213,18 @@ def _record(connection: Connection, pool: Pool, job: Job, note: Any, recorded: R
         if job.status != "queued" or not _newer(pool, note.fence, job.fence):
             return
         if _room(connection, pool):
-            _take(connection, job, note.lease, "granted", "gate")
+            changes.take(connection, job, note.lease, "granted", "gate")
             recorded.changed.append(job.job_id)
         else:
             recorded.returns.append(Return(job, note.fence))
     elif note.fence == 0:
         if job.status == "queued":
-            _end(connection, job, "expired", "gate", "queue_timeout", at=note.at)
+            changes.end(connection, job, "expired", "gate", "queue_timeout", at=note.at)
             recorded.changed.append(job.job_id)
     elif job.status in HOLDING and job.fence == note.fence:
         reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
-        _end(connection, job, "expired", "gate", reason, at=note.at)
+        changes.end(connection, job, "expired", "gate", reason, at=note.at)
         recorded.changed.append(job.job_id)
     elif job.status == "queued" and note.fence > job.fence:
         # The claim time of a grant that SQL never confirmed: nobody was told of it, so nobody loses his place.
         recorded.returns.append(Return(job, note.fence))
-
-
-def _end(
-    connection: Connection,
-    job: Job,
-    outcome: str,
-    by: str,
-    reason: str | None,
-    error: str | None = None,
-    output: Any = None,
-    at: int | None = None,
-) -> Job:
-    at = now_ms() if at is None else at
-    _set(
-        connection,
-        job.job_id,
-        status=outcome,
-        ended_at=at,
-        ended_by=by,
-        end_reason=reason,
-        error=error,
-        output=None if output is None else json.dumps(output),
-    )
-    if outcome in REFUNDED and job.credits:
-        _book(connection, job.job_id, job.user, job.pool, "refund", job.credits, at)
-    _event(connection, job.pool, job.job_id, outcome, by, at, fence=job.fence or None, why=reason)
-    ended = find(connection, job.job_id)
-    assert ended is not None
-    return ended
-
-
-def _keep_late(connection: Connection, job: Job, outcome: str) -> Job:
-    """The refund stands; that the work was done after all is kept for whoever asks."""
-    if job.late_outcome is not None:
-        return job
-    _set(connection, job.job_id, late_outcome=outcome)
-    _event(connection, job.pool, job.job_id, "late", "holder", now_ms(), fence=job.fence, why=outcome)
-    late = find(connection, job.job_id)
-    assert late is not None
-    return late
-
-
-def _new_row(pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease: Lease | None) -> dict[str, Any]:
-    return {
-        "job_id": request.job_id,
-        "pool": pool,
-        "status": "running" if lease else "queued",
-        "user": request.user,
-        "tool": request.tool,
-        "session": request.session,
-        "credits": request.credits or 0,
-        "payload": None if request.payload is None else json.dumps(request.payload),
-        "ticket": ticket,
-        "fence": lease.fence if lease else 0,
-        "lease_id": lease.lease_id if lease else None,
-        "lease_ms": lease_ms,
-        "enqueued_at": at,
-        "granted_at": lease.granted_at if lease else None,
-        "expires_at": lease.due if lease else None,
-        "hard_expires_at": lease.hard if lease else None,
-    }
-
-
-def _set(connection: Connection, job_id: str, **values: Any) -> None:
-    connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(**values))
-
-
-def _book(connection: Connection, job_id: str, user: str | None, pool: str, kind: str, amount: int, at: int) -> None:
-    connection.execute(ledger.insert().values(at=at, job_id=job_id, user=user, pool=pool, kind=kind, amount=amount))
-
-
-def _event(
-    connection: Connection,
-    pool: str,
-    job_id: str,
-    kind: str,
-    by: str,
-    at: int,
-    lease: Lease | None = None,
-    fence: int | None = None,
-    why: str | None = None,
-) -> None:
-    fence = lease.fence if lease else fence
-    connection.execute(events.insert().values(at=at, pool=pool, job_id=job_id, kind=kind, fence=fence, by=by, why=why))

@@ -53,6 +53,22 @@ def test_the_embedded_redis_dies_with_its_parent_even_by_kill_9(tmp_path: Path) 
         assert time.monotonic() < give_up, "the embedded Redis outlived its parent"
 
 
+def test_the_embedded_redis_is_started_again_when_it_dies_and_nothing_is_lost(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        jobs = [served.acquire(job_id=f"j{n}").json() for n in range(5)]
+        with redis.Redis.from_url(served.redis_url) as client:
+            pid = int(client.info("server")["process_id"])
+        os.kill(pid, signal.SIGKILL)
+        give_up = time.monotonic() + 10
+        while (answer := served.act(jobs[0], "renew")).status_code == 503:
+            assert answer.headers["retry-after"]
+            assert time.monotonic() < give_up, "the embedded Redis did not come back"
+        assert answer.status_code == 200
+        pool = served.http.get("/v1/pools/default").json()
+        assert {job["job_id"] for job in pool["holders"]} == {"j0", "j1", "j2"}
+        assert [job["job_id"] for job in pool["queue"]] == ["j3", "j4"]
+
+
 def test_the_embedded_redis_has_a_session_of_its_own(tmp_path: Path) -> None:
     with Served(tmp_path) as served, redis.Redis.from_url(served.redis_url) as client:
         pid = int(client.info("server")["process_id"])

@@ -1,0 +1,65 @@
+"""What the ledger answers. A no is a word, never an exception, so that many requests share one commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gate.jobs import Job
+from gate.ledger.pools import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """`admitted` (or was so before, by the same decision) · `stale`: Redis answered under another epoch · `no_room`: SQL
+    has no slot for this grant · `live`, `ended`, `reused`: SQL has the job, as live, as ended, or as another one."""
+
+    word: str
+    job: Job | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """`ended` now, or `refused` now · `repeat`: by the same call before · `already`: by somebody else · `lost`: that lease
+    has no say · `unknown`. `before` is the job as it was."""
+
+    word: str
+    job: Job | None = None
+    before: Job | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """`extended` · `stale`: another epoch · `lost`: SQL has not this lease as live · `unknown`."""
+
+    word: str
+    job: Job | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A grant that SQL would not take: it goes back to its place."""
+
+    job: Job
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the recorder did with a page of the outbox: entries to delete, jobs that changed, grants to give back.
+    `stale`: the page is of another epoch, nothing was done."""
+
+    stale: bool = False
+    done: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    returns: list[Return] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a rebuild loads. `raised` is False when another server was there first: then only `epoch` counts."""
+
+    epoch: int
+    raised: bool
+    pool: Pool
+    leases: list[Job] = field(default_factory=list)
+    waiters: list[Job] = field(default_factory=list)
