@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -47,18 +48,21 @@ def test_the_embedded_redis_dies_with_its_parent_even_by_kill_9(tmp_path: Path) 
     served = Served(tmp_path)
     served.start()
     port = int(served.redis_url.split(":")[2].split("/")[0])
+    session = os.getsid(_pid_of(served))
     served.kill()
     give_up = time.monotonic() + 5
-    while _listens(port):
-        assert time.monotonic() < give_up, "the embedded Redis outlived its parent"
+    try:
+        while _listens(port):
+            assert time.monotonic() < give_up, "the embedded Redis outlived its parent"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGKILL)
 
 
 def test_the_embedded_redis_is_started_again_when_it_dies_and_nothing_is_lost(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
         jobs = [served.acquire(job_id=f"j{n}").json() for n in range(5)]
-        with redis.Redis.from_url(served.redis_url) as client:
-            pid = int(client.info("server")["process_id"])
-        os.kill(pid, signal.SIGKILL)
+        os.kill(_pid_of(served), signal.SIGKILL)
         give_up = time.monotonic() + 10
         while (answer := served.act(jobs[0], "renew")).status_code == 503:
             assert answer.headers["retry-after"]
@@ -70,9 +74,8 @@ def test_the_embedded_redis_is_started_again_when_it_dies_and_nothing_is_lost(tm
 
 
 def test_the_embedded_redis_has_a_session_of_its_own(tmp_path: Path) -> None:
-    with Served(tmp_path) as served, redis.Redis.from_url(served.redis_url) as client:
-        pid = int(client.info("server")["process_id"])
-        assert os.getsid(pid) != os.getsid(served.process.pid)
+    with Served(tmp_path) as served:
+        assert os.getsid(_pid_of(served)) != os.getsid(served.process.pid)
 
 
 def test_a_restart_loses_nothing(tmp_path: Path) -> None:
@@ -227,6 +230,12 @@ def test_a_file_that_is_wrong(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "gate.toml").write_text(text)
     refuses(tmp_path, says)
     refuses(tmp_path, "there is no configuration file", "--config", "nowhere.toml")
+
+
+def _pid_of(served: Served) -> int:
+    """Of the embedded Redis."""
+    with redis.Redis.from_url(served.redis_url) as client:
+        return int(client.info("server")["process_id"])
 
 
 def _listens(port: int) -> bool:
