@@ -73,6 +73,8 @@ class Gatekeeper:
         """
         for _ in range(TRIES):
             epoch, decision = await self._pools.run(pool, lambda epoch: self._decide(pool, epoch, request))
+            if decision.word == "torn":
+                raise StoreDown("redis", "this job's entry is gone from Redis; it is mended within seconds")
             if decision.word in ("user_busy", "queue_full"):
                 if (job := await self._refused(pool, request, decision)) is not None:
                     return await self._placed(job)

@@ -11,6 +11,7 @@ from gate.gatekeeper import Gatekeeper
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
+from gate.keeper.sweep import Sweep
 from gate.keeper.tick import Tick
 from gate.ledger import Database, Ledger, Pool, PoolSettings, Reading
 from gate.slots import Semaphore
@@ -26,6 +27,8 @@ class Open:
     semaphore: Semaphore
     ledger: Ledger
     known: Pools
+    recorder: Recorder
+    sweep: Sweep
     waiters: Waiters
     redis: str
     pools: list[Pool]
@@ -46,6 +49,7 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
     news = News(waiters, client, listener)
     pools = Pools(semaphore, ledger, reading)
     recorder = Recorder(semaphore, ledger, pools, news)
+    sweep = Sweep(semaphore, ledger, reading, pools, recorder, news)
     gatekeeper = Gatekeeper(semaphore, ledger, reading, pools, recorder, news, waiters)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(database.close)
@@ -64,7 +68,7 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
                 asyncio.create_task(news.listen()),
             ]
             closing.push_async_callback(_stop, keeping)
-        yield Open(gatekeeper, semaphore, ledger, pools, waiters, found, await reading.pools())
+        yield Open(gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, found, await reading.pools())
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:

@@ -17,7 +17,7 @@
 --   3 lease_ids  hex      32 random characters for each grant this call may make
 -- Replies of the prelude itself; nothing was written
 --   cold         another epoch, or none: the caller rebuilds from SQL, then comes again
---   damaged      a key holds what gate never put there (key, found)
+--   damaged      a key holds what gate never put there (key, found): the caller rebuilds likewise
 -- Every reply: now, next (earliest deadline in ms, or absent), more, emitted (entries put into the outbox)
 
 local SLOTS, QUEUE, JOBS, OUTBOX, META, USERS = unpack(KEYS)
@@ -68,6 +68,19 @@ local function write(job, entry) redis.call('HSET', JOBS, job, cjson.encode(entr
 local function forget(job, entry)
   redis.call('HDEL', JOBS, job)
   if entry and entry.user then redis.call('ZREM', USERS, entry.user .. '\31' .. job) end
+end
+
+local function admit(job, entry)
+  write(job, entry)
+  if entry.user then redis.call('ZADD', USERS, 0, entry.user .. '\31' .. job) end
+end
+
+-- The entry of the outbox about a job, if there is one: SQL has to hear of it before anything new is said of the job.
+local function noted(job)
+  for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
+    if item[2][4] == job then return item[2] end
+  end
+  return nil
 end
 
 local function emit(kind, job, entry, fence, ...)

@@ -15,7 +15,7 @@
 --   unrecorded  its end stands in the outbox (ticket, queued_at, lease_ms): the recorder first, then SQL knows
 --   user_busy   the user has as many live jobs as allowed (active_job_id); nothing was written
 --   queue_full  nothing was written
---   damaged     a slot without an entry in jobs (key, found)
+--   torn        it holds a slot without an entry in jobs: the sweep mends that; nothing was written
 
 begin()
 local job, user, tool = ARGV[4], ARGV[5], ARGV[6]
@@ -31,15 +31,12 @@ end
 
 local known = read(job)
 if redis.call('ZSCORE', SLOTS, job) then
-  if not (known and known.lease_id) then return finish('damaged', {key = JOBS, found = 'no entry'}) end
+  if not (known and known.lease_id) then return finish('torn', {}) end
   return stands(known.claimed and 'running' or 'granted', known, true)
 end
 if known and redis.call('LPOS', QUEUE, job) then return stands('queued', known, true) end
-for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
-  if item[2][4] == job then
-    return finish('unrecorded', {ticket = item[2][8], queued_at = now, lease_ms = lease_ms})
-  end
-end
+local note = noted(job)
+if note then return finish('unrecorded', {ticket = note[8], queued_at = now, lease_ms = lease_ms}) end
 
 if user ~= '' and meta.max_active_per_user > 0 then
   local from, to = '[' .. user .. '\31', '[' .. user .. '\31\255'
@@ -55,11 +52,10 @@ if not free and redis.call('LLEN', QUEUE) >= meta.queue_max then return finish('
 local entry = {tool = tool ~= '' and tool or nil, user = user ~= '' and user or nil, queued_at = now,
                ticket = digits(redis.call('HINCRBY', META, 'ticket', 1)),
                lease_ms = lease_ms}
-if user ~= '' then redis.call('ZADD', USERS, 0, user .. '\31' .. job) end
+admit(job, entry)
 if free then
   grant(job, entry, true)
   return stands('running', entry, false)
 end
-write(job, entry)
 redis.call('RPUSH', QUEUE, job)
 return stands('queued', entry, false)

@@ -8,6 +8,7 @@
 --   5 fence    integer  of the grant that goes back
 --   6 why      word     refused = the provider would not take it: the pool cools down, doubling to at most 60 s
 --                       not_taken = SQL would not take the grant: the pool waits 1 s
+--                       lost = Redis has no place for it any more: nothing cools down
 --   7 restore  JSON     the entry to seat when Redis knows nothing of the job; '' = leave it unknown
 -- Replies
 --   requeued   it waits at its place (now, or it did already)
@@ -18,6 +19,7 @@ begin()
 local job, why, restore = ARGV[4], ARGV[6], ARGV[7]
 
 local function cool()
+  if why == 'lost' then return end
   local wait = 1000
   if why == 'refused' then
     meta.refusals = meta.refusals + 1
@@ -38,11 +40,11 @@ elseif entry and redis.call('LPOS', QUEUE, job) then
 elseif restore ~= '' then
   entry = cjson.decode(restore)
   cool()
-  if entry.user then redis.call('ZADD', USERS, 0, entry.user .. '\31' .. job) end
+  redis.call('LREM', QUEUE, 1, job) -- a place without an entry in jobs is no place
 else
   return finish('absent', {})
 end
 entry.lease_id, entry.claimed, entry.granted_at, entry.due, entry.hard, entry.fence = nil, nil, nil, nil, nil, nil
-write(job, entry)
+admit(job, entry)
 seat(job, tonumber(entry.ticket))
 return finish('requeued', {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
@@ -58,7 +58,7 @@ class Pools:
         while True:
             epoch = await self.epoch(pool)
             reply = await script(epoch)
-            if reply.word != "cold":
+            if reply.word not in ("cold", "damaged"):
                 self._heed(pool, reply)
                 return epoch, reply
             if loop.time() > give_up:
@@ -93,11 +93,10 @@ class Pools:
             known.epoch = snapshot.epoch
             if not snapshot.raised:
                 return
-            settings = asdict(snapshot.pool.settings) | {"paused": int(snapshot.pool.paused)}
             there = await self._semaphore.rebuild(
                 pool,
                 snapshot.epoch,
-                settings,
+                snapshot.pool.in_redis(),
                 [(job.job_id, entries.holding(job)) for job in snapshot.leases],
                 [(job.job_id, entries.waiting(job)) for job in snapshot.waiters],
             )

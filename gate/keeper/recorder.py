@@ -53,9 +53,10 @@ class Recorder:
             after: str | None = None
             while notes := await self._semaphore.notes(pool, after):
                 after = notes[-1].entry_id
-                await self._apply(pool, notes)
+                await self.apply(pool, notes)
 
-    async def _apply(self, pool: str, notes: list[Note]) -> None:
+    async def apply(self, pool: str, notes: list[Note]) -> None:
+        """What `notes` say, into SQL; then out of the outbox, and to those who wait."""
         epoch = await self._pools.epoch(pool)
         recorded = await self._ledger.record(pool, epoch, notes)
         if recorded.stale:
@@ -73,7 +74,7 @@ class Recorder:
         restore = entries.waiting(grant.job)
         await self._pools.run(
             pool,
-            lambda epoch: self._semaphore.requeue(pool, epoch, grant.job.job_id, grant.fence, "not_taken", restore),
+            lambda epoch: self._semaphore.requeue(pool, epoch, grant.job.job_id, grant.fence, grant.why, restore),
         )
 
 

@@ -150,6 +150,33 @@ class Ledger:
         # '' sorts before every job_id: an expiry is recorded before the grant that took its slot.
         return await self._database.write(pool, "", work)
 
+    async def expire_overdue(self, pool: str, epoch: int, job_id: str, fence: int, now_ms: int) -> bool:
+        """Ends a job whose deadline is over by Redis's clock and whose lease Redis has lost. True when it took."""
+
+        def work(connection: Connection) -> bool:
+            job = _in(pool, find(connection, job_id)) if pools.lock(connection, pool).epoch == epoch else None
+            if job is None or job.lease is None or job.fence != fence or job.lease.due > now_ms:
+                return False
+            _expire(connection, job, now_ms)
+            return True
+
+        return await self._database.write(pool, job_id, work)
+
+    async def void(self, pool: str, epoch: int, job_id: str, fence: int) -> bool:
+        """Makes a grant that SQL never saw impossible to record, before its slot is freed. True when there is no row of
+        the job in this pool with that grant: seen in the same transaction, or a slow commit could come between.
+        """
+
+        def work(connection: Connection) -> bool:
+            row = pools.lock(connection, pool)
+            job = _in(pool, find(connection, job_id))
+            if row.epoch != epoch or (job is not None and not (job.status in HOLDING and job.fence != fence)):
+                return False
+            pools.void(connection, row, fence)
+            return True
+
+        return await self._database.write(pool, job_id, work)
+
     async def begin_rebuild(self, pool: str, refused_epoch: int, floor: int = 0) -> Snapshot:
         """A new epoch (above `floor`, the highest seen in Redis) and the rows to load; unless somebody raised it above
         `refused_epoch` already."""
@@ -222,9 +249,13 @@ def _record(connection: Connection, pool: Pool, job: Job, note: Any, recorded: R
             changes.end(connection, job, "expired", "gate", "queue_timeout", at=note.at)
             recorded.changed.append(job.job_id)
     elif job.status in HOLDING and job.fence == note.fence:
-        reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
-        changes.end(connection, job, "expired", "gate", reason, at=note.at)
+        _expire(connection, job, note.at)
         recorded.changed.append(job.job_id)
     elif job.status == "queued" and note.fence > job.fence:
         # The claim time of a grant that SQL never confirmed: nobody was told of it, so nobody loses his place.
-        recorded.returns.append(Return(job, note.fence))
+        recorded.returns.append(Return(job, note.fence, "lost"))
+
+
+def _expire(connection: Connection, job: Job, at: int) -> None:
+    reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
+    changes.end(connection, job, "expired", "gate", reason, at=at)

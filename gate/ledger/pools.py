@@ -34,6 +34,10 @@ class Pool:
     paused: bool
     settings: PoolSettings
 
+    def in_redis(self) -> dict[str, int]:
+        """The settings by the names of `meta`."""
+        return asdict(self.settings) | {"paused": int(self.paused)}
+
 
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
@@ -63,6 +67,11 @@ def raise_epoch(connection: Connection, pool: Pool, floor: int) -> int:
     epoch = max(pool.epoch, floor) + 1
     connection.execute(pools.update().where(pools.c.name == pool.name).values(epoch=epoch))
     return epoch
+
+
+def void(connection: Connection, pool: Pool, fence: int) -> None:
+    """No grant of this fence, or of an older one that SQL has not seen, is ever recorded."""
+    connection.execute(pools.update().where(pools.c.name == pool.name).values(void_fence=max(pool.void_fence, fence)))
 
 
 def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:

@@ -57,6 +57,10 @@ class Reading:
 
         return await self._database.read(work) if job_ids else {}
 
+    async def live(self, pool: str) -> dict[str, Job]:
+        query = jobs_with_refund.where(jobs.c.pool == pool, is_live)
+        return await self._database.read(lambda c: {row.job_id: job_of(row) for row in c.execute(query)})
+
     async def active(self, user: str) -> Job | None:
         """The user's live job: the one that holds a slot before one that waits, the older before the newer."""
         waits = sa.case((jobs.c.status == "queued", 1), else_=0)

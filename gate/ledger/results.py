@@ -37,10 +37,11 @@ class Extended:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """A grant that SQL would not take: it goes back to its place."""
+    """A grant of `fence` that SQL would not take: the job goes back to its place. `why` as in lua/requeue.lua."""
 
     job: Job
     fence: int
+    why: str = "not_taken"
 
 
 @dataclass(frozen=True, slots=True)

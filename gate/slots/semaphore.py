@@ -1,7 +1,7 @@
 """The semaphore: one method a script, one frozen result each. Redis decides who may run now, and nothing else.
 
 Every call names the epoch its caller believes in. `cold` means that Redis is in another life, or in none; nothing was
-written. `damaged` means that a key holds what gate never put there.
+written. `damaged` means that a key holds what gate never put there; it is loaded anew in the same way.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as redis
+import structlog
 
-from gate.errors import StoreDown
 from gate.jobs import Lease
 from gate.slots import keys, scripts
 from gate.slots.connection import answering
+
+log = structlog.get_logger("gate.slots")
 
 GRANTS_PER_CALL = 8
 """How many waiters one call may promote: 32 random characters travel for each. Ticks carry a hundred."""
@@ -38,7 +40,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Acquired(Reply):
-    """`running`, `granted`, `queued`, `unrecorded`, `user_busy` or `queue_full`; `known`: it stood there before."""
+    """`running`, `granted`, `queued`, `unrecorded`, `user_busy`, `queue_full` or `torn`; `known`: it stood there before."""
 
     known: bool = False
     ticket: int = 0
@@ -95,6 +97,20 @@ class Note:
     lease: Lease | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything of a pool at one moment, read and not touched. `entries` has None for what is no entry of gate's;
+    `noted` are the jobs that the outbox speaks of."""
+
+    now_ms: int
+    epoch: int
+    slots: dict[str, int]
+    queue: tuple[str, ...]
+    entries: dict[str, dict[str, Any] | None]
+    noted: frozenset[str]
+    settings: dict[str, int]
+
+
 class Semaphore:
     """`clock` (a function to milliseconds) is for tests; without it each script reads the server's."""
 
@@ -133,6 +149,12 @@ class Semaphore:
         entry = json.dumps(restore) if restore else ""
         return Reply(**_head(await self._run("requeue", pool, epoch, job_id, fence, why, entry)))
 
+    async def restore(self, pool: str, epoch: int, job_id: str, entry: dict[str, Any]) -> Reply:
+        return Reply(**_head(await self._run("restore", pool, epoch, job_id, json.dumps(entry))))
+
+    async def configure(self, pool: str, epoch: int, settings: dict[str, int]) -> Reply:
+        return Reply(**_head(await self._run("configure", pool, epoch, json.dumps(settings), grants=GRANTS_PER_TICK)))
+
     async def cancel(self, pool: str, epoch: int, job_id: str) -> Reply:
         return Reply(**_head(await self._run("cancel", pool, epoch, job_id)))
 
@@ -141,8 +163,8 @@ class Semaphore:
 
     async def status(self, pool: str, epoch: int, job_id: str | None = None, most: int = 0) -> Line:
         raw = await self._run("status", pool, epoch, job_id or "", most)
-        if raw["word"] == "cold":
-            return Line(word="cold")
+        if raw["word"] in ("cold", "damaged"):
+            return Line(word=raw["word"])
         cooling = int(raw["cooling_until"])
         return Line(
             **_head(raw),
@@ -170,6 +192,28 @@ class Semaphore:
         args = [epoch, self._now(), json.dumps(settings), json.dumps(leases), json.dumps(waiters)]
         return int((await self._call("rebuild", pool, args)).get("epoch", epoch))
 
+    async def survey(self, pool: str) -> Survey:
+        slots, queue, jobs, outbox, meta, _ = keys.keys(pool)
+        with answering():
+            async with self.client.pipeline(transaction=True) as asked:
+                asked.time()
+                asked.zrange(slots, 0, -1, withscores=True)
+                asked.lrange(queue, 0, -1)
+                asked.hgetall(jobs)
+                asked.xrange(outbox)
+                asked.hgetall(meta)
+                (seconds, micros), held, waiting, entries, noted, settings = await asked.execute()
+        numbers = {name.decode(): _number(value) for name, value in settings.items()}
+        return Survey(
+            self._now() or seconds * 1000 + micros // 1000,
+            numbers.get("epoch", 0),
+            {job.decode(): int(due) for job, due in held},
+            tuple(job.decode() for job in waiting),
+            {job.decode(): _entry(raw) for job, raw in entries.items()},
+            frozenset(fields.get(b"job", b"").decode() for _, fields in noted),
+            numbers,
+        )
+
     async def notes(self, pool: str, after: str | None = None, most: int = 500) -> list[Note]:
         """The oldest entries of the outbox behind `after`, in order."""
         with answering():
@@ -195,7 +239,7 @@ class Semaphore:
         with answering():
             raw = json.loads(await self._scripts[verb](keys=keys.keys(pool), args=args))
         if raw["word"] == "damaged":
-            raise StoreDown("redis", f"{raw['key']} holds what gate never put there ({raw['found']})")
+            log.warning("a key holds what gate never put there", key=raw["key"], found=raw["found"])
         return raw
 
 
@@ -229,3 +273,20 @@ def _note(entry_id: bytes, fields: dict[bytes, bytes]) -> Note:
         return Note(entry_id.decode(), text["kind"], text["job"], fence, at, lease)
     except (KeyError, ValueError):
         return Note(entry_id.decode(), "unreadable", "", 0, 0)
+
+
+def _number(value: bytes) -> int:
+    try:
+        return int(float(value))
+    except (ValueError, OverflowError):
+        return -1
+
+
+def _entry(raw: bytes) -> dict[str, Any] | None:
+    """None for what the scripts would not take for an entry either."""
+    try:
+        entry = json.loads(raw)
+    except ValueError:
+        return None
+    known = isinstance(entry, dict) and {"ticket", "queued_at", "lease_ms"} <= entry.keys()
+    return entry if known else None
