@@ -63,15 +63,17 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
         closing.push_async_callback(news.settle)
         closing.push_async_callback(recorder.settle)
         if serving:
-            keeping = [
-                asyncio.create_task(Tick(semaphore, pools, recorder).keep()),
-                asyncio.create_task(news.listen()),
-            ]
-            closing.push_async_callback(_stop, keeping)
+            tick = Tick(semaphore, pools, recorder)
+            kept = [*(tick.keep(pool) for pool in pools.names), sweep.keep(), news.listen()]
+            closing.push_async_callback(_stop, {asyncio.create_task(one) for one in kept})
         yield Open(gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, found, await reading.pools())
 
 
-async def _stop(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _stop(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancels until they are gone: redis-py looks at a connection under a timeout of zero, and that swallows a cancellation
+    which arrives at the same moment.
+    """
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=0.1)

@@ -23,13 +23,8 @@ class Tick:
     def __init__(self, semaphore: Semaphore, pools: Pools, recorder: Recorder) -> None:
         self._semaphore, self._pools, self._recorder = semaphore, pools, recorder
 
-    async def keep(self) -> None:
-        """For ever, each pool by itself: one that hangs keeps no other waiting."""
-        async with asyncio.TaskGroup() as group:
-            for pool in self._pools.names:
-                group.create_task(self._keep(pool))
-
-    async def _keep(self, pool: str) -> None:
+    async def keep(self, pool: str) -> None:
+        """For ever."""
         trouble = None
         while True:
             try:
