@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import jobs, limits, looking, problems
+from gate.http import doors, jobs, limits, looking, problems
 
 
 def make_app(gatekeeper: Gatekeeper) -> FastAPI:
-    app = FastAPI(title="gate", version=__version__, summary="Three run, the fourth waits.")
+    app = FastAPI(title="gate", version=__version__, summary="Three run, the fourth waits.", redirect_slashes=False)
     app.add_middleware(limits.BodyLimit)
     app.state.gatekeeper = gatekeeper
     problems.install(app)
-    app.include_router(jobs.router)
-    app.include_router(looking.router)
+    for router in (jobs.router, looking.router):
+        app.include_router(router, dependencies=[Depends(doors.known_query)])
     return app

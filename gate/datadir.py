@@ -33,9 +33,8 @@ class DataDir:
     def take(self) -> None:
         """Makes the directory and locks it until this process ends. Raises CannotStart."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            os.write(self._lock, b"")
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             probe = self.path / ".writable"
             probe.touch()
             probe.unlink()
@@ -47,6 +46,20 @@ class DataDir:
             raise CannotStart(
                 f"the data dir {self.path} is in use by another gate serve (--data-dir takes another)"
             ) from error
+
+    @staticmethod
+    def take_file(database: Path) -> None:
+        """Locks a SQLite file until this process ends: wherever their data dirs are, two servers would each have a queue of
+        their own for it. Raises CannotStart.
+        """
+        try:
+            lock = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise CannotStart(f"SQL at {database} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CannotStart(f"the SQLite file {database} is in use by another gate serve: several need Postgres") from error
 
     def tell(self, address: Address) -> None:
         """Where the server is, for the terminal."""

@@ -37,13 +37,15 @@ class Step:
         return self.expected == self.seen
 
 
-def demo(url: str | None, data_dir: Path) -> list[Step]:
-    """What was expected and what was seen. On `url`, else on the server of `data_dir`, else on one started for it."""
+def demo(url: str | None, data_dir: Path) -> tuple[list[Step], str]:
+    """What was expected and what was seen, and where: on `url`, else on the server of `data_dir`, else on one of its own."""
     running = DataDir(data_dir).running()
     if url is None and running is not None:
         url = running.http
-    with contextlib.nullcontext(url) if url else _own_server() as where:
-        return asyncio.run(_Demo(where).play())
+    if url is not None:
+        return asyncio.run(_Demo(url).play()), url
+    with _own_server() as own:
+        return asyncio.run(_Demo(own).play()), "a gate of its own (none runs here), gone again"
 
 
 @contextlib.contextmanager
@@ -54,7 +56,9 @@ def _own_server() -> Iterator[str]:
         command = [sys.executable, "-m", "gate", "serve", "--port", "0", "--data-dir", f"{folder}/data"]
         package = str(Path(__file__).parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         try:
             assert server.stdout is not None
             if not server.stdout.readline():
@@ -78,6 +82,10 @@ class _Demo:
 
     async def play(self) -> list[Step]:
         async with self._client:
+            try:
+                await self._client.get("/readyz", timeout=5)
+            except (httpx2.TransportError, httpx2.InvalidURL) as error:
+                raise CannotStart(f"no gate answers at {self._client.base_url}: {error or type(error).__name__}") from error
             pool = await self._pool()
             slots = pool["limit"]
             if pool["running"] or pool["granted"] or pool["queued"] or pool["paused"] or slots < 2:

@@ -39,11 +39,13 @@ from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
 from gate.ledger import Admitted, Ended, Ledger, Reading, Return
-from gate.slots import Acquired, Extended, Line, Semaphore
+from gate.slots import Acquired, Extended, Line, Semaphore, entries
 from gate.waiters import Waiters
 
 TRIES = 5
 """How often a path starts again when the stores moved under it. Each turn needs another event of the rarest kind."""
+COMMIT_S = 0.02
+"""A commit that is on its way is there after it, or a little later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +73,18 @@ class Gatekeeper:
 
         Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown. A refusal has written nothing.
         """
-        for _ in range(TRIES):
+        for tries_left in reversed(range(TRIES)):
             epoch, decision = await self._pools.run(pool, lambda epoch: self._decide(pool, epoch, request))
             if decision.word == "torn":
                 raise StoreDown("redis", "this job's entry is gone from Redis; it is mended within seconds")
             if decision.word in ("user_busy", "queue_full"):
-                if (job := await self._refused(pool, request, decision)) is not None:
+                if (job := await self._refused(pool, request, decision, tries_left)) is not None:
                     return await self._placed(job)
                 continue
             try:
                 admitted = await self._admit(pool, request, epoch, decision)
             except StoreDown:
-                await self._give_back(pool, request.job_id, decision)
+                await self._undo(pool, request.job_id, decision)
                 raise
             if admitted.word == "stale":
                 self._pools.outdated(pool, epoch)
@@ -90,12 +92,20 @@ class Gatekeeper:
             job = admitted.job
             assert job is not None
             if admitted.word in ("ended", "reused", "live"):
-                await self._give_back(pool, request.job_id, decision)
+                await self._undo(pool, request.job_id, decision)
+            if admitted.word == "live":
+                await self._restore(pool, job)
             if admitted.word == "reused":
                 raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
             if admitted.word == "ended":
                 raise AlreadyEnded(f"this job is {job.status} already", job)
-            return await self.wait(pool, job.job_id, "queued", wait_s)
+            if job.status == "queued":
+                # It may have been granted before its row was there: the recorder has passed that entry over.
+                self._recorder.kick(pool)
+            job = await self.wait(pool, job.job_id, "queued", wait_s)
+            if job.ended:
+                raise AlreadyEnded(f"this job is {job.status} already", job)
+            return job
         raise StoreDown("redis", "the stores kept moving; come again")
 
     async def _decide(self, pool: str, epoch: int, request: Request) -> Acquired:
@@ -118,7 +128,7 @@ class Gatekeeper:
                 await self._recorder.give_back(pool, Return(admitted.job, lease.fence))
         return admitted
 
-    async def _refused(self, pool: str, request: Request, decision: Acquired) -> Job | None:
+    async def _refused(self, pool: str, request: Request, decision: Acquired, tries_left: int) -> Job | None:
         """Why nobody is let in; or the job itself, when it is in already and only Redis has forgotten. None: look again."""
         job = await self.reading.job(request.job_id)
         if job is not None:
@@ -129,24 +139,33 @@ class Gatekeeper:
             return job
         if decision.word == "queue_full":
             raise QueueFull("as many jobs wait as may wait; come again later")
-        assert decision.active_job_id is not None
-        active = await self.reading.job(decision.active_job_id)
-        if active is not None and active.ended:
+        active = await self.reading.jobs(decision.active)
+        ended = [job for job in active.values() if job.ended]
+        for job in ended:
             # Ended in SQL, and its release never reached Redis: nobody is busy because of it.
-            await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, active.job_id))
+            await self._pools.run(pool, lambda epoch, job=job: self._semaphore.cancel(pool, epoch, job.job_id))
+        if ended:
             return None
-        raise UserBusy(f"user {request.user!r} has as many live jobs as allowed", decision.active_job_id, active)
+        first = next((job_id for job_id in decision.active if job_id in active), None)
+        if first is None and tries_left:
+            await asyncio.sleep(COMMIT_S)  # nobody is told of a job that is not in SQL yet
+            return None
+        raise UserBusy(
+            f"user {request.user!r} has as many live jobs as allowed", first or decision.active[0], active.get(first or "")
+        )
 
-    async def _give_back(self, pool: str, job_id: str, decision: Acquired) -> None:
-        """What this call took and SQL does not want; never what stood there before it."""
+    async def _undo(self, pool: str, job_id: str, decision: Acquired) -> None:
+        """Takes back what this call took and SQL does not want; never what another call stands on."""
         if decision.known or decision.word == "unrecorded":
             return
-        lease = decision.lease
-        with contextlib.suppress(StoreDown):  # then the lease runs out by itself
-            if lease is not None:
-                await self._pools.run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease.lease_id))
-            else:
-                await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
+        with contextlib.suppress(StoreDown):  # then the lease runs out by itself, or the sweep finds it
+            await self._pools.run(pool, lambda epoch: self._semaphore.undo(pool, epoch, job_id, decision.ticket))
+
+    async def _restore(self, pool: str, job: Job) -> None:
+        """SQL has the job as running and Redis has lost its lease: it is put back as it was."""
+        with contextlib.suppress(StoreDown):
+            entry = entries.holding(job)
+            await self._pools.run(pool, lambda epoch: self._semaphore.restore(pool, epoch, job.job_id, entry))
 
     # ---- while it runs -----------------------------------------------------------------------------------------
 
@@ -186,7 +205,7 @@ class Gatekeeper:
         job = await self._job(pool, job_id)
         if job.ended and job.status != "expired" and job.lease_id == lease_id:
             return AlreadyEnded(f"this job is {job.status} already", job)
-        return LeaseLost("this lease is not, or no longer, a lease of this job", job)
+        return LeaseLost("this lease is not, or no longer, a lease of this job", await self._placed_if_seen(job))
 
     # ---- out ---------------------------------------------------------------------------------------------------
 
@@ -198,6 +217,7 @@ class Gatekeeper:
         outcome: str,
         error: str | None = None,
         output: Any = None,
+        by: str = "holder",
     ) -> Job:
         """The holder gives its slot back, with `completed`, `failed`, `cancelled`, or `refused` by the provider.
 
@@ -205,9 +225,9 @@ class Gatekeeper:
         """
         await self._pools.epoch(pool)
         if outcome == "refused":
-            return await self._refuse(pool, job_id, lease_id)
-        ended = await self._ledger.end(pool, job_id, outcome, by="holder", lease_id=lease_id, error=error, output=output)
-        job = self._ended(ended)
+            return await self._refuse(pool, job_id, lease_id, by, error)
+        ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
+        job = await self._ended(ended)
         with contextlib.suppress(StoreDown):  # it has ended; the slot's own deadline frees it at the latest
             await self._pools.run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease_id))
         self._news.tell(pool, [job_id])
@@ -216,27 +236,30 @@ class Gatekeeper:
     async def cancel(self, pool: str, job_id: str, reason: str | None = None) -> Job:
         """Ends any job that has not ended. Raises JobUnknown, AlreadyEnded."""
         await self._pools.epoch(pool)
-        job = self._ended(await self._ledger.end(pool, job_id, "cancelled", by="operator", reason=reason))
+        job = await self._ended(await self._ledger.end(pool, job_id, "cancelled", by="operator", reason=reason))
         with contextlib.suppress(StoreDown):
             await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
         self._news.tell(pool, [job_id])
         return job
 
-    async def _refuse(self, pool: str, job_id: str, lease_id: str) -> Job:
-        refused = await self._ledger.refuse(pool, job_id, lease_id)
-        job = self._ended(refused)
+    async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None) -> Job:
+        refused = await self._ledger.refuse(pool, job_id, lease_id, by, error)
+        job = await self._ended(refused)
         if refused.word == "refused":
             with contextlib.suppress(StoreDown):
-                await self._pools.run(pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, "refused"))
+                entry = entries.waiting(job)  # the lease may have been reaped since SQL let go of it
+                await self._pools.run(
+                    pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, "refused", entry)
+                )
             self._news.tell(pool, [job_id])
         return await self._placed(job)
 
-    @staticmethod
-    def _ended(ended: Ended) -> Job:
+    async def _ended(self, ended: Ended) -> Job:
         if ended.job is None:
             raise JobUnknown("there is no such job in this pool")
         if ended.word == "lost":
-            raise LeaseLost("this lease is not, or no longer, a lease of this job", ended.job)
+            job = await self._placed_if_seen(ended.job)
+            raise LeaseLost("this lease is not, or no longer, a lease of this job", job)
         if ended.word == "already":
             raise AlreadyEnded(f"this job is {ended.job.status} already", ended.job)
         return ended.job
@@ -280,6 +303,12 @@ class Gatekeeper:
         if job is None or job.pool != pool:
             await self._pools.epoch(pool)
             raise JobUnknown("there is no such job in this pool")
+        return job
+
+    async def _placed_if_seen(self, job: Job) -> Job:
+        """For an answer that is due whether Redis answers or not."""
+        with contextlib.suppress(StoreDown):
+            return await self._placed(job)
         return job
 
     async def _placed(self, job: Job) -> Job:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+
+import structlog
 
 from gate.gatekeeper import Gatekeeper
 from gate.keeper.news import News
@@ -13,10 +16,13 @@ from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
 from gate.keeper.sweep import Sweep
 from gate.keeper.tick import Tick
+from gate.keeper.wake import Wake
 from gate.ledger import Database, Ledger, Pool, PoolSettings, Reading
 from gate.slots import Semaphore
 from gate.slots.connection import connect, trust
 from gate.waiters import Waiters
+
+log = structlog.get_logger("gate.opening")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +70,24 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
         closing.push_async_callback(recorder.settle)
         if serving:
             tick = Tick(semaphore, pools, recorder)
-            kept = [*(tick.keep(pool) for pool in pools.names), sweep.keep(), news.listen()]
-            closing.push_async_callback(_stop, {asyncio.create_task(one) for one in kept})
+            kept = [
+                *(functools.partial(tick.keep, pool) for pool in pools.names),
+                sweep.keep,
+                Wake(reading, waiters).keep,
+                news.listen,
+            ]
+            closing.push_async_callback(_stop, {asyncio.create_task(_keep(one)) for one in kept})
         yield Open(gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, found, await reading.pools())
+
+
+async def _keep(keeper: Callable[[], Awaitable[None]]) -> None:
+    """A keeper that falls over a fault of ours is started again: the others need it."""
+    while True:
+        try:
+            await keeper()
+        except Exception:
+            log.exception("a keeper fell and is started again")
+            await asyncio.sleep(1)
 
 
 async def _stop(tasks: set[asyncio.Task[None]]) -> None:

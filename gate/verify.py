@@ -125,7 +125,7 @@ def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
         row.job_id: row.ticket
         for row in sql.execute(sa.text(f"select job_id, ticket from {at}jobs where pool = :pool"), {"pool": pool})
     }
-    limit, in_use = 0, set()
+    limit, in_use, returned = 0, set(), set()
     fences: dict[int, str] = {}
     last_fence: dict[str, int] = {}
     first_grants: list[tuple[int, str]] = []
@@ -133,6 +133,10 @@ def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
         job = event.job_id
         if event.kind == "limit":
             limit = int(event.why)
+        elif event.kind == "returned":  # a grant that SQL would not take: it had its turn, and has its place again
+            if job not in last_fence and job not in returned:
+                first_grants.append((event.fence, job))
+                returned.add(job)
         elif event.kind in ("granted", "running"):
             if job not in in_use:
                 in_use.add(job)
@@ -141,7 +145,7 @@ def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
             if event.fence != last_fence.get(job):
                 if fences.setdefault(event.fence, job) != job or event.fence < last_fence.get(job, 0):
                     yield Breach("I8", job, f"fence {event.fence} again, after {last_fence.get(job)}")
-                if job not in last_fence:
+                if job not in last_fence and job not in returned:
                     first_grants.append((event.fence, job))
                 last_fence[job] = event.fence
         else:

@@ -13,6 +13,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self._parked: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._turn = 0
         self.closing = False
 
     @contextlib.contextmanager
@@ -31,6 +32,16 @@ class Waiters:
         for job_id in job_ids:
             for event in self._parked.get(job_id, ()):
                 event.set()
+
+    def waits(self, job_id: str) -> bool:
+        return job_id in self._parked
+
+    def some(self, most: int) -> list[str]:
+        """Jobs that somebody waits for, others each time."""
+        parked = list(self._parked)
+        start = self._turn % len(parked) if parked else 0
+        self._turn = start + most
+        return (parked[start:] + parked[:start])[:most]
 
     def wake_all(self) -> None:
         """After messages may have been lost."""

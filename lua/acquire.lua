@@ -1,7 +1,7 @@
 -- acquire: take a slot, or join the queue.
 --
 -- Guarantee: a newcomer never overtakes a waiter, and never makes one more than the limit. Asked again for the
--- same job it changes nothing and says where the job stands: it looks in slots, queue and outbox first.
+-- same job it says where the job stands, and takes nothing: it looks in slots, queue and outbox first.
 --
 -- ARGV after the prelude's
 --   4 job_id    string
@@ -13,7 +13,7 @@
 --   granted     known only: holds a slot, not claimed yet (the same fields)
 --   queued      waits (known, ticket, queued_at, lease_ms)
 --   unrecorded  its end stands in the outbox (ticket, queued_at, lease_ms): the recorder first, then SQL knows
---   user_busy   the user has as many live jobs as allowed (active_job_id); nothing was written
+--   user_busy   the user has as many live jobs as allowed (active: their job_ids); nothing was written
 --   queue_full  nothing was written
 --   torn        it holds a slot without an entry in jobs: the sweep mends that; nothing was written
 
@@ -30,6 +30,10 @@ local function stands(word, entry, known)
 end
 
 local known = read(job)
+if known and not known.again then
+  known.again = true -- from now on a first call that fails may not take it back (see undo)
+  write(job, known)
+end
 if redis.call('ZSCORE', SLOTS, job) then
   if not (known and known.lease_id) then return finish('torn', {}) end
   return stands(known.claimed and 'running' or 'granted', known, true)
@@ -41,8 +45,9 @@ if note then return finish('unrecorded', {ticket = note[8], queued_at = now, lea
 if user ~= '' and meta.max_active_per_user > 0 then
   local from, to = '[' .. user .. '\31', '[' .. user .. '\31\255'
   if redis.call('ZLEXCOUNT', USERS, from, to) >= meta.max_active_per_user then
-    local active = redis.call('ZRANGEBYLEX', USERS, from, to, 'LIMIT', 0, 1)[1]
-    return finish('user_busy', {active_job_id = string.sub(active, #user + 2)})
+    local active = redis.call('ZRANGEBYLEX', USERS, from, to, 'LIMIT', 0, BOUND)
+    for i, member in ipairs(active) do active[i] = string.sub(member, #user + 2) end
+    return finish('user_busy', {active = active})
   end
 end
 

@@ -7,7 +7,9 @@
 -- ARGV: none
 -- Replies: lines of text: the pool, its slots with age and time left (OVERDUE when past), its queue in order
 
-local function key(name) return 'gate:' .. KEYS[1] .. ':' .. name end
+if not KEYS[1] then return {"say which pool: redis-cli --eval lua/inspect.lua '{default}'"} end
+local tag = string.match(KEYS[1], '^{.*}$') or '{' .. KEYS[1] .. '}'
+local function key(name) return 'gate:' .. tag .. ':' .. name end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local lines = {}
@@ -31,10 +33,11 @@ local function who(e)
 end
 
 local meta = redis.call('HMGET', key('meta'), 'epoch', 'limit', 'paused', 'cooling_until')
-if not meta[1] then return {'pool ' .. KEYS[1] .. ': nothing is here (no gate has loaded this pool)'} end
+if not meta[1] then return {'pool ' .. tag .. ': nothing is here (no gate has loaded this pool)'} end
 local slots = redis.call('ZRANGE', key('slots'), 0, -1, 'WITHSCORES')
 local waiting = redis.call('LLEN', key('queue'))
-say('pool %s: %d of %s slots held, %d waiting', KEYS[1], #slots / 2, tostring(meta[2]), waiting)
+say('pool %s: %d of %s slots held, %d waiting', tag, #slots / 2, tostring(meta[2]), waiting)
+if #slots / 2 > (tonumber(meta[2]) or 0) then say('  draining: the limit was lowered below what runs') end
 if meta[3] == '1' then say('  PAUSED: nobody is granted a slot') end
 if (tonumber(meta[4]) or 0) > now then say('  cooling down for %s: the provider refused', span(meta[4] - now)) end
 say('slots')

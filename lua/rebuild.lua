@@ -48,6 +48,6 @@ for name, value in pairs(settings) do redis.call('HSET', META, name, string.form
 -- Above every fence and ticket of an earlier life: nothing of it can be mistaken for something of this one.
 local floor = string.format('%.0f', epoch * 4294967296)
 redis.call('HSET', META, 'ticket', floor, 'fence', floor, 'refusals', 0, 'cooling_until', 0,
-           'loaded_at', string.format('%.0f', now))
+           'loaded_at', string.format('%.0f', now), 'seen_at', string.format('%.0f', now))
 redis.call('HSET', META, 'epoch', string.format('%.0f', epoch))
 return cjson.encode({word = 'loaded', now = now})

@@ -100,6 +100,15 @@ class LineOfPool:
     async def cancel(self, job: str) -> Reply:
         return await self.semaphore.cancel(self.pool, self.epoch, job)
 
+    async def restore(self, job: str, entry: dict[str, Any]) -> Reply:
+        return await self.semaphore.restore(self.pool, self.epoch, job, entry)
+
+    async def configure(self, **settings: int) -> Reply:
+        return await self.semaphore.configure(self.pool, self.epoch, settings)
+
+    async def undo(self, job: str, ticket: int) -> Reply:
+        return await self.semaphore.undo(self.pool, self.epoch, job, ticket)
+
     async def tick(self) -> Reply:
         return await self.semaphore.tick(self.pool, self.epoch)
 
@@ -172,6 +181,12 @@ class House:
         job_id = job if isinstance(job, str) else job.job_id
         rows, _ = await self.keeper.reading.entries(job_id=job_id, kind="refund")
         return [row.amount for row in rows]
+
+    class Mute:
+        """News that reaches nobody."""
+
+        def tell(self, pool: str, job_ids: Any) -> None:
+            return None
 
     def expire(self, job: Job) -> None:
         """Time passes for one lease: as if its deadline were over by Redis's clock."""

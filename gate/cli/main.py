@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gate.errors import CannotStart, GateError
+from gate.errors import CannotStart, Conflict, GateError
 from gate.settings import Settings, load
 
 app = typer.Typer(
     name="gate", help="Three run, the fourth waits.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True,
 )  # fmt: skip
 
 DataDirFlag = Annotated[Path | None, typer.Option(help="Where the server keeps its files (default ./.gate).")]
@@ -56,10 +58,11 @@ def status(
 def acquire(
     pool: PoolFlag = "default",
     job_id: Annotated[str | None, typer.Option(help="Made up when not given.")] = None,
-    user: Annotated[str | None, typer.Option()] = None,
-    tool: Annotated[str | None, typer.Option()] = None,
+    user: Annotated[str | None, typer.Option(help="For whom.")] = None,
+    tool: Annotated[str | None, typer.Option(help="A label, for people.")] = None,
+    session: Annotated[str | None, typer.Option(help="A label, to cancel by.")] = None,
     credits: Annotated[int | None, typer.Option(help="Charged already; needs --job-id.")] = None,
-    lease_seconds: Annotated[float | None, typer.Option()] = None,
+    lease_seconds: Annotated[float | None, typer.Option(help="Default: the pool's.")] = None,
     wait_seconds: Annotated[float, typer.Option(min=0, max=60, help="Wait so long for a grant.")] = 0,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
@@ -70,8 +73,8 @@ def acquire(
     from gate.http.jobs import request_of
     from gate.http.wire import AcquireBody
 
-    given = {"job_id": job_id, "user": user, "tool": tool, "credits": credits, "lease_seconds": lease_seconds}
-    request = request_of(AcquireBody.model_validate(given))
+    given = {"job_id": job_id, "user": user, "tool": tool, "session": session, "credits": credits}
+    request = request_of(AcquireBody.model_validate(given | {"lease_seconds": lease_seconds}))
     job = stores.visit(_settings(data_dir, config), lambda gate: gate.acquire(pool, request, wait_seconds))
     show.job(job, json)
 
@@ -80,6 +83,7 @@ def acquire(
 def release(
     job_id: JobArgument,
     outcome: Annotated[str, typer.Option(help="completed, failed, cancelled or refused.")] = "completed",
+    error: Annotated[str | None, typer.Option(help="Why it failed.")] = None,
     lease_id: Annotated[str | None, typer.Option(help="Default: the lease it holds now.")] = None,
     pool: PoolFlag = "default",
     data_dir: DataDirFlag = None,
@@ -94,9 +98,11 @@ def release(
 
     async def call(gate: Gatekeeper) -> Job:
         job = await gate.wait(pool, job_id, "", 0)
-        held = lease_id or job.lease_id or "none"
-        body = ReleaseBody.model_validate({"lease_id": held, "outcome": outcome})
-        return await gate.release(pool, job_id, body.lease_id, body.outcome)
+        if lease_id is None and job.status == "queued":
+            raise Conflict("it waits and holds no slot: `gate cancel` ends it", job)
+        given = {"lease_id": lease_id or job.lease_id or "none", "outcome": outcome, "error": error}
+        body = ReleaseBody.model_validate(given)
+        return await gate.release(pool, job_id, body.lease_id, body.outcome, body.error, by="operator")
 
     show.job(stores.visit(_settings(data_dir, config), call), json)
 
@@ -112,8 +118,10 @@ def cancel(
 ) -> None:
     """End a job that has not ended; its credits go back."""
     from gate.cli import show, stores
+    from gate.http.wire import CancelBody
 
-    show.job(stores.visit(_settings(data_dir, config), lambda gate: gate.cancel(pool, job_id, reason)), json)
+    given = CancelBody.model_validate({"reason": reason})
+    show.job(stores.visit(_settings(data_dir, config), lambda gate: gate.cancel(pool, job_id, given.reason)), json)
 
 
 @app.command()
@@ -131,16 +139,16 @@ def jobs(
 
     if status is not None and status not in STATUSES:
         raise typer.BadParameter(f"one of {', '.join(sorted(STATUSES))}", param_hint="--status")
-    found = stores.look(_settings(data_dir, config), lambda reading: reading.recent(pool, status, limit))
+    found = stores.look(_settings(data_dir, config), lambda reading: stores.recent(reading, pool, status, limit))
     show.jobs(found, json, f"pool {pool}: the newest jobs")
 
 
 @app.command()
 def ledger(
-    user: Annotated[str | None, typer.Option()] = None,
-    job_id: Annotated[str | None, typer.Option()] = None,
+    user: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="Only of this job.")] = None,
     kind: Annotated[str | None, typer.Option(help="charge or refund.")] = None,
-    after: Annotated[int, typer.Option(min=0)] = 0,
+    after: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The next page: the id that the page before named.")] = 0,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,
@@ -183,9 +191,20 @@ def demo(
     from gate.cli import show
     from gate.demo import demo as run
 
-    steps = run(url, _settings(data_dir, config).data_dir)
-    show.steps(steps, json)
+    steps, where = run(url, _settings(data_dir, config).data_dir)
+    show.steps(steps, where, json)
     raise typer.Exit(0 if all(step.ok for step in steps) else 1)
+
+
+@app.callback()
+def gate(
+    version: Annotated[bool, typer.Option("--version", help="Say which gate this is.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from gate import __version__
+
+        print(f"gate {__version__}")
+        raise typer.Exit
 
 
 def _settings(data_dir: Path | None, config: Path | None) -> Settings:
@@ -195,15 +214,24 @@ def _settings(data_dir: Path | None, config: Path | None) -> Settings:
 def main() -> None:
     from pydantic import ValidationError
 
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         app()
+        sys.stdout.flush()
     except ValidationError as error:
         first = error.errors()[0]
-        _stop(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+        _stop(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}")
     except CannotStart as error:
         _stop(error.detail)
     except GateError as error:
-        _stop(f"{type(error).__name__}: {error.detail}")
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+        _stop(f"{name}: {error.detail}")
+    except UnicodeError:
+        _stop("the words given are not text in UTF-8")
+    except BrokenPipeError:  # `gate jobs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _stop(f"{error.strerror or error}")
 
 
 def _stop(line: str) -> None:

@@ -33,11 +33,14 @@ def serve(settings: Settings) -> None:
             closing.callback(embedded.stop)
         from gate.ledger import schema
 
+        if (file := schema.sqlite_file(settings.sql_url)) is not None:
+            data.take_file(file)
         schema.migrate(settings.sql_url)
         if embedded is not None:
             embedded.wait()
         closing.callback(data.leave)
         _run(settings, data, listener, embedded)
+    print("gate has stopped", flush=True)
 
 
 def _run(settings: Settings, data: DataDir, listener: socket.socket, embedded: EmbeddedRedis | None) -> None:

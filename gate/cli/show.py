@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gate.demo import Step
 from gate.gatekeeper import PoolView
-from gate.http.wire import entry_body, job_body, moment, pool_body
+from gate.http.wire import entry_body, job_body, pool_body
 from gate.jobs import Job
 from gate.ledger.reading import Entry
 from gate.verify import Report
 
-console = Console(highlight=False, markup=False)
+WIDE = 200
+"""Columns where no terminal is: a pipe has no edge to break lines at."""
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    made = Table(title=Text(title), title_justify="left", header_style="bold")
+    console.print(_plain(title), soft_wrap=True)
+    made = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
@@ -54,10 +61,10 @@ def jobs(several: Sequence[Job], json_wanted: bool, title: str) -> None:
     if json_wanted:
         as_json([job_body(one) for one in several])
         return
-    columns = ("job", "status", "tool", "user", "credits", "refunded", "since", "ended", "why")
+    columns = ("job", "status", "tool", "user", "credits", "refund", "came", "ended", "why")
     rows = (
         (one.job_id, one.status, one.tool, one.user, one.credits, one.refund.amount if one.refund else None,
-         moment(one.granted_at or one.enqueued_at), moment(one.ended_at), one.end_reason or one.error)
+         _short(one.enqueued_at), _short(one.ended_at), one.end_reason or one.error)
         for one in several
     )  # fmt: skip
     table(title, columns, rows)
@@ -72,6 +79,9 @@ def pool(view: PoolView, json_wanted: bool) -> None:
     title += f" {line.queued} waiting"
     if line.queued and line.reason != "pool_full":
         title += f" ({line.reason})"
+    if not (view.holders or view.queue):
+        console.print(title, soft_wrap=True)
+        return
     rows = [
         (f"slot {place}", one.job_id, one.status, one.tool, one.user, f"{_left(line.now_ms, one)} left")
         for place, one in enumerate(view.holders, 1)
@@ -83,11 +93,19 @@ def pool(view: PoolView, json_wanted: bool) -> None:
             one.status,
             one.tool,
             one.user,
-            f"since {moment(one.enqueued_at)}",
+            f"since {_short(one.enqueued_at)}",
         )
         for one in view.queue
     ]
     table(title, ("place", "job", "status", "tool", "user", "time"), rows)
+
+
+def _short(ms: int | None) -> str | None:
+    """The time of day, by this machine's zone; with the date when it is another day."""
+    if ms is None:
+        return None
+    then = datetime.fromtimestamp(ms / 1000)
+    return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%m-%d %H:%M}"
 
 
 def _left(now_ms: int, one: Job) -> str:
@@ -102,7 +120,7 @@ def ledger(rows: Sequence[Entry], following: int | None, json_wanted: bool) -> N
     table(
         "ledger",
         columns,
-        ((r.id, moment(r.at), r.job_id, r.user, r.pool, r.kind, r.amount) for r in rows),
+        ((r.id, _short(r.at), r.job_id, r.user, r.pool, r.kind, r.amount) for r in rows),
     )
     if following is not None:
         console.print(f"more: --after {following}")
@@ -118,12 +136,12 @@ def report(found: Report, json_wanted: bool) -> None:
         rows = ((breach.invariant, breach.about, breach.finding) for breach in found.breaches)
         table(f"{len(found.breaches)} breaches in {stores} ({counts})", ("invariant", "about", "finding"), rows)
     else:
-        console.print(f"clean: I1-I9 hold in {stores} ({counts})")
+        console.print(f"clean: I1-I9 hold in {stores} ({counts})", soft_wrap=True)
 
 
-def steps(seen: Sequence[Step], json_wanted: bool) -> None:
+def steps(seen: Sequence[Step], where: str, json_wanted: bool) -> None:
     if json_wanted:
         as_json([asdict(step) | {"ok": step.ok} for step in seen])
         return
-    table("gate demo", ("what", "expected", "seen", ""),
+    table(f"gate demo on {where}", ("what", "expected", "seen", ""),
           ((step.what, step.expected, step.seen, "ok" if step.ok else "DIFFERS") for step in seen))  # fmt: skip

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gate.datadir import DataDir
-from gate.errors import CannotStart
+from gate.errors import CannotStart, PoolUnknown
 from gate.gatekeeper import Gatekeeper
+from gate.jobs import Job
 from gate.ledger import Database, Reading, schema
 from gate.opening import open_gate
 from gate.settings import Settings
@@ -45,6 +46,13 @@ def look(settings: Settings, call: Callable[[Reading], Awaitable[T]]) -> T:
             database.close()
 
     return asyncio.run(run())
+
+
+async def recent(reading: Reading, pool: str, status: str | None, most: int) -> list[Job]:
+    """Raises PoolUnknown."""
+    if pool not in (one.name for one in await reading.pools()):
+        raise PoolUnknown(f"there is no pool {pool!r}")
+    return await reading.recent(pool, status, most)
 
 
 def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:

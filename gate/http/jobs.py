@@ -69,7 +69,7 @@ async def release(pool: Pool, job_id: JobPath, body: ReleaseBody, keeper: Keeper
 @router.post("/jobs/{job_id}/cancel", response_model=JobOut)
 async def cancel(pool: Pool, job_id: JobPath, keeper: Keeper, body: CancelBody | None = None) -> JSONResponse:
     """End any job that has not ended."""
-    return _answer(await keeper.cancel(pool, job_id, body.reason if body else None))
+    return _answer(await keeper.cancel(pool, job_id, (body.reason or None) if body else None))
 
 
 def request_of(body: AcquireBody) -> Request:

@@ -38,7 +38,7 @@ async def pool(
     return JSONResponse(pool_body(await keeper.pool(pool, limit)))
 
 
-@router.get("/v1/users/{user}/active", response_model=JobOut | None, tags=["users"])
+@router.get("/v1/users/{user:path}/active", response_model=JobOut | None, tags=["users"])
 async def active(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
     """The user's live job: running before granted before queued; null when there is none."""
     job = await keeper.active(user)
@@ -58,7 +58,7 @@ async def ledger(
     return JSONResponse({"rows": [entry_body(row) for row in rows], "next": following})
 
 
-@router.get("/v1/ledger/balances/{user}", response_model=BalanceOut, tags=["ledger"])
+@router.get("/v1/ledger/balances/{user:path}", response_model=BalanceOut, tags=["ledger"])
 async def balance(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
     """What was charged to a user and what was given back."""
     return JSONResponse(balance_body(user, await keeper.reading.balance(user)))

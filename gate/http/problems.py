@@ -25,7 +25,7 @@ from gate.http.wire import job_body
 
 RETRY_AFTER_S = {QueueFull: 5, StoreDown: 1}
 TABLE: dict[type[GateError], tuple[int, str, str]] = {
-    Invalid: (422, "invalid", "The request is not of the form"),
+    Invalid: (422, "invalid", "The request is invalid"),
     PoolUnknown: (404, "pool_unknown", "No such pool"),
     JobUnknown: (404, "job_unknown", "No such job"),
     UserBusy: (409, "user_busy", "The user has a live job already"),
@@ -35,7 +35,11 @@ TABLE: dict[type[GateError], tuple[int, str, str]] = {
     QueueFull: (429, "queue_full", "The queue is full"),
     StoreDown: (503, "store_down", "A store does not answer"),
 }
-HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+HTTP_CODES = {
+    404: ("not_found", "There is nothing here"),
+    405: ("method_not_allowed", "Another method is wanted"),
+    413: ("too_large", "The body is too large"),
+}
 
 
 def install(app: FastAPI) -> None:
@@ -70,10 +74,14 @@ async def _refusal(_request: Request, error: Exception) -> JSONResponse:
     return problem(status, code, title, error.detail, RETRY_AFTER_S.get(type(error)), **more)
 
 
-async def _not_of_the_form(_request: Request, error: Exception) -> JSONResponse:
+async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
     """Names each field and never repeats what was sent: it may be no JSON (NaN), huge, or a secret."""
     assert isinstance(error, RequestValidationError)
-    errors = [{"field": _field(found["loc"]), "message": found["msg"]} for found in error.errors()]
+    errors = [
+        {"field": _field(found["loc"]), "message": found["msg"].removeprefix("Value error, ")} for found in error.errors()
+    ]
+    if errors[0]["field"] == "body" and "json" not in request.headers.get("content-type", ""):
+        errors = [{"field": "body", "message": "send JSON, with content-type: application/json"}]
     first = errors[0]
     detail = f"{first['field']}: {first['message']}"
     status, code, title = TABLE[Invalid]
@@ -89,7 +97,9 @@ def _field(location: tuple[Any, ...]) -> str:
 async def _by_the_framework(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:  # the body is not JSON at all
-        return problem(422, "invalid", "The request is not of the form", "body: it is not JSON",
-                       errors=[{"field": "body", "message": "it is not JSON"}])  # fmt: skip
-    code = HTTP_CODES.get(error.status_code, "refused")
-    return problem(error.status_code, code, str(error.detail), str(error.detail))
+        errors = [{"field": "body", "message": "it is not JSON"}]
+        return problem(422, "invalid", "The request is invalid", "body: it is not JSON", errors=errors)
+    code, title = HTTP_CODES.get(error.status_code, ("refused", "Refused"))
+    answer = problem(error.status_code, code, title, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer

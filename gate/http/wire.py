@@ -16,6 +16,7 @@ WAIT_MAX_S = 60
 LEASE_MAX_S = 31_536_000
 TEXT_MAX = 4_000
 """Characters of an error or a reason."""
+DEPTH_MAX = 32
 OUTPUT_MAX_BYTES = 64 * 1024
 
 
@@ -39,17 +40,30 @@ def _is_text(value: str) -> str:
 
 def _is_json_up_to(limit: int) -> Any:
     def check(value: Any) -> Any:
+        _is_shallow_text(value)
         try:
             size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
         except ValueError as error:
             raise ValueError("must be JSON without NaN, Infinity or lone surrogates") from error
-        if "\\u0000" in json.dumps(value):
-            raise ValueError("must be without NUL")
         if size > limit:
             raise ValueError(f"must be at most {limit} bytes of JSON")
         return value
 
     return AfterValidator(check)
+
+
+def _is_shallow_text(value: Any) -> None:
+    """Level by level, without recursion: what is too deep here would break whoever writes it as JSON again."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        for one in level:
+            if isinstance(one, str) and "\x00" in one:
+                raise ValueError("must be without NUL")
+        inside = [list(one) + list(one.values()) if isinstance(one, dict) else one for one in level]
+        level = [part for one in inside if isinstance(one, list) for part in one]
+        if not level:
+            return
+    raise ValueError(f"must be at most {DEPTH_MAX} levels deep")
 
 
 JobId = Annotated[str, AfterValidator(_is_job_id), Field(max_length=128)]

@@ -45,17 +45,21 @@ class News:
     async def listen(self) -> None:
         """For ever. After each new subscription everybody here looks again: what was said meanwhile is lost."""
         assert self._listener is not None
+        away = False
         while True:
             try:
                 async with self._listener.pubsub(ignore_subscribe_messages=False) as subscription:
                     await subscription.psubscribe(keys.NEWS_PATTERN)
                     async for message in subscription.listen():
                         if message["type"] == "psubscribe":
+                            away = False
                             self._waiters.wake_all()
                         else:
-                            self._hear(message["data"].decode())
+                            self._hear(message["data"].decode(errors="replace"))
             except (RedisError, OSError) as error:
-                log.warning("no news from other servers", error=str(error))
+                if not away:
+                    log.warning("Redis is away: no news from other servers", error=str(error))
+                away = True
                 await asyncio.sleep(RETRY_S)
 
     def _hear(self, message: str) -> None:

@@ -25,6 +25,7 @@ COLD_WAIT_S = 5.0
 class _Known:
     epoch: int | None = None
     floor: int = 0
+    loads: int = 0
     due: float | None = None
     alarm: asyncio.Event = field(default_factory=asyncio.Event)
     rebuilding: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -55,15 +56,17 @@ class Pools:
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + COLD_WAIT_S
+        await self._ledger.reach()
         while True:
             epoch = await self.epoch(pool)
+            loads = self._known[pool].loads
             reply = await script(epoch)
             if reply.word not in ("cold", "damaged"):
                 self._heed(pool, reply)
                 return epoch, reply
             if loop.time() > give_up:
                 raise StoreDown("redis", f"Redis has lost pool {pool!r} and it could not be rebuilt yet")
-            await self.rebuild(pool, epoch)
+            await self.rebuild(pool, epoch, loads)
 
     async def epoch(self, pool: str) -> int:
         known = self._known.get(pool)
@@ -80,15 +83,16 @@ class Pools:
         if known.epoch == epoch:
             known.epoch = None
 
-    async def rebuild(self, pool: str, refused: int) -> None:
+    async def rebuild(self, pool: str, refused: int, loads: int | None = None) -> None:
         """Loads the pool from SQL under a new epoch, or takes the epoch that somebody else has raised meanwhile.
 
-        Committed first, loaded second: a server that stops between the two leaves an epoch that nobody uses.
+        Committed first, loaded second: a server that stops between the two leaves an epoch that nobody uses. `loads`: how
+        many loads there were when Redis refused; one since may have mended it.
         """
         known = self._known[pool]
         async with known.rebuilding:
-            if known.epoch != refused:
-                return
+            if known.epoch != refused or loads not in (None, known.loads):
+                return  # somebody here was faster
             snapshot = await self._ledger.begin_rebuild(pool, refused, known.floor)
             known.epoch = snapshot.epoch
             if not snapshot.raised:
@@ -100,6 +104,7 @@ class Pools:
                 [(job.job_id, entries.holding(job)) for job in snapshot.leases],
                 [(job.job_id, entries.waiting(job)) for job in snapshot.waiters],
             )
+            known.loads += 1
             if there != snapshot.epoch:
                 known.epoch, known.floor = None, there
                 return

@@ -51,13 +51,17 @@ class Recorder:
         async with self._locks[pool]:
             del self._next[pool]
             after: str | None = None
-            while notes := await self._semaphore.notes(pool, after):
+            while True:
+                # The epoch first: notes of an earlier life must not pass for those of a later one.
+                epoch = await self._pools.epoch(pool)
+                notes = await self._semaphore.notes(pool, after)
+                if not notes:
+                    return
                 after = notes[-1].entry_id
-                await self.apply(pool, notes)
+                await self.apply(pool, epoch, notes)
 
-    async def apply(self, pool: str, notes: list[Note]) -> None:
+    async def apply(self, pool: str, epoch: int, notes: list[Note]) -> None:
         """What `notes` say, into SQL; then out of the outbox, and to those who wait."""
-        epoch = await self._pools.epoch(pool)
         recorded = await self._ledger.record(pool, epoch, notes)
         if recorded.stale:
             self._pools.outdated(pool, epoch)

@@ -136,7 +136,7 @@ class Sweep:
                 reply = await self._run(pool, lambda epoch: self._semaphore.restore(pool, epoch, job_id, entry))
                 return reply.word == "restored"
             case "adopt":
-                await self._recorder.apply(pool, [_grant_in(seen, job_id)])
+                await self._recorder.apply(pool, epoch, [_grant_in(seen, job_id)])
             case "seat" | "give_back":
                 assert job is not None
                 await self._recorder.give_back(pool, Return(job, fence, "lost"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.jobs import REFUNDED, Job, Lease, Request, now_ms
@@ -110,3 +111,9 @@ def event(
 ) -> None:
     fence = lease.fence if lease else fence
     connection.execute(events.insert().values(at=at, pool=pool, job_id=job_id, kind=kind, fence=fence, by=by, why=why))
+
+
+def was(connection: Connection, job_id: str, kind: str) -> bool:
+    """Whether an event of this kind is written down of the job."""
+    query = sa.select(events.c.id).where(events.c.job_id == job_id, events.c.kind == kind).limit(1)
+    return connection.execute(query).first() is not None

@@ -51,6 +51,8 @@ class Database:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gate-sql-read")
         self._writer = threading.Thread(target=self._write_batches, name="gate-sql-write", daemon=True)
+        self.writable = True
+        """Whether the last attempt to write reached the store."""
         self._writer.start()
 
     async def write(self, pool: str, job_id: str, work: Callable[[Connection], T]) -> T:
@@ -87,20 +89,39 @@ class Database:
                 return
 
     def _commit(self, tasks: list[_Task]) -> None:
+        """All in one; failing that, one by one. A store that is not even reached fails all at once: nobody waits in turn."""
         try:
-            with answering(), self._write_engine.begin() as connection:
-                for task in tasks:
-                    task.result = task.work(connection)
+            self._run(tasks)
         except BaseException as error:
-            if len(tasks) > 1:
-                for task in tasks:
-                    self._commit([task])
-                return
-            tasks[0].error = error
+            down: BaseException | None = error if isinstance(error, _Unreached) else None
+            for task in tasks:
+                try:
+                    if down is None:
+                        self._run([task])
+                    else:
+                        task.error = down
+                except BaseException as alone:
+                    task.error = alone
+                    down = alone if isinstance(alone, _Unreached) else None
+        self.writable = not any(isinstance(task.error, _Unreached) for task in tasks)
         for loop in {task.loop for task in tasks}:
             mine = [task for task in tasks if task.loop is loop]
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_answer, mine)
+
+    def _run(self, tasks: list[_Task]) -> None:
+        reached = False
+        try:
+            with answering(), self._write_engine.begin() as connection:
+                reached = True
+                for task in tasks:
+                    task.result = task.work(connection)
+        except StoreDown as error:
+            raise error if reached else _Unreached(error.store, error.detail) from error
+
+
+class _Unreached(StoreDown):
+    """Not even a transaction could be begun."""
 
 
 def _answer(tasks: list[_Task]) -> None:
@@ -143,6 +164,8 @@ def engine(url: str, *, writes: bool) -> Engine:
         )
         _sqlite(made, writes)
         return made
+    if where.get_backend_name() != "postgresql":
+        raise sa.exc.ArgumentError("gate knows sqlite:///FILE and postgresql://…")
     return sa.create_engine(
         where.set(drivername="postgresql+psycopg"),
         # Names are prefixed in every statement and nothing is prepared on the server: a transaction pooler may stand between.

@@ -87,7 +87,7 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
-    async def refuse(self, pool: str, job_id: str, lease_id: str) -> Ended:
+    async def refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None = None) -> Ended:
         """Live -> queued, by lease: no refund, no attempt lost. The row keeps the lease it gave back until the next."""
 
         def work(connection: Connection) -> Ended:
@@ -102,7 +102,8 @@ class Ledger:
             if job.ended:
                 return Ended("lost" if job.status == "expired" else "already", job)
             changes.put(connection, job_id, status="queued", granted_at=None, expires_at=None, hard_expires_at=None)
-            changes.event(connection, pool, job_id, "queued", "holder", now_ms(), why="refused by the provider")
+            why = "refused by the provider" + (f": {error}" if error else "")
+            changes.event(connection, pool, job_id, "queued", by, now_ms(), why=why)
             return Ended("refused", find(connection, job_id), job)
 
         return await self._database.write(pool, job_id, work)
@@ -136,6 +137,7 @@ class Ledger:
             if row.epoch != epoch:
                 return Recorded(stale=True)
             recorded, unknown = Recorded(), set()
+            over = {(note.job_id, note.fence) for note in notes if note.kind == "expired"}
             for note in notes:
                 job = _in(pool, find(connection, note.job_id)) if note.kind in ("granted", "expired") else None
                 if job is None and note.kind != "unreadable":
@@ -143,7 +145,8 @@ class Ledger:
                 if note.job_id in unknown:
                     continue  # its commit is still on the way: this entry stays, and those of that job behind it
                 recorded.done.append(note.entry_id)
-                if job is not None:
+                # A grant whose time is over before SQL heard of it was told to nobody: it never was.
+                if job is not None and not (note.kind == "granted" and (note.job_id, note.fence) in over):
                     _record(connection, row, job, note, recorded)
             return recorded
 
@@ -197,6 +200,11 @@ class Ledger:
 
         return await self._database.write(pool, "", work)
 
+    async def reach(self) -> None:
+        """Raises StoreDown while SQL cannot be written: then nobody may be granted, and nobody reaped (PROTOCOL, Rebuild)."""
+        if not self._database.writable:
+            await self._database.write("", "", lambda connection: None)
+
     async def configure(self, wanted: dict[str, PoolSettings]) -> list[str]:
         """The pools that this changed (or made): a Redis that is loaded already has to be loaded anew."""
 
@@ -243,7 +251,7 @@ def _record(connection: Connection, pool: Pool, job: Job, note: Any, recorded: R
             changes.take(connection, job, note.lease, "granted", "gate")
             recorded.changed.append(job.job_id)
         else:
-            recorded.returns.append(Return(job, note.fence))
+            _give_back(connection, job, note.fence, "not_taken", recorded)
     elif note.fence == 0:
         if job.status == "queued":
             changes.end(connection, job, "expired", "gate", "queue_timeout", at=note.at)
@@ -253,7 +261,14 @@ def _record(connection: Connection, pool: Pool, job: Job, note: Any, recorded: R
         recorded.changed.append(job.job_id)
     elif job.status == "queued" and note.fence > job.fence:
         # The claim time of a grant that SQL never confirmed: nobody was told of it, so nobody loses his place.
-        recorded.returns.append(Return(job, note.fence, "lost"))
+        _give_back(connection, job, note.fence, "lost", recorded)
+
+
+def _give_back(connection: Connection, job: Job, fence: int, why: str, recorded: Recorded) -> None:
+    # Written down once: who reads the history must not think that somebody overtook this job.
+    if job.fence == 0 and not changes.was(connection, job.job_id, "returned"):
+        changes.event(connection, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
+    recorded.returns.append(Return(job, fence, why))
 
 
 def _expire(connection: Connection, job: Job, at: int) -> None:

@@ -57,6 +57,10 @@ class Reading:
 
         return await self._database.read(work) if job_ids else {}
 
+    async def statuses(self, job_ids: Sequence[str]) -> dict[str, str]:
+        query = sa.select(jobs.c.job_id, jobs.c.status).where(jobs.c.job_id.in_(job_ids))
+        return await self._database.read(lambda c: {row.job_id: row.status for row in c.execute(query)}) if job_ids else {}
+
     async def live(self, pool: str) -> dict[str, Job]:
         query = jobs_with_refund.where(jobs.c.pool == pool, is_live)
         return await self._database.read(lambda c: {row.job_id: job_of(row) for row in c.execute(query)})

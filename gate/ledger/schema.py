@@ -20,12 +20,21 @@ def shown(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file behind `url`; None when it is another kind of database, or no address at all."""
+    try:
+        where = sa.make_url(url)
+    except SQLAlchemyError:
+        return None
+    return Path(where.database) if where.get_backend_name() == "sqlite" and where.database else None
+
+
 def exists(url: str) -> bool:
     """Whether gate's tables are there; nothing is made by asking. Raises CannotStart."""
-    where = sa.make_url(url)
-    if where.get_backend_name() == "sqlite" and not Path(where.database or "").is_file():
+    file = sqlite_file(url)
+    if file is not None and not file.is_file():
         return False
-    made = engine(url, writes=False)
+    made = _engine(url, writes=False)
     try:
         with made.connect() as connection:
             return _revision(connection) is not None
@@ -37,10 +46,7 @@ def exists(url: str) -> bool:
 
 def migrate(url: str) -> bool:
     """True when it had something to do. Raises CannotStart in one line when the database cannot be used."""
-    try:
-        made = engine(url, writes=True)
-    except SQLAlchemyError as error:
-        raise CannotStart(f"GATE_DATABASE_URL is no database address: {first_line(error)}") from error
+    made = _engine(url, writes=True)
     try:
         with made.begin() as connection:
             at = _revision(connection)
@@ -54,6 +60,13 @@ def migrate(url: str) -> bool:
         raise CannotStart(f"SQL at {shown(url)} cannot be used: {first_line(error)}") from error
     finally:
         made.dispose()
+
+
+def _engine(url: str, *, writes: bool) -> sa.Engine:
+    try:
+        return engine(url, writes=writes)
+    except SQLAlchemyError as error:
+        raise CannotStart(f"GATE_DATABASE_URL is no database address: {first_line(error)}") from error
 
 
 def _revision(connection: Connection) -> str | None:

@@ -47,7 +47,7 @@ class Acquired(Reply):
     queued_at: int = 0
     lease_ms: int = 0
     lease: Lease | None = None
-    active_job_id: str | None = None
+    active: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Semaphore:
             queued_at=int(raw.get("queued_at", 0)),
             lease_ms=int(raw.get("lease_ms", 0)),
             lease=_lease(raw) if raw["word"] in ("running", "granted") else None,
-            active_job_id=raw.get("active_job_id"),
+            active=tuple(raw.get("active", ())),
         )
 
     async def claim(self, pool: str, epoch: int, job_id: str, lease_id: str) -> Extended:
@@ -154,6 +154,9 @@ class Semaphore:
 
     async def configure(self, pool: str, epoch: int, settings: dict[str, int]) -> Reply:
         return Reply(**_head(await self._run("configure", pool, epoch, json.dumps(settings), grants=GRANTS_PER_TICK)))
+
+    async def undo(self, pool: str, epoch: int, job_id: str, ticket: int) -> Reply:
+        return Reply(**_head(await self._run("undo", pool, epoch, job_id, ticket)))
 
     async def cancel(self, pool: str, epoch: int, job_id: str) -> Reply:
         return Reply(**_head(await self._run("cancel", pool, epoch, job_id)))

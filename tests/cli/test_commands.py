@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import Served, run_gate
+from tests.support import Served, gate_environment, run_gate
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +67,10 @@ def test_verify_says_clean_or_what_is_not(own: Served) -> None:
 
 def test_a_refusal_is_one_line_and_exit_1(own: Served) -> None:
     for words, line in (
-        (("release", "nobody"), "JobUnknown"),
-        (("cancel", "nobody"), "JobUnknown"),
-        (("status", "--pool", "nowhere"), "PoolUnknown"),
+        (("release", "nobody"), "job_unknown"),
+        (("cancel", "nobody"), "job_unknown"),
+        (("status", "--pool", "nowhere"), "pool_unknown"),
+        (("jobs", "--pool", "nowhere"), "pool_unknown"),
         (("acquire", "--credits", "5"), "credits need a job_id"),
         (("acquire", "--job-id", "-"), "job_id"),
         (("release", "t1", "--outcome", "great"), "outcome"),
@@ -75,6 +78,34 @@ def test_a_refusal_is_one_line_and_exit_1(own: Served) -> None:
         ended = run_gate(*words, cwd=own.folder)
         assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
         assert line in ended.stderr
+
+
+def test_who_waits_holds_no_slot_to_release(own: Served) -> None:
+    jobs = [own.acquire(job_id=f"q{n}").json() for n in range(4)]
+    ended = run_gate("release", "q3", cwd=own.folder)
+    assert ended.returncode == 1 and "`gate cancel` ends it" in ended.stderr
+    released = said(own, "release", "q0", "--outcome", "failed", "--error", "stuck")
+    assert (released["ended_by"], released["error"]) == ("operator", "stuck")
+    for job in jobs[1:]:
+        run_gate("cancel", job["job_id"], cwd=own.folder)
+
+
+def test_output_that_cannot_be_written_is_no_traceback(own: Served) -> None:
+    for shell in ("status > /dev/full", "jobs --json | true", "status"):
+        command = f"{sys.executable} -m gate {shell}"
+        environment = gate_environment(PYTHONIOENCODING="ascii")
+        ended = subprocess.run(["bash", "-c", command], cwd=own.folder, env=environment, capture_output=True, text=True)
+        assert "Traceback" not in ended.stderr
+
+
+def test_a_demo_where_no_gate_answers(tmp_path: Path) -> None:
+    for url in ("http://127.0.0.1:1", "notaurl"):
+        ended = run_gate("demo", "--url", url, cwd=tmp_path)
+        assert ended.returncode == 1 and "no gate answers" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_which_gate_this_is() -> None:
+    assert run_gate("--version", cwd=Path.cwd()).stdout.startswith("gate 0.")
 
 
 def test_words_that_do_not_exist_are_exit_2(own: Served) -> None:

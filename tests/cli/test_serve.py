@@ -108,6 +108,13 @@ def test_a_second_server_says_that_the_data_dir_is_in_use(tmp_path: Path) -> Non
         refuses(tmp_path, "in use by another gate serve")
 
 
+def test_a_sqlite_file_has_one_server_wherever_its_data_dir_is(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        refuses(
+            tmp_path, "in use by another gate serve", "--port", "0", "--data-dir", "other", GATE_DATABASE_URL=served.sql_url
+        )
+
+
 def test_a_configured_value_is_applied_when_it_changes_and_both_are_printed(tmp_path: Path) -> None:
     with Served(tmp_path, GATE_LIMIT="2"):
         pass
@@ -217,6 +224,7 @@ def test_a_database_of_a_newer_gate(tmp_path: Path) -> None:
         ("GATE_LEASE_SECONDS", "nan", "'lease_seconds'"),
         ("GATE_QUEUE_MAX", "100001", "'queue_max'"),
         ("GATE_DATABASE_URL", "nonsense", "GATE_DATABASE_URL is no database address"),
+        ("GATE_DATABASE_URL", "mysql://a/b", "gate knows sqlite"),
         ("GATE_HOST", "0.0.0.0", "host 0.0.0.0 is open to others and no key exists"),
         ("GATE_HOST", "example.org", "no key exists"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -186,7 +187,10 @@ def test_unknown_things(served: Served) -> None:
         problem(served.post(path, {"lease_id": "x"} | body), 404, "job_unknown")
     problem(served.post("/v1/pools/default/jobs/nobody/cancel"), 404, "job_unknown")
     problem(served.http.get("/nowhere"), 404, "not_found")
-    problem(served.http.get("/v1/pools/default/acquire"), 405, "method_not_allowed")
+    answer = served.http.get("/v1/pools/default/acquire")
+    problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
+    problem(served.http.get("/v1/pools/default/"), 404, "not_found")
 
 
 BAD = [
@@ -195,7 +199,7 @@ BAD = [
     ({"session": True}, "session"), ({"credits": -1}, "credits"), ({"credits": 10**9 + 1}, "credits"),
     ({"credits": 1.5}, "credits"), ({"credits": True}, "credits"), ({"credits": "5"}, "credits"), ({"credits": 5}, "job_id"),
     ({"payload": []}, "payload"), ({"payload": {"a": "x" * 17_000}}, "payload"), ({"payload": {"a": "\x00"}}, "payload"),
-    ({"lease_seconds": 0.4}, "lease_seconds"), ({"lease_seconds": "5"}, "lease_seconds"), ({"wait_seconds": 61}, "wait_seconds"),
+    ({"payload": {"a": json.loads("[" * 40 + "]" * 40)}}, "payload"), ({"lease_seconds": 0.4}, "lease_seconds"), ({"lease_seconds": "5"}, "lease_seconds"), ({"wait_seconds": 61}, "wait_seconds"),
     ({"wait_seconds": -1}, "wait_seconds"), ({"colour": "red"}, "colour"),
 ]  # fmt: skip
 
@@ -216,6 +220,36 @@ def test_what_is_no_acquire_at_all(served: Served, text: str) -> None:
         "/v1/pools/default/acquire", content=text.encode("latin-1"), headers={"content-type": "application/json"}
     )
     assert problem(answer, 422, "invalid")["errors"][0]["field"]
+
+
+def test_a_parameter_that_nobody_knows(served: Served) -> None:
+    refused = problem(served.http.get("/v1/ledger", params={"usr": "ana"}), 422, "invalid")
+    assert refused["errors"][0]["field"] == "usr"
+    problem(served.http.get("/v1/pools/default", params={"limit": "5", "x": ""}), 422, "invalid")
+
+
+def test_a_body_without_its_type_is_told_so(served: Served) -> None:
+    answer = served.http.post("/v1/pools/default/acquire", content=b'{"user": "ana"}')
+    assert "content-type: application/json" in problem(answer, 422, "invalid")["detail"]
+
+
+def test_what_a_refusal_says_of_a_waiter_has_its_place(empty: Served) -> None:
+    jobs = [empty.acquire().json() for _ in range(4)]
+    for verb, more in (("claim", {}), ("renew", {}), ("release", {"outcome": "failed"})):
+        refused = problem(empty.act(jobs[3], verb, lease_id="0" * 32, **more), 410, "lease_lost")
+        assert refused["job"]["position"] == 1
+
+
+def test_a_payload_may_speak_of_nul(empty: Served) -> None:
+    payload = {"text": "\\u0000 is NUL", "deep": json.loads("[" * 30 + "]" * 30)}
+    assert empty.acquire(payload=payload).json()["payload"] == payload
+
+
+def test_a_user_with_a_slash(empty: Served) -> None:
+    user = "a/b c"
+    job = empty.acquire(user=user).json()
+    assert empty.http.get("/v1/users/a%2Fb%20c/active").json()["job_id"] == job["job_id"]
+    assert empty.http.get("/v1/ledger/balances/a%2Fb%20c").json()["user"] == user
 
 
 def test_a_body_too_large(served: Served) -> None:

@@ -100,7 +100,7 @@ async def test_a_lost_grant_is_adopted(house: House) -> None:
 
 async def test_a_refusal_that_redis_never_heard_of_is_carried_out(house: House) -> None:
     holders, waiter = await three_and_a_waiter(house)
-    await house.gate.ledger.refuse(house.pool, holders[0].job_id, holders[0].lease_id or "")
+    await house.gate.ledger.refuse(house.pool, holders[0].job_id, holders[0].lease_id or "", "holder")
     assert await mended(house) == [("give_back", holders[0].job_id)]
     assert (await house.granted(holders[0])).fence > holders[0].fence, "senior to the other waiter, it is granted anew"
     assert await house.status(waiter) == "queued"

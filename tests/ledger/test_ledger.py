@@ -174,6 +174,25 @@ async def test_many_requests_share_one_commit(ledger: Ledger, database: Database
     assert len(commits) <= 10
 
 
+async def test_a_locked_store_fails_all_who_wait_at_once(ledger: Ledger, database: Database, url: str, monkeypatch) -> None:
+    """Somebody else holds the file: ten requests wait together for one time-out, not one after the other."""
+    sa.event.listen(database._write_engine, "connect", lambda dbapi, _: dbapi.execute("pragma busy_timeout = 300"))
+    database._write_engine.dispose()
+    holder = sa.create_engine(url, isolation_level="AUTOCOMMIT").connect()
+    holder.exec_driver_sql("begin immediate")
+    first = asyncio.create_task(admit(ledger, "first"))
+    await asyncio.sleep(0)
+    began = asyncio.get_running_loop().time()
+    answers = await asyncio.gather(first, *(admit(ledger, f"j{n}") for n in range(10)), return_exceptions=True)
+    assert {type(answer).__mro__[1] for answer in answers} == {StoreDown}
+    assert asyncio.get_running_loop().time() - began < 11 * 0.3
+    assert database.writable is False
+    holder.exec_driver_sql("rollback")
+    holder.close()
+    await ledger.reach()
+    assert database.writable is True
+
+
 async def test_a_store_that_is_away_is_said_so(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'no' / 'folder' / 'gate.db'}")
     with pytest.raises(StoreDown):

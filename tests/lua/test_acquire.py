@@ -30,11 +30,13 @@ async def test_lease_ids_differ_and_fences_only_grow(line: LineOfPool) -> None:
     assert fences == sorted(set(fences))
 
 
-async def test_asked_again_it_answers_the_same_and_changes_nothing(line: LineOfPool) -> None:
+async def test_asked_again_it_answers_the_same_and_takes_nothing(line: LineOfPool) -> None:
     first = [await line.acquire(job) for job in "abcd"]
     before = await line.dump()
     again = [await line.acquire(job) for job in "abcd"]
-    assert await line.dump() == before
+    after = await line.dump()
+    assert after | {"jobs": {}} == before | {"jobs": {}}
+    assert (await line.entry("a")).pop("again") is True, "all that is written down: that somebody asked again"
     assert [one.lease for one in again] == [one.lease for one in first]
     assert [one.ticket for one in again] == [one.ticket for one in first]
     assert all(one.known for one in again)
@@ -93,7 +95,7 @@ async def test_the_cap_counts_who_runs_and_who_waits(line: LineOfPool) -> None:
     await line.acquire("b", user="ana")
     before = await line.dump()
     refused = await line.acquire("c", user="ana")
-    assert (refused.word, refused.active_job_id) == ("user_busy", "a")
+    assert (refused.word, refused.active) == ("user_busy", ("a", "b"))
     assert await line.dump() == before
     assert (await line.acquire("d", user="ana maria")).word == "queued", "a name that begins alike is another"
     assert (await line.acquire("e")).word == "queued", "nobody has no cap"

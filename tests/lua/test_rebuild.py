@@ -58,13 +58,16 @@ async def test_deadlines_that_passed_meanwhile_have_the_claim_time_of_grace(line
 async def test_who_waited_through_the_absence_has_that_grace_and_newcomers_do_not(line: LineOfPool) -> None:
     waited = WAITER | {"queued_at": line.clock.now - 700_000}
     await line.load(epoch=2, waiters=[("old", waited)], limit=0, queue_ms=5_000, claim_ms=4_000)
-    line.clock.turn(3_999)
+    await line.configure(queue_ms=1_000)
     await line.acquire("new")
     assert await line.queue() == ["old", "new"]
-    line.clock.turn(1)
+    line.clock.turn(1_000)
     await line.tick()
-    assert await line.queue() == ["new"]
-    line.clock.turn(4_999)
+    assert await line.queue() == ["old"], "a newcomer does not inherit the grace of the head"
+    line.clock.turn(2_999)
+    await line.tick()
+    assert await line.queue() == ["old"]
+    line.clock.turn(1)
     await line.tick()
     assert await line.queue() == []
 

@@ -15,19 +15,18 @@ import pytest
 
 from tests.support import ROOT, gate_environment
 
-RACES, LUA, LEDGER, HTTP = (
-    "tests/races/test_races.py::",
-    "tests/lua/",
-    "tests/ledger/test_ledger.py::",
-    "tests/http/test_v1.py::",
-)
+RACES = "tests/races/test_races.py::"
+LUA = "tests/lua/"
+LEDGER = "tests/ledger/test_ledger.py::"
+HTTP = "tests/http/test_v1.py::"
+SWEEP = "tests/keeper/test_sweep.py::"
 GUARDS = [
     # ---- Lua
     ("lua/release.lua", "held(job, ARGV[5])", "read(job)",
      LUA + "test_release.py::test_a_stale_release_does_not_free_the_next_holder"),
     ("lua/_prelude.lua", "entry.lease_id == lease_id and redis.call('ZSCORE', SLOTS, job)", "entry.lease_id == lease_id",
      LUA + "test_renew.py::test_a_member_taken_out_by_hand_is_not_put_back"),
-    ("lua/_prelude.lua", "begin() reap() promote()", "begin() promote()", RACES + "test_release_after_expiry_does_not_free_the_next_holder"),
+    ("lua/_prelude.lua", "mind_absence() reap() promote()", "mind_absence() promote()", RACES + "test_release_after_expiry_does_not_free_the_next_holder"),
     ("lua/_prelude.lua", "local function finish(word, reply)\n  promote()", "local function finish(word, reply)",
      LUA + "test_release.py::test_the_next_waiter_has_the_slot_before_it_returns"),
     ("lua/acquire.lua", "redis.call('LLEN', QUEUE) == 0 and may_grant()", "may_grant()",
@@ -58,16 +57,29 @@ GUARDS = [
     ("gate/ledger/ledger.py", "if row.epoch > refused_epoch:", "if False:", LEDGER + "test_one_rebuild_a_loss"),
     ("gate/ledger/database.py", "if len(tasks) > 1:", "if False:", LEDGER + "test_a_bad_request_fails_alone_in_its_batch"),
     # ---- where the two meet
-    ("gate/gatekeeper.py", "            except StoreDown:\n                await self._give_back(pool, request.job_id, decision)\n                raise", "            except StoreDown:\n                raise",
+    ("gate/gatekeeper.py", "            except StoreDown:\n                await self._undo(pool, request.job_id, decision)\n                raise", "            except StoreDown:\n                raise",
      RACES + "test_a_slot_goes_back_when_sql_cannot_write"),
     ("gate/gatekeeper.py", 'if admitted.word in ("ended", "reused", "live"):', "if False:",
      RACES + "test_a_job_that_ended_is_not_admitted_again_and_its_slot_goes_back"),
-    ("gate/gatekeeper.py", "if active is not None and active.ended:", "if False:",
+    ("gate/gatekeeper.py", "        if ended:\n            return None\n", "",
      RACES + "test_nobody_is_busy_because_of_a_job_that_ended"),
     ("gate/keeper/recorder.py", "self._news.tell(pool, recorded.changed)", "pass",
      RACES + "test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_through_it"),
     ("gate/keeper/tick.py", "await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))", "pass",
      HTTP + "test_an_expiry_and_a_late_outcome"),
+    ("lua/undo.lua", " or entry.again then", " then", RACES + "test_a_refused_twin_does_not_take_the_slot_that_another_was_told"),
+    ("lua/undo.lua", "if item[2][4] == job then", "if false then", LUA + "test_undo.py::test_a_waiter_that_was_granted_meanwhile_leaves_no_word_in_the_outbox"),
+    ("lua/_prelude.lua", "if now - meta.seen_at > ABSENCE_MS then", "if false then", RACES + "test_who_could_not_renew_while_gate_was_away_has_grace"),
+    ("lua/_prelude.lua", "if entry.queued_at + meta.queue_ms > now then return end", "if true then return end", LUA + "test_rebuild.py::test_who_waited_through_the_absence_has_that_grace_and_newcomers_do_not"),
+    ("gate/gatekeeper.py", 'job.fence, "refused", entry)', 'job.fence, "refused")', RACES + "test_a_refusal_whose_lease_was_reaped_meanwhile_keeps_its_place"),
+    ("gate/ledger/ledger.py", ' and not (note.kind == "granted" and (note.job_id, note.fence) in over)', "", RACES + "test_a_grant_that_is_over_before_sql_heard_of_it_never_was"),
+    ("gate/gatekeeper.py", "            if job.ended:\n                raise AlreadyEnded(f\"this job is {job.status} already\", job)\n            return job\n        raise StoreDown", "            return job\n        raise StoreDown", RACES + "test_an_acquire_that_waits_is_not_answered_with_an_ended_job"),
+    ("gate/keeper/wake.py", "self._waiters.wake(", "list(", RACES + "test_a_waiter_whose_message_was_lost_is_woken"),
+    ("gate/keeper/pools.py", "        await self._ledger.reach()\n", "", RACES + "test_while_sql_cannot_be_written_nobody_is_reaped"),
+    ("gate/keeper/sweep.py", "twice = found & self._before.get(pool, set())", "twice = found", SWEEP + "test_a_lease_taken_out_by_hand_is_put_back_as_it_was"),
+    ("gate/ledger/ledger.py", "            pools.void(connection, row, fence)\n", "", SWEEP + "test_a_stranger_is_void_in_sql_before_its_slot_is_freed"),
+    ("gate/ledger/ledger.py", "(job is not None and not (job.status in HOLDING and job.fence != fence))", "False", SWEEP + "test_a_stranger_that_is_recorded_at_last_is_not_voided"),
+    ("gate/keeper/sweep.py", "{*seen.slots, *seen.queue} - seen.noted", "{*seen.slots, *seen.queue}", SWEEP + "test_what_the_outbox_speaks_of_is_on_its_way"),
     ("gate/embedded.py", "; kill -9 0", "", "tests/cli/test_serve.py::test_the_embedded_redis_dies_with_its_parent_even_by_kill_9"),
 ]  # fmt: skip
 

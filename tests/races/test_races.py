@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from gate.errors import AlreadyEnded, LeaseLost, StoreDown, UserBusy
+from gate.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown, UserBusy
+from gate.ledger import Recorded
 from tests.support import House, settings_of, until
 
 pytestmark = pytest.mark.anyio
@@ -141,6 +142,126 @@ async def test_a_slot_goes_back_when_sql_cannot_write(house: House) -> None:
     house.gate.ledger.admit = admit
     assert house.people.zrange(house.key("slots"), 0, -1) == []
     assert house.people.lrange(house.key("queue"), 0, -1) == []
+
+
+async def test_a_refused_twin_does_not_take_the_slot_that_another_was_told(house: House) -> None:
+    """Two calls of one job_id with different content: one is told running, the other 409, and takes nothing with it."""
+    for round_ in range(40):
+        job_id = f"{house.pool}-twin-{round_}"
+        answers = await asyncio.gather(*(house.acquire(job_id, credits=1 + n % 2) for n in range(6)), return_exceptions=True)
+        told = [job for job in answers if not isinstance(job, BaseException)]
+        assert {type(answer) for answer in answers if isinstance(answer, BaseException)} <= {JobIdReused}
+        assert told and house.people.zscore(house.key("slots"), job_id) is not None
+        await house.keeper.renew(house.pool, job_id, told[0].lease_id or "")
+        await house.release(told[0])
+
+
+async def test_a_failed_call_does_not_take_back_what_its_retry_was_told(house: House) -> None:
+    admit, failing = house.gate.ledger.admit, asyncio.Event()
+
+    async def away_once(*_args, **_facts):
+        house.gate.ledger.admit = admit
+        await failing.wait()
+        raise StoreDown("sql", "away")
+
+    house.gate.ledger.admit = away_once
+    first = asyncio.create_task(house.acquire("again-" + house.pool))
+    await until(lambda: house.gate.ledger.admit is admit, "the first call is at SQL")
+    retry = await house.acquire("again-" + house.pool)
+    failing.set()
+    with pytest.raises(StoreDown):
+        await first
+    assert retry.status == "running"
+    await house.keeper.renew(house.pool, retry.job_id, retry.lease_id or "")
+
+
+async def test_a_refusal_whose_lease_was_reaped_meanwhile_keeps_its_place(house: House) -> None:
+    holders = [await house.acquire() for _ in range(3)]
+    refuse = house.gate.ledger.refuse
+
+    async def refuse_and_reap(*args):
+        refused = await refuse(*args)
+        house.expire(holders[0])
+        await house.gate.semaphore.tick(house.pool, await house.gate.known.epoch(house.pool))
+        return refused
+
+    house.gate.ledger.refuse = refuse_and_reap
+    refused = await house.release(holders[0], "refused")
+    assert (refused.status, refused.position) == ("queued", 1)
+    assert house.people.lrange(house.key("queue"), 0, -1) == [refused.job_id]
+
+
+async def test_a_grant_that_is_over_before_sql_heard_of_it_never_was(house: House) -> None:
+    """SQL was away for longer than the claim time: back to its place, nobody was told, nothing is refunded."""
+    holders = [await house.acquire() for _ in range(3)]
+    waiter = await house.acquire(credits=5)
+    record, held = house.gate.ledger.record, []
+
+    async def later(pool, epoch, notes):
+        held[:] = notes
+        return Recorded(done=[])
+
+    house.gate.ledger.record = later
+    await house.release(holders[0])
+    await until(lambda: any(note.kind == "granted" for note in held), "the grant is in the outbox")
+    house.expire(waiter)
+    await until(lambda: any(note.kind == "expired" for note in held), "and so is its end")
+    house.gate.ledger.record = record
+    await house.settled()
+    assert await house.refunds(waiter) == []
+    again = await house.granted(waiter)
+    assert again.status == "granted"
+    assert (await house.keeper.claim(house.pool, again.job_id, again.lease_id or "")).status == "running"
+
+
+async def test_an_acquire_that_waits_is_not_answered_with_an_ended_job(house: House) -> None:
+    """200 means running: who starts a job that was cancelled while it waited works for nothing."""
+    [await house.acquire() for _ in range(3)]
+    waiting = asyncio.create_task(house.acquire("gone-" + house.pool, 10, credits=5))
+    await until(lambda: house.people.llen(house.key("queue")), "it waits")
+    await until(lambda: house.keeper.reading.job("gone-" + house.pool), "SQL knows it")
+    await house.keeper.cancel(house.pool, "gone-" + house.pool)
+    with pytest.raises(AlreadyEnded):
+        await waiting
+
+
+async def test_a_waiter_whose_message_was_lost_is_woken(house: House) -> None:
+    """Whoever recorded the grant died before he said so."""
+    holders = [await house.acquire() for _ in range(3)]
+    waiter = await house.acquire()
+    house.gate.recorder._news = House.Mute()
+    waiting = asyncio.create_task(house.granted(waiter))
+    await house.release(holders[0])
+    assert (await waiting).status == "granted"
+
+
+async def test_who_could_not_renew_while_gate_was_away_has_grace(house: House) -> None:
+    """Nobody called for longer than five ticks: a deadline that passed meanwhile is not the holder's fault."""
+    job, waiter = await house.acquire(), None
+    await house.acquire()
+    await house.acquire()
+    waiter = await house.acquire()
+    house.people.hset(house.key("meta"), "seen_at", 1)
+    house.expire(job)
+    assert (await house.keeper.renew(house.pool, job.job_id, job.lease_id or "")).status == "running"
+    assert await house.status(waiter) == "queued"
+
+
+async def test_while_sql_cannot_be_written_nobody_is_reaped(house: House) -> None:
+    job = await house.acquire()
+    database = house.gate.ledger._database
+    write = database.write
+
+    async def away(*_args):
+        raise StoreDown("sql", "away")
+
+    database.writable, database.write = False, away
+    house.expire(job)
+    with pytest.raises(StoreDown):
+        await house.keeper.pool(house.pool)
+    assert house.people.zscore(house.key("slots"), job.job_id) == 1
+    database.write = write
+    await until(lambda: _is(house, job.job_id, "expired"), "SQL is back, and the tick goes on")
 
 
 async def test_a_crash_between_redis_and_sql_is_recorded_by_the_repeat(house: House) -> None:

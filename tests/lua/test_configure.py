@@ -1,0 +1,32 @@
+import pytest
+
+from tests.support import LineOfPool
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_higher_limit_counts_at_once(line: LineOfPool) -> None:
+    for job in "abcde":
+        await line.acquire(job)
+    assert (await line.configure(limit=5)).word == "configured"
+    assert (await line.status()).free == 0 and await line.queue() == []
+
+
+async def test_a_lower_limit_drains_and_kills_nobody(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    await line.configure(limit=1)
+    assert await line.holders() == {"a", "b", "c"}
+    for job in "ab":
+        await line.release(job, await line.lease_of(job))
+    assert await line.queue() == ["d"]
+    await line.release("c", await line.lease_of("c"))
+    assert await line.holders() == {"d"}
+
+
+async def test_pause_and_resume(line: LineOfPool) -> None:
+    await line.configure(paused=1)
+    await line.acquire("a")
+    assert (await line.status()).reason == "paused"
+    await line.configure(paused=0)
+    assert await line.holders() == {"a"}

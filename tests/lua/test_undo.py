@@ -1,0 +1,39 @@
+import pytest
+
+from tests.support import LineOfPool
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_nothing_is_left_of_an_admission(line: LineOfPool) -> None:
+    got = await line.acquire("a", user="ana")
+    assert (await line.undo("a", got.ticket)).word == "undone"
+    left = await line.dump()
+    assert not (left["slots"] or left["queue"] or left["jobs"] or left["users"])
+
+
+async def test_a_waiter_that_was_granted_meanwhile_leaves_no_word_in_the_outbox(line: LineOfPool) -> None:
+    for job in "abc":
+        await line.acquire(job)
+    waiter = await line.acquire("d")
+    await line.release("a", await line.lease_of("a"))
+    assert [note[:2] for note in await line.notes()] == [("granted", "d")]
+    assert (await line.undo("d", waiter.ticket)).word == "undone"
+    assert await line.notes() == []
+    assert (await line.acquire("d")).word == "running", "a fresh decision"
+
+
+async def test_what_another_call_was_told_is_kept(line: LineOfPool) -> None:
+    got = await line.acquire("a")
+    await line.acquire("a")
+    before = await line.dump()
+    assert (await line.undo("a", got.ticket)).word == "kept"
+    assert await line.dump() == before
+
+
+async def test_a_later_admission_of_the_same_job_is_kept(line: LineOfPool) -> None:
+    first = await line.acquire("a")
+    await line.cancel("a")
+    await line.acquire("a")
+    assert (await line.undo("a", first.ticket)).word == "kept"
+    assert await line.holders() == {"a"}
