@@ -7,6 +7,7 @@ because SQL judges each by compare-and-set.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 
 import structlog
@@ -18,6 +19,12 @@ from gate.ledger import Ledger, Return
 from gate.slots import Note, Semaphore, entries
 
 log = structlog.get_logger("gate.recorder")
+
+
+PAGE_IS_GOOD_S = 0.25
+"""How long a page may wait for SQL: half the shortest claim time."""
+LATE_MAX = 3
+"""How often a page is read again before it is recorded whatever the time: a slow SQL must not stop everything."""
 
 
 class Recorder:
@@ -51,26 +58,35 @@ class Recorder:
         async with self._locks[pool]:
             del self._next[pool]
             after: str | None = None
+            late = 0
             while True:
                 # The epoch first: notes of an earlier life must not pass for those of a later one.
                 epoch = await self._pools.epoch(pool)
                 notes = await self._semaphore.notes(pool, after)
                 if not notes:
                     return
-                after = notes[-1].entry_id
-                await self.apply(pool, epoch, notes)
+                good_until = time.monotonic() + PAGE_IS_GOOD_S if late < LATE_MAX else None
+                if await self.apply(pool, epoch, notes, good_until):
+                    after = notes[-1].entry_id
+                else:
+                    late += 1
 
-    async def apply(self, pool: str, epoch: int, notes: list[Note]) -> None:
-        """What `notes` say, into SQL; then out of the outbox, and to those who wait."""
-        recorded = await self._ledger.record(pool, epoch, notes)
+    async def apply(self, pool: str, epoch: int, notes: list[Note], good_until: float | None = None) -> bool:
+        """What `notes` say, into SQL; then out of the outbox, and to those who wait. False when that came too late, and they
+        have to be read again: a grant that ran out meanwhile must be seen together with its end.
+        """
+        recorded = await self._ledger.record(pool, epoch, notes, good_until)
+        if recorded.late:
+            return False
         if recorded.stale:
             self._pools.outdated(pool, epoch)
-            return
+            return True
         if recorded.done:
             await self._semaphore.delete_notes(pool, recorded.done)
         self._news.tell(pool, recorded.changed)
         for grant in recorded.returns:
             await self.give_back(pool, grant)
+        return True
 
     async def give_back(self, pool: str, grant: Return) -> None:
         """A grant that SQL would not take goes to its place by its ticket. Nobody was told of it."""

@@ -92,18 +92,11 @@ class Database:
         """All in one; failing that, one by one. A store that is not even reached fails all at once: nobody waits in turn."""
         try:
             self._run(tasks)
-        except BaseException as error:
-            down: BaseException | None = error if isinstance(error, _Unreached) else None
-            for task in tasks:
-                try:
-                    if down is None:
-                        self._run([task])
-                    else:
-                        task.error = down
-                except BaseException as alone:
-                    task.error = alone
-                    down = alone if isinstance(alone, _Unreached) else None
-        self.writable = not any(isinstance(task.error, _Unreached) for task in tasks)
+            self.writable = True
+        except _Unreached as error:
+            self._fail(tasks, error)
+        except BaseException:
+            self._replay(tasks)
         for loop in {task.loop for task in tasks}:
             mine = [task for task in tasks if task.loop is loop]
             if not loop.is_closed():
@@ -117,11 +110,26 @@ class Database:
                 for task in tasks:
                     task.result = task.work(connection)
         except StoreDown as error:
-            raise error if reached else _Unreached(error.store, error.detail) from error
+            raise error if reached else _Unreached(error) from error
+
+    def _replay(self, tasks: list[_Task]) -> None:
+        for number, task in enumerate(tasks):
+            try:
+                self._run([task])
+            except _Unreached as error:
+                self._fail(tasks[number:], error)
+                return
+            except BaseException as error:
+                task.error = error
+
+    def _fail(self, tasks: list[_Task], error: _Unreached) -> None:
+        self.writable = False
+        for task in tasks:
+            task.error = error.args[0]
 
 
-class _Unreached(StoreDown):
-    """Not even a transaction could be begun."""
+class _Unreached(Exception):
+    """Not even a transaction could be begun; `args[0]` is the StoreDown that says why."""
 
 
 def _answer(tasks: list[_Task]) -> None:

@@ -6,6 +6,7 @@ result whether it took. Nothing is raised for a no, so that many requests share 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,13 +130,17 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
-    async def record(self, pool: str, epoch: int, notes: Sequence[Any]) -> Recorded:
-        """Applies a page of the outbox (`gate.slots.Note`) in order, by compare-and-set."""
+    async def record(self, pool: str, epoch: int, notes: Sequence[Any], good_until: float | None = None) -> Recorded:
+        """Applies a page of the outbox (`gate.slots.Note`) in order, by compare-and-set; `good_until` by time.monotonic():
+        after it nothing is done, because a grant may have run out while this waited for its turn.
+        """
 
         def work(connection: Connection) -> Recorded:
             row = pools.lock(connection, pool)
             if row.epoch != epoch:
                 return Recorded(stale=True)
+            if good_until is not None and time.monotonic() > good_until:
+                return Recorded(late=True)
             recorded, unknown = Recorded(), set()
             over = {(note.job_id, note.fence) for note in notes if note.kind == "expired"}
             for note in notes:

@@ -47,9 +47,10 @@ class Return:
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What the recorder did with a page of the outbox: entries to delete, jobs that changed, grants to give back.
-    `stale`: the page is of another epoch, nothing was done."""
+    `stale`: the page is of another epoch, `late`: it was read too long ago; nothing was done then."""
 
     stale: bool = False
+    late: bool = False
     done: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     returns: list[Return] = field(default_factory=list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gate.jobs import Job, Request
-from gate.keeper.sweep import Finding, examine
+from gate.keeper.sweep import examine
 from gate.ledger import Recorded
 from tests.support import House, settings_of, until
 
@@ -84,7 +84,7 @@ async def test_a_lost_grant_is_adopted(house: House) -> None:
     holders, waiter = await three_and_a_waiter(house)
     record = house.gate.ledger.record
 
-    async def trimmed(pool, epoch, notes):
+    async def trimmed(pool, epoch, notes, good_until=None):
         house.people.delete(house.key("outbox"))
         return await record(pool, epoch, [])
 
@@ -159,11 +159,11 @@ async def test_what_the_outbox_speaks_of_is_on_its_way(house: House) -> None:
     await house.gate.semaphore.release(house.pool, epoch, holders[0].job_id, holders[0].lease_id or "")
     seen = await house.gate.semaphore.survey(house.pool)
     live = await house.keeper.reading.live(house.pool)
-    assert Finding("adopt", waiter.job_id) not in set(examine(seen, live, {}))
+    assert waiter.job_id not in {found.job_id for found in examine(seen, live, {})}
     assert waiter.job_id in seen.noted
     house.gate.ledger.record = record
     await house.release(holders[0])
 
 
-async def _nothing(pool, epoch, notes):
+async def _nothing(pool, epoch, notes, good_until=None):
     return Recorded(stale=True)
