@@ -237,7 +237,7 @@ async def test_a_waiter_whose_message_was_lost_is_woken(house: House) -> None:
 
 
 async def test_who_could_not_renew_while_gate_was_away_has_grace(house: House) -> None:
-    """Nobody called for longer than five ticks: a deadline that passed meanwhile is not the holder's fault."""
+    """Nobody called for longer than two ticks: a deadline that passed meanwhile is not the holder's fault."""
     job, waiter = await house.acquire(), None
     await house.acquire()
     await house.acquire()
