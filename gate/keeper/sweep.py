@@ -24,6 +24,7 @@ from gate.slots import Note, Reply, Semaphore, Survey, entries
 log = structlog.get_logger("gate.sweep")
 
 EVERY_S = 10.0
+ALL_NOTES = 100_000
 STRANGER_MS = 30_000
 """What Redis has and SQL has not may be a commit on its way; so long no commit takes."""
 
@@ -42,7 +43,7 @@ def examine(seen: Survey, live: dict[str, Job], others: dict[str, Job]) -> Itera
 
     What the outbox speaks of is on its way, and no difference.
     """
-    for job_id in {*seen.slots, *seen.queue} - seen.noted:
+    for job_id in {*seen.slots, *seen.queue} - seen.noted.keys():
         held = job_id in seen.slots
         entry = seen.entries.get(job_id) or {}
         fence = int(entry.get("fence") or 0) if held else 0
@@ -63,9 +64,12 @@ def examine(seen: Survey, live: dict[str, Job], others: dict[str, Job]) -> Itera
             yield Finding("stranger", job_id, fence)
         elif not (held and entry):
             yield _lost(seen, job)
-    for job_id in live.keys() - seen.slots.keys() - set(seen.queue) - seen.noted:
+    for job_id in live.keys() - seen.slots.keys() - set(seen.queue) - seen.noted.keys():
         job = live[job_id]
         yield _lost(seen, job) if job.status in HOLDING else Finding("seat", job_id)
+    for job_id in seen.noted.keys() - live.keys() - others.keys() - seen.slots.keys() - set(seen.queue):
+        if seen.now_ms - seen.noted[job_id] > STRANGER_MS:
+            yield Finding("unheard", job_id)
 
 
 def _lost(seen: Survey, job: Job) -> Finding:
@@ -97,7 +101,7 @@ class Sweep:
         await self._recorder.run(pool)
         seen = await self._semaphore.survey(pool)
         live = await self._reading.live(pool)
-        named = {*seen.slots, *seen.queue} - live.keys()
+        named = {*seen.slots, *seen.queue, *seen.noted} - live.keys()
         found = set(examine(seen, live, await self._reading.jobs(sorted(named))))
         settings = await self._settings(pool)
         if any(seen.settings.get(name) != value for name, value in settings.in_redis().items()):
@@ -125,6 +129,8 @@ class Sweep:
                 await self._run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
             case "stranger":
                 return await self._free(pool, epoch, seen, finding)
+            case "unheard":
+                return await self._forget(pool, epoch, job_id)
             case "overdue":
                 if not await self._ledger.expire_overdue(pool, epoch, job_id, fence, seen.now_ms):
                     return False
@@ -152,6 +158,14 @@ class Sweep:
             await self._run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease_id))
         else:
             await self._run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
+        return True
+
+    async def _forget(self, pool: str, epoch: int, job_id: str) -> bool:
+        """Entries of the outbox about a job that never reached SQL, and whose slot is gone: nobody was told of it."""
+        notes = [note for note in await self._semaphore.notes(pool, most=ALL_NOTES) if note.job_id == job_id]
+        if not notes or not await self._ledger.void(pool, epoch, job_id, max(note.fence for note in notes)):
+            return False
+        await self._semaphore.delete_notes(pool, [note.entry_id for note in notes])
         return True
 
     async def _run(self, pool: str, script) -> Reply:  # type: ignore[no-untyped-def]

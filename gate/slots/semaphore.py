@@ -100,14 +100,14 @@ class Note:
 @dataclass(frozen=True, slots=True)
 class Survey:
     """Everything of a pool at one moment, read and not touched. `entries` has None for what is no entry of gate's;
-    `noted` are the jobs that the outbox speaks of."""
+    `noted` are the jobs that the outbox speaks of, each with the time (ms) of the last entry about it."""
 
     now_ms: int
     epoch: int
     slots: dict[str, int]
     queue: tuple[str, ...]
     entries: dict[str, dict[str, Any] | None]
-    noted: frozenset[str]
+    noted: dict[str, int]
     settings: dict[str, int]
 
 
@@ -213,7 +213,7 @@ class Semaphore:
             {job.decode(): int(due) for job, due in held},
             tuple(job.decode() for job in waiting),
             {job.decode(): _entry(raw) for job, raw in entries.items()},
-            frozenset(fields.get(b"job", b"").decode() for _, fields in noted),
+            {note.job_id: note.at for note in (_note(*item) for item in noted)},
             numbers,
         )
 

@@ -119,6 +119,18 @@ async def test_a_stranger_is_void_in_sql_before_its_slot_is_freed(house: House, 
     assert late.word == "no_room"
 
 
+async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten(house: House, monkeypatch) -> None:
+    """gate died between script and commit, nobody asked again, and the lease has run out since."""
+    monkeypatch.setattr("gate.keeper.sweep.STRANGER_MS", -1)
+    epoch = await house.gate.known.epoch(house.pool)
+    unknown = f"{house.pool}-unknown"
+    await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, 500)
+    await until(lambda: house.outbox() == 1, "its lease has run out")
+    assert await mended(house) == [("unheard", unknown)]
+    assert house.outbox() == 0
+    assert (await house.acquire(unknown)).status == "running", "a fresh decision"
+
+
 async def test_a_stranger_that_is_recorded_at_last_is_not_voided(house: House) -> None:
     """The sweep saw no row; before it voids, the slow commit is there."""
     epoch = await house.gate.known.epoch(house.pool)
