@@ -34,7 +34,11 @@ def transcript() -> list[tuple[str, str]]:
 
 def pattern(said: str) -> str:
     """`…` stands for anything; a line of its own for any lines."""
-    return ".*?".join(re.escape(part) for part in said.strip().split("…"))
+    return ".*?".join(re.escape(part) for part in _lines(said).split("…"))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
 @pytest.mark.skipif(
@@ -59,7 +63,7 @@ def test_the_page_can_be_played_from_top_to_bottom(tmp_path: Path) -> None:
     outputs = played.stdout.split(END)
     assert len(outputs) == len(steps) + 1, played.stderr
     for (command, said), output in zip(steps, outputs, strict=False):
-        text = "\n".join(line.strip() for line in output.strip().splitlines())
+        text = _lines(output)
         assert re.fullmatch(pattern(said), text, flags=re.DOTALL), (
             f"$ {command}\n{text}\n-- README says:\n{said}{played.stderr}"
         )
