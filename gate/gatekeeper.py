@@ -16,10 +16,14 @@ What each failure does:
 
 - *A holder dies.* Nobody renews; the next script of any kind reaps the lease; the outbox says so; the recorder refunds.
 - *A caller dies or asks twice.* The same job_id gets the same answer; nothing is taken or charged twice.
-- *gate dies between Redis and SQL.* What SQL has not seen was told to nobody. A lease without a row runs out by itself.
+- *gate dies between Redis and SQL.* What SQL has not seen was told to nobody. A repeat of the call records it, or the sweep
+  frees it, or its lease runs out.
 - *Redis loses everything.* Scripts answer `cold`; the pool is loaded from SQL under a new epoch, with every lease, every
   place and every deadline that was told.
-- *SQL is away.* Nobody is told anything new: 503, and the slot just taken goes back.
+- *SQL is away.* Nobody is told anything new, granted or reaped: 503, and the slot just taken goes back, unless another call
+  stands on it.
+- *gate or a store was away.* Deadlines that passed meanwhile get the claim time of grace: their holders could not renew.
+- *Somebody edits Redis by hand.* The sweep sees it twice, mends it, and names it in the log.
 
 So the order on each path is fixed. In: Redis decides, SQL writes, then the answer. Out: SQL ends and refunds, Redis frees
 the slot, then the answer. A claim or renewal: Redis extends what still lives, SQL writes the deadline, then the answer.
@@ -159,7 +163,9 @@ class Gatekeeper:
         if decision.known or decision.word == "unrecorded":
             return
         with contextlib.suppress(StoreDown):  # then the lease runs out by itself, or the sweep finds it
-            await self._pools.run(pool, lambda epoch: self._semaphore.undo(pool, epoch, job_id, decision.ticket))
+            await self._pools.run(
+                pool, lambda epoch: self._semaphore.undo(pool, epoch, job_id, decision.ticket), grants_or_reaps=False
+            )
 
     async def _restore(self, pool: str, job: Job) -> None:
         """SQL has the job as running and Redis has lost its lease: it is put back as it was."""

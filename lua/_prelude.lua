@@ -215,8 +215,7 @@ local function seat(job, ticket)
   end
 end
 
-local function finish(word, reply)
-  promote()
+local function answer(word, reply)
   local first = redis.call('ZRANGE', SLOTS, 0, 0, 'WITHSCORES')
   local soonest = tonumber(first[2])
   local head = redis.call('LINDEX', QUEUE, 0)
@@ -228,4 +227,9 @@ local function finish(word, reply)
   end
   reply.word, reply.now, reply.next, reply.more, reply.emitted = word, now, soonest, more, emitted
   return cjson.encode(reply)
+end
+
+local function finish(word, reply)
+  promote()
+  return answer(word, reply)
 end

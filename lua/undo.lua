@@ -1,7 +1,8 @@
 -- undo: take back an admission that SQL would not write.
 --
 -- Guarantee: only what the call of this ticket took, and only if nobody asked for the same job since: whoever did may have
--- been told of it. What the outbox says of it goes too; SQL never heard of any of it.
+-- been told of it. What the outbox says of it goes too; SQL never heard of any of it. It reaps and promotes nobody:
+-- it runs when SQL is away, and then nobody may be granted or ended.
 --
 -- ARGV after the prelude's
 --   4 job_id   string
@@ -10,14 +11,13 @@
 --   undone     nothing is left of it
 --   kept       another call stands on it, or it is gone already; nothing was changed
 
-begin()
 local job = ARGV[4]
 local entry = read(job)
-if not entry or entry.ticket ~= ARGV[5] or entry.again then return finish('kept', {}) end
+if not entry or entry.ticket ~= ARGV[5] or entry.again then return answer('kept', {}) end
 redis.call('ZREM', SLOTS, job)
 redis.call('LREM', QUEUE, 1, job)
 forget(job, entry)
 for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
   if item[2][4] == job then redis.call('XDEL', OUTBOX, item[1]) end
 end
-return finish('undone', {})
+return answer('undone', {})

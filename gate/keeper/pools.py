@@ -49,14 +49,16 @@ class Pools:
         for pool in await self._reading.pools():
             self._known.setdefault(pool.name, _Known()).epoch = pool.epoch
 
-    async def run(self, pool: str, script: Callable[[int], Awaitable[R]]) -> tuple[int, R]:
-        """The reply of `script`, which is given the epoch, and that epoch.
+    async def run(self, pool: str, script: Callable[[int], Awaitable[R]], *, grants_or_reaps: bool = True) -> tuple[int, R]:
+        """The reply of `script`, which is given the epoch, and that epoch. One that grants or reaps is not run while SQL
+        cannot be written.
 
         Raises PoolUnknown; StoreDown when a store does not answer or the pool stays cold for 5 s.
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + COLD_WAIT_S
-        await self._ledger.reach()
+        if grants_or_reaps:
+            await self._ledger.reach()
         while True:
             epoch = await self.epoch(pool)
             loads = self._known[pool].loads

@@ -46,7 +46,7 @@ def test_its_arguments_are_those_it_reads(verb: str) -> None:
 def test_its_replies_are_those_it_gives(verb: str) -> None:
     header, body = header_and_body(FILES[verb])
     said = set(re.findall(r"^  ([a-z_]+)(?: |$)", part(header, "Replies"), re.MULTILINE))
-    given = set(re.findall(r"(?:finish|stands)\([^'{)]*'([a-z_]+)'", body))
+    given = set(re.findall(r"(?:finish|answer|stands)\([^'{)]*'([a-z_]+)'", body))
     given |= set(re.findall(r"or '([a-z_]+)', (?:\{|known)", body)) | set(re.findall(r"word = '([a-z_]+)'", body))
     assert said == given
 

@@ -131,16 +131,18 @@ async def test_an_answer_of_an_earlier_epoch_is_not_recorded(house: House) -> No
 
 
 async def test_a_slot_goes_back_when_sql_cannot_write(house: House) -> None:
-    admit = house.gate.ledger.admit
+    database = house.gate.ledger._database
+    write = database.write
 
-    async def away(*_args, **_facts):
+    async def away(*_args):
+        database.writable = False
         raise StoreDown("sql", "away")
 
-    house.gate.ledger.admit = away
     for _ in range(5):
+        database.write, database.writable = away, True
         with pytest.raises(StoreDown):
             await house.acquire()
-    house.gate.ledger.admit = admit
+    database.write = write
     assert house.people.zrange(house.key("slots"), 0, -1) == []
     assert house.people.lrange(house.key("queue"), 0, -1) == []
 
