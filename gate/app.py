@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import doors, jobs, limits, looking, problems
+from gate.http import doors, jobs, limits, looking, pools, problems
 
 
 def make_app(gatekeeper: Gatekeeper) -> FastAPI:
@@ -14,6 +14,6 @@ def make_app(gatekeeper: Gatekeeper) -> FastAPI:
     app.add_middleware(limits.BodyLimit)
     app.state.gatekeeper = gatekeeper
     problems.install(app)
-    for router in (jobs.router, looking.router):
+    for router in (jobs.router, pools.router, looking.router):
         app.include_router(router, dependencies=[Depends(doors.known_query)])
     return app

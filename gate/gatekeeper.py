@@ -270,6 +270,19 @@ class Gatekeeper:
             raise AlreadyEnded(f"this job is {ended.job.status} already", ended.job)
         return ended.job
 
+    # ---- the pool itself ---------------------------------------------------------------------------------------
+
+    async def change_pool(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolView:
+        """Changes the pool live; kept through restart and rebuild. A limit below what runs drains, nobody is killed.
+
+        Raises PoolUnknown. Redis away after the commit: the sweep brings it there.
+        """
+        await self._pools.epoch(pool)
+        changed = await self._ledger.change_pool(pool, values, reason=reason)
+        with contextlib.suppress(StoreDown):
+            await self._pools.run(pool, lambda epoch: self._semaphore.configure(pool, epoch, changed.in_redis()))
+        return await self.pool(pool)
+
     # ---- looking -----------------------------------------------------------------------------------------------
 
     async def wait(self, pool: str, job_id: str, status: str, wait_s: float) -> Job:

@@ -79,7 +79,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
 
 
 def test_every_route_is_in_the_table(served: Served) -> None:
-    said = set(re.findall(r"^\| `(GET|POST) (/[^`]*)` \|", README, flags=re.MULTILINE))
+    said = set(re.findall(r"^\| `(GET|PUT|POST) (/[^`]*)` \|", README, flags=re.MULTILINE))
     paths = served.http.get("/openapi.json").json()["paths"]
     assert said == {(method.upper(), path) for path, methods in paths.items() for method in methods}
 

@@ -118,9 +118,9 @@ def cancel(
 ) -> None:
     """End a job that has not ended; its credits go back."""
     from gate.cli import show, stores
-    from gate.http.wire import CancelBody
+    from gate.http.wire import ReasonBody
 
-    given = CancelBody.model_validate({"reason": reason})
+    given = ReasonBody.model_validate({"reason": reason})
     show.job(stores.visit(_settings(data_dir, config), lambda gate: gate.cancel(pool, job_id, given.reason)), json)
 
 

@@ -13,10 +13,10 @@ from gate.http.doors import gatekeeper
 from gate.http.wire import (
     WAIT_MAX_S,
     AcquireBody,
-    CancelBody,
     JobId,
     JobOut,
     LeaseBody,
+    ReasonBody,
     ReleaseBody,
     RenewBody,
     job_body,
@@ -67,7 +67,7 @@ async def release(pool: Pool, job_id: JobPath, body: ReleaseBody, keeper: Keeper
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=JobOut)
-async def cancel(pool: Pool, job_id: JobPath, keeper: Keeper, body: CancelBody | None = None) -> JSONResponse:
+async def cancel(pool: Pool, job_id: JobPath, keeper: Keeper, body: ReasonBody | None = None) -> JSONResponse:
     """End any job that has not ended."""
     return _answer(await keeper.cancel(pool, job_id, (body.reason or None) if body else None))
 

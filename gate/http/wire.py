@@ -108,8 +108,28 @@ class ReleaseBody(LeaseBody):
     output: Output = None
 
 
-class CancelBody(_Body):
+class ReasonBody(_Body):
     reason: Text | None = None
+
+
+class PoolBody(_Body):
+    """What is named changes, the rest stays. A limit below what runs drains: nobody is killed."""
+
+    limit: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    lease_seconds: Seconds | None = None
+    max_hold_seconds: Seconds | None = None
+    claim_seconds: Seconds | None = None
+    queue_seconds: Seconds | None = None
+    queue_max: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    cooldown_seconds: Seconds | None = None
+    max_active_per_user: Annotated[int, Field(ge=0, le=100_000)] | None = None
+
+    def in_ms(self) -> dict[str, int | bool]:
+        """What is named, by the names of the ledger."""
+        return {
+            key.replace("_seconds", "_ms"): round(value * 1000) if key.endswith("_seconds") else value
+            for key, value in self.model_dump(exclude_none=True).items()
+        }
 
 
 class LeaseOut(BaseModel):

@@ -210,6 +210,12 @@ class Ledger:
         if not self._database.writable:
             await self._database.write("", "", lambda connection: None)
 
+    async def change_pool(
+        self, pool: str, values: dict[str, int | bool], by: str = "operator", reason: str | None = None
+    ) -> Pool:
+        """Changes live settings (`limit`, `lease_ms` …, `paused`). Raises PoolUnknown."""
+        return await self._database.write(pool, "", lambda connection: pools.change(connection, pool, values, by, reason))
+
     async def configure(self, wanted: dict[str, PoolSettings]) -> list[str]:
         """The pools that this changed (or made): a Redis that is loaded already has to be loaded anew."""
 

@@ -103,6 +103,18 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
     return True
 
 
-def _limit_event(connection: Connection, name: str, limit: int) -> None:
+def change(connection: Connection, name: str, values: dict[str, int | bool], by: str, reason: str | None) -> Pool:
+    """Changes the live settings; what was configured stays what it was, so that a restart keeps this. Raises PoolUnknown."""
+    before = lock(connection, name)
+    connection.execute(pools.update().where(pools.c.name == name).values(**values))
+    if values.get("limit", before.settings.limit) != before.settings.limit:
+        _limit_event(connection, name, int(values["limit"]), by)
+    if values.get("paused", before.paused) != before.paused:
+        kind = "paused" if values["paused"] else "resumed"
+        connection.execute(events.insert().values(at=now_ms(), pool=name, kind=kind, by=by, why=reason))
+    return lock(connection, name)
+
+
+def _limit_event(connection: Connection, name: str, limit: int, by: str = "operator") -> None:
     """The limit in force is part of the history: only so can I4 be checked afterwards."""
-    connection.execute(events.insert().values(at=now_ms(), pool=name, kind="limit", by="operator", why=str(limit)))
+    connection.execute(events.insert().values(at=now_ms(), pool=name, kind="limit", by=by, why=str(limit)))

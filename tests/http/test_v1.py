@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from tests.support import Served, fresh
+from tests.support import Served, fresh, run_gate
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 JOB = {
@@ -164,6 +164,31 @@ def test_a_full_queue(served: Served) -> None:
     assert int(answer.headers["retry-after"]) > 0
     for job in reversed(jobs):
         served.act(job, "cancel")
+
+
+def test_a_pool_changes_live_and_keeps_it_through_a_restart(tmp_path) -> None:
+    own = Served(tmp_path, GATE_LIMIT="1")
+    with own:
+        jobs = [own.acquire(job_id=f"j{n}").json() for n in range(3)]
+        raised = own.http.put("/v1/pools/default", json={"limit": 2, "lease_seconds": 30}).json()
+        assert (raised["limit"], raised["running"] + raised["granted"], raised["queued"]) == (2, 2, 1)
+        paused = own.post("/v1/pools/default/pause", {"reason": "provider is down"}).json()
+        assert paused["paused"] is True
+        own.act(jobs[0], "release", outcome="completed")
+        waiter = own.http.get("/v1/pools/default/jobs/j2").json()
+        assert (waiter["status"], waiter["reason"]) == ("queued", "paused")
+    with own:
+        pool = own.http.get("/v1/pools/default").json()
+        assert (pool["limit"], pool["paused"]) == (2, True)
+        assert own.post("/v1/pools/default/resume").json()["paused"] is False
+        granted = own.http.get("/v1/pools/default/jobs/j2", params={"wait_seconds": 10}).json()
+        assert granted["status"] == "granted"
+        drained = own.http.put("/v1/pools/default", json={"limit": 0}).json()
+        assert (drained["limit"], drained["granted"] + drained["running"], drained["free"]) == (0, 2, 0)
+        assert own.http.put("/v1/pools/nowhere", json={"limit": 1}).json()["code"] == "pool_unknown"
+        for wrong in ({}, {"limit": -1}, {"limit": "5"}, {"colour": 1}, {"lease_seconds": 0.1}):
+            assert own.http.put("/v1/pools/default", json=wrong).status_code == 422
+        assert run_gate("verify", cwd=tmp_path).returncode == 0
 
 
 def test_an_expiry_and_a_late_outcome(served: Served) -> None:
