@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from gate.embedded import EmbeddedRedis
 from gate.ledger import schema
 from gate.opening import open_gate
 from gate.verify import verify
-from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, settings_of
+from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, settings_of
 
 
 @pytest.fixture
@@ -24,7 +25,12 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Valkey, one for the whole run; every test has a pool of its own on it."""
+    """The address of a real Valkey, one for the whole run; every test has a pool of its own on it. GATE_TEST_REDIS_URL names
+    another server.
+    """
+    if given := os.environ.get("GATE_TEST_REDIS_URL"):
+        yield given
+        return
     server = EmbeddedRedis(tmp_path_factory.mktemp("valkey"))
     server.wait()
     yield server.url
@@ -61,10 +67,16 @@ OpenHouse = Callable[..., contextlib.AbstractAsyncContextManager[House]]
 
 
 @pytest.fixture
-def open_house(valkey: str, pool: str, tmp_path: Path, people: redis.Redis) -> Iterator[OpenHouse]:
+def sql_url(tmp_path: Path) -> Iterator[str]:
+    """A database of the test's own: a SQLite file, or one on the Postgres that GATE_TEST_POSTGRES_URL names."""
+    with fresh_database(tmp_path) as url:
+        schema.migrate(url)
+        yield url
+
+
+@pytest.fixture
+def open_house(valkey: str, pool: str, sql_url: str, people: redis.Redis) -> Iterator[OpenHouse]:
     """Opens a gate (a server's inside, without HTTP) on real stores, as often as a test wants: `open_house(limit=1)`."""
-    sql_url = f"sqlite:///{tmp_path / 'gate.db'}"
-    schema.migrate(sql_url)
 
     @contextlib.asynccontextmanager
     async def opened(**settings: int) -> AsyncIterator[House]:

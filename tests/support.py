@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -11,13 +12,14 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
 import redis
+import sqlalchemy as sa
 
 from gate.datadir import DataDir
 from gate.jobs import Job, Request
@@ -197,6 +199,24 @@ class House:
 
     async def settled(self) -> None:
         await until(lambda: self.outbox() == 0, "the outbox is in SQL")
+
+
+@contextlib.contextmanager
+def fresh_database(folder: Path) -> Iterator[str]:
+    """The address of an empty database: a file in `folder`, or a new one on GATE_TEST_POSTGRES_URL, gone afterwards."""
+    server = os.environ.get("GATE_TEST_POSTGRES_URL")
+    if server is None:
+        yield f"sqlite:///{folder / 'gate.db'}"
+        return
+    name = f"t_{secrets.token_hex(8)}"
+    admin = sa.create_engine(sa.make_url(server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"create database {name}")
+        try:
+            yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.exec_driver_sql(f"drop database {name} with (force)")
+    admin.dispose()
 
 
 def run_gate(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
