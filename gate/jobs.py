@@ -13,8 +13,6 @@ LIVE: Final = frozenset({"queued"}) | HOLDING
 REFUNDED: Final = frozenset({"failed", "cancelled", "expired"})
 ENDED: Final = REFUNDED | {"completed"}
 STATUSES: Final = LIVE | ENDED
-OUTCOMES: Final = frozenset({"completed", "failed", "cancelled"})
-"""What a holder may say of its job's end; `refused` is not an end, and `expired` is gate's own word."""
 
 JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
 POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

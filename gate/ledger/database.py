@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from gate.errors import StoreDown
 
@@ -28,6 +28,8 @@ BATCH_MAX = 256
 READERS = 4
 SQLITE_BUSY_MS = 5_000
 """How long another process (the terminal, a backup) may hold the file's write lock."""
+LOCK_TIMEOUT_MS = 5_000
+"""The same on Postgres, for another server's transaction that holds the pool's row."""
 
 
 @dataclass(slots=True)
@@ -45,7 +47,6 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.is_sqlite = url.startswith("sqlite")
         self._write_engine = engine(url, writes=True)
         self._read_engine = engine(url, writes=False)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
@@ -174,13 +175,25 @@ def engine(url: str, *, writes: bool) -> Engine:
         return made
     if where.get_backend_name() != "postgresql":
         raise sa.exc.ArgumentError("gate knows sqlite:///FILE and postgresql://…")
-    return sa.create_engine(
+    made = sa.create_engine(
         where.set(drivername="postgresql+psycopg"),
         # Names are prefixed in every statement and nothing is prepared on the server: a transaction pooler may stand between.
         connect_args={"prepare_threshold": None, "connect_timeout": 5},
         pool_size=READERS + 1,
         pool_pre_ping=not writes,
     )
+    if writes:
+        _postgres(made)
+    return made
+
+
+def _postgres(made: Engine) -> None:
+    @sa.event.listens_for(made, "begin")
+    def begin(connection: Connection) -> None:
+        # A server that stands still in a transaction (SIGSTOP) must not hold the pool's row from the others for long.
+        connection.exec_driver_sql(
+            f"set local lock_timeout = {LOCK_TIMEOUT_MS}; set local idle_in_transaction_session_timeout = {LOCK_TIMEOUT_MS}"
+        )
 
 
 def _sqlite(made: Engine, writes: bool) -> None:
@@ -196,6 +209,3 @@ def _sqlite(made: Engine, writes: bool) -> None:
     @sa.event.listens_for(made, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("begin immediate" if writes else "begin")
-
-
-__all__ = ["Database", "SQLAlchemyError", "answering", "engine", "first_line"]

@@ -208,6 +208,22 @@ async def test_a_store_that_is_away_is_said_so(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres only")
+async def test_a_server_that_stands_still_holds_nobody_up_for_long(ledger: Ledger, database: Database) -> None:
+    """It locked the pool's row and was stopped: the database ends its transaction, and the others go on."""
+    stopped = database_module.engine(database.url, writes=True)
+    connection = stopped.connect()
+    connection.execute(sa.select(tables.pools).with_for_update())
+    began = asyncio.get_running_loop().time()
+    while isinstance(await asyncio.gather(admit(ledger, "a"), return_exceptions=True), list):
+        found = await Reading(database).job("a")
+        if found is not None:
+            break
+    assert asyncio.get_running_loop().time() - began < 10
+    connection.invalidate()
+    stopped.dispose()
+
+
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite only")
 async def test_sqlite_is_durable_and_readable_beside(database: Database, ledger: Ledger) -> None:
     def pragmas(connection: sa.Connection) -> tuple[str, int]:
