@@ -283,6 +283,11 @@ class Gatekeeper:
             await self._pools.run(pool, lambda epoch: self._semaphore.configure(pool, epoch, changed.in_redis()))
         return await self.pool(pool)
 
+    async def rebuild(self, pool: str) -> PoolView:
+        """Loads the pool into Redis anew from SQL, under a new epoch: leases, deadlines and order as they were told."""
+        await self._pools.rebuild(pool, await self._pools.epoch(pool))
+        return await self.pool(pool)
+
     # ---- looking -----------------------------------------------------------------------------------------------
 
     async def wait(self, pool: str, job_id: str, status: str, wait_s: float) -> Job:

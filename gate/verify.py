@@ -70,7 +70,8 @@ def _look(sql_url: str, redis_url: str | None) -> Report:
     report = Report(redis_checked=redis_url is not None)
     url = sa.make_url(sql_url)
     sqlite = url.get_backend_name() == "sqlite"
-    engine = sa.create_engine(url.set(drivername="sqlite+pysqlite" if sqlite else "postgresql+psycopg"))
+    driver, options = ("sqlite+pysqlite", {}) if sqlite else ("postgresql+psycopg", {"client_encoding": "utf8"})
+    engine = sa.create_engine(url.set(drivername=driver), connect_args=options)
     at = "" if sqlite else "gate."
     with engine.connect() as sql:
         pools = [row.name for row in sql.execute(sa.text(f"select name from {at}pools order by name"))]

@@ -18,6 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True,
 )  # fmt: skip
 
+db = typer.Typer(help="The schema of the ledger.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
 DataDirFlag = Annotated[Path | None, typer.Option(help="Where the server keeps its files (default ./.gate).")]
 ConfigFlag = Annotated[Path | None, typer.Option(help="A gate.toml elsewhere than here.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -194,6 +197,45 @@ def demo(
     steps, where = run(url, _settings(data_dir, config).data_dir)
     show.steps(steps, where, json)
     raise typer.Exit(0 if all(step.ok for step in steps) else 1)
+
+
+@app.command()
+def rebuild(
+    pool: PoolFlag = "default", data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False
+) -> None:
+    """Load a pool into Redis anew from SQL; leases, deadlines and order stay."""
+    from gate.cli import show, stores
+
+    show.pool(stores.visit(_settings(data_dir, config), lambda gate: gate.rebuild(pool)), json)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where the copy goes; never overwrites.")],
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Copy the SQLite ledger as of one moment, while gate runs or not."""
+    from gate.cli import show, stores
+    from gate.ledger.backup import backup as run
+
+    size = run(stores.sql_url(_settings(data_dir, config)), file)
+    show.fact({"file": str(file.absolute()), "bytes": size}, f"{file}: {size} bytes", json)
+
+
+@db.command()
+def upgrade(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    """Bring the schema up to date (`gate serve` does it too)."""
+    from gate.cli import show
+    from gate.ledger import schema
+
+    settings = _settings(data_dir, config)
+    if (file := schema.sqlite_file(settings.sql_url)) is not None:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    upgraded = schema.migrate(settings.sql_url)
+    words = f"upgraded to {schema.HEAD}" if upgraded else f"up to date at {schema.HEAD}"
+    show.fact({"upgraded": upgraded, "schema": schema.HEAD}, words, json)
 
 
 @app.callback()

@@ -145,3 +145,10 @@ def steps(seen: Sequence[Step], where: str, json_wanted: bool) -> None:
         return
     table(f"gate demo on {where}", ("what", "expected", "seen", ""),
           ((step.what, step.expected, step.seen, "ok" if step.ok else "DIFFERS") for step in seen))  # fmt: skip
+
+
+def fact(body: dict[str, Any], words: str, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(body)
+    else:
+        console.print(_plain(words), soft_wrap=True)

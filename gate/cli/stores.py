@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from gate import logs
 from gate.datadir import DataDir
 from gate.errors import CannotStart, PoolUnknown
 from gate.gatekeeper import Gatekeeper
@@ -60,6 +62,8 @@ def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:
     where = redis_url(settings)
     if where is None:
         raise CannotStart(f"no gate runs in {settings.data_dir.absolute()}: start it with `gate serve`, or say --data-dir")
+
+    logs.configure(logging.WARNING)  # on stderr: stdout is the answer's
 
     async def run() -> T:
         async with open_gate(where, sql_url(settings)) as gate:

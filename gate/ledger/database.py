@@ -178,7 +178,7 @@ def engine(url: str, *, writes: bool) -> Engine:
     made = sa.create_engine(
         where.set(drivername="postgresql+psycopg"),
         # Names are prefixed in every statement and nothing is prepared on the server: a transaction pooler may stand between.
-        connect_args={"prepare_threshold": None, "connect_timeout": 5},
+        connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"},
         pool_size=READERS + 1,
         pool_pre_ping=not writes,
     )

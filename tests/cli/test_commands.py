@@ -104,6 +104,37 @@ def test_a_demo_where_no_gate_answers(tmp_path: Path) -> None:
         assert ended.returncode == 1 and "no gate answers" in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_a_rebuild_keeps_leases_and_order(own: Served) -> None:
+    jobs = [own.acquire(job_id=f"r{n}").json() for n in range(5)]
+    before = own.http.get("/v1/pools/default").json()
+    rebuilt = said(own, "rebuild")
+    for shown in (rebuilt, own.http.get("/v1/pools/default").json()):
+        assert {job["job_id"]: job["lease"] for job in shown["holders"]} == {
+            j["job_id"]: j["lease"] for j in before["holders"]
+        }
+        assert [job["job_id"] for job in shown["queue"]] == ["r3", "r4"]
+    assert own.act(jobs[0], "renew").status_code == 200
+    for job in reversed(jobs):
+        own.act(job, "cancel")
+
+
+def test_a_backup_of_a_running_gate_is_a_whole_ledger(own: Served, tmp_path: Path) -> None:
+    own.act(own.acquire(job_id="kept", credits=3).json(), "release", outcome="failed")
+    copy = tmp_path / "copy.db"
+    assert said(own, "backup", str(copy))["bytes"] == copy.stat().st_size
+    url = f"sqlite:///{copy}"
+    rows = json.loads(run_gate("ledger", "--job-id", "kept", "--json", cwd=tmp_path, GATE_DATABASE_URL=url).stdout)["rows"]
+    assert [row["kind"] for row in rows] == ["charge", "refund"]
+    again = run_gate("backup", str(copy), cwd=own.folder)
+    assert again.returncode == 1 and "never overwrites" in again.stderr
+    assert run_gate("backup", "/proc/nowhere", cwd=own.folder).returncode == 1
+
+
+def test_the_schema_is_upgraded_by_hand_too(tmp_path: Path) -> None:
+    assert "upgraded to" in run_gate("db", "upgrade", cwd=tmp_path).stdout
+    assert "up to date" in run_gate("db", "upgrade", cwd=tmp_path).stdout
+
+
 def test_which_gate_this_is() -> None:
     assert run_gate("--version", cwd=Path.cwd()).stdout.startswith("gate 0.")
 

@@ -1,0 +1,34 @@
+"""A copy of the SQLite file, taken while gate runs."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from gate.errors import CannotStart
+from gate.ledger.schema import sqlite_file
+
+
+def backup(url: str, target: Path) -> int:
+    """Copies the whole ledger to `target`, consistent as of one moment; its size in bytes. Raises CannotStart in one line."""
+    source = sqlite_file(url)
+    if source is None:
+        raise CannotStart("a Postgres ledger is backed up with pg_dump: docs/backup.md says how")
+    if target.exists():
+        raise CannotStart(f"{target} exists already: a backup never overwrites anything")
+    passing = target.with_name(f".{target.name}.part")
+    try:
+        passing.unlink(missing_ok=True)
+        passing.touch(mode=0o600)
+        with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as here, sqlite3.connect(passing) as there:
+            here.backup(there)
+        here.close()
+        there.close()
+        with passing.open("rb") as copied:
+            os.fsync(copied.fileno())
+        passing.rename(target)
+        return target.stat().st_size
+    except (OSError, sqlite3.Error) as error:
+        passing.unlink(missing_ok=True)
+        raise CannotStart(f"no backup at {target}: {error}") from error
