@@ -18,6 +18,11 @@ JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
 POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LABEL_MAX: Final = 256
 """Characters of a user, tool or session."""
+SECONDS_MIN: Final = 0.5
+SECONDS_MAX: Final = 31_536_000
+"""Of every time that a caller or a setting names: a year."""
+SLOTS_MAX: Final = 10_000
+QUEUE_MAX: Final = 100_000
 CREDITS_MAX: Final = 10**9
 PAYLOAD_MAX_BYTES: Final = 16 * 1024
 
@@ -111,3 +116,11 @@ def new_job_id() -> str:
 def now_ms() -> int:
     """gate's own clock, for what is only shown. A deadline is never compared with it (PROTOCOL, every script, 1)."""
     return time.time_ns() // 1_000_000
+
+
+def in_ms(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings by the names that the ledger and the scripts use: `lease_seconds`, as people write it, is `lease_ms` there."""
+    return {
+        name.replace("_seconds", "_ms"): round(value * 1000) if name.endswith("_seconds") else value
+        for name, value in values.items()
+    }

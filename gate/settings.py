@@ -14,9 +14,9 @@ from pydantic_settings import (
 )
 
 from gate.errors import CannotStart
-from gate.jobs import POOL_NAME
+from gate.jobs import POOL_NAME, QUEUE_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX, in_ms
 
-Seconds = Annotated[float, Field(ge=0.5, le=31_536_000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]
 
 
 class PoolDefaults(BaseModel):
@@ -24,21 +24,17 @@ class PoolDefaults(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, Field(ge=0, le=10_000)] = 3  # what the provider takes at a time
+    limit: Annotated[int, Field(ge=0, le=SLOTS_MAX)] = 3  # what the provider takes at a time
     lease_seconds: Seconds = 600  # a job that says nothing for so long is lost
     max_hold_seconds: Seconds = 3600  # no renewal goes beyond it
     claim_seconds: Seconds = 60  # to start what was granted; also the grace after an absence
     queue_seconds: Seconds = 600  # to wait in line
-    queue_max: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    queue_max: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 1000
     cooldown_seconds: Seconds = 5  # after a refusal, doubling to at most 60
-    max_active_per_user: Annotated[int, Field(ge=0, le=100_000)] = 0  # 0 = no cap
+    max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no cap
 
     def in_ms(self) -> dict[str, int]:
-        """The same by the names that the ledger and the scripts use: `lease_seconds` is `lease_ms` there."""
-        return {
-            key.replace("_seconds", "_ms"): round(value * 1000) if key.endswith("_seconds") else value
-            for key, value in self.model_dump().items()
-        }
+        return in_ms(self.model_dump())
 
 
 class Settings(PoolDefaults, BaseSettings):

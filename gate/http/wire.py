@@ -9,11 +9,21 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gate.gatekeeper import PoolView
-from gate.jobs import CREDITS_MAX, JOB_ID, LABEL_MAX, PAYLOAD_MAX_BYTES, Job
+from gate.jobs import (
+    CREDITS_MAX,
+    JOB_ID,
+    LABEL_MAX,
+    PAYLOAD_MAX_BYTES,
+    QUEUE_MAX,
+    SECONDS_MAX,
+    SECONDS_MIN,
+    SLOTS_MAX,
+    Job,
+    in_ms,
+)
 from gate.ledger.reading import Balance, Entry
 
 WAIT_MAX_S = 60
-LEASE_MAX_S = 31_536_000
 TEXT_MAX = 4_000
 """Characters of an error or a reason."""
 DEPTH_MAX = 32
@@ -70,7 +80,7 @@ JobId = Annotated[str, AfterValidator(_is_job_id), Field(max_length=128)]
 Label = Annotated[str, Field(min_length=1, max_length=LABEL_MAX), AfterValidator(_is_printable)]
 Text = Annotated[str, Field(max_length=TEXT_MAX), AfterValidator(_is_text)]
 LeaseId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)]
-Seconds = Annotated[float, Field(ge=0.5, le=LEASE_MAX_S, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]
 Payload = Annotated[dict[str, Any], _is_json_up_to(PAYLOAD_MAX_BYTES)]
 Output = Annotated[Any, _is_json_up_to(OUTPUT_MAX_BYTES)]
 
@@ -115,21 +125,18 @@ class ReasonBody(_Body):
 class PoolBody(_Body):
     """What is named changes, the rest stays. A limit below what runs drains: nobody is killed."""
 
-    limit: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    limit: Annotated[int, Field(ge=0, le=SLOTS_MAX)] | None = None
     lease_seconds: Seconds | None = None
     max_hold_seconds: Seconds | None = None
     claim_seconds: Seconds | None = None
     queue_seconds: Seconds | None = None
-    queue_max: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    queue_max: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
     cooldown_seconds: Seconds | None = None
-    max_active_per_user: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
 
     def in_ms(self) -> dict[str, int | bool]:
         """What is named, by the names of the ledger."""
-        return {
-            key.replace("_seconds", "_ms"): round(value * 1000) if key.endswith("_seconds") else value
-            for key, value in self.model_dump(exclude_none=True).items()
-        }
+        return in_ms(self.model_dump(exclude_none=True))
 
 
 class LeaseOut(BaseModel):

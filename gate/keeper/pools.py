@@ -111,7 +111,7 @@ class Pools:
                 known.epoch, known.floor = None, there
                 return
         log.info(
-            "rebuilt from SQL",
+            "loaded into Redis from SQL",
             pool=pool,
             epoch=there,
             leases=len(snapshot.leases),

@@ -93,7 +93,6 @@ class Database:
         """All in one; failing that, one by one. A store that is not even reached fails all at once: nobody waits in turn."""
         try:
             self._run(tasks)
-            self.writable = True
         except _Unreached as error:
             self._fail(tasks, error)
         except BaseException:
@@ -107,7 +106,7 @@ class Database:
         reached = False
         try:
             with answering(), self._write_engine.begin() as connection:
-                reached = True
+                reached = self.writable = True
                 for task in tasks:
                     task.result = task.work(connection)
         except StoreDown as error:
