@@ -229,7 +229,7 @@ class Gatekeeper:
 
         Raises JobUnknown, LeaseLost (a late outcome is kept), AlreadyEnded. A repeat answers as the first did.
         """
-        await self._pools.epoch(pool)
+        await self._pools.know(pool)
         if outcome == "refused":
             return await self._refuse(pool, job_id, lease_id, by, error)
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
@@ -241,7 +241,7 @@ class Gatekeeper:
 
     async def cancel(self, pool: str, job_id: str, reason: str | None = None) -> Job:
         """Ends any job that has not ended. Raises JobUnknown, AlreadyEnded."""
-        await self._pools.epoch(pool)
+        await self._pools.know(pool)
         job = await self._ended(await self._ledger.end(pool, job_id, "cancelled", by="operator", reason=reason))
         with contextlib.suppress(StoreDown):
             await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
@@ -277,7 +277,7 @@ class Gatekeeper:
 
         Raises PoolUnknown. Redis away after the commit: the sweep brings it there.
         """
-        await self._pools.epoch(pool)
+        await self._pools.know(pool)
         changed = await self._ledger.change_pool(pool, values, reason=reason)
         with contextlib.suppress(StoreDown):
             await self._pools.run(pool, lambda epoch: self._semaphore.configure(pool, epoch, changed.in_redis()))
@@ -285,7 +285,7 @@ class Gatekeeper:
 
     async def rebuild(self, pool: str) -> PoolView:
         """Loads the pool into Redis anew from SQL, under a new epoch: leases, deadlines and order as they were told."""
-        await self._pools.rebuild(pool, await self._pools.epoch(pool))
+        await self._pools.reload(pool)
         return await self.pool(pool)
 
     # ---- looking -----------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Gatekeeper:
     async def _job(self, pool: str, job_id: str) -> Job:
         job = await self.reading.job(job_id)
         if job is None or job.pool != pool:
-            await self._pools.epoch(pool)
+            await self._pools.know(pool)
             raise JobUnknown("there is no such job in this pool")
         return job
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio
 
 from gate.embedded import EmbeddedRedis
 from gate.ledger import schema
@@ -52,10 +53,8 @@ def people(valkey: str) -> Iterator[redis.Redis]:
 @pytest.fixture(params=["valkey", "fakeredis"])
 async def line(request: pytest.FixtureRequest, pool: str) -> AsyncIterator[LineOfPool]:
     """One pool's scripts under a clock that the test turns: on real Valkey, and on the fast lane beside it."""
-    from gate.slots.connection import connect
-
     fake = request.param == "fakeredis"
-    client = Fake() if fake else connect(request.getfixturevalue("valkey"))
+    client = Fake() if fake else redis.asyncio.Redis.from_url(request.getfixturevalue("valkey"))
     made = LineOfPool(client, pool, Clock(), fake)
     await made.load(**SETTINGS)
     yield made

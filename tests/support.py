@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +26,7 @@ from gate.datadir import DataDir
 from gate.jobs import Job, Request
 from gate.ledger import PoolSettings
 from gate.opening import Open
-from gate.slots import Acquired, Extended, Line, Reply, Semaphore, keys
+from gate.slots import Acquired, Extended, Line, Loaded, Reply, Semaphore, keys
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {
@@ -70,14 +71,22 @@ def Fake() -> Any:
     return fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7,)))
 
 
+@dataclass
+class Pinned:
+    """A link to one Redis that never changes."""
+
+    client: Any
+    identity: str = "this one"
+
+
 class LineOfPool:
     """The scripts of one pool, in short words, under one epoch."""
 
     def __init__(self, client: Any, pool: str, clock: Clock, fake: bool = False) -> None:
         self.client, self.pool, self.clock, self.fake, self.epoch = client, pool, clock, fake, 1
-        self.semaphore = Semaphore(client, clock)
+        self.semaphore = Semaphore(Pinned(client), clock)
 
-    async def load(self, *, epoch: int = 1, leases: Any = (), waiters: Any = (), **settings: int) -> int:
+    async def load(self, *, epoch: int = 1, leases: Any = (), waiters: Any = (), **settings: int) -> Loaded:
         self.epoch = epoch
         whole = SETTINGS | {"paused": 0} | settings
         return await self.semaphore.rebuild(self.pool, epoch, whole, list(leases), list(waiters))
@@ -206,6 +215,7 @@ def fresh_database(folder: Path) -> Iterator[str]:
     """The address of an empty database: a file in `folder`, or a new one on GATE_TEST_POSTGRES_URL, gone afterwards."""
     server = os.environ.get("GATE_TEST_POSTGRES_URL")
     if server is None:
+        folder.mkdir(exist_ok=True)
         yield f"sqlite:///{folder / 'gate.db'}"
         return
     name = f"t_{secrets.token_hex(8)}"

@@ -8,6 +8,7 @@ script or a compare-and-set that judges again, and is named in the log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -88,6 +89,8 @@ class Sweep:
     async def keep(self) -> None:
         """For ever."""
         while True:
+            with contextlib.suppress(StoreDown):
+                await self._pools.load()  # another server may have made one
             for pool in self._pools.names:
                 try:
                     await self.sweep(pool)

@@ -185,19 +185,24 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
-    async def begin_rebuild(self, pool: str, refused_epoch: int, floor: int = 0) -> Snapshot:
-        """A new epoch (above `floor`, the highest seen in Redis) and the rows to load; unless somebody raised it above
-        `refused_epoch` already."""
+    async def begin_rebuild(
+        self, pool: str, identity: str, refused_epoch: int | None = None, floor: int = 0, *, even_a_former: bool = False
+    ) -> Snapshot:
+        """A new epoch (above `floor`, the highest seen in Redis) in the Redis of this identity, and the rows to load. Unless
+        somebody has loaded it there already, above `refused_epoch` (None: at any epoch).
+        """
 
         def work(connection: Connection) -> Snapshot:
             row = pools.lock(connection, pool)
-            if row.epoch > refused_epoch:
-                return Snapshot(row.epoch, False, row)
+            if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):
+                return Snapshot("taken", row.epoch, row)
+            if identity in row.former and not even_a_former:
+                return Snapshot("replaced", row.epoch, row)
             query = jobs_with_refund.where(jobs.c.pool == pool, is_live).order_by(jobs.c.ticket)
             live = [job_of(found) for found in connection.execute(query)]
             return Snapshot(
-                pools.raise_epoch(connection, row, floor),
-                True,
+                "raised",
+                pools.raise_epoch(connection, row, floor, identity),
                 row,
                 leases=[job for job in live if job.status in HOLDING],
                 waiters=[job for job in live if job.status == "queued"],

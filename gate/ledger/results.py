@@ -58,10 +58,11 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a rebuild loads. `raised` is False when another server was there first: then only `epoch` counts."""
+    """What a rebuild loads. `word`: `raised`, by this call, to `epoch` · `taken`: another server was there first, and only
+    `epoch` counts · `replaced`: the Redis that this server sees is one that was left for another."""
 
+    word: str
     epoch: int
-    raised: bool
     pool: Pool
     leases: list[Job] = field(default_factory=list)
     waiters: list[Job] = field(default_factory=list)
