@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,6 +104,8 @@ class Gatekeeper:
                 raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
             if admitted.word == "ended":
                 raise AlreadyEnded(f"this job is {job.status} already", job)
+            if job.status == "running" and decision.good_until and time.monotonic() > decision.good_until:
+                continue  # this process stood still after the commit: Redis has the truth
             if job.status == "queued":
                 # It may have been granted before its row was there: the recorder has passed that entry over.
                 self._recorder.kick(pool)
@@ -119,6 +122,7 @@ class Gatekeeper:
         lease = decision.lease if decision.word == "running" else None
         facts: dict[str, Any] = {
             "epoch": epoch, "ticket": decision.ticket, "at": decision.queued_at, "lease_ms": decision.lease_ms,
+            "good_until": decision.good_until,
         }  # fmt: skip
         admitted = await self._ledger.admit(pool, request, lease=lease, **facts)
         if admitted.word == "no_room":
@@ -193,7 +197,9 @@ class Gatekeeper:
             epoch, reply = await self._pools.run(pool, script)
             if reply.word == "lost":
                 raise await self._why_lost(pool, job_id, lease_id)
-            recorded = await self._ledger.extend(pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms)
+            recorded = await self._ledger.extend(
+                pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until
+            )
             if recorded.word == "extended":
                 assert recorded.job is not None
                 self._news.tell(pool, [job_id])

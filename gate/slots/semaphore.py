@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +31,12 @@ NOT_DONE = frozenset({"cold", "damaged", "elsewhere"})
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`now_ms` and `next_ms` (the earliest deadline, None when nothing is due) are by Redis's clock. `more`: the call
-    stopped at its bound, call `tick`. `emitted`: entries it put into the outbox."""
+    """`now_ms` and `next_ms` (the earliest deadline, None when nothing is due) are by Redis's clock; `asked` is by this
+    machine's `time.monotonic()`, before the call. `more`: the call stopped at its bound, call `tick`. `emitted`: entries it put
+    into the outbox."""
 
     word: str
+    asked: float = 0
     now_ms: int = 0
     next_ms: int | None = None
     more: bool = False
@@ -51,6 +54,11 @@ class Acquired(Reply):
     lease: Lease | None = None
     active: tuple[str, ...] = ()
 
+    @property
+    def good_until(self) -> float | None:
+        """By time.monotonic(), when the lease is over at the earliest."""
+        return self.asked + (self.lease.due - self.now_ms) / 1000 if self.lease else None
+
 
 @dataclass(frozen=True, slots=True)
 class Extended(Reply):
@@ -58,6 +66,10 @@ class Extended(Reply):
 
     fence: int = 0
     due: int = 0
+
+    @property
+    def good_until(self) -> float:
+        return self.asked + (self.due - self.now_ms) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +269,7 @@ class Semaphore:
         return await self._call(verb, pool, [life, self._now(), secrets.token_hex(16 * grants), *args])
 
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
+        asked = time.monotonic()
         with answering():
             try:
                 raw = json.loads(await self._scripts[verb](keys=keys.keys(pool), args=args, client=self.link.client))
@@ -267,13 +280,14 @@ class Semaphore:
                 raise
         if raw["word"] == "damaged":
             log.warning("a key holds what gate never put there", key=raw["key"], found=raw["found"])
-        return raw
+        return raw | {"asked": asked}
 
 
 def _head(raw: dict[str, Any]) -> dict[str, Any]:
     due = raw.get("next")
     return {
         "word": raw["word"],
+        "asked": raw.get("asked", 0),
         "now_ms": int(raw.get("now", 0)),
         "next_ms": None if due is None else int(due),
         "more": raw.get("more", False),

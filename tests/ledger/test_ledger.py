@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,44 @@ async def test_a_store_that_is_away_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(StoreDown):
         await Ledger(database).configure({})
     database.close()
+
+
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres only")
+async def test_a_pool_whose_row_is_held_does_not_make_its_requests_wait_in_turn(
+    ledger: Ledger, database: Database, monkeypatch
+) -> None:
+    monkeypatch.setattr(database_module, "LOCK_TIMEOUT_MS", 300)
+    await ledger.configure({"other": settings_of()})
+    holder = sa.create_engine(database.url.replace("postgresql:", "postgresql+psycopg:")).connect()
+    holder.exec_driver_sql("select 1 from gate.pools where name = 'default' for update")
+    began = asyncio.get_running_loop().time()
+    elsewhere = ledger.admit("other", Request("o"), epoch=0, ticket=1, at=1_000, lease_ms=600_000, lease=None)
+    *answers, other = await asyncio.gather(*(admit(ledger, f"j{n}") for n in range(10)), elsewhere, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {StoreDown}
+    assert other.word == "admitted"
+    assert asyncio.get_running_loop().time() - began < 10 * 0.3
+    holder.close()
+
+
+async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Database, monkeypatch) -> None:
+    """Nobody is granted or reaped meanwhile; and what he asked for is not half done."""
+    monkeypatch.setattr(database_module, "ANSWER_S", 0.2)
+    monkeypatch.setattr(database_module, "HANGS_S", 0.1)
+    goes_on = threading.Event()
+    hanging = asyncio.create_task(database.write("default", "", lambda connection: goes_on.wait(5)))
+    await asyncio.sleep(0)
+    with pytest.raises(StoreDown):
+        await admit(ledger, "a", lease())
+    with pytest.raises(StoreDown):
+        await hanging
+    assert database.hangs
+    with pytest.raises(StoreDown):
+        await ledger.reach()
+    goes_on.set()
+    await until(lambda: not database.hangs, "SQL goes on")
+    await ledger.reach()
+    assert (await admit(ledger, "a", lease())).word == "admitted"
+    assert await money(database) == [("a", "charge", 5)]
 
 
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres only")
