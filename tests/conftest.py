@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from gate.embedded import EmbeddedRedis
 from gate.ledger import schema
 from gate.opening import open_gate
 from gate.verify import verify
-from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, settings_of
+from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, other_redis, settings_of
 
 
 @pytest.fixture
@@ -26,13 +25,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Valkey, one for the whole run; every test has a pool of its own on it. GATE_TEST_REDIS_URL names
-    another server.
+    """The address of a real Valkey, one for the whole run; every test has a pool of its own on it. GATE_TEST_REDIS_SERVER names
+    the program of another server.
     """
-    if given := os.environ.get("GATE_TEST_REDIS_URL"):
-        yield given
-        return
-    server = EmbeddedRedis(tmp_path_factory.mktemp("valkey"))
+    server = EmbeddedRedis(tmp_path_factory.mktemp("valkey"), other_redis())
     server.wait()
     yield server.url
     server.stop()

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ import redis
 import sqlalchemy as sa
 
 from gate.datadir import DataDir
+from gate.embedded import EmbeddedRedis
 from gate.jobs import Job, Request
 from gate.ledger import PoolSettings
 from gate.opening import Open
@@ -33,6 +35,12 @@ SETTINGS = {
     "limit": 3, "lease_ms": 600_000, "max_hold_ms": 3_600_000, "claim_ms": 60_000, "queue_ms": 600_000,
     "queue_max": 1000, "cooldown_ms": 5_000, "max_active_per_user": 0,
 }  # fmt: skip
+
+
+def other_redis() -> Path | None:
+    """The server program that GATE_TEST_REDIS_SERVER names."""
+    named = os.environ.get("GATE_TEST_REDIS_SERVER")
+    return Path(shutil.which(named) or named) if named else None
 
 
 def settings_of(**changed: int) -> PoolSettings:
@@ -245,13 +253,28 @@ def gate_environment(**more: str) -> dict[str, str]:
 class Served:
     """A `gate serve` process and an HTTP client for it."""
 
-    def __init__(self, folder: Path, *flags: str, config: str = "", **environment: str) -> None:
+    def __init__(self, folder: Path, *flags: str, config: str = "", on_defaults: bool = False, **environment: str) -> None:
+        """`on_defaults`: embedded Valkey and SQLite, whatever stores the run is on."""
         self.folder = folder
         self._flags = flags
         self._environment = environment
-        (folder / "gate.toml").write_text(config)
+        self._closing = contextlib.ExitStack()
+        stores = "" if on_defaults else self._stores_of_the_run()
+        (folder / "gate.toml").write_text(stores + config)
         self.process: subprocess.Popen[str]
         self.said: list[str] = []
+
+    def _stores_of_the_run(self) -> str:
+        """The lines of gate.toml that name them, if they are not the defaults."""
+        lines = ""
+        if (program := other_redis()) is not None:
+            redis_server = EmbeddedRedis(self.folder, program)
+            redis_server.wait()
+            self._closing.callback(redis_server.stop)
+            lines += f'redis_url = "{redis_server.url}"\n'
+        if "GATE_TEST_POSTGRES_URL" in os.environ:
+            lines += f'database_url = "{self._closing.enter_context(fresh_database(self.folder))}"\n'
+        return lines
 
     def start(self) -> None:
         command = [sys.executable, "-m", "gate", "serve", "--port", "0", *self._flags]
@@ -308,6 +331,7 @@ class Served:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.process.poll() is None:
             self.stop()
+        self._closing.close()
 
 
 def fresh(prefix: str = "j") -> str:
