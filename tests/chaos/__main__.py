@@ -23,6 +23,7 @@ import httpx2
 from tests.chaos import by_hand, faults, sql_away
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
+from tests.chaos.stores import missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,16 @@ async def run(options: Options, folder: Path) -> Verdict:
         return await asyncio.to_thread(judge, scene, before, took)
 
 
-def play(options: Options) -> Verdict:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return asyncio.run(run(options, Path(folder)))
+def play(options: Options, keep: Path | None = None) -> Verdict:
+    """In a folder that is gone afterwards, or in `keep`."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as passing:
+        folder = keep / options.fault if keep is not None else Path(passing)
+        folder.mkdir(parents=True, exist_ok=True)
+        return asyncio.run(run(options, folder))
 
 
 def options_of(given: argparse.Namespace, fault: str) -> Options:
-    named = {name: value for name, value in vars(given).items() if name != "fault" and value is not None}
+    named = {name: value for name, value in vars(given).items() if name not in ("fault", "keep") and value is not None}
     return dataclasses.replace(FAULTS[fault].small, fault=fault, **named)
 
 
@@ -85,11 +89,15 @@ def main() -> None:
         options.add_argument(f"--{name}", type=float)
     options.add_argument("--redis", choices=("embedded", "valkey", "redis"))
     options.add_argument("--sql", choices=("sqlite", "postgres"))
+    options.add_argument("--keep", type=Path, help="a new folder for logs and stores, which stay there")
     given = options.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     right = True
     for fault in FAULTS if given.fault == "all" else [given.fault]:
-        verdict = play(options_of(given, fault))
+        wanted = options_of(given, fault)
+        if lacking := missing(wanted.redis, wanted.sql):
+            sys.exit(f"chaos {fault} needs {' and '.join(lacking)}")
+        verdict = play(wanted, given.keep)
         print(verdict, flush=True)
         right = right and verdict.right
     sys.exit(0 if right else 1)

@@ -12,17 +12,19 @@ class Proxy:
         self.target, self.port = target, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._flowing.set()
         self._server.close()
         self._cut()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def switch(self, target: int) -> None:
         """From now on this one answers; who was connected to the other has to come again."""
@@ -39,6 +41,11 @@ class Proxy:
     def _cut(self) -> None:
         for writer in self._open:
             writer.transport.abort()
+
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target = self.target

@@ -34,6 +34,16 @@ def free_port() -> int:
             return port
 
 
+def missing(redis: str, sql: str) -> list[str]:
+    """Programs that these stores need and that are not here."""
+    wanted = ["redis-cli"] + ["redis-server"] * (redis == "redis")
+    return [name for name in wanted if not shutil.which(name)] + ["postgres"] * (sql == "postgres" and not _postgres_bins())
+
+
+def _postgres_bins() -> list[Path]:
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+
+
 def wait_for(answers: Any, what: str) -> None:
     give_up = time.monotonic() + READY_S
     while not answers():
@@ -81,7 +91,7 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-        self._bin = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+        self._bin = _postgres_bins()[-1]
         self._user = "postgres" if os.getuid() == 0 else None
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
