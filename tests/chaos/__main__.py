@@ -1,0 +1,107 @@
+"""Real servers, real stores, clients with an account of their own, and a fault.
+
+python -m tests.chaos FAULT --times N --clients C --seconds S --seed K --redis valkey --sql postgres --servers 2
+python -m tests.chaos all
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from tests.chaos import by_hand, faults, sql_away
+from tests.chaos.judge import Verdict, epochs, judge
+from tests.chaos.scene import Options, Scene, opened, settled, under_load
+from tests.chaos.stores import missing
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`small` is what every run of the tests plays; `config` is added to that of the servers."""
+
+    play: Callable[[Scene, httpx2.AsyncClient], Awaitable[None]]
+    small: Options
+    config: str = ""
+    replicated: bool = False
+
+
+def small(
+    times: int = 2, seconds: float = 5, redis: str = "valkey", sql: str = "postgres", servers: int = 2, away: float = 5
+):
+    return Options("", times, 12, seconds, 1, redis, sql, servers, 0, away)
+
+
+FAULTS = {
+    "none": Fault(faults.none, small(0)),
+    "kill": Fault(faults.kill, small()),
+    "kill-only": Fault(faults.kill_only, small(2, 3, "embedded", "sqlite", 1)),
+    "flush": Fault(faults.flush, small(3, redis="redis")),
+    "empty": Fault(faults.empty, small(2, sql="sqlite", servers=1)),
+    "snapshot": Fault(faults.snapshot, small(redis="redis")),
+    "failover": Fault(faults.failover, small(), replicated=True),
+    "stop": Fault(faults.stop, small(1)),
+    "operator": Fault(by_hand.operator, small(1, 2, sql="sqlite", servers=1), by_hand.CONFIG),
+    "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
+    "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=6), sql_away.CONFIG),
+}
+
+
+async def run(options: Options, folder: Path) -> Verdict:
+    fault = FAULTS[options.fault]
+    async with opened(options, folder, fault.config, fault.replicated) as scene:
+        before = epochs(scene.books)
+        await under_load(scene, fault.play)
+        took = time.time() - scene.began
+        await settled(scene)
+        return await asyncio.to_thread(judge, scene, before, took)
+
+
+def play(options: Options, keep: Path | None = None) -> Verdict:
+    """In a folder that is gone afterwards, or in `keep`."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as passing:
+        folder = keep / options.fault if keep is not None else Path(passing)
+        folder.mkdir(parents=True, exist_ok=True)
+        return asyncio.run(run(options, folder))
+
+
+def options_of(given: argparse.Namespace, fault: str) -> Options:
+    named = {name: value for name, value in vars(given).items() if name not in ("fault", "keep") and value is not None}
+    return dataclasses.replace(FAULTS[fault].small, fault=fault, **named)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(prog="python -m tests.chaos")
+    options.add_argument("fault", choices=[*FAULTS, "all"])
+    for name in ("times", "clients", "seed", "servers", "calls"):
+        options.add_argument(f"--{name}", type=int)
+    for name in ("seconds", "away"):
+        options.add_argument(f"--{name}", type=float)
+    options.add_argument("--redis", choices=("embedded", "valkey", "redis"))
+    options.add_argument("--sql", choices=("sqlite", "postgres"))
+    options.add_argument("--keep", type=Path, help="a new folder for logs and stores, which stay there")
+    given = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    right = True
+    for fault in FAULTS if given.fault == "all" else [given.fault]:
+        wanted = options_of(given, fault)
+        if lacking := missing(wanted.redis, wanted.sql):
+            sys.exit(f"chaos {fault} needs {' and '.join(lacking)}")
+        verdict = play(wanted, given.keep)
+        print(verdict, flush=True)
+        right = right and verdict.right
+    sys.exit(0 if right else 1)
+
+
+if __name__ == "__main__":
+    main()

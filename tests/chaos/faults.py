@@ -1,0 +1,127 @@
+"""The faults: one function each. Its docstring says what happens; the checks are the account's, and what it names itself."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+
+import httpx2
+
+from tests.chaos.proxy import Proxy
+from tests.chaos.scene import Scene
+from tests.support import until
+
+BACK_S = 5.0
+"""Service is back so long after Redis has lost what it knew."""
+OTHERS_WAIT_S = 10.0
+"""Nobody waits longer for a server that stands still."""
+
+
+async def none(scene: Scene, http: httpx2.AsyncClient) -> None:
+    """Nothing at all: only many clients."""
+
+
+async def kill(scene: Scene, http: httpx2.AsyncClient) -> None:
+    """Every 2 s one of the servers is killed by kill -9 and started again."""
+    while scene.wanted() or scene.faults < scene.options.times:
+        await asyncio.sleep(2)
+        server = scene.dice.choice(scene.servers)
+        since = scene.happens()
+        server.kill()
+        await scene.served_again(since)
+        await asyncio.to_thread(server.start)
+
+
+async def kill_only(scene: Scene, http: httpx2.AsyncClient) -> None:
+    """The only server is killed by kill -9, an embedded Redis with it; it is started again at once."""
+    (server,) = scene.servers
+    for _ in range(scene.options.times):
+        await scene.pause()
+        since = scene.happens(loses=scene.redis is None)
+        server.kill()
+        await asyncio.to_thread(server.start)
+        await scene.served_again(since)
+
+
+async def flush(scene: Scene, http: httpx2.AsyncClient) -> None:
+    """FLUSHALL in the middle of everything."""
+    for _ in range(scene.options.times):
+        await scene.pause()
+        await scene.by_hand("FLUSHALL")
+        await scene.all_serve_again(scene.happens(loses=True), BACK_S)
+
+
+async def empty(scene: Scene, http: httpx2.AsyncClient) -> None:
+    """Redis is killed, and an empty one starts at its address."""
+    assert scene.redis is not None
+    for _ in range(scene.options.times):
+        await scene.pause()
+        since = scene.happens(loses=True)
+        await asyncio.to_thread(scene.redis.kill)
+        await asyncio.to_thread(scene.redis.start)
+        await scene.all_serve_again(since, BACK_S)
+
+
+async def snapshot(scene: Scene, http: httpx2.AsyncClient) -> None:
+    """Redis saves, works on, is killed, and starts with what it saved: an old state under the epoch of today."""
+    redis = scene.redis
+    assert redis is not None
+    old = redis.folder / "old.rdb"
+    for _ in range(scene.options.times):
+        await scene.by_hand("SAVE")
+        shutil.copy(redis.snapshot, old)
+        await scene.pause()
+        await asyncio.sleep(scene.dice.uniform(0.5, 2))
+        since = scene.happens(loses=True)
+        await asyncio.to_thread(redis.kill)
+        shutil.copy(old, redis.snapshot)
+        await asyncio.to_thread(redis.start)
+        await scene.all_serve_again(since, BACK_S)
+    redis.snapshot.unlink()
+
+
+async def failover(scene: Scene, http: httpx2.AsyncClient) -> None:
+    """A replica falls behind, the primary is killed, the replica is promoted, and the one address leads to it."""
+    assert scene.redis is not None and scene.proxy is not None
+    async with Proxy(scene.redis.port) as leash:
+        for _ in range(scene.options.times):
+            primary, replica = scene.redis, await scene.another_redis()
+            await asyncio.to_thread(replica.cli, "replicaof", "127.0.0.1", str(leash.port))
+            await until(lambda replica=replica: _follows(replica), "the replica has all the primary has", 20)
+            await scene.pause()
+            leash.hold_back()
+            await asyncio.sleep(scene.dice.uniform(0.3, 2))
+            since = scene.happens(loses=True)
+            await asyncio.to_thread(primary.kill)
+            await asyncio.to_thread(replica.cli, "replicaof", "no", "one")
+            leash.switch(replica.port)
+            leash.let_flow()
+            scene.redis = replica
+            scene.proxy.switch(replica.port)
+            await scene.all_serve_again(since, BACK_S)
+
+
+async def _follows(replica) -> bool:  # type: ignore[no-untyped-def]
+    return "master_link_status:up" in await asyncio.to_thread(replica.cli, "info", "replication")
+
+
+async def stop(scene: Scene, http: httpx2.AsyncClient) -> None:
+    """A server stands still (SIGSTOP) for longer than its leases, then goes on. The others wait for nothing of its."""
+    longest = 0.0
+    for _ in range(scene.options.times):
+        await scene.pause()
+        number = scene.dice.randrange(len(scene.servers))
+        since = scene.happens()
+        scene.servers[number].freeze()
+        await scene.served_again(since)
+        await asyncio.sleep(scene.options.away)
+        on = time.time()
+        scene.servers[number].thaw()
+        await scene.served_again(on, number)
+        meanwhile = [
+            call for call in scene.account.calls if call.server != number and call.received > since and call.sent < on
+        ]
+        longest = max(longest, *(call.received - call.sent - call.wait_s for call in meanwhile))
+    scene.account.expect(longest <= OTHERS_WAIT_S, f"a call to the other server took {longest:.1f} s")
+    scene.said.append(f"longest call to the other server: {longest:.2f} s beyond what it asked to wait")

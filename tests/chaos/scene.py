@@ -1,0 +1,181 @@
+"""Where it happens: the stores, the servers on them, the clients, and the clock of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.chaos.account import Account
+from tests.chaos.clients import Client
+from tests.chaos.proxy import Proxy
+from tests.chaos.servers import Server
+from tests.chaos.stores import Books, Postgres, RedisServer
+from tests.support import until
+
+LIMIT = 3
+CLAIM_S = 2
+CONFIG = f"limit = {LIMIT}\nclaim_seconds = {CLAIM_S}\nlease_seconds = 3\nqueue_max = 100000\ncooldown_seconds = 0.5\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`redis`: embedded, valkey or redis; `sql`: sqlite or postgres. The load goes on until all three are over: `times`
+    faults, `seconds`, `calls`. `away`: how long a store or a server is away, where that is the fault.
+    """
+
+    fault: str
+    times: int
+    clients: int
+    seconds: float
+    seed: int
+    redis: str
+    sql: str
+    servers: int
+    calls: int
+    away: float
+
+
+@dataclass
+class Scene:
+    options: Options
+    folder: Path
+    account: Account
+    dice: random.Random
+    redis: RedisServer | None = None
+    proxy: Proxy | None = None
+    postgres: Postgres | None = None
+    servers: list[Server] = field(default_factory=list)
+    every_redis: list[RedisServer] = field(default_factory=list)
+    losses: int = 0
+    """How often Redis lost what it knew."""
+    recoveries: list[float] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    """What else a fault wants in the result."""
+    faults: int = 0
+    began: float = field(default_factory=time.time)
+
+    @property
+    def redis_url(self) -> str:
+        """Of the Redis that counts, not of what stands before it."""
+        return self.redis.url if self.redis is not None else self.servers[0].redis_url
+
+    @property
+    def books(self) -> Books:
+        return Books(self.servers[0].sql_url)
+
+    def client(self, name: str, http: httpx2.AsyncClient) -> Client:
+        addresses = [server.address for server in self.servers]
+        return Client(f"{name}-{self.options.seed}", http, addresses, self.account, str(self.options.seed))
+
+    def happens(self, *, loses: bool = False) -> float:
+        """Counts a fault; its time."""
+        self.faults += 1
+        self.losses += loses
+        return time.time()
+
+    async def by_hand(self, *words: str) -> str:
+        """redis-cli."""
+        assert self.redis is not None
+        return await asyncio.to_thread(self.redis.cli, *words)
+
+    async def another_redis(self) -> RedisServer:
+        redis = RedisServer(self.options.redis, self.folder / f"redis-{len(self.every_redis)}")
+        self.every_redis.append(redis)
+        await asyncio.to_thread(redis.start)
+        return redis
+
+    def wanted(self) -> bool:
+        """Whether the load has to go on, whatever the fault has done so far."""
+        given = self.options
+        return time.time() - self.began < given.seconds or len(self.account.calls) < given.calls
+
+    async def pause(self) -> None:
+        """Between two faults, as long as they are spread over the time given."""
+        await asyncio.sleep(self.options.seconds / (self.options.times + 1) * self.dice.uniform(0.5, 1.5))
+
+    async def served_again(self, since: float, server: int | None = None, within_s: float | None = None) -> float:
+        """Until an acquire or release sent after `since` is answered 2xx (by `server`, where one is named): how long it took.
+        Longer than `within_s` is wrong; so is a minute.
+        """
+        while not (good := list(self.account.good(server, since))) and time.time() - since < 60:
+            await asyncio.sleep(0.02)
+        took = (good[-1].received if good else time.time()) - since
+        who = "nobody" if server is None else f"server {server}"
+        self.account.expect(bool(good), f"fault {self.faults}: {who} served again in {took:.0f} s")
+        if within_s is not None:
+            self.account.expect(took <= within_s, f"fault {self.faults}: service was back only after {took:.1f} s")
+        self.recoveries.append(took)
+        return took
+
+    async def all_serve_again(self, since: float, within_s: float) -> None:
+        await asyncio.gather(*(self.served_again(since, number, within_s) for number in range(len(self.servers))))
+
+
+@contextlib.asynccontextmanager
+async def opened(options: Options, folder: Path, config: str, failover: bool) -> AsyncIterator[Scene]:
+    """The stores and the servers stand; whatever happens, they are gone afterwards."""
+    folder.chmod(0o755)  # Postgres runs as somebody else
+    scene = Scene(options, folder, Account(LIMIT), random.Random(f"{options.seed}-{options.fault}"))
+    async with contextlib.AsyncExitStack() as closing:
+        redis_url = sql_url = None
+        if options.redis != "embedded":
+            closing.callback(lambda: [redis.kill() for redis in scene.every_redis])
+            scene.redis = await scene.another_redis()
+            redis_url = scene.redis.url
+        if failover:
+            assert scene.redis is not None
+            scene.proxy = await closing.enter_async_context(Proxy(scene.redis.port))
+            redis_url = scene.proxy.url
+        if options.sql == "postgres":
+            scene.postgres = await asyncio.to_thread(Postgres, folder / "postgres")
+            closing.callback(scene.postgres.crash)
+            await asyncio.to_thread(scene.postgres.start)
+            sql_url = scene.postgres.url
+        for number in range(options.servers):
+            server = Server(folder / f"server-{number}", CONFIG + config, redis_url, sql_url)
+            closing.callback(server.away)
+            scene.servers.append(server)
+        await asyncio.gather(*(asyncio.to_thread(server.start) for server in scene.servers))
+        yield scene
+
+
+async def under_load(scene: Scene, play: Callable[[Scene, httpx2.AsyncClient], Any]) -> None:
+    """The clients work while the fault is played and until enough was done; then each ends the job it is at."""
+    going = True
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=scene.options.clients + 20)
+
+    async def work(client: Client) -> None:
+        while going:
+            await client.one_job()
+
+    async with httpx2.AsyncClient(limits=limits, trust_env=False) as http:
+        scene.began = time.time()
+        async with asyncio.TaskGroup() as group:
+            for number in range(scene.options.clients):
+                group.create_task(work(scene.client(f"c{number}", http)))
+            await play(scene, http)
+            while scene.wanted():
+                await asyncio.sleep(0.1)
+            going = False
+
+
+async def settled(scene: Scene, within_s: float = 45) -> None:
+    """Until whoever never called back has expired, and both stores say so."""
+    live = "select count(*) as n from @jobs where ended_at is null"
+
+    async def at_rest() -> bool:
+        return not (await asyncio.to_thread(scene.books.rows, live))[0].n
+
+    try:
+        await until(at_rest, "no job lives any more", within_s)
+    except AssertionError as error:
+        left = scene.books.rows("select job_id, status from @jobs where ended_at is null limit 5")
+        scene.account.wrong.append(f"{error}: {[tuple(row) for row in left]}")

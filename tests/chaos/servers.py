@@ -1,0 +1,38 @@
+"""`gate serve` as something that breaks: on a port of its own, killed, stood still, started again."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.chaos.stores import free_port
+from tests.support import Served
+
+
+class Server(Served):
+    """Its address stays the same through every restart. `redis_url` None: the embedded one, which dies with it."""
+
+    def __init__(self, folder: Path, config: str, redis_url: str | None, sql_url: str | None) -> None:
+        folder.mkdir()
+        self.port = free_port()
+        environment = {"GATE_REDIS_URL": redis_url, "GATE_DATABASE_URL": sql_url}
+        given = {name: value for name, value in environment.items() if value is not None}
+        super().__init__(folder, "--port", str(self.port), config=config, **given)
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.frozen = False
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.frozen = False
+
+    def log(self) -> list[str]:
+        return (self.folder / "errors.log").read_text(errors="replace").splitlines()
+
+    def away(self) -> None:
+        """However it stands: it ends, and what is left of it too."""
+        if hasattr(self, "process") and self.process.poll() is None:
+            self.kill()
