@@ -9,7 +9,6 @@ from gate.gatekeeper import Gatekeeper
 from gate.http import doors, jobs, limits, looking, pools, problems, reference
 from gate.keeper.keyring import KeyRing
 
-
 ROUTERS = (jobs.router, pools.router, looking.router, reference.router)
 
 

@@ -59,12 +59,13 @@ def test_keeper_reaches_the_stores_by_their_faces() -> None:
         "gate.slots.entries",
         "gate.slots.keys",
         "gate.ledger",
+        "gate.ledger.keys",
         "gate.waiters",
     }
 
 
 def test_http_reaches_the_stores_through_the_gatekeeper() -> None:
-    assert outside("gate.http") <= SHARED | {"gate.gatekeeper", "gate.ledger.reading"}
+    assert outside("gate.http") <= SHARED | {"gate.gatekeeper", "gate.view", "gate.ledger.reading"}
 
 
 def test_verify_shares_nothing_with_the_writers() -> None:
