@@ -18,8 +18,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
-
 from tests.chaos import by_hand, faults, sql_away
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
@@ -30,7 +28,7 @@ from tests.chaos.stores import missing
 class Fault:
     """`small` is what every run of the tests plays; `config` is added to that of the servers."""
 
-    play: Callable[[Scene, httpx2.AsyncClient], Awaitable[None]]
+    play: Callable[[Scene], Awaitable[None]]
     small: Options
     config: str = ""
     replicated: bool = False

@@ -6,8 +6,6 @@ import asyncio
 import shutil
 import time
 
-import httpx2
-
 from tests.chaos.proxy import Proxy
 from tests.chaos.scene import Scene
 from tests.support import until
@@ -18,11 +16,11 @@ OTHERS_WAIT_S = 10.0
 """Nobody waits longer for a server that stands still."""
 
 
-async def none(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def none(scene: Scene) -> None:
     """Nothing at all: only many clients."""
 
 
-async def kill(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def kill(scene: Scene) -> None:
     """Every 2 s one of the servers is killed by kill -9 and started again."""
     while scene.wanted() or scene.faults < scene.options.times:
         await asyncio.sleep(2)
@@ -33,7 +31,7 @@ async def kill(scene: Scene, http: httpx2.AsyncClient) -> None:
         await asyncio.to_thread(server.start)
 
 
-async def kill_only(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def kill_only(scene: Scene) -> None:
     """The only server is killed by kill -9, an embedded Redis with it; it is started again at once."""
     (server,) = scene.servers
     for _ in range(scene.options.times):
@@ -44,7 +42,7 @@ async def kill_only(scene: Scene, http: httpx2.AsyncClient) -> None:
         await scene.served_again(since)
 
 
-async def flush(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def flush(scene: Scene) -> None:
     """FLUSHALL in the middle of everything."""
     for _ in range(scene.options.times):
         await scene.pause()
@@ -52,7 +50,7 @@ async def flush(scene: Scene, http: httpx2.AsyncClient) -> None:
         await scene.all_serve_again(scene.happens(loses=True), BACK_S)
 
 
-async def empty(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def empty(scene: Scene) -> None:
     """Redis is killed, and an empty one starts at its address."""
     assert scene.redis is not None
     for _ in range(scene.options.times):
@@ -63,7 +61,7 @@ async def empty(scene: Scene, http: httpx2.AsyncClient) -> None:
         await scene.all_serve_again(since, BACK_S)
 
 
-async def snapshot(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def snapshot(scene: Scene) -> None:
     """Redis saves, works on, is killed, and starts with what it saved: an old state under the epoch of today."""
     redis = scene.redis
     assert redis is not None
@@ -81,7 +79,7 @@ async def snapshot(scene: Scene, http: httpx2.AsyncClient) -> None:
     redis.snapshot.unlink()
 
 
-async def failover(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def failover(scene: Scene) -> None:
     """A replica falls behind, the primary is killed, the replica is promoted, and the one address leads to it."""
     assert scene.redis is not None and scene.proxy is not None
     async with Proxy(scene.redis.port) as leash:
@@ -106,7 +104,7 @@ async def _follows(replica) -> bool:  # type: ignore[no-untyped-def]
     return "master_link_status:up" in await asyncio.to_thread(replica.cli, "info", "replication")
 
 
-async def stop(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def stop(scene: Scene) -> None:
     """A server stands still (SIGSTOP) for longer than its leases, then goes on. The others wait for nothing of its."""
     longest = 0.0
     for _ in range(scene.options.times):

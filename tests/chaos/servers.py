@@ -29,6 +29,10 @@ class Server(Served):
         self.process.send_signal(signal.SIGCONT)
         self.frozen = False
 
+    @property
+    def answers(self) -> bool:
+        return self.process.poll() is None and not self.frozen
+
     def log(self) -> list[str]:
         return (self.folder / "errors.log").read_text(errors="replace").splitlines()
 
