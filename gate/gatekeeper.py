@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,6 +104,8 @@ class Gatekeeper:
                 raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
             if admitted.word == "ended":
                 raise AlreadyEnded(f"this job is {job.status} already", job)
+            if job.status == "running" and decision.good_until and time.monotonic() > decision.good_until:
+                continue  # this process stood still after the commit: Redis has the truth
             if job.status == "queued":
                 # It may have been granted before its row was there: the recorder has passed that entry over.
                 self._recorder.kick(pool)
@@ -119,6 +122,7 @@ class Gatekeeper:
         lease = decision.lease if decision.word == "running" else None
         facts: dict[str, Any] = {
             "epoch": epoch, "ticket": decision.ticket, "at": decision.queued_at, "lease_ms": decision.lease_ms,
+            "good_until": decision.good_until,
         }  # fmt: skip
         admitted = await self._ledger.admit(pool, request, lease=lease, **facts)
         if admitted.word == "no_room":
@@ -193,7 +197,9 @@ class Gatekeeper:
             epoch, reply = await self._pools.run(pool, script)
             if reply.word == "lost":
                 raise await self._why_lost(pool, job_id, lease_id)
-            recorded = await self._ledger.extend(pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms)
+            recorded = await self._ledger.extend(
+                pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until
+            )
             if recorded.word == "extended":
                 assert recorded.job is not None
                 self._news.tell(pool, [job_id])
@@ -229,7 +235,7 @@ class Gatekeeper:
 
         Raises JobUnknown, LeaseLost (a late outcome is kept), AlreadyEnded. A repeat answers as the first did.
         """
-        await self._pools.epoch(pool)
+        await self._pools.know(pool)
         if outcome == "refused":
             return await self._refuse(pool, job_id, lease_id, by, error)
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
@@ -241,7 +247,7 @@ class Gatekeeper:
 
     async def cancel(self, pool: str, job_id: str, reason: str | None = None) -> Job:
         """Ends any job that has not ended. Raises JobUnknown, AlreadyEnded."""
-        await self._pools.epoch(pool)
+        await self._pools.know(pool)
         job = await self._ended(await self._ledger.end(pool, job_id, "cancelled", by="operator", reason=reason))
         with contextlib.suppress(StoreDown):
             await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
@@ -277,7 +283,7 @@ class Gatekeeper:
 
         Raises PoolUnknown. Redis away after the commit: the sweep brings it there.
         """
-        await self._pools.epoch(pool)
+        await self._pools.know(pool)
         changed = await self._ledger.change_pool(pool, values, reason=reason)
         with contextlib.suppress(StoreDown):
             await self._pools.run(pool, lambda epoch: self._semaphore.configure(pool, epoch, changed.in_redis()))
@@ -285,7 +291,7 @@ class Gatekeeper:
 
     async def rebuild(self, pool: str) -> PoolView:
         """Loads the pool into Redis anew from SQL, under a new epoch: leases, deadlines and order as they were told."""
-        await self._pools.rebuild(pool, await self._pools.epoch(pool))
+        await self._pools.reload(pool)
         return await self.pool(pool)
 
     # ---- looking -----------------------------------------------------------------------------------------------
@@ -325,7 +331,7 @@ class Gatekeeper:
     async def _job(self, pool: str, job_id: str) -> Job:
         job = await self.reading.job(job_id)
         if job is None or job.pool != pool:
-            await self._pools.epoch(pool)
+            await self._pools.know(pool)
             raise JobUnknown("there is no such job in this pool")
         return job
 

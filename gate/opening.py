@@ -19,7 +19,7 @@ from gate.keeper.tick import Tick
 from gate.keeper.wake import Wake
 from gate.ledger import Database, Ledger, Pool, PoolSettings, Reading
 from gate.slots import Semaphore
-from gate.slots.connection import connect, trust
+from gate.slots.connection import Link, trust
 from gate.waiters import Waiters
 
 log = structlog.get_logger("gate.opening")
@@ -48,35 +48,39 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
     a visitor for a call or two. Raises CannotStart, StoreDown.
     """
     serving = configured is not None
-    client, listener = connect(redis_url), connect(redis_url, patient=True)
+    link = Link(redis_url)
     database = Database(sql_url)
     ledger, reading = Ledger(database), Reading(database)
-    semaphore, waiters = Semaphore(client), Waiters()
-    news = News(waiters, client, listener)
+    semaphore, waiters = Semaphore(link), Waiters()
+    news = News(waiters, link)
     pools = Pools(semaphore, ledger, reading)
     recorder = Recorder(semaphore, ledger, pools, news)
     sweep = Sweep(semaphore, ledger, reading, pools, recorder, news)
     gatekeeper = Gatekeeper(semaphore, ledger, reading, pools, recorder, news, waiters)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(database.close)
-        closing.push_async_callback(client.aclose)
-        closing.push_async_callback(listener.aclose)
-        found = await trust(client, redis_url)
+        closing.push_async_callback(link.aclose)
+        found = await trust(link, redis_url)
+        link.pin(await link.meet())
         changed = await ledger.configure(configured) if configured is not None else []
         await pools.load()
-        for pool in changed:  # Redis may hold the settings of before
-            await pools.rebuild(pool, await pools.epoch(pool))
+        for row in await reading.pools() if serving else []:
+            await pools.epoch(row.name)
+            if row.name in changed:  # Redis may hold the settings of before
+                await pools.run(row.name, lambda epoch, row=row: semaphore.configure(row.name, epoch, row.in_redis()))
         closing.push_async_callback(news.settle)
         closing.push_async_callback(recorder.settle)
         if serving:
             tick = Tick(semaphore, pools, recorder)
-            kept = [
-                *(functools.partial(tick.keep, pool) for pool in pools.names),
-                sweep.keep,
-                Wake(reading, waiters).keep,
-                news.listen,
-            ]
-            closing.push_async_callback(_stop, {asyncio.create_task(_keep(one)) for one in kept})
+            tasks = {asyncio.create_task(_keep(one)) for one in (sweep.keep, Wake(reading, waiters).keep, news.listen)}
+
+            def keep_ticking(pool: str) -> None:
+                tasks.add(asyncio.create_task(_keep(functools.partial(tick.keep, pool))))
+
+            for pool in pools.names:
+                keep_ticking(pool)
+            pools.on_known = keep_ticking
+            closing.push_async_callback(_stop, tasks)
         yield Open(gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, found, await reading.pools())
 
 

@@ -9,14 +9,14 @@
 --   2 queue    LIST    job_ids that wait, head = next
 --   3 jobs     HASH    job_id -> JSON entry (see grant and admit below)
 --   4 outbox   STREAM  what scripts did that SQL has not recorded yet
---   5 meta     HASH    epoch, settings, counters
+--   5 meta     HASH    life, epoch, settings, counters
 --   6 users    ZSET    user .. \31 .. job_id, for the cap per user
 -- ARGV, the first three of every verb
---   1 epoch      integer  the life of this pool that the caller believes in
+--   1 life       EPOCH.LEDGER  the life of this pool that the caller believes in
 --   2 now_ms     integer  '' = the server's clock; only tests pass one
 --   3 lease_ids  hex      32 random characters for each grant this call may make
 -- Replies of the prelude itself; nothing was written
---   cold         another epoch, or none: the caller rebuilds from SQL, then comes again
+--   cold         another life, or none: the caller rebuilds from SQL, then comes again
 --   damaged      a key holds what gate never put there (key, found): the caller rebuilds likewise
 -- Every reply: now, next (earliest deadline in ms, or absent), more, emitted (entries put into the outbox)
 
@@ -48,7 +48,7 @@ do
     if not meta[name] then return cjson.encode({word = 'cold'}) end
   end
 end
-if meta.epoch ~= tonumber(ARGV[1]) then return cjson.encode({word = 'cold'}) end
+if redis.call('HGET', META, 'life') ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
 
 local more, emitted, ids_used = false, 0, 0
 

@@ -1,7 +1,7 @@
 -- rebuild: loads a pool that Redis has lost from what SQL says. Runs alone, without the prelude.
 --
 -- Guarantee: refuses unless its epoch is above the one that is there, so of two servers that rebuild one wins.
--- The epoch is written last: until then every other script answers `cold`. Deadlines that passed while nobody
+-- The life is written last: until then every other script answers `cold`. Deadlines that passed while nobody
 -- could renew get the claim time of grace.
 --
 -- KEYS 1 slots  2 queue  3 jobs  4 outbox  5 meta  6 users (types as in the prelude; all are replaced)
@@ -12,22 +12,31 @@
 --                        max_active_per_user, paused: integers
 --   4 leases    JSON     array of {job, entry}; the entry has its due
 --   5 waiters   JSON     array of {job, entry}, in order of their tickets
+--   6 ledger    string   whose pool this is: two ledgers on one Redis would load it against each other for ever
 -- Replies
 --   loaded
 --   refused     this epoch or a higher one is there already (epoch)
+--   foreign     a gate with another ledger has called here within the last ten seconds
 
 local SLOTS, QUEUE, JOBS, OUTBOX, META, USERS = unpack(KEYS)
+local ALIVE_MS = 10000
 local epoch, now = tonumber(ARGV[1]), tonumber(ARGV[2])
-local found = redis.call('TYPE', META)
-if (type(found) == 'table' and found.ok or found) == 'hash' then
-  local there = tonumber(redis.call('HGET', META, 'epoch')) or 0
-  if there >= epoch then return cjson.encode({word = 'refused', epoch = there}) end
-end
-local settings, leases, waiters = cjson.decode(ARGV[3]), cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 if not now then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
+local found = redis.call('TYPE', META)
+if (type(found) == 'table' and found.ok or found) == 'hash' then
+  local ledger = redis.call('HGET', META, 'ledger')
+  local seen = tonumber(redis.call('HGET', META, 'seen_at')) or 0
+  if ledger and ledger ~= ARGV[6] and now - seen < ALIVE_MS then return cjson.encode({word = 'foreign'}) end
+  local there = tonumber(redis.call('HGET', META, 'epoch')) or 0
+  if there == epoch and redis.call('HGET', META, 'life') == ARGV[1] .. '.' .. ARGV[6] then
+    return cjson.encode({word = 'loaded', now = now}) -- the reply was lost, and the call came twice
+  end
+  if there >= epoch then return cjson.encode({word = 'refused', epoch = there}) end
+end
+local settings, leases, waiters = cjson.decode(ARGV[3]), cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 
 redis.call('DEL', SLOTS, QUEUE, JOBS, OUTBOX, META, USERS)
 local function admit(job, entry)
@@ -47,7 +56,7 @@ end
 for name, value in pairs(settings) do redis.call('HSET', META, name, string.format('%.0f', value)) end
 -- Above every fence and ticket of an earlier life: nothing of it can be mistaken for something of this one.
 local floor = string.format('%.0f', epoch * 4294967296)
-redis.call('HSET', META, 'ticket', floor, 'fence', floor, 'refusals', 0, 'cooling_until', 0,
+redis.call('HSET', META, 'ledger', ARGV[6], 'ticket', floor, 'fence', floor, 'refusals', 0, 'cooling_until', 0,
            'loaded_at', string.format('%.0f', now), 'seen_at', string.format('%.0f', now))
-redis.call('HSET', META, 'epoch', string.format('%.0f', epoch))
+redis.call('HSET', META, 'epoch', string.format('%.0f', epoch), 'life', ARGV[1] .. '.' .. ARGV[6])
 return cjson.encode({word = 'loaded', now = now})

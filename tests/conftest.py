@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio
 
 from gate.embedded import EmbeddedRedis
 from gate.ledger import schema
 from gate.opening import open_gate
 from gate.verify import verify
-from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, settings_of
+from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, other_redis, settings_of
 
 
 @pytest.fixture
@@ -25,13 +25,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Valkey, one for the whole run; every test has a pool of its own on it. GATE_TEST_REDIS_URL names
-    another server.
+    """The address of a real Valkey, one for the whole run; every test has a pool of its own on it. GATE_TEST_REDIS_SERVER names
+    the program of another server.
     """
-    if given := os.environ.get("GATE_TEST_REDIS_URL"):
-        yield given
-        return
-    server = EmbeddedRedis(tmp_path_factory.mktemp("valkey"))
+    server = EmbeddedRedis(tmp_path_factory.mktemp("valkey"), other_redis())
     server.wait()
     yield server.url
     server.stop()
@@ -52,10 +49,8 @@ def people(valkey: str) -> Iterator[redis.Redis]:
 @pytest.fixture(params=["valkey", "fakeredis"])
 async def line(request: pytest.FixtureRequest, pool: str) -> AsyncIterator[LineOfPool]:
     """One pool's scripts under a clock that the test turns: on real Valkey, and on the fast lane beside it."""
-    from gate.slots.connection import connect
-
     fake = request.param == "fakeredis"
-    client = Fake() if fake else connect(request.getfixturevalue("valkey"))
+    client = Fake() if fake else redis.asyncio.Redis.from_url(request.getfixturevalue("valkey"))
     made = LineOfPool(client, pool, Clock(), fake)
     await made.load(**SETTINGS)
     yield made

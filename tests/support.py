@@ -9,10 +9,12 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,16 +24,23 @@ import redis
 import sqlalchemy as sa
 
 from gate.datadir import DataDir
+from gate.embedded import EmbeddedRedis
 from gate.jobs import Job, Request
 from gate.ledger import PoolSettings
 from gate.opening import Open
-from gate.slots import Acquired, Extended, Line, Reply, Semaphore, keys
+from gate.slots import Acquired, Extended, Line, Loaded, Reply, Semaphore, keys
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {
     "limit": 3, "lease_ms": 600_000, "max_hold_ms": 3_600_000, "claim_ms": 60_000, "queue_ms": 600_000,
     "queue_max": 1000, "cooldown_ms": 5_000, "max_active_per_user": 0,
 }  # fmt: skip
+
+
+def other_redis() -> Path | None:
+    """The server program that GATE_TEST_REDIS_SERVER names."""
+    named = os.environ.get("GATE_TEST_REDIS_SERVER")
+    return Path(shutil.which(named) or named) if named else None
 
 
 def settings_of(**changed: int) -> PoolSettings:
@@ -70,14 +79,22 @@ def Fake() -> Any:
     return fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7,)))
 
 
+@dataclass
+class Pinned:
+    """A link to one Redis that never changes."""
+
+    client: Any
+    identity: str = "this one"
+
+
 class LineOfPool:
     """The scripts of one pool, in short words, under one epoch."""
 
     def __init__(self, client: Any, pool: str, clock: Clock, fake: bool = False) -> None:
         self.client, self.pool, self.clock, self.fake, self.epoch = client, pool, clock, fake, 1
-        self.semaphore = Semaphore(client, clock)
+        self.semaphore = Semaphore(Pinned(client), clock)
 
-    async def load(self, *, epoch: int = 1, leases: Any = (), waiters: Any = (), **settings: int) -> int:
+    async def load(self, *, epoch: int = 1, leases: Any = (), waiters: Any = (), **settings: int) -> Loaded:
         self.epoch = epoch
         whole = SETTINGS | {"paused": 0} | settings
         return await self.semaphore.rebuild(self.pool, epoch, whole, list(leases), list(waiters))
@@ -206,6 +223,7 @@ def fresh_database(folder: Path) -> Iterator[str]:
     """The address of an empty database: a file in `folder`, or a new one on GATE_TEST_POSTGRES_URL, gone afterwards."""
     server = os.environ.get("GATE_TEST_POSTGRES_URL")
     if server is None:
+        folder.mkdir(exist_ok=True)
         yield f"sqlite:///{folder / 'gate.db'}"
         return
     name = f"t_{secrets.token_hex(8)}"
@@ -235,13 +253,28 @@ def gate_environment(**more: str) -> dict[str, str]:
 class Served:
     """A `gate serve` process and an HTTP client for it."""
 
-    def __init__(self, folder: Path, *flags: str, config: str = "", **environment: str) -> None:
+    def __init__(self, folder: Path, *flags: str, config: str = "", on_defaults: bool = False, **environment: str) -> None:
+        """`on_defaults`: embedded Valkey and SQLite, whatever stores the run is on."""
         self.folder = folder
         self._flags = flags
         self._environment = environment
-        (folder / "gate.toml").write_text(config)
+        self._closing = contextlib.ExitStack()
+        stores = "" if on_defaults else self._stores_of_the_run()
+        (folder / "gate.toml").write_text(stores + config)
         self.process: subprocess.Popen[str]
         self.said: list[str] = []
+
+    def _stores_of_the_run(self) -> str:
+        """The lines of gate.toml that name them, if they are not the defaults."""
+        lines = ""
+        if (program := other_redis()) is not None:
+            redis_server = EmbeddedRedis(self.folder, program)
+            redis_server.wait()
+            self._closing.callback(redis_server.stop)
+            lines += f'redis_url = "{redis_server.url}"\n'
+        if "GATE_TEST_POSTGRES_URL" in os.environ:
+            lines += f'database_url = "{self._closing.enter_context(fresh_database(self.folder))}"\n'
+        return lines
 
     def start(self) -> None:
         command = [sys.executable, "-m", "gate", "serve", "--port", "0", *self._flags]
@@ -298,6 +331,7 @@ class Served:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.process.poll() is None:
             self.stop()
+        self._closing.close()
 
 
 def fresh(prefix: str = "j") -> str:

@@ -224,6 +224,29 @@ def backup(
     show.fact({"file": str(file.absolute()), "bytes": size}, f"{file}: {size} bytes", json)
 
 
+@app.command()
+def prune(
+    older_than: Annotated[str, typer.Option(help="Ended longer ago than this: 90d, 12h, 30m, 45s.", metavar="AGE")],
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Forget payloads, outputs and histories of old jobs; ids, outcomes and money stay. Runs beside a server or without."""
+    from gate.cli import show, stores
+    from gate.ledger.prune import prune as run
+
+    done = run(stores.sql_url(_settings(data_dir, config)), _age_ms(older_than))
+    words = f"{done.jobs} jobs pruned to their outcome and their money, {done.events} events forgotten"
+    show.fact({"jobs": done.jobs, "events": done.events}, words, json)
+
+
+def _age_ms(age: str) -> int:
+    found = re.fullmatch(r"(\d{1,6})([dhms])", age)
+    if found is None:
+        raise typer.BadParameter("a number and d, h, m or s, such as 90d", param_hint="--older-than")
+    return int(found[1]) * {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}[found[2]]
+
+
 @db.command()
 def upgrade(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
     """Bring the schema up to date (`gate serve` does it too)."""

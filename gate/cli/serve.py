@@ -8,6 +8,8 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +18,10 @@ from gate.embedded import EmbeddedRedis
 from gate.errors import CannotStart, StoreDown
 from gate.settings import Settings
 
-GRACE_S = 8
+GRACE_S = 7
 """For requests under way when a stop was asked for."""
+STOP_S = 9.5
+"""For all of it."""
 
 
 def serve(settings: Settings) -> None:
@@ -85,6 +89,9 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
         def stop() -> None:
             server.should_exit = True
             gate.waiters.close()
+            last_resort = threading.Timer(STOP_S, _force)
+            last_resort.daemon = True
+            last_resort.start()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
@@ -97,6 +104,12 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
             data.tell(Address(os.getpid(), http, redis_url, settings.sql_url))
             _say_where(settings, gate, http, redis_url)
         await serving
+
+
+def _force() -> None:
+    """A store that hangs holds a thread that nothing can end. What was not committed was told to nobody."""
+    print(f"gate: a store does not answer; stopped by force after {STOP_S:g} s", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None:

@@ -6,11 +6,10 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 
-import redis.asyncio as redis
 import structlog
 from redis.exceptions import RedisError
 
-from gate.slots import keys
+from gate.slots import Link, keys
 from gate.waiters import Waiters
 
 log = structlog.get_logger("gate.news")
@@ -18,10 +17,8 @@ RETRY_S = 0.5
 
 
 class News:
-    """`publisher` shares gate's connections, `listener` is a client of its own without a reply timeout."""
-
-    def __init__(self, waiters: Waiters, publisher: redis.Redis, listener: redis.Redis | None = None) -> None:
-        self._waiters, self._publisher, self._listener = waiters, publisher, listener
+    def __init__(self, waiters: Waiters, link: Link) -> None:
+        self._waiters, self._link = waiters, link
         self._me = secrets.token_hex(8)
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -35,7 +32,7 @@ class News:
 
     async def _publish(self, pool: str, job_ids: Sequence[str]) -> None:
         try:
-            await self._publisher.publish(keys.news(pool), " ".join((self._me, *job_ids)))
+            await self._link.client.publish(keys.news(pool), " ".join((self._me, *job_ids)))
         except (RedisError, OSError) as error:
             log.warning("others were not told", error=str(error))
 
@@ -44,11 +41,10 @@ class News:
 
     async def listen(self) -> None:
         """For ever. After each new subscription everybody here looks again: what was said meanwhile is lost."""
-        assert self._listener is not None
         away = False
         while True:
             try:
-                async with self._listener.pubsub(ignore_subscribe_messages=False) as subscription:
+                async with self._link.listener.pubsub(ignore_subscribe_messages=False) as subscription:
                     await subscription.psubscribe(keys.NEWS_PATTERN)
                     async for message in subscription.listen():
                         if message["type"] == "psubscribe":

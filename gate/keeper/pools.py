@@ -12,33 +12,48 @@ import structlog
 
 from gate.errors import PoolUnknown, StoreDown
 from gate.ledger import Ledger, Reading
-from gate.slots import Reply, Semaphore, entries
+from gate.slots import NOT_DONE, Reply, Semaphore, entries
 
 log = structlog.get_logger("gate.pools")
 R = TypeVar("R", bound=Reply)
 
+REPLACED = "this server reaches a Redis that other servers have left for another; point GATE_REDIS_URL at theirs, or restart this Redis"
+FOREIGN = "pool {pool!r} in this Redis belongs to a gate with another ledger, which called less than ten seconds ago"
+
 COLD_WAIT_S = 5.0
 """How long a call that met `cold` waits for the rebuild and goes on (PROTOCOL, Rebuild)."""
+LOADING_S = 2.0
+"""How long another server may take between its commit of an epoch and the end of its load, before it counts as dead."""
+LOOK_AGAIN_S = 0.02
 
 
 @dataclass(slots=True)
 class _Known:
+    """`epoch` is good in the Redis of identity `redis` only; `last` is the highest ever. `taken_at`: when it was heard of from
+    SQL, where the server that loads it has written it."""
+
     epoch: int | None = None
+    redis: str = ""
+    last: int = 0
     floor: int = 0
     loads: int = 0
+    taken_at: float = -LOADING_S
     due: float | None = None
     alarm: asyncio.Event = field(default_factory=asyncio.Event)
     rebuilding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Pools:
-    """Every call of a script goes through `run`, because of what its reply asks for: an outbox to record, a bound that
-    was met, a deadline to be awake at, a Redis that has forgotten the pool."""
+    """Every call of a script goes through `run`, because of what its reply asks for: an outbox to record, a bound that was met,
+    a deadline to be awake at, a Redis that has forgotten the pool, another Redis."""
 
     def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: Reading) -> None:
         self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
+        self._link = semaphore.link
         self._known: dict[str, _Known] = {}
+        self._turning = asyncio.Lock()
         self.on_emitted: Callable[[str], None] = lambda pool: None
+        self.on_known: Callable[[str], None] = lambda pool: None
 
     @property
     def names(self) -> list[str]:
@@ -47,7 +62,13 @@ class Pools:
     async def load(self) -> None:
         """Reads from SQL which pools there are, and their epochs."""
         for pool in await self._reading.pools():
-            self._known.setdefault(pool.name, _Known()).epoch = pool.epoch
+            new = pool.name not in self._known
+            known = self._known.setdefault(pool.name, _Known())
+            self._semaphore.belongs(pool.name, pool.ledger_id)
+            if known.epoch is None or known.epoch < pool.epoch:
+                self._take(known, pool.epoch, pool.redis)
+            if new:
+                self.on_known(pool.name)
 
     async def run(self, pool: str, script: Callable[[int], Awaitable[R]], *, grants_or_reaps: bool = True) -> tuple[int, R]:
         """The reply of `script`, which is given the epoch, and that epoch. One that grants or reaps is not run while SQL
@@ -61,23 +82,53 @@ class Pools:
             await self._ledger.reach()
         while True:
             epoch = await self.epoch(pool)
-            loads = self._known[pool].loads
+            known = self._known[pool]
+            loads, identity = known.loads, self._link.identity
             reply = await script(epoch)
-            if reply.word not in ("cold", "damaged"):
+            if reply.word not in NOT_DONE:
                 self._heed(pool, reply)
                 return epoch, reply
             if loop.time() > give_up:
                 raise StoreDown("redis", f"Redis has lost pool {pool!r} and it could not be rebuilt yet")
-            await self.rebuild(pool, epoch, loads)
+            if reply.word == "elsewhere":
+                await self._turn(identity)
+            elif loop.time() < known.taken_at + LOADING_S:
+                await asyncio.sleep(LOOK_AGAIN_S)  # somebody else is loading it
+            else:
+                await self.rebuild(pool, epoch, loads)
+
+    async def know(self, pool: str) -> None:
+        """Raises PoolUnknown."""
+        if pool not in self._known:
+            await self.load()
+        if pool not in self._known:
+            raise PoolUnknown(f"there is no pool {pool!r}")
 
     async def epoch(self, pool: str) -> int:
-        known = self._known.get(pool)
-        if known is None or known.epoch is None:
-            await self.load()
-            known = self._known.get(pool)
-        if known is None or known.epoch is None:
-            raise PoolUnknown(f"there is no pool {pool!r}")
+        """The epoch of the pool in the Redis that this server is pinned to; it is loaded there if it has to be.
+
+        Whoever uses it calls Redis before anything else is awaited: then both are of one life.
+        """
+        await self.know(pool)
+        known = self._known[pool]
+        while known.epoch is None or known.redis != self._link.identity:
+            if known.epoch is None:
+                await self.load()
+            else:
+                await self.rebuild(pool)
         return known.epoch
+
+    async def _turn(self, former: str) -> None:
+        """To the Redis that answers now; whose pools are then no longer those this server knows."""
+        async with self._turning:
+            if self._link.identity == former:
+                self._link.pin(await self._link.meet())
+
+    @staticmethod
+    def _take(known: _Known, epoch: int, redis: str) -> None:
+        if epoch > known.last:
+            known.taken_at = asyncio.get_running_loop().time()
+        known.epoch, known.redis, known.last = epoch, redis, max(epoch, known.last)
 
     def outdated(self, pool: str, epoch: int) -> None:
         """SQL has another epoch than the one a script answered under: read it anew."""
@@ -85,38 +136,56 @@ class Pools:
         if known.epoch == epoch:
             known.epoch = None
 
-    async def rebuild(self, pool: str, refused: int, loads: int | None = None) -> None:
-        """Loads the pool from SQL under a new epoch, or takes the epoch that somebody else has raised meanwhile.
+    async def rebuild(
+        self, pool: str, refused: int | None = None, loads: int | None = None, *, even_a_former: bool = False
+    ) -> None:
+        """Loads the pool from SQL under a new epoch, or takes the epoch under which somebody else has loaded it.
 
-        Committed first, loaded second: a server that stops between the two leaves an epoch that nobody uses. `loads`: how
-        many loads there were when Redis refused; one since may have mended it.
+        Committed first, loaded second: a server that stops between the two leaves an epoch that nobody uses. `refused` is the
+        epoch that Redis did not know (None: the pool lives in another Redis than this server sees), `loads` how many loads
+        there were then: one since may have mended it.
         """
         known = self._known[pool]
         async with known.rebuilding:
-            if known.epoch != refused or loads not in (None, known.loads):
+            here = known.redis == self._link.identity
+            if (here if refused is None else known.epoch != refused) or loads not in (None, known.loads):
                 return  # somebody here was faster
-            snapshot = await self._ledger.begin_rebuild(pool, refused, known.floor)
-            known.epoch = snapshot.epoch
-            if not snapshot.raised:
-                return
-            there = await self._semaphore.rebuild(
+            identity = await self._link.meet()
+            self._link.pin(identity)
+            found = await self._ledger.begin_rebuild(pool, identity, refused, known.floor, even_a_former=even_a_former)
+            if found.word == "replaced":
+                raise StoreDown("redis", REPLACED)
+            if found.word == "taken":
+                return self._take(known, found.epoch, identity)
+            loaded = await self._semaphore.rebuild(
                 pool,
-                snapshot.epoch,
-                snapshot.pool.in_redis(),
-                [(job.job_id, entries.holding(job)) for job in snapshot.leases],
-                [(job.job_id, entries.waiting(job)) for job in snapshot.waiters],
+                found.epoch,
+                found.pool.in_redis(),
+                [(job.job_id, entries.holding(job)) for job in found.leases],
+                [(job.job_id, entries.waiting(job)) for job in found.waiters],
             )
-            known.loads += 1
-            if there != snapshot.epoch:
-                known.epoch, known.floor = None, there
+            if loaded.word == "foreign":
+                raise StoreDown("redis", FOREIGN.format(pool=pool))
+            if loaded.word == "refused":
+                known.floor = loaded.epoch
+            if loaded.word != "loaded":
+                known.epoch = None
                 return
+            known.epoch, known.redis, known.last = found.epoch, identity, found.epoch
+            known.loads += 1
         log.info(
             "loaded into Redis from SQL",
             pool=pool,
-            epoch=there,
-            leases=len(snapshot.leases),
-            waiters=len(snapshot.waiters),
+            epoch=found.epoch,
+            leases=len(found.leases),
+            waiters=len(found.waiters),
         )
+
+    async def reload(self, pool: str) -> None:
+        """By an operator's word: even into a Redis that other servers have left."""
+        await self.know(pool)
+        await self.load()
+        await self.rebuild(pool, self._known[pool].epoch, even_a_former=True)
 
     def _heed(self, pool: str, reply: Reply) -> None:
         known = self._known[pool]

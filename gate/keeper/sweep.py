@@ -8,6 +8,8 @@ script or a compare-and-set that judges again, and is named in the log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -88,6 +90,8 @@ class Sweep:
     async def keep(self) -> None:
         """For ever."""
         while True:
+            with contextlib.suppress(StoreDown):
+                await self._pools.load()  # another server may have made one
             for pool in self._pools.names:
                 try:
                     await self.sweep(pool)
@@ -99,6 +103,7 @@ class Sweep:
         """One look at one pool; mends what the look before saw too, and says what that was. Raises StoreDown."""
         epoch, _ = await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))
         await self._recorder.run(pool)
+        looked_at = time.monotonic()
         seen = await self._semaphore.survey(pool)
         live = await self._reading.live(pool)
         named = {*seen.slots, *seen.queue, *seen.noted} - live.keys()
@@ -110,7 +115,9 @@ class Sweep:
             return []  # it was rebuilt meanwhile: the next one sees clearly
         twice = found & self._before.get(pool, set())
         self._before[pool] = found - twice
-        mended = [finding for finding in sorted(twice, key=str) if await self._mend(pool, epoch, seen, live, finding)]
+        mended = [
+            finding for finding in sorted(twice, key=str) if await self._mend(pool, epoch, seen, live, finding, looked_at)
+        ]
         for finding in mended:
             log.warning("mended", pool=pool, repair=finding.kind, job_id=finding.job_id, fence=finding.fence)
         return mended
@@ -118,7 +125,9 @@ class Sweep:
     async def _settings(self, pool: str) -> Pool:
         return next(one for one in await self._reading.pools() if one.name == pool)
 
-    async def _mend(self, pool: str, epoch: int, seen: Survey, live: dict[str, Job], finding: Finding) -> bool:
+    async def _mend(
+        self, pool: str, epoch: int, seen: Survey, live: dict[str, Job], finding: Finding, looked_at: float
+    ) -> bool:
         job_id, fence = finding.job_id, finding.fence
         job = live.get(job_id)
         match finding.kind:
@@ -142,7 +151,8 @@ class Sweep:
                 reply = await self._run(pool, lambda epoch: self._semaphore.restore(pool, epoch, job_id, entry))
                 return reply.word == "restored"
             case "adopt":
-                await self._recorder.apply(pool, epoch, [_grant_in(seen, job_id)])
+                good_until = looked_at + (seen.slots[job_id] - seen.now_ms) / 1000
+                await self._recorder.apply(pool, epoch, [_grant_in(seen, job_id)], good_until)
             case "seat" | "give_back":
                 assert job is not None
                 await self._recorder.give_back(pool, Return(job, fence, "lost"))

@@ -3,6 +3,10 @@
 Many requests, one commit. A batch runs in one order (pool, then job_id), so that two servers never lock crosswise. When
 it fails, it is rolled back and replayed one by one: each request answers for itself, and a replay that finds its own
 outcome already there has succeeded. So work handed in here must be repeatable, and says no by returning, not by raising.
+
+Nobody waits for ever: a store that is not reached fails a whole batch at once, a pool's row that somebody holds fails the
+requests of that pool, and a caller whose answer hangs is let go. What he asked for may be committed after that; a repeat of
+his call, or the sweep, finds it.
 """
 
 from __future__ import annotations
@@ -10,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,10 +31,18 @@ T = TypeVar("T")
 BATCH_MAX = 256
 """Requests in one commit: beyond it the first of a batch waits longer than the commit saves."""
 READERS = 4
+LOCK_NOT_AVAILABLE = "55P03"
 SQLITE_BUSY_MS = 5_000
 """How long another process (the terminal, a backup) may hold the file's write lock."""
 LOCK_TIMEOUT_MS = 5_000
-"""The same on Postgres, for another server's transaction that holds the pool's row."""
+"""The same on Postgres, for whoever holds the pool's row."""
+IDLE_TIMEOUT_MS = 3_000
+"""So long a server may stand still within a transaction (SIGSTOP) before Postgres takes the pool's row from it: well before the
+others give up waiting for that row."""
+ANSWER_S = 8.0
+"""How long a caller waits for SQL: longer than any of those."""
+HANGS_S = 2.5
+"""A batch under way for so long: SQL cannot be written at the moment."""
 
 
 @dataclass(slots=True)
@@ -54,7 +67,14 @@ class Database:
         self._writer = threading.Thread(target=self._write_batches, name="gate-sql-write", daemon=True)
         self.writable = True
         """Whether the last attempt to write reached the store."""
+        self._since: float | None = None
         self._writer.start()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a write is under way that should have ended long ago."""
+        since = self._since
+        return since is not None and time.monotonic() - since > HANGS_S
 
     async def write(self, pool: str, job_id: str, work: Callable[[Connection], T]) -> T:
         """What `work` returned, once it is committed. Raises StoreDown when SQL can't take it."""
@@ -62,14 +82,14 @@ class Database:
         task = _Task((pool, job_id), work, loop, loop.create_future())
         self._tasks.put(task)
         # Shielded: a caller that goes away does not take back what the writer is about to commit.
-        return await asyncio.shield(task.future)
+        return await _in_time(asyncio.shield(task.future))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         def run() -> T:
             with answering(), self._read_engine.connect() as connection:
                 return work(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        return await _in_time(asyncio.get_running_loop().run_in_executor(self._readers, run))
 
     def close(self) -> None:
         """Commits what was handed in, then closes."""
@@ -85,7 +105,9 @@ class Database:
             while len(batch) < BATCH_MAX and batch[-1] is not None and not self._tasks.empty():
                 batch.append(self._tasks.get())
             tasks = [task for task in batch if task is not None]
+            self._since = time.monotonic()
             self._commit(sorted(tasks, key=lambda task: task.key))
+            self._since = None
             if batch[-1] is None:
                 return
 
@@ -110,15 +132,24 @@ class Database:
                 for task in tasks:
                     task.result = task.work(connection)
         except StoreDown as error:
-            raise error if reached else _Unreached(error) from error
+            if not reached:
+                raise _Unreached(error) from error
+            if _is_locked(error.__cause__):
+                raise _Locked(error) from error
+            raise
 
     def _replay(self, tasks: list[_Task]) -> None:
+        locked: dict[str, StoreDown] = {}
         for number, task in enumerate(tasks):
             try:
+                if task.key[0] in locked:
+                    raise locked[task.key[0]]
                 self._run([task])
             except _Unreached as error:
                 self._fail(tasks[number:], error)
                 return
+            except _Locked as error:
+                task.error = locked[task.key[0]] = error.args[0]
             except BaseException as error:
                 task.error = error
 
@@ -130,6 +161,22 @@ class Database:
 
 class _Unreached(Exception):
     """Not even a transaction could be begun; `args[0]` is the StoreDown that says why."""
+
+
+class _Locked(Exception):
+    """Somebody holds the pool's row; `args[0]` is the StoreDown that says so."""
+
+
+def _is_locked(error: BaseException | None) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
+
+
+async def _in_time(answer: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await answer
+    except TimeoutError:
+        raise StoreDown("sql", f"SQL has not answered for {ANSWER_S:g} s") from None
 
 
 def _answer(tasks: list[_Task]) -> None:
@@ -160,6 +207,10 @@ def first_line(error: BaseException) -> str:
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
 
+DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+"""A Postgres whose machine is gone is noticed within some ten seconds, in the middle of a statement too."""
+
+
 def engine(url: str, *, writes: bool) -> Engine:
     """Raises ArgumentError when `url` is none that SQLAlchemy knows."""
     where = make_url(url)
@@ -177,7 +228,7 @@ def engine(url: str, *, writes: bool) -> Engine:
     made = sa.create_engine(
         where.set(drivername="postgresql+psycopg"),
         # Names are prefixed in every statement and nothing is prepared on the server: a transaction pooler may stand between.
-        connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"},
+        connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"} | DEAD_PEER,
         pool_size=READERS + 1,
         pool_pre_ping=not writes,
     )
@@ -191,7 +242,7 @@ def _postgres(made: Engine) -> None:
     def begin(connection: Connection) -> None:
         # A server that stands still in a transaction (SIGSTOP) must not hold the pool's row from the others for long.
         connection.exec_driver_sql(
-            f"set local lock_timeout = {LOCK_TIMEOUT_MS}; set local idle_in_transaction_session_timeout = {LOCK_TIMEOUT_MS}"
+            f"set local lock_timeout = {LOCK_TIMEOUT_MS}; set local idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}"
         )
 
 

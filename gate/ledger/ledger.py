@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from gate.errors import StoreDown
 from gate.jobs import HOLDING, Job, Lease, Request, now_ms
 from gate.ledger import changes, pools
 from gate.ledger.database import Database
@@ -35,12 +36,15 @@ class Ledger:
         at: int,
         lease_ms: int,
         lease: Lease | None,
+        good_until: float | None = None,
     ) -> Admitted:
-        """Writes what Redis decided for `request`: running under `lease`, or queued when that is None; with the charge."""
+        """Writes what Redis decided for `request`: running under `lease`, or queued when that is None; with the charge.
+        `good_until` by time.monotonic(): this process may have stood still for longer than the lease.
+        """
 
         def work(connection: Connection) -> Admitted:
             row = pools.lock(connection, pool)
-            if row.epoch != epoch:
+            if row.epoch != epoch or _over(good_until):
                 return Admitted("stale")
             job = find(connection, request.job_id)
             if job is not None:
@@ -109,12 +113,14 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
-    async def extend(self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int) -> Extended:
+    async def extend(
+        self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None
+    ) -> Extended:
         """Records a claim or a renewal that Redis granted: a granted job runs, and what was told never shrinks."""
 
         def work(connection: Connection) -> Extended:
             row = pools.lock(connection, pool)
-            if row.epoch != epoch:
+            if row.epoch != epoch or _over(good_until):
                 return Extended("stale")
             job = _in(pool, find(connection, job_id))
             if job is None:
@@ -139,7 +145,7 @@ class Ledger:
             row = pools.lock(connection, pool)
             if row.epoch != epoch:
                 return Recorded(stale=True)
-            if good_until is not None and time.monotonic() > good_until:
+            if _over(good_until):
                 return Recorded(late=True)
             recorded, unknown = Recorded(), set()
             over = {(note.job_id, note.fence) for note in notes if note.kind == "expired"}
@@ -185,19 +191,24 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
-    async def begin_rebuild(self, pool: str, refused_epoch: int, floor: int = 0) -> Snapshot:
-        """A new epoch (above `floor`, the highest seen in Redis) and the rows to load; unless somebody raised it above
-        `refused_epoch` already."""
+    async def begin_rebuild(
+        self, pool: str, identity: str, refused_epoch: int | None = None, floor: int = 0, *, even_a_former: bool = False
+    ) -> Snapshot:
+        """A new epoch (above `floor`, the highest seen in Redis) in the Redis of this identity, and the rows to load. Unless
+        somebody has loaded it there already, above `refused_epoch` (None: at any epoch).
+        """
 
         def work(connection: Connection) -> Snapshot:
             row = pools.lock(connection, pool)
-            if row.epoch > refused_epoch:
-                return Snapshot(row.epoch, False, row)
+            if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):
+                return Snapshot("taken", row.epoch, row)
+            if identity in row.former and not even_a_former:
+                return Snapshot("replaced", row.epoch, row)
             query = jobs_with_refund.where(jobs.c.pool == pool, is_live).order_by(jobs.c.ticket)
             live = [job_of(found) for found in connection.execute(query)]
             return Snapshot(
-                pools.raise_epoch(connection, row, floor),
-                True,
+                "raised",
+                pools.raise_epoch(connection, row, floor, identity),
                 row,
                 leases=[job for job in live if job.status in HOLDING],
                 waiters=[job for job in live if job.status == "queued"],
@@ -207,6 +218,8 @@ class Ledger:
 
     async def reach(self) -> None:
         """Raises StoreDown while SQL cannot be written: then nobody may be granted, and nobody reaped (PROTOCOL, Rebuild)."""
+        if self._database.hangs:
+            raise StoreDown("sql", "SQL takes too long to write")
         if not self._database.writable:
             await self._database.write("", "", lambda connection: None)
 
@@ -223,6 +236,10 @@ class Ledger:
             return [name for name in sorted(wanted) if pools.configure(connection, name, wanted[name])]
 
         return await self._database.write("", "", work)
+
+
+def _over(good_until: float | None) -> bool:
+    return good_until is not None and time.monotonic() > good_until
 
 
 def _in(pool: str, job: Job | None) -> Job | None:

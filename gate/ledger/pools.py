@@ -1,8 +1,9 @@
-"""A pool's row: its epoch, its settings, and the lock that every transaction on the pool's jobs holds."""
+"""A pool's row: its epoch, the Redis it lives in, its settings, and the lock that every transaction on the pool's jobs holds."""
 
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -28,23 +29,32 @@ class PoolSettings:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
+    """`redis` is the identity of the Redis that the pool is loaded in, `former` those that it replaced; `ledger_id` says in
+    Redis whose pool it is."""
+
     name: str
     epoch: int
     void_fence: int
     paused: bool
     settings: PoolSettings
+    redis: str
+    former: tuple[str, ...]
+    ledger_id: str
 
     def in_redis(self) -> dict[str, int]:
         """The settings by the names of `meta`."""
         return asdict(self.settings) | {"paused": int(self.paused)}
 
 
+FORMER_MAX = 20
+"""Identities remembered as replaced. One that comes back is a Redis that some server still uses and others have left."""
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
 
 def _pool(row: Any) -> Pool:
     settings = PoolSettings(**{name: getattr(row, name) for name in SETTING_NAMES})
-    return Pool(row.name, row.epoch, row.void_fence, row.paused, settings)
+    former = tuple(row.redis_former.split())
+    return Pool(row.name, row.epoch, row.void_fence, row.paused, settings, row.redis_identity, former, row.ledger_id)
 
 
 _locked = sa.select(pools).where(pools.c.name == sa.bindparam("pool")).with_for_update()
@@ -63,9 +73,15 @@ def every(connection: Connection) -> list[Pool]:
     return [_pool(row) for row in connection.execute(_all)]
 
 
-def raise_epoch(connection: Connection, pool: Pool, floor: int) -> int:
+def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -> int:
+    """A new life of the pool, in the Redis of this identity."""
     epoch = max(pool.epoch, floor) + 1
-    connection.execute(pools.update().where(pools.c.name == pool.name).values(epoch=epoch))
+    former = pool.former if identity == pool.redis or not pool.redis else (pool.redis, *pool.former)[:FORMER_MAX]
+    connection.execute(
+        pools.update()
+        .where(pools.c.name == pool.name)
+        .values(epoch=epoch, redis_identity=identity, redis_former=" ".join(former))
+    )
     return epoch
 
 
@@ -86,6 +102,9 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
                 name=name,
                 epoch=0,
                 void_fence=0,
+                redis_identity="",
+                redis_former="",
+                ledger_id=secrets.token_hex(8),
                 paused=False,
                 configured=json.dumps(configured),
                 **configured,

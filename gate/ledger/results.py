@@ -10,7 +10,7 @@ from gate.ledger.pools import Pool
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`admitted` (or was so before, by the same decision) · `stale`: Redis answered under another epoch · `no_room`: SQL
+    """`admitted` (or was so before, by the same decision) · `stale`: Redis answered under another epoch, or too long ago · `no_room`: SQL
     has no slot for this grant · `live`, `ended`, `reused`: SQL has the job, as live, as ended, or as another one."""
 
     word: str
@@ -29,7 +29,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Extended:
-    """`extended` · `stale`: another epoch · `lost`: SQL has not this lease as live · `unknown`."""
+    """`extended` · `stale`: another epoch, or too long ago · `lost`: SQL has not this lease as live · `unknown`."""
 
     word: str
     job: Job | None = None
@@ -58,10 +58,11 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a rebuild loads. `raised` is False when another server was there first: then only `epoch` counts."""
+    """What a rebuild loads. `word`: `raised`, by this call, to `epoch` · `taken`: another server was there first, and only
+    `epoch` counts · `replaced`: the Redis that this server sees is one that was left for another."""
 
+    word: str
     epoch: int
-    raised: bool
     pool: Pool
     leases: list[Job] = field(default_factory=list)
     waiters: list[Job] = field(default_factory=list)

@@ -41,6 +41,9 @@ pools = Table(
     Column("max_active_per_user", BigInteger, nullable=False),
     Column("paused", Boolean, nullable=False),
     Column("configured", Text, nullable=False),
+    Column("redis_identity", Text, nullable=False),
+    Column("redis_former", Text, nullable=False),
+    Column("ledger_id", Text, nullable=False),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 
@@ -72,6 +75,7 @@ jobs = Table(
     Column("error", Text),
     Column("output", Text),
     Column("late_outcome", Text),
+    Column("pruned_at", BigInteger),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),
@@ -86,6 +90,7 @@ jobs = Table(
         name="jobs_expired",
     ),
     CheckConstraint("late_outcome is null or status = 'expired'", name="jobs_late"),
+    CheckConstraint("pruned_at is null or ended_at is not null", name="jobs_pruned"),
 )
 Index(
     "jobs_live",

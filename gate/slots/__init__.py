@@ -1,5 +1,6 @@
 """Redis: who may run now."""
 
-from gate.slots.semaphore import Acquired, Extended, Line, Note, Reply, Semaphore, Survey
+from gate.slots.connection import Link
+from gate.slots.semaphore import NOT_DONE, Acquired, Extended, Line, Loaded, Note, Reply, Semaphore, Survey
 
-__all__ = ["Acquired", "Extended", "Line", "Note", "Reply", "Semaphore", "Survey"]
+__all__ = ["NOT_DONE", "Acquired", "Extended", "Line", "Link", "Loaded", "Note", "Reply", "Semaphore", "Survey"]

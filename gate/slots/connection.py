@@ -1,9 +1,16 @@
-"""One pool of connections to Redis, and what has to be true of that Redis before gate trusts it."""
+"""The way to Redis: connections that lead to one life of it, and what has to be true of it before gate trusts it.
+
+An epoch key survives a failover to a replica that lagged, or an old snapshot put back: what such a Redis holds looks sound and
+is of the past. Its run id and its replication id do not survive. So they are read on each new connection, and scripts run only
+on connections to the life whose pools this server has taken or loaded.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import redis.asyncio as redis
@@ -18,24 +25,86 @@ MAX_CONNECTIONS = 64
 """A caller waits for a free one (BlockingConnectionPool) and is never refused for the lack of it."""
 
 
-def connect(url: str, *, patient: bool = False) -> redis.Redis:
-    """A client that tries once more when a connection turns out to be dead, and no oftener: the library's own ten
-    tries would run a script again and again. Once is safe, each script being idempotent by (job_id, lease_id).
+class AnotherRedis(RedisError):
+    """What answers on a new connection is not the life of Redis that this server works on."""
 
-    `patient`: a reply may take for ever, as a subscription's does. Raises CannotStart when `url` is no address.
+
+class Link:
+    """`client` runs scripts; `listener` may wait for ever for a reply, as a subscription does. `identity` is the life of Redis
+    that `client` is pinned to ('' before the first). Raises CannotStart when `url` is no address.
     """
-    try:
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=REPLY_TIMEOUT_S,
-            socket_timeout=None if patient else REPLY_TIMEOUT_S,
-            socket_connect_timeout=REPLY_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-        )
-    except ValueError as error:
-        raise CannotStart(f"GATE_REDIS_URL is no Redis address: {error}") from error
-    return redis.Redis(connection_pool=pool)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.identity = ""
+        self.client = self._connect()
+        self.listener = self._connect(patient=True)
+        self._left: set[asyncio.Task[None]] = set()
+
+    async def meet(self) -> str:
+        """The identity of who answers now, on a connection of its own. Raises StoreDown; of a replica too."""
+        async with self._connect() as visitor:
+            with answering():
+                facts = await visitor.info("server", "replication")
+        if facts.get("role") != "master":
+            raise StoreDown("redis", "the Redis that answers is a replica: nothing can be written there")
+        return _identity(facts)
+
+    def pin(self, identity: str) -> None:
+        """From now on only that life is used. A call under way on the former one ends there, or meets AnotherRedis."""
+        if identity == self.identity:
+            return
+        self.identity = identity
+        former, self.client = self.client, self._connect(only=identity)
+        for leaving in (former.aclose(), self.listener.connection_pool.disconnect()):
+            task = asyncio.ensure_future(leaving)
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+
+    async def part(self) -> None:
+        """Drops the idle connections: each new one is looked at."""
+        await self.client.connection_pool.disconnect(inuse_connections=False)
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*self._left, return_exceptions=True)
+        await self.client.aclose()
+        await self.listener.aclose()
+
+    def _connect(self, *, only: str = "", patient: bool = False) -> redis.Redis:
+        """A client that tries once more when a connection turns out to be dead, and no oftener: the library's own ten tries
+        would run a script again and again. Once is safe, each script being idempotent by (job_id, lease_id).
+        """
+
+        async def look(connection: Any) -> None:
+            await connection.on_connect()
+            await connection.send_command("INFO", "server", "replication")
+            found = _identity(_facts(await connection.read_response()))
+            if found != only:
+                raise AnotherRedis("another life of Redis answers than before; its pools are being loaded")
+
+        options: dict[str, Any] = {"redis_connect_func": look} if only else {}
+        try:
+            pool = redis.BlockingConnectionPool.from_url(
+                self._url,
+                max_connections=MAX_CONNECTIONS,
+                timeout=REPLY_TIMEOUT_S,
+                socket_timeout=None if patient else REPLY_TIMEOUT_S,
+                socket_connect_timeout=REPLY_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+                **options,
+            )
+        except ValueError as error:
+            raise CannotStart(f"GATE_REDIS_URL is no Redis address: {error}") from error
+        return redis.Redis.from_pool(pool)
+
+
+def _facts(reply: Any) -> dict[str, str]:
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def _identity(facts: dict[str, Any]) -> str:
+    return f"{facts.get('run_id', '')}:{facts.get('master_replid', '')}"
 
 
 @contextlib.contextmanager
@@ -56,7 +125,7 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
-async def trust(client: redis.Redis, url: str) -> str:
+async def trust(link: Link, url: str) -> str:
     """What answers there, such as `Valkey 9.1.2`.
 
     Raises CannotStart in one line when nothing answers, the password is wrong, it is older than 7.0 or it may evict
@@ -64,7 +133,7 @@ async def trust(client: redis.Redis, url: str) -> str:
     """
     shown = without_password(url)
     try:
-        info = await client.info()
+        info = await link.client.info()
     except AuthenticationError as error:
         if urlsplit(url).password is None:
             raise CannotStart(f"Redis at {shown} wants a password, and GATE_REDIS_URL has none") from error

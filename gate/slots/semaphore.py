@@ -1,37 +1,42 @@
 """The semaphore: one method a script, one frozen result each. Redis decides who may run now, and nothing else.
 
-Every call names the epoch its caller believes in. `cold` means that Redis is in another life, or in none; nothing was
-written. `damaged` means that a key holds what gate never put there; it is loaded anew in the same way.
+Every call names the epoch its caller believes in. Three replies say that nothing was done or written: `cold`, the pool is in
+another life here, or in none; `damaged`, a key holds what gate never put there; `elsewhere`, another Redis answers.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import redis.asyncio as redis
 import structlog
+from redis.exceptions import ReadOnlyError
 
 from gate.jobs import Lease
 from gate.slots import keys, scripts
-from gate.slots.connection import answering
+from gate.slots.connection import AnotherRedis, Link, answering
 
 log = structlog.get_logger("gate.slots")
 
 GRANTS_PER_CALL = 8
 """How many waiters one call may promote: 32 random characters travel for each. Ticks carry a hundred."""
 GRANTS_PER_TICK = 100
+NOT_DONE = frozenset({"cold", "damaged", "elsewhere"})
+"""The words of a call that did nothing: its caller has to see to the pool, then come again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`now_ms` and `next_ms` (the earliest deadline, None when nothing is due) are by Redis's clock. `more`: the call
-    stopped at its bound, call `tick`. `emitted`: entries it put into the outbox."""
+    """`now_ms` and `next_ms` (the earliest deadline, None when nothing is due) are by Redis's clock; `asked` is by this
+    machine's `time.monotonic()`, before the call. `more`: the call stopped at its bound, call `tick`. `emitted`: entries it put
+    into the outbox."""
 
     word: str
+    asked: float = 0
     now_ms: int = 0
     next_ms: int | None = None
     more: bool = False
@@ -49,6 +54,11 @@ class Acquired(Reply):
     lease: Lease | None = None
     active: tuple[str, ...] = ()
 
+    @property
+    def good_until(self) -> float | None:
+        """By time.monotonic(), when the lease is over at the earliest."""
+        return self.asked + (self.lease.due - self.now_ms) / 1000 if self.lease else None
+
 
 @dataclass(frozen=True, slots=True)
 class Extended(Reply):
@@ -56,6 +66,10 @@ class Extended(Reply):
 
     fence: int = 0
     due: int = 0
+
+    @property
+    def good_until(self) -> float:
+        return self.asked + (self.due - self.now_ms) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,15 @@ class Line(Reply):
         if self.paused:
             return "paused"
         return "cooling_down" if self.cooling_until else "pool_full"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`loaded` · `refused`: Redis has `epoch` already, or a higher one · `foreign`: a living gate with another ledger has the
+    pool there · `elsewhere`."""
+
+    word: str
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +137,16 @@ class Survey:
 class Semaphore:
     """`clock` (a function to milliseconds) is for tests; without it each script reads the server's."""
 
-    def __init__(self, client: redis.Redis, clock: Callable[[], int] | None = None) -> None:
-        self.client = client
+    def __init__(self, link: Link, clock: Callable[[], int] | None = None) -> None:
+        self.link = link
         self._clock = clock
+        self._ledger_ids: dict[str, str] = {}
         verbs = (*scripts.WITH_PRELUDE, "rebuild")
-        self._scripts = {verb: client.register_script(scripts.source(verb)) for verb in verbs}
+        self._scripts = {verb: link.client.register_script(scripts.source(verb)) for verb in verbs}
+
+    def belongs(self, pool: str, ledger_id: str) -> None:
+        """Whose pool it is: what another ledger has in this Redis under the same name is `cold` to us."""
+        self._ledger_ids[pool] = ledger_id
 
     async def acquire(
         self, pool: str, epoch: int, job_id: str, user: str | None, tool: str | None, lease_ms: int | None
@@ -166,7 +194,7 @@ class Semaphore:
 
     async def status(self, pool: str, epoch: int, job_id: str | None = None, most: int = 0) -> Line:
         raw = await self._run("status", pool, epoch, job_id or "", most)
-        if raw["word"] in ("cold", "damaged"):
+        if raw["word"] in NOT_DONE:
             return Line(word=raw["word"])
         cooling = int(raw["cooling_until"])
         return Line(
@@ -190,15 +218,16 @@ class Semaphore:
         settings: dict[str, int],
         leases: Sequence[tuple[str, dict[str, Any]]],
         waiters: Sequence[tuple[str, dict[str, Any]]],
-    ) -> int:
-        """The epoch that Redis now has: `epoch`, or a higher one that was there before (nothing was loaded then)."""
-        args = [epoch, self._now(), json.dumps(settings), json.dumps(leases), json.dumps(waiters)]
-        return int((await self._call("rebuild", pool, args)).get("epoch", epoch))
+    ) -> Loaded:
+        ledger_id = self._ledger_ids.get(pool, "")
+        args = [epoch, self._now(), json.dumps(settings), json.dumps(leases), json.dumps(waiters), ledger_id]
+        raw = await self._call("rebuild", pool, args)
+        return Loaded(raw["word"], int(raw.get("epoch", epoch)))
 
     async def survey(self, pool: str) -> Survey:
         slots, queue, jobs, outbox, meta, _ = keys.keys(pool)
         with answering():
-            async with self.client.pipeline(transaction=True) as asked:
+            async with self.link.client.pipeline(transaction=True) as asked:
                 asked.time()
                 asked.zrange(slots, 0, -1, withscores=True)
                 asked.lrange(queue, 0, -1)
@@ -221,35 +250,44 @@ class Semaphore:
         """The oldest entries of the outbox behind `after`, in order."""
         with answering():
             start = f"({after}" if after else "-"
-            rows = await self.client.xrange(keys.outbox(pool), start, "+", count=most)
+            rows = await self.link.client.xrange(keys.outbox(pool), start, "+", count=most)
         return [_note(entry_id, fields) for entry_id, fields in rows]
 
     async def delete_notes(self, pool: str, entry_ids: Iterable[str]) -> None:
         with answering():
-            await self.client.xdel(keys.outbox(pool), *entry_ids)
+            await self.link.client.xdel(keys.outbox(pool), *entry_ids)
 
     async def ping(self) -> None:
         with answering():
-            await self.client.ping()
+            await self.link.client.ping()
 
     def _now(self) -> int | str:
         return self._clock() if self._clock else ""
 
     async def _run(self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL) -> dict[str, Any]:
-        return await self._call(verb, pool, [epoch, self._now(), secrets.token_hex(16 * grants), *args])
+        life = f"{epoch}.{self._ledger_ids.get(pool, '')}"
+        return await self._call(verb, pool, [life, self._now(), secrets.token_hex(16 * grants), *args])
 
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
+        asked = time.monotonic()
         with answering():
-            raw = json.loads(await self._scripts[verb](keys=keys.keys(pool), args=args))
+            try:
+                raw = json.loads(await self._scripts[verb](keys=keys.keys(pool), args=args, client=self.link.client))
+            except AnotherRedis:
+                return {"word": "elsewhere"}
+            except ReadOnlyError:
+                await self.link.part()  # it was made a replica: when it can be written again it is another life
+                raise
         if raw["word"] == "damaged":
             log.warning("a key holds what gate never put there", key=raw["key"], found=raw["found"])
-        return raw
+        return raw | {"asked": asked}
 
 
 def _head(raw: dict[str, Any]) -> dict[str, Any]:
     due = raw.get("next")
     return {
         "word": raw["word"],
+        "asked": raw.get("asked", 0),
         "now_ms": int(raw.get("now", 0)),
         "next_ms": None if due is None else int(due),
         "more": raw.get("more", False),

@@ -26,7 +26,7 @@ SLACK = 4
 
 
 def test_it_prints_where_everything_is(tmp_path: Path) -> None:
-    with Served(tmp_path) as served:
+    with Served(tmp_path, on_defaults=True) as served:
         said = "".join(served.said)
         assert re.search(r"http   http://127\.0\.0\.1:\d+", said)
         assert re.search(r"redis  redis://127\.0\.0\.1:\d+/0   \(embedded Valkey 9", said)
@@ -38,14 +38,14 @@ def test_it_prints_where_everything_is(tmp_path: Path) -> None:
 
 
 def test_it_is_ready_soon_when_warm(tmp_path: Path) -> None:
-    Served(tmp_path).__enter__().stop()
+    Served(tmp_path, on_defaults=True).__enter__().stop()
     began = time.monotonic()
-    with Served(tmp_path):
+    with Served(tmp_path, on_defaults=True):
         assert time.monotonic() - began < READY_WARM_S * SLACK
 
 
 def test_the_embedded_redis_dies_with_its_parent_even_by_kill_9(tmp_path: Path) -> None:
-    served = Served(tmp_path)
+    served = Served(tmp_path, on_defaults=True)
     served.start()
     port = int(served.redis_url.split(":")[2].split("/")[0])
     session = os.getsid(_pid_of(served))
@@ -60,7 +60,7 @@ def test_the_embedded_redis_dies_with_its_parent_even_by_kill_9(tmp_path: Path) 
 
 
 def test_the_embedded_redis_is_started_again_when_it_dies_and_nothing_is_lost(tmp_path: Path) -> None:
-    with Served(tmp_path) as served:
+    with Served(tmp_path, on_defaults=True) as served:
         jobs = [served.acquire(job_id=f"j{n}").json() for n in range(5)]
         os.kill(_pid_of(served), signal.SIGKILL)
         give_up = time.monotonic() + 10
@@ -74,12 +74,12 @@ def test_the_embedded_redis_is_started_again_when_it_dies_and_nothing_is_lost(tm
 
 
 def test_the_embedded_redis_has_a_session_of_its_own(tmp_path: Path) -> None:
-    with Served(tmp_path) as served:
+    with Served(tmp_path, on_defaults=True) as served:
         assert os.getsid(_pid_of(served)) != os.getsid(served.process.pid)
 
 
 def test_a_restart_loses_nothing(tmp_path: Path) -> None:
-    served = Served(tmp_path)
+    served = Served(tmp_path, on_defaults=True)
     served.start()
     jobs = [served.acquire(job_id=f"j{n}", credits=5).json() for n in range(5)]
     served.kill()
@@ -94,7 +94,7 @@ def test_a_restart_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_interrupted_it_stops_cleanly(tmp_path: Path) -> None:
-    served = Served(tmp_path)
+    served = Served(tmp_path, on_defaults=True)
     served.start()
     served.process.send_signal(signal.SIGINT)
     assert served.process.wait(15) == 0
@@ -104,38 +104,38 @@ def test_interrupted_it_stops_cleanly(tmp_path: Path) -> None:
 
 
 def test_a_second_server_says_that_the_data_dir_is_in_use(tmp_path: Path) -> None:
-    with Served(tmp_path):
+    with Served(tmp_path, on_defaults=True):
         refuses(tmp_path, "in use by another gate serve")
 
 
 def test_a_sqlite_file_has_one_server_wherever_its_data_dir_is(tmp_path: Path) -> None:
-    with Served(tmp_path) as served:
+    with Served(tmp_path, on_defaults=True) as served:
         refuses(
             tmp_path, "in use by another gate serve", "--port", "0", "--data-dir", "other", GATE_DATABASE_URL=served.sql_url
         )
 
 
 def test_a_configured_value_is_applied_when_it_changes_and_both_are_printed(tmp_path: Path) -> None:
-    with Served(tmp_path, GATE_LIMIT="2"):
+    with Served(tmp_path, on_defaults=True, GATE_LIMIT="2"):
         pass
-    with Served(tmp_path, GATE_LIMIT="2") as served:
+    with Served(tmp_path, on_defaults=True, GATE_LIMIT="2") as served:
         assert "default: 2 slots" in "".join(served.said)
     database = tmp_path / ".gate" / "gate.db"
     change = (
         f"import sqlite3; c = sqlite3.connect({str(database)!r}); c.execute('update pools set \"limit\" = 9'); c.commit()"
     )
     subprocess.run([sys.executable, "-c", change], check=True)
-    with Served(tmp_path, GATE_LIMIT="2") as served:
+    with Served(tmp_path, on_defaults=True, GATE_LIMIT="2") as served:
         assert "default: 9 slots" in "".join(served.said)
         assert "limit is 9 live, 2 configured" in "".join(served.said)
         assert served.http.get("/v1/pools/default").json()["limit"] == 9
-    with Served(tmp_path, GATE_LIMIT="4") as served:
+    with Served(tmp_path, on_defaults=True, GATE_LIMIT="4") as served:
         assert served.http.get("/v1/pools/default").json()["limit"] == 4
 
 
 def test_flags_over_environment_over_file(tmp_path: Path) -> None:
     config = "limit = 5\nqueue_max = 7\n[pools.video]\nlimit = 1\nlease_seconds = 1800\n"
-    with Served(tmp_path, config=config, GATE_LIMIT="4", GATE_PORT="1") as served:
+    with Served(tmp_path, on_defaults=True, config=config, GATE_LIMIT="4", GATE_PORT="1") as served:
         said = "".join(served.said)
         assert "default: 4 slots" in said and "at most 7 wait" in said
         assert "video: 1 slots, leases of 1800 s" in said
@@ -143,7 +143,7 @@ def test_flags_over_environment_over_file(tmp_path: Path) -> None:
 
 def test_another_redis_and_another_database(tmp_path: Path, valkey: str) -> None:
     flags = ("--redis-url", valkey, "--database-url", f"sqlite:///{tmp_path / 'other.db'}")
-    with Served(tmp_path, *flags) as served:
+    with Served(tmp_path, *flags, on_defaults=True) as served:
         assert served.redis_url == valkey
         assert served.acquire().json()["status"] == "running"
     assert (tmp_path / "other.db").exists() and not (tmp_path / ".gate" / "gate.db").exists()
@@ -190,7 +190,7 @@ def test_wrong_password(tmp_path: Path, guarded) -> None:
     refuses(tmp_path, r"redis://:\*\*\*@127.* refuses the password", GATE_REDIS_URL=wrong)
     refuses(tmp_path, "wants a password", GATE_REDIS_URL=server.url)
     right = server.url.replace("redis://", "redis://:secret-word@")
-    with Served(tmp_path, GATE_REDIS_URL=right) as served:
+    with Served(tmp_path, on_defaults=True, GATE_REDIS_URL=right) as served:
         assert "secret-word" not in "".join(served.said)
 
 
@@ -207,7 +207,7 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_database_of_a_newer_gate(tmp_path: Path) -> None:
-    with Served(tmp_path):
+    with Served(tmp_path, on_defaults=True):
         pass
     change = (
         "import sqlite3; c = sqlite3.connect('.gate/gate.db'); c.execute('update alembic_version set version_num = 9999')"

@@ -14,18 +14,39 @@ def holder(line: LineOfPool, due: int) -> dict[str, object]:
 async def test_leases_deadlines_and_order_come_back(line: LineOfPool) -> None:
     due = line.clock.now + 1_000
     there = await line.load(epoch=2, leases=[("a", holder(line, due))], waiters=[("b", WAITER), ("c", WAITER)], limit=1)
-    assert there == 2
+    assert (there.word, there.epoch) == ("loaded", 2)
     assert (await line.tick()).next_ms == due
     assert await line.queue() == ["b", "c"]
     assert (await line.renew("a", "x" * 32)).word == "renewed"
 
 
 async def test_it_refuses_unless_its_epoch_is_above(line: LineOfPool) -> None:
+    await line.load(epoch=3)
     await line.acquire("a")
     before = await line.dump()
-    for epoch in (0, 1):
-        assert await line.load(epoch=epoch) == 1
+    for epoch in (1, 2):
+        refused = await line.load(epoch=epoch)
+        assert (refused.word, refused.epoch) == ("refused", 3)
     assert await line.dump() == before
+
+
+async def test_a_load_whose_reply_was_lost_changes_nothing_when_it_comes_again(line: LineOfPool) -> None:
+    await line.acquire("a")
+    before = await line.dump()
+    assert (await line.load(epoch=1)).word == "loaded"
+    assert await line.dump() == before
+
+
+async def test_a_living_gate_with_another_ledger_keeps_its_pool(line: LineOfPool) -> None:
+    await line.acquire("a")
+    before = await line.dump()
+    line.semaphore.belongs(line.pool, "another")
+    assert (await line.acquire("b")).word == "cold"
+    assert (await line.load(epoch=2)).word == "foreign"
+    assert await line.dump() == before
+    line.clock.turn(11_000)
+    assert (await line.load(epoch=2)).word == "loaded"
+    assert await line.holders() == set()
 
 
 async def test_fences_and_tickets_start_above_those_of_every_earlier_life(line: LineOfPool) -> None:

@@ -8,11 +8,11 @@ import secrets
 from typing import Any, ClassVar
 
 import pytest
+import redis.asyncio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from gate.slots.connection import connect
 from tests.machine.rules import Rules
 from tests.support import Clock, Fake, LineOfPool
 
@@ -28,7 +28,7 @@ class LineAgainstRules(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.runner.get_loop()
-        client = connect(self.redis_url) if self.redis_url else Fake()
+        client = redis.asyncio.Redis.from_url(self.redis_url) if self.redis_url else Fake()
         self.line = LineOfPool(client, f"m-{secrets.token_hex(6)}", Clock())
         self.grants: dict[str, list[tuple[int, str]]] = {}  # job -> its leases, by the number of the grant
         self.seen = 0

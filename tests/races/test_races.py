@@ -130,6 +130,43 @@ async def test_an_answer_of_an_earlier_epoch_is_not_recorded(house: House) -> No
     assert house.people.zrange(house.key("slots"), 0, -1) == [job.job_id]
 
 
+async def test_a_grant_that_is_over_when_sql_hears_of_it_is_not_told(house: House) -> None:
+    """The server stands still between Redis's answer and SQL's commit, for longer than the lease."""
+    admit, leases = house.gate.ledger.admit, []
+
+    async def admit_late(pool, request, **facts):
+        if not leases:
+            leases.append(facts["lease"])
+            await until(lambda: house.people.zscore(house.key("slots"), request.job_id) is None, "the lease is reaped")
+        return await admit(pool, request, **facts)
+
+    house.gate.ledger.admit = admit_late
+    try:
+        told = (await house.acquire("late", lease_ms=500, credits=5)).lease
+    except AlreadyEnded:
+        told = None
+    assert told is None or told.fence > leases[0].fence
+
+
+async def test_a_renewal_that_is_over_when_sql_hears_of_it_is_not_told(house: House) -> None:
+    job = await house.acquire(lease_ms=500)
+    extend, record = house.gate.ledger.extend, house.gate.ledger.record
+
+    async def away(*_args):
+        raise StoreDown("sql", "the expiry is not recorded yet")
+
+    async def extend_late(pool, job_id, lease_id, **facts):
+        house.gate.ledger.record = away
+        await until(lambda: house.people.zscore(house.key("slots"), job_id) is None, "the lease is reaped")
+        extended = await extend(pool, job_id, lease_id, **facts)
+        house.gate.ledger.record = record
+        return extended
+
+    house.gate.ledger.extend = extend_late
+    with pytest.raises(LeaseLost):
+        await house.keeper.renew(house.pool, job.job_id, job.lease_id)
+
+
 async def test_a_slot_goes_back_when_sql_cannot_write(house: House) -> None:
     database = house.gate.ledger._database
     write = database.write

@@ -1,0 +1,52 @@
+"""Forgets what long ago ended jobs carried, and keeps what must never be forgotten: that the job was, how it ended, its money."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from gate.errors import CannotStart
+from gate.jobs import now_ms
+from gate.ledger.database import engine, first_line
+from gate.ledger.tables import events, jobs
+
+AT_A_TIME = 500
+"""Jobs in one transaction: a server that writes meanwhile waits for no more than that."""
+CARRIED = ("payload", "session", "error", "output")
+
+
+@dataclass(slots=True)
+class Pruned:
+    jobs: int = 0
+    events: int = 0
+
+
+def prune(url: str, older_than_ms: int) -> Pruned:
+    """Of each job that ended longer ago than that: its payload, session, error, output and history. Its row stays (a job_id is
+    one job for ever), and so does the ledger. Raises CannotStart in one line.
+    """
+    made = engine(url, writes=True)
+    before, after, pruned = now_ms() - older_than_ms, "", Pruned()
+    due = (
+        sa.select(jobs.c.job_id)
+        .where(jobs.c.ended_at < before, jobs.c.pruned_at.is_(None), jobs.c.job_id > sa.bindparam("after"))
+        .order_by(jobs.c.job_id)
+        .limit(AT_A_TIME)
+    )
+    try:
+        while True:
+            with made.begin() as connection:
+                ids = list(connection.execute(due, {"after": after}).scalars())
+                if not ids:
+                    return pruned
+                emptied = {name: None for name in CARRIED} | {"pruned_at": now_ms()}
+                connection.execute(jobs.update().where(jobs.c.job_id.in_(ids)).values(**emptied))
+                pruned.events += connection.execute(events.delete().where(events.c.job_id.in_(ids))).rowcount
+            pruned.jobs += len(ids)
+            after = ids[-1]
+    except SQLAlchemyError as error:
+        raise CannotStart(f"SQL cannot be pruned: {first_line(error)}") from error
+    finally:
+        made.dispose()
