@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,6 +260,7 @@ class Served:
         self._flags = flags
         self._environment = environment
         self._closing = contextlib.ExitStack()
+        weakref.finalize(self, self._closing.close)  # the stores outlive a restart
         stores = "" if on_defaults else self._stores_of_the_run()
         (folder / "gate.toml").write_text(stores + config)
         self.process: subprocess.Popen[str]
@@ -331,7 +333,6 @@ class Served:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.process.poll() is None:
             self.stop()
-        self._closing.close()
 
 
 def fresh(prefix: str = "j") -> str:

@@ -118,16 +118,38 @@ def test_a_rebuild_keeps_leases_and_order(own: Served) -> None:
         own.act(job, "cancel")
 
 
-def test_a_backup_of_a_running_gate_is_a_whole_ledger(own: Served, tmp_path: Path) -> None:
-    own.act(own.acquire(job_id="kept", credits=3).json(), "release", outcome="failed")
-    copy = tmp_path / "copy.db"
-    assert said(own, "backup", str(copy))["bytes"] == copy.stat().st_size
+def test_a_backup_of_a_running_gate_is_a_whole_ledger(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True) as served:
+        served.act(served.acquire(job_id="kept", credits=3).json(), "release", outcome="failed")
+        copy = tmp_path / "copy.db"
+        assert said(served, "backup", str(copy))["bytes"] == copy.stat().st_size
+        again = run_gate("backup", str(copy), cwd=tmp_path)
+        assert again.returncode == 1 and "never overwrites" in again.stderr
+        assert run_gate("backup", "/proc/nowhere", cwd=tmp_path).returncode == 1
     url = f"sqlite:///{copy}"
     rows = json.loads(run_gate("ledger", "--job-id", "kept", "--json", cwd=tmp_path, GATE_DATABASE_URL=url).stdout)["rows"]
     assert [row["kind"] for row in rows] == ["charge", "refund"]
-    again = run_gate("backup", str(copy), cwd=own.folder)
-    assert again.returncode == 1 and "never overwrites" in again.stderr
-    assert run_gate("backup", "/proc/nowhere", cwd=own.folder).returncode == 1
+
+
+def test_what_is_pruned_keeps_its_id_its_outcome_and_its_money(own: Served) -> None:
+    run_gate("prune", "--older-than", "0s", cwd=own.folder)
+    own.act(
+        own.acquire(job_id="old", credits=3, payload={"p": 1}, session="s").json(), "release", outcome="failed", error="e"
+    )
+    living = own.acquire(job_id="living", payload={"p": 2}).json()
+    before = own.http.get("/v1/ledger", params={"job_id": "old"}).json()
+    assert run_gate("prune", "--older-than", "1h", cwd=own.folder).stdout.startswith("0 jobs")
+    assert said(own, "prune", "--older-than", "0s") == {"jobs": 1, "events": 2}
+    assert said(own, "prune", "--older-than", "0s") == {"jobs": 0, "events": 0}
+    old = own.http.get("/v1/pools/default/jobs/old").json()
+    assert (old["status"], old["payload"], old["session"], old["error"]) == ("failed", None, None, None)
+    assert (old["credits"], old["refund"]["amount"]) == (3, 3)
+    assert own.http.get("/v1/ledger", params={"job_id": "old"}).json() == before
+    assert own.acquire(job_id="old", credits=3, payload={"p": 1}).json()["code"] == "already_ended"
+    assert own.http.get("/v1/pools/default/jobs/living").json()["payload"] == {"p": 2}
+    own.act(living, "release", outcome="completed")
+    assert run_gate("prune", "--older-than", "soon", cwd=own.folder).returncode == 2
+    assert run_gate("verify", cwd=own.folder).returncode == 0
 
 
 def test_the_schema_is_upgraded_by_hand_too(tmp_path: Path) -> None:
@@ -156,7 +178,7 @@ def test_without_a_server(tmp_path: Path) -> None:
 
 
 def test_with_the_server_stopped_the_ledger_is_there_and_verify_checks_sql_alone(tmp_path: Path) -> None:
-    with Served(tmp_path) as served:
+    with Served(tmp_path, on_defaults=True) as served:
         served.act(served.acquire(job_id="a", credits=5).json(), "release", outcome="failed")
     rows = json.loads(run_gate("ledger", "--json", cwd=tmp_path).stdout)["rows"]
     assert [row["kind"] for row in rows] == ["charge", "refund"]

@@ -17,6 +17,7 @@ from tests.support import ROOT, gate_environment
 
 RACES = "tests/races/test_races.py::"
 LUA = "tests/lua/"
+LIVES = "tests/races/test_redis_lives.py::"
 LEDGER = "tests/ledger/test_ledger.py::"
 HTTP = "tests/http/test_v1.py::"
 SWEEP = "tests/keeper/test_sweep.py::"
@@ -63,6 +64,11 @@ GUARDS = [
     ("gate/ledger/database.py", "        async with asyncio.timeout(ANSWER_S):", "        if True:", LEDGER + "test_a_caller_is_let_go_when_sql_hangs"),
     ("lua/rebuild.lua", "if ledger and ledger ~= ARGV[6] and now - seen < ALIVE_MS then", "if false then",
      LUA + "test_rebuild.py::test_a_living_gate_with_another_ledger_keeps_its_pool"),
+    # ---- another Redis
+    ("gate/slots/connection.py", "if found != only:", "if False:", LIVES + "test_a_replica_that_lagged_is_loaded_anew_when_it_is_promoted"),
+    ("gate/slots/connection.py", 'if facts.get("role") != "master":', "if False:", LIVES + "test_a_replica_is_not_written_to_and_not_taken_for_another_life"),
+    ("gate/keeper/pools.py", "elif loop.time() < known.taken_at + LOADING_S:", "elif False:", LIVES + "test_two_servers_make_one_rebuild_of_one_loss"),
+    ("gate/ledger/ledger.py", "if identity in row.former and not even_a_former:", "if False:", LIVES + "test_a_redis_that_others_have_left_is_not_loaded_against_theirs"),
     # ---- where the two meet
     ("gate/gatekeeper.py", "            except StoreDown:\n                await self._undo(pool, request.job_id, decision)\n                raise", "            except StoreDown:\n                raise",
      RACES + "test_a_slot_goes_back_when_sql_cannot_write"),

@@ -22,7 +22,7 @@ def test_mixed_calls_of_many_clients(tmp_path: Path) -> None:
 
 
 def test_two_hundred_leases_run_out_with_no_call(tmp_path: Path) -> None:
-    with Served(tmp_path, GATE_LIMIT="200") as served:
+    with Served(tmp_path, on_defaults=True, GATE_LIMIT="200") as served:
         took = expiry.expire_all(served, 200)
         assert len(took) == 200
         assert max(took.values()) < expiry.WITHIN_S
