@@ -6,9 +6,7 @@ import asyncio
 import shutil
 import time
 
-from tests.chaos.proxy import Proxy
 from tests.chaos.scene import Scene
-from tests.support import until
 
 BACK_S = 5.0
 """Service is back so long after Redis has lost what it knew."""
@@ -81,27 +79,17 @@ async def snapshot(scene: Scene) -> None:
 
 async def failover(scene: Scene) -> None:
     """A replica falls behind, the primary is killed, the replica is promoted, and the one address leads to it."""
-    assert scene.redis is not None and scene.proxy is not None
-    async with Proxy(scene.redis.port) as leash:
-        for _ in range(scene.options.times):
-            primary, replica = scene.redis, await scene.another_redis()
-            await asyncio.to_thread(replica.cli, "replicaof", "127.0.0.1", str(leash.port))
-            await until(lambda replica=replica: _follows(replica), "the replica has all the primary has", 20)
-            await scene.pause()
-            leash.hold_back()
-            await asyncio.sleep(scene.dice.uniform(0.3, 2))
-            since = scene.happens(loses=True)
-            await asyncio.to_thread(primary.kill)
-            await asyncio.to_thread(replica.cli, "replicaof", "no", "one")
-            leash.switch(replica.port)
-            leash.let_flow()
-            scene.redis = replica
-            scene.proxy.switch(replica.port)
-            await scene.all_serve_again(since, BACK_S)
-
-
-async def _follows(replica) -> bool:  # type: ignore[no-untyped-def]
-    return "master_link_status:up" in await asyncio.to_thread(replica.cli, "info", "replication")
+    pair = scene.pair
+    assert pair is not None
+    for number in range(scene.options.times):
+        await scene.pause()
+        pair.leash.hold_back()
+        await asyncio.sleep(scene.dice.uniform(0.3, 2))
+        since = scene.happens(loses=True)
+        scene.redis = await pair.fail_over()
+        await scene.all_serve_again(since, BACK_S)
+        if number + 1 < scene.options.times:
+            await pair.follow(await scene.another_redis())
 
 
 async def stop(scene: Scene) -> None:

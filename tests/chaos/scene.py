@@ -14,7 +14,7 @@ import httpx2
 
 from tests.chaos.account import Account
 from tests.chaos.clients import Client, Unanswered
-from tests.chaos.proxy import Proxy
+from tests.chaos.pair import Pair
 from tests.chaos.servers import Server
 from tests.chaos.stores import Books, Postgres, RedisServer
 from tests.support import until
@@ -50,7 +50,7 @@ class Scene:
     dice: random.Random
     http: httpx2.AsyncClient
     redis: RedisServer | None = None
-    proxy: Proxy | None = None
+    pair: Pair | None = None
     postgres: Postgres | None = None
     servers: list[Server] = field(default_factory=list)
     every_redis: list[RedisServer] = field(default_factory=list)
@@ -125,7 +125,7 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def opened(options: Options, folder: Path, config: str, failover: bool) -> AsyncIterator[Scene]:
+async def opened(options: Options, folder: Path, config: str, replicated: bool) -> AsyncIterator[Scene]:
     """The stores and the servers stand; whatever happens, they are gone afterwards."""
     folder.chmod(0o755)  # Postgres runs as somebody else
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=options.clients + 20)
@@ -137,10 +137,13 @@ async def opened(options: Options, folder: Path, config: str, failover: bool) ->
             closing.callback(lambda: [redis.kill() for redis in scene.every_redis])
             scene.redis = await scene.another_redis()
             redis_url = scene.redis.url
-        if failover:
+        if replicated:
             assert scene.redis is not None
-            scene.proxy = await closing.enter_async_context(Proxy(scene.redis.port))
-            redis_url = scene.proxy.url
+            scene.pair = Pair(scene.redis)
+            for proxy in (scene.pair.front, scene.pair.leash):
+                await closing.enter_async_context(proxy)
+            await scene.pair.follow(await scene.another_redis())
+            redis_url = scene.pair.front.url
         if options.sql == "postgres":
             scene.postgres = await asyncio.to_thread(Postgres, folder / "postgres")
             closing.callback(scene.postgres.crash)

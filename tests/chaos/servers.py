@@ -17,7 +17,7 @@ class Server(Served):
         self.port = free_port()
         environment = {"GATE_REDIS_URL": redis_url, "GATE_DATABASE_URL": sql_url}
         given = {name: value for name, value in environment.items() if value is not None}
-        super().__init__(folder, "--port", str(self.port), config=config, **given)
+        super().__init__(folder, "--port", str(self.port), config=config, on_defaults=True, **given)
         self.address = f"http://127.0.0.1:{self.port}"
         self.frozen = False
 
