@@ -111,3 +111,49 @@ async def stop(scene: Scene) -> None:
         longest = max(longest, *(call.received - call.sent - call.wait_s for call in meanwhile))
     scene.account.expect(longest <= OTHERS_WAIT_S, f"a call to the other server took {longest:.1f} s")
     scene.said.append(f"longest call to the other server: {longest:.2f} s beyond what it asked to wait")
+
+
+async def storm(scene: Scene) -> None:
+    """Two at once: Redis flushed or emptied, and meanwhile a server killed or stood still, or Postgres stopped at once."""
+
+    async def soon() -> None:
+        await asyncio.sleep(scene.dice.uniform(0, 0.5))
+
+    async def flushed() -> None:
+        await soon()
+        await scene.by_hand("FLUSHALL")
+
+    async def emptied() -> None:
+        assert scene.redis is not None
+        await asyncio.to_thread(scene.redis.kill)
+        await soon()
+        await asyncio.to_thread(scene.redis.start)
+
+    async def killed() -> None:
+        server = scene.dice.choice(scene.servers)
+        await soon()
+        server.kill()
+        await asyncio.to_thread(server.start_until_it_does)
+
+    async def stood_still() -> None:
+        server = scene.dice.choice(scene.servers)
+        await soon()
+        server.freeze()
+        await asyncio.sleep(scene.dice.uniform(0.5, 6))
+        server.thaw()
+
+    async def without_sql() -> None:
+        assert scene.postgres is not None
+        await soon()
+        await asyncio.to_thread(scene.postgres.crash)
+        await soon()
+        await asyncio.to_thread(scene.postgres.start)
+
+    for _ in range(scene.options.times):
+        await scene.pause()
+        scene.happens(loses=True)
+        scene.spare += 1  # who dies while he loads a pool leaves an epoch that nobody uses
+        pair = (scene.dice.choice((flushed, emptied)), scene.dice.choice((killed, stood_still, without_sql)))
+        await asyncio.gather(*(one() for one in pair))
+        over = time.time()
+        await asyncio.gather(*(scene.served_again(over, number) for number in range(len(scene.servers))))

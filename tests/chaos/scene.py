@@ -56,6 +56,8 @@ class Scene:
     every_redis: list[RedisServer] = field(default_factory=list)
     losses: int = 0
     """How often Redis lost what it knew."""
+    spare: int = 0
+    """Rebuilds beyond one a loss that are no mistake."""
     recoveries: list[float] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     """What else a fault wants in the result."""

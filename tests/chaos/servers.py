@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
-from tests.chaos.stores import free_port
+from tests.chaos.stores import READY_S, free_port
 from tests.support import Served
 
 
@@ -20,6 +21,17 @@ class Server(Served):
         super().__init__(folder, "--port", str(self.port), config=config, on_defaults=True, **given)
         self.address = f"http://127.0.0.1:{self.port}"
         self.frozen = False
+
+    def start_until_it_does(self) -> None:
+        """As whoever keeps services does: a store may be away at the moment."""
+        give_up = time.monotonic() + READY_S
+        while True:
+            try:
+                return self.start()
+            except AssertionError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.2)
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
