@@ -7,6 +7,7 @@ GateError
 ├── Conflict          the request is well-formed, the state of things is against it
 │   ├── UserBusy          the user has as many live jobs as allowed
 │   ├── JobIdReused       the id names another job
+│   ├── TaskTaken         the provider's task is another job's
 │   └── AlreadyEnded      by somebody else, or with another outcome
 ├── LeaseLost         expired, taken back, or never this job's
 ├── QueueFull
@@ -58,6 +59,10 @@ class UserBusy(Conflict):
 
 
 class JobIdReused(Conflict):
+    pass
+
+
+class TaskTaken(Conflict):
     pass
 
 

@@ -35,17 +35,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from gate.errors import AlreadyEnded, JobIdReused, JobUnknown, LeaseLost, QueueFull, StoreDown, UserBusy
+from gate.errors import AlreadyEnded, JobIdReused, JobUnknown, LeaseLost, QueueFull, StoreDown, TaskTaken, UserBusy
 from gate.jobs import Job, Request
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
-from gate.ledger import Admitted, Ended, Ledger, Reading, Return
-from gate.slots import Acquired, Extended, Line, Semaphore, entries
-from gate.waiters import Waiters
+from gate.ledger import Admitted, Ended, Ledger, PoolSettings, Return
+from gate.slots import Acquired, Extended, Semaphore, entries
+from gate.view import PoolView, View
 
 TRIES = 5
 """How often a path starts again when the stores moved under it. Each turn needs another event of the rarest kind."""
@@ -53,23 +53,16 @@ COMMIT_S = 0.02
 """A commit that is on its way is there after it, or a little later."""
 
 
-@dataclass(frozen=True, slots=True)
-class PoolView:
-    """A pool at one moment, with its holders and its queue as jobs in order."""
-
-    name: str
-    line: Line
-    holders: list[Job]
-    queue: list[Job]
-
-
 class Gatekeeper:
+    """`view` is for looking, at the same two stores."""
+
     def __init__(
-        self, semaphore: Semaphore, ledger: Ledger, reading: Reading, pools: Pools, recorder: Recorder,
-        news: News, waiters: Waiters,
-    ) -> None:  # fmt: skip
-        self._semaphore, self._ledger, self.reading = semaphore, ledger, reading
-        self._pools, self._recorder, self._news, self._waiters = pools, recorder, news, waiters
+        self, semaphore: Semaphore, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View
+    ) -> None:
+        self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
+        self._recorder, self._news, self.view = recorder, news, view
+        self.pool_defaults: PoolSettings | None = None
+        """Of a pool that is made live; None when this is no server."""
 
     # ---- in ----------------------------------------------------------------------------------------------------
 
@@ -84,7 +77,7 @@ class Gatekeeper:
                 raise StoreDown("redis", "this job's entry is gone from Redis; it is mended within seconds")
             if decision.word in ("user_busy", "queue_full"):
                 if (job := await self._refused(pool, request, decision, tries_left)) is not None:
-                    return await self._placed(job)
+                    return await self.view.placed(job)
                 continue
             try:
                 admitted = await self._admit(pool, request, epoch, decision)
@@ -109,7 +102,8 @@ class Gatekeeper:
             if job.status == "queued":
                 # It may have been granted before its row was there: the recorder has passed that entry over.
                 self._recorder.kick(pool)
-            job = await self.wait(pool, job.job_id, "queued", wait_s)
+                self._news.tell(pool, [job.job_id])
+            job = await self.view.wait(pool, job.job_id, "queued", wait_s)
             if job.ended:
                 raise AlreadyEnded(f"this job is {job.status} already", job)
             return job
@@ -138,7 +132,7 @@ class Gatekeeper:
 
     async def _refused(self, pool: str, request: Request, decision: Acquired, tries_left: int) -> Job | None:
         """Why nobody is let in; or the job itself, when it is in already and only Redis has forgotten. None: look again."""
-        job = await self.reading.job(request.job_id)
+        job = await self.view.reading.job(request.job_id)
         if job is not None:
             if job.pool != pool or not request.same_content(job):
                 raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
@@ -147,7 +141,7 @@ class Gatekeeper:
             return job
         if decision.word == "queue_full":
             raise QueueFull("as many jobs wait as may wait; come again later")
-        active = await self.reading.jobs(decision.active)
+        active = await self.view.reading.jobs(decision.active)
         ended = [job for job in active.values() if job.ended]
         for job in ended:
             # Ended in SQL, and its release never reached Redis: nobody is busy because of it.
@@ -192,6 +186,26 @@ class Gatekeeper:
             lambda epoch: self._semaphore.renew(pool, epoch, job_id, lease_id, lease_ms),
         )
 
+    async def bind(self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str | None = None) -> Job:
+        """Which provider task the job's lease is; it claims too. Without `lease_id` the lease it has now.
+
+        Raises JobUnknown, LeaseLost (it waits, or holds another lease), AlreadyEnded, TaskTaken (the task is another job).
+        """
+        job = await self.view.job(pool, job_id)
+        if job.status == "queued":
+            await self._recorder.run(pool)  # its grant may be in the outbox still
+            job = await self.view.job(pool, job_id)
+        lease_id = lease_id or job.lease_id or ""
+        if job.status == "granted":
+            await self.claim(pool, job_id, lease_id)
+        bound = await self._ledger.bind(pool, job_id, provider, task_id, lease_id)
+        if bound.word == "taken":
+            raise TaskTaken(f"task {task_id!r} of {provider} is another job, or another lease of this one", bound.job)
+        if bound.word == "lost":
+            raise await self._why_lost(pool, job_id, lease_id)
+        assert bound.job is not None
+        return bound.job
+
     async def _extend(self, pool: str, job_id: str, lease_id: str, script: Callable[[int], Awaitable[Extended]]) -> Job:
         for _ in range(TRIES):
             epoch, reply = await self._pools.run(pool, script)
@@ -214,10 +228,10 @@ class Gatekeeper:
 
     async def _why_lost(self, pool: str, job_id: str, lease_id: str) -> JobUnknown | LeaseLost | AlreadyEnded:
         await self._recorder.run(pool)  # the expiry, if it was one
-        job = await self._job(pool, job_id)
+        job = await self.view.job(pool, job_id)
         if job.ended and job.status != "expired" and job.lease_id == lease_id:
             return AlreadyEnded(f"this job is {job.status} already", job)
-        return LeaseLost("this lease is not, or no longer, a lease of this job", await self._placed_if_seen(job))
+        return LeaseLost("this lease is not, or no longer, a lease of this job", await self.view.placed_if_seen(job))
 
     # ---- out ---------------------------------------------------------------------------------------------------
 
@@ -254,6 +268,20 @@ class Gatekeeper:
         self._news.tell(pool, [job_id])
         return job
 
+    async def cancel_waiting(self, pool: str, *, session: str | None = None, user: str | None = None) -> list[Job]:
+        """Cancels what waits for a session or a user; what has been granted a slot goes on. Those it cancelled."""
+        await self._pools.know(pool)
+        cancelled = []
+        for job in await self.view.reading.waiting(pool, session, user):
+            ended = await self._ledger.end(pool, job.job_id, "cancelled", by="operator", only_queued=True)
+            if ended.word != "ended" or ended.job is None:
+                continue
+            with contextlib.suppress(StoreDown):
+                await self._pools.run(pool, lambda epoch, job=job: self._semaphore.cancel(pool, epoch, job.job_id))
+            cancelled.append(ended.job)
+        self._news.tell(pool, [job.job_id for job in cancelled])
+        return cancelled
+
     async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None) -> Job:
         refused = await self._ledger.refuse(pool, job_id, lease_id, by, error)
         job = await self._ended(refused)
@@ -264,19 +292,27 @@ class Gatekeeper:
                     pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, "refused", entry)
                 )
             self._news.tell(pool, [job_id])
-        return await self._placed(job)
+        return await self.view.placed(job)
 
     async def _ended(self, ended: Ended) -> Job:
         if ended.job is None:
             raise JobUnknown("there is no such job in this pool")
         if ended.word == "lost":
-            job = await self._placed_if_seen(ended.job)
+            job = await self.view.placed_if_seen(ended.job)
             raise LeaseLost("this lease is not, or no longer, a lease of this job", job)
         if ended.word == "already":
             raise AlreadyEnded(f"this job is {ended.job.status} already", ended.job)
         return ended.job
 
     # ---- the pool itself ---------------------------------------------------------------------------------------
+
+    async def make_pool(self, pool: str, values: dict[str, int | bool]) -> PoolView | None:
+        """A new pool: `values`, and the defaults for the rest. None when there is one already."""
+        assert self.pool_defaults is not None
+        if not await self._ledger.make_pool(pool, replace(self.pool_defaults, **values)):
+            return None
+        await self._pools.load()
+        return await self.view.pool(pool)
 
     async def change_pool(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolView:
         """Changes the pool live; kept through restart and rebuild. A limit below what runs drains, nobody is killed.
@@ -287,76 +323,10 @@ class Gatekeeper:
         changed = await self._ledger.change_pool(pool, values, reason=reason)
         with contextlib.suppress(StoreDown):
             await self._pools.run(pool, lambda epoch: self._semaphore.configure(pool, epoch, changed.in_redis()))
-        return await self.pool(pool)
+        self._news.tell_line(pool)
+        return await self.view.pool(pool)
 
     async def rebuild(self, pool: str) -> PoolView:
         """Loads the pool into Redis anew from SQL, under a new epoch: leases, deadlines and order as they were told."""
         await self._pools.reload(pool)
-        return await self.pool(pool)
-
-    # ---- looking -----------------------------------------------------------------------------------------------
-
-    async def wait(self, pool: str, job_id: str, status: str, wait_s: float) -> Job:
-        """The job, as soon as its status is no longer `status`, at the latest after `wait_s`. Raises JobUnknown."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + wait_s
-        with self._waiters.parked(job_id) as changed:
-            while True:
-                changed.clear()
-                job = await self._job(pool, job_id)
-                left = end - loop.time()
-                if job.status != status or left <= 0 or self._waiters.closing:
-                    return await self._placed(job)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
-                        await changed.wait()
-
-    async def pool(self, pool: str, most: int = 100) -> PoolView:
-        """Raises PoolUnknown."""
-        _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, most))
-        jobs = await self.reading.jobs([*line.holders, *line.queue])
-        holders = [job for job_id in line.holders if (job := jobs.get(job_id))]
-        queue = [_at(job, place, line) for place, job_id in enumerate(line.queue, 1) if (job := jobs.get(job_id))]
-        return PoolView(pool, line, holders, queue)
-
-    async def active(self, user: str) -> Job | None:
-        """The user's live job, if any."""
-        job = await self.reading.active(user)
-        return await self._placed(job) if job is not None else None
-
-    async def ready(self) -> None:
-        """Raises StoreDown unless both stores answer."""
-        await asyncio.gather(self._semaphore.ping(), self.reading.ping())
-
-    async def _job(self, pool: str, job_id: str) -> Job:
-        job = await self.reading.job(job_id)
-        if job is None or job.pool != pool:
-            await self._pools.know(pool)
-            raise JobUnknown("there is no such job in this pool")
-        return job
-
-    async def _placed_if_seen(self, job: Job) -> Job:
-        """For an answer that is due whether Redis answers or not."""
-        with contextlib.suppress(StoreDown):
-            return await self._placed(job)
-        return job
-
-    async def _placed(self, job: Job) -> Job:
-        """The job with its place in the line, if it waits. One that was granted this moment is recorded first."""
-        for _ in range(TRIES):
-            if job.status != "queued":
-                return job
-            _, line = await self._pools.run(
-                job.pool, lambda epoch, job=job: self._semaphore.status(job.pool, epoch, job.job_id)
-            )
-            if line.position is not None:
-                return _at(job, line.position, line)
-            await self._recorder.run(job.pool)
-            job = await self._job(job.pool, job.job_id)
-        return job
-
-
-def _at(job: Job, position: int, line: Line) -> Job:
-    if job.status != "queued":
-        return job
-    return replace(job, position=position, queue_length=line.queued, reason=line.reason)
+        return await self.view.pool(pool)

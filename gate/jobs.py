@@ -47,7 +47,8 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as SQL has it; `position`, `queue_length` and `reason` are Redis's word, and only of a waiter."""
+    """A job as SQL has it; `position`, `queue_length` and `reason` are Redis's word, and only of a waiter. `task_id` is the
+    provider's name for what its current lease started."""
 
     job_id: str
     pool: str
@@ -71,10 +72,13 @@ class Job:
     error: str | None = None
     output: Any = None
     late_outcome: str | None = None
+    provider: str | None = None
+    task_id: str | None = None
     refund: Refund | None = None
     position: int | None = None
     queue_length: int | None = None
     reason: str | None = None
+    eta_seconds: float | None = None
 
     @property
     def ended(self) -> bool:

@@ -20,6 +20,7 @@ from gate.keeper.wake import Wake
 from gate.ledger import Database, Ledger, Pool, PoolSettings, Reading
 from gate.slots import Semaphore
 from gate.slots.connection import Link, trust
+from gate.view import View
 from gate.waiters import Waiters
 
 log = structlog.get_logger("gate.opening")
@@ -41,11 +42,11 @@ class Open:
 
 
 @contextlib.asynccontextmanager
-async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSettings] | None = None) -> AsyncIterator[Open]:
+async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSettings] | None = None, made_live: PoolSettings | None = None) -> AsyncIterator[Open]:
     """The gate on these stores; the schema has to be there.
 
-    With `configured` this is a server: it makes or changes those pools, keeps the tick and listens for news. Without, it is
-    a visitor for a call or two. Raises CannotStart, StoreDown.
+    With `configured` this is a server: it makes or changes those pools, keeps the tick and listens for news; `made_live` are
+    the settings of a pool that somebody makes while it runs. Without, it is a visitor for a call or two. Raises CannotStart, StoreDown.
     """
     serving = configured is not None
     link = Link(redis_url)
@@ -56,7 +57,8 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
     pools = Pools(semaphore, ledger, reading)
     recorder = Recorder(semaphore, ledger, pools, news)
     sweep = Sweep(semaphore, ledger, reading, pools, recorder, news)
-    gatekeeper = Gatekeeper(semaphore, ledger, reading, pools, recorder, news, waiters)
+    gatekeeper = Gatekeeper(semaphore, ledger, pools, recorder, news, View(semaphore, reading, pools, recorder, waiters))
+    gatekeeper.pool_defaults = made_live
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(database.close)
         closing.push_async_callback(link.aclose)

@@ -29,6 +29,8 @@ from sqlalchemy.engine import Connection
 from gate.errors import CannotStart
 
 STAYS_S = 2.0
+LEAVES = frozenset({"queued", "completed", "failed", "cancelled", "expired"})
+"""What happens to a job that holds no slot after it."""
 UNRECORDED_MS = 40_000
 """A grant younger than this may not be in SQL yet."""
 
@@ -149,7 +151,7 @@ def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
                 if job not in last_fence and job not in returned:
                     first_grants.append((event.fence, job))
                 last_fence[job] = event.fence
-        else:
+        elif event.kind in LEAVES:
             in_use.discard(job)
     highest = (0, "")
     for _, job in sorted(first_grants):

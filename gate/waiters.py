@@ -8,6 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 
+def the_line(pool: str) -> str:
+    """What wakes those who follow the line of a pool. No job_id has braces."""
+    return f"{{{pool}}}"
+
+
 class Waiters:
     """In this process. Park first, then read the job, then wait: so no change falls between."""
 

@@ -189,17 +189,17 @@ class House:
         return await self.keeper.release(self.pool, job.job_id, job.lease_id, outcome, **more)
 
     async def look(self, job: Job | str) -> Job:
-        return await self.keeper.wait(self.pool, job if isinstance(job, str) else job.job_id, "", 0)
+        return await self.keeper.view.wait(self.pool, job if isinstance(job, str) else job.job_id, "", 0)
 
     async def granted(self, job: Job) -> Job:
-        return await self.keeper.wait(self.pool, job.job_id, "queued", 10)
+        return await self.keeper.view.wait(self.pool, job.job_id, "queued", 10)
 
     async def status(self, job: Job | str) -> str:
         return (await self.look(job)).status
 
     async def refunds(self, job: Job | str) -> list[int]:
         job_id = job if isinstance(job, str) else job.job_id
-        rows, _ = await self.keeper.reading.entries(job_id=job_id, kind="refund")
+        rows, _ = await self.keeper.view.reading.entries(job_id=job_id, kind="refund")
         return [row.amount for row in rows]
 
     class Mute:

@@ -54,7 +54,7 @@ def status(
     """Who holds a slot, who waits, and why."""
     from gate.cli import show, stores
 
-    show.pool(stores.visit(_settings(data_dir, config), lambda gate: gate.pool(pool, LONG if json else 100)), json)
+    show.pool(stores.visit(_settings(data_dir, config), lambda gate: gate.view.pool(pool, LONG if json else 100)), json)
 
 
 @app.command()
@@ -100,7 +100,7 @@ def release(
     from gate.jobs import Job
 
     async def call(gate: Gatekeeper) -> Job:
-        job = await gate.wait(pool, job_id, "", 0)
+        job = await gate.view.wait(pool, job_id, "", 0)
         if lease_id is None and job.status == "queued":
             raise Conflict("it waits and holds no slot: `gate cancel` ends it", job)
         given = {"lease_id": lease_id or job.lease_id or "none", "outcome": outcome, "error": error}

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.demo import Step
-from gate.gatekeeper import PoolView
+from gate.view import PoolView
 from gate.http.wire import entry_body, job_body, pool_body
 from gate.jobs import Job
 from gate.ledger.reading import Entry

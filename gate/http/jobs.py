@@ -45,7 +45,7 @@ async def acquire(pool: Pool, body: AcquireBody, keeper: Keeper) -> JSONResponse
 @router.get("/jobs/{job_id}", response_model=JobOut)
 async def job(pool: Pool, job_id: JobPath, keeper: Keeper, wait_seconds: Wait = 0, status: Status = "queued") -> JSONResponse:
     """The job. With `wait_seconds`: as soon as its status is no longer `status`, or after that time."""
-    return _answer(await keeper.wait(pool, job_id, status, wait_seconds))
+    return _answer(await keeper.view.wait(pool, job_id, status, wait_seconds))
 
 
 @router.post("/jobs/{job_id}/claim", response_model=JobOut)

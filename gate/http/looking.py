@@ -35,13 +35,13 @@ async def pool(
     limit: Annotated[int, Query(ge=0, le=1000)] = 100,
 ) -> JSONResponse:
     """The pool as it is now. `limit`: how many holders and waiters to list."""
-    return JSONResponse(pool_body(await keeper.pool(pool, limit)))
+    return JSONResponse(pool_body(await keeper.view.pool(pool, limit)))
 
 
 @router.get("/v1/users/{user:path}/active", response_model=JobOut | None, tags=["users"])
 async def active(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
     """The user's live job: running before granted before queued; null when there is none."""
-    job = await keeper.active(user)
+    job = await keeper.view.active(user)
     return JSONResponse(job_body(job) if job else None)
 
 
@@ -54,14 +54,14 @@ async def ledger(
     after: Annotated[int, Query(ge=0, le=SQL_INTEGER_MAX)] = 0,
 ) -> JSONResponse:
     """Charges and refunds, oldest first, a page at a time."""
-    rows, following = await keeper.reading.entries(user=user, job_id=job_id, kind=kind, after=after)
+    rows, following = await keeper.view.reading.entries(user=user, job_id=job_id, kind=kind, after=after)
     return JSONResponse({"rows": [entry_body(row) for row in rows], "next": following})
 
 
 @router.get("/v1/ledger/balances/{user:path}", response_model=BalanceOut, tags=["ledger"])
 async def balance(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
     """What was charged to a user and what was given back."""
-    return JSONResponse(balance_body(user, await keeper.reading.balance(user)))
+    return JSONResponse(balance_body(user, await keeper.view.reading.balance(user)))
 
 
 @router.get("/healthz", tags=["health"])
@@ -74,7 +74,7 @@ async def healthz() -> dict[str, str]:
 async def readyz(keeper: Keeper) -> Any:
     """Both stores answer."""
     try:
-        await keeper.ready()
+        await keeper.view.ready()
     except StoreDown as error:
         return JSONResponse({"status": "not ready", "store": error.store}, 503, {"Retry-After": "1"})
     return {"status": "ready"}

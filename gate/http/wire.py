@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gate.gatekeeper import PoolView
 from gate.jobs import (
     CREDITS_MAX,
     JOB_ID,
     LABEL_MAX,
     PAYLOAD_MAX_BYTES,
+    POOL_NAME,
     QUEUE_MAX,
     SECONDS_MAX,
     SECONDS_MIN,
@@ -21,7 +21,8 @@ from gate.jobs import (
     Job,
     in_ms,
 )
-from gate.ledger.reading import Balance, Entry
+from gate.ledger.reading import Balance, Entry, Event
+from gate.view import PoolView
 
 WAIT_MAX_S = 60
 TEXT_MAX = 4_000
@@ -33,6 +34,12 @@ OUTPUT_MAX_BYTES = 64 * 1024
 def _is_job_id(value: str) -> str:
     if not JOB_ID.fullmatch(value):
         raise ValueError("must match [A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
+    return value
+
+
+def _is_name(value: str) -> str:
+    if not POOL_NAME.fullmatch(value):
+        raise ValueError("must match [A-Za-z0-9][A-Za-z0-9._-]{0,63}")
     return value
 
 
@@ -77,6 +84,7 @@ def _is_shallow_text(value: Any) -> None:
 
 
 JobId = Annotated[str, AfterValidator(_is_job_id), Field(max_length=128)]
+PoolName = Annotated[str, AfterValidator(_is_name), Field(max_length=64)]
 Label = Annotated[str, Field(min_length=1, max_length=LABEL_MAX), AfterValidator(_is_printable)]
 Text = Annotated[str, Field(max_length=TEXT_MAX), AfterValidator(_is_text)]
 LeaseId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)]
@@ -118,6 +126,21 @@ class ReleaseBody(LeaseBody):
     output: Output = None
 
 
+class TaskBody(_Body):
+    """`provider` is a name of the configuration, `task_id` what that provider calls the task."""
+
+    provider: PoolName
+    task_id: Label
+    lease_id: LeaseId | None = None
+
+
+class CancelBody(_Body):
+    """One of the two."""
+
+    session: Label | None = None
+    user: Label | None = None
+
+
 class ReasonBody(_Body):
     reason: Text | None = None
 
@@ -140,11 +163,16 @@ class PoolBody(_Body):
 
 
 class LeaseOut(BaseModel):
-    lease_id: str
+    lease_id: str | None
     fence: int
     granted_at: str
     expires_at: str
     hard_expires_at: str
+
+
+class TaskOut(BaseModel):
+    provider: str
+    task_id: str
 
 
 class RefundOut(BaseModel):
@@ -154,7 +182,8 @@ class RefundOut(BaseModel):
 
 
 class JobOut(BaseModel):
-    """A job. What is absent is null; times are RFC 3339, UTC, milliseconds."""
+    """A job. What is absent is null; times are RFC 3339, UTC, milliseconds. `payload` and `lease_id` are null to who may not
+    release."""
 
     job_id: str
     pool: str
@@ -163,7 +192,7 @@ class JobOut(BaseModel):
     session: str | None
     credits: int
     payload: dict[str, Any] | None
-    task: None = None
+    task: TaskOut | None
     status: Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
     position: int | None
     queue_length: int | None
@@ -194,6 +223,41 @@ class PoolOut(BaseModel):
     oldest_lease_seconds: float | None
     holders: list[JobOut]
     queue: list[JobOut]
+
+
+class CancelledOut(BaseModel):
+    """What was cancelled: only what waited."""
+
+    cancelled: int
+    jobs: list[JobOut]
+
+
+class EventOut(BaseModel):
+    """Something that happened to a job. `kind` is the status it then had, or `task`, `late`, `returned`."""
+
+    at: str
+    kind: str
+    by: str
+    why: str | None
+    fence: int | None
+
+
+class HistoryOut(BaseModel):
+    job_id: str
+    events: list[EventOut]
+
+
+class ProblemOut(BaseModel):
+    """RFC 9457, as `application/problem+json`. `code` is stable."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[dict[str, str]] | None = None
+    active_job_id: str | None = None
+    job: JobOut | None = None
 
 
 class EntryOut(BaseModel):
@@ -227,7 +291,8 @@ def moment(ms: int | None) -> str | None:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
 
 
-def job_body(job: Job) -> dict[str, Any]:
+def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
+    """`secrets`: whether whoever asks may release, and so see the payload and the lease_id."""
     lease = job.lease
     return {
         "job_id": job.job_id,
@@ -236,16 +301,16 @@ def job_body(job: Job) -> dict[str, Any]:
         "tool": job.tool,
         "session": job.session,
         "credits": job.credits,
-        "payload": job.payload,
-        "task": None,
+        "payload": job.payload if secrets else None,
+        "task": {"provider": job.provider, "task_id": job.task_id} if job.task_id is not None else None,
         "status": job.status,
         "position": job.position,
         "queue_length": job.queue_length,
         "reason": job.reason,
-        "eta_seconds": None,
+        "eta_seconds": job.eta_seconds,
         "enqueued_at": moment(job.enqueued_at),
         "lease": {
-            "lease_id": lease.lease_id,
+            "lease_id": lease.lease_id if secrets else None,
             "fence": lease.fence,
             "granted_at": moment(lease.granted_at),
             "expires_at": moment(lease.due),
@@ -263,7 +328,11 @@ def job_body(job: Job) -> dict[str, Any]:
     }
 
 
-def pool_body(view: PoolView) -> dict[str, Any]:
+def event_body(event: Event) -> dict[str, Any]:
+    return {"at": moment(event.at), "kind": event.kind, "by": event.by, "why": event.why, "fence": event.fence}
+
+
+def pool_body(view: PoolView, secrets: bool = True) -> dict[str, Any]:
     line = view.line
     age_ms = line.now_ms - line.oldest if line.oldest is not None else None
     return {
@@ -276,8 +345,8 @@ def pool_body(view: PoolView) -> dict[str, Any]:
         "paused": line.paused,
         "cooling_until": moment(line.cooling_until),
         "oldest_lease_seconds": age_ms / 1000 if age_ms is not None else None,
-        "holders": [job_body(job) for job in view.holders],
-        "queue": [job_body(job) for job in view.queue],
+        "holders": [job_body(job, secrets) for job in view.holders],
+        "queue": [job_body(job, secrets) for job in view.queue],
     }
 
 

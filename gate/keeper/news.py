@@ -10,7 +10,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from gate.slots import Link, keys
-from gate.waiters import Waiters
+from gate.waiters import Waiters, the_line
 
 log = structlog.get_logger("gate.news")
 RETRY_S = 0.5
@@ -20,24 +20,33 @@ class News:
     def __init__(self, waiters: Waiters, link: Link) -> None:
         self._waiters, self._link = waiters, link
         self._me = secrets.token_hex(8)
-        self._sending: set[asyncio.Task[None]] = set()
+        self._unsaid: dict[str, set[str]] = {}
+        self._sending: dict[str, asyncio.Task[None]] = {}
 
     def tell(self, pool: str, job_ids: Sequence[str]) -> None:
-        if not job_ids:
-            return
-        self._waiters.wake(job_ids)
-        task = asyncio.create_task(self._publish(pool, job_ids))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        """That these jobs of the pool changed, and so the line."""
+        if job_ids:
+            self.tell_line(pool, job_ids)
 
-    async def _publish(self, pool: str, job_ids: Sequence[str]) -> None:
+    def tell_line(self, pool: str, job_ids: Sequence[str] = ()) -> None:
+        """That the line changed: who waits, or why."""
+        self._waiters.wake([*job_ids, the_line(pool)])
+        self._unsaid.setdefault(pool, set()).update(job_ids)
+        if pool not in self._sending:
+            self._sending[pool] = asyncio.create_task(self._publish(pool))
+
+    async def _publish(self, pool: str) -> None:
+        """One message at a time: what changes meanwhile goes into the next."""
         try:
-            await self._link.client.publish(keys.news(pool), " ".join((self._me, *job_ids)))
+            while (job_ids := self._unsaid.pop(pool, None)) is not None:
+                await self._link.client.publish(keys.news(pool), " ".join((self._me, *job_ids)))
         except (RedisError, OSError) as error:
             log.warning("others were not told", error=str(error))
+        finally:
+            del self._sending[pool]
 
     async def settle(self) -> None:
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        await asyncio.gather(*self._sending.values(), return_exceptions=True)
 
     async def listen(self) -> None:
         """For ever. After each new subscription everybody here looks again: what was said meanwhile is lost."""
@@ -51,14 +60,14 @@ class News:
                             away = False
                             self._waiters.wake_all()
                         else:
-                            self._hear(message["data"].decode(errors="replace"))
+                            self._hear(message["channel"].decode(), message["data"].decode(errors="replace"))
             except (RedisError, OSError) as error:
                 if not away:
                     log.warning("Redis is away: no news from other servers", error=str(error))
                 away = True
                 await asyncio.sleep(RETRY_S)
 
-    def _hear(self, message: str) -> None:
+    def _hear(self, channel: str, message: str) -> None:
         sender, *job_ids = message.split(" ")
         if sender != self._me:
-            self._waiters.wake(job_ids)
+            self._waiters.wake([*job_ids, the_line(channel[channel.find("{") + 1 : channel.rfind("}")])])

@@ -3,7 +3,7 @@
 from gate.ledger.database import Database
 from gate.ledger.ledger import Ledger
 from gate.ledger.pools import Pool, PoolSettings
-from gate.ledger.reading import Reading
+from gate.ledger.reading import Event, InLine, Reading
 from gate.ledger.results import Admitted, Ended, Recorded, Return
 
-__all__ = ["Admitted", "Database", "Ended", "Ledger", "Pool", "PoolSettings", "Reading", "Recorded", "Return"]
+__all__ = ["Admitted", "Database", "Ended", "Event", "InLine", "Ledger", "Pool", "PoolSettings", "Reading", "Recorded", "Return"]

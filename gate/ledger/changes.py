@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from gate.jobs import REFUNDED, Job, Lease, Request, now_ms
 from gate.ledger.rows import find
-from gate.ledger.tables import events, jobs, ledger
+from gate.ledger.tables import events, jobs, ledger, tasks
 
 
 def new_row(pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease: Lease | None) -> dict[str, Any]:
@@ -46,6 +46,8 @@ def take(connection: Connection, job: Job, lease: Lease, status: str, by: str) -
         granted_at=lease.granted_at,
         expires_at=lease.due,
         hard_expires_at=lease.hard,
+        provider=None,
+        task_id=None,
     )
     event(connection, job.pool, job.job_id, status, by, lease.granted_at, lease)
 
@@ -77,6 +79,24 @@ def end(
     ended = find(connection, job.job_id)
     assert ended is not None
     return ended
+
+
+def task(connection: Connection, provider: str, task_id: str) -> Any:
+    """The row of a provider's task; None when it is not bound."""
+    query = sa.select(tasks).where(tasks.c.provider == provider, tasks.c.task_id == task_id)
+    return connection.execute(query).first()
+
+
+def bind(connection: Connection, job: Job, provider: str, task_id: str) -> Job:
+    at = now_ms()
+    if task(connection, provider, task_id) is None:
+        row = {"provider": provider, "task_id": task_id, "job_id": job.job_id, "lease_id": job.lease_id, "at": at}
+        connection.execute(tasks.insert().values(**row))
+    put(connection, job.job_id, provider=provider, task_id=task_id)
+    event(connection, job.pool, job.job_id, "task", "holder", at, fence=job.fence, why=f"{provider} {task_id}")
+    bound = find(connection, job.job_id)
+    assert bound is not None
+    return bound
 
 
 def keep_late(connection: Connection, job: Job, outcome: str) -> Job:

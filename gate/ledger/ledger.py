@@ -70,6 +70,7 @@ class Ledger:
         reason: str | None = None,
         error: str | None = None,
         output: Any = None,
+        only_queued: bool = False,
     ) -> Ended:
         """The outcome and its refund, in one transaction, once. `by` is `holder` (who names its lease) or `operator`."""
 
@@ -86,7 +87,7 @@ class Ledger:
                 if job.status == "expired" and lease_id is not None:
                     return Ended("lost", changes.keep_late(connection, job, outcome))
                 return Ended("already", job)
-            if lease_id is not None and job.status not in HOLDING:
+            if (lease_id is not None and job.status not in HOLDING) or (only_queued and job.status != "queued"):
                 return Ended("lost", job)
             return Ended("ended", changes.end(connection, job, outcome, by, reason, error, output), job)
 
@@ -106,7 +107,8 @@ class Ledger:
                 return Ended("repeat", job)
             if job.ended:
                 return Ended("lost" if job.status == "expired" else "already", job)
-            changes.put(connection, job_id, status="queued", granted_at=None, expires_at=None, hard_expires_at=None)
+            changes.put(connection, job_id, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
+                        task_id=None)  # fmt: skip
             why = "refused by the provider" + (f": {error}" if error else "")
             changes.event(connection, pool, job_id, "queued", by, now_ms(), why=why)
             return Ended("refused", find(connection, job_id), job)
@@ -133,6 +135,27 @@ class Ledger:
             elif job.expires_at is None or due > job.expires_at:
                 changes.put(connection, job_id, expires_at=due)
             return Extended("extended", find(connection, job_id))
+
+        return await self._database.write(pool, job_id, work)
+
+    async def bind(self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str) -> Ended:
+        """Which provider task a lease is. A task is one lease of one job for ever; a lease may get another task (the provider
+        lost the first), and then only the newer counts.
+        """
+
+        def work(connection: Connection) -> Ended:
+            pools.lock(connection, pool)
+            job = _in(pool, find(connection, job_id))
+            if job is None or job.lease_id != lease_id:
+                return Ended("lost", job)
+            known = changes.task(connection, provider, task_id)
+            if known is not None and (known.job_id, known.lease_id) != (job_id, lease_id):
+                return Ended("taken", job)
+            if known is not None and (job.provider, job.task_id) == (provider, task_id):
+                return Ended("repeat", job)
+            if job.status != "running":
+                return Ended("lost", job)
+            return Ended("bound", changes.bind(connection, job, provider, task_id), job)
 
         return await self._database.write(pool, job_id, work)
 
@@ -222,6 +245,10 @@ class Ledger:
             raise StoreDown("sql", "SQL takes too long to write")
         if not self._database.writable:
             await self._database.write("", "", lambda connection: None)
+
+    async def make_pool(self, pool: str, settings: PoolSettings) -> bool:
+        """False when there is one of that name already."""
+        return await self._database.write(pool, "", lambda connection: pools.make(connection, pool, settings))
 
     async def change_pool(
         self, pool: str, values: dict[str, int | bool], by: str = "operator", reason: str | None = None

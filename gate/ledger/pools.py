@@ -90,6 +90,27 @@ def void(connection: Connection, pool: Pool, fence: int) -> None:
     connection.execute(pools.update().where(pools.c.name == pool.name).values(void_fence=max(pool.void_fence, fence)))
 
 
+def make(connection: Connection, name: str, settings: PoolSettings, configured: dict[str, int] | None = None) -> bool:
+    """False when there is one already. `configured`: what a configuration file says of it; a pool that is made live has none."""
+    if connection.execute(_locked, {"pool": name}).first() is not None:
+        return False
+    connection.execute(
+        pools.insert().values(
+            name=name,
+            epoch=0,
+            void_fence=0,
+            redis_identity="",
+            redis_former="",
+            ledger_id=secrets.token_hex(8),
+            paused=False,
+            configured=json.dumps(configured or {}),
+            **asdict(settings),
+        )
+    )
+    _limit_event(connection, name, settings.limit)
+    return True
+
+
 def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
     """Makes the pool, or applies each value that differs from the one configured last; the others stay as they are
     live. True when anything changed.
@@ -97,21 +118,7 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
     configured = asdict(wanted)
     row = connection.execute(_locked, {"pool": name}).first()
     if row is None:
-        connection.execute(
-            pools.insert().values(
-                name=name,
-                epoch=0,
-                void_fence=0,
-                redis_identity="",
-                redis_former="",
-                ledger_id=secrets.token_hex(8),
-                paused=False,
-                configured=json.dumps(configured),
-                **configured,
-            )
-        )
-        _limit_event(connection, name, wanted.limit)
-        return True
+        return make(connection, name, wanted, configured)
     before = json.loads(row.configured)
     changed = {key: value for key, value in configured.items() if before.get(key) != value}
     if not changed:

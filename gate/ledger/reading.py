@@ -12,11 +12,13 @@ from gate.jobs import Job
 from gate.ledger import pools
 from gate.ledger.database import Database
 from gate.ledger.pools import Pool
-from gate.ledger.rows import find, is_live, job_of, jobs_with_refund
-from gate.ledger.tables import jobs, ledger
+from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
+from gate.ledger.tables import events, jobs, ledger
 
 PAGE = 100
 """Rows of the ledger in one answer."""
+RUNS = 300
+"""Runs that say how long a run takes nowadays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,27 @@ class Entry:
     pool: str
     kind: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a job: what, when, by whom."""
+
+    at: int
+    kind: str
+    by: str
+    why: str | None
+    fence: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InLine:
+    """A holder (`granted_at` is set) or a waiter."""
+
+    job_id: str
+    tool: str | None
+    granted_at: int | None
+    due: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +87,32 @@ class Reading:
     async def live(self, pool: str) -> dict[str, Job]:
         query = jobs_with_refund.where(jobs.c.pool == pool, is_live)
         return await self._database.read(lambda c: {row.job_id: job_of(row) for row in c.execute(query)})
+
+    async def history(self, job_id: str) -> list[Event]:
+        query = sa.select(events.c.at, events.c.kind, events.c.by, events.c.why, events.c.fence)
+        query = query.where(events.c.job_id == job_id).order_by(events.c.id)
+        return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
+
+    async def runs(self, pool: str) -> list[tuple[str | None, int]]:
+        """Tool and milliseconds of the runs that completed last."""
+        query = sa.select(jobs.c.tool, jobs.c.ended_at - jobs.c.granted_at)
+        query = query.where(jobs.c.pool == pool, jobs.c.status == "completed", jobs.c.granted_at.is_not(None))
+        query = query.order_by(jobs.c.ended_at.desc()).limit(RUNS)
+        return await self._database.read(lambda c: [(row[0], row[1]) for row in c.execute(query)])
+
+    async def line(self, pool: str, most: int) -> list[InLine]:
+        """Who holds a slot, then who waits, in the order of their tickets."""
+        query = sa.select(jobs.c.job_id, jobs.c.tool, jobs.c.granted_at, jobs.c.expires_at).where(jobs.c.pool == pool)
+        held = query.where(is_holding)
+        waits = query.where(jobs.c.ended_at.is_(None), jobs.c.status == "queued").order_by(jobs.c.ticket).limit(most)
+        return await self._database.read(lambda c: [InLine(*row) for part in (held, waits) for row in c.execute(part)])
+
+    async def waiting(self, pool: str, session: str | None, user: str | None) -> list[Job]:
+        """What is queued for a session, or for a user, the last in line first."""
+        query = jobs_with_refund.where(jobs.c.pool == pool, jobs.c.ended_at.is_(None), jobs.c.status == "queued")
+        query = query.where(jobs.c.session == session if session is not None else jobs.c.user == user)
+        query = query.order_by(jobs.c.ticket.desc())
+        return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
 
     async def active(self, user: str) -> Job | None:
         """The user's live job: the one that holds a slot before one that waits, the older before the newer."""

@@ -19,7 +19,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """`ended` now, or `refused` now · `repeat`: by the same call before · `already`: by somebody else · `lost`: that lease
+    """`ended` now, or `refused`, or `bound` to a task · `taken`: that task is another lease's · `repeat`: by the same call before · `already`: by somebody else · `lost`: that lease
     has no say · `unknown`. `before` is the job as it was."""
 
     word: str

@@ -47,6 +47,7 @@ pools = Table(
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 
+COMPLETED = text("status = 'completed'")
 LIVE = "'queued', 'granted', 'running'"
 REFUNDED = "'failed', 'cancelled', 'expired'"
 
@@ -76,6 +77,8 @@ jobs = Table(
     Column("output", Text),
     Column("late_outcome", Text),
     Column("pruned_at", BigInteger),
+    Column("provider", Text),
+    Column("task_id", Text),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),
@@ -104,6 +107,31 @@ Index(
     jobs.c.user,
     sqlite_where=text("ended_at is null"),
     postgresql_where=text("ended_at is null"),
+)
+
+Index("jobs_completed", jobs.c.pool, jobs.c.ended_at, sqlite_where=COMPLETED, postgresql_where=COMPLETED)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("task_id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("gate.jobs.job_id"), nullable=False),
+    Column("lease_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+Index("tasks_job", tasks.c.job_id)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("shown", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    CheckConstraint("role in ('tool', 'admin', 'read')", name="keys_role"),
 )
 
 ledger = Table(

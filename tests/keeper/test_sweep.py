@@ -159,7 +159,7 @@ async def test_a_key_of_the_wrong_type_is_loaded_anew(house: House) -> None:
     holders, waiter = await three_and_a_waiter(house)
     house.people.delete(house.key("queue"))
     house.people.set(house.key("queue"), "mine")
-    view = await house.keeper.pool(house.pool)
+    view = await house.keeper.view.pool(house.pool)
     assert {job.job_id for job in view.holders} == {job.job_id for job in holders}
     assert [job.job_id for job in view.queue] == [waiter.job_id]
 
@@ -170,7 +170,7 @@ async def test_what_the_outbox_speaks_of_is_on_its_way(house: House) -> None:
     record, house.gate.ledger.record = house.gate.ledger.record, _nothing
     await house.gate.semaphore.release(house.pool, epoch, holders[0].job_id, holders[0].lease_id or "")
     seen = await house.gate.semaphore.survey(house.pool)
-    live = await house.keeper.reading.live(house.pool)
+    live = await house.keeper.view.reading.live(house.pool)
     assert waiter.job_id not in {found.job_id for found in examine(seen, live, {})}
     assert waiter.job_id in seen.noted
     house.gate.ledger.record = record

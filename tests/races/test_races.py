@@ -41,7 +41,7 @@ async def test_a_success_that_reached_sql_first_wins_over_the_expiry(house: Hous
     ended = await house.gate.ledger.end(house.pool, job.job_id, "completed", by="holder", lease_id=job.lease_id)
     assert ended.word == "ended"
     house.expire(job)
-    await house.keeper.pool(house.pool)
+    await house.keeper.view.pool(house.pool)
     await house.settled()
     assert await house.status(job) == "completed"
     assert await house.refunds(job) == []
@@ -70,7 +70,7 @@ async def test_fifty_acquires_of_one_job_take_one_slot_and_charge_once(house: Ho
     jobs = await asyncio.gather(*(house.acquire("same-" + house.pool, credits=5) for _ in range(50)))
     assert len({job.lease_id for job in jobs}) == 1
     assert house.people.zcard(house.key("slots")) == 1
-    rows, _ = await house.keeper.reading.entries(job_id=jobs[0].job_id)
+    rows, _ = await house.keeper.view.reading.entries(job_id=jobs[0].job_id)
     assert [(row.kind, row.amount) for row in rows] == [("charge", 5)]
 
 
@@ -78,7 +78,7 @@ async def test_fifty_at_once_run_three_and_queue_the_rest_in_order(house: House)
     jobs = await asyncio.gather(*(house.acquire() for _ in range(50)))
     assert sum(job.status == "running" for job in jobs) == 3
     queued = sorted((job for job in jobs if job.status == "queued"), key=lambda job: job.ticket)
-    view = await house.keeper.pool(house.pool)
+    view = await house.keeper.view.pool(house.pool)
     assert [job.job_id for job in view.queue] == [job.job_id for job in queued]
     assert [job.position for job in view.queue] == list(range(1, 48))
 
@@ -259,7 +259,7 @@ async def test_an_acquire_that_waits_is_not_answered_with_an_ended_job(house: Ho
     [await house.acquire() for _ in range(3)]
     waiting = asyncio.create_task(house.acquire("gone-" + house.pool, 10, credits=5))
     await until(lambda: house.people.llen(house.key("queue")), "it waits")
-    await until(lambda: house.keeper.reading.job("gone-" + house.pool), "SQL knows it")
+    await until(lambda: house.keeper.view.reading.job("gone-" + house.pool), "SQL knows it")
     await house.keeper.cancel(house.pool, "gone-" + house.pool)
     with pytest.raises(AlreadyEnded):
         await waiting
@@ -298,7 +298,7 @@ async def test_while_sql_cannot_be_written_nobody_is_reaped(house: House) -> Non
     database.writable, database.write = False, away
     house.expire(job)
     with pytest.raises(StoreDown):
-        await house.keeper.pool(house.pool)
+        await house.keeper.view.pool(house.pool)
     assert house.people.zscore(house.key("slots"), job.job_id) == 1
     database.write = write
     await until(lambda: _is(house, job.job_id, "expired"), "SQL is back, and the tick goes on")
@@ -403,7 +403,7 @@ async def test_flushall_loses_nothing_that_was_told(house: House) -> None:
     holders = [await house.acquire(credits=5) for _ in range(3)]
     waiters = [await house.acquire(credits=5) for _ in range(3)]
     house.people.delete(*(house.key(role) for role in ("slots", "queue", "jobs", "outbox", "meta", "users")))
-    view = await house.keeper.pool(house.pool)
+    view = await house.keeper.view.pool(house.pool)
     assert {job.job_id for job in view.holders} == {job.job_id for job in holders}
     assert [job.job_id for job in view.queue] == [job.job_id for job in waiters]
     for holder, waiter in zip(holders, waiters, strict=True):

@@ -84,7 +84,7 @@ async def test_an_old_snapshot_put_back_is_loaded_anew(start: Start, sql_url: st
         server.kill()
         server.start()
         assert (await answered(gate, "h")).status == "queued"
-        view = await gate.gatekeeper.pool("default")
+        view = await gate.gatekeeper.view.pool("default")
         assert ({job.job_id for job in view.holders}, [job.job_id for job in view.queue]) == ({*"def"}, [*"gh"])
         assert epoch(sql_url) == before + 1
         assert not verify(sql_url, server.url).breaches

@@ -1,0 +1,142 @@
+"""Looking: at a job and its place, at a pool, at what happened. Nothing is decided here; what is granted this moment is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from gate.board import Board
+from gate.errors import JobUnknown, StoreDown
+from gate.jobs import Job, now_ms
+from gate.keeper.pools import Pools
+from gate.keeper.recorder import Recorder
+from gate.ledger import Event, Reading
+from gate.pace import Pace
+from gate.slots import Line, Semaphore
+from gate.waiters import Waiters
+
+TRIES = 5
+"""How often it is looked again when the stores moved meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool at one moment, with its holders and its queue as jobs in order."""
+
+    name: str
+    line: Line
+    holders: list[Job]
+    queue: list[Job]
+
+
+class View:
+    def __init__(
+        self, semaphore: Semaphore, reading: Reading, pools: Pools, recorder: Recorder, waiters: Waiters
+    ) -> None:
+        self._semaphore, self.reading, self._pools = semaphore, reading, pools
+        self._recorder, self._waiters = recorder, waiters
+        self._pace, self._board = Pace(reading), Board(semaphore, pools, waiters)
+
+    async def job(self, pool: str, job_id: str) -> Job:
+        """As SQL has it. Raises PoolUnknown, JobUnknown."""
+        job = await self.reading.job(job_id)
+        if job is None or job.pool != pool:
+            await self._pools.know(pool)
+            raise JobUnknown("there is no such job in this pool")
+        return job
+
+    async def wait(self, pool: str, job_id: str, status: str, wait_s: float) -> Job:
+        """The job, as soon as its status is no longer `status`, at the latest after `wait_s`. Raises JobUnknown."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait_s
+        with self._waiters.parked(job_id) as changed:
+            while True:
+                changed.clear()
+                job = await self.job(pool, job_id)
+                left = end - loop.time()
+                if job.status != status or left <= 0 or self._waiters.closing:
+                    return await self.placed(job)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await changed.wait()
+
+    async def follow(self, pool: str, job_id: str) -> AsyncIterator[Job]:
+        """The job, and again whenever its status or its place has changed, until it has ended. Raises JobUnknown."""
+        last: Job | None = None
+        with self._waiters.parked(job_id) as changed, self._board.followed(pool, job_id, changed):
+            while True:
+                changed.clear()
+                place = self._board.place(pool, job_id)
+                if last is not None and last.status == "queued" and place is not None:
+                    job = await self._at(last, *place)
+                else:
+                    job = await self.placed(await self.job(pool, job_id))
+                if last is None or _news(job) != _news(last):
+                    yield job
+                last = job
+                if job.ended or self._waiters.closing:
+                    return
+                await changed.wait()
+
+    async def placed(self, job: Job) -> Job:
+        """The job with its place in the line, if it waits. One that was granted this moment is recorded first."""
+        for _ in range(TRIES):
+            if job.status != "queued":
+                return job
+            _, line = await self._pools.run(
+                job.pool, lambda epoch, job=job: self._semaphore.status(job.pool, epoch, job.job_id)
+            )
+            if line.position is not None:
+                return await self._at(job, line.position, line)
+            await self._recorder.run(job.pool)
+            job = await self.job(job.pool, job.job_id)
+        return job
+
+    async def placed_if_seen(self, job: Job) -> Job:
+        """For an answer that is due whether Redis answers or not."""
+        with contextlib.suppress(StoreDown):
+            return await self.placed(job)
+        return job
+
+    async def pool(self, pool: str, most: int = 100) -> PoolView:
+        """Raises PoolUnknown."""
+        _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, most))
+        jobs = await self.reading.jobs([*line.holders, *line.queue])
+        holders = [job for job_id in line.holders if (job := jobs.get(job_id))]
+        waiters = [(job, place) for place, job_id in enumerate(line.queue, 1) if (job := jobs.get(job_id))]
+        return PoolView(pool, line, holders, [await self._at(job, place, line) for job, place in waiters])
+
+    async def pools(self, most: int = 100) -> list[PoolView]:
+        """Every pool, by name."""
+        await self._pools.load()
+        return [await self.pool(name, most) for name in self._pools.names]
+
+    async def active(self, user: str) -> Job | None:
+        """The user's live job, if any."""
+        job = await self.reading.active(user)
+        return await self.placed(job) if job is not None else None
+
+    async def history(self, pool: str, job_id: str) -> list[Event]:
+        """What happened to a job, in order. Raises JobUnknown."""
+        await self.job(pool, job_id)
+        return await self.reading.history(job_id)
+
+    async def ready(self) -> None:
+        """Raises StoreDown unless both stores answer."""
+        await asyncio.gather(self._semaphore.ping(), self.reading.ping())
+
+    async def _at(self, job: Job, position: int, line: Line) -> Job:
+        if job.status != "queued":
+            return job
+        eta_ms = None if line.paused else await self._pace.eta(job.pool, job.job_id, position, line.limit)
+        if eta_ms is not None:
+            eta_ms = max(eta_ms, line.cooling_until or 0) - now_ms()
+        eta_seconds = None if eta_ms is None else round(max(eta_ms, 0) / 1000, 1)
+        return replace(job, position=position, queue_length=line.queued, reason=line.reason, eta_seconds=eta_seconds)
+
+
+def _news(job: Job) -> Job:
+    """Without the estimate, which changes all the time."""
+    return replace(job, eta_seconds=None)
