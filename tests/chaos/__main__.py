@@ -1,7 +1,9 @@
 """Real servers, real stores, clients with an account of their own, and a fault.
 
-python -m tests.chaos FAULT --times N --clients C --seconds S --seed K --redis valkey --sql postgres --servers 2
-python -m tests.chaos all
+    python -m tests.chaos FAULT --times N --clients C --seconds S --seed K --redis valkey --sql postgres --servers 2
+    python -m tests.chaos all
+
+What is not given is small, as in every run of the tests. Each prints what it did and what was wrong; exit 1 if anything was.
 """
 
 from __future__ import annotations
@@ -18,8 +20,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
-
 from tests.chaos import by_hand, faults, sql_away
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
@@ -30,7 +30,7 @@ from tests.chaos.stores import missing
 class Fault:
     """`small` is what every run of the tests plays; `config` is added to that of the servers."""
 
-    play: Callable[[Scene, httpx2.AsyncClient], Awaitable[None]]
+    play: Callable[[Scene], Awaitable[None]]
     small: Options
     config: str = ""
     replicated: bool = False
@@ -38,7 +38,7 @@ class Fault:
 
 def small(
     times: int = 2, seconds: float = 5, redis: str = "valkey", sql: str = "postgres", servers: int = 2, away: float = 5
-):
+) -> Options:
     return Options("", times, 12, seconds, 1, redis, sql, servers, 0, away)
 
 
@@ -50,11 +50,14 @@ FAULTS = {
     "empty": Fault(faults.empty, small(2, sql="sqlite", servers=1)),
     "snapshot": Fault(faults.snapshot, small(redis="redis")),
     "failover": Fault(faults.failover, small(), replicated=True),
+    "storm": Fault(faults.storm, small(3, 6)),
     "stop": Fault(faults.stop, small(1)),
     "operator": Fault(by_hand.operator, small(1, 2, sql="sqlite", servers=1), by_hand.CONFIG),
     "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
     "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=6), sql_away.CONFIG),
 }
+
+EMBEDDED = ("none", "kill-only", "sql-away", "sql-hangs")
 
 
 async def run(options: Options, folder: Path) -> Verdict:
@@ -64,7 +67,11 @@ async def run(options: Options, folder: Path) -> Verdict:
         await under_load(scene, fault.play)
         took = time.time() - scene.began
         await settled(scene)
-        return await asyncio.to_thread(judge, scene, before, took)
+        verdict = await asyncio.to_thread(judge, scene, before, took)
+        for server in scene.servers:
+            code = await asyncio.to_thread(server.stop)
+            scene.account.expect(code == 0, f"a server that was asked to stop ended with {code}")
+        return verdict
 
 
 def play(options: Options, keep: Path | None = None) -> Verdict:
@@ -78,6 +85,23 @@ def play(options: Options, keep: Path | None = None) -> Verdict:
 def options_of(given: argparse.Namespace, fault: str) -> Options:
     named = {name: value for name, value in vars(given).items() if name not in ("fault", "keep") and value is not None}
     return dataclasses.replace(FAULTS[fault].small, fault=fault, **named)
+
+
+def refusal(options: Options) -> str:
+    """Why this cannot be played here; '' if it can."""
+    if lacking := missing(options.redis, options.sql):
+        return f"needs {' and '.join(lacking)}"
+    if options.servers > 1 and (options.sql == "sqlite" or options.redis == "embedded"):
+        return "several servers need Postgres and a shared Redis"
+    if options.redis == "embedded" and options.fault not in EMBEDDED:
+        return "needs a Redis of its own: --redis valkey or redis"
+    if options.servers > 1 and options.fault == "kill-only":
+        return "is about the only server there is"
+    if options.servers < 2 and options.fault == "stop":
+        return "needs another server that goes on"
+    if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm"):
+        return "needs Postgres"
+    return ""
 
 
 def main() -> None:
@@ -95,8 +119,8 @@ def main() -> None:
     right = True
     for fault in FAULTS if given.fault == "all" else [given.fault]:
         wanted = options_of(given, fault)
-        if lacking := missing(wanted.redis, wanted.sql):
-            sys.exit(f"chaos {fault} needs {' and '.join(lacking)}")
+        if why := refusal(wanted):
+            sys.exit(f"chaos {fault} {why}")
         verdict = play(wanted, given.keep)
         print(verdict, flush=True)
         right = right and verdict.right

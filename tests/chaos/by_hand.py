@@ -6,8 +6,6 @@ import asyncio
 import re
 import time
 
-import httpx2
-
 from tests.chaos.account import Told
 from tests.chaos.clients import Client
 from tests.chaos.scene import Scene
@@ -26,12 +24,12 @@ def key(pool: str, role: str) -> str:
     return f"gate:{{{pool}}}:{role}"
 
 
-async def operator(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def operator(scene: Scene) -> None:
     """ZREM, LREM, HDEL, XTRIM and DEL of the outbox in redis-cli: in a pool that stands still, where each edit must be mended
     and named, and in the one under load.
     """
     scene.account.edited = True
-    client = scene.client("patient", http)
+    client = scene.client("patient")
     slowest = 0.0
     for number in range(scene.options.times):
         await scene.pause()

@@ -6,11 +6,7 @@ import asyncio
 import shutil
 import time
 
-import httpx2
-
-from tests.chaos.proxy import Proxy
 from tests.chaos.scene import Scene
-from tests.support import until
 
 BACK_S = 5.0
 """Service is back so long after Redis has lost what it knew."""
@@ -18,11 +14,11 @@ OTHERS_WAIT_S = 10.0
 """Nobody waits longer for a server that stands still."""
 
 
-async def none(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def none(scene: Scene) -> None:
     """Nothing at all: only many clients."""
 
 
-async def kill(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def kill(scene: Scene) -> None:
     """Every 2 s one of the servers is killed by kill -9 and started again."""
     while scene.wanted() or scene.faults < scene.options.times:
         await asyncio.sleep(2)
@@ -33,7 +29,7 @@ async def kill(scene: Scene, http: httpx2.AsyncClient) -> None:
         await asyncio.to_thread(server.start)
 
 
-async def kill_only(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def kill_only(scene: Scene) -> None:
     """The only server is killed by kill -9, an embedded Redis with it; it is started again at once."""
     (server,) = scene.servers
     for _ in range(scene.options.times):
@@ -44,7 +40,7 @@ async def kill_only(scene: Scene, http: httpx2.AsyncClient) -> None:
         await scene.served_again(since)
 
 
-async def flush(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def flush(scene: Scene) -> None:
     """FLUSHALL in the middle of everything."""
     for _ in range(scene.options.times):
         await scene.pause()
@@ -52,7 +48,7 @@ async def flush(scene: Scene, http: httpx2.AsyncClient) -> None:
         await scene.all_serve_again(scene.happens(loses=True), BACK_S)
 
 
-async def empty(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def empty(scene: Scene) -> None:
     """Redis is killed, and an empty one starts at its address."""
     assert scene.redis is not None
     for _ in range(scene.options.times):
@@ -63,7 +59,7 @@ async def empty(scene: Scene, http: httpx2.AsyncClient) -> None:
         await scene.all_serve_again(since, BACK_S)
 
 
-async def snapshot(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def snapshot(scene: Scene) -> None:
     """Redis saves, works on, is killed, and starts with what it saved: an old state under the epoch of today."""
     redis = scene.redis
     assert redis is not None
@@ -81,32 +77,22 @@ async def snapshot(scene: Scene, http: httpx2.AsyncClient) -> None:
     redis.snapshot.unlink()
 
 
-async def failover(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def failover(scene: Scene) -> None:
     """A replica falls behind, the primary is killed, the replica is promoted, and the one address leads to it."""
-    assert scene.redis is not None and scene.proxy is not None
-    async with Proxy(scene.redis.port) as leash:
-        for _ in range(scene.options.times):
-            primary, replica = scene.redis, await scene.another_redis()
-            await asyncio.to_thread(replica.cli, "replicaof", "127.0.0.1", str(leash.port))
-            await until(lambda replica=replica: _follows(replica), "the replica has all the primary has", 20)
-            await scene.pause()
-            leash.hold_back()
-            await asyncio.sleep(scene.dice.uniform(0.3, 2))
-            since = scene.happens(loses=True)
-            await asyncio.to_thread(primary.kill)
-            await asyncio.to_thread(replica.cli, "replicaof", "no", "one")
-            leash.switch(replica.port)
-            leash.let_flow()
-            scene.redis = replica
-            scene.proxy.switch(replica.port)
-            await scene.all_serve_again(since, BACK_S)
+    pair = scene.pair
+    assert pair is not None
+    for number in range(scene.options.times):
+        await scene.pause()
+        pair.leash.hold_back()
+        await asyncio.sleep(scene.dice.uniform(0.3, 2))
+        since = scene.happens(loses=True)
+        scene.redis = await pair.fail_over()
+        await scene.all_serve_again(since, BACK_S)
+        if number + 1 < scene.options.times:
+            await pair.follow(await scene.another_redis())
 
 
-async def _follows(replica) -> bool:  # type: ignore[no-untyped-def]
-    return "master_link_status:up" in await asyncio.to_thread(replica.cli, "info", "replication")
-
-
-async def stop(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def stop(scene: Scene) -> None:
     """A server stands still (SIGSTOP) for longer than its leases, then goes on. The others wait for nothing of its."""
     longest = 0.0
     for _ in range(scene.options.times):
@@ -125,3 +111,49 @@ async def stop(scene: Scene, http: httpx2.AsyncClient) -> None:
         longest = max(longest, *(call.received - call.sent - call.wait_s for call in meanwhile))
     scene.account.expect(longest <= OTHERS_WAIT_S, f"a call to the other server took {longest:.1f} s")
     scene.said.append(f"longest call to the other server: {longest:.2f} s beyond what it asked to wait")
+
+
+async def storm(scene: Scene) -> None:
+    """Two at once: Redis flushed or emptied, and meanwhile a server killed or stood still, or Postgres stopped at once."""
+
+    async def soon() -> None:
+        await asyncio.sleep(scene.dice.uniform(0, 0.5))
+
+    async def flushed() -> None:
+        await soon()
+        await scene.by_hand("FLUSHALL")
+
+    async def emptied() -> None:
+        assert scene.redis is not None
+        await asyncio.to_thread(scene.redis.kill)
+        await soon()
+        await asyncio.to_thread(scene.redis.start)
+
+    async def killed() -> None:
+        server = scene.dice.choice(scene.servers)
+        await soon()
+        server.kill()
+        await asyncio.to_thread(server.start_until_it_does)
+
+    async def stood_still() -> None:
+        server = scene.dice.choice(scene.servers)
+        await soon()
+        server.freeze()
+        await asyncio.sleep(scene.dice.uniform(0.5, 6))
+        server.thaw()
+
+    async def without_sql() -> None:
+        assert scene.postgres is not None
+        await soon()
+        await asyncio.to_thread(scene.postgres.crash)
+        await soon()
+        await asyncio.to_thread(scene.postgres.start)
+
+    for _ in range(scene.options.times):
+        await scene.pause()
+        scene.happens(loses=True)
+        scene.spare += 1  # who dies while he loads a pool leaves an epoch that nobody uses
+        pair = (scene.dice.choice((flushed, emptied)), scene.dice.choice((killed, stood_still, without_sql)))
+        await asyncio.gather(*(one() for one in pair))
+        over = time.time()
+        await asyncio.gather(*(scene.served_again(over, number) for number in range(len(scene.servers))))

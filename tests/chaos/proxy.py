@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Self
 
 from tests.chaos.stores import free_port
 
@@ -16,7 +17,7 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
         return self
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
-from tests.chaos.stores import free_port
+from tests.chaos.stores import READY_S, free_port
 from tests.support import Served
 
 
@@ -17,9 +18,20 @@ class Server(Served):
         self.port = free_port()
         environment = {"GATE_REDIS_URL": redis_url, "GATE_DATABASE_URL": sql_url}
         given = {name: value for name, value in environment.items() if value is not None}
-        super().__init__(folder, "--port", str(self.port), config=config, **given)
+        super().__init__(folder, "--port", str(self.port), config=config, on_defaults=True, **given)
         self.address = f"http://127.0.0.1:{self.port}"
         self.frozen = False
+
+    def start_until_it_does(self) -> None:
+        """As whoever keeps services does: a store may be away at the moment."""
+        give_up = time.monotonic() + READY_S
+        while True:
+            try:
+                return self.start()
+            except AssertionError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.2)
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -28,6 +40,10 @@ class Server(Served):
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
         self.frozen = False
+
+    @property
+    def answers(self) -> bool:
+        return self.process.poll() is None and not self.frozen
 
     def log(self) -> list[str]:
         return (self.folder / "errors.log").read_text(errors="replace").splitlines()

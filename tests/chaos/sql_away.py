@@ -7,8 +7,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
-import httpx2
-
 from tests.chaos.account import Told
 from tests.chaos.clients import Client
 from tests.chaos.scene import Scene
@@ -45,18 +43,18 @@ async def locked(scene: Scene) -> AsyncIterator[None]:
         yield
 
 
-async def sql_away(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def sql_away(scene: Scene) -> None:
     """Postgres is stopped at once (`-m immediate`) and started later; a SQLite file is held by `begin exclusive`."""
-    await _away(scene, http, locked if scene.postgres is None else crashed)
+    await _away(scene, locked if scene.postgres is None else crashed)
 
 
-async def sql_hangs(scene: Scene, http: httpx2.AsyncClient) -> None:
+async def sql_hangs(scene: Scene) -> None:
     """All processes of Postgres stand still (SIGSTOP), with every connection open, and go on later."""
-    await _away(scene, http, frozen)
+    await _away(scene, frozen)
 
 
-async def _away(scene: Scene, http: httpx2.AsyncClient, absence: Absence) -> None:
-    client = scene.client("holder", http)
+async def _away(scene: Scene, absence: Absence) -> None:
+    client = scene.client("holder")
     for _ in range(scene.options.times):
         over = asyncio.Event()
         told = [await _hold(client, LONG_S), await _hold(client, SHORT_S), await _hold(client, SHORT_S)]

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.__main__ import FAULTS, play
-from tests.chaos.stores import missing
+from tests.chaos.__main__ import FAULTS, play, refusal
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_nothing_is_lost_and_nobody_is_one_too_many(fault: str) -> None:
     options = replace(FAULTS[fault].small, fault=fault)
-    if lacking := missing(options.redis, options.sql):
-        pytest.skip(f"needs {' and '.join(lacking)}")
+    if why := refusal(options):
+        pytest.skip(why)
     verdict = play(options)
     assert verdict.right, f"\n{verdict}"
