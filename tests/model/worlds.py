@@ -39,7 +39,7 @@ THREE = World(jobs=3, limit=2, refusals=2, faults=0, calls=BRIEF)
 
 QUICK = {
     "one fault of any kind": World(kinds=EVERYTHING, calls=frozenset({"failed", "again", "renew"})),
-    "a refusal": World(kinds=STOP, refusals=1, calls=frozenset()),
+    "two refusals": World(jobs=1, kinds=EVERYTHING, refusals=2, calls=BEATS),
     "a pause": CHANGED,
     "a Redis that is replaced": REPLACED,
 }
