@@ -7,6 +7,7 @@ from tests.model.worlds import ANY, BRIEFLY, REBUILT, REFUSED, REPLACED, STOPS, 
 LUA = "tests/lua/"
 LIVES = "tests/races/test_redis_lives.py::"
 RACES = "tests/races/test_races.py::"
+BORDERS = "tests/races/test_borders.py::"
 
 IN_REDIS = [
     Safeguard("reap", "every script begins with the dead: no ghost stays in a slot", BRIEFLY, Guard(
@@ -48,6 +49,7 @@ IN_REDIS = [
     Safeguard("identity", "no script runs in another Redis than the one whose epoch is known", REPLACED, Guard(
         "gate/slots/connection.py", "if found != only:", "if False:",
         LIVES + "test_a_replica_that_lagged_is_loaded_anew_when_it_is_promoted")),
-    Safeguard("leave_ticket", "a stranger's place is freed by its ticket, from the queue only", TWO,
-        "open: the sweep frees it with lua/cancel.lua, which takes a slot too (tests/races/test_found.py)"),
+    Safeguard("leave_ticket", "a stranger's place is freed by its ticket, from the queue only", TWO, Guard(
+        "lua/cancel.lua", "if ticket ~= '' then", "if false then",
+        BORDERS + "test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since")),
 ]  # fmt: skip

@@ -34,8 +34,9 @@ IN_SQL = [
     Safeguard("newer_fence", "a recorded grant has a NEWER fence than the row", REFUSED, Guard(
         FILE, "or not _newer(pool, note.fence, job.fence)", "or note.fence < job.fence",
         RACES + "test_a_grant_given_back_is_not_recorded_again")),
-    Safeguard("given_up", "a grant that goes back is written down: nobody records it any more", RESUMED,
-        "open: between `record` and `give_back` of the recorder another server may record it (tests/races/test_found.py)"),
+    Safeguard("given_up", "a grant that goes back is written down: nobody records it any more", RESUMED, Guard(
+        FILE, "    changes.put(connection, job.job_id, fence=fence)\n    recorded", "    recorded",
+        BORDERS + "test_a_grant_that_goes_back_is_not_taken_from_whoever_was_told_of_it_since")),
     Safeguard("expiry_fence", "a recorded expiry ends the lease of exactly its fence", REFUSED, Guard(
         FILE, "job.status in HOLDING and job.fence == note.fence", "job.status in HOLDING",
         RACES + "test_an_expiry_of_an_old_fence_does_not_end_the_newer_lease")),
@@ -55,7 +56,7 @@ IN_SQL = [
         FILE, "if row.epoch != epoch:\n                return Recorded(stale=True)", "if False:\n                pass",
         BORDERS + "test_an_expiry_of_an_earlier_epoch_is_not_recorded")),
     Safeguard("void", "a grant that SQL never saw is void before its slot is freed", ANY, Guard(
-        FILE, "            pools.void(connection, row, fence)\n", "",
+        FILE, "            pools.void(connection, row, fence, ticket)\n", "",
         SWEEP + "test_a_stranger_is_void_in_sql_before_its_slot_is_freed")),
     Safeguard("void_checked", "... in the transaction that sees no row of it", STOPS, Guard(
         FILE, "(job is not None and not (job.status in HOLDING and job.fence != fence))", "False",
