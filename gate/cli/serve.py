@@ -63,6 +63,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
 
     from gate import logs
     from gate.app import make_app
+    from gate.http.protocol import BoundedProtocol
     from gate.ledger import PoolSettings
     from gate.opening import open_gate
 
@@ -78,7 +79,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     async with open_gate(redis_url, settings.sql_url, configured, made_live=made_live, admin_key=admin_key) as gate:
         config = uvicorn.Config(
             make_app(gate.gatekeeper, gate.keyring),
-            http="httptools",  # h11 lets smuggled requests through
+            http=BoundedProtocol,  # on httptools: h11 lets smuggled requests through
             ws="none",
             lifespan="off",
             log_level="warning",

@@ -44,6 +44,7 @@ TABLE: dict[type[GateError], tuple[int, str, str]] = {
 }
 HTTP_CODES = {
     404: ("not_found", "There is nothing here"),
+    408: ("too_slow", "The request takes too long"),
     405: ("method_not_allowed", "Another method is wanted"),
     413: ("too_large", "The body is too large"),
 }

@@ -38,7 +38,7 @@ OTHERS = [
     ("gate/ledger/ledger.py", "if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):", "if False:", LEDGER + "test_one_rebuild_a_loss"),
     ("gate/ledger/database.py", "        except BaseException:\n            self._replay(tasks)", "        except BaseException as error:\n            for task in tasks:\n                task.error = error", LEDGER + "test_a_bad_request_fails_alone_in_its_batch"),
     ("gate/ledger/ledger.py", "if row.epoch != epoch or _over(good_until):\n                return Admitted", "if row.epoch != epoch:\n                return Admitted",
-     RACES + "test_a_grant_that_is_over_when_sql_hears_of_it_is_not_told"),
+     LEDGER + "test_what_was_answered_too_long_ago_is_not_recorded"),
     ("gate/ledger/database.py", "        async with asyncio.timeout(ANSWER_S):", "        if True:", LEDGER + "test_a_caller_is_let_go_when_sql_hangs"),
     ("lua/rebuild.lua", "if ledger and ledger ~= ARGV[6] and now - seen < ALIVE_MS then", "if false then",
      LUA + "test_rebuild.py::test_a_living_gate_with_another_ledger_keeps_its_pool"),
