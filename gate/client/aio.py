@@ -208,13 +208,18 @@ class AsyncGate:
 
     async def _ask(self, call: Call[T], within: float, once: bool = False) -> Answer[T]:
         first = time.monotonic()
+        last: GateError | None = None
         try:
             async with asyncio.timeout(within):
                 async for attempt in stamina.retry_context(**answers.patience(within, once)):
                     with attempt:
-                        return await self._try(call, first, first + within)
+                        try:
+                            return await self._try(call, first, first + within)
+                        except GateError as error:
+                            last = error
+                            raise
         except TimeoutError as error:
-            raise Unreachable(f"gate did not answer within {within:.1f} s") from error
+            raise last or Unreachable(f"gate did not answer within {within:.1f} s") from error
         raise AssertionError("a retry ends with an answer or an error")
 
     async def _try(self, call: Call[T], first: float, end: float) -> Answer[T]:

@@ -83,15 +83,17 @@ class Patience(TypedDict):
 
 def patience(within: float, once: bool) -> Patience:
     """How stamina tries again: for `within` seconds, its pauses in proportion; what the server asks for comes first, as far as
-    there is time for it.
+    there is time for it. No pause goes beyond the end: whoever asks decides there.
     """
+    end = time.monotonic() + within
+    wait_max = min(5.0, within / 5)
 
     def worth_it(error: Exception) -> bool | float:
-        if not isinstance(error, StoreDown | Unreachable):
+        if not isinstance(error, StoreDown | Unreachable) or time.monotonic() + wait_max > end:
             return False
-        return min(error.retry_after, within / 4) if error.retry_after else True
+        return min(error.retry_after, wait_max) if error.retry_after else True
 
     return {
         "on": worth_it, "attempts": 1 if once else None, "timeout": max(within, 0.001), "wait_initial": min(0.1, within / 20),
-        "wait_max": min(5.0, within / 5), "wait_jitter": min(1.0, within / 10),
+        "wait_max": wait_max, "wait_jitter": min(1.0, within / 10),
     }  # fmt: skip

@@ -32,7 +32,7 @@ from gate.client.errors import (
     Unreachable,
 )
 from gate.client.shapes import Grant, Job, Outcome
-from gate.jobs import new_job_id
+from gate.jobs import SECONDS_MIN, new_job_id
 
 T = TypeVar("T")
 POLL_S = 30.0
@@ -211,11 +211,19 @@ class Passage:
 
     def _hold(self, answer: Answer[Job], grant: Grant) -> None:
         self._note_grant(grant)
-        if not self._gate_clock.known:  # a job that ran before this call came
+        certain = self._gate_clock.known
+        if not certain:  # a job that ran before this call came: a renewal will show whether it runs still
             stamp = grant.granted_at.timestamp() if answer.date is None else answer.date + DATE_SLACK_S
             self._gate_clock.saw(stamp, answer.sent)
         self.job, self.grant = answer.value, grant
-        self.deadline = max(self._gate_clock.here(grant.expires_at), answer.sent + 0.5)
+        self.deadline = self._ends(answer, grant)
+        if not certain:
+            self.deadline = max(self.deadline, self.clock() + SECONDS_MIN)
+
+    def _ends(self, answer: Answer[Job], grant: Grant) -> float:
+        """When the lease that an answer gave runs out. No lease is shorter than SECONDS_MIN, unless the longest hold ends it."""
+        whole = grant.expires_at < grant.hard_expires_at
+        return max(self._gate_clock.here(grant.expires_at), answer.sent + SECONDS_MIN if whole else -math.inf)
 
     def withdraw(self, cut_by: BaseException) -> Steps[None]:
         """After a wait that was cut: nobody is left in line whom nobody waits for."""
@@ -273,7 +281,7 @@ class Passage:
             return
         self._note_extension(answer)
         self.job, self.grant = answer.value, grant
-        self.deadline = self._gate_clock.here(grant.expires_at)
+        self.deadline = self._ends(answer, grant)
 
     def _lost(self, why: str, cause: GateError | None = None, job: Job | None = None) -> LeaseLost:
         job = job or (cause.job if cause else None)

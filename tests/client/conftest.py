@@ -12,6 +12,7 @@ from gate.verify import verify
 from tests.support import Served
 
 CONFIG = """
+queue_seconds = 30
 [pools.one]
 limit = 1
 cooldown_seconds = 0.5

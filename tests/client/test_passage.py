@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gate.client import AsyncGate, Gate, Job, LeaseLost
+from gate.client import AsyncGate, Gate, Job, LeaseLost, Unreachable
 from gate.client.answers import Answer
 from gate.client.passage import Ask, GateClock, Passage, Pause
 
@@ -162,6 +162,25 @@ def test_a_job_that_ran_before_is_judged_by_the_date_of_the_answer() -> None:
     with pytest.raises(StopIteration):
         steps.send(answer(now, 1, date=told, status="running", lease_s=600, after_s=an_hour - 60))
     assert 1500 < passage.deadline <= 1540
+
+
+def test_a_short_lease_that_ran_before_is_not_given_up_unasked() -> None:
+    now, an_hour = Now(), 3000
+    passage = Passage("default", job_id="cat", clock=now)
+    steps = passage.enter()
+    next(steps)
+    with pytest.raises(StopIteration):
+        steps.send(answer(now, 0.1, GATE_NOON.timestamp() + an_hour, status="running", lease_s=1, after_s=an_hour))
+    assert passage.deadline == pytest.approx(now.now + 0.5)
+    kept = passage.keep()
+    next(kept)
+    now.now += 0.2
+    assert isinstance(kept.throw(Unreachable("the watch")), Pause)
+    renewal = kept.send(None)
+    assert isinstance(renewal, Ask) and renewal.call.path.endswith("/renew")
+    sent = now.now
+    kept.send(answer(now, 0.1, status="running", lease_s=1, after_s=an_hour + 0.3))
+    assert passage.deadline == pytest.approx(sent + 0.5)
 
 
 def test_the_clock_keeps_the_nearest_bound() -> None:

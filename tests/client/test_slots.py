@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 
+import anyio
 import pytest
 import redis
 
@@ -167,8 +169,8 @@ async def test_a_lease_that_an_operator_takes_away(gate: AsyncGate, operator: re
     assert job.refund.amount == 5
 
 
-async def _ended(gate: AsyncGate, job_id: str):
-    job = await gate.job("default", job_id)
+async def _ended(gate: AsyncGate, job_id: str, pool: str = "default"):
+    job = await gate.job(pool, job_id)
     return job if job.ended else None
 
 
@@ -278,6 +280,29 @@ async def test_a_cancellation_at_any_moment_leaves_nobody_in_line(gate: AsyncGat
     pool = await gate.pool("one")
     assert (pool.queued, [job.job_id for job in pool.holders]) == (0, [holder.job_id])
     await gate.cancel("one", holder.job_id)
+
+
+async def test_a_scope_that_cancels_again_and_again_leaves_nobody_in_line(gate: AsyncGate) -> None:
+    """anyio's scopes do: what has to be told goes on behind."""
+    holder = await gate.acquire("one")
+    job_id = fresh()
+    with anyio.CancelScope() as scope:
+        async with gate.slot("one", job_id=job_id, on_position=lambda *_: scope.cancel()):
+            raise AssertionError("there was no room")
+    assert scope.cancelled_caught
+    assert (await until(lambda: _ended(gate, job_id, "one"), "the job has ended")).status == "cancelled"
+    await gate.cancel("one", holder.job_id)
+
+
+async def test_going_on_with_a_job_that_runs(gate: AsyncGate) -> None:
+    """A worker that was started again, say: the same job_id is the same lease."""
+    job_id = fresh()
+    job = await gate.acquire("brief", job_id=job_id)
+    assert job.lease is not None
+    async with gate.slot("brief", job_id=job_id) as lease:
+        assert lease.lease_id == job.lease.lease_id
+        await until(lambda: lease.expires_at > job.lease.expires_at + timedelta(seconds=1), "it is renewed again and again")
+    assert lease.job.status == "completed"
 
 
 @pytest.mark.parametrize("seconds", [0, 0.3])
