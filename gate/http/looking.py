@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from gate.errors import StoreDown
 from gate.http.doors import Asking, Keeper
@@ -20,11 +21,19 @@ from gate.http.wire import (
     job_body,
 )
 
+
+class _Text(PathConvertor):
+    """Slashes too, and line breaks: these are refused by name, not as a path that nobody knows."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", _Text())
 router = APIRouter()
 SQL_INTEGER_MAX = 2**63 - 1
 
 
-@router.get("/v1/users/{user:path}/active", response_model=JobOut | None, tags=["users"])
+@router.get("/v1/users/{user:text}/active", response_model=JobOut | None, tags=["users"])
 async def active(user: Annotated[Label, Path()], keeper: Keeper, asking: Asking) -> JSONResponse:
     """The user's live job: running before granted before queued; null when there is none."""
     job = await keeper.view.active(user)
@@ -44,7 +53,7 @@ async def ledger(
     return JSONResponse({"rows": [entry_body(row) for row in rows], "next": following})
 
 
-@router.get("/v1/ledger/balances/{user:path}", response_model=BalanceOut, tags=["ledger"])
+@router.get("/v1/ledger/balances/{user:text}", response_model=BalanceOut, tags=["ledger"])
 async def balance(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
     """What was charged to a user and what was given back."""
     return JSONResponse(balance_body(user, await keeper.view.reading.balance(user)))

@@ -53,7 +53,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     refusal = ProblemOut.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= refusal.pop("$defs", {}) | {"ProblemOut": refusal}
     document["components"]["securitySchemes"] = SCHEMES
-    by_path = {path.replace(":path}", "}"): roles for (_, path), roles in TABLE.items()}
+    by_path = {path.replace(":text}", "}"): roles for (_, path), roles in TABLE.items()}
     for path, operations in document["paths"].items():
         for method in operations.keys() & set(METHODS):
             operation = operations[method]
