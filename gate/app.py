@@ -1,4 +1,4 @@
-"""The HTTP door: one table of routers, one of errors, in front of a gate that is open already."""
+"""The HTTP door: one table of routers, one of errors, one of roles, in front of a gate that is open already."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from fastapi import Depends, FastAPI
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import doors, jobs, limits, looking, pools, problems
+from gate.http import doors, jobs, limits, looking, pools, problems, reference
+from gate.keeper.keyring import KeyRing
+
+ROUTERS = (jobs.router, pools.router, looking.router, reference.router)
 
 
-def make_app(gatekeeper: Gatekeeper) -> FastAPI:
-    app = FastAPI(title="gate", version=__version__, summary="Three run, the fourth waits.", redirect_slashes=False)
+def make_app(gatekeeper: Gatekeeper, keyring: KeyRing) -> FastAPI:
+    app = FastAPI(
+        title="gate", version=__version__, summary="Three run, the fourth waits.", redirect_slashes=False, openapi_url=None
+    )
     app.add_middleware(limits.BodyLimit)
-    app.state.gatekeeper = gatekeeper
+    app.state.gatekeeper, app.state.keyring = gatekeeper, keyring
     problems.install(app)
-    for router in (jobs.router, pools.router, looking.router):
-        app.include_router(router, dependencies=[Depends(doors.known_query)])
+    for router in ROUTERS:
+        app.include_router(router, dependencies=[Depends(doors.enter), Depends(doors.known_query)])
+    reference.describe(app)
     return app

@@ -2,6 +2,8 @@
 
 GateError
 ├── Invalid           the caller's words are not of the form
+├── Unauthorized      no living key was shown
+├── Forbidden         the key's role may not do this
 ├── PoolUnknown
 ├── JobUnknown
 ├── Conflict          the request is well-formed, the state of things is against it
@@ -38,6 +40,14 @@ class Invalid(GateError):
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(detail)
         self.field = field
+
+
+class Unauthorized(GateError):
+    pass
+
+
+class Forbidden(GateError):
+    pass
 
 
 class PoolUnknown(GateError):

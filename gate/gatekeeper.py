@@ -125,7 +125,7 @@ class Gatekeeper:
             admitted = await self._ledger.admit(pool, request, lease=lease, **facts)
         if admitted.word == "no_room":
             # The limit was lowered, or the pool paused: the job waits at its place, and its grant goes back.
-            admitted = await self._ledger.admit(pool, request, lease=None, **facts)
+            admitted = await self._ledger.admit(pool, request, lease=None, **facts, given_up=lease.fence if lease else 0)
             if admitted.word == "admitted" and lease and admitted.job and admitted.job.status == "queued":
                 await self._recorder.give_back(pool, Return(admitted.job, lease.fence))
         return admitted

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from gate.gatekeeper import Gatekeeper
+from gate.keeper.keyring import KeyRing
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
@@ -37,12 +38,19 @@ class Open:
     recorder: Recorder
     sweep: Sweep
     waiters: Waiters
+    keyring: KeyRing
     redis: str
     pools: list[Pool]
 
 
 @contextlib.asynccontextmanager
-async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSettings] | None = None, made_live: PoolSettings | None = None) -> AsyncIterator[Open]:
+async def open_gate(
+    redis_url: str,
+    sql_url: str,
+    configured: dict[str, PoolSettings] | None = None,
+    made_live: PoolSettings | None = None,
+    admin_key: str | None = None,
+) -> AsyncIterator[Open]:
     """The gate on these stores; the schema has to be there.
 
     With `configured` this is a server: it makes or changes those pools, keeps the tick and listens for news; `made_live` are
@@ -59,6 +67,7 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
     sweep = Sweep(semaphore, ledger, reading, pools, recorder, news)
     gatekeeper = Gatekeeper(semaphore, ledger, pools, recorder, news, View(semaphore, reading, pools, recorder, waiters))
     gatekeeper.pool_defaults = made_live
+    keyring = KeyRing(reading, admin_key)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(database.close)
         closing.push_async_callback(link.aclose)
@@ -73,8 +82,12 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
         closing.push_async_callback(news.settle)
         closing.push_async_callback(recorder.settle)
         if serving:
+            await keyring.read()
             tick = Tick(semaphore, pools, recorder)
-            tasks = {asyncio.create_task(_keep(one)) for one in (sweep.keep, Wake(reading, waiters).keep, news.listen)}
+            tasks = {
+                asyncio.create_task(_keep(one))
+                for one in (sweep.keep, Wake(reading, waiters).keep, news.listen, keyring.keep)
+            }
 
             def keep_ticking(pool: str) -> None:
                 tasks.add(asyncio.create_task(_keep(functools.partial(tick.keep, pool))))
@@ -83,7 +96,7 @@ async def open_gate(redis_url: str, sql_url: str, configured: dict[str, PoolSett
                 keep_ticking(pool)
             pools.on_known = keep_ticking
             closing.push_async_callback(_stop, tasks)
-        yield Open(gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, found, await reading.pools())
+        yield Open(gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, keyring, found, await reading.pools())
 
 
 async def _keep(keeper: Callable[[], Awaitable[None]]) -> None:

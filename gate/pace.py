@@ -39,7 +39,7 @@ class Pace:
         """
         known = self._pools.setdefault(pool, _Pool())
         now = time.monotonic()
-        if now - known.runs_at > RUNS_TTL_S:
+        if now - known.runs_at > (RUNS_TTL_S if known.runs else LINE_TTL_S):
             known.runs_at = now
             known.runs = medians(await self._reading.runs(pool))
         if now - known.turns_at > LINE_TTL_S:

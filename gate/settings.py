@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -45,6 +45,7 @@ class Settings(PoolDefaults, BaseSettings):
     data_dir: Path = Path(".gate")
     redis_url: str | None = None
     database_url: str | None = None
+    admin_key: SecretStr | None = None
     pools: dict[str, dict[str, Any]] = {}
 
     @field_validator("pools")
@@ -56,9 +57,13 @@ class Settings(PoolDefaults, BaseSettings):
             PoolDefaults.model_validate(values)
         return pools
 
+    def defaults(self) -> PoolDefaults:
+        """Of a pool that no file names."""
+        return PoolDefaults.model_validate({name: getattr(self, name) for name in PoolDefaults.model_fields})
+
     def pool_defaults(self) -> dict[str, PoolDefaults]:
         """Every pool this gate has to have; `default` always exists."""
-        common = {name: getattr(self, name) for name in PoolDefaults.model_fields}
+        common = self.defaults().model_dump()
         named: dict[str, dict[str, Any]] = {"default": {}, **self.pools}
         return {name: PoolDefaults.model_validate(common | values) for name, values in named.items()}
 

@@ -32,9 +32,7 @@ class PoolView:
 
 
 class View:
-    def __init__(
-        self, semaphore: Semaphore, reading: Reading, pools: Pools, recorder: Recorder, waiters: Waiters
-    ) -> None:
+    def __init__(self, semaphore: Semaphore, reading: Reading, pools: Pools, recorder: Recorder, waiters: Waiters) -> None:
         self._semaphore, self.reading, self._pools = semaphore, reading, pools
         self._recorder, self._waiters = recorder, waiters
         self._pace, self._board = Pace(reading), Board(semaphore, pools, waiters)
@@ -104,6 +102,9 @@ class View:
         """Raises PoolUnknown."""
         _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, most))
         jobs = await self.reading.jobs([*line.holders, *line.queue])
+        if any(job_id in jobs and jobs[job_id].status == "queued" for job_id in line.holders):
+            await self._recorder.run(pool)
+            jobs |= await self.reading.jobs(line.holders)
         holders = [job for job_id in line.holders if (job := jobs.get(job_id))]
         waiters = [(job, place) for place, job_id in enumerate(line.queue, 1) if (job := jobs.get(job_id))]
         return PoolView(pool, line, holders, [await self._at(job, place, line) for job, place in waiters])

@@ -1,17 +1,23 @@
 -- cancel: a job that has ended in SQL leaves, from wherever it stands.
 --
 -- Guarantee: nothing of the job stays in slots, queue, jobs or users. A job_id is never used for a second job, so
--- no lease needs to be named.
+-- no lease needs to be named. One that never was in SQL may come again, though: then only the place is meant that its
+-- ticket gave it, and never a slot.
 --
 -- ARGV after the prelude's
 --   4 job_id     string
+--   5 ticket     integer  of the place that is meant; '' = wherever it stands
 -- Replies
 --   left_slot    it held a slot
 --   left_queue   it waited
 --   absent       it was not there
 
 begin()
-local job = ARGV[4]
+local job, ticket = ARGV[4], ARGV[5]
+if ticket ~= '' then
+  local entry = read(job)
+  if entry and entry.ticket ~= ticket or redis.call('ZSCORE', SLOTS, job) then return finish('absent', {}) end
+end
 local held_slot = redis.call('ZREM', SLOTS, job) == 1
 local waited = not held_slot and redis.call('LREM', QUEUE, 1, job) == 1
 forget(job, read(job))

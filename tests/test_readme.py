@@ -69,6 +69,14 @@ def test_the_page_can_be_played_from_top_to_bottom(tmp_path: Path) -> None:
         )
 
 
+def test_its_python_runs(tmp_path: Path) -> None:
+    (page,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    with Served(tmp_path) as served:
+        page = page.replace("http://127.0.0.1:8000", served.url)
+        done = subprocess.run([sys.executable, "-c", page], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("completed {'url': 'fox.png'}\ncancelled\n", "")
+
+
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `GATE_(\w+)` \| `?([^|`]*?)`? \|", README, flags=re.MULTILINE))
     fields = {name.upper(): field.default for name, field in Settings.model_fields.items() if name != "pools"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,16 +61,30 @@ def test_keeper_reaches_the_stores_by_their_faces() -> None:
         "gate.slots.entries",
         "gate.slots.keys",
         "gate.ledger",
+        "gate.ledger.keys",
         "gate.waiters",
     }
 
 
 def test_http_reaches_the_stores_through_the_gatekeeper() -> None:
-    assert outside("gate.http") <= SHARED | {"gate.gatekeeper", "gate.ledger.reading"}
+    assert outside("gate.http") <= SHARED | {"gate.gatekeeper", "gate.view", "gate.ledger.reading"}
 
 
 def test_verify_shares_nothing_with_the_writers() -> None:
     assert imported("gate.verify") == {"gate.errors"}
+
+
+def test_the_client_imports_nothing_of_the_server() -> None:
+    assert outside("gate.client") <= {"gate", "gate.jobs"}
+    assert not {name for name in MODULES if not name.startswith("gate.client") and "gate.client" in imported(name)}
+
+
+def test_the_client_comes_without_the_weight_of_the_server() -> None:
+    """As its user pays for it: in a process of its own."""
+    heavy = ("fastapi", "starlette", "uvicorn", "pydantic", "redis", "sqlalchemy", "alembic", "typer", "gate.gatekeeper")
+    say = f"import sys, gate.client; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", say], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_sql_is_spoken_in_the_ledger_only_and_redis_in_slots_only() -> None:

@@ -18,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True,
 )  # fmt: skip
 
+keys = typer.Typer(help="Who may come in. While no key exists, only this machine may.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 db = typer.Typer(help="The schema of the ledger.", no_args_is_help=True)
 app.add_typer(db, name="db")
 
@@ -247,16 +249,60 @@ def _age_ms(age: str) -> int:
     return int(found[1]) * {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}[found[2]]
 
 
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose it is, for people.")],
+    role: Annotated[
+        str, typer.Option(help="tool (jobs), admin (everything) or read (looking, without payloads and leases).")
+    ],
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make a key; it is shown this once, and counts within seconds."""
+    from gate.cli import show, stores
+    from gate.ledger import keyfile
+    from gate.ledger.keys import ROLES
+
+    if role not in ROLES:
+        raise typer.BadParameter(f"one of {', '.join(ROLES)}", param_hint="--role")
+    if not name.isprintable() or not 0 < len(name) <= 64:
+        raise typer.BadParameter("1 to 64 printable characters", param_hint="NAME")
+    key = keyfile.create(stores.sql_url(_settings(data_dir, config), make=True), name, role)
+    show.fact({"key": key, "name": name, "role": role}, key, json)
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    """Every key by name, and never the key itself."""
+    from gate.cli import show, stores
+    from gate.ledger import keyfile
+
+    show.keys(keyfile.every(stores.sql_url(_settings(data_dir, config))), json)
+
+
+@keys.command("revoke")
+def revoke_key(
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """It is refused within seconds. Nothing opens again by that, not even when it was the last."""
+    from gate.cli import show, stores
+    from gate.ledger import keyfile
+
+    keyfile.revoke(stores.sql_url(_settings(data_dir, config)), name)
+    show.fact({"revoked": name}, f"{name} is revoked", json)
+
+
 @db.command()
 def upgrade(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
     """Bring the schema up to date (`gate serve` does it too)."""
     from gate.cli import show
     from gate.ledger import schema
 
-    settings = _settings(data_dir, config)
-    if (file := schema.sqlite_file(settings.sql_url)) is not None:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    upgraded = schema.migrate(settings.sql_url)
+    upgraded = schema.make(_settings(data_dir, config).sql_url)
     words = f"upgraded to {schema.HEAD}" if upgraded else f"up to date at {schema.HEAD}"
     show.fact({"upgraded": upgraded, "schema": schema.HEAD}, words, json)
 

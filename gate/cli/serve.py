@@ -26,7 +26,6 @@ STOP_S = 9.5
 
 def serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotStart, in one line."""
-    _refuse_open_doors(settings.host)
     data = DataDir(settings.data_dir)
     data.take()
     with contextlib.ExitStack() as closing:
@@ -40,6 +39,7 @@ def serve(settings: Settings) -> None:
         if (file := schema.sqlite_file(settings.sql_url)) is not None:
             data.take_file(file)
         schema.migrate(settings.sql_url)
+        _refuse_open_doors(settings)
         if embedded is not None:
             embedded.wait()
         closing.callback(data.leave)
@@ -63,6 +63,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
 
     from gate import logs
     from gate.app import make_app
+    from gate.http.protocol import BoundedProtocol
     from gate.ledger import PoolSettings
     from gate.opening import open_gate
 
@@ -73,10 +74,12 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
 
     logs.configure()
     configured = {name: PoolSettings(**pool.in_ms()) for name, pool in settings.pool_defaults().items()}
-    async with open_gate(redis_url, settings.sql_url, configured) as gate:
+    made_live = PoolSettings(**settings.defaults().in_ms())
+    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+    async with open_gate(redis_url, settings.sql_url, configured, made_live=made_live, admin_key=admin_key) as gate:
         config = uvicorn.Config(
-            make_app(gate.gatekeeper),
-            http="httptools",  # h11 lets smuggled requests through
+            make_app(gate.gatekeeper, gate.keyring),
+            http=BoundedProtocol,  # on httptools: h11 lets smuggled requests through
             ws="none",
             lifespan="off",
             log_level="warning",
@@ -138,14 +141,17 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
     print("\n".join(lines), flush=True)
 
 
-def _refuse_open_doors(host: str) -> None:
+def _refuse_open_doors(settings: Settings) -> None:
     """Without a key only loopback is let in, so nothing else may be listened on."""
+    from gate.ledger import keyfile
+
+    host = settings.host
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = False
-    if not loopback:
-        raise CannotStart(f"host {host} is open to others and no key exists: gate listens on loopback only")
+    if not loopback and settings.admin_key is None and not keyfile.every(settings.sql_url):
+        raise CannotStart(f"host {host} is open to others and no key exists: `gate keys create NAME --role admin` makes one")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.demo import Step
-from gate.view import PoolView
-from gate.http.wire import entry_body, job_body, pool_body
+from gate.http.wire import entry_body, job_body, moment, pool_body
 from gate.jobs import Job
+from gate.ledger import Key
 from gate.ledger.reading import Entry
 from gate.verify import Report
+from gate.view import PoolView
 
 WIDE = 200
 """Columns where no terminal is: a pipe has no edge to break lines at."""
@@ -152,3 +153,15 @@ def fact(body: dict[str, Any], words: str, json_wanted: bool) -> None:
         as_json(body)
     else:
         console.print(_plain(words), soft_wrap=True)
+
+
+def keys(several: Sequence[Key], json_wanted: bool) -> None:
+    rows = [
+        {"name": key.name, "role": key.role, "shown": key.shown, "created_at": moment(key.created_at),
+         "revoked_at": moment(key.revoked_at)}
+        for key in several
+    ]  # fmt: skip
+    if json_wanted:
+        as_json(rows)
+    else:
+        table("keys", ("name", "role", "begins with", "made", "revoked"), (row.values() for row in rows))

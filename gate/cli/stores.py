@@ -27,11 +27,13 @@ def redis_url(settings: Settings) -> str | None:
     return running.redis_url if running else None
 
 
-def sql_url(settings: Settings) -> str:
-    """Raises CannotStart when there is no ledger yet."""
+def sql_url(settings: Settings, *, make: bool = False) -> str:
+    """Raises CannotStart when there is no ledger yet, unless it is to be made."""
     running = DataDir(settings.data_dir).running()
     url = running.sql_url if running is not None and settings.database_url is None else settings.sql_url
-    if not schema.exists(url):
+    if make:
+        schema.make(url)
+    elif not schema.exists(url):
         raise CannotStart(f"there is no ledger at {schema.shown(url)} yet: start `gate serve` once, or say --data-dir")
     return url
 

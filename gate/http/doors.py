@@ -1,11 +1,91 @@
-"""How a route gets at the gatekeeper."""
+"""Who may ask for what: one table of routes and roles, and the check that stands before every route.
+
+A key comes as `Authorization: Bearer KEY`, or in `apikey` as supabase-js sends it. While no key exists, and only then, whoever
+comes from this machine is let in as an admin.
+"""
 
 from __future__ import annotations
 
-from fastapi import Request
+import ipaddress
+from dataclasses import dataclass
+from typing import Annotated
 
-from gate.errors import Invalid
+from fastapi import Depends, Request
+
+from gate.errors import Forbidden, Invalid, Unauthorized
 from gate.gatekeeper import Gatekeeper
+
+ANYONE = frozenset({"tool", "admin", "read", ""})
+ANY_KEY = frozenset({"tool", "admin", "read"})
+TOOL = frozenset({"tool", "admin"})
+READ = frozenset({"read", "admin"})
+ADMIN = frozenset({"admin"})
+
+TABLE: dict[tuple[str, str], frozenset[str]] = {
+    ("POST", "/v1/pools/{pool}/acquire"): TOOL,
+    ("GET", "/v1/pools/{pool}/jobs/{job_id}"): ANY_KEY,
+    ("GET", "/v1/pools/{pool}/jobs/{job_id}/events"): ANY_KEY,
+    ("GET", "/v1/pools/{pool}/jobs/{job_id}/history"): ANY_KEY,
+    ("POST", "/v1/pools/{pool}/jobs/{job_id}/claim"): TOOL,
+    ("POST", "/v1/pools/{pool}/jobs/{job_id}/renew"): TOOL,
+    ("POST", "/v1/pools/{pool}/jobs/{job_id}/release"): TOOL,
+    ("POST", "/v1/pools/{pool}/jobs/{job_id}/cancel"): TOOL,
+    ("PUT", "/v1/pools/{pool}/jobs/{job_id}/task"): TOOL,
+    ("POST", "/v1/pools/{pool}/cancel"): TOOL,
+    ("GET", "/v1/pools"): ANY_KEY,
+    ("GET", "/v1/pools/{pool}"): ANY_KEY,
+    ("PUT", "/v1/pools/{pool}"): ADMIN,
+    ("POST", "/v1/pools/{pool}/pause"): ADMIN,
+    ("POST", "/v1/pools/{pool}/resume"): ADMIN,
+    ("GET", "/v1/users/{user:path}/active"): ANY_KEY,
+    ("GET", "/v1/ledger"): ANY_KEY,
+    ("GET", "/v1/ledger/balances/{user:path}"): ANY_KEY,
+    ("GET", "/docs"): ANY_KEY,
+    ("GET", "/openapi.json"): ANY_KEY,
+    ("GET", "/healthz"): ANYONE,
+    ("GET", "/readyz"): ANYONE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`name` is the key's; '' of one who needs none."""
+
+    name: str
+    role: str
+
+    @property
+    def may_release(self) -> bool:
+        return self.role in TOOL
+
+
+def enter(request: Request) -> Caller:
+    """Raises Unauthorized, Forbidden."""
+    route = request.scope["route"]
+    may = TABLE[request.method, route.path]
+    ring = request.app.state.keyring
+    if not ring.closed and _from_here(request):
+        return Caller("", "admin")
+    found = next((who for token in _tokens(request) if (who := ring.who(token))), None)
+    caller = Caller(*found) if found else Caller("", "")
+    if caller.role in may:
+        return caller
+    if not caller.role:
+        raise Unauthorized("show a living key: Authorization: Bearer KEY, or apikey: KEY")
+    raise Forbidden(f"a key with the role {caller.role} may not do this")
+
+
+def _tokens(request: Request) -> list[str]:
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    shown = [bearer.strip()] if scheme.lower() == "bearer" else []
+    return [token for token in (*shown, request.headers.get("apikey", "").strip()) if token]
+
+
+def _from_here(request: Request) -> bool:
+    try:
+        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
 
 
 def known_query(request: Request) -> None:
@@ -18,3 +98,7 @@ def known_query(request: Request) -> None:
 
 def gatekeeper(request: Request) -> Gatekeeper:
     return request.app.state.gatekeeper
+
+
+Keeper = Annotated[Gatekeeper, Depends(gatekeeper)]
+Asking = Annotated[Caller, Depends(enter)]

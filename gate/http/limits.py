@@ -1,29 +1,46 @@
-"""How much of a request is read. Pure ASGI: the framework's own base class for middleware triples a request's cost."""
+"""How much of a body is read, and for how long. Pure ASGI: the framework's own base class for middleware triples a request's
+cost.
+"""
 
 from __future__ import annotations
+
+import asyncio
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_MAX_BYTES = 256 * 1024
 """A payload and an output, with room to spare."""
+BODY_S = 10.0
+"""From the end of the headers to the end of the body."""
+CLOSE = {"Connection": "close"}
+"""What is still to come of such a body is not waited for."""
 
 
 class BodyLimit:
-    """Stops reading a body that is too large, however it is sent, and answers 413 (through the table of errors)."""
+    """Answers 413 to a body that is too large, however it is sent, and 408 to one that takes too long."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen = 0
+        seen, whole = 0, False
+        loop = asyncio.get_running_loop()
+        until = loop.time() + BODY_S
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, whole
+            if whole:
+                return await receive()  # that the caller has gone
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"a body has to be here within {BODY_S:g} s", CLOSE) from None
             seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if seen > BODY_MAX_BYTES:
-                raise HTTPException(413, f"a body may have at most {BODY_MAX_BYTES} bytes")
+                raise HTTPException(413, f"a body may have at most {BODY_MAX_BYTES} bytes", CLOSE)
             return message
 
         await self._app(scope, counted, send)

@@ -1,48 +1,34 @@
-"""The routes that only look: pools, a user's job, the ledger, whether gate is well."""
+"""The routes that only look: a user's job, the ledger, whether gate is well."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
 from gate.errors import StoreDown
-from gate.gatekeeper import Gatekeeper
-from gate.http.doors import gatekeeper
+from gate.http.doors import Asking, Keeper
 from gate.http.wire import (
     BalanceOut,
     JobId,
     JobOut,
     Label,
     LedgerOut,
-    PoolOut,
     balance_body,
     entry_body,
     job_body,
-    pool_body,
 )
 
 router = APIRouter()
-Keeper = Annotated[Gatekeeper, Depends(gatekeeper)]
 SQL_INTEGER_MAX = 2**63 - 1
 
 
-@router.get("/v1/pools/{pool}", response_model=PoolOut, tags=["pools"])
-async def pool(
-    pool: Annotated[str, Path(max_length=64)],
-    keeper: Keeper,
-    limit: Annotated[int, Query(ge=0, le=1000)] = 100,
-) -> JSONResponse:
-    """The pool as it is now. `limit`: how many holders and waiters to list."""
-    return JSONResponse(pool_body(await keeper.view.pool(pool, limit)))
-
-
 @router.get("/v1/users/{user:path}/active", response_model=JobOut | None, tags=["users"])
-async def active(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
+async def active(user: Annotated[Label, Path()], keeper: Keeper, asking: Asking) -> JSONResponse:
     """The user's live job: running before granted before queued; null when there is none."""
     job = await keeper.view.active(user)
-    return JSONResponse(job_body(job) if job else None)
+    return JSONResponse(job_body(job, asking.may_release) if job else None)
 
 
 @router.get("/v1/ledger", response_model=LedgerOut, tags=["ledger"])

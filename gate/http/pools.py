@@ -1,37 +1,67 @@
-"""The routes that change a pool, live: its settings, pause and resume. `looking.py` has the one that shows it."""
+"""The routes of a pool: what it is now, and what an admin changes live."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
-from gate.errors import Invalid
-from gate.gatekeeper import Gatekeeper
-from gate.http.doors import gatekeeper
-from gate.http.wire import PoolBody, PoolOut, ReasonBody, pool_body
+from gate.errors import Invalid, PoolUnknown
+from gate.http.doors import Asking, Keeper
+from gate.http.strict import StrictRoute
+from gate.http.wire import CancelBody, CancelledOut, PoolBody, PoolName, PoolOut, ReasonBody, job_body, pool_body
 
-router = APIRouter(prefix="/v1/pools/{pool}", tags=["pools"])
-Keeper = Annotated[Gatekeeper, Depends(gatekeeper)]
+router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 Pool = Annotated[str, Path(max_length=64)]
+Most = Annotated[int, Query(ge=0, le=1000)]
 
 
-@router.put("", response_model=PoolOut)
-async def change(pool: Pool, body: PoolBody, keeper: Keeper) -> JSONResponse:
-    """Change a pool live; kept through restart and rebuild."""
-    if not (values := body.in_ms()):
-        raise Invalid("body", "name at least one setting")
-    return JSONResponse(pool_body(await keeper.change_pool(pool, values)))
+@router.get("", response_model=list[PoolOut])
+async def pools(keeper: Keeper, asking: Asking, limit: Most = 100) -> JSONResponse:
+    """Every pool as it is now, by name."""
+    return JSONResponse([pool_body(view, asking.may_release) for view in await keeper.view.pools(limit)])
 
 
-@router.post("/pause", response_model=PoolOut)
-async def pause(pool: Pool, keeper: Keeper, body: ReasonBody | None = None) -> JSONResponse:
+@router.get("/{pool}", response_model=PoolOut)
+async def pool(pool: Pool, keeper: Keeper, asking: Asking, limit: Most = 100) -> JSONResponse:
+    """The pool as it is now. `limit`: how many holders and waiters to list."""
+    return JSONResponse(pool_body(await keeper.view.pool(pool, limit), asking.may_release))
+
+
+@router.put("/{pool}", response_model=PoolOut, responses={201: {"model": PoolOut, "description": "made"}})
+async def change(pool: Annotated[PoolName, Path()], body: PoolBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+    """Change a pool live, kept through restart and rebuild; or make one, with the defaults for what is not named (201)."""
+    values = body.in_ms()
+    try:
+        if not values:
+            await keeper.view.pool(pool, 0)
+            raise Invalid("body", "name at least one setting")
+        return JSONResponse(pool_body(await keeper.change_pool(pool, values), asking.may_release))
+    except PoolUnknown:
+        made = await keeper.make_pool(pool, values)
+        view = made or await keeper.change_pool(pool, values)
+        return JSONResponse(pool_body(view, asking.may_release), 201 if made else 200)
+
+
+@router.post("/{pool}/pause", response_model=PoolOut)
+async def pause(pool: Pool, keeper: Keeper, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
     """Nobody is granted a slot until it is resumed; who runs goes on."""
-    return JSONResponse(pool_body(await keeper.change_pool(pool, {"paused": True}, body.reason if body else None)))
+    view = await keeper.change_pool(pool, {"paused": True}, body.reason if body else None)
+    return JSONResponse(pool_body(view, asking.may_release))
 
 
-@router.post("/resume", response_model=PoolOut)
-async def resume(pool: Pool, keeper: Keeper, body: ReasonBody | None = None) -> JSONResponse:
+@router.post("/{pool}/resume", response_model=PoolOut)
+async def resume(pool: Pool, keeper: Keeper, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
     """Grants go on, beginning with who waits first."""
-    return JSONResponse(pool_body(await keeper.change_pool(pool, {"paused": False}, body.reason if body else None)))
+    view = await keeper.change_pool(pool, {"paused": False}, body.reason if body else None)
+    return JSONResponse(pool_body(view, asking.may_release))
+
+
+@router.post("/{pool}/cancel", response_model=CancelledOut)
+async def cancel(pool: Pool, body: CancelBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+    """Cancel what is queued for a session, or for a user. What has been granted a slot goes on."""
+    if (body.session is None) == (body.user is None):
+        raise Invalid("session", "name a session or a user, one of the two")
+    cancelled = await keeper.cancel_waiting(pool, session=body.session, user=body.user)
+    return JSONResponse({"cancelled": len(cancelled), "jobs": [job_body(job, asking.may_release) for job in cancelled]})

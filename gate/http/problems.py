@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from gate.errors import (
     AlreadyEnded,
+    Forbidden,
     GateError,
     Invalid,
     JobIdReused,
@@ -19,17 +20,23 @@ from gate.errors import (
     PoolUnknown,
     QueueFull,
     StoreDown,
+    TaskTaken,
+    Unauthorized,
     UserBusy,
 )
+from gate.http.strict import NotMeant
 from gate.http.wire import job_body
 
 RETRY_AFTER_S = {QueueFull: 5, StoreDown: 1}
 TABLE: dict[type[GateError], tuple[int, str, str]] = {
     Invalid: (422, "invalid", "The request is invalid"),
+    Unauthorized: (401, "unauthorized", "A key is wanted"),
+    Forbidden: (403, "forbidden", "This key may not do that"),
     PoolUnknown: (404, "pool_unknown", "No such pool"),
     JobUnknown: (404, "job_unknown", "No such job"),
     UserBusy: (409, "user_busy", "The user has a live job already"),
     JobIdReused: (409, "job_id_reused", "This job_id is another job"),
+    TaskTaken: (409, "task_taken", "This task is another job's"),
     AlreadyEnded: (409, "already_ended", "The job has ended already"),
     LeaseLost: (410, "lease_lost", "The lease is lost"),
     QueueFull: (429, "queue_full", "The queue is full"),
@@ -37,6 +44,7 @@ TABLE: dict[type[GateError], tuple[int, str, str]] = {
 }
 HTTP_CODES = {
     404: ("not_found", "There is nothing here"),
+    408: ("too_slow", "The request takes too long"),
     405: ("method_not_allowed", "Another method is wanted"),
     413: ("too_large", "The body is too large"),
 }
@@ -70,8 +78,11 @@ async def _refusal(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, UserBusy):
         more["active_job_id"] = error.active_job_id
     if error.job is not None:
-        more["job"] = job_body(error.job)
-    return problem(status, code, title, error.detail, RETRY_AFTER_S.get(type(error)), **more)
+        more["job"] = job_body(error.job)  # only who may release is refused about a job
+    answer = problem(status, code, title, error.detail, RETRY_AFTER_S.get(type(error)), **more)
+    if isinstance(error, Unauthorized):
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
 
 
 async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
@@ -96,6 +107,9 @@ def _field(location: tuple[Any, ...]) -> str:
 
 async def _by_the_framework(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if isinstance(error, NotMeant):
+        errors = [{"field": error.field, "message": error.detail}]
+        return problem(422, "invalid", "The request is invalid", f"{error.field}: {error.detail}", errors=errors)
     if error.status_code == 400:  # the body is not JSON at all
         errors = [{"field": "body", "message": "it is not JSON"}]
         return problem(422, "invalid", "The request is invalid", "body: it is not JSON", errors=errors)

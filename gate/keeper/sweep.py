@@ -161,19 +161,25 @@ class Sweep:
     async def _free(self, pool: str, epoch: int, seen: Survey, finding: Finding) -> bool:
         """Void in SQL first: a commit that is slower than slow must not find its slot given away."""
         job_id = finding.job_id
-        if not await self._ledger.void(pool, epoch, job_id, finding.fence):
+        entry = seen.entries.get(job_id) or {}
+        ticket = int(entry.get("ticket", 0))
+        if not await self._ledger.void(pool, epoch, job_id, finding.fence, ticket):
             return False
-        lease_id = (seen.entries.get(job_id) or {}).get("lease_id")
+        lease_id = entry.get("lease_id")
         if job_id in seen.slots and lease_id:
             await self._run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease_id))
-        else:
-            await self._run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
+        else:  # what has no entry has no ticket either; it cannot have come again since
+            place = ticket if entry else None
+            await self._run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id, place))
         return True
 
     async def _forget(self, pool: str, epoch: int, job_id: str) -> bool:
         """Entries of the outbox about a job that never reached SQL, and whose slot is gone: nobody was told of it."""
         notes = [note for note in await self._semaphore.notes(pool, most=ALL_NOTES) if note.job_id == job_id]
-        if not notes or not await self._ledger.void(pool, epoch, job_id, max(note.fence for note in notes)):
+        if not notes:
+            return False
+        fence, ticket = max(note.fence for note in notes), max(note.ticket for note in notes)
+        if not await self._ledger.void(pool, epoch, job_id, fence, ticket):
             return False
         await self._semaphore.delete_notes(pool, [note.entry_id for note in notes])
         return True

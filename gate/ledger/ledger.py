@@ -37,8 +37,10 @@ class Ledger:
         lease_ms: int,
         lease: Lease | None,
         good_until: float | None = None,
+        given_up: int = 0,
     ) -> Admitted:
         """Writes what Redis decided for `request`: running under `lease`, or queued when that is None; with the charge.
+        `given_up`: the fence of a grant that goes back; nobody may record it any more.
         `good_until` by time.monotonic(): this process may have stood still for longer than the lease.
         """
 
@@ -48,10 +50,13 @@ class Ledger:
                 return Admitted("stale")
             job = find(connection, request.job_id)
             if job is not None:
-                return _admit_again(connection, row, job, request, lease)
+                return _admit_again(connection, row, job, request, lease, given_up)
+            if ticket <= row.void_ticket:
+                return Admitted("stale")  # its place was freed for want of this row; it may come again, behind the others
             if lease is not None and not (_newer(row, lease.fence, 0) and _room(connection, row)):
                 return Admitted("no_room")
-            connection.execute(jobs.insert().values(**changes.new_row(pool, request, ticket, at, lease_ms, lease)))
+            new = changes.new_row(pool, request, ticket, at, lease_ms, lease) | ({"fence": given_up} if given_up else {})
+            connection.execute(jobs.insert().values(**new))
             if request.credits:
                 changes.book(connection, request.job_id, request.user, pool, "charge", request.credits, at)
             changes.event(connection, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
@@ -199,8 +204,8 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
-    async def void(self, pool: str, epoch: int, job_id: str, fence: int) -> bool:
-        """Makes a grant that SQL never saw impossible to record, before its slot is freed. True when there is no row of
+    async def void(self, pool: str, epoch: int, job_id: str, fence: int, ticket: int = 0) -> bool:
+        """Makes a grant or a place that SQL never saw impossible to record, before it is freed. True when there is no row of
         the job in this pool with that grant: seen in the same transaction, or a slow commit could come between.
         """
 
@@ -209,7 +214,7 @@ class Ledger:
             job = _in(pool, find(connection, job_id))
             if row.epoch != epoch or (job is not None and not (job.status in HOLDING and job.fence != fence)):
                 return False
-            pools.void(connection, row, fence)
+            pools.void(connection, row, fence, ticket)
             return True
 
         return await self._database.write(pool, job_id, work)
@@ -283,11 +288,15 @@ def _room(connection: Connection, pool: Pool) -> bool:
     return not pool.paused and held(connection, pool.name) < pool.settings.limit
 
 
-def _admit_again(connection: Connection, pool: Pool, job: Job, request: Request, lease: Lease | None) -> Admitted:
+def _admit_again(
+    connection: Connection, pool: Pool, job: Job, request: Request, lease: Lease | None, given_up: int
+) -> Admitted:
     if job.pool != pool.name or not request.same_content(job):
         return Admitted("reused", job)
     if job.ended:
         return Admitted("ended", job)
+    if given_up > job.fence and job.status == "queued":
+        changes.put(connection, job.job_id, fence=given_up)
     if lease is None or job.lease_id == lease.lease_id:
         return Admitted("admitted", job)
     if job.status != "queued":
@@ -323,6 +332,8 @@ def _give_back(connection: Connection, job: Job, fence: int, why: str, recorded:
     # Written down once: who reads the history must not think that somebody overtook this job.
     if job.fence == 0 and not changes.was(connection, job.job_id, "returned"):
         changes.event(connection, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
+    # Until it is back at its place another server could find room and tell somebody of it.
+    changes.put(connection, job.job_id, fence=fence)
     recorded.returns.append(Return(job, fence, why))
 
 

@@ -35,6 +35,7 @@ class Pool:
     name: str
     epoch: int
     void_fence: int
+    void_ticket: int
     paused: bool
     settings: PoolSettings
     redis: str
@@ -54,7 +55,9 @@ SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 def _pool(row: Any) -> Pool:
     settings = PoolSettings(**{name: getattr(row, name) for name in SETTING_NAMES})
     former = tuple(row.redis_former.split())
-    return Pool(row.name, row.epoch, row.void_fence, row.paused, settings, row.redis_identity, former, row.ledger_id)
+    return Pool(
+        row.name, row.epoch, row.void_fence, row.void_ticket, row.paused, settings, row.redis_identity, former, row.ledger_id
+    )
 
 
 _locked = sa.select(pools).where(pools.c.name == sa.bindparam("pool")).with_for_update()
@@ -85,9 +88,10 @@ def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -
     return epoch
 
 
-def void(connection: Connection, pool: Pool, fence: int) -> None:
-    """No grant of this fence, or of an older one that SQL has not seen, is ever recorded."""
-    connection.execute(pools.update().where(pools.c.name == pool.name).values(void_fence=max(pool.void_fence, fence)))
+def void(connection: Connection, pool: Pool, fence: int, ticket: int) -> None:
+    """No grant of this fence, and no place of this ticket, or of an older one that SQL has not seen, is ever recorded."""
+    voided = {"void_fence": max(pool.void_fence, fence), "void_ticket": max(pool.void_ticket, ticket)}
+    connection.execute(pools.update().where(pools.c.name == pool.name).values(**voided))
 
 
 def make(connection: Connection, name: str, settings: PoolSettings, configured: dict[str, int] | None = None) -> bool:
@@ -99,6 +103,7 @@ def make(connection: Connection, name: str, settings: PoolSettings, configured: 
             name=name,
             epoch=0,
             void_fence=0,
+            void_ticket=0,
             redis_identity="",
             redis_former="",
             ledger_id=secrets.token_hex(8),

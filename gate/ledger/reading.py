@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.jobs import Job
-from gate.ledger import pools
+from gate.ledger import keys, pools
 from gate.ledger.database import Database
+from gate.ledger.keys import Key
 from gate.ledger.pools import Pool
 from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
 from gate.ledger.tables import events, jobs, ledger
@@ -149,6 +150,9 @@ class Reading:
         query = sa.select(ledger.c.kind, sa.func.sum(ledger.c.amount)).where(ledger.c.user == user).group_by(ledger.c.kind)
         sums = await self._database.read(lambda c: {kind: int(total) for kind, total in c.execute(query)})
         return Balance(sums.get("charge", 0), sums.get("refund", 0))
+
+    async def keys(self) -> list[Key]:
+        return await self._database.read(keys.every)
 
     async def ping(self) -> None:
         await self._database.read(lambda c: c.execute(sa.select(1)).scalar())

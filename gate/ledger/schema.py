@@ -44,6 +44,13 @@ def exists(url: str) -> bool:
         made.dispose()
 
 
+def make(url: str) -> bool:
+    """`migrate`, and the folder of a SQLite file that is not there yet."""
+    if (file := sqlite_file(url)) is not None:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return migrate(url)
+
+
 def migrate(url: str) -> bool:
     """True when it had something to do. Raises CannotStart in one line when the database cannot be used."""
     made = _engine(url, writes=True)

@@ -31,6 +31,7 @@ pools = Table(
     Column("name", Text, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
     Column("void_fence", BigInteger, nullable=False),
+    Column("void_ticket", BigInteger, nullable=False),
     Column("limit", BigInteger, nullable=False),
     Column("lease_ms", BigInteger, nullable=False),
     Column("max_hold_ms", BigInteger, nullable=False),

@@ -118,6 +118,7 @@ class Note:
     fence: int
     at: int
     lease: Lease | None = None
+    ticket: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,8 @@ class Semaphore:
     async def undo(self, pool: str, epoch: int, job_id: str, ticket: int) -> Reply:
         return Reply(**_head(await self._run("undo", pool, epoch, job_id, ticket)))
 
-    async def cancel(self, pool: str, epoch: int, job_id: str) -> Reply:
-        return Reply(**_head(await self._run("cancel", pool, epoch, job_id)))
+    async def cancel(self, pool: str, epoch: int, job_id: str, ticket: int | None = None) -> Reply:
+        return Reply(**_head(await self._run("cancel", pool, epoch, job_id, "" if ticket is None else ticket)))
 
     async def tick(self, pool: str, epoch: int) -> Reply:
         return Reply(**_head(await self._run("tick", pool, epoch, grants=GRANTS_PER_TICK)))
@@ -311,7 +312,7 @@ def _note(entry_id: bytes, fields: dict[bytes, bytes]) -> Note:
         lease = None
         if text["kind"] == "granted":
             lease = Lease(text["lease_id"], fence, at, int(text["due"]), int(text["hard"]))
-        return Note(entry_id.decode(), text["kind"], text["job"], fence, at, lease)
+        return Note(entry_id.decode(), text["kind"], text["job"], fence, at, lease, int(text["ticket"]))
     except (KeyError, ValueError):
         return Note(entry_id.decode(), "unreadable", "", 0, 0)
 

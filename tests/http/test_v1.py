@@ -185,7 +185,7 @@ def test_a_pool_changes_live_and_keeps_it_through_a_restart(tmp_path) -> None:
         assert granted["status"] == "granted"
         drained = own.http.put("/v1/pools/default", json={"limit": 0}).json()
         assert (drained["limit"], drained["granted"] + drained["running"], drained["free"]) == (0, 2, 0)
-        assert own.http.put("/v1/pools/nowhere", json={"limit": 1}).json()["code"] == "pool_unknown"
+        assert own.post("/v1/pools/nowhere/pause").json()["code"] == "pool_unknown"
         for wrong in ({}, {"limit": -1}, {"limit": "5"}, {"colour": 1}, {"lease_seconds": 0.1}):
             assert own.http.put("/v1/pools/default", json=wrong).status_code == 422
         assert run_gate("verify", cwd=tmp_path).returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,13 @@ async def test_content_is_compared_where_both_name_it(ledger: Ledger) -> None:
     assert (await admit(ledger, tool="upscaler", session="new")).word == "admitted"
     for other in ({"user": "bruno"}, {"credits": 6}, {"tool": "pose"}):
         assert (await admit(ledger, **({"tool": "upscaler"} | other))).word == "reused"
+
+
+async def test_what_was_answered_too_long_ago_is_not_recorded(ledger: Ledger, database: Database) -> None:
+    """The process stood still for longer than the lease: somebody else may hold the slot by now."""
+    facts = {"epoch": 0, "ticket": 1, "at": 1_000, "lease_ms": 600_000, "good_until": time.monotonic() - 0.001}
+    assert (await ledger.admit("default", Request("a", credits=5), lease=lease(), **facts)).word == "stale"
+    assert await money(database) == []
 
 
 async def test_one_rebuild_a_loss(ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""Which Redis a pool lives in, whose pool it is there, and which jobs have been pruned to a tombstone."""
+"""Which Redis a pool lives in, whose pool it is there, which places are void, and which jobs have been pruned to a tombstone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def upgrade() -> None:
     pools = "pools" if sqlite else "gate.pools"
     for name in ("redis_identity", "redis_former", "ledger_id"):
         op.add_column("pools", sa.Column(name, sa.Text, nullable=False, server_default=""), schema=schema)
+    op.add_column("pools", sa.Column("void_ticket", sa.BigInteger, nullable=False, server_default="0"), schema=schema)
     for (name,) in op.get_bind().exec_driver_sql(f"select name from {pools}").fetchall():
         own = sa.text(f"update {pools} set ledger_id = :own where name = :name")
         op.get_bind().execute(own, {"own": secrets.token_hex(8), "name": name})

@@ -1,0 +1,65 @@
+"""uvicorn's HTTP protocol, with bounds on the head of a request: how large it may be, and how long it may take to come.
+
+Without them whoever opens connections and says nothing, or never stops saying headers, holds memory for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_MAX_BYTES = 64 * 1024
+"""Request line and headers."""
+HEAD_S = 10.0
+"""From the first byte of a request (or from the connection) to the end of its headers."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    _head_bytes = 0
+    _in_head = True
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._have_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_MAX_BYTES:
+            self._turn_away(431)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._have_head()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._have_head()
+        self._in_head = True
+        self._timer = self.loop.call_later(HEAD_S, self._turn_away, 408)
+
+    def _have_head(self) -> None:
+        self._in_head = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _turn_away(self, status: int) -> None:
+        """Nothing of this request has reached the application: there is no answer to mix up with."""
+        self._have_head()
+        if not self.transport.is_closing():
+            reason = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
+            head = f"HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            self.transport.write(head.encode())
+            self.transport.close()

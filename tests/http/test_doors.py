@@ -1,0 +1,147 @@
+"""Who may ask for what. The table of routes and roles is walked in full, on a server that has keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from gate.app import ROUTERS
+from gate.http.doors import ANYONE, TABLE
+from gate.ledger import keys
+from tests.support import Served, run_gate, until
+
+ADMIN = "an admin key from the environment"
+
+
+class Guarded:
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.keys = {"": "", **{role: self.make(role, f"{role}-key") for role in keys.ROLES}}
+
+    def make(self, role: str, name: str) -> str:
+        made = run_gate("keys", "create", name, "--role", role, "--json", cwd=self.served.folder)
+        assert made.returncode == 0, made.stderr
+        return json.loads(made.stdout)["key"]
+
+    def ask(self, method: str, path: str, key: str = "", header: str = "authorization", **more: Any) -> httpx2.Response:
+        shown = {} if not key else {header: f"Bearer {key}" if header == "authorization" else key}
+        return self.served.http.request(method, path, headers=shown, **more)
+
+    def counts(self, key: str, living: bool = True) -> None:
+        want = 200 if living else 401
+        asyncio.run(until(lambda: self.ask("GET", "/v1/pools", key).status_code == want, "the key counts", within_s=5))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with Served(tmp_path_factory.mktemp("guarded"), GATE_ADMIN_KEY=ADMIN) as served:
+        made = Guarded(served)
+        made.counts(made.keys["read"])
+        yield made
+
+
+def test_every_route_stands_in_the_table_and_nothing_else_does() -> None:
+    routes = {(method, route.path) for router in ROUTERS for route in router.routes for method in route.methods}
+    assert routes == set(TABLE)
+
+
+@pytest.mark.parametrize("method, path", TABLE, ids=[f"{method} {path}" for method, path in TABLE])
+def test_the_table_of_roles(guarded: Guarded, method: str, path: str) -> None:
+    at = re.sub(r"{\w+(:path)?}", "nobody", path)
+    for role, key in guarded.keys.items():
+        answer = guarded.ask(method, at.removesuffix("/events"), key, **({"json": {"x": 1}} if method != "GET" else {}))
+        if role in TABLE[method, path]:
+            assert answer.status_code not in (401, 403) and answer.status_code < 500, (role, answer.text)
+        elif role == "":
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+def test_a_key_is_shown_in_either_header(guarded: Guarded) -> None:
+    key = guarded.keys["read"]
+    assert guarded.ask("GET", "/v1/pools", key, "apikey").status_code == 200
+    both = {"authorization": "Bearer eyJ.of.a-user", "apikey": key}
+    assert guarded.served.http.get("/v1/pools", headers=both).status_code == 200, "as supabase-js sends it"
+    assert guarded.ask("GET", "/v1/pools", ADMIN).status_code == 200
+    for wrong in (key[:-1], key + "0", key.upper(), keys.mint("admin"), "Bearer"):
+        assert guarded.ask("GET", "/v1/pools", wrong).status_code == 401
+
+
+def test_a_reader_sees_no_payload_and_no_lease_id(guarded: Guarded) -> None:
+    body = {"job_id": "secretive", "payload": {"prompt": "p"}}
+    job = guarded.ask("POST", "/v1/pools/default/acquire", guarded.keys["tool"], json=body).json()
+    assert job["payload"] and job["lease"]["lease_id"]
+    for path in ("/v1/pools/default/jobs/secretive", "/v1/pools/default", "/v1/pools"):
+        text = guarded.ask("GET", path, guarded.keys["read"]).text
+        assert "secretive" in text and job["lease"]["lease_id"] not in text and "prompt" not in text
+    guarded.ask("POST", "/v1/pools/default/jobs/secretive/cancel", guarded.keys["tool"])
+
+
+def test_the_same_idempotency_key_of_two_callers_is_two_jobs(guarded: Guarded) -> None:
+    def ask(key: str) -> str:
+        headers = {"authorization": f"Bearer {key}", "idempotency-key": "once"}
+        return guarded.served.http.post("/v1/pools/default/acquire", json={"user": "ana"}, headers=headers).json()["job_id"]
+
+    ids = [ask(guarded.keys["tool"]), ask(guarded.keys["tool"]), ask(ADMIN)]
+    assert ids[0] == ids[1] != ids[2]
+    for job_id in {*ids}:
+        guarded.ask("POST", f"/v1/pools/default/jobs/{job_id}/cancel", ADMIN)
+
+
+def test_a_key_counts_and_is_revoked_within_five_seconds(guarded: Guarded) -> None:
+    key = guarded.make("tool", "passing")
+    guarded.counts(key)
+    again = run_gate("keys", "create", "passing", "--role", "tool", cwd=guarded.served.folder)
+    assert again.returncode == 1 and "passing" in again.stderr
+    assert run_gate("keys", "revoke", "passing", cwd=guarded.served.folder).returncode == 0
+    guarded.counts(key, living=False)
+    listed = run_gate("keys", "list", "--json", cwd=guarded.served.folder).stdout
+    (row,) = [row for row in json.loads(listed) if row["name"] == "passing"]
+    assert row["revoked_at"] and key.startswith(row["shown"]) and key not in listed
+    assert run_gate("keys", "revoke", "passing", cwd=guarded.served.folder).returncode == 1
+
+
+def test_no_secret_is_written_down(guarded: Guarded) -> None:
+    everything = b"".join(path.read_bytes() for path in guarded.served.folder.rglob("*") if path.is_file())
+    for secret in (*guarded.keys.values(), ADMIN):
+        assert not secret or secret.encode() not in everything
+
+
+def test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows(tmp_path: Path) -> None:
+    with Served(tmp_path) as own:
+        guarded = own.http.get("/v1/pools", headers={"authorization": "Bearer nonsense", "apikey": "x"})
+        assert guarded.status_code == 200
+        forwarded = own.http.get("/v1/pools", headers={"x-forwarded-for": "203.0.113.9"})
+        assert forwarded.status_code == 401, "a proxy on this machine brings somebody else"
+        run_gate("keys", "create", "last", "--role", "read", cwd=tmp_path)
+        run_gate("keys", "revoke", "last", cwd=tmp_path)
+        closed = lambda: own.http.get("/v1/pools").status_code == 401  # noqa: E731
+        asyncio.run(until(closed, "the door is closed, and stays so without a living key", within_s=5))
+        assert own.http.get("/healthz").status_code == 200
+
+
+def test_an_open_host_wants_a_key_first(tmp_path: Path) -> None:
+    refused = run_gate("serve", "--host", "0.0.0.0", "--port", "0", cwd=tmp_path)
+    assert refused.returncode == 1 and "gate keys create" in refused.stderr and refused.stderr.count("\n") == 1
+    assert run_gate("keys", "create", "me", "--role", "admin", cwd=tmp_path).stdout.startswith("gate_admin_")
+    with Served(tmp_path, "--host", "0.0.0.0", on_defaults=True) as own:
+        assert own.http.get("/v1/pools").status_code == 401
+
+
+def test_what_is_open_to_anyone_tells_nothing() -> None:
+    assert {path for (_, path), roles in TABLE.items() if roles == ANYONE} == {"/healthz", "/readyz"}
+
+
+def test_the_form_of_a_key() -> None:
+    key = keys.mint("tool")
+    assert keys.is_key(key) and not keys.is_key(key[:-1] + ("0" if key[-1] != "0" else "1"))
+    assert not keys.is_key(key + "\n") and not keys.is_key("") and len({keys.mint("tool") for _ in range(100)}) == 100

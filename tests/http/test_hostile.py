@@ -1,0 +1,245 @@
+"""Hostile input: a 4xx that names the field, nothing changed in either store, and nobody else kept waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import redis
+import sqlalchemy as sa
+
+from tests.support import Served
+
+WORDS = ("x\x00y", "a\nb", "{}", "{x}", "x" * 5000, "'; drop table jobs; --", "\u202e", "../..", "%00", "")
+NUMBERS = (float("nan"), 1e309, -1, 2**63, 2**64, 10**400, -0.5, 1e18)
+OTHERS = (True, False, None, [], {}, [[]], {"a": 1})
+DEEP = "[" * 20_000 + "]" * 20_000
+TEXT_FIELDS = {"job_id", "user", "tool", "session", "provider", "task_id", "lease_id", "reason", "error", "outcome"}
+ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
+    "/v1/pools/default/acquire": ("POST", {
+        "job_id": "j", "user": "u", "tool": "t", "session": "s", "credits": 1, "payload": {}, "lease_seconds": 9,
+        "wait_seconds": 0,
+    }),
+    "/v1/pools/default/jobs/held/claim": ("POST", {"lease_id": "l"}),
+    "/v1/pools/default/jobs/held/renew": ("POST", {"lease_id": "l", "lease_seconds": 9}),
+    "/v1/pools/default/jobs/held/release": ("POST", {"lease_id": "l", "outcome": "failed", "error": "e", "output": 1}),
+    "/v1/pools/default/jobs/held/cancel": ("POST", {"reason": "r"}),
+    "/v1/pools/default/jobs/held/task": ("PUT", {"provider": "p", "task_id": "t", "lease_id": "l"}),
+    "/v1/pools/default/cancel": ("POST", {"session": "s"}),
+    "/v1/pools/default": ("PUT", {
+        "limit": 3, "lease_seconds": 9, "max_hold_seconds": 99, "claim_seconds": 9, "queue_seconds": 9, "queue_max": 9,
+        "cooldown_seconds": 9, "max_active_per_user": 9,
+    }),
+    "/v1/pools/default/pause": ("POST", {"reason": "r"}),
+}  # fmt: skip
+FIELDS = [(path, field) for path, (_, body) in ROUTES.items() for field in body]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of these tests' own, with a job that holds a slot and one that waits."""
+    with Served(tmp_path_factory.mktemp("hostile"), GATE_LIMIT="1") as served:
+        for job_id in ("held", "waits"):
+            served.acquire(job_id=job_id, user="u", session="other")
+        yield served
+
+
+def stores(served: Served) -> tuple[Any, ...]:
+    """Both, to the byte; but for what the passing of time changes."""
+    with redis.Redis.from_url(served.redis_url) as client:
+        keys = sorted(client.scan_iter("gate:*"))
+        meta = {name: value for name, value in client.hgetall("gate:{default}:meta").items() if name != b"seen_at"}
+        dumped = [(key, client.dump(key)) for key in keys if not key.endswith(b":meta")]
+    url = sa.make_url(served.sql_url)
+    engine = sa.create_engine(url if url.get_backend_name() == "sqlite" else url.set(drivername="postgresql+psycopg"))
+    at = "" if engine.dialect.name == "sqlite" else "gate."
+    with engine.connect() as connection:
+        rows = [
+            connection.exec_driver_sql(f"select * from {at}{table} order by 1, 2").fetchall()
+            for table in ("pools", "jobs", "ledger", "events", "tasks", "keys")
+        ]
+    engine.dispose()
+    return dumped, meta, rows
+
+
+def bad_for(field: str, fine: Any) -> list[Any]:
+    bad: list[Any] = [value for value in OTHERS if type(value) is not type(fine) and value is not None]
+    if isinstance(fine, str):
+        bad += [*NUMBERS, *(word for word in WORDS if field not in ("reason", "error") or "\x00" in word or len(word) > 4000)]
+        if field in ("user", "tool", "session", "lease_id", "task_id"):
+            bad = [one for one in bad if one not in ("{}", "{x}", "'; drop table jobs; --", "../..", "%00")]
+    elif isinstance(fine, (int, float)) and field != "output":
+        bad += [*WORDS, *(n for n in NUMBERS if not _fits(field, n)), "1"]
+    elif field == "payload":
+        bad += [*WORDS, *NUMBERS, {"x": "y" * 20_000}, json.loads('{"a":' * 40 + "1" + "}" * 40)]
+    else:
+        bad = [float("nan"), 1e309, "x" * 70_000, json.loads("[" * 40 + "]" * 40)]
+    return bad
+
+
+def _fits(field: str, number: float) -> bool:
+    return field in ("credits", "limit", "queue_max", "max_active_per_user") and number == 0
+
+
+def text_of(body: dict[str, Any]) -> str:
+    return json.dumps(body)  # NaN and Infinity go as Python says them: no JSON, and refused
+
+
+@pytest.mark.parametrize("path, field", FIELDS, ids=[f"{path.rsplit('/', 1)[-1]}-{field}" for path, field in FIELDS])
+def test_each_field_of_each_route(own: Served, path: str, field: str) -> None:
+    method, body = ROUTES[path]
+    before = stores(own)
+    for value in bad_for(field, body[field]):
+        answer = send(own, method, path, text_of(body | {field: value}))
+        assert answer.status_code == 422, (value, answer.text[:300])
+        named = {error["field"].split(".")[0] for error in answer.json()["errors"]}
+        assert named <= {field, "body"} and named, (value, answer.text[:300])
+    assert stores(own) == before
+
+
+def send(served: Served, method: str, path: str, text: str | bytes) -> Any:
+    return served.http.request(method, path, content=text, headers={"content-type": "application/json"})
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_each_route_against_what_is_no_body_of_its(own: Served, path: str) -> None:
+    method, body = ROUTES[path]
+    fine = json.dumps(body)
+    before = stores(own)
+    wrong = {
+        "unknown field": fine[:-1] + ', "surprise": 1}',
+        "duplicate field": fine[:-1] + f", {fine[1:]}",
+        "lone surrogate": '{"user": "\\ud800", "reason": "\\ud800", "lease_id": "\\ud800", "session": "\\ud800", "limit": "\\ud800"}',
+        "no JSON": "{",
+        "an array": "[]",
+        "a string": '"x"',
+        "a number": "17",
+        "deep": DEEP,
+        "deep inside": '{"payload": ' + DEEP + "}",
+        "no UTF-8": b'{"user": "\xff"}',
+        "NaN": "NaN",
+    }
+    for name, text in wrong.items():
+        answer = send(own, method, path, text)
+        assert answer.status_code == 422 and answer.json()["errors"], (name, answer.text[:300])
+    answer = send(own, method, path, json.dumps(body | {"surprise": "x" * 1_000_000}))
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert stores(own) == before
+
+
+@pytest.mark.parametrize("word", ["x\x00y", "a\nb", "x" * 5000, "\ud7ff", "%", "nobody"])
+def test_each_name_in_a_path(own: Served, word: str) -> None:
+    from urllib.parse import quote
+
+    before = stores(own)
+    name = quote(word, safe="")
+    for path in (
+        f"/v1/pools/{name}", f"/v1/pools/default/jobs/{name}", f"/v1/pools/{name}/jobs/held",
+        f"/v1/pools/default/jobs/{name}/history", f"/v1/pools/default/jobs/{name}/events",
+    ):  # fmt: skip
+        assert 400 <= own.http.get(path).status_code < 500, path
+    for query in ({"user": word}, {"job_id": word}, {"kind": word}, {"after": word}, {"surprise": word}):
+        assert own.http.get("/v1/ledger", params=query).status_code in (200, 422), query
+    assert own.http.get(f"/v1/users/{name}/active").status_code in (200, 404, 422)
+    assert stores(own) == before
+
+
+# ---- below HTTP
+
+
+def raw(served: Served) -> socket.socket:
+    host, port = served.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=15)
+
+
+def answer_to(served: Served, *parts: bytes) -> bytes:
+    with raw(served) as connection:
+        for part in parts:
+            connection.sendall(part)
+        return connection.recv(65536).split(b"\r\n")[0]
+
+
+def test_a_smuggled_request_is_refused(own: Served) -> None:
+    head = b"POST /v1/pools/default/acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    for both in (
+        b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n",
+        b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+        b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"content-length: +2\r\n\r\n{}",
+        b"content-length : 2\r\n\r\n{}",
+    ):
+        assert b" 400 " in answer_to(own, head + both), both
+
+
+def test_a_head_without_end_is_cut(own: Served) -> None:
+    with raw(own) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        for number in range(2000):
+            connection.sendall(b"x-%d: " % number + b"y" * 500 + b"\r\n")
+        assert b" 431 " in connection.recv(65536)
+
+
+def test_who_says_nothing_is_cut_and_who_is_served_is_not(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    with raw(own) as silent, raw(own) as slow:
+        slow.sendall(b"POST /v1/pools/default/acquire HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n")
+        slow.sendall(b"content-type: application/json\r\n\r\n{")
+        waits = own.http.get("/v1/pools/default/jobs/waits", params={"wait_seconds": 12})
+        assert waits.status_code == 200 and time.monotonic() - began > 11.5, "a long poll is no slow request"
+        assert b" 408 " in silent.recv(1000)
+        assert b" 408 " in slow.recv(65536)
+
+
+def test_five_hundred_slow_bodies_and_one_without_end_hold_no_memory(own: Served) -> None:
+    """Nobody else is kept waiting meanwhile."""
+    process = psutil.Process(own.process.pid)
+    before = process.memory_info().rss
+
+    async def slow(stop: asyncio.Event) -> None:
+        host, port = own.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = b"POST /v1/pools/default/acquire HTTP/1.1\r\nhost: x\r\ncontent-length: 250000\r\n"
+        writer.write(head + b"content-type: application/json\r\n\r\n" + b"[" * 60_000)
+        await stop.wait()
+        writer.close()
+
+    async def endless() -> int:
+        """A chunked body of a gigabyte, as far as it is taken."""
+        host, port = own.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = b"POST /v1/pools/default/acquire HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
+        writer.write(head + b"content-type: application/json\r\n\r\n")
+        chunk, sent = b"100000\r\n" + b"x" * 0x100000 + b"\r\n", 0
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1024):
+                writer.write(chunk)
+                await writer.drain()
+                sent += 1
+        return sent
+
+    async def play() -> tuple[int, float]:
+        stop = asyncio.Event()
+        everybody = [asyncio.create_task(slow(stop)) for _ in range(500)]
+        sent = await endless()
+        began = time.monotonic()
+        for _ in range(20):
+            answer = await asyncio.to_thread(own.http.get, "/v1/pools/default")
+            assert answer.status_code == 200
+        took = time.monotonic() - began
+        grown = process.memory_info().rss - before
+        stop.set()
+        await asyncio.gather(*everybody)
+        assert grown < 50 * 2**20, f"{grown / 2**20:.0f} MB more"
+        return sent, took
+
+    sent, took = asyncio.run(play())
+    assert sent < 1024, "it was cut"
+    assert took < 20, "others are served"
