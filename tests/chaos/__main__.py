@@ -54,10 +54,11 @@ FAULTS = {
     "stop": Fault(faults.stop, small(1)),
     "operator": Fault(by_hand.operator, small(1, 2, sql="sqlite", servers=1), by_hand.CONFIG),
     "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
-    "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=6), sql_away.CONFIG),
+    "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=10), sql_away.CONFIG),
+    "sql-locked": Fault(sql_away.sql_away, small(1, 3, "embedded", "sqlite", 1, 10), sql_away.CONFIG),
 }
 
-EMBEDDED = ("none", "kill-only", "sql-away", "sql-hangs")
+EMBEDDED = ("none", "kill-only", "sql-away", "sql-hangs", "sql-locked")
 
 
 async def run(options: Options, folder: Path) -> Verdict:
@@ -101,6 +102,8 @@ def refusal(options: Options) -> str:
         return "needs another server that goes on"
     if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm"):
         return "needs Postgres"
+    if options.sql == "postgres" and options.fault == "sql-locked":
+        return "needs SQLite"
     return ""
 
 

@@ -16,6 +16,7 @@ POOL = "still"
 CONFIG = "[pools.still]\nlimit = 3\nclaim_seconds = 2\n"
 LONG_S = 300.0
 SHORT_S = 4.0
+NEWCOMERS = 8
 WRITES = ("acquire", "claim", "renew", "release", "cancel")
 Absence = Callable[[Scene], contextlib.AbstractAsyncContextManager[None]]
 
@@ -62,6 +63,9 @@ async def _away(scene: Scene, absence: Absence) -> None:
             for one in told[1:]:
                 group.create_task(_keep(client, one, over))
             await scene.pause()
+            for number in range(NEWCOMERS):  # some calls are on their way into SQL at this moment
+                group.create_task(scene.client(f"n{scene.faults}x{number}").one_job())
+            await asyncio.sleep(scene.dice.uniform(0, 0.03))
             async with absence(scene):
                 since = scene.happens()
                 await asyncio.sleep(scene.options.away)
