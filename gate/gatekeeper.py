@@ -99,6 +99,8 @@ class Gatekeeper:
                 raise AlreadyEnded(f"this job is {job.status} already", job)
             if job.status == "running" and decision.good_until and time.monotonic() > decision.good_until:
                 continue  # this process stood still after the commit: Redis has the truth
+            if job.status == "queued" and job.ticket != decision.ticket:
+                await self._seat(pool, job, decision)
             if job.status == "queued":
                 # It may have been granted before its row was there: the recorder has passed that entry over.
                 self._recorder.kick(pool)
@@ -164,6 +166,13 @@ class Gatekeeper:
             await self._pools.run(
                 pool, lambda epoch: self._semaphore.undo(pool, epoch, job_id, decision.ticket), grants_or_reaps=False
             )
+
+    async def _seat(self, pool: str, job: Job, decision: Acquired) -> None:
+        """SQL has the job under an earlier ticket than Redis gives it now: its place was lost, or its first commit came through
+        after its caller was told that it had not. It stands where that ticket belongs.
+        """
+        await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job.job_id, decision.ticket))
+        await self._recorder.give_back(pool, Return(job, job.fence, "lost"))
 
     async def _restore(self, pool: str, job: Job) -> None:
         """SQL has the job as running and Redis has lost its lease: it is put back as it was."""

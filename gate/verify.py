@@ -7,7 +7,7 @@ It may run while gate serves: a finding counts as a breach only when it is still
     I3  each job with credits has one charge of that amount
     I4  slots in use were never above the limit in force, by the events
     I5  each job that the events or the ledger name is there
-    I6  first grants follow tickets
+    I6  first grants follow tickets, but for jobs whose place in Redis was lost and given back
     I7  no free slot beside a waiter, unless paused or cooling
     I8  fences of grants are unique in a pool, and increase for each job
     I9  each member of slots and queue is a job live in SQL, a slot under its lease, and has an entry in jobs
@@ -136,6 +136,9 @@ def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
         job = event.job_id
         if event.kind == "limit":
             limit = int(event.why)
+        elif event.kind == "seated":  # its place was lost for a while: nobody can say who was before whom
+            if job not in last_fence:
+                returned.add(job)
         elif event.kind == "returned":  # a grant that SQL would not take: it had its turn, and has its place again
             if job not in last_fence and job not in returned:
                 first_grants.append((event.fence, job))

@@ -14,6 +14,7 @@ from gate.waiters import Waiters, the_line
 
 log = structlog.get_logger("gate.news")
 RETRY_S = 0.5
+LOOK_UP_S = 1.0
 
 
 class News:
@@ -53,9 +54,13 @@ class News:
         away = False
         while True:
             try:
-                async with self._link.listener.pubsub(ignore_subscribe_messages=False) as subscription:
+                listener = self._link.listener
+                async with listener.pubsub(ignore_subscribe_messages=False) as subscription:
                     await subscription.psubscribe(keys.NEWS_PATTERN)
-                    async for message in subscription.listen():
+                    while listener is self._link.listener:  # until another Redis answers
+                        message = await subscription.get_message(timeout=LOOK_UP_S)
+                        if message is None:
+                            continue
                         if message["type"] == "psubscribe":
                             away = False
                             self._waiters.wake_all()

@@ -155,6 +155,8 @@ class Sweep:
                 await self._recorder.apply(pool, epoch, [_grant_in(seen, job_id)], good_until)
             case "seat" | "give_back":
                 assert job is not None
+                if finding.kind == "seat":
+                    await self._ledger.seated(pool, job_id)
                 await self._recorder.give_back(pool, Return(job, fence, "lost"))
         return True
 

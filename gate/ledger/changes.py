@@ -133,6 +133,13 @@ def event(
     connection.execute(events.insert().values(at=at, pool=pool, job_id=job_id, kind=kind, fence=fence, by=by, why=why))
 
 
+def seated(connection: Connection, job: Job) -> None:
+    """Its place in the queue was lost and is given back by its ticket. Others may have had their turn meanwhile: whoever reads
+    the history must not think that they overtook it.
+    """
+    event(connection, job.pool, job.job_id, "seated", "gate", now_ms(), why="its place in Redis was lost")
+
+
 def was(connection: Connection, job_id: str, kind: str) -> bool:
     """Whether an event of this kind is written down of the job."""
     query = sa.select(events.c.id).where(events.c.job_id == job_id, events.c.kind == kind).limit(1)

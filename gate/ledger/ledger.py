@@ -50,13 +50,15 @@ class Ledger:
                 return Admitted("stale")
             job = find(connection, request.job_id)
             if job is not None:
-                return _admit_again(connection, row, job, request, lease, given_up)
+                return _admit_again(connection, row, job, request, ticket, lease, given_up)
             if ticket <= row.void_ticket:
                 return Admitted("stale")  # its place was freed for want of this row; it may come again, behind the others
             if lease is not None and not (_newer(row, lease.fence, 0) and _room(connection, row)):
                 return Admitted("no_room")
             new = changes.new_row(pool, request, ticket, at, lease_ms, lease) | ({"fence": given_up} if given_up else {})
             connection.execute(jobs.insert().values(**new))
+            if given_up:
+                changes.event(connection, pool, request.job_id, "returned", "gate", at, fence=given_up, why="not_taken")
             if request.credits:
                 changes.book(connection, request.job_id, request.user, pool, "charge", request.credits, at)
             changes.event(connection, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
@@ -219,6 +221,17 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
+    async def seated(self, pool: str, job_id: str) -> None:
+        """Writes down that Redis had lost this waiter's place."""
+
+        def work(connection: Connection) -> None:
+            pools.lock(connection, pool)
+            job = _in(pool, find(connection, job_id))
+            if job is not None and job.status == "queued":
+                changes.seated(connection, job)
+
+        await self._database.write(pool, job_id, work)
+
     async def begin_rebuild(
         self, pool: str, identity: str, refused_epoch: int | None = None, floor: int = 0, *, even_a_former: bool = False
     ) -> Snapshot:
@@ -289,12 +302,14 @@ def _room(connection: Connection, pool: Pool) -> bool:
 
 
 def _admit_again(
-    connection: Connection, pool: Pool, job: Job, request: Request, lease: Lease | None, given_up: int
+    connection: Connection, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
 ) -> Admitted:
     if job.pool != pool.name or not request.same_content(job):
         return Admitted("reused", job)
     if job.ended:
         return Admitted("ended", job)
+    if job.status == "queued" and ticket > job.ticket:
+        changes.seated(connection, job)
     if given_up > job.fence and job.status == "queued":
         changes.put(connection, job.job_id, fence=given_up)
     if lease is None or job.lease_id == lease.lease_id:

@@ -7,7 +7,6 @@ on connections to the life whose pools this server has taken or loaded.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -39,7 +38,7 @@ class Link:
         self.identity = ""
         self.client = self._connect()
         self.listener = self._connect(patient=True)
-        self._left: set[asyncio.Task[None]] = set()
+        self._former: list[redis.Redis] = []
 
     async def meet(self) -> str:
         """The identity of who answers now, on a connection of its own. Raises StoreDown; of a replica too."""
@@ -55,20 +54,16 @@ class Link:
         if identity == self.identity:
             return
         self.identity = identity
-        former, self.client = self.client, self._connect(only=identity)
-        for leaving in (former.aclose(), self.listener.connection_pool.disconnect()):
-            task = asyncio.ensure_future(leaving)
-            self._left.add(task)
-            task.add_done_callback(self._left.discard)
+        self._former += [self.client, self.listener]  # calls under way end by themselves
+        self.client, self.listener = self._connect(only=identity), self._connect(patient=True)
 
     async def part(self) -> None:
         """Drops the idle connections: each new one is looked at."""
         await self.client.connection_pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
-        await asyncio.gather(*self._left, return_exceptions=True)
-        await self.client.aclose()
-        await self.listener.aclose()
+        for client in (*self._former, self.client, self.listener):
+            await client.aclose()
 
     def _connect(self, *, only: str = "", patient: bool = False) -> redis.Redis:
         """A client that tries once more when a connection turns out to be dead, and no oftener: the library's own ten tries
@@ -76,9 +71,12 @@ class Link:
         """
 
         async def look(connection: Any) -> None:
-            await connection.on_connect()
-            await connection.send_command("INFO", "server", "replication")
-            found = _identity(_facts(await connection.read_response()))
+            try:
+                await connection.on_connect()
+                await connection.send_command("INFO", "server", "replication")
+                found = _identity(_facts(await connection.read_response()))
+            except (AttributeError, RuntimeError) as error:  # the peer went away within the handshake, and so did the writer
+                raise ConnectionError(f"the connection was closed: {error}") from error
             if found != only:
                 raise AnotherRedis("another life of Redis answers than before; its pools are being loaded")
 

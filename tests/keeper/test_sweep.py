@@ -116,7 +116,7 @@ async def test_a_stranger_is_void_in_sql_before_its_slot_is_freed(house: House, 
     assert house.people.zcard(house.key("slots")) == 0
     facts = {"epoch": epoch, "ticket": taken.ticket, "at": taken.queued_at, "lease_ms": 1_000}
     late = await house.gate.ledger.admit(house.pool, Request(unknown), lease=taken.lease, **facts)
-    assert late.word == "no_room"
+    assert late.word == "stale"
 
 
 async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten(house: House, monkeypatch) -> None:
