@@ -14,7 +14,12 @@ ROUTERS = (jobs.router, pools.router, looking.router, reference.router)
 
 def make_app(gatekeeper: Gatekeeper, keyring: KeyRing) -> FastAPI:
     app = FastAPI(
-        title="gate", version=__version__, summary="Three run, the fourth waits.", redirect_slashes=False, openapi_url=None
+        title="gate",
+        version=__version__,
+        summary="Three run, the fourth waits.",
+        redirect_slashes=False,
+        openapi_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(limits.BodyLimit)
     app.state.gatekeeper, app.state.keyring = gatekeeper, keyring

@@ -30,7 +30,7 @@ async def pool(pool: Pool, keeper: Keeper, asking: Asking, limit: Most = 100) ->
 
 
 @router.put("/{pool}", response_model=PoolOut, responses={201: {"model": PoolOut, "description": "made"}})
-async def change(pool: Annotated[PoolName, Path()], body: PoolBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+async def change_pool(pool: Annotated[PoolName, Path()], body: PoolBody, keeper: Keeper, asking: Asking) -> JSONResponse:
     """Change a pool live, kept through restart and rebuild; or make one, with the defaults for what is not named (201)."""
     values = body.in_ms()
     try:
@@ -59,7 +59,7 @@ async def resume(pool: Pool, keeper: Keeper, asking: Asking, body: ReasonBody | 
 
 
 @router.post("/{pool}/cancel", response_model=CancelledOut)
-async def cancel(pool: Pool, body: CancelBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+async def cancel_waiting(pool: Pool, body: CancelBody, keeper: Keeper, asking: Asking) -> JSONResponse:
     """Cancel what is queued for a session, or for a user. What has been granted a slot goes on."""
     if (body.session is None) == (body.user is None):
         raise Invalid("session", "name a session or a user, one of the two")

@@ -57,7 +57,6 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method in operations.keys() & set(METHODS):
             operation = operations[method]
-            operation["operationId"] = _name(method, path)
             operation["responses"].pop("422", None)
             for status in _refusals(path, operation, by_path[path] == ANYONE):
                 content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
@@ -85,13 +84,6 @@ def _refusals(path: str, operation: dict[str, Any], is_open: bool) -> list[int]:
 def _titles(status: int) -> str:
     codes = [f"`{code}`: {title}" for of, code, title in REFUSALS.values() if of == status]
     return "; ".join(codes) or "`{}`: {}".format(*HTTP_CODES[status])
-
-
-def _name(method: str, path: str) -> str:
-    words = [part.strip("{}").replace("-", "_") for part in path.removeprefix("/v1").strip("/").split("/")]
-    kept = [word for word, part in zip(words, path.removeprefix("/v1").strip("/").split("/"), strict=True) if part[0] != "{"]
-    ends_in_one = path.endswith("}")
-    return "_".join([method, *kept, *(["one"] if ends_in_one else [])])
 
 
 def _page(document: dict[str, Any]) -> str:

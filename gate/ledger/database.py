@@ -80,6 +80,7 @@ class Database:
         """What `work` returned, once it is committed. Raises StoreDown when SQL can't take it."""
         loop = asyncio.get_running_loop()
         task = _Task((pool, job_id), work, loop, loop.create_future())
+        task.future.add_done_callback(_heard)
         self._tasks.put(task)
         # Shielded: a caller that goes away does not take back what the writer is about to commit.
         return await _in_time(asyncio.shield(task.future))
@@ -177,6 +178,12 @@ async def _in_time(answer: Awaitable[T]) -> T:
             return await answer
     except TimeoutError:
         raise StoreDown("sql", f"SQL has not answered for {ANSWER_S:g} s") from None
+
+
+def _heard(answer: asyncio.Future[Any]) -> None:
+    """A caller who was let go, or went, does not hear of the failure any more."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _answer(tasks: list[_Task]) -> None:
