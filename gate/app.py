@@ -6,13 +6,13 @@ from fastapi import Depends, FastAPI
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import doors, jobs, limits, looking, pools, problems, reference
+from gate.http import accesslog, doors, jobs, limits, looking, pools, problems, reference
 from gate.keeper.keyring import KeyRing
 
 ROUTERS = (jobs.router, pools.router, looking.router, reference.router)
 
 
-def make_app(gatekeeper: Gatekeeper, keyring: KeyRing) -> FastAPI:
+def make_app(gatekeeper: Gatekeeper, keyring: KeyRing, access_log: bool = False) -> FastAPI:
     app = FastAPI(
         title="gate",
         version=__version__,
@@ -22,6 +22,8 @@ def make_app(gatekeeper: Gatekeeper, keyring: KeyRing) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(limits.BodyLimit)
+    if access_log:
+        app.add_middleware(accesslog.AccessLog)
     app.state.gatekeeper, app.state.keyring = gatekeeper, keyring
     problems.install(app)
     for router in ROUTERS:

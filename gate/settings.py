@@ -43,9 +43,10 @@ class Settings(PoolDefaults, BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Path = Path(".gate")
-    redis_url: str | None = None
-    database_url: str | None = None
+    redis_url: Annotated[str | None, Field(repr=False)] = None  # they may hold passwords
+    database_url: Annotated[str | None, Field(repr=False)] = None
     admin_key: SecretStr | None = None
+    access_log: bool = False
     pools: dict[str, dict[str, Any]] = {}
 
     @field_validator("pools")

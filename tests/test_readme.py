@@ -83,7 +83,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     assert rows.keys() == fields.keys()
     for name, default in fields.items():
         if default is not None:
-            assert rows[name] == str(default)
+            assert rows[name] == (str(default).lower() if isinstance(default, bool) else str(default))
 
 
 def test_every_route_is_in_the_table(served: Served) -> None:

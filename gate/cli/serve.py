@@ -78,7 +78,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     async with open_gate(redis_url, settings.sql_url, configured, made_live=made_live, admin_key=admin_key) as gate:
         config = uvicorn.Config(
-            make_app(gate.gatekeeper, gate.keyring),
+            make_app(gate.gatekeeper, gate.keyring, settings.access_log),
             http=BoundedProtocol,  # on httptools: h11 lets smuggled requests through
             ws="none",
             lifespan="off",

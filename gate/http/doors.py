@@ -69,6 +69,7 @@ def enter(request: Request) -> Caller:
     found = next((who for token in _tokens(request) if (who := ring.who(token))), None)
     caller = Caller(*found) if found else Caller("", "")
     if caller.role in may:
+        request.state.caller = caller.name
         return caller
     if not caller.role:
         raise Unauthorized("show a living key: Authorization: Bearer KEY, or apikey: KEY")

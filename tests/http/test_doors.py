@@ -116,6 +116,25 @@ def test_no_secret_is_written_down(guarded: Guarded) -> None:
         assert not secret or secret.encode() not in everything
 
 
+def test_the_access_log_has_no_query_and_no_key(tmp_path: Path) -> None:
+    with Served(tmp_path, GATE_ACCESS_LOG="1", GATE_ADMIN_KEY=ADMIN) as own:
+        headers = {"authorization": f"Bearer {ADMIN}"}
+        assert own.http.get("/v1/ledger", params={"user": "tokenlike"}, headers=headers).status_code == 200
+        assert own.http.get("/v1/pools").status_code == 401
+    said = (tmp_path / "errors.log").read_text()
+    (fine,) = [line for line in said.splitlines() if "/v1/ledger" in line]
+    assert "status=200" in fine and "key=GATE_ADMIN_KEY" in fine
+    assert "status=401" in said and "tokenlike" not in said and ADMIN not in said
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    from gate.settings import load
+
+    secret = "a-password"
+    settings = load(admin_key=secret, redis_url=f"redis://:{secret}@host/0", database_url=f"postgresql://me:{secret}@host/db")
+    assert secret not in repr(settings) and secret not in str(settings)
+
+
 def test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows(tmp_path: Path) -> None:
     with Served(tmp_path) as own:
         guarded = own.http.get("/v1/pools", headers={"authorization": "Bearer nonsense", "apikey": "x"})
