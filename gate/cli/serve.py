@@ -26,6 +26,7 @@ STOP_S = 9.5
 
 def serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotStart, in one line."""
+    _refuse_open_doors(settings)
     data = DataDir(settings.data_dir)
     data.take()
     with contextlib.ExitStack() as closing:
@@ -39,7 +40,6 @@ def serve(settings: Settings) -> None:
         if (file := schema.sqlite_file(settings.sql_url)) is not None:
             data.take_file(file)
         schema.migrate(settings.sql_url)
-        _refuse_open_doors(settings)
         if embedded is not None:
             embedded.wait()
         closing.callback(data.leave)
@@ -143,14 +143,16 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
 
 def _refuse_open_doors(settings: Settings) -> None:
     """Without a key only loopback is let in, so nothing else may be listened on."""
-    from gate.ledger import keyfile
-
     host = settings.host
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = False
-    if not loopback and settings.admin_key is None and not keyfile.every(settings.sql_url):
+    if loopback or settings.admin_key is not None:
+        return
+    from gate.ledger import keyfile, schema
+
+    if not schema.exists(settings.sql_url) or not keyfile.every(settings.sql_url):
         raise CannotStart(f"host {host} is open to others and no key exists: `gate keys create NAME --role admin` makes one")
 
 

@@ -42,7 +42,7 @@ OTHERS = [
     ("gate/ledger/database.py", "        async with asyncio.timeout(ANSWER_S):", "        if True:", LEDGER + "test_a_caller_is_let_go_when_sql_hangs"),
     ("lua/rebuild.lua", "if ledger and ledger ~= ARGV[6] and now - seen < ALIVE_MS then", "if false then",
      LUA + "test_rebuild.py::test_a_living_gate_with_another_ledger_keeps_its_pool"),
-    ("gate/ledger/ledger.py", "if ticket <= row.void_ticket:", "if False:", BORDERS + "test_a_commit_so_late_that_its_turn_is_over_does_not_break_the_order"),
+    ("gate/ledger/ledger.py", "if ticket <= row.void_ticket:", "if False:", SWEEP + "test_a_stranger_is_void_in_sql_before_its_slot_is_freed"),
     # ---- the door
     ("gate/keeper/keyring.py", " and key.revoked_at is None:", ":", DOORS + "test_a_key_counts_and_is_revoked_within_five_seconds"),
     ("gate/http/doors.py", "if not ring.closed and _from_here(request):", "if not ring.closed:", DOORS + "test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows"),
