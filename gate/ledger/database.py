@@ -39,8 +39,8 @@ LOCK_TIMEOUT_MS = 5_000
 IDLE_TIMEOUT_MS = 3_000
 """So long a server may stand still within a transaction (SIGSTOP) before Postgres takes the pool's row from it: well before the
 others give up waiting for that row."""
-ANSWER_S = 8.0
-"""How long a caller waits for SQL: longer than any of those."""
+ANSWER_S = 6.0
+"""How long a caller waits for SQL: longer than any of those, and short enough to be told so within the grace of a stop."""
 HANGS_S = 2.5
 """A batch under way for so long: SQL cannot be written at the moment."""
 
