@@ -66,6 +66,7 @@ def test_verify_says_clean_or_what_is_not(own: Served) -> None:
 
 
 def test_a_refusal_is_one_line_and_exit_1(own: Served) -> None:
+    held = own.acquire(job_id="great").json()
     for words, line in (
         (("release", "nobody"), "job_unknown"),
         (("cancel", "nobody"), "job_unknown"),
@@ -73,11 +74,12 @@ def test_a_refusal_is_one_line_and_exit_1(own: Served) -> None:
         (("jobs", "--pool", "nowhere"), "pool_unknown"),
         (("acquire", "--credits", "5"), "credits need a job_id"),
         (("acquire", "--job-id", "-"), "job_id"),
-        (("release", "t1", "--outcome", "great"), "outcome"),
+        (("release", "great", "--outcome", "great"), "outcome"),
     ):
         ended = run_gate(*words, cwd=own.folder)
         assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
         assert line in ended.stderr
+    own.act(held, "cancel")
 
 
 def test_who_waits_holds_no_slot_to_release(own: Served) -> None:
