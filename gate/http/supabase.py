@@ -1,0 +1,281 @@
+"""The queue manager that gate replaces: the same paths, bodies and answers, as a thin skin over the same gatekeeper.
+
+Old front ends cannot be changed: their fields are theirs, unknown ones are ignored, refusals are `{"error": …}`, and nothing is
+ever cached. Everything happens in the pool `default`; a table of theirs is the tool of a job here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, UserBusy
+from gate.gatekeeper import Gatekeeper
+from gate.http import wire
+from gate.http.doors import Keeper
+from gate.http.problems import RETRY_AFTER_S, TABLE
+from gate.jobs import CREDITS_MAX, HOLDING, Job, Wanted
+from gate.view import PoolView
+
+POOL = "default"
+MANAGER = "/functions/v1/runninghub-queue-manager"
+HEADERS = {"Cache-Control": "no-store"}
+NAMES = {
+    "upscaler_jobs": "Upscaler Arcano",
+    "pose_changer_jobs": "Pose Changer",
+    "veste_ai_jobs": "Veste AI",
+    "video_upscaler_jobs": "Video Upscaler",
+}
+"""Front ends map back from these."""
+Id = Annotated[wire.JobId, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class CheckBody(_Body):
+    table: wire.Label | None = None
+    jobId: Id | None = None
+    userId: wire.Label | None = None
+    creditCost: Annotated[int, Field(ge=0, le=CREDITS_MAX)] | None = None
+
+
+class EnqueueBody(CheckBody):
+    table: wire.Label
+    jobId: Id
+    sessionId: wire.Label | None = None
+    job_payload: wire.Payload | None = None
+    webappId: Any = None
+
+
+class UserBody(_Body):
+    userId: wire.Label
+
+
+class FinishBody(_Body):
+    table: wire.Label
+    jobId: Id
+    status: Literal["completed", "failed", "cancelled"]
+    outputUrl: Annotated[str, Field(max_length=4_000)] | None = None
+    errorMessage: Annotated[str, Field(max_length=4_000)] | None = None
+    taskId: wire.Label | None = None
+    rhCost: Any = None
+    webhookPayload: Any = None
+
+
+class SessionBody(_Body):
+    sessionId: wire.Label | None = None
+    userId: wire.Label | None = None
+
+
+class CancelBody(_Body):
+    p_table_name: wire.Label
+    p_job_id: Id
+
+
+B = TypeVar("B", bound=_Body)
+Answer = dict[str, Any] | list[dict[str, Any]]
+Path = Callable[[Gatekeeper, Any], Awaitable[Answer]]
+router = APIRouter(include_in_schema=False)
+
+
+# ---- the paths
+
+
+async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
+    """How many slots are free. With a jobId a free one is taken for it in the same step; without one nothing is queued."""
+    mine = await keeper.take(POOL, _wanted(body)) if body.jobId is not None else None
+    view = await keeper.view.pool(POOL, 0)
+    running, free = _in_use(view), _free(view)
+    if body.jobId is not None:
+        running -= 1 if mine else 0  # counted as before, so that a repeat says the same
+        free = max(view.line.limit - running, 1) if mine else 0
+    return {"available": free > 0, **_counts(view, running, free)}
+
+
+async def enqueue(keeper: Gatekeeper, body: EnqueueBody) -> Answer:
+    job = await keeper.acquire(POOL, _wanted(body))
+    view = await keeper.view.pool(POOL, 0)
+    waits = job.status == "queued"
+    return {"success": True, "queued": waits, "position": job.position or 0, "totalQueued": view.line.queued}
+
+
+async def check_user_active(keeper: Gatekeeper, body: UserBody) -> Answer:
+    job = await keeper.view.active(body.userId)
+    if job is None:
+        return {"hasActiveJob": False, "activeTool": None}
+    status = "starting" if job.status == "granted" else job.status
+    return {"hasActiveJob": True, "activeTool": _name(job.tool), "activeJobId": job.job_id, "activeStatus": status}
+
+
+async def process_next(keeper: Gatekeeper, _body: _Body) -> Answer:
+    """gate grants by itself; what was granted in this very call is told."""
+    granted = await keeper.turn(POOL)
+    if granted:
+        waited_s = round((granted.granted_at or 0) - granted.enqueued_at) / 1000
+        return {"processed": True, "table": granted.tool, "jobId": granted.job_id, "queueWaitSeconds": waited_s}
+    view = await keeper.view.pool(POOL, 0)
+    return {"processed": False, "reason": "Global limit reached" if view.line.queued else "No queued jobs"}
+
+
+async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
+    job = await _known(keeper, body.table, body.jobId)
+    output = {"url": body.outputUrl} if body.outputUrl is not None else None
+    try:
+        if job.status in HOLDING and job.lease_id:
+            ended = await keeper.release(POOL, job.job_id, job.lease_id, body.status, body.errorMessage, output)
+        elif job.ended:
+            raise AlreadyEnded("it has ended", job)
+        else:
+            ended = await keeper.cancel(POOL, job.job_id, body.errorMessage)
+    except (AlreadyEnded, LeaseLost):
+        return {"success": True, "skipped": True, "reason": "already_terminal"}
+    return {"success": True, "refundedAmount": ended.refund.amount if ended.refund else 0}
+
+
+async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
+    if body.sessionId is None and body.userId is None:
+        raise _Missing("sessionId or userId")
+    user = body.userId if body.sessionId is None else None
+    jobs = await keeper.cancel_waiting(POOL, session=body.sessionId, user=user)
+    told = [{"table": job.tool, "id": job.job_id} for job in jobs]
+    return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
+
+
+async def status(keeper: Gatekeeper, _body: _Body) -> Answer:
+    view = await keeper.view.pool(POOL, wire.QUEUE_MAX)
+    running, free = _in_use(view), _free(view)
+    by_tool = Counter(job.tool or "" for job in view.queue)
+    return {
+        "totalMaxSlots": view.line.limit, "totalRunning": running, "totalSlotsAvailable": free,
+        "queuedByTool": dict(by_tool), "accounts": [], **_counts(view, running, free),
+    }  # fmt: skip
+
+
+PATHS: dict[str, tuple[type[_Body], Path]] = {
+    "check": (CheckBody, check),
+    "run-or-queue": (EnqueueBody, enqueue),
+    "enqueue": (EnqueueBody, enqueue),
+    "check-user-active": (UserBody, check_user_active),
+    "process-next": (_Body, process_next),
+    "finish": (FinishBody, finish),
+    "cancel-session": (SessionBody, cancel_session),
+    "status": (_Body, status),
+}
+
+
+@router.post(MANAGER + "/{path:text}")
+async def manager(path: str, request: Request, keeper: Keeper) -> JSONResponse:
+    if path.strip("/") not in PATHS:
+        return _refused(400, "Invalid endpoint")
+    shape, answer = PATHS[path.strip("/")]
+    return await _answered(request, keeper, shape, answer)
+
+
+@router.post("/rest/v1/rpc/cleanup_all_stale_ai_jobs")
+async def clean_up(request: Request, keeper: Keeper) -> JSONResponse:
+    return await _answered(request, keeper, _Body, _clean_up)
+
+
+@router.post("/rest/v1/rpc/user_cancel_ai_job")
+async def cancel(request: Request, keeper: Keeper) -> JSONResponse:
+    return await _answered(request, keeper, CancelBody, _cancel)
+
+
+async def _clean_up(keeper: Gatekeeper, _body: _Body) -> Answer:
+    """Every call reaps; what this one found dead is told, a row a table."""
+    counts, credits = Counter[str](), Counter[str]()
+    for job in await keeper.reaped(POOL):
+        counts[job.tool or ""] += 1
+        credits[job.tool or ""] += job.refund.amount if job.refund else 0
+    return [{"table_name": t, "cancelled_count": n, "refunded_credits": credits[t]} for t, n in sorted(counts.items())]
+
+
+async def _cancel(keeper: Gatekeeper, body: CancelBody) -> Answer:
+    try:
+        job = await _known(keeper, body.p_table_name, body.p_job_id)
+        job = await keeper.cancel(POOL, job.job_id, "cancelled by its user")
+    except AlreadyEnded as error:
+        return [{"success": False, "refunded_amount": 0, "error_message": error.detail}]
+    return [{"success": True, "refunded_amount": job.refund.amount if job.refund else 0, "error_message": None}]
+
+
+# ---- what they have in common
+
+
+class _Missing(Exception):
+    """`args[0]` is the field."""
+
+
+async def _answered(request: Request, keeper: Gatekeeper, shape: type[B], answer: Path) -> JSONResponse:
+    try:
+        text = await request.body()
+        body = shape.model_validate(json.loads(text) if text.strip() else {})
+        return JSONResponse(await answer(keeper, body), headers=HEADERS)
+    except (_Missing, ValidationError, ValueError, RecursionError) as error:
+        return _refused(400, _in_words(error))
+    except (UserBusy, QueueFull) as error:
+        _, code, _title = TABLE[type(error)]
+        return _refused(400, error.detail, success=False, code=code, refunded=False)
+    except GateError as error:
+        status_code, code, _title = TABLE[type(error)]
+        retry_s = RETRY_AFTER_S.get(type(error))
+        return _refused(status_code, error.detail, headers={"Retry-After": str(retry_s)} if retry_s else {}, code=code)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, _Missing):
+        return f"Missing {error.args[0]}"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        return f"Missing {field}" if first["type"] == "missing" else f"{field}: {first['msg']}"
+    return "the body is not JSON"
+
+
+def _refused(status_code: int, error: str, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
+    return JSONResponse({"error": error, **more}, status_code, HEADERS | (headers or {}))
+
+
+def _wanted(body: CheckBody) -> Wanted:
+    assert body.jobId is not None
+    session = body.sessionId if isinstance(body, EnqueueBody) else None
+    payload = body.job_payload if isinstance(body, EnqueueBody) else None
+    return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload)
+
+
+async def _known(keeper: Gatekeeper, table: str, job_id: str) -> Job:
+    """Raises JobUnknown; of another table's job too."""
+    job = await keeper.view.job(POOL, job_id)
+    if job.tool != table:
+        raise JobUnknown(f"there is no such job in {table}")
+    return job
+
+
+def _name(table: str | None) -> str | None:
+    return NAMES.get(table, table) if table is not None else None
+
+
+def _in_use(view: PoolView) -> int:
+    return view.line.running + view.line.granted
+
+
+def _free(view: PoolView) -> int:
+    line = view.line
+    return 0 if line.queued or line.paused or line.cooling_until else line.free
+
+
+def _counts(view: PoolView, running: int, free: int) -> dict[str, Any]:
+    return {
+        "running": running,
+        "maxConcurrent": view.line.limit,
+        "slotsAvailable": free,
+        "totalQueued": view.line.queued,
+    }
