@@ -80,6 +80,11 @@ def test_providers_only_read_what_they_are_handed() -> None:
     assert not [name for name in of("gate.providers") if re.search(r"\b(now_ms|utcnow|now)\(", MODULES[name].read_text())]
 
 
+def test_the_simulator_is_nobodys_and_knows_nobody() -> None:
+    assert imported("gate.simulator") == set()
+    assert not [name for name in MODULES if "gate.simulator" in imported(name)]
+
+
 def test_verify_shares_nothing_with_the_writers() -> None:
     assert imported("gate.verify") == {"gate.errors"}
 
