@@ -2,7 +2,9 @@
 
 GateError
 ├── Invalid           the caller's words are not of the form
+│   └── Unreadable        nor are a provider's, in what it calls back with
 ├── Unauthorized      no living key was shown
+├── Forged            a callback without the provider's secret
 ├── Forbidden         the key's role may not do this
 ├── PoolUnknown
 ├── JobUnknown
@@ -42,8 +44,16 @@ class Invalid(GateError):
         self.field = field
 
 
+class Unreadable(Invalid):
+    pass
+
+
 class Unauthorized(GateError):
     pass
+
+
+class Forged(GateError):
+    """`detail` never says what was shown, nor what would have been right."""
 
 
 class Forbidden(GateError):

@@ -70,6 +70,21 @@ def test_http_reaches_the_stores_through_the_gatekeeper() -> None:
     assert outside("gate.http") <= SHARED | {"gate.gatekeeper", "gate.view", "gate.ledger.reading"}
 
 
+def test_providers_only_read_what_they_are_handed() -> None:
+    """They are pure: no store, no network, no clock of their own."""
+    assert outside("gate.providers") <= {"gate.errors", "gate.jobs"}
+    spoken = re.compile(
+        r"^\s*(import|from) (asyncio|httpx2|os|pathlib|redis|requests|socket|sqlalchemy|time|urllib)\b", re.MULTILINE
+    )
+    assert not [name for name in of("gate.providers") if spoken.search(MODULES[name].read_text())]
+    assert not [name for name in of("gate.providers") if re.search(r"\b(now_ms|utcnow|now)\(", MODULES[name].read_text())]
+
+
+def test_the_simulator_is_nobodys_and_knows_nobody() -> None:
+    assert imported("gate.simulator") == set()
+    assert not [name for name in MODULES if "gate.simulator" in imported(name)]
+
+
 def test_verify_shares_nothing_with_the_writers() -> None:
     assert imported("gate.verify") == {"gate.errors"}
 

@@ -1,0 +1,100 @@
+"""Standard Webhooks: `{type, data: {job_id | task_id, outcome, error?, output?}}`, signed.
+
+The library signs and no more: its own check reads the clock, takes `1700000000.0` for a timestamp, and raises ValueError on
+malformed headers.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from standardwebhooks.webhooks import Webhook
+
+from gate.errors import Forged, Unreadable
+from gate.jobs import JOB_ID, LABEL_MAX
+from gate.providers.reading import OUTPUT_MAX_BYTES, bounded, cleaned, size, strictly
+from gate.providers.said import Callback, Provider, Said
+
+STALE_S = 300
+"""Either way."""
+OUTCOMES = ("completed", "failed", "cancelled")
+DELIVERY_ID = re.compile(r"[!-~]{1,256}")
+TIMESTAMP = re.compile(r"[1-9][0-9]{0,11}")
+SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
+
+
+def read(callback: Callback) -> Said | None:
+    delivery_id = _signed(callback)
+    body = strictly(callback.body)
+    if not isinstance(body, dict):
+        raise Unreadable("body", "must be an object")
+    if not isinstance(body.get("type"), str):
+        raise Unreadable("type", "must be a string")
+    data = body.get("data")
+    if not isinstance(data, dict):
+        raise Unreadable("data", "must be an object")
+    if "outcome" not in data:
+        return None  # an event of another kind
+    if data["outcome"] not in OUTCOMES:
+        raise Unreadable("data.outcome", "must be completed, failed or cancelled")
+    job_id, task_id = data.get("job_id"), data.get("task_id")
+    if (job_id is None) == (task_id is None):
+        raise Unreadable("data.job_id", "name one of job_id and task_id")
+    if job_id is not None and not (isinstance(job_id, str) and JOB_ID.fullmatch(job_id)):
+        raise Unreadable("data.job_id", f"must match {JOB_ID.pattern}")
+    if task_id is not None and not (isinstance(task_id, str) and 1 <= len(task_id) <= LABEL_MAX and task_id.isprintable()):
+        raise Unreadable("data.task_id", f"must be 1 to {LABEL_MAX} printable characters")
+    error = data.get("error")
+    if error is not None and not isinstance(error, str):
+        raise Unreadable("data.error", "must be a string")
+    return Said(
+        data["outcome"], delivery_id, task_id, job_id, None if error is None else bounded(error), _output(data.get("output"))
+    )
+
+
+def _output(value: Any) -> Any:
+    output = cleaned(value, "data.output")
+    if size(output) > OUTPUT_MAX_BYTES:
+        raise Unreadable("data.output", f"must be at most {OUTPUT_MAX_BYTES} bytes of JSON")
+    return output
+
+
+def _signed(callback: Callback) -> str:
+    """The delivery id, once its signature is seen to be good."""
+    headers = {name.lower(): value for name, value in callback.headers.items()}
+    delivery_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not DELIVERY_ID.fullmatch(delivery_id) or not TIMESTAMP.fullmatch(timestamp):
+        raise Forged("webhook-id and webhook-timestamp are wanted, the latter as whole seconds")
+    if abs(callback.now_s - int(timestamp)) > STALE_S:
+        raise Forged("webhook-timestamp is more than 5 minutes away")
+    try:
+        body = callback.body.decode()
+    except UnicodeDecodeError:
+        raise Forged("no signature fits") from None
+    shown = [one.encode("utf-8", "replace") for one in headers.get("webhook-signature", "").split(" ")]
+    moment = datetime.fromtimestamp(int(timestamp), UTC)
+    right = [one.sign(delivery_id, moment, body).encode() for one in _usable(callback.secrets)]
+    if not any([hmac.compare_digest(mine, theirs) for mine in right for theirs in shown]):
+        raise Forged("no signature fits")
+    return delivery_id
+
+
+def _usable(secrets: Sequence[str]) -> list[Webhook]:
+    return [Webhook(secret) for secret in secrets if fault(secret) is None]
+
+
+def fault(secret: str) -> str | None:
+    if SECRET.fullmatch(secret):
+        try:
+            Webhook(secret)
+            return None
+        except Exception:  # of two kinds, neither of which is worth telling apart
+            pass
+    return "must be base64, with or without whsec_ before it"
+
+
+PROVIDER = Provider("standard", read, fault)
