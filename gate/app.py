@@ -6,10 +6,11 @@ from fastapi import Depends, FastAPI
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import accesslog, doors, jobs, limits, looking, pools, problems, reference
+from gate.http import accesslog, doors, jobs, limits, looking, pools, problems, reference, supabase
 from gate.keeper.keyring import KeyRing
 
 ROUTERS = (jobs.router, pools.router, looking.router, reference.router)
+"""Of version 1."""
 
 
 def make_app(gatekeeper: Gatekeeper, keyring: KeyRing, access_log: bool = False) -> FastAPI:
@@ -28,5 +29,6 @@ def make_app(gatekeeper: Gatekeeper, keyring: KeyRing, access_log: bool = False)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(doors.enter), Depends(doors.known_query)])
+    app.include_router(supabase.router, dependencies=[Depends(doors.enter)])  # old front ends may ask for more
     reference.describe(app)
     return app

@@ -39,7 +39,7 @@ from dataclasses import replace
 from typing import Any
 
 from gate.errors import AlreadyEnded, JobIdReused, JobUnknown, LeaseLost, QueueFull, StoreDown, TaskTaken, UserBusy
-from gate.jobs import Job, Request
+from gate.jobs import HOLDING, Job, Request
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
@@ -71,8 +71,20 @@ class Gatekeeper:
 
         Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown. A refusal has written nothing.
         """
+        job = await self._acquire(pool, request, wait_s)
+        assert job is not None
+        return job
+
+    async def take(self, pool: str, request: Request) -> Job | None:
+        """A slot that is free now, or nothing: then it is not queued either. Raises what `acquire` raises."""
+        job = await self._acquire(pool, request, or_wait=False)
+        return job if job is not None and job.status in HOLDING else None
+
+    async def _acquire(self, pool: str, request: Request, wait_s: float = 0, or_wait: bool = True) -> Job | None:
         for tries_left in reversed(range(TRIES)):
-            epoch, decision = await self._pools.run(pool, lambda epoch: self._decide(pool, epoch, request))
+            epoch, decision = await self._pools.run(pool, lambda epoch: self._decide(pool, epoch, request, or_wait))
+            if decision.word == "no_slot":
+                return await self._only_in_sql(pool, request)
             if decision.word == "torn":
                 raise StoreDown("redis", "this job's entry is gone from Redis; it is mended within seconds")
             if decision.word in ("user_busy", "queue_full"):
@@ -80,13 +92,16 @@ class Gatekeeper:
                     return await self.view.placed(job)
                 continue
             try:
-                admitted = await self._admit(pool, request, epoch, decision)
+                admitted = await self._admit(pool, request, epoch, decision, or_wait)
             except StoreDown:
                 await self._undo(pool, request.job_id, decision)
                 raise
             if admitted.word == "stale":
                 self._pools.outdated(pool, epoch)
                 continue
+            if admitted.word == "no_room":
+                await self._undo(pool, request.job_id, decision)
+                return None
             job = admitted.job
             assert job is not None
             if admitted.word in ("ended", "reused", "live"):
@@ -111,10 +126,11 @@ class Gatekeeper:
             return job
         raise StoreDown("redis", "the stores kept moving; come again")
 
-    async def _decide(self, pool: str, epoch: int, request: Request) -> Acquired:
-        return await self._semaphore.acquire(pool, epoch, request.job_id, request.user, request.tool, request.lease_ms)
+    async def _decide(self, pool: str, epoch: int, request: Request, or_wait: bool) -> Acquired:
+        facts = (request.job_id, request.user, request.tool, request.lease_ms)
+        return await self._semaphore.acquire(pool, epoch, *facts, or_wait)
 
-    async def _admit(self, pool: str, request: Request, epoch: int, decision: Acquired) -> Admitted:
+    async def _admit(self, pool: str, request: Request, epoch: int, decision: Acquired, or_wait: bool) -> Admitted:
         lease = decision.lease if decision.word == "running" else None
         facts: dict[str, Any] = {
             "epoch": epoch, "ticket": decision.ticket, "at": decision.queued_at, "lease_ms": decision.lease_ms,
@@ -125,7 +141,7 @@ class Gatekeeper:
             # The expiry before this grant is in the outbox still. Record it, look again.
             await self._recorder.run(pool)
             admitted = await self._ledger.admit(pool, request, lease=lease, **facts)
-        if admitted.word == "no_room":
+        if admitted.word == "no_room" and or_wait:
             # The limit was lowered, or the pool paused: the job waits at its place, and its grant goes back.
             admitted = await self._ledger.admit(pool, request, lease=None, **facts, given_up=lease.fence if lease else 0)
             if admitted.word == "admitted" and lease and admitted.job and admitted.job.status == "queued":
@@ -134,12 +150,8 @@ class Gatekeeper:
 
     async def _refused(self, pool: str, request: Request, decision: Acquired, tries_left: int) -> Job | None:
         """Why nobody is let in; or the job itself, when it is in already and only Redis has forgotten. None: look again."""
-        job = await self.view.reading.job(request.job_id)
+        job = await self._only_in_sql(pool, request)
         if job is not None:
-            if job.pool != pool or not request.same_content(job):
-                raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
-            if job.ended:
-                raise AlreadyEnded(f"this job is {job.status} already", job)
             return job
         if decision.word == "queue_full":
             raise QueueFull("as many jobs wait as may wait; come again later")
@@ -157,6 +169,15 @@ class Gatekeeper:
         raise UserBusy(
             f"user {request.user!r} has as many live jobs as allowed", first or decision.active[0], active.get(first or "")
         )
+
+    async def _only_in_sql(self, pool: str, request: Request) -> Job | None:
+        """The job, when SQL has it and Redis has forgotten it. Raises JobIdReused, AlreadyEnded."""
+        job = await self.view.reading.job(request.job_id)
+        if job is not None and (job.pool != pool or not request.same_content(job)):
+            raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
+        if job is not None and job.ended:
+            raise AlreadyEnded(f"this job is {job.status} already", job)
+        return job
 
     async def _undo(self, pool: str, job_id: str, decision: Acquired) -> None:
         """Takes back what this call took and SQL does not want; never what another call stands on."""
@@ -312,6 +333,24 @@ class Gatekeeper:
         if ended.word == "already":
             raise AlreadyEnded(f"this job is {ended.job.status} already", ended.job)
         return ended.job
+
+    async def turn(self, pool: str) -> Job | None:
+        """Whoever waited first, if he was granted in this call."""
+        line = await self.view.reading.line(pool, 1)
+        await self._look_after(pool)
+        head = next((one.job_id for one in line if one.granted_at is None), None)
+        job = await self.view.job(pool, head) if head is not None else None
+        return job if job is not None and job.status in HOLDING else None
+
+    async def reaped(self, pool: str) -> list[Job]:
+        """Those that expired in this call."""
+        live = await self.view.reading.live(pool)
+        await self._look_after(pool)
+        return [job for job in (await self.view.reading.jobs(list(live))).values() if job.status == "expired"]
+
+    async def _look_after(self, pool: str) -> None:
+        await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))
+        await self._recorder.run(pool)
 
     # ---- the pool itself ---------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@
 --   5 user      string   '' = nobody, no cap
 --   6 tool      string   '' = none; a label for people
 --   7 lease_ms  integer  '' = the pool's
+--   8 or_wait   0 or 1   0 = a free slot now, or nothing: it is not queued
 -- Replies
 --   running     holds a slot and knows it (known, ticket, queued_at, lease_ms, lease_id, fence, granted_at, due, hard)
 --   granted     known only: holds a slot, not claimed yet (the same fields)
@@ -15,6 +16,7 @@
 --   unrecorded  its end stands in the outbox (ticket, queued_at, lease_ms): the recorder first, then SQL knows
 --   user_busy   the user has as many live jobs as allowed (active: their job_ids); nothing was written
 --   queue_full  nothing was written
+--   no_slot     no slot is free, and it was not to wait; nothing was written
 --   torn        it holds a slot without an entry in jobs: the sweep mends that; nothing was written
 
 begin()
@@ -52,6 +54,7 @@ if user ~= '' and meta.max_active_per_user > 0 then
 end
 
 local free = redis.call('LLEN', QUEUE) == 0 and may_grant() and ids_left()
+if not free and ARGV[8] == '0' then return finish('no_slot', {}) end
 if not free and redis.call('LLEN', QUEUE) >= meta.queue_max then return finish('queue_full', {}) end
 
 local entry = {tool = tool ~= '' and tool or nil, user = user ~= '' and user or nil, queued_at = now,

@@ -11,9 +11,19 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from gate.errors import Forbidden, Invalid, Unauthorized
 from gate.gatekeeper import Gatekeeper
+
+
+class _Text(PathConvertor):
+    """Slashes too, and line breaks: these are refused by name, not as a path that nobody knows."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", _Text())
 
 ANYONE = frozenset({"tool", "admin", "read", ""})
 ANY_KEY = frozenset({"tool", "admin", "read"})
@@ -40,6 +50,11 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/v1/users/{user:text}/active"): ANY_KEY,
     ("GET", "/v1/ledger"): ANY_KEY,
     ("GET", "/v1/ledger/balances/{user:text}"): ANY_KEY,
+    ("POST", "/functions/v1/runninghub-queue-manager/{path:text}"): TOOL,
+    ("OPTIONS", "/functions/v1/runninghub-queue-manager/{path:text}"): ANYONE,
+    ("POST", "/rest/v1/rpc/cleanup_all_stale_ai_jobs"): TOOL,
+    ("POST", "/rest/v1/rpc/user_cancel_ai_job"): TOOL,
+    ("OPTIONS", "/rest/v1/rpc/{name}"): ANYONE,
     ("GET", "/docs"): ANY_KEY,
     ("GET", "/openapi.json"): ANY_KEY,
     ("GET", "/healthz"): ANYONE,

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
-from starlette.convertors import PathConvertor, register_url_convertor
 
 from gate.errors import StoreDown
 from gate.http.doors import Asking, Keeper
@@ -21,14 +20,6 @@ from gate.http.wire import (
     job_body,
 )
 
-
-class _Text(PathConvertor):
-    """Slashes too, and line breaks: these are refused by name, not as a path that nobody knows."""
-
-    regex = "(?s:.*)"
-
-
-register_url_convertor("text", _Text())
 router = APIRouter()
 SQL_INTEGER_MAX = 2**63 - 1
 

@@ -6,12 +6,13 @@ ever cached. Everything happens in the pool `default`; a table of theirs is the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -20,12 +21,18 @@ from gate.gatekeeper import Gatekeeper
 from gate.http import wire
 from gate.http.doors import Keeper
 from gate.http.problems import RETRY_AFTER_S, TABLE
-from gate.jobs import CREDITS_MAX, HOLDING, Job, Wanted
+from gate.jobs import CREDITS_MAX, HOLDING, Job
+from gate.jobs import Request as Wanted
 from gate.view import PoolView
 
 POOL = "default"
 MANAGER = "/functions/v1/runninghub-queue-manager"
-HEADERS = {"Cache-Control": "no-store"}
+HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
+PREFLIGHT = HEADERS | {
+    "Access-Control-Allow-Methods": "POST, OPTIONS",
+    "Access-Control-Allow-Headers": "authorization, x-client-info, apikey, content-type",
+    "Access-Control-Max-Age": "86400",
+}
 NAMES = {
     "upscaler_jobs": "Upscaler Arcano",
     "pose_changer_jobs": "Pose Changer",
@@ -80,6 +87,7 @@ class CancelBody(_Body):
     p_job_id: Id
 
 
+OVER: dict[str, Any] = {"success": True, "skipped": True, "reason": "already_terminal"}
 B = TypeVar("B", bound=_Body)
 Answer = dict[str, Any] | list[dict[str, Any]]
 Path = Callable[[Gatekeeper, Any], Awaitable[Answer]]
@@ -91,7 +99,10 @@ router = APIRouter(include_in_schema=False)
 
 async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
     """How many slots are free. With a jobId a free one is taken for it in the same step; without one nothing is queued."""
-    mine = await keeper.take(POOL, _wanted(body)) if body.jobId is not None else None
+    mine = None
+    if body.jobId is not None:
+        with contextlib.suppress(AlreadyEnded):
+            mine = await keeper.take(POOL, _wanted(body))
     view = await keeper.view.pool(POOL, 0)
     running, free = _in_use(view), _free(view)
     if body.jobId is not None:
@@ -127,6 +138,8 @@ async def process_next(keeper: Gatekeeper, _body: _Body) -> Answer:
 
 async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
     job = await _known(keeper, body.table, body.jobId)
+    if body.taskId is not None and job.task_id not in (None, body.taskId):
+        return OVER  # word of an earlier task of this job
     output = {"url": body.outputUrl} if body.outputUrl is not None else None
     try:
         if job.status in HOLDING and job.lease_id:
@@ -136,7 +149,7 @@ async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
         else:
             ended = await keeper.cancel(POOL, job.job_id, body.errorMessage)
     except (AlreadyEnded, LeaseLost):
-        return {"success": True, "skipped": True, "reason": "already_terminal"}
+        return OVER
     return {"success": True, "refundedAmount": ended.refund.amount if ended.refund else 0}
 
 
@@ -169,6 +182,13 @@ PATHS: dict[str, tuple[type[_Body], Path]] = {
     "cancel-session": (SessionBody, cancel_session),
     "status": (_Body, status),
 }
+
+
+@router.options(MANAGER + "/{path:text}")
+@router.options("/rest/v1/rpc/{name}")
+async def preflight() -> Response:
+    """A browser asks first; whoever it asks for shows a key afterwards."""
+    return Response(status_code=204, headers=PREFLIGHT)
 
 
 @router.post(MANAGER + "/{path:text}")

@@ -45,7 +45,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Acquired(Reply):
-    """`running`, `granted`, `queued`, `unrecorded`, `user_busy`, `queue_full` or `torn`; `known`: it stood there before."""
+    """`running`, `granted`, `queued`, `unrecorded`, `user_busy`, `queue_full`, `no_slot` or `torn`; `known`: it stood there before."""
 
     known: bool = False
     ticket: int = 0
@@ -150,9 +150,17 @@ class Semaphore:
         self._ledger_ids[pool] = ledger_id
 
     async def acquire(
-        self, pool: str, epoch: int, job_id: str, user: str | None, tool: str | None, lease_ms: int | None
+        self,
+        pool: str,
+        epoch: int,
+        job_id: str,
+        user: str | None,
+        tool: str | None,
+        lease_ms: int | None,
+        or_wait: bool = True,
     ) -> Acquired:
-        raw = await self._run("acquire", pool, epoch, job_id, user or "", tool or "", lease_ms or "")
+        asked = (job_id, user or "", tool or "", lease_ms or "", int(or_wait))
+        raw = await self._run("acquire", pool, epoch, *asked)
         return Acquired(
             **_head(raw),
             known=raw.get("known", False),

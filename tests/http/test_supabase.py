@@ -1,0 +1,185 @@
+"""The paths, bodies and answers of the queue manager that gate replaces, as old front ends call it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gate.http.supabase import MANAGER
+from tests.support import Served, fresh
+
+UPSCALER, POSE = "upscaler_jobs", "pose_changer_jobs"
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with Served(tmp_path_factory.mktemp("supabase"), GATE_LIMIT="2", GATE_MAX_ACTIVE_PER_USER="1") as served:
+        yield served
+
+
+@pytest.fixture
+def empty(own: Served) -> Iterator[Served]:
+    yield own
+    view = own.http.get("/v1/pools/default").json()
+    for job in view["queue"] + view["holders"]:
+        own.act(job, "cancel")
+
+
+def ask(served: Served, path: str, **body: Any) -> Any:
+    answer = served.post(f"{MANAGER}/{path}", body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["cache-control"] == "no-store" and answer.headers["access-control-allow-origin"] == "*"
+    return answer.json()
+
+
+def enqueue(served: Served, table: str = UPSCALER, **body: Any) -> tuple[str, Any]:
+    job_id = fresh()
+    return job_id, ask(served, "run-or-queue", table=table, jobId=job_id, **body)
+
+
+def test_a_bare_check_takes_nothing(empty: Served) -> None:
+    free = {"available": True, "running": 0, "maxConcurrent": 2, "slotsAvailable": 2, "totalQueued": 0}
+    assert ask(empty, "check") == ask(empty, "check") == free
+    assert empty.http.post(f"{MANAGER}/check").json() == free, "an empty body is {}"
+
+
+def test_a_check_with_a_job_takes_a_slot_and_says_so_again_when_asked_again(empty: Served) -> None:
+    mine = {"table": UPSCALER, "jobId": fresh(), "userId": "ana", "creditCost": 10}
+    first = ask(empty, "check", **mine)
+    assert first == {"available": True, "running": 0, "maxConcurrent": 2, "slotsAvailable": 2, "totalQueued": 0}
+    assert ask(empty, "check", **mine) == first
+    second = ask(empty, "check", table=POSE, jobId=fresh())
+    assert (second["available"], second["running"], second["slotsAvailable"]) == (True, 1, 1)
+    none = ask(empty, "check", table=POSE, jobId=fresh())
+    assert (none["available"], none["running"], none["slotsAvailable"], none["totalQueued"]) == (False, 2, 0, 0)
+    assert ask(empty, "status")["totalQueued"] == 0, "without a free slot nothing is queued"
+    assert ask(empty, "check", **mine)["available"] is True
+
+
+def test_a_slot_is_not_available_while_anyone_waits_or_the_pool_is_paused(empty: Served) -> None:
+    empty.post("/v1/pools/default/pause")
+    waits, _ = enqueue(empty)
+    for body in ({}, {"table": POSE, "jobId": fresh()}):
+        said = ask(empty, "check", **body)
+        assert (said["available"], said["slotsAvailable"], said["totalQueued"]) == (False, 0, 1)
+    empty.post("/v1/pools/default/resume")
+    assert empty.http.get(f"/v1/pools/default/jobs/{waits}", params={"wait_seconds": 10}).json()["status"] == "granted"
+
+
+def test_what_is_enqueued_runs_or_waits_in_order(empty: Served) -> None:
+    said = [enqueue(empty, userId=fresh("u"))[1] for _ in range(4)]
+    assert [(one["success"], one["queued"], one["position"]) for one in said] == [
+        (True, False, 0), (True, False, 0), (True, True, 1), (True, True, 2),
+    ]  # fmt: skip
+    assert [one["totalQueued"] for one in said] == [0, 0, 1, 2]
+    pose, _ = enqueue(empty, POSE)
+    status = ask(empty, "status")
+    assert status["queuedByTool"] == {UPSCALER: 2, POSE: 1}
+    names = (
+        "totalMaxSlots",
+        "totalRunning",
+        "totalSlotsAvailable",
+        "totalQueued",
+        "running",
+        "maxConcurrent",
+        "slotsAvailable",
+    )
+    assert [status[name] for name in names] == [2, 2, 0, 3, 2, 2, 0] and status["accounts"] == []
+    assert ask(empty, "process-next") == {"processed": False, "reason": "Global limit reached"}
+    assert ask(empty, "enqueue", table=POSE, jobId=pose)["position"] == 3, "a repeat stands where it stood"
+
+
+def test_who_is_active(empty: Served) -> None:
+    job_id, _ = enqueue(empty, userId="bia")
+    active = {"hasActiveJob": True, "activeTool": "Upscaler Arcano", "activeJobId": job_id, "activeStatus": "running"}
+    assert ask(empty, "check-user-active", userId="bia") == active
+    assert ask(empty, "check-user-active", userId="nobody") == {"hasActiveJob": False, "activeTool": None}
+    refused = empty.post(f"{MANAGER}/run-or-queue", {"table": POSE, "jobId": fresh(), "userId": "bia"})
+    assert refused.status_code == 400
+    assert {name: refused.json()[name] for name in ("success", "code", "refunded")} == {
+        "success": False, "code": "user_busy", "refunded": False,
+    }  # fmt: skip
+
+
+def test_finish_frees_the_slot_pays_back_once_and_skips_a_repeat(empty: Served) -> None:
+    job_id, _ = enqueue(empty, creditCost=7)
+    _, _ = enqueue(empty)
+    third, waits = enqueue(empty)
+    assert waits["queued"]
+    done = {
+        "table": UPSCALER,
+        "jobId": job_id,
+        "status": "failed",
+        "errorMessage": "no",
+        "rhCost": 3,
+        "webhookPayload": {"a": 1},
+    }
+    assert ask(empty, "finish", **done) == {"success": True, "refundedAmount": 7}
+    assert ask(empty, "finish", **done) == {"success": True, "skipped": True, "reason": "already_terminal"}
+    granted = empty.http.get(f"/v1/pools/default/jobs/{third}", params={"wait_seconds": 10}).json()
+    assert granted["status"] == "granted"
+    assert ask(empty, "check-user-active", userId="ana")["hasActiveJob"] is False
+    fine = {"table": UPSCALER, "jobId": third, "status": "completed", "outputUrl": "https://x/y.png"}
+    assert ask(empty, "finish", **fine) == {"success": True, "refundedAmount": 0}
+    assert empty.http.get(f"/v1/pools/default/jobs/{third}").json()["output"] == {"url": "https://x/y.png"}
+
+
+def test_the_word_of_an_earlier_task_ends_nothing(empty: Served) -> None:
+    job_id, _ = enqueue(empty)
+    empty.http.put(f"/v1/pools/default/jobs/{job_id}/task", json={"provider": "runninghub", "task_id": f"now-{job_id}"})
+    late = {"table": UPSCALER, "jobId": job_id, "status": "failed", "taskId": "before"}
+    assert ask(empty, "finish", **late)["skipped"] is True
+    assert empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()["status"] == "running"
+
+
+def test_a_session_is_cancelled(empty: Served) -> None:
+    for _ in range(2):
+        enqueue(empty)
+    mine, _ = enqueue(empty, POSE, sessionId="tab", creditCost=2)
+    said = ask(empty, "cancel-session", sessionId="tab")
+    assert said == {"success": True, "cancelledCount": 1, "cancelledJobs": [{"table": POSE, "id": mine}]}
+    assert ask(empty, "cancel-session", sessionId="tab")["cancelledCount"] == 0
+
+
+def test_the_procedures(empty: Served) -> None:
+    job_id, _ = enqueue(empty, creditCost=4)
+
+    def call(name: str, **body: Any) -> Any:
+        return empty.post(f"/rest/v1/rpc/{name}", body)
+
+    assert call("cleanup_all_stale_ai_jobs").json() == []
+    mine = {"p_table_name": UPSCALER, "p_job_id": job_id}
+    assert call("user_cancel_ai_job", **mine).json() == [{"success": True, "refunded_amount": 4, "error_message": None}]
+    assert call("user_cancel_ai_job", **mine).json()[0]["refunded_amount"] == 4, "a repeat is told the same, and pays nothing"
+    done, _ = enqueue(empty)
+    ask(empty, "finish", table=UPSCALER, jobId=done, status="completed")
+    (late,) = call("user_cancel_ai_job", p_table_name=UPSCALER, p_job_id=done).json()
+    assert late == {"success": False, "refunded_amount": 0, "error_message": "this job is completed already"}
+    assert call("user_cancel_ai_job", p_table_name=POSE, p_job_id=job_id).status_code == 404
+
+
+def test_what_is_wrong_is_told_in_their_words(empty: Served) -> None:
+    def wrong(path: str, body: Any = None) -> tuple[int, str]:
+        answer = empty.post(f"{MANAGER}/{path}", body)
+        return answer.status_code, answer.json()["error"]
+
+    assert wrong("nothing") == (400, "Invalid endpoint") and wrong("") == (400, "Invalid endpoint")
+    assert wrong("enqueue", {"jobId": "a"}) == (400, "Missing table")
+    assert wrong("check-user-active") == (400, "Missing userId")
+    assert wrong("cancel-session") == (400, "Missing sessionId or userId")
+    assert wrong("finish", {"table": UPSCALER, "jobId": fresh(), "status": "failed"})[0] == 404
+    for body in ("{", "[]", '"x"', "NaN", '{"jobId": "\\ud800", "table": "t"}', "[" * 20_000):
+        answer = empty.http.post(f"{MANAGER}/enqueue", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400 and answer.json()["error"], body[:20]
+    assert ask(empty, "status")["totalRunning"] == 0
+
+
+def test_a_page_of_another_origin_may_ask(empty: Served) -> None:
+    asked = {"origin": "https://shop.example", "access-control-request-method": "POST",
+             "access-control-request-headers": "authorization,x-client-info,apikey,content-type"}  # fmt: skip
+    answer = empty.http.options(f"{MANAGER}/check", headers=asked)
+    assert answer.status_code == 204 and answer.headers["access-control-allow-origin"] == "*"
+    allowed = answer.headers["access-control-allow-headers"].split(", ")
+    assert {"authorization", "x-client-info", "apikey", "content-type"} == set(allowed)
