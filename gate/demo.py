@@ -37,13 +37,17 @@ class Step:
         return self.expected == self.seen
 
 
-def demo(url: str | None, data_dir: Path) -> tuple[list[Step], str]:
+def demo(url: str | None, data_dir: Path, key: str | None = None) -> tuple[list[Step], str]:
     """What was expected and what was seen, and where: on `url`, else on the server of `data_dir`, else on one of its own."""
     running = DataDir(data_dir).running()
     if url is None and running is not None:
         url = running.http
     if url is not None:
-        return asyncio.run(_Demo(url).play()), url
+        try:
+            return asyncio.run(_Demo(url, key).play()), url
+        except httpx2.HTTPStatusError as error:
+            told = error.response.json().get("detail", error.response.text)
+            raise CannotStart(f"the gate at {url} refuses the demo: {told} (--key)") from error
     with _own_server() as own:
         return asyncio.run(_Demo(own).play()), "a gate of its own (none runs here), gone again"
 
@@ -72,8 +76,10 @@ def _own_server() -> Iterator[str]:
 
 
 class _Demo:
-    def __init__(self, url: str) -> None:
-        self._client = httpx2.AsyncClient(base_url=url, timeout=70)
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self._client = httpx2.AsyncClient(
+            base_url=url, timeout=70, headers={"authorization": f"Bearer {key}"} if key else None
+        )
         self._run = secrets.token_hex(3)
         self._renewing: dict[str, asyncio.Task[None]] = {}
         self._beside_free = 0

@@ -33,7 +33,7 @@ LONG = 10_000
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Loopback only (default 127.0.0.1).")] = None,
+    host: Annotated[str | None, typer.Option(help="Default 127.0.0.1; another than loopback wants a key first.")] = None,
     port: Annotated[int | None, typer.Option(help="Default 8000; 0 takes a free one.")] = None,
     data_dir: DataDirFlag = None,
     redis_url: Annotated[str | None, typer.Option(help="Default: an embedded Valkey.")] = None,
@@ -188,6 +188,9 @@ def demo(
         str | None,
         typer.Option(help="A running gate; default: the one in the data dir, or one of its own."),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="GATE_KEY", help="Where the gate wants one: of a tool or an admin.")
+    ] = None,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,
@@ -196,7 +199,7 @@ def demo(
     from gate.cli import show
     from gate.demo import demo as run
 
-    steps, where = run(url, _settings(data_dir, config).data_dir)
+    steps, where = run(url, _settings(data_dir, config).data_dir, key)
     show.steps(steps, where, json)
     raise typer.Exit(0 if all(step.ok for step in steps) else 1)
 

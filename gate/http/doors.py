@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -80,6 +81,8 @@ def enter(request: Request) -> Caller:
     may = TABLE[request.method, route.path]
     ring = request.app.state.keyring
     if not ring.closed and _from_here(request):
+        if _by_a_foreign_page(request):
+            raise Forbidden("a page of another origin may not ask while no key exists")
         return Caller("", "admin")
     found = next((who for token in _tokens(request) if (who := ring.who(token))), None)
     caller = Caller(*found) if found else Caller("", "")
@@ -91,6 +94,21 @@ def enter(request: Request) -> Caller:
     raise Forbidden(f"a key with the role {caller.role} may not do this")
 
 
+def _by_a_foreign_page(request: Request) -> bool:
+    """A browser on this machine carries what any page tells it to send. The routes of old front ends are made for that."""
+    if not request.url.path.startswith("/v1/"):
+        return False
+    origin = urlsplit(request.headers.get("origin", "")).hostname
+    return origin is not None and not _is_here(origin)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _tokens(request: Request) -> list[str]:
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     shown = [bearer.strip()] if scheme.lower() == "bearer" else []
@@ -98,10 +116,7 @@ def _tokens(request: Request) -> list[str]:
 
 
 def _from_here(request: Request) -> bool:
-    try:
-        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+    return request.client is not None and _is_here(request.client.host)
 
 
 def known_query(request: Request) -> None:

@@ -115,6 +115,8 @@ class LeaseBody(_Body):
 
 
 class RenewBody(LeaseBody):
+    """From now on for `lease_seconds` (default: the job's own). A renewal never shortens what was told."""
+
     lease_seconds: Seconds | None = None
 
 
@@ -127,7 +129,7 @@ class ReleaseBody(LeaseBody):
 
 
 class TaskBody(_Body):
-    """`provider` is a name of the configuration, `task_id` what that provider calls the task."""
+    """`provider` is who runs it, `task_id` what that provider calls the task."""
 
     provider: PoolName
     task_id: Label

@@ -113,6 +113,13 @@ def test_a_key_counts_and_is_revoked_within_five_seconds(guarded: Guarded) -> No
     assert run_gate("keys", "revoke", "passing", cwd=guarded.served.folder).returncode == 1
 
 
+def test_the_demo_shows_a_key(guarded: Guarded) -> None:
+    refused = run_gate("demo", cwd=guarded.served.folder)
+    assert refused.returncode == 1 and "--key" in refused.stderr and refused.stderr.count("\n") == 1
+    shown = run_gate("demo", "--key", guarded.keys["tool"], cwd=guarded.served.folder)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+
+
 def test_no_secret_is_written_down(guarded: Guarded) -> None:
     everything = b"".join(path.read_bytes() for path in guarded.served.folder.rglob("*") if path.is_file())
     for secret in (*guarded.keys.values(), ADMIN):
@@ -144,6 +151,9 @@ def test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows(tmp_path: 
         assert guarded.status_code == 200
         forwarded = own.http.get("/v1/pools", headers={"x-forwarded-for": "203.0.113.9"})
         assert forwarded.status_code == 401, "a proxy on this machine brings somebody else"
+        foreign = own.http.post("/v1/pools/default/pause", headers={"origin": "http://evil.example"})
+        assert foreign.status_code == 403, "a page in this machine's browser is not this machine"
+        assert own.http.get("/v1/pools", headers={"origin": own.url}).status_code == 200
         run_gate("keys", "create", "last", "--role", "read", cwd=tmp_path)
         run_gate("keys", "revoke", "last", cwd=tmp_path)
         closed = lambda: own.http.get("/v1/pools").status_code == 401  # noqa: E731
