@@ -49,6 +49,15 @@ class Settings(PoolDefaults, BaseSettings):
     access_log: bool = False
     pools: dict[str, dict[str, Any]] = {}
 
+    @field_validator("admin_key")
+    @classmethod
+    def _a_key_can_be_shown(cls, key: SecretStr | None) -> SecretStr | None:
+        """As a header carries it; an empty one is none."""
+        text = key.get_secret_value().strip() if key else ""
+        if not (text.isascii() and (text == "" or text.isprintable())):
+            raise ValueError("a key is printable ASCII")
+        return SecretStr(text) if text else None
+
     @field_validator("pools")
     @classmethod
     def _pools_are_well_formed(cls, pools: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

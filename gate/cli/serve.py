@@ -81,6 +81,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
             make_app(gate.gatekeeper, gate.keyring, settings.access_log),
             http=BoundedProtocol,  # on httptools: h11 lets smuggled requests through
             ws="none",
+            proxy_headers=False,  # who is this machine is never told by a header
             lifespan="off",
             log_level="warning",
             access_log=False,

@@ -13,11 +13,17 @@ HEAD_MAX_BYTES = 64 * 1024
 """Request line and headers."""
 HEAD_S = 10.0
 """From the first byte of a request (or from the connection) to the end of its headers."""
+REST_MAX_BYTES = 2 * 1024 * 1024
+"""All that comes behind the headers, trailers too: more than any body that is read."""
+REST_S = 30.0
+"""And for how long it may come."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
+    _in_rest = False
+    _rest_bytes = 0
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -31,18 +37,36 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)
+        elif self._in_rest:
+            self._rest_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_MAX_BYTES:
             self._turn_away(431)
+        elif self._in_rest and self._rest_bytes > REST_MAX_BYTES:
+            self._cut()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
+        self._in_rest, self._rest_bytes = False, 0
         self._await_head()
 
     def on_headers_complete(self) -> None:
         self._have_head()
+        self._in_rest = True
+        self._timer = self.loop.call_later(REST_S, self._cut)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_rest = False
+        self._have_head()
+        super().on_message_complete()
+
+    def _cut(self) -> None:
+        """Whoever is still sending by now has his answer, or never reads one."""
+        self._in_rest = False
+        self._have_head()
+        self.transport.abort()
 
     def _await_head(self) -> None:
         self._have_head()

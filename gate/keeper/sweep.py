@@ -97,6 +97,8 @@ class Sweep:
                     await self.sweep(pool)
                 except StoreDown as error:
                     log.warning("not swept", pool=pool, error=str(error))
+                except Exception:
+                    log.exception("not swept", pool=pool)  # what one pool holds must not keep the others from being mended
             await asyncio.sleep(EVERY_S)
 
     async def sweep(self, pool: str) -> list[Finding]:

@@ -169,6 +169,20 @@ def test_an_open_host_wants_a_key_first(tmp_path: Path) -> None:
         assert own.http.get("/v1/pools").status_code == 401
 
 
+@pytest.mark.parametrize("key", ["", "  ", "\n"])
+def test_an_empty_key_is_no_key(tmp_path: Path, key: str) -> None:
+    refused = run_gate("serve", "--host", "0.0.0.0", "--port", "0", cwd=tmp_path, GATE_ADMIN_KEY=key)
+    assert refused.returncode == 1 and "no key exists" in refused.stderr
+
+
+def test_a_key_is_shown_as_a_header_carries_it(tmp_path: Path) -> None:
+    refused = run_gate("serve", "--port", "0", cwd=tmp_path, GATE_ADMIN_KEY="ключ")
+    assert refused.returncode == 1 and "admin_key" in refused.stderr and "ключ" not in refused.stderr
+    with Served(tmp_path, GATE_ADMIN_KEY=" padded\n", FORWARDED_ALLOW_IPS="*") as own:
+        assert own.http.get("/v1/pools", headers={"apikey": "padded"}).status_code == 200
+        assert own.http.get("/v1/pools", headers={"x-forwarded-for": "127.0.0.1"}).status_code == 401
+
+
 def test_what_is_open_to_anyone_tells_nothing() -> None:
     open_to_all = {path for (method, path), roles in TABLE.items() if roles == ANYONE and method != "OPTIONS"}
     assert open_to_all == {"/healthz", "/readyz"}

@@ -188,6 +188,15 @@ def test_a_head_without_end_is_cut(own: Served) -> None:
         assert b" 431 " in connection.recv(65536)
 
 
+def test_trailers_without_end_are_cut(own: Served) -> None:
+    before = memory(own)
+    with raw(own) as connection, pytest.raises(ConnectionError):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+        for _ in range(20_000):
+            connection.sendall(b"a: b\r\n" * 1000)
+    assert memory(own) - before < 50 * 2**20
+
+
 def test_who_says_nothing_is_cut_and_who_is_served_is_not(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     with raw(own) as silent, raw(own) as slow:
