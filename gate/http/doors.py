@@ -29,7 +29,6 @@ register_url_convertor("text", _Text())
 ANYONE = frozenset({"tool", "admin", "read", ""})
 ANY_KEY = frozenset({"tool", "admin", "read"})
 TOOL = frozenset({"tool", "admin"})
-READ = frozenset({"read", "admin"})
 ADMIN = frozenset({"admin"})
 
 TABLE: dict[tuple[str, str], frozenset[str]] = {
