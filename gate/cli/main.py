@@ -211,7 +211,7 @@ def rebuild(
     """Load a pool into Redis anew from SQL; leases, deadlines and order stay."""
     from gate.cli import show, stores
 
-    show.pool(stores.visit(_settings(data_dir, config), lambda gate: gate.rebuild(pool)), json)
+    show.pool(stores.visit(_settings(data_dir, config), lambda gate: gate.poolkeeper.rebuild(pool)), json)
 
 
 @app.command()

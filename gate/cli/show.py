@@ -16,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.demo import Step
-from gate.http.wire import entry_body, job_body, moment, pool_body
+from gate.http.wire import entry_body, pool_body
 from gate.jobs import Job
 from gate.ledger import Key
 from gate.ledger.reading import Entry
+from gate.shown import job_body, moment
 from gate.verify import Report
 from gate.view import PoolView
 
