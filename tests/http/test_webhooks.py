@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import sqlalchemy as sa
 from standardwebhooks.webhooks import Webhook
 
 from tests.support import Served, fresh
@@ -137,8 +136,8 @@ def test_a_callback_that_is_kept_is_forgotten_after_a_week(own: Served) -> None:
     for task_id in tasks:
         assert result(hub(own, task_id)) == "kept"
     week_ms = 7 * 24 * 3600 * 1000
-    _sql(own, "update @webhooks set at = at - :ms where task_id = :task", ms=week_ms + 1000, task=tasks[0])
-    _sql(own, "update @webhooks set at = at - :ms where task_id = :task", ms=week_ms - 60_000, task=tasks[1])
+    own.sql("update @webhooks set at = at - :ms where task_id = :task", ms=week_ms + 1000, task=tasks[0])
+    own.sql("update @webhooks set at = at - :ms where task_id = :task", ms=week_ms - 60_000, task=tasks[1])
     found = [bind(own, own.acquire(job_id=fresh()).json(), "runninghub", task_id).json()["status"] for task_id in tasks]
     assert found == ["running", "completed"]
 
@@ -263,21 +262,9 @@ def test_what_it_cannot_read_is_named_and_what_it_need_not_is_ignored(own: Serve
 def test_its_body_is_kept_with_the_job_as_it_came_and_bounded(own: Served) -> None:
     job, task_id = running(own)
     hub(own, task_id, code=0, data=FILES, msg="x" * 100_000)
-    ((body, about),) = _sql(own, "select body, job_id from @webhooks where task_id = :task", task=task_id)
+    ((body, about),) = own.sql("select body, job_id from @webhooks where task_id = :task", task=task_id)
     assert body.startswith('{"event":"TASK_END"') and len(body) == 64 * 1024 and about == job["job_id"]
     for n in range(30):
         hub(own, task_id, **failed(str(n)))
-    kept = _sql(own, "select count(body), count(*) from @webhooks where job_id = :job", job=job["job_id"])
-    assert [tuple(row) for row in kept] == [(20, 31)]
-
-
-def _sql(served: Served, text: str, **values: Any) -> list[Any]:
-    """As somebody with a database client: `@` stands before a table of gate's."""
-    url = sa.make_url(served.sql_url)
-    sqlite = url.get_backend_name() == "sqlite"
-    engine = sa.create_engine(url.set(drivername="sqlite+pysqlite" if sqlite else "postgresql+psycopg"))
-    with engine.begin() as connection:
-        found = connection.execute(sa.text(text.replace("@", "" if sqlite else "gate.")), values)
-        rows = list(found) if found.returns_rows else []
-    engine.dispose()
-    return rows
+    kept = own.sql("select count(body), count(*) from @webhooks where job_id = :job", job=job["job_id"])
+    assert kept == [(20, 31)]

@@ -148,6 +148,9 @@ async def test_a_start_without_an_answer_is_made_again_by_the_same_name_until_th
         starts = tool.starts(job_id)
         assert len(starts) > 2 and len({call.webhook_id for call in starts}) == 1
         await until(lambda: tool.told(job_id)[-1:] == ["job.expired"], "the expiry is told")
+        await until(
+            lambda: served.sql("select result from @deliveries where kind = 'start'") == [("over",)], "it is called no more"
+        )
 
 
 async def test_an_answer_after_the_claim_time_starts_nothing(tmp_path: Path, tool: Tool) -> None:
