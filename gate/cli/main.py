@@ -58,7 +58,8 @@ def status(
 
     async def look(gate):  # type: ignore[no-untyped-def]
         reading = gate.view.reading
-        return await gate.view.pool(pool, LONG if json else 100), await reading.owed(pool), await reading.undelivered(pool)
+        view = await gate.view.pool(pool, LONG if json else 100)
+        return view, await reading.owing.refunds(pool), await reading.owing.calls(pool)
 
     show.status(*stores.visit(_settings(data_dir, config), look), json)
 
@@ -184,6 +185,29 @@ def verify(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFl
     report = run(stores.sql_url(settings), stores.redis_url(settings))
     show.report(report, json)
     raise typer.Exit(1 if report.breaches else 0)
+
+
+@app.command()
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what is safe to mend.")] = False,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Name what is wrong: drift between the stores, owed refunds, calls not answered, clocks, versions; exit 1 if anything is."""
+    import asyncio
+    import logging
+
+    from gate import logs
+    from gate.cli import show, stores
+    from gate.doctor import look_over
+
+    settings = _settings(data_dir, config)
+    logs.configure(logging.ERROR)
+    where = stores.redis_url(settings)
+    found = asyncio.run(look_over(where, stores.sql_url(settings), settings.known_tools(), fix))
+    show.findings(found, where is not None, json)
+    raise typer.Exit(1 if any(not one.mended for one in found) else 0)
 
 
 @app.command()

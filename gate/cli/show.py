@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -19,10 +19,14 @@ from gate.demo import Step
 from gate.http.wire import entry_body, pool_body
 from gate.jobs import Job
 from gate.ledger import Key
-from gate.ledger.reading import Entry, Pending
+from gate.ledger.owing import Pending
+from gate.ledger.reading import Entry
 from gate.shown import job_body, moment
 from gate.verify import Report
 from gate.view import PoolView
+
+if TYPE_CHECKING:
+    from gate.doctor import Finding
 
 WIDE = 200
 """Columns where no terminal is: a pipe has no edge to break lines at."""
@@ -161,6 +165,18 @@ def report(found: Report, json_wanted: bool) -> None:
         table(f"{len(found.breaches)} breaches in {stores} ({counts})", ("invariant", "about", "finding"), rows)
     else:
         console.print(f"clean: I1-I9 hold in {stores} ({counts})", soft_wrap=True)
+
+
+def findings(found: Sequence[Finding], both: bool, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json([asdict(one) for one in found])
+        return
+    stores = "both stores" if both else "SQL alone (no gate runs here, so there is no Redis to look at)"
+    if not found:
+        line(f"nothing is wrong in {stores}")
+        return
+    rows = ((one.what, one.about, one.says, "mended" if one.mended else one.helps) for one in found)
+    table(f"{len(found)} findings in {stores}", ("what", "about", "finding", "what helps"), rows)
 
 
 def steps(seen: Sequence[Step], where: str, json_wanted: bool) -> None:

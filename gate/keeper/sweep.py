@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -79,6 +79,9 @@ def _lost(seen: Survey, job: Job) -> Finding:
     return Finding("overdue" if job.expires_at <= seen.now_ms else "restore", job.job_id, job.fence)
 
 
+Mend = Callable[[str, int, Survey, dict[str, Job], Finding, float], Awaitable[bool]]
+
+
 class Sweep:
     def __init__(
         self, semaphore: Semaphore, ledger: Ledger, reading: Reading, pools: Pools, recorder: Recorder, news: News
@@ -103,6 +106,13 @@ class Sweep:
 
     async def sweep(self, pool: str) -> list[Finding]:
         """One look at one pool; mends what the look before saw too, and says what that was. Raises StoreDown."""
+        return await self._look(pool, self._mend)
+
+    async def drift(self, pool: str) -> list[Finding]:
+        """What a look sees that the look before saw too; mends nothing. Raises StoreDown."""
+        return await self._look(pool, None)
+
+    async def _look(self, pool: str, mend: Mend | None) -> list[Finding]:
         epoch, _ = await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))
         await self._recorder.run(pool)
         looked_at = time.monotonic()
@@ -116,10 +126,11 @@ class Sweep:
         if seen.epoch != epoch:
             return []  # it was rebuilt meanwhile: the next one sees clearly
         twice = found & self._before.get(pool, set())
+        if mend is None:
+            self._before[pool] = found
+            return sorted(twice, key=str)
         self._before[pool] = found - twice
-        mended = [
-            finding for finding in sorted(twice, key=str) if await self._mend(pool, epoch, seen, live, finding, looked_at)
-        ]
+        mended = [finding for finding in sorted(twice, key=str) if await mend(pool, epoch, seen, live, finding, looked_at)]
         for finding in mended:
             log.warning("mended", pool=pool, repair=finding.kind, job_id=finding.job_id, fence=finding.fence)
         return mended

@@ -34,10 +34,15 @@ def exists(url: str) -> bool:
     file = sqlite_file(url)
     if file is not None and not file.is_file():
         return False
+    return revision(url) is not None
+
+
+def revision(url: str) -> str | None:
+    """Of the tables that are there; None when there are none. Raises CannotStart."""
     made = _engine(url, writes=False)
     try:
         with made.connect() as connection:
-            return _revision(connection) is not None
+            return _revision(connection)
     except SQLAlchemyError as error:
         raise CannotStart(f"SQL at {shown(url)} cannot be used: {first_line(error)}") from error
     finally:

@@ -1,0 +1,154 @@
+"""Looks a gate over and names what is wrong with it, in words, and what would help. Mends what is safe to mend, when asked to.
+
+drift        Redis and SQL say different things, and have for two looks in a row
+redis        it may evict gate's keys, is away, or holds another gate's pool
+clock        Redis's clock and this machine's differ: what is shown to people is off by as much
+invariant    one of I1-I9 of `gate verify` does not hold
+migrations   the tables are of another version than this gate
+owed         refunds that the owner's function has not paid
+undelivered  calls that a tool has not answered, or whose tool is configured no longer
+unbound      callbacks whose task nobody has bound
+refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from gate.errors import CannotStart, StoreDown
+from gate.ledger import Database, Reading, schema
+from gate.ledger.owing import Pending
+from gate.opening import Open, open_gate
+from gate.tools import Tools
+from gate.verify import verify
+
+BETWEEN_LOOKS_S = 1.0
+"""Between two looks a commit that was on its way has come."""
+SKEW_MS = 1_000
+"""By so much clocks may differ before anybody would notice."""
+LATELY_MS = 3_600_000
+REFUSALS_MIN = 10
+"""Fewer say nothing about a provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`what` is a word of the list above, `about` a pool, a job, a store. `helps` is what to do; `mended`: it was done."""
+
+    what: str
+    about: str
+    says: str
+    helps: str
+    mended: bool = False
+
+
+async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool = False) -> list[Finding]:
+    """Everything that is wrong; `redis_url` None: no gate runs here, so SQL alone is looked at. Raises CannotStart, StoreDown."""
+    if (at := schema.revision(sql_url)) != schema.HEAD:
+        return [_of_another_version(at, sql_url, fix)]
+    found: list[Finding] = []
+    if redis_url is not None:
+        try:
+            async with open_gate(redis_url, sql_url) as gate:
+                found += [one async for one in _in_both(gate, fix)]
+        except CannotStart as error:
+            found.append(Finding("redis", "Redis", error.detail, "gate serve would not start on it either"))
+        except StoreDown as error:
+            found.append(Finding("redis", error.store, error.detail, "start it, or point gate at the right one"))
+    broken = await asyncio.to_thread(verify, sql_url, redis_url)
+    found += [Finding("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH) for one in broken.breaches]
+    database = Database(sql_url)
+    try:
+        found += [one async for one in _in_sql(database, tools, fix)]
+    finally:
+        database.close()
+    return found
+
+
+def _of_another_version(at: str | None, sql_url: str, fix: bool) -> Finding:
+    newer = at is not None and at > schema.HEAD
+    says = f"the tables are of version {at}, this gate wants {schema.HEAD}"
+    if newer:
+        return Finding("migrations", schema.shown(sql_url), says, "use the gate that wrote them, or a newer one")
+    if fix:
+        schema.migrate(sql_url)
+    return Finding("migrations", schema.shown(sql_url), says, "gate db upgrade (after gate backup)", mended=fix)
+
+
+async def _in_both(gate: Open, fix: bool) -> AsyncIterator[Finding]:
+    before = time.time() * 1000
+    by_redis = await gate.semaphore.now_ms()
+    skew_ms = by_redis - (before + time.time() * 1000) / 2
+    if abs(skew_ms) > SKEW_MS:
+        fast = "ahead of" if skew_ms > 0 else "behind"
+        says = (
+            f"Redis is {abs(skew_ms) / 1000:.1f} s {fast} this machine: deadlines are Redis's, times that are shown are off"
+        )
+        yield Finding("clock", "Redis", says, "let both keep time by NTP")
+    for pool in gate.known.names:
+        await gate.sweep.drift(pool)
+    await asyncio.sleep(BETWEEN_LOOKS_S)
+    for pool in gate.known.names:
+        seen = await (gate.sweep.sweep(pool) if fix else gate.sweep.drift(pool))
+        for one in seen:
+            yield Finding(
+                "drift", one.job_id or pool, DRIFT[one.kind], "a running gate mends it within 25 s; so does --fix", fix
+            )
+
+
+BREACH = "gate's own fault, or a hand's: keep a gate backup of now, and look at the job's history"
+DRIFT = {
+    "ended": "it has ended in SQL, and still has a place in Redis",
+    "overdue": "its lease is over, and neither store has ended it",
+    "restore": "it holds a lease in SQL, and Redis has lost it",
+    "seat": "it waits in SQL, and has no place in Redis",
+    "adopt": "it holds a slot in Redis that SQL has not heard of",
+    "give_back": "it holds a slot in Redis that it gave back in SQL",
+    "stranger": "it has a place in Redis, and SQL does not know it",
+    "unheard": "Redis speaks of it, and SQL has never heard of it",
+    "settings": "the pool's settings in Redis are not those of SQL",
+}
+
+
+async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[Finding]:
+    reading = Reading(database)
+    configured = {tool.table for tool in tools}
+    owed_any = waits_any = False
+    for pool in await reading.pools():
+        owed, waits = await reading.owing.refunds(pool.name), await reading.owing.calls(pool.name)
+        owed_any, waits_any = owed_any or owed.count > 0, waits_any or waits.count > 0
+        if owed.count:
+            says = f"{owed.count} refunds of {owed.credits} credits are owed{_since(owed)}"
+            yield Finding(
+                "owed", pool.name, says, "look at the function of GATE_REFUND_SQL; --fix asks it again at once", fix
+            )
+        if waits.count:
+            says = f"{waits.count} calls to tools are not answered{_since(waits)}"
+            yield Finding("undelivered", pool.name, says, "look at the tool's address; --fix calls again at once", fix)
+        for finding in _refused(pool.name, *await reading.owing.refusals(pool.name, LATELY_MS)):
+            yield finding
+    for table, count in sorted((await reading.owing.calls_by_tool()).items()):
+        if table not in configured:
+            says = f"{count} calls are for a tool that is configured no longer"
+            yield Finding("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
+    if unbound := await reading.owing.bindings():
+        says = f"{unbound} callbacks of the last week name a task that nobody has bound"
+        yield Finding(
+            "unbound", "webhooks", says, "whoever starts a task has to say which it is: task_id in the answer, or PUT …/task"
+        )
+    if fix and (owed_any or waits_any):
+        await reading.owing.hurry()
+
+
+def _since(pending: Pending) -> str:
+    minutes = (time.time() * 1000 - (pending.since or 0)) / 60_000
+    return f", the oldest for {minutes:.0f} min" + (f": {pending.error}" if pending.error else "")
+
+
+def _refused(pool: str, refused: int, ran: int) -> Iterator[Finding]:
+    if refused >= REFUSALS_MIN and refused > ran:
+        says = f"in the last hour its provider refused {refused} jobs and ran {ran}"
+        yield Finding("refusals", pool, says, "lower the limit to what the provider takes at a time, or see who else uses it")

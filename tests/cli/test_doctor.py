@@ -1,0 +1,109 @@
+"""gate doctor: six kinds of damage made by hand, each named, and mended where that is safe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.support import Served, fresh, run_gate
+from tests.tool import Tool
+
+
+@pytest.fixture
+def sleeping(tmp_path: Path) -> Iterator[Served]:
+    """A gate whose own sweep has just looked, so that for ten seconds nobody mends what a test breaks."""
+    with Served(tmp_path, config='[providers.runninghub]\ntoken = "t"\n') as served:
+        yield served
+
+
+def doctor(served: Served, *flags: str) -> tuple[int, list[dict[str, Any]]]:
+    done = run_gate("doctor", "--json", *flags, cwd=served.folder)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def named(found: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    return {(one["what"], one["about"]) for one in found}
+
+
+def test_of_a_gate_that_is_well_it_finds_nothing(sleeping: Served) -> None:
+    sleeping.acquire()
+    assert doctor(sleeping) == (0, [])
+    said = run_gate("doctor", cwd=sleeping.folder)
+    assert (said.returncode, said.stdout) == (0, "nothing is wrong in both stores\n")
+
+
+def test_drift_is_named_and_mended(sleeping: Served) -> None:
+    jobs = [sleeping.acquire(job_id=fresh()).json()["job_id"] for _ in range(5)]
+    with redis.Redis.from_url(sleeping.redis_url) as people:
+        people.zrem("gate:{default}:slots", jobs[0])
+        people.lrem("gate:{default}:queue", 1, jobs[4])
+        people.hdel("gate:{default}:jobs", jobs[4])
+        people.hset("gate:{default}:meta", "limit", 4)
+    code, found = doctor(sleeping)
+    drift = {one for one in named(found) if one[0] == "drift"}
+    assert code == 1 and drift <= {("drift", jobs[0]), ("drift", jobs[4]), ("drift", "default")} and drift
+    doctor(sleeping, "--fix")
+    assert doctor(sleeping) == (0, [])
+    line = sleeping.http.get("/v1/pools/default").json()
+    assert [one["job_id"] for one in line["queue"]] == jobs[3:] and line["limit"] == 3
+
+
+def test_calls_that_nobody_answers_and_a_tool_that_is_gone_are_named(tmp_path: Path) -> None:
+    with Tool().running() as tool, Served(tmp_path, config=tool.config()) as served:
+        tool.events_answer = lambda body: 500
+        body = {"table": "upscaler_jobs", "jobId": fresh(), "creditCost": 5}
+        assert served.post("/functions/v1/runninghub-queue-manager/run-or-queue", body).json()["success"]
+        assert named(doctor(served)[1]) == {("undelivered", "default")}
+        (served.folder / "gate.toml").write_text(
+            (served.folder / "gate.toml").read_text().replace("[tools.upscaler", "[tools.other")
+        )
+        assert named(doctor(served)[1]) == {("undelivered", "default"), ("undelivered", "upscaler_jobs")}
+
+
+def test_callbacks_that_nobody_bound_are_named(sleeping: Served) -> None:
+    body = {"event": "TASK_END", "taskId": "nobody's", "eventData": {"code": 0, "data": [{"fileUrl": "https://f/1.png"}]}}
+    assert sleeping.post("/v1/webhooks/runninghub/default?token=t", body).json() == {"result": "kept"}
+    assert named(doctor(sleeping)[1]) == {("unbound", "webhooks")}
+
+
+def test_a_pool_that_refuses_more_than_it_runs_is_named(tmp_path: Path) -> None:
+    with Served(tmp_path, GATE_LIMIT="20") as served:
+        for job in [served.acquire().json() for _ in range(12)]:
+            assert served.act(job, "release", outcome="refused").status_code == 200
+        assert ("refusals", "default") in named(doctor(served)[1])
+
+
+def test_a_redis_that_may_evict_or_is_away_is_named(sleeping: Served) -> None:
+    with redis.Redis.from_url(sleeping.redis_url) as people:
+        people.config_set("maxmemory-policy", "allkeys-lru")
+        code, found = doctor(sleeping)
+        assert code == 1 and "may evict" in found[0]["says"]
+        people.config_set("maxmemory-policy", "noeviction")
+
+
+def test_money_that_is_wrong_is_named_and_never_mended(sleeping: Served) -> None:
+    job = sleeping.acquire(job_id=fresh(), credits=5).json()
+    sleeping.sql("update @jobs set credits = 6 where job_id = :job", job=job["job_id"])
+    for flags in ((), ("--fix",)):
+        code, found = doctor(sleeping, *flags)
+        assert code == 1 and ("invariant", job["job_id"]) in named(found)
+    sleeping.sql("update @jobs set credits = 5 where job_id = :job", job=job["job_id"])
+
+
+def test_tables_of_another_version_are_named_and_brought_up_to_date(tmp_path: Path) -> None:
+    from gate.ledger import schema
+
+    url = f"sqlite:///{tmp_path / '.gate' / 'gate.db'}"
+    schema.make(url)
+    made = schema._engine(url, writes=True)
+    with made.begin() as connection:
+        connection.exec_driver_sql("update alembic_version set version_num = '9999'")
+    done = run_gate("doctor", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)[0]["what"] == "migrations" and "newer" in json.loads(done.stdout)[0]["helps"]
+    made.dispose()
