@@ -63,7 +63,6 @@ class Task:
     plan: dict[str, Any]
     sent: float
     answered: float
-    cancelled: bool = False
 
 
 @dataclass

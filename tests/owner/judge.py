@@ -51,13 +51,13 @@ def judge(scene: Scene) -> list[str]:
     """Once nothing lives and nothing is owed any more: what was wrong."""
     books, account = read(scene), scene.side.account
     found = [*account.wrong, *_fourth(scene, books)]
-    answered = _answered(scene)
+    seen = _seen(scene)
     for job_id, job in books.jobs.items():
         about = f"{job_id} ({job.status})"
         findings = (
             *_told(account, job_id, job, [row.kind for row in books.events[job_id] if row.kind in STATUSES]),
             *_started(account, job_id, books.events[job_id]),
-            *_caused(scene, job_id, job, answered),
+            *_caused(scene, job_id, job, seen),
         )
         found += [f"{about}: {finding}" for finding in findings]
     found += [f"events of {job_id}, which gate does not know" for job_id in account.told.keys() - books.jobs.keys()]
@@ -107,36 +107,39 @@ def _started(account: Account, job_id: str, events: list[Any]) -> Iterator[str]:
         yield f"{len(account.tasks_of(job_id))} tasks for {len(ids)} grants"
 
 
-def _answered(scene: Scene) -> set[str]:
-    """Tasks of which gate took a callback."""
-    return {call["taskId"] for call in scene.simulator.seen()["callbacks"] if call["answer"] == 200}
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the provider knows: how its tasks ended, and of which gate took a callback."""
+
+    outcomes: dict[str, str]
+    answered: set[str]
 
 
-def _caused(scene: Scene, job_id: str, job: Any, answered: set[str]) -> Iterator[str]:
+def _seen(scene: Scene) -> Seen:
+    seen, known = scene.simulator.seen(), scene.side.account.tasks
+    done = {task["taskId"] for task in seen["tasks"] if task["status"] == "SUCCESS"}
+    good = {task_id for task_id in done if known[task_id].plan.get("outcome", "completed") == "completed"}
+    outcomes = {task["taskId"]: "completed" if task["taskId"] in good else "failed" for task in seen["tasks"]}
+    return Seen(outcomes, {call["taskId"] for call in seen["callbacks"] if call["answer"] == 200})
+
+
+def _caused(scene: Scene, job_id: str, job: Any, seen: Seen) -> Iterator[str]:
     """What the provider said, where gate heard it, is how the job ended."""
     account = scene.side.account
     task = account.tasks.get(job.task_id) if job.task_id is not None else None
-    calls = account.starts_of(job_id)
-    if job.status == "completed" and (task is None or _outcome(task) != "completed" or task.plan.get("callback") == "lost"):
+    said = seen.outcomes[task.task_id] if task is not None and task.plan.get("callback") != "lost" else None
+    if job.status == "completed" and said != "completed":
         yield "and its provider has not said so"
-    if (
-        job.status == "failed"
-        and not (task and _outcome(task) == "failed")
-        and not any(call.answered == 400 for call in calls)
-    ):
+    if job.status == "failed" and said != "failed" and not any(call.answered == 400 for call in account.starts_of(job_id)):
         yield "and neither its provider nor its owner has said so"
-    if task is None or task.task_id not in answered:
+    if task is None or task.task_id not in seen.answered:
         return
-    if job.status == "expired" and job.late_outcome != _outcome(task):
-        yield f"its provider said {_outcome(task)}, too late, and what was kept is {job.late_outcome}"
+    if job.status == "expired" and job.late_outcome != said:
+        yield f"its provider said {said}, too late, and what was kept is {job.late_outcome}"
     if job.status == "expired" and task.plan.get("late", 0) + task.plan.get("seconds", 0) + SLACK_S < scene.lease_s:
         yield "and its provider called back in time"
-    if job.status in ("completed", "failed") and job.status != _outcome(task):
-        yield f"its provider said {_outcome(task)}"
-
-
-def _outcome(task: Task) -> str:
-    return "completed" if task.plan.get("outcome", "completed") == "completed" and not task.cancelled else "failed"
+    if job.status in ("completed", "failed") and job.status != said:
+        yield f"its provider said {said}"
 
 
 def _fourth(scene: Scene, books: Books) -> Iterator[str]:

@@ -116,8 +116,8 @@ def opened(
 ) -> Iterator[Scene]:
     """Everything stands; whatever happens, it is gone afterwards. `plan` is what becomes of a task that nobody planned."""
     with contextlib.ExitStack() as closing:
-        simulator = closing.enter_context(Simulator(LIMIT, **plan))
-        side = closing.enter_context(Side(simulator.url))
+        simulator = closing.enter_context(Simulator(LIMIT))
+        side = closing.enter_context(Side(simulator.url, **plan))
         money = None
         if postgres_url is not None:
             money = Money(postgres_url)

@@ -25,11 +25,10 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from tests.owner.account import Account, Refused, Started, Task
 
-HANGS_S = 600
 MAXED = 421
 Answer = Literal["starts", "fails", "refuses", "breaks", "loses", "hangs"]
 """fails: 400, for good · refuses: it has no room · breaks: 500, nothing was done · loses: it has started, and its answer is
-a 500 · hangs: no answer."""
+a 500 · hangs: it starts, and answers, when it is let go."""
 Decision = tuple[int, dict[str, Any]]
 
 
@@ -37,16 +36,18 @@ class Side:
     """Listens on a free loopback port, in a thread of its own.
 
     A call is answered as the job's payload says (`answers`, one for each call), else as the next of `answers`. Each start of a job
-    takes the next of its payload's `plans` to the simulator, the last for all that follow.
+    takes the next of its payload's `plans` to the simulator, the last for all that follow; `plan` is what they leave open.
     """
 
-    def __init__(self, provider_url: str) -> None:
-        self.provider_url, self.callback_url = provider_url, ""
+    def __init__(self, provider_url: str, **plan: Any) -> None:
+        self.provider_url, self.callback_url, self.plan = provider_url, "", plan
         self.secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
         self.account = Account()
         self.answers: deque[Answer] = deque()
         self._calls, self._begun = Counter[str](), Counter[str]()
         self._decisions: dict[str, asyncio.Task[Decision]] = {}
+        self._gone = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(self._app(), log_level="critical", timeout_graceful_shutdown=1)
@@ -57,6 +58,7 @@ class Side:
     def _app(self) -> FastAPI:
         @contextlib.asynccontextmanager
         async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+            self._loop = asyncio.get_running_loop()
             async with httpx2.AsyncClient(base_url=self.provider_url, timeout=60, trust_env=False) as self._http:
                 yield
 
@@ -102,8 +104,8 @@ class Side:
         left = deque[Answer](payload.get("answers", [])[number:]) or self.answers
         answer = left.popleft() if left else "starts"
         if answer == "hangs":
-            await asyncio.sleep(HANGS_S)
-        if answer in ("breaks", "hangs"):
+            await self._gone.wait()
+        if answer == "breaks":
             return 500, {"error": "the owner's side is not well"}
         if call.webhook_id not in self._decisions:  # a repeat joins the first, while that is on its way too
             self._decisions[call.webhook_id] = asyncio.create_task(self._decide(call, answer))
@@ -116,7 +118,7 @@ class Side:
         if answer == "refuses":
             return 200, {"outcome": "refused"}
         plans = (call.job["payload"] or {}).get("plans", [{}])
-        plan = plans[min(self._begun[call.job_id], len(plans) - 1)]
+        plan = self.plan | plans[min(self._begun[call.job_id], len(plans) - 1)]
         self._begun[call.job_id] += 1
         sent = time.time()
         said = await self._ask("run", webhookUrl=self.callback_url, gateTest=plan)
@@ -132,10 +134,13 @@ class Side:
             self.account.wrong.append(f"asked to cancel {task_id}, which nobody started")
             return
         await self._ask("cancel", taskId=task_id)
-        self.account.tasks[task_id].cancelled = True
 
     async def _ask(self, verb: str, **body: Any) -> Any:
         return (await self._http.post(f"/task/openapi/{verb}", json={"apiKey": "k"} | body)).json()
+
+    def let_go(self) -> None:
+        """Whoever hangs goes on."""
+        self._loop.call_soon_threadsafe(self._gone.set)
 
     def stop(self) -> None:
         self._server.should_exit = True

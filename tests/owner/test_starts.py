@@ -46,7 +46,7 @@ async def test_a_refusal_costs_neither_place_nor_money(open_scene: OpenScene) ->
 
 async def test_one_that_hangs_keeps_its_own_slot_for_the_claim_time_and_nobody_elses(open_scene: OpenScene) -> None:
     async with open_scene({"claim_seconds": 4}) as scene:
-        hanging = asyncio.create_task(asyncio.to_thread(scene.asks, "a", answers=["hangs"] * 9))
+        hanging = asyncio.create_task(asyncio.to_thread(scene.asks, "a", answers=["hangs"]))
         await until(lambda: scene.side.account.starts_of("a"), "it is called")
         for job_id in "bcd":
             assert scene.asks(job_id)["taskId"]
@@ -55,7 +55,10 @@ async def test_one_that_hangs_keeps_its_own_slot_for_the_claim_time_and_nobody_e
         await scene.row_is("a", "failed", within_s=15)
         assert scene.job("a")["end_reason"] == "claim_timeout"
         await until(lambda: scene.paid("a") == 0, "it is paid back")
-        await hanging
+        answer = await hanging
+        assert (answer["success"], answer["refunded"]) == (False, True)
+        scene.side.let_go()  # it starts after all, and nobody is told so
+        await until(lambda: scene.side.account.tasks_of("a"), "it is started too late")
 
 
 async def test_gate_killed_in_the_middle_of_a_start_call_calls_again_at_once_and_starts_once(open_scene: OpenScene) -> None:
