@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from fastapi import Depends, FastAPI
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import accesslog, doors, jobs, limits, looking, pools, problems, reference, supabase
+from gate.http import accesslog, doors, jobs, limits, looking, pools, problems, reference, supabase, webhooks
 from gate.keeper.keyring import KeyRing
+from gate.tools import Tools
 
 ROUTERS = (jobs.router, pools.router, looking.router, reference.router)
 """Of version 1."""
 
 
-def make_app(gatekeeper: Gatekeeper, keyring: KeyRing, access_log: bool = False) -> FastAPI:
+def make_app(
+    gatekeeper: Gatekeeper,
+    keyring: KeyRing,
+    tools: Tools | None = None,
+    provider_secrets: Mapping[str, Sequence[str]] | None = None,
+    access_log: bool = False,
+) -> FastAPI:
+    """`provider_secrets`: what callbacks have to show, by provider."""
     app = FastAPI(
         title="gate",
         version=__version__,
@@ -26,9 +36,11 @@ def make_app(gatekeeper: Gatekeeper, keyring: KeyRing, access_log: bool = False)
     if access_log:
         app.add_middleware(accesslog.AccessLog)
     app.state.gatekeeper, app.state.keyring = gatekeeper, keyring
+    app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(doors.enter), Depends(doors.known_query)])
-    app.include_router(supabase.router, dependencies=[Depends(doors.enter)])  # old front ends may ask for more
+    for router in (supabase.router, webhooks.router):  # what others send has its own form: more than is known may be there
+        app.include_router(router, dependencies=[Depends(doors.enter)])
     reference.describe(app)
     return app

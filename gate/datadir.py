@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,6 +61,18 @@ class DataDir:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise CannotStart(f"the SQLite file {database} is in use by another gate serve: several need Postgres") from error
+
+    def server_id(self) -> str:
+        """This server's name, the same when it comes back: the lock sees to it that one living server has it."""
+        file = self.path / "server-id"
+        try:
+            if found := file.read_text().strip():
+                return found
+        except FileNotFoundError:
+            pass
+        made = secrets.token_hex(8)
+        file.write_text(made)
+        return made
 
     def tell(self, address: Address) -> None:
         """Where the server is, for the terminal."""

@@ -8,10 +8,12 @@ GateError
 ├── Forbidden         the key's role may not do this
 ├── PoolUnknown
 ├── JobUnknown
+├── ProviderUnknown
 ├── Conflict          the request is well-formed, the state of things is against it
 │   ├── UserBusy          the user has as many live jobs as allowed
 │   ├── JobIdReused       the id names another job
 │   ├── TaskTaken         the provider's task is another job's
+│   ├── StartedByGate     gate starts this job, and nobody else
 │   └── AlreadyEnded      by somebody else, or with another outcome
 ├── LeaseLost         expired, taken back, or never this job's
 ├── QueueFull
@@ -68,6 +70,10 @@ class JobUnknown(GateError):
     pass
 
 
+class ProviderUnknown(GateError):
+    pass
+
+
 class Conflict(GateError):
     pass
 
@@ -83,6 +89,10 @@ class JobIdReused(Conflict):
 
 
 class TaskTaken(Conflict):
+    pass
+
+
+class StartedByGate(Conflict):
     pass
 
 

@@ -35,50 +35,74 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
-from gate.errors import AlreadyEnded, JobIdReused, JobUnknown, LeaseLost, QueueFull, StoreDown, TaskTaken, UserBusy
+from gate.admission import Admission
+from gate.errors import (
+    AlreadyEnded,
+    JobIdReused,
+    JobUnknown,
+    LeaseLost,
+    QueueFull,
+    StartedByGate,
+    StoreDown,
+    TaskTaken,
+    UserBusy,
+)
 from gate.jobs import HOLDING, Job, Request
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
-from gate.ledger import Admitted, Ended, Ledger, PoolSettings, Return
+from gate.ledger import Admitted, Ended, Ledger, Return, Started
+from gate.poolkeeper import PoolKeeper
 from gate.slots import Acquired, Extended, Semaphore, entries
-from gate.view import PoolView, View
+from gate.view import View
 
 TRIES = 5
 """How often a path starts again when the stores moved under it. Each turn needs another event of the rarest kind."""
+START_ANSWER_S = 25.0
+"""How long whoever enqueued waits for the start call of a free slot."""
 COMMIT_S = 0.02
 """A commit that is on its way is there after it, or a little later."""
 
 
 class Gatekeeper:
-    """`view` is for looking, at the same two stores."""
+    """`view` is for looking, at the same two stores; `poolkeeper` is for a pool as a whole."""
 
     def __init__(
-        self, semaphore: Semaphore, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View
-    ) -> None:
+        self, semaphore: Semaphore, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View,
+        admission: Admission, poolkeeper: PoolKeeper,
+    ) -> None:  # fmt: skip
         self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
         self._recorder, self._news, self.view = recorder, news, view
-        self.pool_defaults: PoolSettings | None = None
-        """Of a pool that is made live; None when this is no server."""
+        self._admission, self.poolkeeper = admission, poolkeeper
 
     # ---- in ----------------------------------------------------------------------------------------------------
 
     async def acquire(self, pool: str, request: Request, wait_s: float = 0) -> Job:
         """A slot, or a place in the queue; a queued job waits up to `wait_s` for its grant.
 
-        Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown. A refusal has written nothing.
+        Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown; JobUnknown, when the owner has no such job.
+        A refusal has written nothing.
         """
-        job = await self._acquire(pool, request, wait_s)
+        job = await self._acquire(pool, await self._admission.complete(request), wait_s)
         assert job is not None
         return job
 
     async def take(self, pool: str, request: Request) -> Job | None:
-        """A slot that is free now, or nothing: then it is not queued either. Raises what `acquire` raises."""
-        job = await self._acquire(pool, request, or_wait=False)
-        return job if job is not None and job.status in HOLDING else None
+        """A slot that is free now, or nothing: then it is not queued either, and a job that gate starts is not the caller's.
+        Raises what `acquire` raises.
+        """
+        job = await self._acquire(pool, await self._admission.complete(request), or_wait=False)
+        return job if job is not None and job.status in HOLDING and not job.starts else None
+
+    async def enqueue(self, pool: str, request: Request) -> Job:
+        """A place in the queue for a job that its tool's start call starts, now or later; one that is granted at once is
+        answered when that call has been. Without an address for it, as `acquire`. Raises what that raises.
+        """
+        job = await self._acquire(pool, await self._admission.complete(request, by_gate=True))
+        assert job is not None
+        return await self.view.wait(pool, job.job_id, "granted", START_ANSWER_S) if job.starts else job
 
     async def _acquire(self, pool: str, request: Request, wait_s: float = 0, or_wait: bool = True) -> Job | None:
         for tries_left in reversed(range(TRIES)):
@@ -120,6 +144,8 @@ class Gatekeeper:
                 # It may have been granted before its row was there: the recorder has passed that entry over.
                 self._recorder.kick(pool)
                 self._news.tell(pool, [job.job_id])
+            elif job.tells:
+                self._news.tell(pool, [job.job_id])
             job = await self.view.wait(pool, job.job_id, "queued", wait_s)
             if job.ended:
                 raise AlreadyEnded(f"this job is {job.status} already", job)
@@ -128,7 +154,7 @@ class Gatekeeper:
 
     async def _decide(self, pool: str, epoch: int, request: Request, or_wait: bool) -> Acquired:
         facts = (request.job_id, request.user, request.tool, request.lease_ms)
-        return await self._semaphore.acquire(pool, epoch, *facts, or_wait)
+        return await self._semaphore.acquire(pool, epoch, *facts, or_wait, request.starts)
 
     async def _admit(self, pool: str, request: Request, epoch: int, decision: Acquired, or_wait: bool) -> Admitted:
         lease = decision.lease if decision.word == "running" else None
@@ -204,11 +230,14 @@ class Gatekeeper:
     # ---- while it runs -----------------------------------------------------------------------------------------
 
     async def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
-        """The holder of a grant has started: running, a full lease from now. Raises JobUnknown, LeaseLost, AlreadyEnded."""
+        """The holder of a grant has started: running, a full lease from now.
+
+        Raises JobUnknown, LeaseLost, AlreadyEnded; StartedByGate when that is not for the caller to say.
+        """
         return await self._extend(pool, job_id, lease_id, lambda epoch: self._semaphore.claim(pool, epoch, job_id, lease_id))
 
     async def renew(self, pool: str, job_id: str, lease_id: str, lease_ms: int | None = None) -> Job:
-        """The heartbeat. Raises JobUnknown, LeaseLost, AlreadyEnded."""
+        """The heartbeat. Raises what `claim` raises."""
         return await self._extend(
             pool,
             job_id,
@@ -219,7 +248,7 @@ class Gatekeeper:
     async def bind(self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str | None = None) -> Job:
         """Which provider task the job's lease is; it claims too. Without `lease_id` the lease it has now.
 
-        Raises JobUnknown, LeaseLost (it waits, or holds another lease), AlreadyEnded, TaskTaken (the task is another job).
+        Raises what `claim` raises, and TaskTaken (the task is another job). The job has ended when its provider was faster.
         """
         job = await self.view.job(pool, job_id)
         if job.status == "queued":
@@ -234,16 +263,34 @@ class Gatekeeper:
         if bound.word == "lost":
             raise await self._why_lost(pool, job_id, lease_id)
         assert bound.job is not None
+        if bound.word == "ended":
+            await self._free(bound.job)
         return bound.job
 
-    async def _extend(self, pool: str, job_id: str, lease_id: str, script: Callable[[int], Awaitable[Extended]]) -> Job:
+    async def started(self, pool: str, job_id: str, lease_id: str, started: Started) -> Job:
+        """The tool has said that it started the job of this grant. Raises what `claim` raises."""
+        job = await self._extend(
+            pool, job_id, lease_id, lambda epoch: self._semaphore.claim(pool, epoch, job_id, lease_id, True), started
+        )
+        if job.ended:
+            await self._free(job)
+        return job
+
+    async def _extend(
+        self, pool: str, job_id: str, lease_id: str, script: Callable[[int], Awaitable[Extended]],
+        started: Started | None = None,
+    ) -> Job:  # fmt: skip
         for _ in range(TRIES):
             epoch, reply = await self._pools.run(pool, script)
             if reply.word == "lost":
                 raise await self._why_lost(pool, job_id, lease_id)
+            if reply.word == "by_gate":
+                job = await self.view.job(pool, job_id)
+                raise StartedByGate("gate starts this job at its tool; nobody else claims it", job)
             recorded = await self._ledger.extend(
-                pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until
-            )
+                pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until,
+                started=started,
+            )  # fmt: skip
             if recorded.word == "extended":
                 assert recorded.job is not None
                 self._news.tell(pool, [job_id])
@@ -284,10 +331,24 @@ class Gatekeeper:
             return await self._refuse(pool, job_id, lease_id, by, error)
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
         job = await self._ended(ended)
-        with contextlib.suppress(StoreDown):  # it has ended; the slot's own deadline frees it at the latest
-            await self._pools.run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease_id))
-        self._news.tell(pool, [job_id])
+        await self._free(job)
         return job
+
+    async def hear(self, pool: str, provider: str, said: Any, raw: str) -> str:
+        """What a provider said of a task or a job (`gate.providers.said.Said`), once, with its body as it came. A word of
+        `gate.ledger.inbox`: nothing that it says raises but PoolUnknown and StoreDown.
+        """
+        heard = await self._ledger.hear(pool, provider, said, raw)
+        if heard.word == "ended" and heard.job is not None:
+            await self._free(heard.job)
+        return heard.word
+
+    async def _free(self, job: Job) -> None:
+        """The slot of a lease whose job SQL has ended."""
+        with contextlib.suppress(StoreDown):  # its own deadline frees it at the latest
+            lease_id = job.lease_id or ""
+            await self._pools.run(job.pool, lambda epoch: self._semaphore.release(job.pool, epoch, job.job_id, lease_id))
+        self._news.tell(job.pool, [job.job_id])
 
     async def cancel(self, pool: str, job_id: str, reason: str | None = None) -> Job:
         """Ends any job that has not ended. Raises JobUnknown, AlreadyEnded."""
@@ -333,48 +394,3 @@ class Gatekeeper:
         if ended.word == "already":
             raise AlreadyEnded(f"this job is {ended.job.status} already", ended.job)
         return ended.job
-
-    async def turn(self, pool: str) -> Job | None:
-        """Whoever waited first, if he was granted in this call."""
-        line = await self.view.reading.line(pool, 1)
-        await self._look_after(pool)
-        head = next((one.job_id for one in line if one.granted_at is None), None)
-        job = await self.view.job(pool, head) if head is not None else None
-        return job if job is not None and job.status in HOLDING else None
-
-    async def reaped(self, pool: str) -> list[Job]:
-        """Those that expired in this call."""
-        live = await self.view.reading.live(pool)
-        await self._look_after(pool)
-        return [job for job in (await self.view.reading.jobs(list(live))).values() if job.status == "expired"]
-
-    async def _look_after(self, pool: str) -> None:
-        await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))
-        await self._recorder.run(pool)
-
-    # ---- the pool itself ---------------------------------------------------------------------------------------
-
-    async def make_pool(self, pool: str, values: dict[str, int | bool]) -> PoolView | None:
-        """A new pool: `values`, and the defaults for the rest. None when there is one already."""
-        assert self.pool_defaults is not None
-        if not await self._ledger.make_pool(pool, replace(self.pool_defaults, **values)):
-            return None
-        await self._pools.load()
-        return await self.view.pool(pool)
-
-    async def change_pool(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolView:
-        """Changes the pool live; kept through restart and rebuild. A limit below what runs drains, nobody is killed.
-
-        Raises PoolUnknown. Redis away after the commit: the sweep brings it there.
-        """
-        await self._pools.know(pool)
-        changed = await self._ledger.change_pool(pool, values, reason=reason)
-        with contextlib.suppress(StoreDown):
-            await self._pools.run(pool, lambda epoch: self._semaphore.configure(pool, epoch, changed.in_redis()))
-        self._news.tell_line(pool)
-        return await self.view.pool(pool)
-
-    async def rebuild(self, pool: str) -> PoolView:
-        """Loads the pool into Redis anew from SQL, under a new epoch: leases, deadlines and order as they were told."""
-        await self._pools.reload(pool)
-        return await self.view.pool(pool)

@@ -48,7 +48,8 @@ class Refund:
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as SQL has it; `position`, `queue_length` and `reason` are Redis's word, and only of a waiter. `task_id` is the
-    provider's name for what its current lease started."""
+    provider's name for what its current lease started. `starts`: gate starts it, at its tool's start_url; `tells`: each change
+    of its status is told to its tool; `settles`: its refund is paid by the owner's function."""
 
     job_id: str
     pool: str
@@ -79,6 +80,9 @@ class Job:
     queue_length: int | None = None
     reason: str | None = None
     eta_seconds: float | None = None
+    starts: bool = False
+    tells: bool = False
+    settles: bool = False
 
     @property
     def ended(self) -> bool:
@@ -95,7 +99,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asks `acquire` for. `credits` is what the caller has charged already."""
+    """What somebody asks `acquire` for. `credits` is what the caller has charged already; `trusted`: he showed a tool key, so
+    his word is good for a refund by the owner's function. `starts`, `tells` and `settles` as in Job; gate sets them."""
 
     job_id: str
     user: str | None = None
@@ -104,6 +109,10 @@ class Request:
     credits: int | None = None
     payload: dict[str, Any] | None = None
     lease_ms: int | None = None
+    trusted: bool = False
+    starts: bool = False
+    tells: bool = False
+    settles: bool = False
 
     def same_content(self, job: Job) -> bool:
         """Whether a repeat means the same job: what both name has to be equal."""

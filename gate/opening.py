@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
+from gate.admission import Admission
 from gate.gatekeeper import Gatekeeper
 from gate.keeper.keyring import KeyRing
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
+from gate.keeper.settle import Settle
 from gate.keeper.sweep import Sweep
 from gate.keeper.tick import Tick
 from gate.keeper.wake import Wake
-from gate.ledger import Database, Ledger, Pool, PoolSettings, Reading
+from gate.ledger import Database, Deliveries, Ledger, Owner, Pool, PoolSettings, Reading
+from gate.ledger.owner import refuse_sqlite
+from gate.poolkeeper import PoolKeeper
 from gate.slots import Semaphore
 from gate.slots.connection import Link, trust
+from gate.tools import Tools
 from gate.view import View
 from gate.waiters import Waiters
 
@@ -43,6 +49,25 @@ class Open:
     pools: list[Pool]
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Whom gate calls: tools, and the owner's functions. `server_id` is this server's for as long as it lives and when it
+    comes back, and no other's.
+    """
+
+    tools: Tools = field(default_factory=Tools)
+    job_sql: str | None = None
+    refund_sql: str | None = None
+    server_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def owner(self, sql_url: str) -> Owner | None:
+        """Raises CannotStart."""
+        if self.job_sql is None and self.refund_sql is None:
+            return None
+        refuse_sqlite(sql_url)
+        return Owner(sql_url, self.job_sql, self.refund_sql)
+
+
 @contextlib.asynccontextmanager
 async def open_gate(
     redis_url: str,
@@ -50,12 +75,15 @@ async def open_gate(
     configured: dict[str, PoolSettings] | None = None,
     made_live: PoolSettings | None = None,
     admin_key: str | None = None,
+    outside: Outside | None = None,
 ) -> AsyncIterator[Open]:
     """The gate on these stores; the schema has to be there.
 
     With `configured` this is a server: it makes or changes those pools, keeps the tick and listens for news; `made_live` are
-    the settings of a pool that somebody makes while it runs. Without, it is a visitor for a call or two. Raises CannotStart, StoreDown.
+    the settings of a pool that somebody makes while it runs. Without, it is a visitor for a call or two. `outside` are those
+    whom gate calls. Raises CannotStart, StoreDown.
     """
+    outside = outside or Outside()
     serving = configured is not None
     link = Link(redis_url)
     database = Database(sql_url)
@@ -65,11 +93,16 @@ async def open_gate(
     pools = Pools(semaphore, ledger, reading)
     recorder = Recorder(semaphore, ledger, pools, news)
     sweep = Sweep(semaphore, ledger, reading, pools, recorder, news)
-    gatekeeper = Gatekeeper(semaphore, ledger, pools, recorder, news, View(semaphore, reading, pools, recorder, waiters))
-    gatekeeper.pool_defaults = made_live
+    view = View(semaphore, reading, pools, recorder, waiters)
+    owner = outside.owner(sql_url)
+    poolkeeper = PoolKeeper(semaphore, ledger, pools, recorder, news, view, made_live)
+    admission = Admission(outside.tools, reading, owner)
+    gatekeeper = Gatekeeper(semaphore, ledger, pools, recorder, news, view, admission, poolkeeper)
     keyring = KeyRing(reading, admin_key)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(database.close)
+        if owner is not None:
+            closing.callback(owner.close)
         closing.push_async_callback(link.aclose)
         found = await trust(link, redis_url)
         link.pin(await link.meet())
@@ -96,6 +129,20 @@ async def open_gate(
                 keep_ticking(pool)
             pools.on_known = keep_ticking
             closing.push_async_callback(_stop, tasks)
+            if owner is not None and owner.pays:
+                settle = Settle(owner)
+                news.on_change.append(settle.kick)
+                tasks.add(asyncio.create_task(_keep(settle.keep)))
+            if any(outside.tools):
+                from gate.keeper.calling import Caller
+                from gate.keeper.deliver import Deliver
+
+                deliver = Deliver(Deliveries(database, outside.server_id), outside.tools, gatekeeper, caller := Caller())
+                closing.push_async_callback(caller.aclose)
+                news.on_change.append(deliver.kick)
+                delivering = asyncio.create_task(_keep(deliver.keep))
+                closing.push_async_callback(deliver.settle)
+                closing.push_async_callback(_stop, {delivering})
         yield Open(gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, keyring, found, await reading.pools())
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,9 +15,31 @@ from pydantic_settings import (
 )
 
 from gate.errors import CannotStart
-from gate.jobs import POOL_NAME, QUEUE_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX, in_ms
+from gate.jobs import LABEL_MAX, POOL_NAME, QUEUE_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX, in_ms
+from gate.tools import SHIPPED_NAMES, Tool, Tools
 
 Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]
+
+
+def _is_address(value: str) -> str:
+    where = urlsplit(value)
+    if where.scheme not in ("http", "https") or not where.hostname or not value.isascii() or not value.isprintable():
+        raise ValueError("must be an address, http://… or https://…")
+    return value
+
+
+def _is_name(value: str) -> str:
+    if not POOL_NAME.fullmatch(value):
+        raise ValueError(f"must match {POOL_NAME.pattern}")
+    return value
+
+
+def _signs(value: SecretStr) -> SecretStr:
+    from gate.providers import standard
+
+    if fault := standard.fault(value.get_secret_value()):
+        raise ValueError(f"a secret {fault}")
+    return value
 
 
 class PoolDefaults(BaseModel):
@@ -37,6 +60,36 @@ class PoolDefaults(BaseModel):
         return in_ms(self.model_dump())
 
 
+class ToolSettings(BaseModel):
+    """Of `[tools.TABLE]`: where gate starts the jobs of that tool, and where it tells what becomes of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=LABEL_MAX)] | None = None
+    provider: Annotated[str, AfterValidator(_is_name)] | None = None
+    start_url: Annotated[str, AfterValidator(_is_address)] | None = None
+    events_url: Annotated[str, AfterValidator(_is_address)] | None = None
+    secret: Annotated[SecretStr, AfterValidator(_signs)] | None = None
+
+    def tool(self, table: str) -> Tool:
+        name = self.name or SHIPPED_NAMES.get(table, table)
+        secret = self.secret.get_secret_value() if self.secret else None
+        return Tool(table, name, self.provider, self.start_url, self.events_url, secret)
+
+
+class ProviderSettings(BaseModel):
+    """Of `[providers.NAME]`: what its callbacks have to show."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: SecretStr | None = None
+    secrets: list[SecretStr] = []
+
+    def all(self) -> tuple[str, ...]:
+        shown = ([self.token] if self.token is not None else []) + self.secrets
+        return tuple(one.get_secret_value() for one in shown)
+
+
 class Settings(PoolDefaults, BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GATE_", extra="forbid")
 
@@ -47,7 +100,11 @@ class Settings(PoolDefaults, BaseSettings):
     database_url: Annotated[str | None, Field(repr=False)] = None
     admin_key: SecretStr | None = None
     access_log: bool = False
+    job_sql: str | None = None
+    refund_sql: str | None = None
     pools: dict[str, dict[str, Any]] = {}
+    tools: dict[str, ToolSettings] = {}
+    providers: dict[str, ProviderSettings] = {}
 
     @field_validator("admin_key")
     @classmethod
@@ -67,6 +124,34 @@ class Settings(PoolDefaults, BaseSettings):
             PoolDefaults.model_validate(values)
         return pools
 
+    @field_validator("tools")
+    @classmethod
+    def _tools_are_labels(cls, tools: dict[str, ToolSettings]) -> dict[str, ToolSettings]:
+        for table in tools:
+            if not (0 < len(table) <= LABEL_MAX and table.isprintable()):
+                raise ValueError("a tool's table is 1 to 256 printable characters")
+        return tools
+
+    @field_validator("providers")
+    @classmethod
+    def _providers_are_known(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        if providers:
+            from gate.providers import PROVIDERS
+
+            for name, one in providers.items():
+                if name not in PROVIDERS:
+                    raise ValueError(f"there is no provider {name!r}: gate knows {', '.join(sorted(PROVIDERS))}")
+                if not one.all():
+                    raise ValueError(f"{name} has neither a token nor secrets: nothing it says could be believed")
+                if fault := next((fault for secret in one.all() if (fault := PROVIDERS[name].fault(secret))), None):
+                    raise ValueError(f"a secret of {name} {fault}")
+        return providers
+
+    @field_validator("job_sql", "refund_sql")
+    @classmethod
+    def _an_empty_one_is_none(cls, sql: str | None) -> str | None:
+        return (sql or "").strip() or None
+
     def defaults(self) -> PoolDefaults:
         """Of a pool that no file names."""
         return PoolDefaults.model_validate({name: getattr(self, name) for name in PoolDefaults.model_fields})
@@ -76,6 +161,12 @@ class Settings(PoolDefaults, BaseSettings):
         common = self.defaults().model_dump()
         named: dict[str, dict[str, Any]] = {"default": {}, **self.pools}
         return {name: PoolDefaults.model_validate(common | values) for name, values in named.items()}
+
+    def known_tools(self) -> Tools:
+        return Tools({table: one.tool(table) for table, one in self.tools.items()})
+
+    def provider_secrets(self) -> dict[str, tuple[str, ...]]:
+        return {name: one.all() for name, one in self.providers.items()}
 
     @property
     def sql_url(self) -> str:

@@ -3,7 +3,7 @@
 It may run while gate serves: a finding counts as a breach only when it is still there two seconds later.
 
     I1  at most one refund a job
-    I2  failed, cancelled or expired with credits <=> a refund of exactly the charge
+    I2  failed, cancelled or expired with credits <=> a refund of exactly the charge, or owed
     I3  each job with credits has one charge of that amount
     I4  slots in use were never above the limit in force, by the events
     I5  each job that the events or the ledger name is there
@@ -96,12 +96,15 @@ def _money(sql: Connection, at: str) -> Iterator[Breach]:
     twice = f"select job_id, count(*) n from {at}ledger where kind = 'refund' group by job_id having count(*) > 1"
     for row in sql.execute(sa.text(twice)):
         yield Breach("I1", row.job_id, f"{row.n} refunds")
-    refunds = f"""select j.job_id, j.status, j.credits, r.amount from {at}jobs j
+    refunds = f"""select j.job_id, j.status, j.credits, r.amount, o.amount as owed from {at}jobs j
         left join {at}ledger r on r.job_id = j.job_id and r.kind = 'refund'
+        left join {at}owed o on o.job_id = j.job_id
         where (case when j.status in ('failed', 'cancelled', 'expired') then j.credits else 0 end)
-              <> coalesce(r.amount, 0)"""
+              <> coalesce(r.amount, 0) + coalesce(o.amount, 0)"""
     for row in sql.execute(sa.text(refunds)):
-        yield Breach("I2", row.job_id, f"{row.status} with {row.credits} credits, refunded {row.amount or 0}")
+        yield Breach(
+            "I2", row.job_id, f"{row.status} with {row.credits} credits, refunded {row.amount or 0}, owed {row.owed or 0}"
+        )
     charges = f"""select j.job_id, j.credits, count(c.id) n, coalesce(sum(c.amount), 0) total from {at}jobs j
         left join {at}ledger c on c.job_id = j.job_id and c.kind = 'charge'
         group by j.job_id, j.credits

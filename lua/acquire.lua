@@ -9,10 +9,11 @@
 --   6 tool      string   '' = none; a label for people
 --   7 lease_ms  integer  '' = the pool's
 --   8 or_wait   0 or 1   0 = a free slot now, or nothing: it is not queued
+--   9 by_gate   0 or 1   1 = gate starts it: it is granted from the queue, at once if a slot is free, and gate alone claims it
 -- Replies
 --   running     holds a slot and knows it (known, ticket, queued_at, lease_ms, lease_id, fence, granted_at, due, hard)
 --   granted     known only: holds a slot, not claimed yet (the same fields)
---   queued      waits (known, ticket, queued_at, lease_ms)
+--   queued      waits, or by gate: has just been granted (known, ticket, queued_at, lease_ms)
 --   unrecorded  its end stands in the outbox (ticket, queued_at, lease_ms): the recorder first, then SQL knows
 --   user_busy   the user has as many live jobs as allowed (active: their job_ids); nothing was written
 --   queue_full  nothing was written
@@ -59,9 +60,9 @@ if not free and redis.call('LLEN', QUEUE) >= meta.queue_max then return finish('
 
 local entry = {tool = tool ~= '' and tool or nil, user = user ~= '' and user or nil, queued_at = now,
                ticket = digits(redis.call('HINCRBY', META, 'ticket', 1)),
-               lease_ms = lease_ms}
+               lease_ms = lease_ms, by_gate = ARGV[9] == '1' or nil}
 admit(job, entry)
-if free then
+if free and not entry.by_gate then
   grant(job, entry, true)
   return stands('running', entry, false)
 end

@@ -5,14 +5,17 @@
 -- ARGV after the prelude's
 --   4 job_id    string
 --   5 lease_id  string
+--   6 by_gate   0 or 1   1 = gate's own call, whose start call was answered
 -- Replies
 --   claimed     (fence, due)
 --   lost        not this job's lease, or no longer; nothing was changed
+--   by_gate     gate starts this job, nobody else claims it; nothing was changed
 
 begin()
 local job = ARGV[4]
 local entry = held(job, ARGV[5])
 if not entry then return finish('lost', {}) end
+if entry.by_gate and not entry.claimed and ARGV[6] ~= '1' then return finish('by_gate', {}) end
 if not entry.claimed then
   entry.claimed, entry.due = true, math.min(now + entry.lease_ms, entry.hard)
   redis.call('ZADD', SLOTS, 'XX', digits(entry.due), job)

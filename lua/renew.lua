@@ -1,4 +1,4 @@
--- renew: the holder's heartbeat. It claims too, when that was not done yet.
+-- renew: the holder's heartbeat. It claims too, when that was not done yet and gate does not start the job.
 --
 -- Guarantee: extends the lease that is there (XX), never adds one, never shortens what a holder was told, never
 -- goes beyond the hard limit. Nothing revives the dead.
@@ -10,11 +10,13 @@
 -- Replies
 --   renewed     (fence, due)
 --   lost        not this job's lease, or no longer; nothing was changed
+--   by_gate     gate starts this job and has not yet; nothing was changed
 
 begin()
 local job = ARGV[4]
 local entry = held(job, ARGV[5])
 if not entry then return finish('lost', {}) end
+if entry.by_gate and not entry.claimed then return finish('by_gate', {}) end
 local due = math.min(now + (tonumber(ARGV[6]) or entry.lease_ms), entry.hard)
 entry.due = entry.claimed and math.max(entry.due, due) or due
 entry.claimed = true

@@ -13,7 +13,7 @@ import pytest
 from tests.support import ROOT
 
 GATE = ROOT / "gate"
-SHARED = {"gate", "gate.jobs", "gate.errors"}
+SHARED = {"gate", "gate.jobs", "gate.errors", "gate.shown"}
 """What every room may know."""
 
 
@@ -62,12 +62,19 @@ def test_keeper_reaches_the_stores_by_their_faces() -> None:
         "gate.slots.keys",
         "gate.ledger",
         "gate.ledger.keys",
+        "gate.tools",
         "gate.waiters",
     }
 
 
 def test_http_reaches_the_stores_through_the_gatekeeper() -> None:
-    assert outside("gate.http") <= SHARED | {"gate.gatekeeper", "gate.view", "gate.ledger.reading"}
+    assert outside("gate.http") <= SHARED | {
+        "gate.gatekeeper",
+        "gate.view",
+        "gate.ledger.reading",
+        "gate.tools",
+        *of("gate.providers"),
+    }
 
 
 def test_providers_only_read_what_they_are_handed() -> None:

@@ -56,7 +56,11 @@ def status(
     """Who holds a slot, who waits, and why."""
     from gate.cli import show, stores
 
-    show.pool(stores.visit(_settings(data_dir, config), lambda gate: gate.view.pool(pool, LONG if json else 100)), json)
+    async def look(gate):  # type: ignore[no-untyped-def]
+        reading = gate.view.reading
+        return await gate.view.pool(pool, LONG if json else 100), await reading.owed(pool), await reading.undelivered(pool)
+
+    show.status(*stores.visit(_settings(data_dir, config), look), json)
 
 
 @app.command()
@@ -211,7 +215,7 @@ def rebuild(
     """Load a pool into Redis anew from SQL; leases, deadlines and order stay."""
     from gate.cli import show, stores
 
-    show.pool(stores.visit(_settings(data_dir, config), lambda gate: gate.rebuild(pool)), json)
+    show.pool(stores.visit(_settings(data_dir, config), lambda gate: gate.poolkeeper.rebuild(pool)), json)
 
 
 @app.command()

@@ -65,7 +65,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     from gate.app import make_app
     from gate.http.protocol import BoundedProtocol
     from gate.ledger import PoolSettings
-    from gate.opening import open_gate
+    from gate.opening import Outside, open_gate
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -76,9 +76,14 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     configured = {name: PoolSettings(**pool.in_ms()) for name, pool in settings.pool_defaults().items()}
     made_live = PoolSettings(**settings.defaults().in_ms())
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
-    async with open_gate(redis_url, settings.sql_url, configured, made_live=made_live, admin_key=admin_key) as gate:
+    tools = settings.known_tools()
+    outside = Outside(tools, settings.job_sql, settings.refund_sql, data.server_id())
+    async with open_gate(
+        redis_url, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
+    ) as gate:
+        app = make_app(gate.gatekeeper, gate.keyring, tools, settings.provider_secrets(), settings.access_log)
         config = uvicorn.Config(
-            make_app(gate.gatekeeper, gate.keyring, settings.access_log),
+            app,
             http=BoundedProtocol,  # on httptools: h11 lets smuggled requests through
             ws="none",
             proxy_headers=False,  # who is this machine is never told by a header
@@ -138,6 +143,11 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
         for name, value in configured[pool.name].in_ms().items() if pool.name in configured else ():
             if (now := getattr(live, name)) != value:
                 lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
+    for tool in settings.known_tools():
+        if tool.start_url is None:
+            lines.append(f"  tool   {tool.table}: no start_url, so whoever enqueues its jobs has to start them himself")
+        elif tool.secret is None:
+            lines.append(f"  tool   {tool.table}: no secret, so what gate sends it is not signed")
     lines.append(f"  data   {settings.data_dir.absolute()}")
     print("\n".join(lines), flush=True)
 

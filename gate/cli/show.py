@@ -16,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.demo import Step
-from gate.http.wire import entry_body, job_body, moment, pool_body
+from gate.http.wire import entry_body, pool_body
 from gate.jobs import Job
 from gate.ledger import Key
-from gate.ledger.reading import Entry
+from gate.ledger.reading import Entry, Pending
+from gate.shown import job_body, moment
 from gate.verify import Report
 from gate.view import PoolView
 
@@ -36,6 +37,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for row in rows:
         made.add_row(*(Text("" if cell is None else _plain(str(cell))) for cell in row))
     console.print(made)
+
+
+def line(text: str) -> None:
+    console.print(_plain(text), soft_wrap=True)
 
 
 def _plain(text: str) -> str:
@@ -99,6 +104,24 @@ def pool(view: PoolView, json_wanted: bool) -> None:
         for one in view.queue
     ]
     table(title, ("place", "job", "status", "tool", "user", "time"), rows)
+
+
+def status(view: PoolView, owed: Pending, undelivered: Pending, json_wanted: bool) -> None:
+    """The pool, and what gate still owes to others."""
+    if json_wanted:
+        as_json(pool_body(view) | {"owed": _pending_body(owed), "undelivered": _pending_body(undelivered)})
+        return
+    pool(view, False)
+    if owed.count:
+        why = owed.error or "about to be paid"
+        line(f"{owed.count} refunds owed, {owed.credits} credits, the oldest since {_short(owed.since)}: {why}")
+    if undelivered.count:
+        since = _short(undelivered.since)
+        line(f"{undelivered.count} calls to tools not answered, the oldest since {since}: {undelivered.error}")
+
+
+def _pending_body(pending: Pending) -> dict[str, Any]:
+    return {"count": pending.count, "credits": pending.credits, "since": moment(pending.since), "error": pending.error}
 
 
 def _short(ms: int | None) -> str | None:

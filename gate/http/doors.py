@@ -55,6 +55,8 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/rest/v1/rpc/cleanup_all_stale_ai_jobs"): TOOL,
     ("POST", "/rest/v1/rpc/user_cancel_ai_job"): TOOL,
     ("OPTIONS", "/rest/v1/rpc/{name}"): ANYONE,
+    ("POST", "/v1/webhooks/{provider}/{pool}"): ANYONE,
+    ("POST", "/functions/v1/runninghub-webhook"): ANYONE,
     ("GET", "/docs"): ANY_KEY,
     ("GET", "/openapi.json"): ANY_KEY,
     ("GET", "/healthz"): ANYONE,

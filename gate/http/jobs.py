@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query
@@ -26,9 +27,9 @@ from gate.http.wire import (
     RenewBody,
     TaskBody,
     event_body,
-    job_body,
 )
 from gate.jobs import Job, Request, new_job_id
+from gate.shown import job_body
 
 router = APIRouter(prefix="/v1/pools/{pool}", tags=["jobs"], route_class=StrictRoute)
 Pool = Annotated[str, Path(max_length=64)]
@@ -51,7 +52,8 @@ async def acquire(
     An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job.
     """
     job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
-    job = await keeper.acquire(pool, request_of(body, job_id), body.wait_seconds)
+    wanted = replace(request_of(body, job_id), trusted=asking.role == "tool")
+    job = await keeper.acquire(pool, wanted, body.wait_seconds)
     return _answer(job, asking, 202 if job.status in ("queued", "granted") else 200)
 
 

@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse
 from gate.errors import Invalid, PoolUnknown
 from gate.http.doors import Asking, Keeper
 from gate.http.strict import StrictRoute
-from gate.http.wire import CancelBody, CancelledOut, PoolBody, PoolName, PoolOut, ReasonBody, job_body, pool_body
+from gate.http.wire import CancelBody, CancelledOut, PoolBody, PoolName, PoolOut, ReasonBody, pool_body
+from gate.shown import job_body
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 Pool = Annotated[str, Path(max_length=64)]
@@ -37,24 +38,24 @@ async def change_pool(pool: Annotated[PoolName, Path()], body: PoolBody, keeper:
         if not values:
             await keeper.view.pool(pool, 0)
             raise Invalid("body", "name at least one setting")
-        return JSONResponse(pool_body(await keeper.change_pool(pool, values), asking.may_release))
+        return JSONResponse(pool_body(await keeper.poolkeeper.change(pool, values), asking.may_release))
     except PoolUnknown:
-        made = await keeper.make_pool(pool, values)
-        view = made or await keeper.change_pool(pool, values)
+        made = await keeper.poolkeeper.make(pool, values)
+        view = made or await keeper.poolkeeper.change(pool, values)
         return JSONResponse(pool_body(view, asking.may_release), 201 if made else 200)
 
 
 @router.post("/{pool}/pause", response_model=PoolOut)
 async def pause(pool: Pool, keeper: Keeper, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
     """Nobody is granted a slot until it is resumed; who runs goes on."""
-    view = await keeper.change_pool(pool, {"paused": True}, body.reason if body else None)
+    view = await keeper.poolkeeper.change(pool, {"paused": True}, body.reason if body else None)
     return JSONResponse(pool_body(view, asking.may_release))
 
 
 @router.post("/{pool}/resume", response_model=PoolOut)
 async def resume(pool: Pool, keeper: Keeper, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
     """Grants go on, beginning with who waits first."""
-    view = await keeper.change_pool(pool, {"paused": False}, body.reason if body else None)
+    view = await keeper.poolkeeper.change(pool, {"paused": False}, body.reason if body else None)
     return JSONResponse(pool_body(view, asking.may_release))
 
 

@@ -12,31 +12,39 @@ from starlette.exceptions import HTTPException
 from gate.errors import (
     AlreadyEnded,
     Forbidden,
+    Forged,
     GateError,
     Invalid,
     JobIdReused,
     JobUnknown,
     LeaseLost,
     PoolUnknown,
+    ProviderUnknown,
     QueueFull,
+    StartedByGate,
     StoreDown,
     TaskTaken,
     Unauthorized,
+    Unreadable,
     UserBusy,
 )
 from gate.http.strict import NotMeant
-from gate.http.wire import job_body
+from gate.shown import job_body
 
 RETRY_AFTER_S = {QueueFull: 5, StoreDown: 1}
 TABLE: dict[type[GateError], tuple[int, str, str]] = {
     Invalid: (422, "invalid", "The request is invalid"),
+    Unreadable: (422, "invalid", "The request is invalid"),
     Unauthorized: (401, "unauthorized", "A key is wanted"),
+    Forged: (401, "forged", "The provider's secret is missing or wrong"),
     Forbidden: (403, "forbidden", "This key may not do that"),
     PoolUnknown: (404, "pool_unknown", "No such pool"),
     JobUnknown: (404, "job_unknown", "No such job"),
+    ProviderUnknown: (404, "provider_unknown", "No such provider"),
     UserBusy: (409, "user_busy", "The user has a live job already"),
     JobIdReused: (409, "job_id_reused", "This job_id is another job"),
     TaskTaken: (409, "task_taken", "This task is another job's"),
+    StartedByGate: (409, "started_by_gate", "gate starts this job"),
     AlreadyEnded: (409, "already_ended", "The job has ended already"),
     LeaseLost: (410, "lease_lost", "The lease is lost"),
     QueueFull: (429, "queue_full", "The queue is full"),

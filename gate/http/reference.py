@@ -82,7 +82,7 @@ def _refusals(path: str, operation: dict[str, Any], is_open: bool) -> list[int]:
 
 
 def _titles(status: int) -> str:
-    codes = [f"`{code}`: {title}" for of, code, title in REFUSALS.values() if of == status]
+    codes = {f"`{code}`: {title}": None for of, code, title in REFUSALS.values() if of == status}
     return "; ".join(codes) or "`{}`: {}".format(*HTTP_CODES[status])
 
 

@@ -12,17 +12,19 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal, TypeVar
 
+import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, UserBusy
 from gate.gatekeeper import Gatekeeper
 from gate.http import wire
-from gate.http.doors import Keeper
+from gate.http.doors import Asking, Caller, Keeper
 from gate.http.problems import RETRY_AFTER_S, TABLE
 from gate.jobs import CREDITS_MAX, HOLDING, Job
 from gate.jobs import Request as Wanted
+from gate.tools import Tool, Tools
 from gate.view import PoolView
 
 POOL = "default"
@@ -33,18 +35,13 @@ PREFLIGHT = HEADERS | {
     "Access-Control-Allow-Headers": "authorization, x-client-info, apikey, content-type",
     "Access-Control-Max-Age": "86400",
 }
-NAMES = {
-    "upscaler_jobs": "Upscaler Arcano",
-    "pose_changer_jobs": "Pose Changer",
-    "veste_ai_jobs": "Veste AI",
-    "video_upscaler_jobs": "Video Upscaler",
-}
-"""Front ends map back from these."""
 Id = Annotated[wire.JobId, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore")
+    _asking: Caller = PrivateAttr()
+    _tools: Tools = PrivateAttr()
 
 
 class CheckBody(_Body):
@@ -87,6 +84,9 @@ class CancelBody(_Body):
     p_job_id: Id
 
 
+NO_START_URL = "a tool has no start_url: who enqueues its jobs has to start them himself"
+log = structlog.get_logger("gate.tools")
+_warned: set[str] = set()
 OVER: dict[str, Any] = {"success": True, "skipped": True, "reason": "already_terminal"}
 B = TypeVar("B", bound=_Body)
 Answer = dict[str, Any] | list[dict[str, Any]]
@@ -112,10 +112,19 @@ async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
 
 
 async def enqueue(keeper: Gatekeeper, body: EnqueueBody) -> Answer:
-    job = await keeper.acquire(POOL, _wanted(body))
+    """gate starts it, where its tool says how; who asked is told what came of that, when a slot was free."""
+    _warn_once(body._tools[body.table])
+    try:
+        job = await keeper.enqueue(POOL, _wanted(body))
+    except AlreadyEnded as error:
+        assert error.job is not None
+        job = error.job
+    if job.ended and (job.task_id is None or not job.starts) and not (job.starts and job.status == "completed"):
+        raise _NotStarted(job)
     view = await keeper.view.pool(POOL, 0)
     waits = job.status == "queued"
-    return {"success": True, "queued": waits, "position": job.position or 0, "totalQueued": view.line.queued}
+    task = {"taskId": job.task_id} if job.task_id is not None else {}
+    return {"success": True, "queued": waits, "position": job.position or 0, "totalQueued": view.line.queued, **task}
 
 
 async def check_user_active(keeper: Gatekeeper, body: UserBody) -> Answer:
@@ -123,12 +132,17 @@ async def check_user_active(keeper: Gatekeeper, body: UserBody) -> Answer:
     if job is None:
         return {"hasActiveJob": False, "activeTool": None}
     status = "starting" if job.status == "granted" else job.status
-    return {"hasActiveJob": True, "activeTool": _name(job.tool), "activeJobId": job.job_id, "activeStatus": status}
+    return {
+        "hasActiveJob": True,
+        "activeTool": body._tools[job.tool].name if job.tool else None,
+        "activeJobId": job.job_id,
+        "activeStatus": status,
+    }
 
 
 async def process_next(keeper: Gatekeeper, _body: _Body) -> Answer:
     """gate grants by itself; what was granted in this very call is told."""
-    granted = await keeper.turn(POOL)
+    granted = await keeper.poolkeeper.turn(POOL)
     if granted:
         waited_s = round((granted.granted_at or 0) - granted.enqueued_at) / 1000
         return {"processed": True, "table": granted.tool, "jobId": granted.job_id, "queueWaitSeconds": waited_s}
@@ -192,27 +206,27 @@ async def preflight() -> Response:
 
 
 @router.post(MANAGER + "/{path:text}")
-async def manager(path: str, request: Request, keeper: Keeper) -> JSONResponse:
+async def manager(path: str, request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
     if path.strip("/") not in PATHS:
         return _refused(400, "Invalid endpoint")
     shape, answer = PATHS[path.strip("/")]
-    return await _answered(request, keeper, shape, answer)
+    return await _answered(request, keeper, asking, shape, answer)
 
 
 @router.post("/rest/v1/rpc/cleanup_all_stale_ai_jobs")
-async def clean_up(request: Request, keeper: Keeper) -> JSONResponse:
-    return await _answered(request, keeper, _Body, _clean_up)
+async def clean_up(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
+    return await _answered(request, keeper, asking, _Body, _clean_up)
 
 
 @router.post("/rest/v1/rpc/user_cancel_ai_job")
-async def cancel(request: Request, keeper: Keeper) -> JSONResponse:
-    return await _answered(request, keeper, CancelBody, _cancel)
+async def cancel(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
+    return await _answered(request, keeper, asking, CancelBody, _cancel)
 
 
 async def _clean_up(keeper: Gatekeeper, _body: _Body) -> Answer:
     """Every call reaps; what this one found dead is told, a row a table."""
     counts, credits = Counter[str](), Counter[str]()
-    for job in await keeper.reaped(POOL):
+    for job in await keeper.poolkeeper.reaped(POOL):
         counts[job.tool or ""] += 1
         credits[job.tool or ""] += job.refund.amount if job.refund else 0
     return [{"table_name": t, "cancelled_count": n, "refunded_credits": credits[t]} for t, n in sorted(counts.items())]
@@ -234,11 +248,19 @@ class _Missing(Exception):
     """`args[0]` is the field."""
 
 
-async def _answered(request: Request, keeper: Gatekeeper, shape: type[B], answer: Path) -> JSONResponse:
+class _NotStarted(Exception):
+    """`args[0]` is the job, which has ended without having been started."""
+
+
+async def _answered(request: Request, keeper: Gatekeeper, asking: Caller, shape: type[B], answer: Path) -> JSONResponse:
     try:
         text = await request.body()
         body = shape.model_validate(json.loads(text) if text.strip() else {})
+        body._asking, body._tools = asking, request.app.state.tools
         return JSONResponse(await answer(keeper, body), headers=HEADERS)
+    except _NotStarted as error:
+        job: Job = error.args[0]
+        return _refused(400, job.error or f"the job is {job.status}", success=False, refunded=job.refund is not None)
     except (_Missing, ValidationError, ValueError, RecursionError) as error:
         return _refused(400, _in_words(error))
     except (UserBusy, QueueFull) as error:
@@ -268,7 +290,8 @@ def _wanted(body: CheckBody) -> Wanted:
     assert body.jobId is not None
     session = body.sessionId if isinstance(body, EnqueueBody) else None
     payload = body.job_payload if isinstance(body, EnqueueBody) else None
-    return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload)
+    trusted = body._asking.role == "tool"
+    return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload, trusted=trusted)
 
 
 async def _known(keeper: Gatekeeper, table: str, job_id: str) -> Job:
@@ -279,8 +302,10 @@ async def _known(keeper: Gatekeeper, table: str, job_id: str) -> Job:
     return job
 
 
-def _name(table: str | None) -> str | None:
-    return NAMES.get(table, table) if table is not None else None
+def _warn_once(tool: Tool) -> None:
+    if tool.start_url is None and tool.table not in _warned:
+        _warned.add(tool.table)
+        log.warning(NO_START_URL, tool=tool.table)
 
 
 def _in_use(view: PoolView) -> int:

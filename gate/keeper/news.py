@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from redis.exceptions import RedisError
@@ -23,6 +23,8 @@ class News:
         self._me = secrets.token_hex(8)
         self._unsaid: dict[str, set[str]] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
+        self.on_change: list[Callable[[], None]] = []
+        """Called when a job may have changed, here or at another server."""
 
     def tell(self, pool: str, job_ids: Sequence[str]) -> None:
         """That these jobs of the pool changed, and so the line."""
@@ -32,6 +34,8 @@ class News:
     def tell_line(self, pool: str, job_ids: Sequence[str] = ()) -> None:
         """That the line changed: who waits, or why."""
         self._waiters.wake([*job_ids, the_line(pool)])
+        for changed in self.on_change:
+            changed()
         self._unsaid.setdefault(pool, set()).update(job_ids)
         if pool not in self._sending:
             self._sending[pool] = asyncio.create_task(self._publish(pool))
@@ -75,4 +79,6 @@ class News:
     def _hear(self, channel: str, message: str) -> None:
         sender, *job_ids = message.split(" ")
         if sender != self._me:
+            for changed in self.on_change:
+                changed()
             self._waiters.wake([*job_ids, the_line(channel[channel.find("{") + 1 : channel.rfind("}")])])

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.jobs import REFUNDED, Job, Lease, Request, now_ms
+from gate.ledger import deliveries
 from gate.ledger.rows import find
-from gate.ledger.tables import events, jobs, ledger, tasks
+from gate.ledger.tables import events, jobs, ledger, owed, tasks
 
 
 def new_row(pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease: Lease | None) -> dict[str, Any]:
@@ -33,10 +34,13 @@ def new_row(pool: str, request: Request, ticket: int, at: int, lease_ms: int, le
         "granted_at": lease.granted_at if lease else None,
         "expires_at": lease.due if lease else None,
         "hard_expires_at": lease.hard if lease else None,
+        "starts": request.starts,
+        "tells": request.tells,
+        "settles": request.settles,
     }
 
 
-def take(connection: Connection, job: Job, lease: Lease, status: str, by: str) -> None:
+def take(connection: Connection, job: Job, lease: Lease, status: str, by: str) -> Job:
     put(
         connection,
         job.job_id,
@@ -50,6 +54,7 @@ def take(connection: Connection, job: Job, lease: Lease, status: str, by: str) -
         task_id=None,
     )
     event(connection, job.pool, job.job_id, status, by, lease.granted_at, lease)
+    return told(connection, job.job_id, lease.granted_at)
 
 
 def end(
@@ -73,12 +78,12 @@ def end(
         error=error,
         output=None if output is None else json.dumps(output),
     )
-    if outcome in REFUNDED and job.credits:
+    if outcome in REFUNDED and job.credits and job.settles:
+        owe(connection, job, at)
+    elif outcome in REFUNDED and job.credits:
         book(connection, job.job_id, job.user, job.pool, "refund", job.credits, at)
     event(connection, job.pool, job.job_id, outcome, by, at, fence=job.fence or None, why=reason)
-    ended = find(connection, job.job_id)
-    assert ended is not None
-    return ended
+    return told(connection, job.job_id, at)
 
 
 def task(connection: Connection, provider: str, task_id: str) -> Any:
@@ -87,31 +92,46 @@ def task(connection: Connection, provider: str, task_id: str) -> Any:
     return connection.execute(query).first()
 
 
-def bind(connection: Connection, job: Job, provider: str, task_id: str) -> Job:
+def bind(connection: Connection, job: Job, provider: str, task_id: str, by: str = "holder") -> Job:
     at = now_ms()
     if task(connection, provider, task_id) is None:
         row = {"provider": provider, "task_id": task_id, "job_id": job.job_id, "lease_id": job.lease_id, "at": at}
         connection.execute(tasks.insert().values(**row))
     put(connection, job.job_id, provider=provider, task_id=task_id)
-    event(connection, job.pool, job.job_id, "task", "holder", at, fence=job.fence, why=f"{provider} {task_id}")
-    bound = find(connection, job.job_id)
-    assert bound is not None
-    return bound
+    event(connection, job.pool, job.job_id, "task", by, at, fence=job.fence, why=f"{provider} {task_id}")
+    return _there(connection, job.job_id)
 
 
-def keep_late(connection: Connection, job: Job, outcome: str) -> Job:
+def keep_late(connection: Connection, job: Job, outcome: str, by: str = "holder") -> Job:
     """The refund stands; that the work was done after all is kept for whoever asks."""
     if job.late_outcome is not None:
         return job
     put(connection, job.job_id, late_outcome=outcome)
-    event(connection, job.pool, job.job_id, "late", "holder", now_ms(), fence=job.fence, why=outcome)
-    late = find(connection, job.job_id)
-    assert late is not None
-    return late
+    event(connection, job.pool, job.job_id, "late", by, now_ms(), fence=job.fence, why=outcome)
+    return _there(connection, job.job_id)
 
 
 def put(connection: Connection, job_id: str, **values: Any) -> None:
     connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(**values))
+
+
+def told(connection: Connection, job_id: str, at: int) -> Job:
+    """The job as it is now that its status has changed; whoever has to be told of that will be."""
+    job = _there(connection, job_id)
+    deliveries.owe(connection, job, at)
+    return job
+
+
+def _there(connection: Connection, job_id: str) -> Job:
+    job = find(connection, job_id)
+    assert job is not None
+    return job
+
+
+def owe(connection: Connection, job: Job, at: int) -> None:
+    """The owner's function pays this refund, in a transaction of its own: it may take its time, or fail."""
+    row = {"job_id": job.job_id, "user": job.user, "pool": job.pool, "amount": job.credits, "since": at}
+    connection.execute(owed.insert().values(**row, due_at=at, attempts=0))
 
 
 def book(connection: Connection, job_id: str, user: str | None, pool: str, kind: str, amount: int, at: int) -> None:

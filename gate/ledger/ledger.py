@@ -14,11 +14,12 @@ from sqlalchemy.engine import Connection
 
 from gate.errors import StoreDown
 from gate.jobs import HOLDING, Job, Lease, Request, now_ms
-from gate.ledger import changes, pools
+from gate.ledger import changes, inbox, pools, recording, starting
 from gate.ledger.database import Database
 from gate.ledger.pools import Pool, PoolSettings
-from gate.ledger.results import Admitted, Ended, Extended, Recorded, Return, Snapshot
-from gate.ledger.rows import find, held, is_live, job_of, jobs_with_refund
+from gate.ledger.recording import newer, room
+from gate.ledger.results import Admitted, Ended, Extended, Recorded, Snapshot, Started
+from gate.ledger.rows import find, is_live, job_of, jobs_with_refund
 from gate.ledger.tables import jobs
 
 
@@ -53,7 +54,7 @@ class Ledger:
                 return _admit_again(connection, row, job, request, ticket, lease, given_up)
             if ticket <= row.void_ticket:
                 return Admitted("stale")  # its place was freed for want of this row; it may come again, behind the others
-            if lease is not None and not (_newer(row, lease.fence, 0) and _room(connection, row)):
+            if lease is not None and not (newer(row, lease.fence, 0) and room(connection, row)):
                 return Admitted("no_room")
             new = changes.new_row(pool, request, ticket, at, lease_ms, lease) | ({"fence": given_up} if given_up else {})
             connection.execute(jobs.insert().values(**new))
@@ -62,7 +63,7 @@ class Ledger:
             if request.credits:
                 changes.book(connection, request.job_id, request.user, pool, "charge", request.credits, at)
             changes.event(connection, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
-            return Admitted("admitted", find(connection, request.job_id))
+            return Admitted("admitted", changes.told(connection, request.job_id, at))
 
         return await self._database.write(pool, request.job_id, work)
 
@@ -116,16 +117,19 @@ class Ledger:
                 return Ended("lost" if job.status == "expired" else "already", job)
             changes.put(connection, job_id, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
                         task_id=None)  # fmt: skip
-            why = "refused by the provider" + (f": {error}" if error else "")
-            changes.event(connection, pool, job_id, "queued", by, now_ms(), why=why)
-            return Ended("refused", find(connection, job_id), job)
+            why, at = "refused by the provider" + (f": {error}" if error else ""), now_ms()
+            changes.event(connection, pool, job_id, "queued", by, at, why=why)
+            return Ended("refused", changes.told(connection, job_id, at), job)
 
         return await self._database.write(pool, job_id, work)
 
     async def extend(
-        self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None
-    ) -> Extended:
-        """Records a claim or a renewal that Redis granted: a granted job runs, and what was told never shrinks."""
+        self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None,
+        started: Started | None = None,
+    ) -> Extended:  # fmt: skip
+        """Records a claim or a renewal that Redis granted: a granted job runs, and what was told never shrinks. `started`: by a
+        start call that was answered so; then it is bound in the same step, and that call is done.
+        """
 
         def work(connection: Connection) -> Extended:
             row = pools.lock(connection, pool)
@@ -138,10 +142,14 @@ class Ledger:
                 return Extended("lost", job)
             if job.status == "granted":
                 changes.put(connection, job_id, status="running", expires_at=due)
-                changes.event(connection, pool, job_id, "running", "holder", at, fence=job.fence)
+                changes.event(connection, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
+                job = (
+                    changes.told(connection, job_id, at) if started is None else starting.bound(connection, job, started, at)
+                )
             elif job.expires_at is None or due > job.expires_at:
                 changes.put(connection, job_id, expires_at=due)
-            return Extended("extended", find(connection, job_id))
+                job = find(connection, job_id)
+            return Extended("extended", job)
 
         return await self._database.write(pool, job_id, work)
 
@@ -162,9 +170,18 @@ class Ledger:
                 return Ended("repeat", job)
             if job.status != "running":
                 return Ended("lost", job)
-            return Ended("bound", changes.bind(connection, job, provider, task_id), job)
+            return inbox.bound(connection, changes.bind(connection, job, provider, task_id))
 
         return await self._database.write(pool, job_id, work)
+
+    async def hear(self, pool: str, provider: str, said: Any, raw: str) -> Ended:
+        """What a provider said (a `gate.providers.said.Said`), once. The words are those of `inbox.hear`. Raises PoolUnknown."""
+
+        def work(connection: Connection) -> Ended:
+            pools.lock(connection, pool)
+            return inbox.hear(connection, pool, provider, said, raw)
+
+        return await self._database.write(pool, said.job_id or "", work)
 
     async def record(self, pool: str, epoch: int, notes: Sequence[Any], good_until: float | None = None) -> Recorded:
         """Applies a page of the outbox (`gate.slots.Note`) in order, by compare-and-set; `good_until` by time.monotonic():
@@ -188,7 +205,7 @@ class Ledger:
                 recorded.done.append(note.entry_id)
                 # A grant whose time is over before SQL heard of it was told to nobody: it never was.
                 if job is not None and not (note.kind == "granted" and (note.job_id, note.fence) in over):
-                    _record(connection, row, job, note, recorded)
+                    recording.record(connection, row, job, note, recorded)
             return recorded
 
         # '' sorts before every job_id: an expiry is recorded before the grant that took its slot.
@@ -201,7 +218,7 @@ class Ledger:
             job = _in(pool, find(connection, job_id)) if pools.lock(connection, pool).epoch == epoch else None
             if job is None or job.lease is None or job.fence != fence or job.lease.due > now_ms:
                 return False
-            _expire(connection, job, now_ms)
+            recording.expire(connection, job, now_ms)
             return True
 
         return await self._database.write(pool, job_id, work)
@@ -291,16 +308,6 @@ def _in(pool: str, job: Job | None) -> Job | None:
     return job if job is not None and job.pool == pool else None
 
 
-def _newer(pool: Pool, fence: int, last_fence: int) -> bool:
-    """Only a NEWER fence is another grant: "not older" would take back in what its holder has given up."""
-    return fence > max(last_fence, pool.void_fence)
-
-
-def _room(connection: Connection, pool: Pool) -> bool:
-    """SQL rechecks the limit, and the pause, before it records a grant."""
-    return not pool.paused and held(connection, pool.name) < pool.settings.limit
-
-
 def _admit_again(
     connection: Connection, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
 ) -> Admitted:
@@ -316,42 +323,6 @@ def _admit_again(
         return Admitted("admitted", job)
     if job.status != "queued":
         return Admitted("live", job)
-    if not (_newer(pool, lease.fence, job.fence) and _room(connection, pool)):
+    if not (newer(pool, lease.fence, job.fence) and room(connection, pool)):
         return Admitted("no_room", job)
-    changes.take(connection, job, lease, "running", "caller")
-    return Admitted("admitted", find(connection, job.job_id))
-
-
-def _record(connection: Connection, pool: Pool, job: Job, note: Any, recorded: Recorded) -> None:
-    if note.kind == "granted":
-        if job.status != "queued" or not _newer(pool, note.fence, job.fence):
-            return
-        if _room(connection, pool):
-            changes.take(connection, job, note.lease, "granted", "gate")
-            recorded.changed.append(job.job_id)
-        else:
-            _give_back(connection, job, note.fence, "not_taken", recorded)
-    elif note.fence == 0:
-        if job.status == "queued":
-            changes.end(connection, job, "expired", "gate", "queue_timeout", at=note.at)
-            recorded.changed.append(job.job_id)
-    elif job.status in HOLDING and job.fence == note.fence:
-        _expire(connection, job, note.at)
-        recorded.changed.append(job.job_id)
-    elif job.status == "queued" and note.fence > job.fence:
-        # The claim time of a grant that SQL never confirmed: nobody was told of it, so nobody loses his place.
-        _give_back(connection, job, note.fence, "lost", recorded)
-
-
-def _give_back(connection: Connection, job: Job, fence: int, why: str, recorded: Recorded) -> None:
-    # Written down once: who reads the history must not think that somebody overtook this job.
-    if job.fence == 0 and not changes.was(connection, job.job_id, "returned"):
-        changes.event(connection, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
-    # Until it is back at its place another server could find room and tell somebody of it.
-    changes.put(connection, job.job_id, fence=fence)
-    recorded.returns.append(Return(job, fence, why))
-
-
-def _expire(connection: Connection, job: Job, at: int) -> None:
-    reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
-    changes.end(connection, job, "expired", "gate", reason, at=at)
+    return Admitted("admitted", changes.take(connection, job, lease, "running", "caller"))

@@ -14,7 +14,7 @@ from gate.ledger.database import Database
 from gate.ledger.keys import Key
 from gate.ledger.pools import Pool
 from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
-from gate.ledger.tables import events, jobs, ledger
+from gate.ledger.tables import deliveries, events, jobs, ledger, owed
 
 PAGE = 100
 """Rows of the ledger in one answer."""
@@ -60,6 +60,16 @@ class InLine:
 class Balance:
     charged: int
     refunded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What gate still owes: how many refunds (or calls), of how many credits, since when the oldest (ms), and what went wrong last."""
+
+    count: int
+    credits: int
+    since: int | None
+    error: str | None
 
 
 class Reading:
@@ -151,8 +161,26 @@ class Reading:
         sums = await self._database.read(lambda c: {kind: int(total) for kind, total in c.execute(query)})
         return Balance(sums.get("charge", 0), sums.get("refund", 0))
 
+    async def owed(self, pool: str) -> Pending:
+        """Refunds that the owner's function has not paid."""
+        query = sa.select(owed.c.amount, owed.c.since, owed.c.error).where(owed.c.pool == pool).order_by(owed.c.since)
+        return await self._database.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
+
+    async def undelivered(self, pool: str) -> Pending:
+        """Calls that a tool has not answered, though they were tried."""
+        query = sa.select(sa.literal(0), deliveries.c.at, deliveries.c.error)
+        query = query.join(jobs, jobs.c.job_id == deliveries.c.job_id).where(jobs.c.pool == pool)
+        query = query.where(deliveries.c.done_at.is_(None), deliveries.c.error.is_not(None)).order_by(deliveries.c.at)
+        return await self._database.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
+
     async def keys(self) -> list[Key]:
         return await self._database.read(keys.every)
 
     async def ping(self) -> None:
         await self._database.read(lambda c: c.execute(sa.select(1)).scalar())
+
+
+def _pending(rows: Sequence[tuple[int, int, str | None]]) -> Pending:
+    """From rows of credits, time and error, the oldest first."""
+    errors = [error for *_, error in rows if error is not None]
+    return Pending(len(rows), sum(one[0] for one in rows), rows[0][1] if rows else None, errors[-1] if errors else None)

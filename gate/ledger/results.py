@@ -19,7 +19,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """`ended` now, or `refused`, or `bound` to a task · `taken`: that task is another lease's · `repeat`: by the same call before · `already`: by somebody else · `lost`: that lease
+    """`ended` now, or `refused`, or `bound` to a task (`ended`: whose end was known already) · `taken`: that task is another lease's · `repeat`: by the same call before · `already`: by somebody else · `lost`: that lease
     has no say · `unknown`. `before` is the job as it was."""
 
     word: str
@@ -33,6 +33,15 @@ class Extended:
 
     word: str
     job: Job | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """How a start call was answered: with the provider's task, if it named one. Without `provider` that is only written down."""
+
+    delivery_id: int
+    provider: str | None = None
+    task_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

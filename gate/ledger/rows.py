@@ -9,12 +9,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.jobs import HOLDING, LIVE, Job, Refund
-from gate.ledger.tables import jobs, ledger
+from gate.ledger.tables import jobs, ledger, owed
 
 _COPIED = tuple(name for name in Job.__dataclass_fields__ if name in jobs.c and name not in ("payload", "output"))
 
-jobs_with_refund = sa.select(jobs, ledger.c.amount.label("refund_amount"), ledger.c.at.label("refund_at")).outerjoin(
-    ledger, (ledger.c.job_id == jobs.c.job_id) & (ledger.c.kind == "refund")
+jobs_with_refund = (
+    sa.select(
+        jobs, ledger.c.amount.label("refund_amount"), ledger.c.at.label("refund_at"), owed.c.amount.label("owed_amount")
+    )
+    .outerjoin(ledger, (ledger.c.job_id == jobs.c.job_id) & (ledger.c.kind == "refund"))
+    .outerjoin(owed, owed.c.job_id == jobs.c.job_id)
 )
 
 _one = jobs_with_refund.where(jobs.c.job_id == sa.bindparam("job_id"))
@@ -28,6 +32,8 @@ _held = sa.select(sa.func.count()).where(jobs.c.pool == sa.bindparam("pool"), is
 
 def job_of(row: Any) -> Job:
     refund = Refund(row.refund_amount, row.refund_at) if row.refund_amount is not None else None
+    if row.owed_amount is not None:
+        refund = Refund(row.owed_amount, None, owed=True)
     return Job(
         **{name: getattr(row, name) for name in _COPIED},
         payload=json.loads(row.payload) if row.payload is not None else None,

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gate.errors import CannotStart
 from gate.ledger.database import engine, first_line
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision in `migrations/versions`; a test holds the two equal."""
 
 

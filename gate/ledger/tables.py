@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -80,6 +81,9 @@ jobs = Table(
     Column("pruned_at", BigInteger),
     Column("provider", Text),
     Column("task_id", Text),
+    Column("starts", Boolean, nullable=False, server_default=false()),
+    Column("tells", Boolean, nullable=False, server_default=false()),
+    Column("settles", Boolean, nullable=False, server_default=false()),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),
@@ -122,6 +126,80 @@ tasks = Table(
     Column("at", BigInteger, nullable=False),
 )
 Index("tasks_job", tasks.c.job_id)
+
+DUE = text("done_at is null")
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("webhook_id", Text, nullable=False, unique=True),
+    Column("job_id", Text, ForeignKey("gate.jobs.job_id"), nullable=False),
+    Column("tool", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("body", Text),
+    Column("at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("taken_by", Text),
+    Column("taken_until", BigInteger),
+    Column("done_at", BigInteger),
+    Column("result", Text),
+    Column("error", Text),
+    CheckConstraint("kind in ('start', 'event')", name="deliveries_kind"),
+    CheckConstraint("(done_at is null) = (result is null)", name="deliveries_done"),
+    CheckConstraint("(taken_by is null) = (taken_until is null)", name="deliveries_taken"),
+    sqlite_autoincrement=True,
+)
+Index("deliveries_due", deliveries.c.due_at, sqlite_where=DUE, postgresql_where=DUE)
+Index(
+    "deliveries_order",
+    deliveries.c.job_id,
+    deliveries.c.kind,
+    deliveries.c.id,
+    sqlite_where=DUE,
+    postgresql_where=DUE,
+)
+Index("deliveries_job", deliveries.c.job_id, deliveries.c.id)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("delivery_id", Text, nullable=False),
+    Column("pool", Text, ForeignKey("gate.pools.name"), nullable=False),
+    Column("task_id", Text),
+    Column("job_id", Text),
+    Column("outcome", Text, nullable=False),
+    Column("error", Text),
+    Column("output", Text),
+    Column("body", Text),
+    Column("verdict", Text, nullable=False),
+    UniqueConstraint("provider", "delivery_id", name="webhooks_once"),
+    CheckConstraint("task_id is not null or job_id is not null", name="webhooks_about"),
+    sqlite_autoincrement=True,
+)
+Index("webhooks_task", webhooks.c.provider, webhooks.c.task_id, webhooks.c.id)
+Index("webhooks_job", webhooks.c.job_id, webhooks.c.id)
+
+owed = Table(
+    "owed",
+    metadata,
+    Column("job_id", Text, ForeignKey("gate.jobs.job_id"), primary_key=True),
+    Column("user", Text),
+    Column("pool", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("error", Text),
+    CheckConstraint("amount > 0", name="owed_amount"),
+)
+Index("owed_due", owed.c.due_at)
 
 keys = Table(
     "keys",

@@ -62,7 +62,7 @@ class Acquired(Reply):
 
 @dataclass(frozen=True, slots=True)
 class Extended(Reply):
-    """`claimed`, `renewed` or `lost`; `due` is the deadline that now stands."""
+    """`claimed`, `renewed`, `lost` or `by_gate`; `due` is the deadline that now stands."""
 
     fence: int = 0
     due: int = 0
@@ -158,8 +158,9 @@ class Semaphore:
         tool: str | None,
         lease_ms: int | None,
         or_wait: bool = True,
+        by_gate: bool = False,
     ) -> Acquired:
-        asked = (job_id, user or "", tool or "", lease_ms or "", int(or_wait))
+        asked = (job_id, user or "", tool or "", lease_ms or "", int(or_wait), int(by_gate))
         raw = await self._run("acquire", pool, epoch, *asked)
         return Acquired(
             **_head(raw),
@@ -171,8 +172,8 @@ class Semaphore:
             active=tuple(raw.get("active", ())),
         )
 
-    async def claim(self, pool: str, epoch: int, job_id: str, lease_id: str) -> Extended:
-        return _extended(await self._run("claim", pool, epoch, job_id, lease_id))
+    async def claim(self, pool: str, epoch: int, job_id: str, lease_id: str, by_gate: bool = False) -> Extended:
+        return _extended(await self._run("claim", pool, epoch, job_id, lease_id, int(by_gate)))
 
     async def renew(self, pool: str, epoch: int, job_id: str, lease_id: str, lease_ms: int | None) -> Extended:
         return _extended(await self._run("renew", pool, epoch, job_id, lease_id, lease_ms or ""))

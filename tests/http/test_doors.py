@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from gate.app import ROUTERS
-from gate.http import supabase
+from gate.http import supabase, webhooks
 from gate.http.doors import ANYONE, TABLE
 from gate.ledger import keys
 from tests.support import Served, run_gate, until
@@ -50,7 +50,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 def test_every_route_stands_in_the_table_and_nothing_else_does() -> None:
     routes = {
-        (method, route.path) for router in (*ROUTERS, supabase.router) for route in router.routes for method in route.methods
+        (method, route.path)
+        for router in (*ROUTERS, supabase.router, webhooks.router)
+        for route in router.routes
+        for method in route.methods
     }
     assert routes == set(TABLE)
 
@@ -60,7 +63,9 @@ def test_the_table_of_roles(guarded: Guarded, method: str, path: str) -> None:
     at = re.sub(r"{\w+(:text)?}", "nobody", path)
     for role, key in guarded.keys.items():
         answer = guarded.ask(method, at.removesuffix("/events"), key, **({"json": {"x": 1}} if method != "GET" else {}))
-        if role in TABLE[method, path]:
+        if TABLE[method, path] == ANYONE and "webhook" in path:
+            assert answer.json()["code"] in ("forged", "provider_unknown")
+        elif role in TABLE[method, path]:
             assert answer.status_code not in (401, 403) and answer.status_code < 500, (role, answer.text)
         elif role == "":
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
@@ -185,7 +190,8 @@ def test_a_key_is_shown_as_a_header_carries_it(tmp_path: Path) -> None:
 
 def test_what_is_open_to_anyone_tells_nothing() -> None:
     open_to_all = {path for (method, path), roles in TABLE.items() if roles == ANYONE and method != "OPTIONS"}
-    assert open_to_all == {"/healthz", "/readyz"}
+    by_their_own_secret = {"/v1/webhooks/{provider}/{pool}", "/functions/v1/runninghub-webhook"}
+    assert open_to_all == {"/healthz", "/readyz"} | by_their_own_secret
 
 
 def test_the_form_of_a_key() -> None:

@@ -159,5 +159,5 @@ async def test_a_redis_that_others_have_left_is_not_loaded_against_theirs(start:
             await acquire(stays, "c")
         assert (await acquire(moves, "d")).status == "running"
         assert epoch(sql_url) == after
-        await stays.gatekeeper.rebuild("default")  # by an operator's word it is theirs again
+        await stays.gatekeeper.poolkeeper.rebuild("default")  # by an operator's word it is theirs again
         assert (await acquire(stays, "c")).status == "queued"

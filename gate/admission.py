@@ -1,0 +1,34 @@
+"""What is decided about a request before any store is asked for a slot: its price, who starts it, who is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gate.jobs import Request
+from gate.ledger import Owner, Reading
+from gate.tools import Tools
+
+
+class Admission:
+    """`owner` is None where he has named no function."""
+
+    def __init__(self, tools: Tools, reading: Reading, owner: Owner | None) -> None:
+        self._tools, self._reading, self._owner = tools, reading, owner
+
+    async def complete(self, request: Request, by_gate: bool = False) -> Request:
+        """`by_gate`: gate starts it, if its tool says where. Raises JobUnknown when the owner has no such job, StoreDown."""
+        if request.tool is None:
+            return self._settled(request)
+        tool = self._tools[request.tool]
+        told = replace(request, starts=by_gate and tool.start_url is not None, tells=tool.events_url is not None)
+        if self._owner is None or not self._owner.prices or request.tool not in self._tools:
+            return self._settled(told)
+        known = await self._reading.job(request.job_id)
+        if known is not None:  # its price was the owner's, and stays what it was
+            return replace(told, user=known.user, credits=known.credits, settles=known.settles)
+        price = await self._owner.price(request.tool, request.job_id)
+        return replace(told, user=price.user, credits=price.credits, settles=self._owner.pays)
+
+    def _settled(self, request: Request) -> Request:
+        """Only what somebody trusted says that he charged is paid back from the owner's table."""
+        return replace(request, settles=request.trusted and self._owner is not None and self._owner.pays)

@@ -1,0 +1,48 @@
+"""What providers call back with. Open to everybody: each provider shows a secret of its own, and that is checked first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from gate.errors import ProviderUnknown
+from gate.gatekeeper import Gatekeeper
+from gate.http.doors import Keeper
+from gate.providers import PROVIDERS
+from gate.providers.reading import clean
+from gate.providers.said import Callback
+
+router = APIRouter(tags=["webhooks"])
+SAID = {"ended": "applied", "late": "late", "waits": "kept", "history": "ignored", "repeat": "repeat"}
+"""What is answered, always with 200: a provider that calls again would change nothing."""
+
+
+@router.post("/v1/webhooks/{provider}/{pool}")
+async def webhook(provider: str, pool: str, request: Request, keeper: Keeper) -> JSONResponse:
+    """How a task ended, in the provider's own words. `standard` is Standard Webhooks with `{type, data: {job_id | task_id, outcome,
+    error?, output?}}`; `runninghub` shows `?token=`. Answers `{result}`: `applied`, `late`, `kept` (until its task is bound),
+    `ignored`, `repeat`.
+    """
+    return await _heard(provider, pool, request, keeper)
+
+
+@router.post("/functions/v1/runninghub-webhook", include_in_schema=False)
+async def of_old(request: Request, keeper: Keeper) -> JSONResponse:
+    """Where RunningHub calls the queue manager that gate replaces."""
+    return await _heard("runninghub", "default", request, keeper)
+
+
+async def _heard(provider: str, pool: str, request: Request, keeper: Gatekeeper) -> JSONResponse:
+    secrets: Mapping[str, Sequence[str]] = request.app.state.provider_secrets
+    if provider not in PROVIDERS:
+        raise ProviderUnknown(f"there is no provider {clean(provider)!r}")
+    body = await request.body()
+    callback = Callback(dict(request.headers), dict(request.query_params), body, secrets.get(provider, ()), time.time())
+    said = PROVIDERS[provider].read(callback)
+    if said is None:
+        return JSONResponse({"result": SAID["history"]})
+    word = await keeper.hear(pool, provider, said, clean(body.decode("utf-8", "replace")))
+    return JSONResponse({"result": SAID[word]})

@@ -1,0 +1,100 @@
+"""What providers said, each once, kept with the job that it is about.
+
+A callback and the binding of its task may come in either order. Both hold the pool's row, so one of them is the second, and
+the second applies: a callback finds the binding, or a binding finds the callback that was kept.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.jobs import HOLDING, Job, now_ms
+from gate.ledger import changes
+from gate.ledger.results import Ended
+from gate.ledger.rows import find
+from gate.ledger.tables import webhooks
+
+KEPT_MS = 7 * 24 * 3600 * 1000
+"""How long a callback waits for the binding of its task."""
+RAW_MAX = 64 * 1024
+"""Characters of a body that are kept."""
+RAW_OF_A_JOB = 20
+"""Callbacks of one job whose bodies are kept: beyond it only that they came."""
+
+
+def hear(connection: Connection, pool: str, provider: str, said: Any, raw: str) -> Ended:
+    """`said` is a `gate.providers.said.Said`, `raw` its body as it came. `ended`: the job has ended by it · `late`: it came after the
+    expiry, and is kept · `waits` for its binding · `history`: nothing happens · `repeat`: it was heard before.
+    """
+    once = sa.select(webhooks.c.id).where(webhooks.c.provider == provider, webhooks.c.delivery_id == said.delivery_id)
+    if connection.execute(once).first() is not None:
+        return Ended("repeat")
+    job, current = _about(connection, pool, provider, said)
+    verdict = "waits" if job is None and said.task_id is not None else "history"
+    before = job
+    if job is not None and current:
+        verdict, job = _apply(connection, job, provider, said.outcome, said.error, said.output)
+    kept = job is None or _count(connection, job.job_id) < RAW_OF_A_JOB
+    row = {
+        "at": now_ms(), "provider": provider, "delivery_id": said.delivery_id, "pool": pool, "task_id": said.task_id,
+        "job_id": job.job_id if job else said.job_id, "outcome": said.outcome, "error": said.error,
+        "output": None if said.output is None else json.dumps(said.output),
+        "body": raw[:RAW_MAX] if kept else None, "verdict": verdict,
+    }  # fmt: skip
+    connection.execute(webhooks.insert().values(**row))
+    if job is not None and verdict == "history" and kept:
+        why = said.outcome + ("" if current else ", of an earlier task")
+        changes.event(connection, pool, job.job_id, "callback", provider, row["at"], why=why)
+    return Ended(verdict, job, before)
+
+
+def bound(connection: Connection, job: Job) -> Ended:
+    """The job, just bound to its task; and what that task's provider has said already, in the order it came, has happened."""
+    kept = sa.select(webhooks).where(
+        webhooks.c.provider == job.provider,
+        webhooks.c.task_id == job.task_id,
+        webhooks.c.pool == job.pool,
+        webhooks.c.verdict == "waits",
+        webhooks.c.at > now_ms() - KEPT_MS,
+    )
+    word, after = "bound", job
+    assert job.provider is not None
+    for row in connection.execute(kept.order_by(webhooks.c.id)).all():
+        output = None if row.output is None else json.loads(row.output)
+        verdict, after = _apply(connection, after, job.provider, row.outcome, row.error, output)
+        word = "ended" if verdict == "ended" else word
+        told = {"verdict": verdict, "job_id": job.job_id}
+        connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(**told))
+    return Ended(word, after, job)
+
+
+def _about(connection: Connection, pool: str, provider: str, said: Any) -> tuple[Job | None, bool]:
+    """The job, and whether the provider has a say in it now: bound to him, by its current task; by job_id also when bound to none."""
+    if said.task_id is None:
+        job = _in(pool, find(connection, said.job_id))
+        return job, job is not None and job.provider in (None, provider)
+    known = changes.task(connection, provider, said.task_id)
+    job = _in(pool, find(connection, known.job_id)) if known is not None else None
+    mine = job is not None and (job.provider, job.task_id, job.lease_id) == (provider, said.task_id, known.lease_id)
+    return job, mine
+
+
+def _apply(connection: Connection, job: Job, provider: str, outcome: str, error: str | None, output: Any) -> tuple[str, Job]:
+    if job.status in HOLDING:
+        reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
+        return "ended", changes.end(connection, job, outcome, "provider", reason, error, output)
+    if job.status == "expired" and job.fence and job.late_outcome is None:
+        return "late", changes.keep_late(connection, job, outcome, provider)
+    return "history", job
+
+
+def _in(pool: str, job: Job | None) -> Job | None:
+    return job if job is not None and job.pool == pool else None
+
+
+def _count(connection: Connection, job_id: str) -> int:
+    return connection.execute(sa.select(sa.func.count()).where(webhooks.c.job_id == job_id)).scalar_one()
