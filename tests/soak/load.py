@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 
+from tests.owner.account import ENDED
 from tests.owner.scene import LIMIT, MANAGER, TOOLS, Scene
 
 LEASE_S = 4.0
@@ -33,7 +34,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A job, and what becomes of it. `cancelled_after` seconds its user thinks better of it."""
+    """A job, and what becomes of it. `cancelled`: its user thinks better of it while it waits, or as soon as it runs."""
 
     job_id: str
     table: str
@@ -42,7 +43,7 @@ class Drawn:
     charged: bool
     callback: str
     payload: dict[str, Any]
-    cancelled_after: float | None
+    cancelled: str | None
 
 
 def drawn(seed: int, number: int) -> Drawn:
@@ -60,7 +61,7 @@ def drawn(seed: int, number: int) -> Drawn:
     (answer,) = dice.choices(("starts", "breaks", "loses", "fails"), (91, 3, 3, 3))
     return Drawn(
         f"m{seed}-{number}", dice.choice(list(TOOLS)), f"u{dice.randrange(USERS)}", dice.randrange(1, 50), dice.random() < 0.95,
-        callback, {"plans": plans, "answers": [answer]}, dice.uniform(0, 3) if dice.random() < 0.03 else None,
+        callback, {"plans": plans, "answers": [answer]}, dice.choices((None, "waiting", "running"), (96, 2, 2))[0],
     )  # fmt: skip
 
 
@@ -84,10 +85,11 @@ class Load:
                 charge = self.scene.money.charge
                 await asyncio.to_thread(charge, job.table, job.job_id, job.user, job.credits, job.charged)
             await self.submit(job)
-            if job.cancelled_after is not None:
-                await asyncio.sleep(job.cancelled_after)
+            if job.cancelled is not None:
+                if job.cancelled == "running":
+                    await self.row(job, "running", *ENDED)
                 await self.call("/rest/v1/rpc/user_cancel_ai_job", {"p_table_name": job.table, "p_job_id": job.job_id})
-            await self.ends(job)
+            await self.row(job, *ENDED)
 
     async def submit(self, job: Drawn) -> None:
         body = {
@@ -121,15 +123,14 @@ class Load:
                     return asked, answer
             await asyncio.sleep(0.1)
 
-    async def ends(self, job: Drawn) -> None:
-        """A browser watches the row."""
-        give_up = time.monotonic() + ENDS_S
-        while not self.scene.side.account.over(job.job_id):
+    async def row(self, job: Drawn, *wanted: str) -> None:
+        """Until it says so: a browser watches it."""
+        rows, give_up = self.scene.side.account.rows, time.monotonic() + ENDS_S
+        while rows.get(job.job_id) not in wanted:
             if time.monotonic() > give_up:
-                row = self.scene.side.account.rows.get(job.job_id)
-                self.wrong.append(f"{job.job_id}: after {ENDS_S:g} s its row still says {row}")
+                self.wrong.append(f"{job.job_id}: after {ENDS_S:g} s its row still says {rows.get(job.job_id)}")
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
 
     async def killer(self, over: asyncio.Event) -> None:
         """Until it is over; gate is up then."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import tempfile
 import time
@@ -165,6 +167,7 @@ def main() -> None:
     options.add_argument("--keep", type=Path, help="a new folder for logs and stores, which stay there")
     given = vars(options.parse_args())
     keep = given.pop("keep")
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # so that no store is left behind
     said, wrong = play(Options(**given), keep)
     print(said)
     print(f"  wrong: {len(wrong) or 'nothing'}" + "".join(f"\n    {one}" for one in wrong[:20]))
