@@ -60,7 +60,7 @@ local function read(job)
   if not raw then return nil end
   local ok, entry = pcall(cjson.decode, raw)
   if ok and type(entry) == 'table' and tonumber(entry.ticket) and tonumber(entry.queued_at)
-     and tonumber(entry.lease_ms) then return entry end
+     and tonumber(entry.lease_ms) and (entry.fence == nil or tonumber(entry.fence)) then return entry end
   return nil
 end
 
@@ -142,7 +142,8 @@ local function promote()
     if not job then return end
     if granted == BOUND or not ids_left() then more = true return end
     local entry = read(job)
-    if entry then grant(job, entry, false) granted = granted + 1 end
+    -- Whoever holds a slot has no place in the queue: by an operator's hand it may stand there.
+    if entry and not redis.call('ZSCORE', SLOTS, job) then grant(job, entry, false) granted = granted + 1 end
     redis.call('LPOP', QUEUE)
   end
 end
@@ -164,9 +165,11 @@ local function end_waits()
       if entry.queued_at + meta.queue_ms > now then return end
       graced = graced + 1
     else
-      if entry then emit('expired', job, entry, '0') end
       redis.call('LREM', QUEUE, 1, job)
-      forget(job, entry)
+      if not redis.call('ZSCORE', SLOTS, job) then
+        if entry then emit('expired', job, entry, '0') end
+        forget(job, entry)
+      end
       ended = ended + 1
     end
   end

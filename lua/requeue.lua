@@ -31,10 +31,11 @@ end
 
 local entry = read(job)
 if redis.call('ZSCORE', SLOTS, job) then
-  if entry and entry.fence ~= ARGV[5] then return finish('newer', {}) end
+  if entry and (entry.fence or '0') ~= ARGV[5] then return finish('newer', {}) end
   if not entry then return finish('absent', {}) end
   cool()
   redis.call('ZREM', SLOTS, job)
+  redis.call('LREM', QUEUE, 1, job) -- by an operator's hand it may stand in both
 elseif entry and redis.call('LPOS', QUEUE, job) then
   return finish('requeued', {})
 elseif restore ~= '' then

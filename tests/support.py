@@ -317,6 +317,17 @@ class Served:
     def post(self, path: str, body: Any = None) -> httpx2.Response:
         return self.http.post(path, json=body if body is not None else {})
 
+    def sql(self, text: str, **values: Any) -> list[tuple[Any, ...]]:
+        """As somebody with a database client: `@` stands before a table of gate's."""
+        url = sa.make_url(self.sql_url)
+        sqlite = url.get_backend_name() == "sqlite"
+        engine = sa.create_engine(url.set(drivername="sqlite+pysqlite" if sqlite else "postgresql+psycopg"))
+        with engine.begin() as connection:
+            found = connection.execute(sa.text(text.replace("@", "" if sqlite else "gate.")), values)
+            rows = [tuple(row) for row in found] if found.returns_rows else []
+        engine.dispose()
+        return rows
+
     def acquire(self, pool: str = "default", **body: Any) -> httpx2.Response:
         return self.post(f"/v1/pools/{pool}/acquire", body)
 

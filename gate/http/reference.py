@@ -70,7 +70,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
 
 def _refusals(path: str, operation: dict[str, Any], is_open: bool) -> list[int]:
     if is_open:
-        return []
+        return [401, 404, 413, 422, 503] if "webhooks" in path else []
     verb = path.rsplit("/", 1)[-1]
     found = {401, 403, 422, 503}
     found |= {404} if "{pool}" in path else set()

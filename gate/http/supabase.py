@@ -22,7 +22,7 @@ from gate.gatekeeper import Gatekeeper
 from gate.http import wire
 from gate.http.doors import Asking, Caller, Keeper
 from gate.http.problems import RETRY_AFTER_S, TABLE
-from gate.jobs import CREDITS_MAX, HOLDING, Job
+from gate.jobs import CREDITS_MAX, HOLDING, LABEL_MAX, Job
 from gate.jobs import Request as Wanted
 from gate.tools import Tool, Tools
 from gate.view import PoolView
@@ -36,6 +36,17 @@ PREFLIGHT = HEADERS | {
     "Access-Control-Max-Age": "86400",
 }
 Id = Annotated[wire.JobId, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+
+
+def _a_name(value: Any) -> str | int | None:
+    """What is none is nothing: it must not keep a job from running."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) < 2**63 else None
+    return value if isinstance(value, str) and len(value) <= LABEL_MAX and value.isprintable() else None
+
+
+def _a_number(value: Any) -> float | int | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 else None
 
 
 class _Body(BaseModel):
@@ -56,7 +67,7 @@ class EnqueueBody(CheckBody):
     jobId: Id
     sessionId: wire.Label | None = None
     job_payload: wire.Payload | None = None
-    webappId: Any = None
+    webappId: Annotated[str | int | None, BeforeValidator(_a_name)] = None
 
 
 class UserBody(_Body):
@@ -70,8 +81,7 @@ class FinishBody(_Body):
     outputUrl: Annotated[str, Field(max_length=4_000)] | None = None
     errorMessage: Annotated[str, Field(max_length=4_000)] | None = None
     taskId: wire.Label | None = None
-    rhCost: Any = None
-    webhookPayload: Any = None
+    rhCost: Annotated[float | int | None, BeforeValidator(_a_number)] = None
 
 
 class SessionBody(_Body):
@@ -154,7 +164,8 @@ async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
     job = await _known(keeper, body.table, body.jobId)
     if body.taskId is not None and job.task_id not in (None, body.taskId):
         return OVER  # word of an earlier task of this job
-    output = {"url": body.outputUrl} if body.outputUrl is not None else None
+    named = {"url": body.outputUrl, "rhCost": body.rhCost}
+    output = {name: value for name, value in named.items() if value is not None} or None
     try:
         if job.status in HOLDING and job.lease_id:
             ended = await keeper.release(POOL, job.job_id, job.lease_id, body.status, body.errorMessage, output)
@@ -290,6 +301,10 @@ def _wanted(body: CheckBody) -> Wanted:
     assert body.jobId is not None
     session = body.sessionId if isinstance(body, EnqueueBody) else None
     payload = body.job_payload if isinstance(body, EnqueueBody) else None
+    if (
+        isinstance(body, EnqueueBody) and body.webappId is not None
+    ):  # whoever starts it has to know which of the provider's it is
+        payload = {"webappId": body.webappId} | (payload or {})
     trusted = body._asking.role == "tool"
     return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload, trusted=trusted)
 

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from gate.errors import ProviderUnknown
 from gate.gatekeeper import Gatekeeper
 from gate.http.doors import Keeper
+from gate.http.wire import HeardOut
 from gate.providers import PROVIDERS
 from gate.providers.reading import clean
 from gate.providers.said import Callback
@@ -18,9 +19,13 @@ from gate.providers.said import Callback
 router = APIRouter(tags=["webhooks"])
 SAID = {"ended": "applied", "late": "late", "waits": "kept", "history": "ignored", "repeat": "repeat"}
 """What is answered, always with 200: a provider that calls again would change nothing."""
+BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": {"type": "object", "description": "in the provider's words"}}},
+}
 
 
-@router.post("/v1/webhooks/{provider}/{pool}")
+@router.post("/v1/webhooks/{provider}/{pool}", response_model=HeardOut, openapi_extra={"requestBody": BODY})
 async def webhook(provider: str, pool: str, request: Request, keeper: Keeper) -> JSONResponse:
     """How a task ended, in the provider's own words. `standard` is Standard Webhooks with `{type, data: {job_id | task_id, outcome,
     error?, output?}}`; `runninghub` shows `?token=`. Answers `{result}`: `applied`, `late`, `kept` (until its task is bound),

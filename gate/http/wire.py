@@ -233,8 +233,14 @@ class CancelledOut(BaseModel):
     jobs: list[JobOut]
 
 
+class HeardOut(BaseModel):
+    """What became of a callback: `kept` until its task is bound, `late` after the job's expiry."""
+
+    result: Literal["applied", "late", "kept", "ignored", "repeat"]
+
+
 class EventOut(BaseModel):
-    """Something that happened to a job. `kind` is the status it then had, or `task`, `late`, `returned`."""
+    """Something that happened to a job. `kind` is the status it then had, or `task`, `callback`, `late`, `returned`, `seated`, `refunded`."""
 
     at: str
     kind: str

@@ -30,11 +30,13 @@ def hear(connection: Connection, pool: str, provider: str, said: Any, raw: str) 
     """`said` is a `gate.providers.said.Said`, `raw` its body as it came. `ended`: the job has ended by it · `late`: it came after the
     expiry, and is kept · `waits` for its binding · `history`: nothing happens · `repeat`: it was heard before.
     """
-    once = sa.select(webhooks.c.id).where(webhooks.c.provider == provider, webhooks.c.delivery_id == said.delivery_id)
+    once = sa.select(webhooks.c.id).where(
+        webhooks.c.provider == provider, webhooks.c.pool == pool, webhooks.c.delivery_id == said.delivery_id
+    )
     if connection.execute(once).first() is not None:
         return Ended("repeat")
-    job, current = _about(connection, pool, provider, said)
-    verdict = "waits" if job is None and said.task_id is not None else "history"
+    job, current, early = _about(connection, pool, provider, said)
+    verdict = "waits" if early else "history"
     before = job
     if job is not None and current:
         verdict, job = _apply(connection, job, provider, said.outcome, said.error, said.output)
@@ -72,15 +74,17 @@ def bound(connection: Connection, job: Job) -> Ended:
     return Ended(word, after, job)
 
 
-def _about(connection: Connection, pool: str, provider: str, said: Any) -> tuple[Job | None, bool]:
-    """The job, and whether the provider has a say in it now: bound to him, by its current task; by job_id also when bound to none."""
+def _about(connection: Connection, pool: str, provider: str, said: Any) -> tuple[Job | None, bool, bool]:
+    """The job; whether the provider has a say in it now: bound to him, by its current task, or by job_id to none; and whether
+    nothing is bound to that task yet.
+    """
     if said.task_id is None:
         job = _in(pool, find(connection, said.job_id))
-        return job, job is not None and job.provider in (None, provider)
+        return job, job is not None and job.provider in (None, provider), False
     known = changes.task(connection, provider, said.task_id)
     job = _in(pool, find(connection, known.job_id)) if known is not None else None
     mine = job is not None and (job.provider, job.task_id, job.lease_id) == (provider, said.task_id, known.lease_id)
-    return job, mine
+    return job, mine, known is None
 
 
 def _apply(connection: Connection, job: Job, provider: str, outcome: str, error: str | None, output: Any) -> tuple[str, Job]:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gate.errors import CannotStart
 from gate.jobs import now_ms
 from gate.ledger.database import engine, first_line
-from gate.ledger.tables import events, jobs
+from gate.ledger.tables import deliveries, events, jobs, webhooks
 
 AT_A_TIME = 500
 """Jobs in one transaction: a server that writes meanwhile waits for no more than that."""
@@ -24,8 +24,8 @@ class Pruned:
 
 
 def prune(url: str, older_than_ms: int) -> Pruned:
-    """Of each job that ended longer ago than that: its payload, session, error, output and history. Its row stays (a job_id is
-    one job for ever), and so does the ledger. Raises CannotStart in one line.
+    """Of each job that ended longer ago than that: its payload, session, error, output and history, what tools were told of it and
+    what its provider sent. Its row stays (a job_id is one job for ever), and so does the ledger. Raises CannotStart in one line.
     """
     made = engine(url, writes=True)
     before, after, pruned = now_ms() - older_than_ms, "", Pruned()
@@ -44,6 +44,11 @@ def prune(url: str, older_than_ms: int) -> Pruned:
                 emptied = {name: None for name in CARRIED} | {"pruned_at": now_ms()}
                 connection.execute(jobs.update().where(jobs.c.job_id.in_(ids)).values(**emptied))
                 pruned.events += connection.execute(events.delete().where(events.c.job_id.in_(ids))).rowcount
+                done = deliveries.c.job_id.in_(ids), deliveries.c.done_at.is_not(None)
+                connection.execute(deliveries.delete().where(*done))
+                # That a callback came is remembered for good, or the same one would count again.
+                said = {"body": None, "output": None, "error": None}
+                connection.execute(webhooks.update().where(webhooks.c.job_id.in_(ids)).values(**said))
             pruned.jobs += len(ids)
             after = ids[-1]
     except SQLAlchemyError as error:

@@ -179,7 +179,7 @@ webhooks = Table(
     Column("output", Text),
     Column("body", Text),
     Column("verdict", Text, nullable=False),
-    UniqueConstraint("provider", "delivery_id", name="webhooks_once"),
+    UniqueConstraint("provider", "pool", "delivery_id", name="webhooks_once"),
     CheckConstraint("task_id is not null or job_id is not null", name="webhooks_about"),
     sqlite_autoincrement=True,
 )

@@ -22,6 +22,8 @@ from gate.slots.connection import AnotherRedis, Link, answering
 
 log = structlog.get_logger("gate.slots")
 
+NEVER_MS = 2**53
+"""A deadline that an operator set to infinity."""
 GRANTS_PER_CALL = 8
 """How many waiters one call may promote: 32 random characters travel for each. Ticks carry a hundred."""
 GRANTS_PER_TICK = 100
@@ -249,9 +251,9 @@ class Semaphore:
         return Survey(
             self._now() or seconds * 1000 + micros // 1000,
             numbers.get("epoch", 0),
-            {job.decode(): int(due) for job, due in held},
-            tuple(job.decode() for job in waiting),
-            {job.decode(): _entry(raw) for job, raw in entries.items()},
+            {job: _ms(due) for raw, due in held if (job := _name(raw)) is not None},
+            tuple(job for raw in waiting if (job := _name(raw)) is not None),
+            {job: _entry(raw) for name, raw in entries.items() if (job := _name(name)) is not None},
             {note.job_id: note.at for note in (_note(*item) for item in noted)},
             numbers,
         )
@@ -326,6 +328,19 @@ def _note(entry_id: bytes, fields: dict[bytes, bytes]) -> Note:
         return Note(entry_id.decode(), "unreadable", "", 0, 0)
 
 
+def _name(raw: bytes) -> str | None:
+    """None for what is no job_id: no job of gate's, whoever put it there."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        log.warning("a name in Redis is none of gate's", name=raw)
+        return None
+
+
+def _ms(score: float) -> int:
+    return int(min(max(score, 0), float(NEVER_MS)))
+
+
 def _number(value: bytes) -> int:
     try:
         return int(float(value))
@@ -339,5 +354,11 @@ def _entry(raw: bytes) -> dict[str, Any] | None:
         entry = json.loads(raw)
     except ValueError:
         return None
-    known = isinstance(entry, dict) and {"ticket", "queued_at", "lease_ms"} <= entry.keys()
-    return entry if known else None
+    if not (isinstance(entry, dict) and {"ticket", "queued_at", "lease_ms"} <= entry.keys()):
+        return None
+    try:
+        if "fence" in entry:
+            int(entry["fence"])
+    except (TypeError, ValueError):
+        return None
+    return entry

@@ -126,6 +126,20 @@ def test_finish_frees_the_slot_pays_back_once_and_skips_a_repeat(empty: Served) 
     assert empty.http.get(f"/v1/pools/default/jobs/{third}").json()["output"] == {"url": "https://x/y.png"}
 
 
+def test_what_the_provider_is_to_run_is_handed_over_and_what_it_cost_is_kept(empty: Served) -> None:
+    job_id, _ = enqueue(empty, webappId="1900000000000000001", job_payload={"prompt": "a fox"})
+    running = empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()
+    assert running["payload"] == {"webappId": "1900000000000000001", "prompt": "a fox"}
+    ask(empty, "finish", table=UPSCALER, jobId=job_id, status="completed", outputUrl="https://x/y.png", rhCost=2.5)
+    assert empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()["output"] == {"url": "https://x/y.png", "rhCost": 2.5}
+    odd, _ = enqueue(empty, webappId={"a": 1})
+    body = (
+        f'{{"table": "{UPSCALER}", "jobId": "{odd}", "status": "completed", "rhCost": NaN, "webhookPayload": {{"a": NaN}}}}'
+    )
+    assert empty.http.post(f"{MANAGER}/finish", content=body).json() == {"success": True, "refundedAmount": 0}
+    assert empty.http.get(f"/v1/pools/default/jobs/{odd}").json()["output"] is None
+
+
 def test_the_word_of_an_earlier_task_ends_nothing(empty: Served) -> None:
     job_id, _ = enqueue(empty)
     empty.http.put(f"/v1/pools/default/jobs/{job_id}/task", json={"provider": "runninghub", "task_id": f"now-{job_id}"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from gate.jobs import Job, Request
 from gate.keeper.sweep import examine
@@ -144,6 +145,38 @@ async def test_a_young_stranger_is_left_alone(house: House) -> None:
     await house.gate.semaphore.acquire(house.pool, epoch, f"{house.pool}-young", None, None, None)
     assert await mended(house) == []
     await house.acquire(f"{house.pool}-young")
+
+
+async def test_a_holder_put_into_the_queue_by_hand_is_not_granted_again_over_its_lease(house: House) -> None:
+    holders, waiter = await three_and_a_waiter(house)
+    house.people.lpush(house.key("queue"), holders[0].job_id)
+    await house.release(holders[1])
+    assert (await house.granted(waiter)).status == "granted"
+    renewed = await house.keeper.renew(house.pool, holders[0].job_id, holders[0].lease_id or "")
+    assert renewed.fence == holders[0].fence
+    assert house.people.llen(house.key("queue")) == 0
+
+
+async def test_a_waiter_put_into_a_slot_by_hand_has_its_place_again(house: House) -> None:
+    _, first = await three_and_a_waiter(house)
+    second = await house.acquire()
+    house.people.zadd(house.key("slots"), {first.job_id: 99_999_999_999_999})
+    assert await mended(house) == [("give_back", first.job_id)]
+    assert house.people.lrange(house.key("queue"), 0, -1) == [first.job_id, second.job_id]
+    assert house.people.zcard(house.key("slots")) == 3
+
+
+async def test_what_is_none_of_gates_keeps_the_sweep_from_nothing(house: House) -> None:
+    holders, _ = await three_and_a_waiter(house)
+    gone = house.people.hget(house.key("jobs"), holders[1].job_id)
+    house.people.hset(house.key("jobs"), holders[1].job_id, str(gone).replace(f'"{holders[1].fence}"', '"x"'))
+    with redis.Redis.from_url(house.redis_url) as raw:
+        raw.zadd(house.key("slots"), {b"\xff\xfe": 1, holders[2].job_id: float("inf")})
+        raw.hset(house.key("jobs"), b"\xff", b"{}")
+        assert ("restore", holders[1].job_id) in await mended(house)
+        raw.hdel(house.key("jobs"), b"\xff")
+        raw.zrem(house.key("slots"), b"\xff\xfe")
+    await house.release(holders[2])
 
 
 async def test_settings_are_those_of_sql(house: House) -> None:

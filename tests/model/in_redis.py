@@ -26,7 +26,7 @@ IN_REDIS = [
         "lua/_prelude.lua", "entry.lease_id == lease_id and redis.call('ZSCORE', SLOTS, job)", "entry.lease_id == lease_id",
         LUA + "test_renew.py::test_a_member_taken_out_by_hand_is_not_put_back")),
     Safeguard("requeue_fence", "a requeue moves only the grant of the fence it names", REFUSED, Guard(
-        "lua/requeue.lua", "entry.fence ~= ARGV[5]", "false",
+        "lua/requeue.lua", "(entry.fence or '0') ~= ARGV[5]", "false",
         LUA + "test_requeue.py::test_a_requeue_of_an_old_fence_does_not_move_the_newer_grant")),
     Safeguard("seat_by_ticket", "whoever comes back stands where his ticket puts him", THREE, Guard(
         "lua/requeue.lua", "seat(job, tonumber(entry.ticket))", "redis.call('LPUSH', QUEUE, job)",

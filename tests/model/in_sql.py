@@ -11,6 +11,7 @@ BORDERS = "tests/races/test_borders.py::"
 LEDGER = "tests/ledger/test_ledger.py::"
 SWEEP = "tests/keeper/test_sweep.py::"
 FILE = "gate/ledger/ledger.py"
+RECORDING = "gate/ledger/recording.py"
 
 IN_SQL = [
     Safeguard("outcome_stays", "an ended job never changes", ANY, Guard(
@@ -29,19 +30,19 @@ IN_SQL = [
         FILE, "if job.status not in HOLDING or job.lease_id != lease_id:", "if job.status not in HOLDING:",
         BORDERS + "test_a_stale_renewal_is_not_recorded_for_the_newer_lease")),
     Safeguard("room", "SQL counts for itself before it records a grant", ANY, Guard(
-        FILE, "held(connection, pool.name) < pool.settings.limit", "True",
+        RECORDING, "held(connection, pool.name) < pool.settings.limit", "True",
         RACES + "test_a_grant_beyond_the_limit_of_sql_goes_back_to_its_place")),
     Safeguard("newer_fence", "a recorded grant has a NEWER fence than the row", REFUSED, Guard(
-        FILE, "or not _newer(pool, note.fence, job.fence)", "or note.fence < job.fence",
+        RECORDING, "or not newer(pool, note.fence, job.fence)", "or note.fence < job.fence",
         RACES + "test_a_grant_given_back_is_not_recorded_again")),
     Safeguard("given_up", "a grant that goes back is written down: nobody records it any more", RESUMED, Guard(
-        FILE, "    changes.put(connection, job.job_id, fence=fence)\n    recorded", "    recorded",
+        RECORDING, "    changes.put(connection, job.job_id, fence=fence)\n    recorded", "    recorded",
         BORDERS + "test_a_grant_that_goes_back_is_not_taken_from_whoever_was_told_of_it_since")),
     Safeguard("expiry_fence", "a recorded expiry ends the lease of exactly its fence", REFUSED, Guard(
-        FILE, "job.status in HOLDING and job.fence == note.fence", "job.status in HOLDING",
+        RECORDING, "job.status in HOLDING and job.fence == note.fence", "job.status in HOLDING",
         RACES + "test_an_expiry_of_an_old_fence_does_not_end_the_newer_lease")),
     Safeguard("queue_timeout", "the end of a wait ends only who still waits", ANY, Guard(
-        FILE, 'if job.status == "queued":\n            changes.end', "if True:\n            changes.end",
+        RECORDING, 'if job.status == "queued":\n            changes.end', "if True:\n            changes.end",
         BORDERS + "test_the_end_of_a_wait_does_not_end_who_runs")),
     Safeguard("in_time", "an answer whose lease is over by now is not recorded", ANY, Guard(
         FILE, "if row.epoch != epoch or _over(good_until):\n                return Extended", "if row.epoch != epoch:\n                return Extended",

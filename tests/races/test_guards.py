@@ -25,6 +25,8 @@ LEDGER = "tests/ledger/test_ledger.py::"
 HTTP = "tests/http/test_v1.py::"
 DOORS = "tests/http/test_doors.py::"
 SWEEP = "tests/keeper/test_sweep.py::"
+DELIVER = "tests/keeper/test_deliver.py::"
+WEBHOOKS = "tests/http/test_webhooks.py::"
 OTHERS = [
     # ---- Lua
     ("lua/_prelude.lua", "local function finish(word, reply)\n  promote()", "local function finish(word, reply)",
@@ -49,6 +51,29 @@ OTHERS = [
     # ---- another Redis
     ("gate/slots/connection.py", 'if facts.get("role") != "master":', "if False:", LIVES + "test_a_replica_is_not_written_to_and_not_taken_for_another_life"),
     ("gate/keeper/pools.py", "elif loop.time() < known.taken_at + LOADING_S:", "elif False:", LIVES + "test_two_servers_make_one_rebuild_of_one_loss"),
+    # ---- what gate calls, and what it is called back with
+    ("gate/ledger/deliveries.py", '        sa.or_(deliveries.c.taken_until.is_(None), deliveries.c.taken_until <= sa.bindparam("now")),\n', "",
+     DELIVER + "test_two_servers_never_call_at_once_for_one_grant"),
+    ("gate/ledger/deliveries.py", "            _earlier.c.done_at.is_(None),\n", "            sa.false(),\n",
+     DELIVER + "test_events_of_a_job_wait_for_each_other_and_other_jobs_do_not"),
+    ("gate/ledger/deliveries.py", 'if kind == "start" and (row.status != "granted" or row.job_fence != row.fence):', "if False:",
+     DELIVER + "test_a_start_without_an_answer_is_made_again_by_the_same_name_until_the_claim_time_is_over"),
+    ("gate/keeper/deliver.py", "                    await self._deliveries.free()\n", "",
+     DELIVER + "test_a_call_under_way_when_gate_is_killed_is_made_again_by_the_same_name"),
+    ("lua/claim.lua", "if entry.by_gate and not entry.claimed and ARGV[6] ~= '1' then return finish('by_gate', {}) end\n", "",
+     DELIVER + "test_who_polls_does_not_claim_what_gate_starts"),
+    ("lua/renew.lua", "if entry.by_gate and not entry.claimed then return finish('by_gate', {}) end\n", "",
+     DELIVER + "test_who_polls_does_not_claim_what_gate_starts"),
+    ("gate/gatekeeper.py", " and not job.starts else None", " else None", DELIVER + "test_who_polls_does_not_claim_what_gate_starts"),
+    ("gate/ledger/inbox.py", "if connection.execute(once).first() is not None:", "if False:", WEBHOOKS + "test_ten_at_once_end_it_once"),
+    ("gate/ledger/inbox.py", "(job.provider, job.task_id, job.lease_id) == (provider, said.task_id, known.lease_id)", "True",
+     WEBHOOKS + "test_a_task_that_was_replaced_has_no_say_any_more"),
+    ("gate/ledger/inbox.py", "        verdict, after = _apply(connection, after,", "        verdict, after = 'history', after or (",
+     WEBHOOKS + "test_a_callback_before_its_binding_is_applied_by_it"),
+    ("gate/ledger/inbox.py", "        webhooks.c.at > now_ms() - KEPT_MS,\n", "", WEBHOOKS + "test_a_callback_that_is_kept_is_forgotten_after_a_week"),
+    ("gate/ledger/inbox.py", "job.provider in (None, provider)", "True", WEBHOOKS + "test_a_provider_ends_only_jobs_bound_to_it_or_to_none"),
+    ("gate/ledger/inbox.py", "return job if job is not None and job.pool == pool else None", "return job",
+     WEBHOOKS + "test_it_ends_only_jobs_of_the_pool_it_names"),
     # ---- where the two meet
     ("gate/gatekeeper.py", 'if admitted.word in ("ended", "reused", "live"):', "if False:",
      RACES + "test_a_job_that_ended_is_not_admitted_again_and_its_slot_goes_back"),

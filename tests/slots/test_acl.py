@@ -112,7 +112,7 @@ async def scenario(guarded: Guarded, sql_url: str, pool: str, patience_s: float)
         assert (await two.gatekeeper.release(pool, "b", b.lease_id or "", "refused")).status == "queued"
         assert (await keeper.view.pool(pool)).queue[0].job_id == "b", "it is before who came later"
 
-        await keeper.change_pool(pool, {"limit": 2})
+        await keeper.poolkeeper.change(pool, {"limit": 2})
         for job_id in "bc":
             assert (await keeper.view.wait(pool, job_id, "queued", patience_s)).status == "granted"
         assert (await house.acquire("e")).status == "queued"

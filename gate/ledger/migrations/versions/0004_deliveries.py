@@ -61,7 +61,7 @@ def upgrade() -> None:
         sa.Column("output", sa.Text),
         sa.Column("body", sa.Text),
         sa.Column("verdict", sa.Text, nullable=False),
-        sa.UniqueConstraint("provider", "delivery_id", name="webhooks_once"),
+        sa.UniqueConstraint("provider", "pool", "delivery_id", name="webhooks_once"),
         sa.CheckConstraint("task_id is not null or job_id is not null", name="webhooks_about"),
         schema=schema,
         sqlite_autoincrement=True,

@@ -1,0 +1,292 @@
+"""What gate calls: each call of a tool at least once, in order per job, by one server at a time, and never in anybody's way."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gate.jobs import Request
+from gate.ledger import deliveries
+from gate.opening import Open, Outside, open_gate
+from gate.tools import Tool as Named
+from gate.tools import Tools
+from tests.support import Served, fresh, settings_of, until
+from tests.tool import SECRET, Tool
+
+pytestmark = pytest.mark.anyio
+TABLE = "upscaler_jobs"
+MANAGER = "/functions/v1/runninghub-queue-manager"
+TOKEN = '[providers.runninghub]\ntoken = "t0ken"\n'
+
+
+@pytest.fixture
+def tool() -> Iterator[Tool]:
+    with Tool().running() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serving(folder: Path, tool: Tool, more: str = "", events: bool = True, **environment: str) -> Iterator[Served]:
+    with Served(folder, config=tool.config(events=events) + TOKEN + more, **environment) as served:
+        yield served
+
+
+def enqueue(served: Served, table: str = TABLE, **body: Any) -> tuple[str, Any]:
+    job_id = fresh()
+    answer = served.post(f"{MANAGER}/run-or-queue", {"table": table, "jobId": job_id, "creditCost": 10} | body)
+    return job_id, answer
+
+
+def job(served: Served, job_id: str, **query: Any) -> dict[str, Any]:
+    found: dict[str, Any] = served.http.get(f"/v1/pools/default/jobs/{job_id}", params=query).json()
+    return found
+
+
+def call_back(served: Served, task_id: str, **event: Any) -> str:
+    data = {"code": 0, "msg": "success", "data": [{"fileUrl": "https://f/1.png", "fileType": "png"}]} | event
+    body = {"event": "TASK_END", "taskId": task_id, "eventData": data}
+    answer = served.post("/functions/v1/runninghub-webhook?token=t0ken", body)
+    assert answer.status_code == 200, answer.text
+    said: str = answer.json()["result"]
+    return said
+
+
+async def test_a_free_slot_is_started_before_the_answer_and_the_next_when_it_is_granted(tmp_path: Path, tool: Tool) -> None:
+    with serving(tmp_path, tool, GATE_LIMIT="1") as served:
+        first, answer = enqueue(served, job_payload={"prompt": "a fox"})
+        assert answer.json() == {"success": True, "queued": False, "position": 0, "totalQueued": 0, "taskId": f"t-{first}"}
+        (start,) = tool.starts(first)
+        assert start.body["type"] == "job.start" and start.job["payload"] == {"prompt": "a fox"}
+        assert start.job["status"] == "granted" and start.job["lease"]["lease_id"]
+        second, answer = enqueue(served)
+        assert answer.json() == {"success": True, "queued": True, "position": 1, "totalQueued": 1}
+        assert call_back(served, f"t-{first}") == "applied"
+        await until(lambda: tool.told(first)[-1:] == ["job.completed"], "its end is told")
+        assert tool.told(first) == ["job.queued", "job.granted", "job.running", "job.completed"]
+        await until(lambda: job(served, second)["status"] == "running", "the next is started")
+        assert job(served, second)["task"] == {"provider": "runninghub", "task_id": f"t-{second}"}
+
+
+async def test_who_polls_does_not_claim_what_gate_starts(tmp_path: Path, tool: Tool) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(body: dict[str, Any]) -> tuple[int, Any]:
+        asked.set()
+        go.wait(20)
+        return 200, {"task_id": "slow"}
+
+    tool.answer = slow
+    with serving(tmp_path, tool) as served:
+        job_id = fresh()
+        body = {"table": TABLE, "jobId": job_id}
+        waiting = threading.Thread(target=served.post, args=(f"{MANAGER}/enqueue", body))
+        waiting.start()
+        assert asked.wait(10)
+        granted = job(served, job_id)
+        assert granted["status"] == "granted"
+        for verb, body in (("claim", {}), ("renew", {}), ("task", {"provider": "runninghub", "task_id": "mine"})):
+            at = f"/v1/pools/default/jobs/{job_id}/{verb}"
+            sent = {"lease_id": granted["lease"]["lease_id"]} | body
+            refused = served.http.request("PUT" if verb == "task" else "POST", at, json=sent)
+            assert (refused.status_code, refused.json()["code"]) == (409, "started_by_gate"), verb
+        assert job(served, job_id) == granted, "nothing was changed"
+        said = served.post(f"{MANAGER}/check", {"table": TABLE, "jobId": job_id}).json()
+        assert (said["available"], said["slotsAvailable"]) == (False, 0), "it is not for the caller to start"
+        go.set()
+        waiting.join()
+        running = job(served, job_id)
+        assert running["task"]["task_id"] == "slow"
+        assert served.act(running, "renew").status_code == 200, "then it has a heartbeat like any other"
+
+
+@pytest.mark.parametrize("answer", [(200, {"outcome": "refused"}), (409, {}), (429, {"error": "busy"})])
+async def test_a_refused_start_goes_back_to_its_place_and_is_started_anew(
+    tmp_path: Path, tool: Tool, answer: tuple[int, Any]
+) -> None:
+    answers = itertools.chain([answer], itertools.repeat((200, {"task_id": "at last"})))
+    tool.answer = lambda body: next(answers)
+    with serving(tmp_path, tool, GATE_COOLDOWN_SECONDS="0.5") as served:
+        job_id, said = enqueue(served)
+        assert said.json()["queued"] is True and said.json()["position"] == 1
+        await until(lambda: job(served, job_id)["status"] == "running", "it is started after the cool-down")
+        first, second = tool.starts(job_id)
+        assert first.webhook_id != second.webhook_id, "it is another grant"
+        assert first.job["lease"]["fence"] < second.job["lease"]["fence"]
+        assert job(served, job_id)["refund"] is None
+
+
+async def test_a_start_that_fails_for_good_is_paid_back_and_said_so(tmp_path: Path, tool: Tool) -> None:
+    tool.answer = lambda body: (422, {"error": "the picture is empty"})
+    with serving(tmp_path, tool) as served:
+        job_id, said = enqueue(served)
+        assert said.status_code == 400
+        assert said.json() == {"success": False, "error": "the picture is empty", "refunded": True}
+        ended = job(served, job_id)
+        assert (ended["status"], ended["ended_by"], ended["refund"]["amount"]) == ("failed", "tool", 10)
+        again = served.post(f"{MANAGER}/run-or-queue", {"table": TABLE, "jobId": job_id, "creditCost": 10})
+        assert (again.status_code, again.json()) == (400, said.json()), "a repeat answers as the first"
+        assert len(tool.starts(job_id)) == 1
+        await until(lambda: tool.told(job_id)[-1:] == ["job.failed"], "the failure is told")
+
+
+async def test_a_start_without_an_answer_is_made_again_by_the_same_name_until_the_claim_time_is_over(
+    tmp_path: Path, tool: Tool
+) -> None:
+    tool.answer = lambda body: (503, {})
+    with serving(tmp_path, tool, GATE_CLAIM_SECONDS="3") as served:
+        job_id, said = enqueue(served)
+        assert said.status_code == 400 and said.json()["refunded"] is True
+        ended = job(served, job_id)
+        assert (ended["status"], ended["end_reason"]) == ("expired", "claim_timeout")
+        starts = tool.starts(job_id)
+        assert len(starts) > 2 and len({call.webhook_id for call in starts}) == 1
+        await until(lambda: tool.told(job_id)[-1:] == ["job.expired"], "the expiry is told")
+        await until(
+            lambda: served.sql("select result from @deliveries where kind = 'start'") == [("over",)], "it is called no more"
+        )
+
+
+async def test_an_answer_after_the_claim_time_starts_nothing(tmp_path: Path, tool: Tool) -> None:
+    over = threading.Event()
+    tool.answer = lambda body: (over.wait(20), (200, {"task_id": "late"}))[1]
+    with serving(tmp_path, tool, GATE_CLAIM_SECONDS="0.5") as served:
+        job_id, said = enqueue(served)
+        assert said.status_code == 400 and job(served, job_id)["status"] == "expired"
+        over.set()
+        await until(lambda: (tmp_path / "errors.log").read_text().count("answered too late"), "the late answer is heard")
+        assert job(served, job_id)["status"] == "expired" and job(served, job_id)["task"] is None
+        assert call_back(served, "late") == "kept", "nobody is bound to it"
+
+
+async def test_a_callback_faster_than_the_answer_to_the_start_ends_the_job(tmp_path: Path, tool: Tool) -> None:
+    with serving(tmp_path, tool, GATE_LIMIT="1") as served:
+
+        def quick(body: dict[str, Any]) -> tuple[int, Any]:
+            task_id = "quick-" + body["data"]["job_id"]
+            assert call_back(served, task_id) == "kept"
+            return 200, {"task_id": task_id}
+
+        tool.answer = quick
+        for _ in range(2):  # the second needs the slot of the first
+            job_id, said = enqueue(served)
+            assert said.json()["success"] is True and said.json()["taskId"] == f"quick-{job_id}"
+            assert (job(served, job_id)["status"], job(served, job_id)["ended_by"]) == ("completed", "provider")
+        await until(lambda: tool.told(job_id)[-1:] == ["job.completed"], "the end is told")
+        assert tool.told(job_id) == ["job.queued", "job.granted", "job.running", "job.completed"]
+
+
+async def test_a_call_under_way_when_gate_is_killed_is_made_again_by_the_same_name(tmp_path: Path, tool: Tool) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(body: dict[str, Any]) -> tuple[int, Any]:
+        asked.set()
+        go.wait(20)
+        return 200, {"task_id": "once"}
+
+    tool.answer = slow
+    with serving(tmp_path, tool) as served:
+        job_id = fresh()
+        body = {"table": TABLE, "jobId": job_id}
+        asking = threading.Thread(target=_quietly, args=(served, body))
+        asking.start()
+        assert asked.wait(10)
+        served.kill()
+        asking.join()
+        go.set()
+        served.start()
+        await until(lambda: job(served, job_id)["status"] == "running", "it is started after all")
+        starts = tool.starts(job_id)
+        assert len(starts) == 2 and len({call.webhook_id for call in starts}) == 1
+        assert starts[0].body == starts[1].body
+        await until(lambda: tool.told(job_id)[-1:] == ["job.running"], "every change is told")
+        assert list(dict.fromkeys(tool.told(job_id))) == ["job.queued", "job.granted", "job.running"]
+
+
+def _quietly(served: Served, body: dict[str, Any]) -> None:
+    with contextlib.suppress(Exception):
+        served.post(f"{MANAGER}/enqueue", body)
+
+
+async def test_events_of_a_job_wait_for_each_other_and_other_jobs_do_not(tmp_path: Path, tool: Tool) -> None:
+    away: set[str] = set()
+    tool.events_answer = lambda body: 500 if body["data"]["job_id"] in away else 204
+    with serving(tmp_path, tool) as served:
+        stuck, other = fresh(), fresh()
+        away.add(stuck)
+        for job_id in (stuck, other):
+            assert served.post(f"{MANAGER}/run-or-queue", {"table": TABLE, "jobId": job_id}).json()["success"]
+        await until(lambda: tool.told(other)[-1:] == ["job.running"], "the other job is told of")
+        assert set(tool.told(stuck)) == {"job.queued"}, "the second waits for the first"
+        assert job(served, stuck)["status"] == "running", "and holds up nothing else"
+        away.clear()
+        await until(lambda: tool.told(stuck)[-1:] == ["job.running"], "the rest is told")
+        assert list(dict.fromkeys(tool.told(stuck))) == ["job.queued", "job.granted", "job.running"]
+
+
+async def test_a_tool_that_hangs_is_in_nobodys_way(tmp_path: Path, tool: Tool) -> None:
+    go = threading.Event()
+    tool.answer = lambda body: (go.wait(30), (200, {}))[1]
+    tool.events_answer = lambda body: (go.wait(30), 204)[1]
+    with Tool().running() as other, serving(tmp_path, tool, other.config("pose_changer_jobs"), GATE_LIMIT="60") as served:
+        try:
+            hanging = [
+                threading.Thread(target=_quietly, args=(served, {"table": TABLE, "jobId": fresh()})) for _ in range(20)
+            ]
+            for one in hanging:
+                one.start()
+            await until(lambda: len(job_ids(served)) == 20, "they hold their slots")
+            began = time.monotonic()
+            for _ in range(20):
+                taken = served.acquire().json()
+                assert served.act(taken, "release", outcome="completed").status_code == 200
+            _, said = enqueue(served, "pose_changer_jobs")
+            assert said.json()["taskId"], "another tool's job is started"
+            assert time.monotonic() - began < 5
+        finally:
+            go.set()
+            for one in hanging:
+                one.join()
+
+
+def job_ids(served: Served) -> list[str]:
+    return [one["job_id"] for one in served.http.get("/v1/pools/default").json()["holders"]]
+
+
+@contextlib.asynccontextmanager
+async def two_servers(valkey: str, pool: str, sql_url: str, tool: Tool) -> AsyncIterator[list[Open]]:
+    named = Named(TABLE, TABLE, "runninghub", f"{tool.url}/start", f"{tool.url}/events", SECRET)
+    async with contextlib.AsyncExitStack() as closing:
+        yield [
+            await closing.enter_async_context(
+                open_gate(valkey, sql_url, {pool: settings_of(limit=40)}, outside=Outside(Tools({TABLE: named})))
+            )
+            for _ in range(2)
+        ]
+
+
+async def test_two_servers_never_call_at_once_for_one_grant(valkey: str, pool: str, sql_url: str, tool: Tool) -> None:
+    async with two_servers(valkey, pool, sql_url, tool) as servers:
+        names = [fresh() for _ in range(40)]
+        for n, name in enumerate(names):
+            await servers[n % 2].gatekeeper.enqueue(pool, Request(name, tool=TABLE))
+        await until(lambda: len(tool.starts()) >= 40, "all are started")
+        await until(lambda: all(tool.told(name)[-1:] == ["job.running"] for name in names), "all is told")
+        for name in names:
+            assert len(tool.starts(name)) == 1
+            assert tool.told(name) == ["job.queued", "job.granted", "job.running"], "once, and in order"
+            done = await servers[0].gatekeeper.view.job(pool, name)
+            await servers[0].gatekeeper.release(pool, name, done.lease_id or "", "completed")
+
+
+async def test_a_row_is_held_for_longer_than_its_call_may_take() -> None:
+    from gate.keeper import deliver
+
+    assert all(deliver.HOLD_MS[kind] >= deliver.ANSWER_S[kind] * 1000 + 1000 for kind in ("start", "event"))
+    assert deliveries.GIVE_UP_MS == 24 * 3600 * 1000
