@@ -2,7 +2,7 @@
 --
 -- Guarantee: refuses unless its epoch is above the one that is there, so of two servers that rebuild one wins.
 -- The life is written last: until then every other script answers `cold`. Deadlines that passed while nobody
--- could renew get the claim time of grace.
+-- could renew get the claim time of grace, and the caller is told, so that the next rebuild does not give it anew.
 --
 -- KEYS 1 slots  2 queue  3 jobs  4 outbox  5 meta  6 users (types as in the prelude; all are replaced)
 -- ARGV
@@ -14,7 +14,7 @@
 --   5 waiters   JSON     array of {job, entry}, in order of their tickets
 --   6 ledger    string   whose pool this is: two ledgers on one Redis would load it against each other for ever
 -- Replies
---   loaded
+--   loaded      (graced: array of {job, due}, absent when there are none)
 --   refused     this epoch or a higher one is there already (epoch)
 --   foreign     a gate with another ledger has called here within the last ten seconds
 
@@ -43,9 +43,14 @@ local function admit(job, entry)
   redis.call('HSET', JOBS, job, cjson.encode(entry))
   if entry.user then redis.call('ZADD', USERS, 0, entry.user .. '\31' .. job) end
 end
+local graced
 for _, item in ipairs(leases) do
   local job, entry = item[1], item[2]
-  if entry.due <= now then entry.due = now + settings.claim_ms end
+  if entry.due <= now then
+    entry.due = now + settings.claim_ms
+    graced = graced or {}
+    graced[#graced + 1] = {job, entry.due}
+  end
   redis.call('ZADD', SLOTS, string.format('%.0f', entry.due), job)
   admit(job, entry)
 end
@@ -59,4 +64,4 @@ local floor = string.format('%.0f', epoch * 4294967296)
 redis.call('HSET', META, 'ledger', ARGV[6], 'ticket', floor, 'fence', floor, 'refusals', 0, 'cooling_until', 0,
            'loaded_at', string.format('%.0f', now), 'seen_at', string.format('%.0f', now))
 redis.call('HSET', META, 'epoch', string.format('%.0f', epoch), 'life', ARGV[1] .. '.' .. ARGV[6])
-return cjson.encode({word = 'loaded', now = now})
+return cjson.encode({word = 'loaded', now = now, graced = graced})

@@ -173,6 +173,9 @@ class Pools:
                 return
             known.epoch, known.redis, known.last = found.epoch, identity, found.epoch
             known.loads += 1
+            if graced := [(job, loaded.graced[job.job_id]) for job in found.leases if job.job_id in loaded.graced]:
+                with contextlib.suppress(StoreDown):  # then the next rebuild gives it once more
+                    await self._ledger.grace(pool, found.epoch, graced)
         log.info(
             "loaded into Redis from SQL",
             pool=pool,

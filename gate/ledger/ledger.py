@@ -274,6 +274,25 @@ class Ledger:
 
         return await self._database.write(pool, "", work)
 
+    async def grace(self, pool: str, epoch: int, leases: Sequence[tuple[Job, int]]) -> None:
+        """Writes down the deadlines that a rebuild under `epoch` gave to these leases, as they stood when it read them. Else the
+        next one would give them anew, and a gate that is killed more often than its claim time would never reap them.
+        """
+
+        def work(connection: Connection) -> None:
+            if pools.lock(connection, pool).epoch != epoch:
+                return
+            for job, due in leases:
+                now = find(connection, job.job_id)
+                if now is not None and (now.status, now.lease_id, now.expires_at) == (
+                    job.status,
+                    job.lease_id,
+                    job.expires_at,
+                ):
+                    changes.put(connection, job.job_id, expires_at=due)
+
+        await self._database.write(pool, "", work)
+
     async def reach(self) -> None:
         """Raises StoreDown while SQL cannot be written: then nobody may be granted, and nobody reaped (PROTOCOL, Rebuild)."""
         if self._database.hangs:

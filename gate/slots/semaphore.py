@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -104,10 +104,11 @@ class Line(Reply):
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """`loaded` · `refused`: Redis has `epoch` already, or a higher one · `foreign`: a living gate with another ledger has the
-    pool there · `elsewhere`."""
+    pool there · `elsewhere`. `graced`: the new deadlines of jobs whose own were over."""
 
     word: str
     epoch: int = 0
+    graced: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,8 @@ class Semaphore:
         ledger_id = self._ledger_ids.get(pool, "")
         args = [epoch, self._now(), json.dumps(settings), json.dumps(leases), json.dumps(waiters), ledger_id]
         raw = await self._call("rebuild", pool, args)
-        return Loaded(raw["word"], int(raw.get("epoch", epoch)))
+        graced = {job: int(due) for job, due in raw.get("graced", ())}
+        return Loaded(raw["word"], int(raw.get("epoch", epoch)), graced)
 
     async def survey(self, pool: str) -> Survey:
         slots, queue, jobs, outbox, meta, _ = keys.keys(pool)

@@ -34,8 +34,10 @@ OTHERS = [
     ("lua/acquire.lua", "redis.call('LLEN', QUEUE) == 0 and may_grant()", "may_grant()",
      LUA + "test_acquire.py::test_a_newcomer_does_not_overtake_those_whom_the_bound_left_waiting"),
     ("lua/renew.lua", "math.max(entry.due, due)", "due", LUA + "test_renew.py::test_a_renewal_never_shortens"),
-    ("lua/rebuild.lua", "if entry.due <= now then entry.due = now + settings.claim_ms end", "",
+    ("lua/rebuild.lua", "if entry.due <= now then", "if false then",
      LUA + "test_rebuild.py::test_deadlines_that_passed_meanwhile_have_the_claim_time_of_grace"),
+    ("gate/ledger/ledger.py", "changes.put(connection, job.job_id, expires_at=due)", "pass",
+     RACES + "test_that_grace_is_given_once_however_often_redis_is_lost"),
     # ---- SQL
     ("gate/ledger/ledger.py", "if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):", "if False:", LEDGER + "test_one_rebuild_a_loss"),
     ("gate/ledger/database.py", "        except BaseException:\n            self._replay(tasks)", "        except BaseException as error:\n            for task in tasks:\n                task.error = error", LEDGER + "test_a_bad_request_fails_alone_in_its_batch"),

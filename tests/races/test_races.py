@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from gate.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown, UserBusy
+from gate.jobs import now_ms
 from gate.keeper.wake import Wake
-from gate.ledger import Recorded
+from gate.ledger import Recorded, changes
 from tests.support import House, settings_of, until
 
 pytestmark = pytest.mark.anyio
@@ -285,6 +286,18 @@ async def test_who_could_not_renew_while_gate_was_away_has_grace(house: House) -
     house.expire(job)
     assert (await house.keeper.renew(house.pool, job.job_id, job.lease_id or "")).status == "running"
     assert await house.status(waiter) == "queued"
+
+
+async def test_that_grace_is_given_once_however_often_redis_is_lost(house: House) -> None:
+    """Else a gate that dies with its Redis more often than its claim time would never reap whoever was lost."""
+    job = await house.acquire(credits=5)
+    ledger, deadlines = house.gate.ledger, []
+    await ledger._database.write("", "", lambda connection: changes.put(connection, job.job_id, expires_at=1))
+    for _ in range(2):
+        await house.gate.known.reload(house.pool)
+        deadlines.append(int(house.people.zscore(house.key("slots"), job.job_id)))
+        assert (await house.look(job)).expires_at == deadlines[-1] > now_ms(), "SQL knows of it"
+    assert deadlines[0] == deadlines[1]
 
 
 async def test_while_sql_cannot_be_written_nobody_is_reaped(house: House) -> None:

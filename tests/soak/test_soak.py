@@ -6,7 +6,9 @@ import asyncio
 from pathlib import Path
 
 from gate.verify import verify
-from tests.soak import arrival, expiry, mixed
+from tests.chaos.stores import missing
+from tests.soak import arrival, expiry, mixed, moving
+from tests.soak.load import Options
 from tests.support import Served
 
 
@@ -34,3 +36,9 @@ def test_positions_and_grants_follow_arrival(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
         assert arrival.play(served, waiters=200, seed=7) == []
         clean(served)
+
+
+def test_everything_moves() -> None:
+    sql = "sqlite" if "postgres" in missing("embedded", "postgres") else "postgres"
+    said, wrong = moving.play(Options(jobs=60, seed=7, kill_every=5, sql=sql, redis="embedded"))
+    assert wrong == [], said
