@@ -1,0 +1,130 @@
+"""Installed front ends, unchanged: the real supabase-js in Node and in a browser, against gate itself and against the function."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import threading
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.examples.platform import ANON_KEY
+from tests.examples.stage import MANAGER, Stage, program
+from tests.support import until
+
+pytestmark = pytest.mark.anyio
+UPSCALER = "upscaler_jobs"
+SHOP = "http://shop.localhost"
+
+
+@pytest.mark.parametrize("door", ["gate", "function"])
+def test_supabase_js_in_node_is_answered_on_every_path(empty: Stage, door: str) -> None:
+    """What the function adds is the owner's rows: the answers are those of gate itself."""
+    url, key = (empty.gate.url, empty.key) if door == "gate" else (empty.platform.url, ANON_KEY)
+    user = str(uuid.uuid4())
+    asked = empty.new(user, table="pose_changer_jobs")
+    mine = {"table": asked["table"], "jobId": asked["jobId"]}
+    calls: list[tuple[str, Any]] = [
+        ("status", {}),
+        ("check", mine | {"userId": user, "creditCost": 10}),
+        ("check-user-active", {"userId": user}),
+        ("run-or-queue", mine | {"userId": user}),
+        ("enqueue", mine | {"userId": user}),
+        ("process-next", {}),
+        ("cancel-session", {"sessionId": "no such tab"}),
+        ("finish", mine | {"status": "failed", "errorMessage": "no"}),
+        ("finish", mine | {"status": "failed"}),
+        ("check", {}),
+        ("nothing", {}),
+        ("enqueue", {"jobId": "x"}),
+    ]
+    said = empty.node(url, key, calls)
+    counts = {"running": 0, "maxConcurrent": 3, "slotsAvailable": 3, "totalQueued": 0}
+    admitted = {"success": True, "queued": False, "position": 0, "totalQueued": 0}
+    active = {"activeTool": "Pose Changer", "activeJobId": asked["jobId"]}
+    assert [one["body"] for one in said] == [
+        {"totalMaxSlots": 3, "totalRunning": 0, "totalSlotsAvailable": 3, "queuedByTool": {}, "accounts": []} | counts,
+        {"available": True} | counts,
+        {"hasActiveJob": True, "activeStatus": "running"} | active,
+        admitted,
+        admitted,
+        {"processed": False, "reason": "No queued jobs"},
+        {"success": True, "cancelledCount": 0, "cancelledJobs": []},
+        {"success": True, "refundedAmount": 10},
+        {"success": True, "skipped": True, "reason": "already_terminal"},
+        {"available": True} | counts,
+        {"error": "Invalid endpoint"},
+        {"error": "Missing table"},
+    ]
+    assert [one["status"] for one in said] == [200] * 10 + [400] * 2
+
+
+class Shop:
+    """The page's own server: of another origin than whatever the page asks."""
+
+    def __init__(self, pages: dict[str, tuple[str, bytes]]) -> None:
+        self.reported: list[Any] = []
+        shop = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                kind, page = pages.get(self.path, ("text/plain", b""))
+                self.send_response(200)
+                self.send_header("content-type", kind)
+                self.end_headers()
+                self.wfile.write(page)
+
+            def do_POST(self) -> None:
+                shop.reported.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                return None
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"{SHOP}:{self.server.server_port}/page.html"
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        thread.start()
+        yield
+        self.server.shutdown()
+        thread.join()
+        self.server.server_close()
+
+
+@pytest.mark.parametrize("door", ["gate", "function"])
+async def test_a_page_of_another_origin_reads_the_answers(empty: Stage, functions: Path, tmp_path: Path, door: str) -> None:
+    url, key = (empty.gate.url, empty.key) if door == "gate" else (empty.platform.url, ANON_KEY)
+    library = functions / "node_modules" / "@supabase" / "supabase-js" / "dist" / "umd" / "supabase.js"
+    shop = Shop({
+        "/page.html": ("text/html", (functions / "page.html").read_bytes()),
+        "/supabase.js": ("text/javascript", library.read_bytes()),
+        "/calls.json": ("application/json", json.dumps({"urls": [url], "key": key, "body": {}}).encode()),
+    })  # fmt: skip
+    command = [
+        program("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path}", shop.url,
+    ]  # fmt: skip
+    with shop.open(), (tmp_path / "log").open("w") as log:
+        browser = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            await until(lambda: shop.reported, "the page reported", within_s=60)
+        finally:
+            browser.terminate()
+            browser.wait(20)
+    free = {"available": True, "running": 0, "maxConcurrent": 3, "slotsAvailable": 3, "totalQueued": 0}
+    assert shop.reported == [[free, {"status": 400, "body": {"error": "Invalid endpoint"}}]]
+    if door == "function":
+        asked = [(one.method, one.headers["origin"]) for one in empty.platform.asked if "origin" in one.headers]
+        origin = shop.url.removesuffix("/page.html")
+        assert {("OPTIONS", origin), ("POST", origin)} == set(asked), "the browser asked first"
+        assert MANAGER in empty.platform.asked[-1].url.path
