@@ -225,6 +225,7 @@ def _app(provider: _Provider) -> FastAPI:
 
     @app.post("/task/openapi/run")
     @app.post("/task/openapi/create")
+    @app.post("/task/openapi/ai-app/run")
     async def run(body: dict[str, Any]) -> Any:
         return await provider.run(body)
 

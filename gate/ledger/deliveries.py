@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -106,8 +106,18 @@ def clock_ms(connection: Connection) -> int:
     return int(connection.exec_driver_sql("select floor(extract(epoch from clock_timestamp()) * 1000)").scalar_one())
 
 
+def _placed(connection: Connection, job: Job) -> Job:
+    """A waiter with its place, as SQL knows the line."""
+    if job.status != "queued":
+        return job
+    waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
+    before = sa.func.coalesce(sa.func.sum(sa.case((jobs.c.ticket < job.ticket, 1), else_=0)), 0)
+    count, ahead = connection.execute(sa.select(sa.func.count(), before).where(waits)).one()
+    return replace(job, position=int(ahead) + 1, queue_length=count)
+
+
 def _add(connection: Connection, job: Job, kind: str, type_: str, at: int) -> None:
-    body = json.dumps({"type": type_, "timestamp": moment(at), "data": job_body(job)}, ensure_ascii=False)
+    body = json.dumps({"type": type_, "timestamp": moment(at), "data": job_body(_placed(connection, job))}, ensure_ascii=False)
     row: dict[str, Any] = {
         "webhook_id": f"msg_{secrets.token_hex(16)}", "job_id": job.job_id, "tool": job.tool, "kind": kind, "type": type_,
         "fence": job.fence, "body": body, "at": at, "due_at": 0, "attempts": 0,

@@ -67,6 +67,10 @@ async def test_a_free_slot_is_started_before_the_answer_and_the_next_when_it_is_
         assert start.job["status"] == "granted" and start.job["lease"]["lease_id"]
         second, answer = enqueue(served)
         assert answer.json() == {"success": True, "queued": True, "position": 1, "totalQueued": 1}
+        third, _ = enqueue(served)
+        await until(lambda: tool.told(third), "its place is told")
+        (queued,) = [call.job for call in tool.calls if call.path == "/events" and call.job["job_id"] == third]
+        assert (queued["position"], queued["queue_length"]) == (2, 2)
         assert call_back(served, f"t-{first}") == "applied"
         await until(lambda: tool.told(first)[-1:] == ["job.completed"], "its end is told")
         assert tool.told(first) == ["job.queued", "job.granted", "job.running", "job.completed"]
