@@ -7,6 +7,7 @@ never on those that admit or end jobs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ ANSWER_S = 6.0
 """How long a caller waits for a price: for the function, and for those who asked before."""
 ASKING = 4
 """Prices asked for at a time."""
+CANCEL_S = 0.5
+"""To tell Postgres that a function is to be ended."""
 WAIT_MS, WAIT_MAX_MS = 1_000, 300_000
 """After a refund that failed: doubling."""
 NO_SUCH_JOB = frozenset({"22P02", "22003", "P0002"})
@@ -68,6 +71,10 @@ class Owner:
             pool_pre_ping=True,
         )
         sa.event.listen(self._engine, "begin", _limited)
+        self._busy: set[Any] = set()
+        sa.event.listen(self._engine, "checkout", lambda connection, *_: self._busy.add(connection))
+        for ended in ("checkin", "invalidate"):
+            sa.event.listen(self._engine, ended, lambda connection, *_: self._busy.discard(connection))
         self._asking = ThreadPoolExecutor(ASKING, thread_name_prefix="gate-owner-price")
         self._paying = ThreadPoolExecutor(1, thread_name_prefix="gate-owner-refund")
 
@@ -86,9 +93,12 @@ class Owner:
         return await asyncio.get_running_loop().run_in_executor(self._paying, self._settle_next)
 
     def close(self) -> None:
-        """What runs is not waited for: the limit of time ends it."""
+        """What runs is ended, not waited for: a function may have begun at this moment, and a stop is in a hurry."""
         for threads in (self._asking, self._paying):
             threads.shutdown(wait=False, cancel_futures=True)
+        for connection in list(self._busy):
+            with contextlib.suppress(connection.Error):
+                connection.cancel_safe(timeout=CANCEL_S)
         self._engine.dispose()
 
     def _price(self, table: str, job_id: str, by: float) -> Price:
