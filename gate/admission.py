@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from gate.jobs import Request
+from gate.jobs import Job, Request
 from gate.ledger import Owner, Reading
 from gate.tools import Tools
+
+
+class Priced(Request):
+    """Whose user and price the owner has said."""
+
+    __slots__ = ()
+
+    def same_content(self, job: Job) -> bool:
+        """He may say something else by now, and a call that came at the same time may have been told that: it is the same job."""
+        return Request.same_content(replace(self, user=None, credits=None), job)
 
 
 class Admission:
@@ -27,7 +37,8 @@ class Admission:
         if known is not None:  # its price was the owner's, and stays what it was
             return replace(told, user=known.user, credits=known.credits, settles=known.settles)
         price = await self._owner.price(request.tool, request.job_id)
-        return replace(told, user=price.user, credits=price.credits, settles=self._owner.pays)
+        said = {"user": price.user, "credits": price.credits, "settles": self._owner.pays}
+        return Priced(**{one.name: getattr(told, one.name) for one in fields(told)} | said)
 
     def _settled(self, request: Request) -> Request:
         """Only what somebody trusted says that he charged is paid back from the owner's table."""

@@ -220,9 +220,9 @@ class House:
 
 
 @contextlib.contextmanager
-def fresh_database(folder: Path) -> Iterator[str]:
-    """The address of an empty database: a file in `folder`, or a new one on GATE_TEST_POSTGRES_URL, gone afterwards."""
-    server = os.environ.get("GATE_TEST_POSTGRES_URL")
+def fresh_database(folder: Path, server: str | None = None) -> Iterator[str]:
+    """The address of an empty database: a file in `folder`, or a new one on `server` (GATE_TEST_POSTGRES_URL), gone afterwards."""
+    server = server or os.environ.get("GATE_TEST_POSTGRES_URL")
     if server is None:
         folder.mkdir(exist_ok=True)
         yield f"sqlite:///{folder / 'gate.db'}"

@@ -7,13 +7,17 @@ never on those that admit or end jobs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import Connection, CursorResult, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gate.errors import CannotStart, JobUnknown, StoreDown
 from gate.jobs import CREDITS_MAX, LABEL_MAX, now_ms
@@ -27,8 +31,12 @@ ANSWER_S = 6.0
 """How long a caller waits for a price: for the function, and for those who asked before."""
 ASKING = 4
 """Prices asked for at a time."""
+CANCEL_S = 0.5
+"""To tell Postgres that a function is to be ended."""
 WAIT_MS, WAIT_MAX_MS = 1_000, 300_000
 """After a refund that failed: doubling."""
+NO_SUCH_JOB = frozenset({"22P02", "22003", "P0002"})
+"""What Postgres says of an id that is no uuid, or no number, as the owner's are; and a function that found no row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,8 @@ class Owner:
 
     def __init__(self, url: str, job_sql: str | None, refund_sql: str | None) -> None:
         self.prices, self.pays = job_sql is not None, refund_sql is not None
-        self._job_sql, self._refund_sql = sa.text(job_sql or ""), sa.text(refund_sql or "")
+        self._job_sql = _Statement(job_sql, "table_name", "job_id")
+        self._refund_sql = _Statement(refund_sql, "user", "amount", "description", "job_id")
         self._engine = sa.create_engine(
             make_url(url).set(drivername="postgresql+psycopg"),
             connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"} | DEAD_PEER,
@@ -62,12 +71,17 @@ class Owner:
             pool_pre_ping=True,
         )
         sa.event.listen(self._engine, "begin", _limited)
+        self._busy: set[Any] = set()
+        sa.event.listen(self._engine, "checkout", lambda connection, *_: self._busy.add(connection))
+        for ended in ("checkin", "invalidate"):
+            sa.event.listen(self._engine, ended, lambda connection, *_: self._busy.discard(connection))
         self._asking = ThreadPoolExecutor(ASKING, thread_name_prefix="gate-owner-price")
         self._paying = ThreadPoolExecutor(1, thread_name_prefix="gate-owner-refund")
 
     async def price(self, table: str, job_id: str) -> Price:
         """Raises JobUnknown when the owner has no such row, StoreDown when his function does not answer as it should."""
-        asked = asyncio.get_running_loop().run_in_executor(self._asking, self._price, table, job_id)
+        by = time.monotonic() + LIMIT_MS / 1000
+        asked = asyncio.get_running_loop().run_in_executor(self._asking, self._price, table, job_id, by)
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await asked
@@ -79,48 +93,72 @@ class Owner:
         return await asyncio.get_running_loop().run_in_executor(self._paying, self._settle_next)
 
     def close(self) -> None:
-        """What runs is not waited for: the limit of time ends it."""
+        """What runs is ended, not waited for: a function may have begun at this moment, and a stop is in a hurry."""
         for threads in (self._asking, self._paying):
             threads.shutdown(wait=False, cancel_futures=True)
+        for connection in list(self._busy):
+            with contextlib.suppress(connection.Error):
+                connection.cancel_safe(timeout=CANCEL_S)
         self._engine.dispose()
 
-    def _price(self, table: str, job_id: str) -> Price:
+    def _price(self, table: str, job_id: str, by: float) -> Price:
+        """`by` time.monotonic(): nobody waits for what comes later, and a stop would wait for it."""
         try:
             with self._engine.begin() as connection:
-                row = connection.execute(self._job_sql, {"table_name": table, "job_id": job_id}).first()
+                if (left_ms := round((by - time.monotonic()) * 1000)) <= 0:
+                    raise StoreDown("sql", "GATE_JOB_SQL has not answered those who asked before")
+                connection.exec_driver_sql(f"set local statement_timeout = {left_ms}")
+                row = self._job_sql.run(connection, table_name=table, job_id=job_id).first()
         except SQLAlchemyError as error:
+            if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in NO_SUCH_JOB:
+                raise JobUnknown(f"the owner has no job {job_id!r} in {table}: {first_line(error)}") from error
             raise StoreDown("sql", f"GATE_JOB_SQL failed: {first_line(error)}") from error
         if row is None or all(value is None for value in row):
             raise JobUnknown(f"the owner has no job {job_id!r} in {table}")
         return _price_of(row)
 
     def _settle_next(self) -> Settled | None:
+        row = None
         try:
             with self._engine.begin() as connection:
                 row = connection.execute(_next, {"now": now_ms()}).first()
                 return self._pay(connection, row) if row is not None else None
         except SQLAlchemyError as error:
-            raise StoreDown("sql", f"no refund can be settled: {first_line(error)}") from error
+            if row is None:
+                raise StoreDown("sql", f"no refund can be settled: {first_line(error)}") from error
+            return self._lost(row, error)
 
     def _pay(self, connection: Connection, row: Any) -> Settled:
         """The owner's function and the refund's row commit together or not at all."""
-        asked = {
-            "user": row.user, "amount": row.amount, "job_id": row.job_id, "description": f"gate: refund of job {row.job_id}",
-        }  # fmt: skip
+        why = f"gate: refund of job {row.job_id}"
         try:
             with connection.begin_nested():
-                connection.execute(self._refund_sql, asked)
+                self._refund_sql.run(connection, user=row.user, amount=row.amount, description=why, job_id=row.job_id)
                 changes.book(connection, row.job_id, row.user, row.pool, "refund", row.amount, now_ms())
                 changes.event(connection, row.pool, row.job_id, "refunded", "owner", now_ms(), why=str(row.amount))
                 connection.execute(owed.delete().where(owed.c.job_id == row.job_id))
         except SQLAlchemyError as error:
             if connection.invalidated:
                 raise
-            wait_ms = min(WAIT_MS * 2 ** min(row.attempts, 20), WAIT_MAX_MS)
-            why = {"attempts": row.attempts + 1, "due_at": now_ms() + wait_ms, "error": first_line(error)}
-            connection.execute(owed.update().where(owed.c.job_id == row.job_id).values(**why))
-            return Settled(row.job_id, row.amount, row.attempts + 1, first_line(error))
+            return _put_off(connection, row, error)
         return Settled(row.job_id, row.amount, row.attempts + 1)
+
+    def _lost(self, row: Any, error: SQLAlchemyError) -> Settled:
+        """The connection is gone in the middle, or the commit failed over what the owner has deferred to it. Were nothing written
+        down, this one would be tried for ever, and those behind it never.
+        """
+        try:
+            with self._engine.begin() as connection:
+                return _put_off(connection, row, error)
+        except SQLAlchemyError as again:
+            raise StoreDown("sql", f"no refund can be settled: {first_line(again)}") from error
+
+
+def _put_off(connection: Connection, row: Any, error: SQLAlchemyError) -> Settled:
+    wait_ms = min(WAIT_MS * 2 ** min(row.attempts, 20), WAIT_MAX_MS)
+    why = {"attempts": row.attempts + 1, "due_at": now_ms() + wait_ms, "error": first_line(error)}
+    stays = connection.execute(owed.update().where(owed.c.job_id == row.job_id).values(**why)).rowcount
+    return Settled(row.job_id, row.amount, row.attempts + 1, first_line(error) if stays else None)
 
 
 def refuse_sqlite(url: str) -> None:
@@ -137,15 +175,34 @@ def _price_of(row: Any) -> Price:
         raise StoreDown("sql", "GATE_JOB_SQL has to answer user, credits, charged")
     named = row._mapping
     user, credits_, charged = (named[name] for name in names) if all(name in named for name in names) else row[:3]
-    credits_ = 0 if charged is None or charged is False else credits_ if charged is True else charged
-    try:
-        credits_ = int(credits_ or 0)
-    except (TypeError, ValueError):
-        credits_ = -1
+    credits_ = _whole(0 if charged is None or charged is False else credits_ if charged is True else charged)
     user = None if user is None else str(user)
-    if not 0 <= credits_ <= CREDITS_MAX or (user is not None and not (0 < len(user) <= LABEL_MAX and user.isprintable())):
-        raise StoreDown("sql", "GATE_JOB_SQL answered something else than a user and credits")
+    if credits_ is None or (user is not None and not (0 < len(user) <= LABEL_MAX and user.isprintable())):
+        raise StoreDown("sql", "GATE_JOB_SQL answered something else than a user and whole credits")
     return Price(user, credits_)
+
+
+def _whole(credits_: Any) -> int | None:
+    """None for what is no price. Half a credit is none: it would be lost without a word."""
+    try:
+        number = Decimal(str(credits_ or 0))
+        return int(number) if 0 <= number <= CREDITS_MAX and number == number.to_integral_value() else None
+    except InvalidOperation:
+        return None
+
+
+class _Statement:
+    """What the owner has configured. Nothing but `names` is a parameter: a cast right behind one, a slice, a % are his own. Each
+    place has its parameter, so that one may be a uuid here and text there.
+    """
+
+    def __init__(self, sql: str | None, *names: str) -> None:
+        named = re.compile(rf"(?<![:\w]):({'|'.join(names)})\b")
+        self._names = named.findall(sql or "")
+        self._sql = named.sub("%s", (sql or "").replace("%", "%%"))
+
+    def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
+        return connection.exec_driver_sql(self._sql, tuple(values[name] for name in self._names))
 
 
 def _limited(connection: Connection) -> None:

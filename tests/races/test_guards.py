@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.model.safeguards import IN_CODE
+from tests.owner_money.shop import need_postgres
 from tests.support import ROOT, gate_environment
 
 RACES = "tests/races/test_races.py::"
@@ -27,6 +28,7 @@ DOORS = "tests/http/test_doors.py::"
 SWEEP = "tests/keeper/test_sweep.py::"
 DELIVER = "tests/keeper/test_deliver.py::"
 WEBHOOKS = "tests/http/test_webhooks.py::"
+MONEY = "tests/owner_money/"
 OTHERS = [
     # ---- Lua
     ("lua/_prelude.lua", "local function finish(word, reply)\n  promote()", "local function finish(word, reply)",
@@ -94,6 +96,26 @@ OTHERS = [
     ("gate/keeper/sweep.py", "twice = found & self._before.get(pool, set())", "twice = found", SWEEP + "test_a_lease_taken_out_by_hand_is_put_back_as_it_was"),
     ("gate/keeper/sweep.py", "{*seen.slots, *seen.queue} - seen.noted", "{*seen.slots, *seen.queue}", SWEEP + "test_what_the_outbox_speaks_of_is_on_its_way"),
     ("gate/embedded.py", "; kill -9 0", "", "tests/cli/test_serve.py::test_the_embedded_redis_dies_with_its_parent_even_by_kill_9"),
+    # ---- the owner's money
+    ("gate/admission.py", " or request.tool not in self._tools:", ":", MONEY + "test_price.py::test_a_table_that_no_configuration_names_is_not_asked"),
+    ("gate/admission.py", "        if known is not None:", "        if False:", MONEY + "test_price.py::test_a_repeat_is_answered_as_the_first_whatever_the_owner_says_by_now"),
+    ("gate/admission.py", "Request.same_content(replace(self, user=None, credits=None), job)", "Request.same_content(self, job)",
+     MONEY + "test_price.py::test_two_calls_at_once_between_which_the_price_changed_are_one_job"),
+    ("gate/admission.py", "settles=request.trusted and self._owner", "settles=self._owner", MONEY + "test_refund.py::test_without_a_key_only_what_the_owner_has_priced_is_paid_by_him"),
+    ("gate/ledger/owner.py", "await asyncio.get_running_loop().run_in_executor(self._paying, self._settle_next)", "self._settle_next()",
+     MONEY + "test_hanging.py::test_while_a_refund_hangs_everybody_comes_and_goes"),
+    ("gate/ledger/owner.py", "asyncio.get_running_loop().run_in_executor(self._asking, self._price, table, job_id, by)", "asyncio.sleep(0, self._price(table, job_id, by))",
+     MONEY + "test_price.py::test_only_so_many_wait_for_a_price_that_hangs_and_the_rest_goes_on"),
+    ("gate/ledger/owner.py", "by = time.monotonic() + LIMIT_MS / 1000", "by = time.monotonic() + 3 * LIMIT_MS / 1000", MONEY + "test_hanging.py::test_gate_stops_within_its_grace_while_a_function_hangs"),
+    ("gate/ledger/owner.py", "connection.cancel_safe(timeout=CANCEL_S)", "pass", MONEY + "test_hanging.py::test_gate_stops_within_its_grace_while_a_function_hangs"),
+    ("gate/ledger/owner.py", "set local statement_timeout = {LIMIT_MS};", "", MONEY + "test_hanging.py::test_a_refund_that_hangs_is_cut_after_five_seconds_and_one_that_is_slow_is_not"),
+    ("gate/ledger/owner.py", "            return self._lost(row, error)", "            raise StoreDown('sql', 'lost') from error", MONEY + "test_failing.py::test_one_that_cannot_be_paid_keeps_no_other_from_it"),
+    ("gate/ledger/owner.py", "WAIT_MS * 2 ** min(row.attempts, 20)", "WAIT_MS", MONEY + "test_failing.py::test_a_function_that_raises_is_asked_more_and_more_rarely"),
+    ("gate/ledger/owner.py", "\n    .with_for_update(skip_locked=True)", "", MONEY + "test_lives.py::test_two_servers_pay_each_refund_once"),
+    ("gate/ledger/owner.py", "            with connection.begin_nested():\n                self._refund_sql", "            with self._engine.begin() as another:\n                self._refund_sql.run(another, user=row.user, amount=row.amount, description=why, job_id=row.job_id)\n            with connection.begin_nested():\n                sa.text",
+     MONEY + "test_lives.py::test_a_server_that_is_killed_while_it_pays_pays_once"),
+    ("gate/ledger/changes.py", "        owe(connection, job, at)\n", "        pass\n", MONEY + "test_refund.py::test_the_outcome_decides_what_is_paid_and_once"),
+    ("gate/opening.py", "        refuse_sqlite(sql_url)\n", "", MONEY + "test_start.py::test_on_sqlite_gate_says_in_one_line_that_the_owners_functions_cannot_be_there"),
     # ---- second nets: what they catch is mended by others too, only later
     ("lua/restore.lua", " or noted(job) then", " then", LUA + "test_restore.py::test_what_the_outbox_is_about_to_end_stays_ended"),
     ("gate/ledger/ledger.py", " or job.lease.due > now_ms:", ":", BORDERS + "test_a_lease_renewed_since_the_sweep_looked_is_not_overdue"),
@@ -116,6 +138,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("file, guard, instead, test", GUARDS, ids=NAMES)
 def test_without_its_guard_the_test_goes_red(tree: Path, file: str, guard: str, instead: str, test: str) -> None:
+    if test.startswith(MONEY):
+        need_postgres()
     whole = (tree / file).read_text()
     assert whole.count(guard) == 1, f"the guard stands {whole.count(guard)} times in {file}"
     try:
