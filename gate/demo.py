@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,26 +37,31 @@ class Step:
         return self.expected == self.seen
 
 
-def demo(url: str | None, data_dir: Path, key: str | None = None) -> tuple[list[Step], str]:
-    """What was expected and what was seen, and where: on `url`, else on the server of `data_dir`, else on one of its own."""
+def demo(
+    url: str | None, data_dir: Path, key: str | None = None, cast: Callable[[str, str | None], Demo] | None = None, **own: str
+) -> tuple[list[Step], str]:
+    """What was expected and what was seen, and where: on `url`, else on the server of `data_dir`, else on one of its own, with
+    `own` in its environment. `cast` makes the demo that is played there.
+    """
+    cast = cast or Demo
     running = DataDir(data_dir).running()
     if url is None and running is not None:
         url = running.http
     if url is not None:
         try:
-            return asyncio.run(_Demo(url, key).play()), url
+            return asyncio.run(cast(url, key).play()), url
         except httpx2.HTTPStatusError as error:
             told = error.response.json().get("detail", error.response.text)
             raise CannotStart(f"the gate at {url} refuses the demo: {told} (--key)") from error
-    with _own_server() as own:
-        return asyncio.run(_Demo(own).play()), "a gate of its own (none runs here), gone again"
+    with _own_server(own) as its_url:
+        return asyncio.run(cast(its_url, None).play()), "a gate of its own (none runs here), gone again"
 
 
 @contextlib.contextmanager
-def _own_server() -> Iterator[str]:
-    """A real `gate serve` in a folder of its own, gone afterwards. It heeds no setting of the environment."""
+def _own_server(settings: dict[str, str]) -> Iterator[str]:
+    """A real `gate serve` in a folder of its own, gone afterwards. It heeds no setting of the environment but `settings`."""
     with tempfile.TemporaryDirectory(prefix="gate-demo-") as folder:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATE_")}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATE_")} | settings
         command = [sys.executable, "-m", "gate", "serve", "--port", "0", "--data-dir", f"{folder}/data"]
         package = str(Path(__file__).parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
@@ -75,7 +80,7 @@ def _own_server() -> Iterator[str]:
             server.wait()
 
 
-class _Demo:
+class Demo:
     def __init__(self, url: str, key: str | None = None) -> None:
         self._client = httpx2.AsyncClient(
             base_url=url, timeout=70, headers={"authorization": f"Bearer {key}"} if key else None
@@ -98,7 +103,7 @@ class _Demo:
                 raise CannotStart("the demo needs pool default idle, not paused, with a limit of 2 or more")
             async with self._watched(slots):
                 try:
-                    await self._four_at_once(slots)
+                    await self._story(slots)
                 finally:
                     for task in self._renewing.values():
                         task.cancel()
@@ -106,7 +111,8 @@ class _Demo:
             self._see("most slots ever held", slots, self._most)
         return self._steps
 
-    async def _four_at_once(self, slots: int) -> None:
+    async def _four_at_once(self, slots: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Who runs, who waits."""
         jobs = [self._acquire(place) for place in range(slots + 1)]
         admitted = await asyncio.gather(*jobs)
         running = [job for job in admitted if job["status"] == "running"]
@@ -114,6 +120,10 @@ class _Demo:
         self._see(f"{slots + 1} jobs at once from {slots + 1} users", f"{slots} running, 1 queued",
                   f"{len(running)} running, {len(queued)} queued")  # fmt: skip
         self._see("the one that waits is at position", 1, queued[0]["position"] if queued else None)
+        return running, queued
+
+    async def _story(self, slots: int) -> None:
+        running, queued = await self._four_at_once(slots)
         for job in running:
             self._renew(job)
         if not queued:
@@ -121,7 +131,7 @@ class _Demo:
 
         fourth = asyncio.create_task(self._until_granted(queued[0]))
         done = await self._release(running[0])
-        self._see("one completes", "completed, refunded 0", f"{done['status']}, refunded {_refunded(done)}")
+        self._see("one completes", "completed, refunded 0", f"{done['status']}, refunded {refunded(done)}")
         self._see("the fourth, by itself", "granted", (await fourth)["status"])
         self._see("it claims", "running", (await self._claim(await fourth))["status"])
 
@@ -134,21 +144,19 @@ class _Demo:
         self._see(
             "one never calls back",
             f"expired, refunded {PRICE}",
-            f"{ended['status']}, refunded {_refunded(ended)}",
+            f"{ended['status']}, refunded {refunded(ended)}",
         )
         self._see("the next, by itself", "granted", (await next_one)["status"])
         await self._claim(await next_one)
         late = await self._post(lost, "release", {"lease_id": lost["lease"]["lease_id"], "outcome": "completed"})
         self._see("the lost one comes late", "410 lease_lost", f"{late.status_code} {late.json()['code']}")
-        rows = (await self._client.get("/v1/ledger", params={"job_id": lost["job_id"], "kind": "refund"})).json()["rows"]
-        self._see(
-            "its refunds in the ledger",
-            f"1 of {PRICE}",
-            f"{len(rows)} of {sum(row['amount'] for row in rows)}",
-        )
+        self._see("its refunds in the ledger", f"1 of {PRICE}", await self._refunds(lost))
 
         for job in [*running[2:], await fourth, await next_one]:
             await self._release(job)
+        await self._all_done()
+
+    async def _all_done(self) -> None:
         pool = await self._pool()
         self._see(
             "all done",
@@ -214,6 +222,10 @@ class _Demo:
     async def _post(self, job: dict[str, Any], verb: str, body: dict[str, Any]) -> httpx2.Response:
         return await self._client.post(f"/v1/pools/default/jobs/{job['job_id']}/{verb}", json=body)
 
+    async def _refunds(self, job: dict[str, Any]) -> str:
+        rows = (await self._client.get("/v1/ledger", params={"job_id": job["job_id"], "kind": "refund"})).json()["rows"]
+        return f"{len(rows)} of {sum(row['amount'] for row in rows)}"
+
     async def _pool(self) -> dict[str, Any]:
         return (await self._client.get("/v1/pools/default")).raise_for_status().json()
 
@@ -221,5 +233,5 @@ class _Demo:
         self._steps.append(Step(what, str(expected), str(seen)))
 
 
-def _refunded(job: dict[str, Any]) -> int:
+def refunded(job: dict[str, Any]) -> int:
     return job["refund"]["amount"] if job["refund"] else 0

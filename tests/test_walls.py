@@ -87,9 +87,14 @@ def test_providers_only_read_what_they_are_handed() -> None:
     assert not [name for name in of("gate.providers") if re.search(r"\b(now_ms|utcnow|now)\(", MODULES[name].read_text())]
 
 
-def test_the_simulator_is_nobodys_and_knows_nobody() -> None:
+def test_the_simulator_knows_nobody_and_is_the_demos_alone() -> None:
+    """What serves must not be able to mistake it for the provider: the one way to it is `gate demo --provider`, when it is asked for."""
     assert imported("gate.simulator") == set()
-    assert not [name for name in MODULES if "gate.simulator" in imported(name)]
+    assert [name for name in MODULES if "gate.simulator" in imported(name)] == ["gate.demo_provider"]
+    assert [name for name in MODULES if "gate.demo_provider" in imported(name)] == ["gate.cli.main"]
+    say = "import sys, gate.cli.main, gate.cli.serve; print([n for n in sys.modules if 'simulator' in n or 'gate.demo' in n])"
+    done = subprocess.run([sys.executable, "-c", say], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_verify_shares_nothing_with_the_writers() -> None:

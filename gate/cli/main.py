@@ -219,15 +219,25 @@ def demo(
     key: Annotated[
         str | None, typer.Option(envvar="GATE_KEY", help="Where the gate wants one: of a tool or an admin.")
     ] = None,
+    provider: Annotated[
+        bool, typer.Option("--provider", help="With RunningHub simulated: callbacks, and lost ones.")
+    ] = False,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
     """Four at once: three run, one waits, one is lost. On a live service; exit 1 if anything differs."""
     from gate.cli import show
-    from gate.demo import demo as run
 
-    steps, where = run(url, _settings(data_dir, config).data_dir, key)
+    settings = _settings(data_dir, config)
+    if provider:
+        from gate.demo_provider import demo as with_provider
+
+        steps, where = with_provider(url, settings, key)
+    else:
+        from gate.demo import demo as alone
+
+        steps, where = alone(url, settings.data_dir, key)
     show.steps(steps, where, json)
     raise typer.Exit(0 if all(step.ok for step in steps) else 1)
 

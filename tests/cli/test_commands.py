@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Served, gate_environment, run_gate
+from tests.support import Served, gate_environment, run_gate, until
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +205,36 @@ def test_the_demo_brings_its_own_service(tmp_path: Path) -> None:
     steps = json.loads(run_gate("demo", "--json", cwd=tmp_path).stdout)
     assert len(steps) == 13 and all(step["ok"] for step in steps)
     assert list(tmp_path.iterdir()) == [], "and leaves nothing"
+
+
+PROVIDERS = '[providers.runninghub]\ntoken = "a token & more"\n'
+
+
+def test_the_demo_with_the_provider_on_a_live_service(tmp_path: Path) -> None:
+    with Served(tmp_path, config="limit = 3\n" + PROVIDERS) as served:
+        shown = run_gate("demo", "--provider", cwd=tmp_path)
+        assert shown.returncode == 0, shown.stdout + shown.stderr
+        assert "DIFFERS" not in shown.stdout and served.url in shown.stdout and "a token" not in shown.stdout
+        assert re.search(r"most tasks the provider ever counted +3 +3 +ok", shown.stdout)
+        ends = [job["status"] for job in said(served, "jobs")]
+        assert sorted(ends) == ["completed"] * 5 + ["expired"] + ["failed"] * 2
+        assert run_gate("verify", cwd=tmp_path).returncode == 0
+        other = run_gate("demo", "--provider", cwd=tmp_path, GATE_PROVIDERS='{"runninghub": {"token": "another"}}')
+        assert other.returncode == 1 and "does not know the token" in other.stderr and other.stderr.count("\n") == 1
+        read = json.loads(run_gate("keys", "create", "demo", "--role", "tool", "--json", cwd=tmp_path).stdout)["key"]
+        served.http.headers["authorization"] = f"Bearer {read}"
+        asyncio.run(until(lambda: served.http.get("/v1/pools").status_code == 200, "the key counts", within_s=5))
+        assert run_gate("demo", "--provider", "--key", read, cwd=tmp_path).returncode == 0
+
+
+def test_the_demo_with_the_provider_brings_its_own_service_and_needs_a_token(tmp_path: Path) -> None:
+    without = run_gate("demo", "--provider", cwd=tmp_path)
+    assert (without.returncode, without.stdout, without.stderr.count("\n")) == (1, "", 1)
+    assert "[providers.runninghub]" in without.stderr and "token" in without.stderr and "gate.toml" in without.stderr
+    (tmp_path / "gate.toml").write_text(PROVIDERS)
+    steps = json.loads(run_gate("demo", "--provider", "--json", cwd=tmp_path).stdout)
+    assert len(steps) == 23 and all(step["ok"] for step in steps)
+    assert [path.name for path in tmp_path.iterdir()] == ["gate.toml"], "and leaves nothing"
 
 
 def test_the_demo_can_fail() -> None:
