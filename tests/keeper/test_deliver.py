@@ -302,6 +302,34 @@ def call_for(table: str = TABLE, kind: str = "start") -> Delivery:
     return Delivery(1, "msg_1", "j", "default", table, kind, f"job.{kind}", body, 1, "lease")
 
 
+async def test_a_row_that_was_taken_too_long_ago_is_given_back_uncalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be another server's by the time the call is over: this one stood still, or its commit took its time."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(deliver, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    called: list[Delivery] = []
+    put_off = asyncio.Event()
+
+    class Rows:
+        async def take(self, *_how: object) -> list[Delivery]:
+            clock.now += deliver.HOLD_MS["start"] / 1000 - deliver.ANSWER_S["start"] + 0.1
+            return [call_for()]
+
+        async def put_off(self, *_how: object) -> bool:
+            put_off.set()
+            return True
+
+    class Calls:
+        async def call(self, _tool: Named, delivery: Delivery, _within_s: float) -> Answer:
+            called.append(delivery)
+            return Answer(None, {})
+
+    tools = Tools({TABLE: Named(TABLE, TABLE, start_url="http://127.0.0.1:1/start")})
+    delivering = deliver.Deliver(cast(Any, Rows()), tools, cast(Any, None), cast(Any, Calls()))
+    await delivering._take()
+    await asyncio.wait_for(put_off.wait(), 5)
+    assert not called
+
+
 async def test_tools_that_hang_leave_room_for_the_calls_of_another(tool: Tool) -> None:
     go = threading.Event()
     caller = Caller()
