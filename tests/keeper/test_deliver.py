@@ -364,3 +364,14 @@ async def test_of_an_answer_nothing_is_unpacked_and_no_cookie_is_kept() -> None:
         await caller.aclose()
     assert all(one.good and one.task_id is None for one in answers)
     assert all("accept-encoding: identity" in head and "cookie:" not in head for head in heads), heads
+
+
+async def test_a_check_and_an_enqueue_of_one_job_at_once_have_one_starter(tmp_path: Path, tool: Tool) -> None:
+    """Whoever comes first to Redis decides it, whichever of them is first in SQL."""
+    with serving(tmp_path, tool, events=False, GATE_LIMIT="200") as served, ThreadPoolExecutor(2) as two:
+        for _ in range(40):
+            body = {"table": TABLE, "jobId": fresh()}
+            asked, _ = two.map(
+                lambda path, body=body: served.post(f"{MANAGER}/{path}", body).json(), ("check", "run-or-queue")
+            )
+            assert asked["available"] is not bool(tool.starts(body["jobId"])), "one of them starts it, and only one"
