@@ -375,3 +375,11 @@ async def test_a_check_and_an_enqueue_of_one_job_at_once_have_one_starter(tmp_pa
                 lambda path, body=body: served.post(f"{MANAGER}/{path}", body).json(), ("check", "run-or-queue")
             )
             assert asked["available"] is not bool(tool.starts(body["jobId"])), "one of them starts it, and only one"
+
+
+async def test_why_a_start_was_not_answered_is_kept_when_its_time_is_over(tmp_path: Path, tool: Tool) -> None:
+    tool.answer = lambda body: (503, {"error": "no GPU"})
+    with serving(tmp_path, tool, GATE_CLAIM_SECONDS="1") as served:
+        enqueue(served)
+        over = "select error from @deliveries where result = 'over'"
+        await until(lambda: served.sql(over) == [("no GPU",)], "it is over, and says why")
