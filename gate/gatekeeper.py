@@ -35,6 +35,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from gate.admission import Admission
@@ -115,8 +116,10 @@ class Gatekeeper:
                 if (job := await self._refused(pool, request, decision, tries_left)) is not None:
                     return await self.view.placed(job)
                 continue
+            # Two calls for one job may differ in who starts it, and either may be the first in SQL: Redis has decided.
+            decided = request if decision.word == "unrecorded" else replace(request, starts=decision.by_gate)
             try:
-                admitted = await self._admit(pool, request, epoch, decision, or_wait)
+                admitted = await self._admit(pool, decided, epoch, decision, or_wait)
             except StoreDown:
                 await self._undo(pool, request.job_id, decision)
                 raise

@@ -11,9 +11,9 @@
 --   8 or_wait   0 or 1   0 = a free slot now, or nothing: it is not queued
 --   9 by_gate   0 or 1   1 = gate starts it: it is granted from the queue, at once if a slot is free, and gate alone claims it
 -- Replies
---   running     holds a slot and knows it (known, ticket, queued_at, lease_ms, lease_id, fence, granted_at, due, hard)
+--   running     holds a slot and knows it (known, by_gate, ticket, queued_at, lease_ms, lease_id, fence, granted_at, due, hard)
 --   granted     known only: holds a slot, not claimed yet (the same fields)
---   queued      waits, or by gate: has just been granted (known, ticket, queued_at, lease_ms)
+--   queued      waits, or by gate: has just been granted (known, by_gate, ticket, queued_at, lease_ms)
 --   unrecorded  its end stands in the outbox (ticket, queued_at, lease_ms): the recorder first, then SQL knows
 --   user_busy   the user has as many live jobs as allowed (active: their job_ids); nothing was written
 --   queue_full  nothing was written
@@ -27,7 +27,7 @@ local lease_ms = tonumber(ARGV[7]) or meta.lease_ms
 
 -- A waiter has no lease: those fields are absent then.
 local function stands(word, entry, known)
-  return finish(word, {known = known, ticket = entry.ticket, queued_at = entry.queued_at, lease_ms = entry.lease_ms,
+  return finish(word, {known = known, by_gate = entry.by_gate, ticket = entry.ticket, queued_at = entry.queued_at, lease_ms = entry.lease_ms,
                        lease_id = entry.lease_id, fence = entry.fence, granted_at = entry.granted_at,
                        due = entry.due, hard = entry.hard})
 end

@@ -140,7 +140,10 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def owner(postgres_url: str) -> Owner:
-    return Owner(postgres_url)
+    made = Owner(postgres_url)
+    made.sql(block("sql", "create role gate"))
+    made.sql(file("database.sql"))
+    return made
 
 
 def test_the_guide_can_be_played(owner: Owner, tmp_path: Path) -> None:
@@ -150,9 +153,7 @@ def test_the_guide_can_be_played(owner: Owner, tmp_path: Path) -> None:
 
 def play(owner: Owner, tmp_path: Path) -> None:
     # ---- the database
-    owner.sql(block("sql", "create role gate"))
-    owner.sql(file("database.sql"))
-    owner.sql(file("database.sql"))
+    owner.sql(file("database.sql"))  # once more
     trial = owner.row("failed", id="00000000-0000-0000-0000-00000000000a")
     told, during, after = owner.sql(block("sql", "rollback;"))
     assert told[0][1:] == (PRICE, True) and after[0][1] is True and len(during) == 1

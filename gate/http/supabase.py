@@ -78,8 +78,8 @@ class FinishBody(_Body):
     table: wire.Label
     jobId: Id
     status: Literal["completed", "failed", "cancelled"]
-    outputUrl: Annotated[str, Field(max_length=4_000)] | None = None
-    errorMessage: Annotated[str, Field(max_length=4_000)] | None = None
+    outputUrl: wire.Text | None = None
+    errorMessage: wire.Text | None = None
     taskId: wire.Label | None = None
     rhCost: Annotated[float | int | None, BeforeValidator(_a_number)] = None
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from gate.errors import ProviderUnknown
+from gate.errors import PoolUnknown, ProviderUnknown
 from gate.gatekeeper import Gatekeeper
 from gate.http.doors import Keeper
 from gate.http.wire import HeardOut
+from gate.jobs import POOL_NAME
 from gate.providers import PROVIDERS
 from gate.providers.reading import clean
 from gate.providers.said import Callback
@@ -49,5 +50,7 @@ async def _heard(provider: str, pool: str, request: Request, keeper: Gatekeeper)
     said = PROVIDERS[provider].read(callback)
     if said is None:
         return JSONResponse({"result": SAID["history"]})
+    if not POOL_NAME.fullmatch(pool):  # SQL could not even be asked for it
+        raise PoolUnknown(f"there is no pool {clean(pool)!r}")
     word = await keeper.hear(pool, provider, said, clean(body.decode("utf-8", "replace")))
     return JSONResponse({"result": SAID[word]})

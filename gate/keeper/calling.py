@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
@@ -68,7 +69,13 @@ class Caller:
 
     def __init__(self) -> None:
         # Where gate calls is configured; where that sends it on is not, and what is signed for one is for nobody else.
-        self._client = httpx2.AsyncClient(follow_redirects=False, timeout=None)
+        # How many calls there may be is bounded for each tool: a bound on all would let one that hangs keep the others waiting.
+        self._client = httpx2.AsyncClient(
+            follow_redirects=False,
+            timeout=None,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept, nor shown to another tool
+        )
 
     async def call(self, tool: Tool, delivery: Delivery, within_s: float) -> Answer:
         """Never raises: whatever goes wrong is an answer."""
@@ -94,6 +101,7 @@ class Caller:
         now = datetime.now(UTC)
         headers = {
             "content-type": "application/json",
+            "accept-encoding": "identity",
             "user-agent": f"gate/{__version__}",
             "webhook-id": delivery.webhook_id,
             "webhook-timestamp": str(int(now.timestamp())),
@@ -104,9 +112,9 @@ class Caller:
 
 
 async def _bounded(response: httpx2.Response) -> bytes:
-    """What is longer says nothing that gate asks for."""
+    """What is longer says nothing that gate asks for. As it came: unpacking what somebody packed could take for ever."""
     read = b""
-    async for part in response.aiter_bytes():
+    async for part in response.aiter_raw():
         read += part
         if len(read) > ANSWER_MAX_BYTES:
             return b""

@@ -90,15 +90,19 @@ class Deliver:
 
     async def _take(self) -> None:
         room = {lane: AT_ONCE - self._busy[lane] for lane in self._lanes}
+        asked = time.monotonic()
         for delivery in await self._deliveries.take(HOLD_MS, room):
             self._busy[delivery.lane] += 1
-            call = asyncio.create_task(self._deliver(delivery))
+            call = asyncio.create_task(self._deliver(delivery, asked + HOLD_MS[delivery.kind] / 1000))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        until = time.monotonic() + HOLD_MS[delivery.kind] / 1000
+    async def _deliver(self, delivery: Delivery, until: float) -> None:
+        """`until` by time.monotonic(): from then on the row may be another server's."""
         try:
+            if time.monotonic() > until - ANSWER_S[delivery.kind]:  # this process stood still, or the commit took its time
+                await _recorded(lambda: self._deliveries.put_off(delivery, 0, "not called: it took too long"), until)
+                return
             answer = await self._caller.call(self._tools[delivery.tool], delivery, ANSWER_S[delivery.kind])
             heed = self._heed_start if delivery.kind == "start" else self._heed_event
             await _recorded(lambda: heed(delivery, answer), until)
@@ -146,13 +150,14 @@ class Deliver:
             log.error("given up after a day", **told)
 
 
-async def _recorded(record: Callable[[], Awaitable[None]], until: float) -> None:
+async def _recorded(record: Callable[[], Awaitable[object]], until: float) -> None:
     """What was answered is not forgotten because a store is away for a moment: tried again while the row is held."""
     while True:
         try:
-            return await record()
+            await record()
+            return
         except StoreDown as error:
             if time.monotonic() > until:
                 log.warning("an answer could not be recorded; the call is made again", error=str(error))
-                return None
+                return
             await asyncio.sleep(WAIT_S["start"])

@@ -64,7 +64,7 @@ def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapp
             continue
         for row in connection.execute(_due, {"tool": tool, "kind": kind, "now": now, "most": room[tool, kind]}).all():
             if kind == "start" and (row.status != "granted" or row.job_fence != row.fence):
-                close(connection, row.id, "over")  # that grant is no more: whatever came of it, it is not to be started
+                close(connection, row.id, "over", row.error)  # that grant is no more: it is not to be started
                 continue
             held = {"taken_by": by, "taken_until": now + hold_ms[kind], "attempts": row.attempts + 1}
             connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(**held))

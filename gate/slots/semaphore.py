@@ -47,9 +47,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Acquired(Reply):
-    """`running`, `granted`, `queued`, `unrecorded`, `user_busy`, `queue_full`, `no_slot` or `torn`; `known`: it stood there before."""
+    """`running`, `granted`, `queued`, `unrecorded`, `user_busy`, `queue_full`, `no_slot` or `torn`; `known`: it stood there before;
+    `by_gate`: gate starts it, by the word of whoever came first."""
 
     known: bool = False
+    by_gate: bool = False
     ticket: int = 0
     queued_at: int = 0
     lease_ms: int = 0
@@ -168,6 +170,7 @@ class Semaphore:
         return Acquired(
             **_head(raw),
             known=raw.get("known", False),
+            by_gate=raw.get("by_gate", False),
             ticket=int(raw.get("ticket", 0)),
             queued_at=int(raw.get("queued_at", 0)),
             lease_ms=int(raw.get("lease_ms", 0)),

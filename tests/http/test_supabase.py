@@ -148,6 +148,15 @@ def test_the_word_of_an_earlier_task_ends_nothing(empty: Served) -> None:
     assert empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()["status"] == "running"
 
 
+def test_a_text_that_no_database_keeps_is_refused(empty: Served) -> None:
+    job_id, _ = enqueue(empty)
+    for text in ("a\x00b", "\x00"):
+        for field in ("errorMessage", "outputUrl"):
+            body = {"table": UPSCALER, "jobId": job_id, "status": "failed", field: text}
+            assert empty.post(f"{MANAGER}/finish", body).status_code == 400
+    assert empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()["status"] == "running"
+
+
 def test_a_session_is_cancelled(empty: Served) -> None:
     for _ in range(2):
         enqueue(empty)

@@ -188,7 +188,8 @@ def test_it_ends_only_jobs_of_the_pool_it_names(own: Served) -> None:
     job, task_id = running(own)
     assert result(hub(own, task_id, pool="other")) == "ignored"
     assert look(own, job)["status"] == "running"
-    assert hub(own, fresh(), pool="nowhere").json()["code"] == "pool_unknown"
+    for pool in ("nowhere", "%00", "a%00b", "%ff"):
+        assert hub(own, fresh(), pool=pool).json()["code"] == "pool_unknown"
     assert result(hub(own, task_id, **failed())) == "applied"
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gzip
 import itertools
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from gate.jobs import Request
-from gate.ledger import deliveries
+from gate.keeper import deliver
+from gate.keeper.calling import Answer, Caller
+from gate.ledger import Delivery, deliveries
 from gate.opening import Open, Outside, open_gate
 from gate.tools import Tool as Named
 from gate.tools import Tools
@@ -290,7 +297,93 @@ async def test_two_servers_never_call_at_once_for_one_grant(valkey: str, pool: s
 
 
 async def test_a_row_is_held_for_longer_than_its_call_may_take() -> None:
-    from gate.keeper import deliver
-
     assert all(deliver.HOLD_MS[kind] >= deliver.ANSWER_S[kind] * 1000 + 1000 for kind in ("start", "event"))
     assert deliveries.GIVE_UP_MS == 24 * 3600 * 1000
+
+
+def call_for(table: str = TABLE, kind: str = "start") -> Delivery:
+    body = json.dumps({"type": f"job.{kind}", "data": {"job_id": "j"}})
+    return Delivery(1, "msg_1", "j", "default", table, kind, f"job.{kind}", body, 1, "lease")
+
+
+async def test_a_row_that_was_taken_too_long_ago_is_given_back_uncalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be another server's by the time the call is over: this one stood still, or its commit took its time."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(deliver, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    called: list[Delivery] = []
+    put_off = asyncio.Event()
+
+    class Rows:
+        async def take(self, *_how: object) -> list[Delivery]:
+            clock.now += deliver.HOLD_MS["start"] / 1000 - deliver.ANSWER_S["start"] + 0.1
+            return [call_for()]
+
+        async def put_off(self, *_how: object) -> bool:
+            put_off.set()
+            return True
+
+    class Calls:
+        async def call(self, _tool: Named, delivery: Delivery, _within_s: float) -> Answer:
+            called.append(delivery)
+            return Answer(None, {})
+
+    tools = Tools({TABLE: Named(TABLE, TABLE, start_url="http://127.0.0.1:1/start")})
+    delivering = deliver.Deliver(cast(Any, Rows()), tools, cast(Any, None), cast(Any, Calls()))
+    await delivering._take()
+    await asyncio.wait_for(put_off.wait(), 5)
+    assert not called
+
+
+async def test_tools_that_hang_leave_room_for_the_calls_of_another(tool: Tool) -> None:
+    go = threading.Event()
+    caller = Caller()
+    with Tool().running() as other:
+        tool.answer = lambda body: (go.wait(30), (200, {}))[1]
+        hangs, good = (Named(TABLE, TABLE, start_url=f"{one.url}/start", secret=SECRET) for one in (tool, other))
+        hanging = [asyncio.create_task(caller.call(hangs, call_for(), 20)) for _ in range(120)]
+        try:
+            await asyncio.sleep(0)
+            assert (await caller.call(good, call_for(), 10)).good
+        finally:
+            go.set()
+            await asyncio.gather(*hanging)
+            await caller.aclose()
+
+
+async def test_of_an_answer_nothing_is_unpacked_and_no_cookie_is_kept() -> None:
+    heads: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode().lower())
+        packed = gzip.compress(b'{"task_id": "packed"}')
+        writer.write(b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-encoding: gzip\r\nconnection: close\r\n\r\n" + packed)
+        await writer.drain()
+        writer.close()
+
+    caller = Caller()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        named = Named(TABLE, TABLE, start_url=f"http://127.0.0.1:{port}/start", secret=SECRET)
+        answers = [await caller.call(named, call_for(), 10) for _ in range(2)]
+        await caller.aclose()
+    assert all(one.good and one.task_id is None for one in answers)
+    assert all("accept-encoding: identity" in head and "cookie:" not in head for head in heads), heads
+
+
+async def test_a_check_and_an_enqueue_of_one_job_at_once_have_one_starter(tmp_path: Path, tool: Tool) -> None:
+    """Whoever comes first to Redis decides it, whichever of them is first in SQL."""
+    with serving(tmp_path, tool, events=False, GATE_LIMIT="200") as served, ThreadPoolExecutor(2) as two:
+        for _ in range(40):
+            body = {"table": TABLE, "jobId": fresh()}
+            asked, _ = two.map(
+                lambda path, body=body: served.post(f"{MANAGER}/{path}", body).json(), ("check", "run-or-queue")
+            )
+            assert asked["available"] is not bool(tool.starts(body["jobId"])), "one of them starts it, and only one"
+
+
+async def test_why_a_start_was_not_answered_is_kept_when_its_time_is_over(tmp_path: Path, tool: Tool) -> None:
+    tool.answer = lambda body: (503, {"error": "no GPU"})
+    with serving(tmp_path, tool, GATE_CLAIM_SECONDS="1") as served:
+        enqueue(served)
+        over = "select error from @deliveries where result = 'over'"
+        await until(lambda: served.sql(over) == [("no GPU",)], "it is over, and says why")
