@@ -56,7 +56,7 @@ async def test_lost_callbacks(open_scene: OpenScene) -> None:
         assert [scene.paid(job_id) for job_id in answers] == [0] * 4
         pool, seen = scene.pool(), scene.simulator.seen()
         assert (pool["free"], pool["running"], pool["queued"]) == (3, 0, 0)
-        assert (seen["most_running"], seen["refused"]) == (3, 0)
+        assert seen["most_running"] <= 3 and seen["refused"] == 0
 
 
 async def test_a_callback_that_comes_too_late_changes_no_outcome(open_scene: OpenScene) -> None:
