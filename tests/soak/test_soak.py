@@ -40,5 +40,5 @@ def test_positions_and_grants_follow_arrival(tmp_path: Path) -> None:
 
 def test_everything_moves() -> None:
     sql = "sqlite" if "postgres" in missing("embedded", "postgres") else "postgres"
-    said, wrong = moving.play(Options(jobs=60, seed=7, kill_every=5, sql=sql, redis="embedded"))
+    said, wrong = moving.play(Options(jobs=40, seed=7, kill_every=6, sql=sql, redis="embedded"))
     assert wrong == [], said
