@@ -117,7 +117,9 @@ def _placed(connection: Connection, job: Job) -> Job:
 
 
 def _add(connection: Connection, job: Job, kind: str, type_: str, at: int) -> None:
-    body = json.dumps({"type": type_, "timestamp": moment(at), "data": job_body(_placed(connection, job))}, ensure_ascii=False)
+    body = json.dumps(
+        {"type": type_, "timestamp": moment(at), "data": job_body(_placed(connection, job))}, ensure_ascii=False
+    )
     row: dict[str, Any] = {
         "webhook_id": f"msg_{secrets.token_hex(16)}", "job_id": job.job_id, "tool": job.tool, "kind": kind, "type": type_,
         "fence": job.fence, "body": body, "at": at, "due_at": 0, "attempts": 0,
