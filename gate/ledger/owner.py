@@ -102,7 +102,7 @@ class Owner:
         self._engine.dispose()
 
     def _price(self, table: str, job_id: str, by: float) -> Price:
-        """`by` time.monotonic(): nobody waits for what comes later, and a stop would wait for it."""
+        """`by` time.monotonic(): nobody waits for what comes later, and others wait for their turn."""
         try:
             with self._engine.begin() as connection:
                 if (left_ms := round((by - time.monotonic()) * 1000)) <= 0:
