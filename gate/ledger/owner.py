@@ -102,7 +102,7 @@ class Owner:
         self._engine.dispose()
 
     def _price(self, table: str, job_id: str, by: float) -> Price:
-        """`by` time.monotonic(): nobody waits for what comes later, and a stop would wait for it."""
+        """`by` time.monotonic(): nobody waits for what comes later, and others wait for their turn."""
         try:
             with self._engine.begin() as connection:
                 if (left_ms := round((by - time.monotonic()) * 1000)) <= 0:
@@ -175,7 +175,7 @@ def _price_of(row: Any) -> Price:
         raise StoreDown("sql", "GATE_JOB_SQL has to answer user, credits, charged")
     named = row._mapping
     user, credits_, charged = (named[name] for name in names) if all(name in named for name in names) else row[:3]
-    credits_ = _whole(0 if charged is None or charged is False else credits_ if charged is True else charged)
+    credits_ = _whole(credits_ if charged is True else charged or 0)
     user = None if user is None else str(user)
     if credits_ is None or (user is not None and not (0 < len(user) <= LABEL_MAX and user.isprintable())):
         raise StoreDown("sql", "GATE_JOB_SQL answered something else than a user and whole credits")

@@ -40,16 +40,18 @@ async def test_a_refund_that_is_not_paid_is_seen_in_the_status_and_alarmed(serve
     shop.refund_is("raise exception '%', 'closed for ' || job;")
     job_id = fail(served, acquire(served, shop.sells()))["job_id"]
     await until(lambda: shop.owed(job_id)[0][1], "the function has been asked")
-    said = run_gate("status", cwd=served.folder).stdout
+    said = run_gate("status", cwd=served.folder, GATE_DATABASE_URL=shop.url).stdout
     assert "1 refunds owed, 7 credits" in said and f"closed for {job_id}" in said
-    told = json.loads(run_gate("status", "--json", cwd=served.folder).stdout)["owed"]
+    told = json.loads(run_gate("status", "--json", cwd=served.folder, GATE_DATABASE_URL=shop.url).stdout)["owed"]
     assert (told["count"], told["credits"], told["error"]) == (1, 7, f"closed for {job_id}")
     alarms = [line for line in (served.folder / "errors.log").read_text().splitlines() if job_id in line]
     assert alarms and all("error" in line.split("]")[0] and "a refund is owed" in line for line in alarms), alarms
     shop.refund_is("")
     shop.hurry()
     await until(lambda: shop.booked(job_id), "it is paid")
-    assert json.loads(run_gate("status", "--json", cwd=served.folder).stdout)["owed"]["count"] == 0
+    assert (
+        json.loads(run_gate("status", "--json", cwd=served.folder, GATE_DATABASE_URL=shop.url).stdout)["owed"]["count"] == 0
+    )
 
 
 DEFERRED = """

@@ -53,9 +53,7 @@ async def test_a_refund_that_hangs_is_cut_after_five_seconds_and_one_that_is_slo
 async def test_gate_stops_within_its_grace_while_a_function_hangs(
     serve: Callable[..., Served], shop: Shop, what: str
 ) -> None:
-    """Of the prices more are asked for than are asked at a time: those who wait for their turn must not begin after it. And a
-    refund that begins while the last callers are waited for is not waited for.
-    """
+    """A refund that begins while the last callers are waited for is not waited for."""
     shop.price_is("")
     with serve() as served, ThreadPoolExecutor(12) as callers:
         if what != "a price":

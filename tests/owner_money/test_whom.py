@@ -22,8 +22,8 @@ def running(serve: Callable[..., Served]) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def tool_key(running: Served) -> str:
-    made = run_gate("keys", "create", "shop", "--role", "tool", "--json", cwd=running.folder)
+def tool_key(running: Served, shop: Shop) -> str:
+    made = run_gate("keys", "create", "shop", "--role", "tool", "--json", cwd=running.folder, GATE_DATABASE_URL=shop.url)
     return json.loads(made.stdout)["key"]
 
 

@@ -106,7 +106,7 @@ OTHERS = [
      MONEY + "test_hanging.py::test_while_a_refund_hangs_everybody_comes_and_goes"),
     ("gate/ledger/owner.py", "asyncio.get_running_loop().run_in_executor(self._asking, self._price, table, job_id, by)", "asyncio.sleep(0, self._price(table, job_id, by))",
      MONEY + "test_price.py::test_only_so_many_wait_for_a_price_that_hangs_and_the_rest_goes_on"),
-    ("gate/ledger/owner.py", "by = time.monotonic() + LIMIT_MS / 1000", "by = time.monotonic() + 3 * LIMIT_MS / 1000", MONEY + "test_hanging.py::test_gate_stops_within_its_grace_while_a_function_hangs"),
+    ("gate/ledger/owner.py", "by = time.monotonic() + LIMIT_MS / 1000", "by = time.monotonic() + 3 * LIMIT_MS / 1000", MONEY + "test_price.py::test_only_so_many_wait_for_a_price_that_hangs_and_the_rest_goes_on"),
     ("gate/ledger/owner.py", "connection.cancel_safe(timeout=CANCEL_S)", "pass", MONEY + "test_hanging.py::test_gate_stops_within_its_grace_while_a_function_hangs"),
     ("gate/ledger/owner.py", "set local statement_timeout = {LIMIT_MS};", "", MONEY + "test_hanging.py::test_a_refund_that_hangs_is_cut_after_five_seconds_and_one_that_is_slow_is_not"),
     ("gate/ledger/owner.py", "            return self._lost(row, error)", "            raise StoreDown('sql', 'lost') from error", MONEY + "test_failing.py::test_one_that_cannot_be_paid_keeps_no_other_from_it"),
