@@ -100,7 +100,8 @@ def _money(sql: Connection, at: str) -> Iterator[Breach]:
         left join {at}ledger r on r.job_id = j.job_id and r.kind = 'refund'
         left join {at}owed o on o.job_id = j.job_id
         where (case when j.status in ('failed', 'cancelled', 'expired') then j.credits else 0 end)
-              <> coalesce(r.amount, 0) + coalesce(o.amount, 0)"""
+              <> coalesce(r.amount, 0) + coalesce(o.amount, 0)
+           or (r.amount is not null and o.amount is not null)"""
     for row in sql.execute(sa.text(refunds)):
         yield Breach(
             "I2", row.job_id, f"{row.status} with {row.credits} credits, refunded {row.amount or 0}, owed {row.owed or 0}"
