@@ -335,15 +335,24 @@ async def test_a_row_that_was_taken_too_long_ago_is_given_back_uncalled(monkeypa
 
 
 async def test_tools_that_hang_leave_room_for_the_calls_of_another(tool: Tool) -> None:
-    go = threading.Event()
+    hung, go = itertools.count(1), asyncio.Event()
+    many = asyncio.Event()
+
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if next(hung) == 100:
+            many.set()
+        await go.wait()
+        writer.close()
+
     caller = Caller()
-    with Tool().running() as other:
-        tool.answer = lambda body: (go.wait(30), (200, {}))[1]
-        hangs, good = (Named(TABLE, TABLE, start_url=f"{one.url}/start", secret=SECRET) for one in (tool, other))
+    async with await asyncio.start_server(hang, "127.0.0.1", 0, backlog=200) as server:
+        port = server.sockets[0].getsockname()[1]
+        hangs = Named(TABLE, TABLE, start_url=f"http://127.0.0.1:{port}/start", secret=SECRET)
+        good = Named(TABLE, TABLE, start_url=f"{tool.url}/start", secret=SECRET)
         hanging = [asyncio.create_task(caller.call(hangs, call_for(), 20)) for _ in range(120)]
         try:
-            await asyncio.sleep(0)
-            assert (await caller.call(good, call_for(), 10)).good
+            await asyncio.wait_for(many.wait(), 10)
+            assert (await caller.call(good, call_for(), 5)).good
         finally:
             go.set()
             await asyncio.gather(*hanging)
