@@ -7,6 +7,7 @@ what goes wrong without each; the others stand here.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,8 @@ OTHERS = [
     ("gate/gatekeeper.py", "await self._recorder.run(pool)\n            admitted", "admitted", BORDERS + "test_an_acquire_for_which_sql_has_no_room_records_the_outbox_and_looks_again"),
 ]  # fmt: skip
 GUARDS = [row[1:] for row in IN_CODE] + OTHERS
+EVERY = 1 if os.environ.get("GATE_TEST_GUARDS") == "all" else 5
+"""Each run of the tests takes one guard in five out; GATE_TEST_GUARDS=all takes each (five minutes)."""
 NAMES = [row[0] for row in IN_CODE] + [f"{row[0]}-{n}" for n, row in enumerate(OTHERS)]
 
 
@@ -136,7 +139,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("file, guard, instead, test", GUARDS, ids=NAMES)
+def test_each_guard_stands_in_its_file_once() -> None:
+    assert [
+        name for name, (file, guard, *_) in zip(NAMES, GUARDS, strict=True) if (ROOT / file).read_text().count(guard) != 1
+    ] == []
+
+
+@pytest.mark.parametrize("file, guard, instead, test", GUARDS[::EVERY], ids=NAMES[::EVERY])
 def test_without_its_guard_the_test_goes_red(tree: Path, file: str, guard: str, instead: str, test: str) -> None:
     if test.startswith(MONEY):
         need_postgres()
