@@ -148,6 +148,7 @@ class Deliver:
             log.warning("not delivered yet", **told)
         if not await self._deliveries.put_off(delivery, wait_ms, answer.why):
             log.error("given up after a day", **told)
+        asyncio.get_running_loop().call_later((wait_ms + 10) / 1000, self.kick)  # then, and not up to a second later
 
 
 async def _recorded(record: Callable[[], Awaitable[object]], until: float) -> None:
