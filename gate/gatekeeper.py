@@ -353,10 +353,10 @@ class Gatekeeper:
             await self._pools.run(job.pool, lambda epoch: self._semaphore.release(job.pool, epoch, job.job_id, lease_id))
         self._news.tell(job.pool, [job.job_id])
 
-    async def cancel(self, pool: str, job_id: str, reason: str | None = None) -> Job:
-        """Ends any job that has not ended. Raises JobUnknown, AlreadyEnded."""
+    async def cancel(self, pool: str, job_id: str, reason: str | None = None, outcome: str = "cancelled") -> Job:
+        """Ends any job that has not ended, by somebody else than its holder. Raises JobUnknown, AlreadyEnded."""
         await self._pools.know(pool)
-        job = await self._ended(await self._ledger.end(pool, job_id, "cancelled", by="operator", reason=reason))
+        job = await self._ended(await self._ledger.end(pool, job_id, outcome, by="operator", reason=reason))
         with contextlib.suppress(StoreDown):
             await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
         self._news.tell(pool, [job_id])

@@ -22,8 +22,12 @@ Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=F
 
 
 def _is_address(value: str) -> str:
-    where = urlsplit(value)
-    if where.scheme not in ("http", "https") or not where.hostname or not value.isascii() or not value.isprintable():
+    try:
+        where = urlsplit(value)
+        whole = where.scheme in ("http", "https") and where.hostname and (where.port is None or where.port > 0)
+    except ValueError:  # the port is none
+        whole = False
+    if not whole or not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError("must be an address, http://… or https://…")
     return value
 

@@ -146,7 +146,7 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
     for tool in settings.known_tools():
         if tool.start_url is None:
             lines.append(f"  tool   {tool.table}: no start_url, so whoever enqueues its jobs has to start them himself")
-        elif tool.secret is None:
+        if (tool.start_url or tool.events_url) and tool.secret is None:
             lines.append(f"  tool   {tool.table}: no secret, so what gate sends it is not signed")
     lines.append(f"  data   {settings.data_dir.absolute()}")
     print("\n".join(lines), flush=True)

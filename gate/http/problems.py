@@ -58,6 +58,11 @@ HTTP_CODES = {
 }
 
 
+OLD_PATHS = ("/functions/v1/runninghub-queue-manager", "/rest/v1/rpc/")
+OLD_HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
+"""Of whatever is answered there: without them a browser shows its page no error at all, or an old answer."""
+
+
 def install(app: FastAPI) -> None:
     app.add_exception_handler(GateError, _refusal)
     app.add_exception_handler(RequestValidationError, _not_of_the_form)
@@ -77,9 +82,11 @@ def problem(status: int, code: str, title: str, detail: str, retry_after_s: int 
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
-async def _refusal(_request: Request, error: Exception) -> JSONResponse:
+async def _refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GateError)
     status, code, title = TABLE[type(error)]
+    if request.url.path.startswith(OLD_PATHS):
+        return JSONResponse({"error": error.detail, "code": code}, status, OLD_HEADERS | _asks_for_a_key(error))
     more: dict[str, Any] = {}
     if isinstance(error, Invalid):
         more["errors"] = [{"field": error.field, "message": error.detail}]
@@ -88,9 +95,12 @@ async def _refusal(_request: Request, error: Exception) -> JSONResponse:
     if error.job is not None:
         more["job"] = job_body(error.job)  # only who may release is refused about a job
     answer = problem(status, code, title, error.detail, RETRY_AFTER_S.get(type(error)), **more)
-    if isinstance(error, Unauthorized):
-        answer.headers["WWW-Authenticate"] = "Bearer"
+    answer.headers.update(_asks_for_a_key(error))
     return answer
+
+
+def _asks_for_a_key(error: GateError) -> dict[str, str]:
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
 
 
 async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
@@ -113,8 +123,13 @@ def _field(location: tuple[Any, ...]) -> str:
     return ".".join(inside) or str(location[0])
 
 
-async def _by_the_framework(_request: Request, error: Exception) -> JSONResponse:
+async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if request.url.path.startswith(OLD_PATHS):
+        code, _ = HTTP_CODES.get(error.status_code, ("refused", ""))
+        return JSONResponse(
+            {"error": str(error.detail), "code": code}, error.status_code, OLD_HEADERS | dict(error.headers or {})
+        )
     if isinstance(error, NotMeant):
         errors = [{"field": error.field, "message": error.detail}]
         return problem(422, "invalid", "The request is invalid", f"{error.field}: {error.detail}", errors=errors)

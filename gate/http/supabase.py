@@ -21,6 +21,7 @@ from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFul
 from gate.gatekeeper import Gatekeeper
 from gate.http import wire
 from gate.http.doors import Asking, Caller, Keeper
+from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE
 from gate.jobs import CREDITS_MAX, HOLDING, LABEL_MAX, Job
 from gate.jobs import Request as Wanted
@@ -29,7 +30,6 @@ from gate.view import PoolView
 
 POOL = "default"
 MANAGER = "/functions/v1/runninghub-queue-manager"
-HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 PREFLIGHT = HEADERS | {
     "Access-Control-Allow-Methods": "POST, OPTIONS",
     "Access-Control-Allow-Headers": "authorization, x-client-info, apikey, content-type",
@@ -45,6 +45,10 @@ def _a_name(value: Any) -> str | int | None:
     return value if isinstance(value, str) and len(value) <= LABEL_MAX and value.isprintable() else None
 
 
+def _or_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
 def _a_number(value: Any) -> float | int | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 else None
 
@@ -58,14 +62,14 @@ class _Body(BaseModel):
 class CheckBody(_Body):
     table: wire.Label | None = None
     jobId: Id | None = None
-    userId: wire.Label | None = None
+    userId: Annotated[wire.Label | None, BeforeValidator(_or_none)] = None
     creditCost: Annotated[int, Field(ge=0, le=CREDITS_MAX)] | None = None
 
 
 class EnqueueBody(CheckBody):
     table: wire.Label
     jobId: Id
-    sessionId: wire.Label | None = None
+    sessionId: Annotated[wire.Label | None, BeforeValidator(_or_none)] = None
     job_payload: wire.Payload | None = None
     webappId: Annotated[str | int | None, BeforeValidator(_a_name)] = None
 
@@ -85,8 +89,8 @@ class FinishBody(_Body):
 
 
 class SessionBody(_Body):
-    sessionId: wire.Label | None = None
-    userId: wire.Label | None = None
+    sessionId: Annotated[wire.Label | None, BeforeValidator(_or_none)] = None
+    userId: Annotated[wire.Label | None, BeforeValidator(_or_none)] = None
 
 
 class CancelBody(_Body):
@@ -110,6 +114,8 @@ router = APIRouter(include_in_schema=False)
 async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
     """How many slots are free. With a jobId a free one is taken for it in the same step; without one nothing is queued."""
     mine = None
+    if body.jobId is not None and body.table is None:
+        raise _Missing("table")
     if body.jobId is not None:
         with contextlib.suppress(AlreadyEnded):
             mine = await keeper.take(POOL, _wanted(body))
@@ -167,12 +173,12 @@ async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
     named = {"url": body.outputUrl, "rhCost": body.rhCost}
     output = {name: value for name, value in named.items() if value is not None} or None
     try:
-        if job.status in HOLDING and job.lease_id:
+        if job.lease_id and (job.status in HOLDING or job.status == "expired"):  # what comes too late is kept
             ended = await keeper.release(POOL, job.job_id, job.lease_id, body.status, body.errorMessage, output)
         elif job.ended:
             raise AlreadyEnded("it has ended", job)
         else:
-            ended = await keeper.cancel(POOL, job.job_id, body.errorMessage)
+            ended = await keeper.cancel(POOL, job.job_id, body.errorMessage, body.status)
     except (AlreadyEnded, LeaseLost):
         return OVER
     return {"success": True, "refundedAmount": ended.refund.amount if ended.refund else 0}
@@ -209,6 +215,7 @@ PATHS: dict[str, tuple[type[_Body], Path]] = {
 }
 
 
+@router.options(MANAGER)
 @router.options(MANAGER + "/{path:text}")
 @router.options("/rest/v1/rpc/{name}")
 async def preflight() -> Response:
@@ -232,6 +239,12 @@ async def clean_up(request: Request, keeper: Keeper, asking: Asking) -> JSONResp
 @router.post("/rest/v1/rpc/user_cancel_ai_job")
 async def cancel(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
     return await _answered(request, keeper, asking, CancelBody, _cancel)
+
+
+@router.post(MANAGER)
+@router.post("/rest/v1/rpc/{name}")
+async def nothing_there() -> JSONResponse:
+    return _refused(400, "Invalid endpoint")
 
 
 async def _clean_up(keeper: Gatekeeper, _body: _Body) -> Answer:

@@ -128,6 +128,10 @@ class Deliver:
                 await self._deliveries.close(delivery, "refused", why)
             elif answer.good:
                 provider = self._tools[delivery.tool].provider
+                if answer.task_id is None and answer.said.keys() & {"task_id", "taskId"}:
+                    log.warning(
+                        "a start call named its task in no way that gate can bind", job_id=delivery.job_id, tool=delivery.tool
+                    )
                 await self._starting.started(*grant, Started(delivery.id, provider, answer.task_id))
             elif answer.final:
                 log.warning("a start call failed for good", job_id=delivery.job_id, tool=delivery.tool, why=answer.why)

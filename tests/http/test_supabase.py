@@ -140,6 +140,43 @@ def test_what_the_provider_is_to_run_is_handed_over_and_what_it_cost_is_kept(emp
     assert empty.http.get(f"/v1/pools/default/jobs/{odd}").json()["output"] is None
 
 
+def test_what_is_done_is_not_paid_back_though_it_waited(empty: Served) -> None:
+    enqueue(empty), enqueue(empty)
+    waits, said = enqueue(empty, creditCost=5, sessionId="")
+    assert said["queued"]
+    done = {"table": UPSCALER, "jobId": waits, "status": "completed"}
+    assert ask(empty, "finish", **done) == {"success": True, "refundedAmount": 0}
+    assert empty.http.get(f"/v1/pools/default/jobs/{waits}").json()["status"] == "completed"
+
+
+def test_an_outcome_that_comes_too_late_is_kept(empty: Served) -> None:
+    taken = empty.acquire(job_id=fresh(), tool=UPSCALER, lease_seconds=0.5).json()
+    at = f"/v1/pools/default/jobs/{taken['job_id']}"
+    assert empty.http.get(at, params={"wait_seconds": 10, "status": "running"}).json()["status"] == "expired"
+    assert ask(empty, "finish", table=UPSCALER, jobId=taken["job_id"], status="completed")["skipped"] is True
+    assert empty.http.get(at).json()["late_outcome"] == "completed"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/nobody", "/check/more"])
+def test_an_unknown_path_is_said_in_words_that_a_browser_may_read(empty: Served, path: str) -> None:
+    answer = empty.http.post(MANAGER + path)
+    assert (answer.status_code, answer.json()) == (400, {"error": "Invalid endpoint"})
+    other = empty.http.post("/rest/v1/rpc/nobody")
+    assert (other.status_code, other.json()) == (400, {"error": "Invalid endpoint"})
+    assert empty.http.options(MANAGER + path).status_code == 204
+    taken = empty.http.post(f"{MANAGER}/check", json={"jobId": "a"})
+    assert (taken.status_code, taken.json()) == (400, {"error": "Missing table"})
+    large = empty.http.post(f"{MANAGER}/check", content=b" " * 300_000)
+    wrong = empty.http.get(f"{MANAGER}/check")
+    assert (large.status_code, wrong.status_code) == (413, 405)
+    for one in (answer, other, taken, large, wrong):
+        assert (
+            one.headers["access-control-allow-origin"] == "*"
+            and one.headers["cache-control"] == "no-store"
+            and one.json()["error"]
+        )
+
+
 def test_the_word_of_an_earlier_task_ends_nothing(empty: Served) -> None:
     job_id, _ = enqueue(empty)
     empty.http.put(f"/v1/pools/default/jobs/{job_id}/task", json={"provider": "runninghub", "task_id": f"now-{job_id}"})
