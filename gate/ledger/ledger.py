@@ -6,21 +6,26 @@ result whether it took. Nothing is raised for a no, so that many requests share 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
 from gate.errors import StoreDown
 from gate.jobs import HOLDING, Job, Lease, Request, now_ms
 from gate.ledger import changes, inbox, pools, recording, starting
-from gate.ledger.database import Database
+from gate.ledger.database import Database, first_line
 from gate.ledger.pools import Pool, PoolSettings
 from gate.ledger.recording import newer, room
 from gate.ledger.results import Admitted, Ended, Extended, Recorded, Snapshot, Started
 from gate.ledger.rows import find, is_live, job_of, jobs_with_refund
 from gate.ledger.tables import jobs
+
+log = structlog.get_logger("gate.ledger")
 
 
 class Ledger:
@@ -188,7 +193,7 @@ class Ledger:
         after it nothing is done, because a grant may have run out while this waited for its turn.
         """
 
-        def work(connection: Connection) -> Recorded:
+        def work(connection: Connection, apart: bool = False) -> Recorded:
             row = pools.lock(connection, pool)
             if row.epoch != epoch:
                 return Recorded(stale=True)
@@ -202,14 +207,25 @@ class Ledger:
                     unknown.add(note.job_id)
                 if note.job_id in unknown:
                     continue  # its commit is still on the way: this entry stays, and those of that job behind it
-                recorded.done.append(note.entry_id)
                 # A grant whose time is over before SQL heard of it was told to nobody: it never was.
                 if job is not None and not (note.kind == "granted" and (note.job_id, note.fence) in over):
-                    recording.record(connection, row, job, note, recorded)
+                    try:
+                        with connection.begin_nested() if apart else contextlib.nullcontext():
+                            recording.record(connection, row, job, note, recorded)
+                    except DBAPIError as error:
+                        if not apart:
+                            raise
+                        log.error("SQL refuses what happened", pool=pool, job_id=note.job_id, error=first_line(error))
+                        unknown.add(note.job_id)
+                        continue
+                recorded.done.append(note.entry_id)
             return recorded
 
         # '' sorts before every job_id: an expiry is recorded before the grant that took its slot.
-        return await self._database.write(pool, "", work)
+        try:
+            return await self._database.write(pool, "", work)
+        except DBAPIError:  # one entry about a row that SQL will not have (a trigger, a check) must not keep all others out
+            return await self._database.write(pool, "", lambda connection: work(connection, apart=True))
 
     async def expire_overdue(self, pool: str, epoch: int, job_id: str, fence: int, now_ms: int) -> bool:
         """Ends a job whose deadline is over by Redis's clock and whose lease Redis has lost. True when it took."""

@@ -23,6 +23,7 @@ RACES = "tests/races/test_races.py::"
 BORDERS = "tests/races/test_borders.py::"
 LUA = "tests/lua/"
 LIVES = "tests/races/test_redis_lives.py::"
+REFUSING = "tests/races/test_refusing_stores.py::"
 LEDGER = "tests/ledger/test_ledger.py::"
 HTTP = "tests/http/test_v1.py::"
 DOORS = "tests/http/test_doors.py::"
@@ -117,6 +118,11 @@ OTHERS = [
      MONEY + "test_lives.py::test_a_server_that_is_killed_while_it_pays_pays_once"),
     ("gate/ledger/changes.py", "        owe(connection, job, at)\n", "        pass\n", MONEY + "test_refund.py::test_the_outcome_decides_what_is_paid_and_once"),
     ("gate/opening.py", "        refuse_sqlite(sql_url)\n", "", MONEY + "test_start.py::test_on_sqlite_gate_says_in_one_line_that_the_owners_functions_cannot_be_there"),
+    # ---- a store that says no
+    ("lua/_prelude.lua", "  if not for_new_work then redis.call('HDEL', META, '') end\n", "", REFUSING + "test_a_redis_without_room_takes_no_new_work_and_ends_the_old"),
+    ("gate/ledger/ledger.py", "            return await self._database.write(pool, \"\", lambda connection: work(connection, apart=True))", "            raise",
+     REFUSING + "test_one_row_that_sql_refuses_keeps_no_other_from_being_recorded"),
+    ("gate/gatekeeper.py", "            except Exception:  # whatever", "            except StoreDown:  # whatever", REFUSING + "test_a_place_whose_commit_sql_refuses_is_given_back"),
     # ---- second nets: what they catch is mended by others too, only later
     ("lua/restore.lua", " or noted(job) then", " then", LUA + "test_restore.py::test_what_the_outbox_is_about_to_end_stays_ended"),
     ("gate/ledger/ledger.py", " or job.lease.due > now_ms:", ":", BORDERS + "test_a_lease_renewed_since_the_sweep_looked_is_not_overdue"),
