@@ -55,13 +55,11 @@ local more, emitted, ids_used = false, 0, 0
 -- Integers above 10^14 would lose digits in cjson; fences and tickets (epoch * 2^32 + n) travel as text.
 local function digits(n) return string.format('%.0f', n) end
 
+-- The job's entry, or nil: also when it is none of gate's.
 local function read(job)
-  local raw = redis.call('HGET', JOBS, job)
-  if not raw then return nil end
-  local ok, entry = pcall(cjson.decode, raw)
+  local ok, entry = pcall(cjson.decode, redis.call('HGET', JOBS, job) or '')
   if ok and type(entry) == 'table' and tonumber(entry.ticket) and tonumber(entry.queued_at)
      and tonumber(entry.lease_ms) and (entry.fence == nil or tonumber(entry.fence)) then return entry end
-  return nil
 end
 
 local function write(job, entry) redis.call('HSET', JOBS, job, cjson.encode(entry)) end
@@ -81,7 +79,6 @@ local function noted(job)
   for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
     if item[2][4] == job then return item[2] end
   end
-  return nil
 end
 
 local function emit(kind, job, entry, fence, ...)
@@ -202,7 +199,6 @@ end
 local function held(job, lease_id)
   local entry = read(job)
   if entry and entry.lease_id == lease_id and redis.call('ZSCORE', SLOTS, job) then return entry end
-  return nil
 end
 
 -- Puts a waiter before the first one with a higher ticket. Nearly always that is the head or the tail.

@@ -101,12 +101,12 @@ class LineOfPool:
         return await self.semaphore.rebuild(self.pool, epoch, whole, list(leases), list(waiters))
 
     async def acquire(
-        self, job: str, user: str | None = None, tool: str | None = None, lease_ms: int | None = None
+        self, job: str, user: str | None = None, tool: str | None = None, lease_ms: int | None = None, **how: bool
     ) -> Acquired:
-        return await self.semaphore.acquire(self.pool, self.epoch, job, user, tool, lease_ms)
+        return await self.semaphore.acquire(self.pool, self.epoch, job, user, tool, lease_ms, **how)
 
-    async def claim(self, job: str, lease_id: str) -> Extended:
-        return await self.semaphore.claim(self.pool, self.epoch, job, lease_id)
+    async def claim(self, job: str, lease_id: str, by_gate: bool = False) -> Extended:
+        return await self.semaphore.claim(self.pool, self.epoch, job, lease_id, by_gate)
 
     async def renew(self, job: str, lease_id: str, lease_ms: int | None = None) -> Extended:
         return await self.semaphore.renew(self.pool, self.epoch, job, lease_id, lease_ms)
@@ -117,8 +117,8 @@ class LineOfPool:
     async def requeue(self, job: str, fence: int, why: str = "refused", restore: Any = None) -> Reply:
         return await self.semaphore.requeue(self.pool, self.epoch, job, fence, why, restore)
 
-    async def cancel(self, job: str) -> Reply:
-        return await self.semaphore.cancel(self.pool, self.epoch, job)
+    async def cancel(self, job: str, ticket: int | None = None) -> Reply:
+        return await self.semaphore.cancel(self.pool, self.epoch, job, ticket)
 
     async def restore(self, job: str, entry: dict[str, Any]) -> Reply:
         return await self.semaphore.restore(self.pool, self.epoch, job, entry)

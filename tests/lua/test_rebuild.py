@@ -102,3 +102,22 @@ async def test_what_stood_there_before_is_gone(line: LineOfPool) -> None:
     await line.load(epoch=2)
     left = await line.dump()
     assert not (left["slots"] or left["queue"] or left["jobs"] or left["outbox"] or left["users"])
+
+
+async def test_a_waiter_that_came_when_the_pool_was_there_has_no_grace(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=0, queue_ms=1_000, claim_ms=60_000)
+    await line.acquire("a")
+    line.clock.turn(1_000)
+    await line.tick()
+    assert await line.queue() == []
+
+
+async def test_one_script_looks_at_a_hundred_of_those_who_have_grace(line: LineOfPool) -> None:
+    old = [(f"old{number}", WAITER | {"queued_at": line.clock.now - 700_000}) for number in range(100)]
+    await line.load(epoch=2, waiters=old, limit=0, queue_ms=1_000, claim_ms=60_000)
+    await line.acquire("new")
+    line.clock.turn(1_000)
+    await line.tick()
+    assert (await line.status("new")).position == 101
+    await line.cancel("old0")
+    assert (await line.status("new")).position is None, "no grace of its own"

@@ -53,3 +53,41 @@ async def test_an_end_lifts_the_cool_down(line: LineOfPool) -> None:
     status = await line.status()
     assert status.cooling_until is None
     assert "a" in status.holders
+
+
+async def test_an_end_lifts_the_wait_after_a_grant_that_was_not_taken(line: LineOfPool) -> None:
+    await line.acquire("a")
+    await line.acquire("b")
+    await line.requeue("a", int((await line.entry("a"))["fence"]), "not_taken")
+    await line.release("b", await line.lease_of("b"))
+    assert await line.holders() == {"a"}
+
+
+async def test_after_an_end_the_cool_down_begins_anew(line: LineOfPool) -> None:
+    await line.acquire("a")
+    await line.acquire("b")
+    await line.requeue("a", int((await line.entry("a"))["fence"]))
+    await line.release("b", await line.lease_of("b"))
+    await line.requeue("a", int((await line.entry("a"))["fence"]))
+    assert (await line.status()).cooling_until == line.clock.now + 5_000, "not ten seconds"
+
+
+async def test_a_stale_release_reaps_and_promotes_like_every_call(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    line.clock.turn(600_000)
+    assert (await line.release("a", "0" * 32)).word == "stale"
+    assert await line.client.zrange(line.key("slots"), 0, -1) == [b"d"]
+
+
+async def test_nobody_is_granted_a_slot_without_a_lease_of_its_own(line: LineOfPool) -> None:
+    """A call carries the names of eight leases; there is room for twenty."""
+    await line.load(epoch=2, limit=0)
+    for number in range(20):
+        await line.acquire(f"j{number}")
+    await line.client.hset(line.key("meta"), "limit", 20)
+    reply = await line.release("nobody", "")
+    assert (reply.emitted, reply.more) == (8, True)
+    leases = [note.lease for note in await line.semaphore.notes(line.pool)]
+    assert [len(lease.lease_id) for lease in leases if lease] == [32] * 8
+    assert len({lease.lease_id for lease in leases if lease}) == 8

@@ -66,3 +66,84 @@ async def test_a_waiter_without_an_entry_is_no_waiter(line: LineOfPool) -> None:
     await line.release("a", await line.lease_of("a"))
     assert await line.holders() == {"b", "c", "e"}
     assert await line.queue() == []
+
+
+async def test_what_the_outbox_says_of_a_grant_is_what_stands_in_redis(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    await line.release("a", await line.lease_of("a"))
+    [note] = await line.semaphore.notes(line.pool)
+    entry = await line.entry("d")
+    assert note.lease is not None
+    assert (note.lease.lease_id, str(note.fence), str(note.ticket)) == (entry["lease_id"], entry["fence"], entry["ticket"])
+    assert (note.lease.due, note.lease.hard) == (line.clock.now + 60_000, line.clock.now + 3_600_000)
+    assert (entry["claimed"], entry["granted_at"], entry["due"], entry["hard"]) == (
+        False, line.clock.now, note.lease.due, note.lease.hard,
+    )  # fmt: skip
+    assert await line.client.zscore(line.key("slots"), "d") == note.lease.due
+
+
+async def test_nothing_is_left_of_a_lease_that_ran_out_but_the_word_of_it(line: LineOfPool) -> None:
+    got = await line.acquire("a", user="ana")
+    line.clock.turn(600_000)
+    await line.tick()
+    left = await line.dump()
+    assert not (left["slots"] or left["jobs"] or left["users"])
+    [note] = await line.semaphore.notes(line.pool)
+    assert got.lease is not None
+    assert (note.kind, note.fence, note.ticket, note.at) == ("expired", got.lease.fence, got.ticket, line.clock.now)
+
+
+async def test_nothing_is_left_of_a_wait_that_was_too_long_but_the_word_of_it(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=0)
+    await line.acquire("a", user="ana")
+    line.clock.turn(600_000)
+    await line.tick()
+    left = await line.dump()
+    assert not (left["queue"] or left["jobs"] or left["users"])
+    assert await line.notes() == [("expired", "a", 0)]
+
+
+async def test_a_lease_that_runs_out_lifts_the_cool_down(line: LineOfPool) -> None:
+    await line.acquire("a")
+    await line.acquire("b", lease_ms=1_000)
+    await line.requeue("a", int((await line.entry("a"))["fence"]))
+    line.clock.turn(1_000)
+    await line.tick()
+    assert await line.holders() == {"a"}
+
+
+async def test_one_script_ends_a_hundred_waits_and_says_that_there_is_more(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=0)
+    for number in range(150):
+        await line.acquire(f"j{number}")
+    line.clock.turn(600_000)
+    replies = [await line.tick() for _ in range(2)]
+    assert [(reply.emitted, reply.more) for reply in replies] == [(100, True), (50, False)]
+
+
+async def test_two_that_are_granted_by_one_call_have_a_lease_each(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=0)
+    for job in "ab":
+        await line.acquire(job)
+    await line.configure(limit=2)
+    assert len({await line.lease_of("a"), await line.lease_of("b")}) == 2
+
+
+async def test_a_waiter_whose_time_comes_first_says_when_to_come_again(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await line.acquire("a", lease_ms=3_000_000)
+    await line.acquire("b")
+    assert (await line.tick()).next_ms == line.clock.now + 600_000
+    await line.requeue("a", int((await line.entry("a"))["fence"]), "not_taken")
+    assert (await line.tick()).next_ms == line.clock.now + 1_000
+
+
+async def test_a_cool_down_that_is_over_calls_nobody(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=2)
+    for job in "abc":
+        await line.acquire(job)
+    await line.requeue("a", int((await line.entry("a"))["fence"]), "not_taken")
+    await line.configure(limit=1)
+    line.clock.turn(1_000)
+    assert (await line.tick()).next_ms == line.clock.now + 599_000, "b holds the slot there is"

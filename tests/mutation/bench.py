@@ -7,6 +7,7 @@ would run in a process of its own, on the scripts as they are.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -99,7 +100,9 @@ class Bench:
     def __init__(self, session: pytest.Session) -> None:
         self.session = session
         self.items = list(session.items)
+        gc.freeze()  # what is loaded stays: a fork that never looks at it never copies it
         self.folder = Path(tempfile.mkdtemp(prefix="mutation-"))
+        shutil.copytree(scripts.FOLDER, self.folder / "whole")
         self._start()
 
     def _start(self) -> None:
@@ -118,7 +121,7 @@ class Bench:
         """None is the scripts as they are. `noticed_by`: the test that noticed this mutant before is asked first."""
         started = time.monotonic()
         shutil.rmtree(self.folder / "lua", ignore_errors=True)
-        shutil.copytree(scripts.FOLDER, self.folder / "lua")
+        shutil.copytree(self.folder / "whole", self.folder / "lua")
         if mutant is not None:
             (self.folder / "lua" / mutant.file).write_text(mutant.text)
         for stage, items in self._trials(mutant, noticed_by, stages):
@@ -189,6 +192,7 @@ class Bench:
         """In the fork: these tests, on the copy of lua/."""
         code = 1
         try:
+            gc.disable()
             os.setpgid(0, 0)
             with (self.folder / "log").open("w") as log:
                 os.dup2(log.fileno(), 1)

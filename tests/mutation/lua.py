@@ -78,7 +78,8 @@ def try_all(wanted: list[Mutant], stages: tuple[str, ...], results: Path, worker
     """The verdicts on all of them; a new one is written down at once."""
     known, on = known_verdicts(results), ground()
     settled = {key for key, row in known.items() if row["ground"] == on and (row["by"] or set(stages) <= set(row["asked"]))}
-    todo = [(mutant, known.get(mutant.key, {}).get("by", ""), stages) for mutant in wanted if mutant.key not in settled]
+    noticed_by = {tuple(row["mutant"]): row["by"] for row in known.values()}
+    todo = [(mutant, noticed_by.get(mutant.name, ""), stages) for mutant in wanted if mutant.key not in settled]
     print(f"{len(wanted)} mutants, {len(wanted) - len(todo)} known from an earlier run", flush=True)
 
     def use(session: pytest.Session) -> None:

@@ -1,0 +1,84 @@
+"""By the server's own clock: what a script makes of a time in which nobody called."""
+
+import json
+
+import pytest
+
+from gate.slots import Semaphore
+from tests.support import LineOfPool, Pinned
+
+pytestmark = pytest.mark.anyio
+AWAY_MS = 60_000
+
+
+async def by_the_servers_clock(line: LineOfPool, **settings: int) -> int:
+    """The pool loaded anew, by a gate that turns no clock; the time, in ms."""
+    line.semaphore = Semaphore(Pinned(line.client))
+    await line.load(epoch=2, **settings)
+    return await line.semaphore.now_ms()
+
+
+async def seen_at(line: LineOfPool, ms: int | None = None) -> int:
+    """When somebody last called, as told to the pool if `ms` is given."""
+    if ms is not None:
+        await line.client.hset(line.key("meta"), "seen_at", ms)
+    return int(await line.client.hget(line.key("meta"), "seen_at"))
+
+
+async def test_a_script_reads_the_servers_clock(line: LineOfPool) -> None:
+    now = await by_the_servers_clock(line)
+    reply = await line.tick()
+    assert now <= reply.now_ms <= await line.semaphore.now_ms()
+
+
+async def test_a_load_is_of_its_time(line: LineOfPool) -> None:
+    line.semaphore = Semaphore(Pinned(line.client))
+    before = await line.semaphore.now_ms()
+    await line.load(epoch=2)
+    after = await line.semaphore.now_ms()
+    for name in ("loaded_at", "seen_at"):
+        assert before <= int(await line.client.hget(line.key("meta"), name)) <= after
+
+
+async def test_deadlines_that_passed_while_nobody_called_have_the_claim_time_of_grace(line: LineOfPool) -> None:
+    now = await by_the_servers_clock(line)
+    for job in "abc":
+        await line.acquire(job)
+    later = await line.client.zscore(line.key("slots"), "b")
+    await line.client.zadd(line.key("slots"), {"a": now - 1_000, "c": now - AWAY_MS + 5_000})
+    await seen_at(line, now - AWAY_MS)
+    reply = await line.tick()
+    assert await line.holders() == {"a", "b", "c"}
+    for job in "ac":
+        assert await line.client.zscore(line.key("slots"), job) == reply.now_ms + 60_000
+    assert await line.client.zscore(line.key("slots"), "b") == later, "who had time left has no more than that"
+
+
+async def test_waiters_whose_time_passed_while_nobody_called_have_it_too(line: LineOfPool) -> None:
+    now = await by_the_servers_clock(line, limit=0)
+    await line.acquire("a")
+    entry = await line.entry("a") | {"queued_at": now - 700_000}
+    await line.client.hset(line.key("jobs"), "a", json.dumps(entry))
+    await seen_at(line, now - AWAY_MS)
+    reply = await line.tick()
+    assert await line.queue() == ["a"]
+    assert reply.next_ms == reply.now_ms + 60_000
+    assert (await line.tick()).next_ms == reply.next_ms, "once: somebody has called meanwhile"
+
+
+async def test_while_somebody_calls_a_deadline_is_a_deadline(line: LineOfPool) -> None:
+    now = await by_the_servers_clock(line)
+    await line.acquire("a")
+    await line.client.zadd(line.key("slots"), {"a": now - 1})
+    await line.tick()
+    assert await line.holders() == set()
+
+
+async def test_that_somebody_called_is_written_down_once_a_second(line: LineOfPool) -> None:
+    now = await by_the_servers_clock(line)
+    await seen_at(line, now + AWAY_MS)
+    await line.tick()
+    assert await seen_at(line) == now + AWAY_MS, "no write for each call"
+    await seen_at(line, now - 1_500)
+    reply = await line.tick()
+    assert await seen_at(line) == reply.now_ms
