@@ -88,7 +88,7 @@ end
 
 -- Any lease that ends shows that the provider takes jobs again.
 local function warm_up()
-  if meta.refusals > 0 or meta.cooling_until > 0 then
+  if meta.cooling_until > 0 then
     meta.refusals, meta.cooling_until = 0, 0
     redis.call('HSET', META, 'refusals', 0, 'cooling_until', 0)
   end

@@ -11,8 +11,6 @@
 
 begin()
 local most = tonumber(ARGV[5])
--- Promoted before it is looked at, so that the picture is the one the reply leaves behind.
-promote()
 local slots = redis.call('ZRANGE', SLOTS, 0, -1)
 local granted, oldest, holders = 0, nil, {}
 for i, job in ipairs(slots) do

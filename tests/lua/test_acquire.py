@@ -147,3 +147,85 @@ async def test_a_key_of_the_wrong_type_changes_nothing(line: LineOfPool) -> None
     await line.client.set(line.key("queue"), "mine")
     assert (await line.acquire("a")).word == "damaged"
     assert not await line.client.exists(line.key("slots"))
+
+
+async def test_what_an_admission_writes_down(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=0)
+    got = await line.acquire("a", "ana", "Upscaler", 5_000, by_gate=True)
+    assert await line.entry("a") == {
+        "user": "ana", "tool": "Upscaler", "ticket": str(got.ticket), "queued_at": line.clock.now, "lease_ms": 5_000, "by_gate": True,
+    }  # fmt: skip
+    got = await line.acquire("b")
+    assert await line.entry("b") == {"ticket": str(got.ticket), "queued_at": line.clock.now, "lease_ms": 600_000}
+
+
+async def test_who_was_granted_while_it_waited_is_told_so_when_it_asks_again(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    await line.release("a", await line.lease_of("a"))
+    got = await line.acquire("d")
+    assert (got.word, got.known) == ("granted", True)
+    assert got.lease is not None and got.lease.due == line.clock.now + 60_000
+
+
+async def test_who_will_not_wait_has_a_slot_or_nothing(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    assert (await line.acquire("a", or_wait=False)).word == "running"
+    before = await line.dump()
+    assert (await line.acquire("b", or_wait=False)).word == "no_slot"
+    assert await line.dump() == before
+
+
+async def test_where_nobody_may_wait_a_free_slot_is_given(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1, queue_max=0)
+    assert [(await line.acquire(job)).word for job in "ab"] == ["running", "queue_full"]
+
+
+async def test_what_gate_starts_is_granted_and_waits_for_gate(line: LineOfPool) -> None:
+    got = await line.acquire("a", by_gate=True)
+    assert (got.word, got.by_gate, got.known, got.lease) == ("queued", True, False, None)
+    status = await line.status()
+    assert (status.holders, status.queue, status.granted) == (("a",), (), 1)
+
+
+async def test_a_waiter_that_was_put_into_a_slot_by_hand_has_no_lease_to_be_told(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    await line.client.zadd(line.key("slots"), {"d": line.clock.now + 1_000})
+    assert (await line.acquire("d")).word == "torn"
+
+
+async def test_a_waiter_without_a_place_joins_the_end(line: LineOfPool) -> None:
+    for job in "abcde":
+        await line.acquire(job)
+    await line.client.lrem(line.key("queue"), 1, "d")
+    got = await line.acquire("d")
+    assert (got.word, got.known) == ("queued", False)
+    assert await line.queue() == ["e", "d"]
+
+
+async def test_a_place_without_an_entry_is_no_place(line: LineOfPool) -> None:
+    for job in "abcde":
+        await line.acquire(job)
+    await line.client.hdel(line.key("jobs"), "e")
+    got = await line.acquire("e")
+    assert (got.word, got.known) == ("queued", False)
+    assert (await line.entry("e"))["ticket"] == str(got.ticket)
+
+
+async def test_a_newcomer_for_whom_the_call_has_no_lease_left_waits_for_the_next(line: LineOfPool) -> None:
+    """Eight waiters take the eight leases that an acquire carries."""
+    await line.load(epoch=2, limit=0)
+    for number in range(8):
+        await line.acquire(f"w{number}")
+    await line.client.hset(line.key("meta"), "limit", 9)
+    assert (await line.acquire("newcomer")).word == "queued"
+    await line.tick()
+    assert len(await line.lease_of("newcomer")) == 32
+
+
+async def test_what_it_says_of_an_end_that_is_not_recorded(line: LineOfPool) -> None:
+    first = await line.acquire("a")
+    line.clock.turn(600_000)
+    got = await line.acquire("a", lease_ms=7_000)
+    assert (got.word, got.ticket, got.queued_at, got.lease_ms) == ("unrecorded", first.ticket, line.clock.now, 7_000)

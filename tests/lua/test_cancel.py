@@ -31,3 +31,37 @@ async def test_who_is_not_there_is_absent(line: LineOfPool) -> None:
     before = await line.dump()
     assert (await line.cancel("a")).word == "absent"
     assert await line.dump() == before
+
+
+async def test_an_end_by_cancel_lifts_the_cool_down(line: LineOfPool) -> None:
+    await line.acquire("a")
+    await line.acquire("b")
+    await line.requeue("a", int((await line.entry("a"))["fence"]))
+    await line.cancel("b")
+    assert await line.holders() == {"a"}
+
+
+async def test_by_its_ticket_only_that_place_is_left(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    holder, waiter = await line.acquire("a"), await line.acquire("b", user="ana")
+    before = await line.dump()
+    assert (await line.cancel("a", holder.ticket)).word == "absent", "a slot is never meant"
+    assert (await line.cancel("b", waiter.ticket - 1)).word == "absent", "it has come again since"
+    assert await line.dump() == before
+    assert (await line.cancel("b", waiter.ticket)).word == "left_queue"
+    assert (await line.cancel("b", waiter.ticket)).word == "absent"
+
+
+async def test_by_its_ticket_a_place_without_an_entry_is_left_too(line: LineOfPool) -> None:
+    for job in "abcde":
+        await line.acquire(job)
+    await line.client.hdel(line.key("jobs"), "e")
+    assert (await line.cancel("e", 1)).word == "left_queue"
+    assert await line.queue() == ["d"]
+
+
+async def test_it_reaps_like_every_call(line: LineOfPool) -> None:
+    await line.acquire("a")
+    line.clock.turn(600_000)
+    assert (await line.cancel("a")).word == "absent"
+    assert [note[:2] for note in await line.notes()] == [("expired", "a")]

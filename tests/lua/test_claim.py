@@ -52,3 +52,23 @@ async def test_who_waits_has_no_lease_to_claim(line: LineOfPool) -> None:
         await line.acquire(job)
     assert (await line.claim("d", "")).word == "lost"
     assert await line.queue() == ["d"]
+
+
+async def test_what_gate_starts_only_gate_claims(line: LineOfPool) -> None:
+    await line.acquire("a", by_gate=True)
+    lease = await line.lease_of("a")
+    before = await line.dump()
+    assert (await line.claim("a", lease)).word == "by_gate"
+    assert await line.dump() == before
+    assert (await line.claim("a", lease, by_gate=True)).word == "claimed"
+    assert (await line.claim("a", lease)).word == "claimed", "now it runs, and whoever has its lease is told so"
+
+
+async def test_a_claim_does_not_go_beyond_the_hard_limit(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=0, max_hold_ms=90_000)
+    await line.acquire("a")
+    await line.configure(limit=1)
+    lease = await line.lease_of("a")
+    line.clock.turn(30_000)
+    assert (await line.claim("a", lease)).due == line.clock.now + 60_000
+    assert await line.client.zscore(line.key("slots"), "a") == line.clock.now + 60_000

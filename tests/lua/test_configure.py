@@ -30,3 +30,16 @@ async def test_pause_and_resume(line: LineOfPool) -> None:
     assert (await line.status()).reason == "paused"
     await line.configure(paused=0)
     assert await line.holders() == {"a"}
+
+
+async def test_what_the_new_settings_allow_happens_before_it_returns(line: LineOfPool) -> None:
+    for job in "abcde":
+        await line.acquire(job)
+    assert (await line.configure(limit=5)).emitted == 2
+    assert await line.client.hget(line.key("meta"), "limit") == b"5"
+
+
+async def test_it_reaps_like_every_call(line: LineOfPool) -> None:
+    await line.acquire("a")
+    line.clock.turn(600_000)
+    assert (await line.configure(limit=5)).emitted == 1

@@ -121,3 +121,45 @@ async def test_one_script_looks_at_a_hundred_of_those_who_have_grace(line: LineO
     assert (await line.status("new")).position == 101
     await line.cancel("old0")
     assert (await line.status("new")).position is None, "no grace of its own"
+
+
+async def test_of_two_ledgers_that_call_alike_the_one_that_is_there_keeps_its_epoch(line: LineOfPool) -> None:
+    await line.acquire("a")
+    line.semaphore.belongs(line.pool, "another")
+    line.clock.turn(9_999)
+    assert (await line.load(epoch=2)).word == "foreign"
+    line.clock.turn(1)
+    before = await line.dump()
+    assert (await line.load(epoch=1)).word == "refused"
+    assert await line.dump() == before
+
+
+async def test_the_caller_is_told_whose_deadline_is_a_new_one(line: LineOfPool) -> None:
+    now = line.clock.now
+    leases = [(job, holder(line, due)) for job, due in (("a", now - 9), ("b", now), ("c", now + 1))]
+    assert (await line.load(epoch=2, leases=leases)).graced == {"a": now + 60_000, "b": now + 60_000}
+    assert [int(await line.client.zscore(line.key("slots"), job)) for job in "abc"] == [now + 60_000, now + 60_000, now + 1]
+    assert (await line.entry("a"))["due"] == now + 60_000
+
+
+async def test_the_cap_counts_whom_it_loaded(line: LineOfPool) -> None:
+    lease = ("a", holder(line, line.clock.now + 1_000))
+    await line.load(epoch=2, leases=[lease], waiters=[("b", WAITER)], limit=1, max_active_per_user=2)
+    assert (await line.acquire("c", user="ana")).active == ("a", "b")
+
+
+async def test_whatever_stands_there_instead_of_the_pool_it_is_loaded(line: LineOfPool) -> None:
+    await line.sweep_up()
+    await line.client.set(line.key("meta"), "of another type")
+    assert (await line.load(epoch=2)).word == "loaded"
+    await line.sweep_up()
+    await line.client.hset(line.key("meta"), mapping={"ledger": "of nobody who ever called", "limit": "9"})
+    assert (await line.load(epoch=2)).word == "loaded"
+    assert (await line.status()).limit == 3
+
+
+async def test_the_cool_down_of_an_earlier_life_is_over(line: LineOfPool) -> None:
+    await line.acquire("a")
+    await line.requeue("a", int((await line.entry("a"))["fence"]))
+    await line.load(epoch=2)
+    assert (await line.status()).cooling_until is None

@@ -53,3 +53,30 @@ async def test_a_member_taken_out_by_hand_is_not_put_back(line: LineOfPool) -> N
     await line.client.zrem(line.key("slots"), "a")
     assert (await line.renew("a", lease)).word == "lost"
     assert await line.holders() == set()
+
+
+async def test_what_gate_starts_is_not_renewed_before_gate_has_claimed_it(line: LineOfPool) -> None:
+    await line.acquire("a", by_gate=True)
+    lease = await line.lease_of("a")
+    before = await line.dump()
+    assert (await line.renew("a", lease)).word == "by_gate"
+    assert await line.dump() == before
+    await line.claim("a", lease, by_gate=True)
+    assert (await line.renew("a", lease)).word == "renewed"
+
+
+async def test_what_it_says_is_what_stands_there(line: LineOfPool) -> None:
+    got = await line.acquire("a")
+    assert got.lease is not None
+    line.clock.turn(1_000)
+    renewed = await line.renew("a", got.lease.lease_id, lease_ms=700_000)
+    assert (renewed.fence, renewed.due) == (got.lease.fence, line.clock.now + 700_000)
+    assert (await line.entry("a"))["due"] == renewed.due
+    assert await line.client.zscore(line.key("slots"), "a") == renewed.due
+
+
+async def test_it_reaps_like_every_call(line: LineOfPool) -> None:
+    await line.acquire("a")
+    line.clock.turn(600_000)
+    assert (await line.renew("b", "0" * 32)).word == "lost"
+    assert [note[:2] for note in await line.notes()] == [("expired", "a")]

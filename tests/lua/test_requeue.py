@@ -80,3 +80,76 @@ async def test_its_lease_is_gone_and_its_queue_time_counts_from_the_first_admiss
     entry = await line.entry("a")
     assert entry["queued_at"] == line.clock.now - 400_000
     assert not {"lease_id", "fence", "claimed"} & entry.keys()
+
+
+async def test_a_grant_that_was_not_taken_waits_a_second_and_does_not_double(line: LineOfPool) -> None:
+    await line.acquire("a")
+    await line.requeue("a", await fence_of(line, "a"), "not_taken")
+    assert (await line.status()).cooling_until == line.clock.now + 1_000
+    line.clock.turn(1_000)
+    await line.tick()
+    await line.requeue("a", await fence_of(line, "a"))
+    assert (await line.status()).cooling_until == line.clock.now + 5_000, "the first refusal"
+
+
+async def test_what_redis_lost_cools_nothing_down(line: LineOfPool) -> None:
+    restored = {"ticket": "1", "queued_at": line.clock.now, "lease_ms": 1_000, "user": "ana"}
+    assert (await line.requeue("a", 1, "lost", restored)).word == "requeued"
+    assert await line.client.hget(line.key("meta"), "cooling_until") == b"0"
+    assert await line.holders() == {"a"}
+    assert await line.client.zrange(line.key("users"), 0, -1) == [b"ana\x1fa"]
+
+
+async def test_what_stands_in_both_by_hand_stands_in_the_queue_once(line: LineOfPool) -> None:
+    await line.acquire("a")
+    await line.client.rpush(line.key("queue"), "a")
+    for job in "bc":
+        await line.acquire(job)
+    await line.configure(paused=1)
+    await line.client.rpush(line.key("queue"), "b")
+    await line.requeue("b", await fence_of(line, "b"))
+    assert (await line.queue()).count("b") == 1
+
+
+async def test_a_slot_without_an_entry_is_no_grant_that_could_go_back(line: LineOfPool) -> None:
+    await line.acquire("a")
+    fence = await fence_of(line, "a")
+    await line.client.hdel(line.key("jobs"), "a")
+    before = await line.dump()
+    assert (await line.requeue("a", fence)).word == "absent"
+    assert await line.dump() == before
+
+
+async def test_a_slot_whose_entry_names_no_fence_is_that_of_fence_0(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    await line.client.zadd(line.key("slots"), {"d": line.clock.now + 1_000})
+    assert (await line.requeue("d", 1)).word == "newer"
+    assert (await line.requeue("d", 0, "not_taken")).word == "requeued"
+    assert (await line.holders(), await line.queue()) == ({"a", "b", "c"}, ["d"])
+
+
+async def test_an_entry_without_a_place_has_to_be_restored(line: LineOfPool) -> None:
+    for job in "abcde":
+        await line.acquire(job)
+    entry = await line.entry("d")
+    await line.client.lrem(line.key("queue"), 1, "d")
+    assert (await line.requeue("d", 1)).word == "absent"
+    assert (await line.requeue("d", 1, "lost", entry)).word == "requeued"
+    assert await line.queue() == ["d", "e"]
+
+
+async def test_a_place_without_an_entry_is_not_kept_beside_the_restored_one(line: LineOfPool) -> None:
+    for job in "abcdef":
+        await line.acquire(job)
+    entry = await line.entry("e")
+    await line.client.hdel(line.key("jobs"), "e")
+    assert (await line.requeue("e", 1, "lost", entry)).word == "requeued"
+    assert await line.queue() == ["d", "e", "f"]
+
+
+async def test_it_reaps_like_every_call(line: LineOfPool) -> None:
+    await line.acquire("a")
+    line.clock.turn(600_000)
+    assert (await line.requeue("b", 1)).word == "absent"
+    assert [note[:2] for note in await line.notes()] == [("expired", "a")]

@@ -40,3 +40,31 @@ async def test_what_the_outbox_is_about_to_end_stays_ended(line: LineOfPool) -> 
     await line.tick()
     assert (await line.restore("a", entry | {"due": line.clock.now + 9})).word == "known"
     assert await line.holders() == set()
+
+
+async def test_a_slot_without_an_entry_is_mended_though_the_pool_is_full(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await line.acquire("a", user="ana")
+    entry = await line.entry("a")
+    await line.client.hdel(line.key("jobs"), "a")
+    assert (await line.restore("a", entry)).word == "restored"
+    assert await line.entry("a") == entry
+
+
+async def test_who_holds_its_slot_again_does_not_wait_any_more(line: LineOfPool) -> None:
+    await line.acquire("a")
+    entry = await line.entry("a")
+    await line.client.zrem(line.key("slots"), "a")
+    await line.configure(paused=1)
+    await line.client.rpush(line.key("queue"), "a")
+    assert (await line.restore("a", entry)).word == "restored"
+    assert (await line.holders(), await line.queue()) == ({"a"}, [])
+
+
+async def test_it_reaps_like_every_call(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await line.acquire("a")
+    entry = await line.entry("a")
+    line.clock.turn(600_000)
+    assert (await line.restore("b", entry | {"due": line.clock.now + 9})).word == "restored"
+    assert await line.holders() == {"b"}

@@ -37,3 +37,31 @@ async def test_a_later_admission_of_the_same_job_is_kept(line: LineOfPool) -> No
     await line.acquire("a")
     assert (await line.undo("a", first.ticket)).word == "kept"
     assert await line.holders() == {"a"}
+
+
+async def test_a_waiter_leaves_the_queue(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    got = await line.acquire("e", user="ana")
+    assert (await line.undo("e", got.ticket)).word == "undone"
+    assert await line.queue() == ["d"]
+    assert await line.client.lpos(line.key("queue"), "e") is None
+
+
+async def test_what_the_outbox_says_of_others_stays(line: LineOfPool) -> None:
+    got = [await line.acquire(job) for job in "abcde"]
+    await line.release("a", await line.lease_of("a"))
+    await line.release("b", await line.lease_of("b"))
+    assert (await line.undo("d", got[3].ticket)).word == "undone"
+    assert [note[:2] for note in await line.notes()] == [("granted", "e")]
+
+
+async def test_it_reaps_and_promotes_nobody(line: LineOfPool) -> None:
+    """SQL is away when it runs, and could not hear of it."""
+    for job in "abcd":
+        await line.acquire(job)
+    got = await line.acquire("e")
+    line.clock.turn(600_000)
+    await line.undo("e", got.ticket)
+    assert await line.client.zrange(line.key("slots"), 0, -1) == [b"a", b"b", b"c"]
+    assert await line.notes() == []
