@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import by_hand, faults, sql_away
+from tests.chaos import by_hand, faults, outbox, redis_hurt, sql_away, sql_hurt
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
 from tests.chaos.stores import missing
@@ -52,13 +52,19 @@ FAULTS = {
     "failover": Fault(faults.failover, small(), replicated=True),
     "storm": Fault(faults.storm, small(3, 6)),
     "stop": Fault(faults.stop, small(1)),
+    "kill-redis": Fault(redis_hurt.kill_redis, small(2, 3, "embedded", "sqlite", 1)),
+    "replies": Fault(redis_hurt.replies, small(0), replicated=True),
+    "memory": Fault(redis_hurt.memory, small(1, 1, "redis", "sqlite", 1, away=2), redis_hurt.CONFIG),
+    "outbox": Fault(outbox.outbox, small(3, 1), outbox.CONFIG),
     "operator": Fault(by_hand.operator, small(1, 2, sql="sqlite", servers=1), by_hand.CONFIG),
     "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
     "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=10), sql_away.CONFIG),
+    "row-locked": Fault(sql_hurt.row_locked, small(1, 1, away=7), sql_hurt.CONFIG),
+    "bad-row": Fault(sql_hurt.bad_row, small(1, 1), sql_hurt.CONFIG),
     "sql-locked": Fault(sql_away.sql_away, small(1, 3, "embedded", "sqlite", 1, 10), sql_away.CONFIG),
 }
 
-EMBEDDED = ("none", "kill-only", "sql-away", "sql-hangs", "sql-locked")
+EMBEDDED = ("none", "kill-only", "kill-redis", "sql-away", "sql-hangs", "sql-locked")
 
 
 async def run(options: Options, folder: Path) -> Verdict:
@@ -98,6 +104,10 @@ def refusal(options: Options) -> str:
         return "needs a Redis of its own: --redis valkey or redis"
     if options.servers > 1 and options.fault == "kill-only":
         return "is about the only server there is"
+    if options.redis != "embedded" and options.fault == "kill-redis":
+        return "is about the embedded Redis; the other is `empty`"
+    if options.sql == "sqlite" and options.fault == "row-locked":
+        return "needs Postgres: a SQLite file is locked as a whole, see sql-locked"
     if options.servers < 2 and options.fault == "stop":
         return "needs another server that goes on"
     if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm"):
