@@ -35,7 +35,7 @@ async def row_locked(scene: Scene) -> None:
             until = time.time()
             await asyncio.to_thread(closing.close)
         await scene.all_serve_again(time.time(), BACK_S)
-        meanwhile = [call for call in scene.account.calls if since + 0.5 < call.sent and call.received < until]
+        meanwhile = [call for call in scene.account.calls if since < call.received < until]
         slowest = max(
             slowest, *(call.received - call.sent for call in meanwhile if call.verb == "release" and call.code == 200)
         )
