@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import json
 import os
 import signal
 import sys
@@ -90,7 +91,9 @@ def play(options: Options, keep: Path | None = None) -> Verdict:
 
 
 def options_of(given: argparse.Namespace, fault: str) -> Options:
-    named = {name: value for name, value in vars(given).items() if name not in ("fault", "keep") and value is not None}
+    named = {
+        name: value for name, value in vars(given).items() if name not in ("fault", "keep", "verdict") and value is not None
+    }
     return dataclasses.replace(FAULTS[fault].small, fault=fault, **named)
 
 
@@ -127,6 +130,7 @@ def main() -> None:
     options.add_argument("--redis", choices=("embedded", "valkey", "redis"))
     options.add_argument("--sql", choices=("sqlite", "postgres"))
     options.add_argument("--keep", type=Path, help="a new folder for logs and stores, which stay there")
+    options.add_argument("--verdict", type=Path, help="a file for the verdict, as JSON")
     given = options.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     right = True
@@ -136,6 +140,9 @@ def main() -> None:
             sys.exit(f"chaos {fault} {why}")
         verdict = play(wanted, given.keep)
         print(verdict, flush=True)
+        if given.verdict:
+            fields = {one.name: getattr(verdict, one.name) for one in dataclasses.fields(verdict) if one.name != "options"}
+            given.verdict.write_text(json.dumps(fields))
         right = right and verdict.right
     sys.exit(0 if right else 1)
 
