@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import by_hand, faults, sql_away
+from tests.chaos import by_hand, callbacks, cancels, ends, faults, full, sql_away
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
 from tests.chaos.stores import missing
@@ -37,9 +37,10 @@ class Fault:
 
 
 def small(
-    times: int = 2, seconds: float = 5, redis: str = "valkey", sql: str = "postgres", servers: int = 2, away: float = 5
-) -> Options:
-    return Options("", times, 12, seconds, 1, redis, sql, servers, 0, away)
+    times: int = 2, seconds: float = 5, redis: str = "valkey", sql: str = "postgres", servers: int = 2, away: float = 5,
+    clients: int = 12, calls: int = 0,
+) -> Options:  # fmt: skip
+    return Options("", times, clients, seconds, 1, redis, sql, servers, calls, away)
 
 
 FAULTS = {
@@ -56,9 +57,13 @@ FAULTS = {
     "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
     "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=10), sql_away.CONFIG),
     "sql-locked": Fault(sql_away.sql_away, small(1, 3, "embedded", "sqlite", 1, 10), sql_away.CONFIG),
+    "ends": Fault(ends.ends, small(120, 0, clients=2), ends.CONFIG),
+    "cancels": Fault(cancels.cancels, small(120, 0, clients=2), cancels.CONFIG),
+    "full": Fault(full.full, small(200, 0, "embedded", "sqlite", 1, clients=2), full.CONFIG),
+    "webhooks": Fault(callbacks.webhooks, small(30, 0, "embedded", "sqlite", 1, clients=2), callbacks.CONFIG),
 }
 
-EMBEDDED = ("none", "kill-only", "sql-away", "sql-hangs", "sql-locked")
+EMBEDDED = ("none", "kill-only", "sql-away", "sql-hangs", "sql-locked", "ends", "cancels", "full", "webhooks")
 
 
 async def run(options: Options, folder: Path) -> Verdict:
