@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import by_hand, callbacks, cancels, ends, faults, full, sql_away
+from tests.chaos import by_hand, callbacks, cancels, ends, faults, full, owner_money, sql_away
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
 from tests.chaos.stores import missing
@@ -57,10 +57,11 @@ FAULTS = {
     "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
     "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=10), sql_away.CONFIG),
     "sql-locked": Fault(sql_away.sql_away, small(1, 3, "embedded", "sqlite", 1, 10), sql_away.CONFIG),
-    "ends": Fault(ends.ends, small(120, 0, clients=2), ends.CONFIG),
-    "cancels": Fault(cancels.cancels, small(120, 0, clients=2), cancels.CONFIG),
+    "ends": Fault(ends.ends, small(100, 0, clients=2), ends.CONFIG),
+    "cancels": Fault(cancels.cancels, small(90, 0, clients=2), cancels.CONFIG),
     "full": Fault(full.full, small(200, 0, "embedded", "sqlite", 1, clients=2), full.CONFIG),
-    "webhooks": Fault(callbacks.webhooks, small(30, 0, "embedded", "sqlite", 1, clients=2), callbacks.CONFIG),
+    "webhooks": Fault(callbacks.webhooks, small(30, 0, "embedded", "sqlite", 1, clients=2, calls=2000), callbacks.CONFIG),
+    "owner-money": Fault(owner_money.owner_money, small(30, 0, clients=2), owner_money.CONFIG),
 }
 
 EMBEDDED = ("none", "kill-only", "sql-away", "sql-hangs", "sql-locked", "ends", "cancels", "full", "webhooks")
@@ -105,7 +106,7 @@ def refusal(options: Options) -> str:
         return "is about the only server there is"
     if options.servers < 2 and options.fault == "stop":
         return "needs another server that goes on"
-    if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm"):
+    if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm", "owner-money"):
         return "needs Postgres"
     if options.sql == "postgres" and options.fault == "sql-locked":
         return "needs SQLite"

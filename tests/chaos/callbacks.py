@@ -138,7 +138,8 @@ class Provider:
         address = client.dice.choice(client.servers)
         reply = await self.scene.http.put(f"{address}/v1/pools/{POOL}/jobs/{told.job_id}/task", json=body, timeout=30)
         self.account.expect(reply.status_code == 200, f"{told.job_id}: bound with {reply.status_code} {reply.text}")
-        self.account.hear(reply.json(), time.time())
+        if reply.status_code == 200:
+            self.account.hear(reply.json(), time.time())
 
     async def _call(self, dice: random.Random, post: Post) -> str:
         address = dice.choice(self.scene.servers).address

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict
+from typing import Any
 
 from tests.chaos import lanes
 from tests.chaos.account import Told
@@ -38,7 +39,8 @@ async def cancels(scene: Scene) -> None:
         for pool in POOLS:
             group.create_task(lane(pool))
     lanes.expect_room(scene.account, POOLS)
-    await asyncio.to_thread(_look_back, scene)
+    query = "select job_id, kind from @events where job_id is not null order by id"
+    _look_back(scene, await asyncio.to_thread(scene.books.rows, query))
 
 
 async def _round(scene: Scene, client: Client, pool: str, holders: list[Told]) -> list[Told]:
@@ -71,10 +73,10 @@ async def _start(client: Client, told: Told) -> None:
         await client.cancel(told)
 
 
-def _look_back(scene: Scene) -> None:
+def _look_back(scene: Scene, events: list[Any]) -> None:
     """By the events: who was cancelled while he waited, and who after he was granted; and nobody was granted after that."""
     kinds: defaultdict[str, list[str]] = defaultdict(list)
-    for row in scene.books.rows("select job_id, kind from @events where job_id is not null order by id"):
+    for row in events:
         kinds[row.job_id].append(row.kind)
     waited = granted = 0
     for told in scene.account.jobs.values():
