@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import by_hand, faults, outbox, redis_hurt, sql_away, sql_hurt
+from tests.chaos import by_hand, callbacks, cancels, ends, faults, full, outbox, owner_money, redis_hurt, sql_away, sql_hurt
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
 from tests.chaos.stores import missing
@@ -38,9 +38,10 @@ class Fault:
 
 
 def small(
-    times: int = 2, seconds: float = 5, redis: str = "valkey", sql: str = "postgres", servers: int = 2, away: float = 5
-) -> Options:
-    return Options("", times, 12, seconds, 1, redis, sql, servers, 0, away)
+    times: int = 2, seconds: float = 5, redis: str = "valkey", sql: str = "postgres", servers: int = 2, away: float = 5,
+    clients: int = 12, calls: int = 0,
+) -> Options:  # fmt: skip
+    return Options("", times, clients, seconds, 1, redis, sql, servers, calls, away)
 
 
 FAULTS = {
@@ -63,9 +64,14 @@ FAULTS = {
     "row-locked": Fault(sql_hurt.row_locked, small(1, 1, away=7), sql_hurt.CONFIG),
     "bad-row": Fault(sql_hurt.bad_row, small(1, 1), sql_hurt.CONFIG),
     "sql-locked": Fault(sql_away.sql_away, small(1, 3, "embedded", "sqlite", 1, 10), sql_away.CONFIG),
+    "ends": Fault(ends.ends, small(100, 0, clients=2), ends.CONFIG),
+    "cancels": Fault(cancels.cancels, small(90, 0, clients=2), cancels.CONFIG),
+    "full": Fault(full.full, small(200, 0, "embedded", "sqlite", 1, clients=2), full.CONFIG),
+    "webhooks": Fault(callbacks.webhooks, small(20, 0, "embedded", "sqlite", 1, clients=2, calls=2000), callbacks.CONFIG),
+    "owner-money": Fault(owner_money.owner_money, small(30, 0, clients=2), owner_money.CONFIG),
 }
 
-EMBEDDED = ("none", "kill-only", "kill-redis", "sql-away", "sql-hangs", "sql-locked")
+EMBEDDED = ("none", "kill-only", "kill-redis", "sql-away", "sql-hangs", "sql-locked", "ends", "cancels", "full", "webhooks")
 
 
 async def run(options: Options, folder: Path) -> Verdict:
@@ -113,7 +119,7 @@ def refusal(options: Options) -> str:
         return "needs Postgres: a SQLite file is locked as a whole, see sql-locked"
     if options.servers < 2 and options.fault == "stop":
         return "needs another server that goes on"
-    if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm"):
+    if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm", "owner-money"):
         return "needs Postgres"
     if options.sql == "postgres" and options.fault == "sql-locked":
         return "needs SQLite"
