@@ -254,6 +254,9 @@ def gate_environment(**more: str) -> dict[str, str]:
 class Served:
     """A `gate serve` process and an HTTP client for it."""
 
+    module = "gate"
+    """What is run as it."""
+
     def __init__(self, folder: Path, *flags: str, config: str = "", on_defaults: bool = False, **environment: str) -> None:
         """`on_defaults`: embedded Valkey and SQLite, whatever stores the run is on."""
         self.folder = folder
@@ -279,7 +282,7 @@ class Served:
         return lines
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gate", "serve", "--port", "0", *self._flags]
+        command = [sys.executable, "-m", self.module, "serve", "--port", "0", *self._flags]
         self.errors = (self.folder / "errors.log").open("a")
         self.process = subprocess.Popen(
             command, cwd=self.folder, env=gate_environment(**self._environment), stdout=subprocess.PIPE, stderr=self.errors,

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import by_hand, faults, sql_away
+from tests.chaos import by_hand, exits, faults, provoking, sql_away
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
 from tests.chaos.stores import missing
@@ -52,13 +52,14 @@ FAULTS = {
     "failover": Fault(faults.failover, small(), replicated=True),
     "storm": Fault(faults.storm, small(3, 6)),
     "stop": Fault(faults.stop, small(1)),
+    "exits": Fault(exits.exits, small(0, 0, sql="sqlite", servers=1), provoking.CONFIG),
     "operator": Fault(by_hand.operator, small(1, 2, sql="sqlite", servers=1), by_hand.CONFIG),
     "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
     "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=10), sql_away.CONFIG),
     "sql-locked": Fault(sql_away.sql_away, small(1, 3, "embedded", "sqlite", 1, 10), sql_away.CONFIG),
 }
 
-EMBEDDED = ("none", "kill-only", "sql-away", "sql-hangs", "sql-locked")
+EMBEDDED = ("none", "kill-only", "exits", "sql-away", "sql-hangs", "sql-locked")
 
 
 async def run(options: Options, folder: Path) -> Verdict:
@@ -96,7 +97,7 @@ def refusal(options: Options) -> str:
         return "several servers need Postgres and a shared Redis"
     if options.redis == "embedded" and options.fault not in EMBEDDED:
         return "needs a Redis of its own: --redis valkey or redis"
-    if options.servers > 1 and options.fault == "kill-only":
+    if options.servers > 1 and options.fault in ("kill-only", "exits"):
         return "is about the only server there is"
     if options.servers < 2 and options.fault == "stop":
         return "needs another server that goes on"

@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+from tests.chaos.points import AT, PASS
 from tests.chaos.stores import READY_S, free_port
 from tests.support import Served
 
@@ -21,6 +22,11 @@ class Server(Served):
         super().__init__(folder, "--port", str(self.port), config=config, on_defaults=True, **given)
         self.address = f"http://127.0.0.1:{self.port}"
         self.frozen = False
+
+    def exit_at(self, point: str, nth: int, **environment: str) -> None:
+        """From the next start on it is one that exits there (tests.chaos.crashing); '' nowhere."""
+        self.module = "tests.chaos.crashing"
+        self._environment |= {AT: point, PASS: str(nth)} | environment
 
     def start_until_it_does(self) -> None:
         """As whoever keeps services does: a store may be away at the moment."""
