@@ -52,7 +52,7 @@ FAULTS = {
     "failover": Fault(faults.failover, small(), replicated=True),
     "storm": Fault(faults.storm, small(3, 6)),
     "stop": Fault(faults.stop, small(1)),
-    "exits": Fault(exits.exits, small(0, 0, sql="sqlite", servers=1), provoking.CONFIG),
+    "exits": Fault(exits.exits, dataclasses.replace(small(0, 0, sql="sqlite", servers=1), clients=5), provoking.CONFIG),
     "operator": Fault(by_hand.operator, small(1, 2, sql="sqlite", servers=1), by_hand.CONFIG),
     "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
     "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=10), sql_away.CONFIG),

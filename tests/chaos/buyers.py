@@ -69,7 +69,7 @@ async def asked(client: Client, method: str, path: str, body: Any = None, good: 
         try:
             reply = await client.http.request(method, client.servers[0] + path, json=body, timeout=ASK_S)
         except httpx2.TransportError:
-            await asyncio.sleep(client.dice.uniform(0.02, 0.2))
+            await asyncio.sleep(client.dice.uniform(0.1, 0.4))
             continue
         if reply.status_code != 503:
             about = f"{method} {path}: {reply.status_code} {reply.text[:200]}"

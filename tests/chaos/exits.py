@@ -12,7 +12,7 @@ from tests.chaos.points import DOORS, EXITED, points
 from tests.chaos.scene import Scene
 from tests.support import until
 
-BUYERS = 4
+BUYERS = 3
 REACHED_S = 40.0
 QUIET_S = 60.0
 JOB_SQL = """select 'ana' as "user", 7 as credits, true as charged"""
@@ -117,6 +117,7 @@ class _Exits:
             return False
         self.scene.losses += self._lost
         self._lost = False
+        self.scene.account.back = time.time()
         return True
 
     def _gone(self) -> None:
