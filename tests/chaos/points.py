@@ -25,8 +25,8 @@ a script's name is the commit that follows it. `sql:record` is that of the outbo
 `sql:refund` one by the owner's function, which is in Postgres."""
 
 FEW = (
-    "after script:acquire", "before sql:admit", "after sql:admit", "after script:renew", "after sql:release",
-    "after sql:record", "after sql:started", "after call:start", "before call:event", "after sql:hear",
+    "after script:acquire", "before sql:admit", "after sql:release", "after sql:record", "after sql:started",
+    "after call:start", "before call:event", "after sql:hear",
 )  # fmt: skip
 """What every run of the tests plays."""
 
