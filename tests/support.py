@@ -254,9 +254,6 @@ def gate_environment(**more: str) -> dict[str, str]:
 class Served:
     """A `gate serve` process and an HTTP client for it."""
 
-    module = "gate"
-    """What is run as it."""
-
     def __init__(self, folder: Path, *flags: str, config: str = "", on_defaults: bool = False, **environment: str) -> None:
         """`on_defaults`: embedded Valkey and SQLite, whatever stores the run is on."""
         self.folder = folder
@@ -282,12 +279,8 @@ class Served:
         return lines
 
     def start(self) -> None:
-        command = [sys.executable, "-m", self.module, "serve", "--port", "0", *self._flags]
         self.errors = (self.folder / "errors.log").open("a")
-        self.process = subprocess.Popen(
-            command, cwd=self.folder, env=gate_environment(**self._environment), stdout=subprocess.PIPE, stderr=self.errors,
-            text=True,
-        )  # fmt: skip
+        self.process = self._launched(["serve", "--port", "0", *self._flags], gate_environment(**self._environment))
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         if "ready" not in first:
@@ -299,6 +292,12 @@ class Served:
         assert running is not None
         self.url, self.redis_url, self.sql_url = running.http, running.redis_url, running.sql_url
         self.http = httpx2.Client(base_url=self.url, timeout=70)
+
+    def _launched(self, words: list[str], environment: dict[str, str]) -> Any:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gate", *words], cwd=self.folder, env=environment, stdout=subprocess.PIPE,
+            stderr=self.errors, text=True,
+        )  # fmt: skip
 
     def stop(self) -> int:
         self.process.terminate()

@@ -1,6 +1,4 @@
-"""gate, and at one named point it is gone, as by kill -9.
-
-    GATE_TEST_EXIT_AT='after script:release' GATE_TEST_EXIT_PASS=3 python -m tests.chaos.crashing serve
+"""`gate serve`, and at one named point it is gone, as by kill -9: that of GATE_TEST_EXIT_AT, at the pass of GATE_TEST_EXIT_PASS.
 
 The points are at the doors through which all work passes to Redis, to SQL, to tools and to the owner's function. It sweeps more
 often than gate does, so that what was edited by hand is mended within the time of a test.
@@ -8,8 +6,11 @@ often than gate does, so that what was edited by hand is mended within the time 
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
+import socket
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -21,8 +22,12 @@ from gate.ledger import Database, Delivery, Owner
 from gate.slots import NOT_DONE, Note, Semaphore
 from gate.tools import Tool
 from tests.chaos.points import AT, EXITED, PASS
+from tests.chaos.warm import orders
 
 SWEEP_EVERY_S = 0.5
+LATER = ("gate.app", "gate.cli.serve", "gate.http.protocol", "gate.keeper.deliver", "gate.ledger.schema", "gate.logs",
+         "gate.opening", "alembic.command", "alembic.config", "psycopg", "redis.asyncio", "uvicorn", "uvloop")  # fmt: skip
+"""What gate imports when it serves."""
 ENDS = {"holder": "release", "operator": "cancel", "tool": "fail"}
 """`end` by whom is which commit."""
 _script: ContextVar[str] = ContextVar("script", default="")
@@ -145,8 +150,12 @@ def at_refunds(trap: Trap) -> None:
 
 
 if __name__ == "__main__":
-    trap = Trap(os.environ.get(AT, ""), int(os.environ.get(PASS, "1")))
-    for at in (at_scripts, at_commits, at_calls, at_refunds):
-        at(trap)
-    sweep.EVERY_S = SWEEP_EVERY_S
-    main()
+    for module in LATER:
+        importlib.import_module(module)
+    for words in orders(socket.socket(fileno=int(sys.argv[1]))):
+        trap = Trap(os.environ.get(AT, ""), int(os.environ.get(PASS, "1")))
+        for at in (at_scripts, at_commits, at_calls, at_refunds):
+            at(trap)
+        sweep.EVERY_S = SWEEP_EVERY_S
+        sys.argv = ["gate", *words]
+        main()

@@ -10,10 +10,11 @@ from tests.chaos import delivered, provoking
 from tests.chaos.buyers import TABLE, Shop, buy
 from tests.chaos.points import DOORS, EXITED, points
 from tests.chaos.scene import Scene
+from tests.chaos.warm import warm
 from tests.support import until
 
 BUYERS = 3
-REACHED_S = 40.0
+REACHED_S = 60.0
 QUIET_S = 60.0
 JOB_SQL = """select 'ana' as "user", 7 as credits, true as charged"""
 REFUND_SQL = "insert into public.paid (job_id, amount) values (:job_id, :amount)"
@@ -24,7 +25,7 @@ async def exits(scene: Scene) -> None:
     other. Meanwhile a tool and its provider, an owner's function (in Postgres), operators and edits by hand, as each needs.
     """
     shop = Shop(scene.account, scene.dice)
-    with shop.tool.running():
+    with shop.tool.running(), warm("tests.chaos.crashing") as scene.servers[0].warm:
         await _Exits(scene, shop).play()
 
 

@@ -24,7 +24,7 @@ from tests.support import until
 POOL = "still"
 CONFIG = f"[pools.{POOL}]\nlimit = 1\nclaim_seconds = 60\n"
 SHORT_S = 0.7
-MENDED_S = 2.5
+MENDED_S = 5.0
 """Two sweeps, and a little."""
 Round = Callable[[Scene, Client], Awaitable[None]]
 
@@ -115,8 +115,12 @@ async def overdue(scene: Scene, client: Client) -> None:
             await cli.hdel(key("jobs"), told.job_id)
     finally:
         process.send_signal(signal.SIGCONT)
+    await _mended(lambda: _ended(client, told))
+
+
+async def _ended(client: Client, told: Told) -> str | None:
     await client.look(told)
-    await asyncio.sleep(MENDED_S / 2)
+    return told.outcome
 
 
 async def stranger(scene: Scene, client: Client) -> None:
