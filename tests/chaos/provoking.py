@@ -115,12 +115,9 @@ async def overdue(scene: Scene, client: Client) -> None:
             await cli.hdel(key("jobs"), told.job_id)
     finally:
         process.send_signal(signal.SIGCONT)
-    await _mended(lambda: _ended(client, told))
-
-
-async def _ended(client: Client, told: Told) -> str | None:
+    query = "select ended_at from @jobs where job_id = :job and ended_at is not null"
+    await _mended(lambda: asyncio.to_thread(scene.books.rows, query, job=told.job_id))
     await client.look(told)
-    return told.outcome
 
 
 async def stranger(scene: Scene, client: Client) -> None:
@@ -145,7 +142,7 @@ async def _mended(seen: Callable[[], Awaitable[Any]]) -> None:
     """Or not, when gate has exited: then the next one does it."""
 
     async def there() -> bool:
-        return await seen() not in (None, False)
+        return await seen() not in (None, False, [])
 
     with contextlib.suppress(AssertionError):
         await until(there, "it is mended", MENDED_S)
