@@ -116,8 +116,8 @@ async def overdue(scene: Scene, client: Client) -> None:
     finally:
         process.send_signal(signal.SIGCONT)
     query = "select ended_at from @jobs where job_id = :job and ended_at is not null"
-    await _mended(lambda: asyncio.to_thread(scene.books.rows, query, job=told.job_id))
-    await client.look(told)
+    if await _mended(lambda: asyncio.to_thread(scene.books.rows, query, job=told.job_id)):
+        await client.look(told)
 
 
 async def stranger(scene: Scene, client: Client) -> None:
@@ -138,14 +138,15 @@ async def stranger(scene: Scene, client: Client) -> None:
         await _mended(gone)
 
 
-async def _mended(seen: Callable[[], Awaitable[Any]]) -> None:
-    """Or not, when gate has exited: then the next one does it."""
+async def _mended(seen: Callable[[], Awaitable[Any]]) -> bool:
+    """False when gate has exited meanwhile: then the next one mends it."""
 
     async def there() -> bool:
         return await seen() not in (None, False, [])
 
     with contextlib.suppress(AssertionError):
-        await until(there, "it is mended", MENDED_S)
+        return await until(there, "it is mended", MENDED_S)
+    return False
 
 
 ROUNDS: dict[str, Round] = {
