@@ -22,7 +22,7 @@ from tests.chaos.scene import Scene
 from tests.support import until
 
 POOL = "still"
-CONFIG = f"[pools.{POOL}]\nlimit = 1\nclaim_seconds = 60\n"
+CONFIG = f"[pools.{POOL}]\nlimit = 1\n"
 SHORT_S = 0.7
 MENDED_S = 5.0
 """Two sweeps, and a little."""
