@@ -120,7 +120,7 @@ class Gatekeeper:
             decided = request if decision.word == "unrecorded" else replace(request, starts=decision.by_gate)
             try:
                 admitted = await self._admit(pool, decided, epoch, decision, or_wait)
-            except StoreDown:
+            except Exception:  # whatever kept it out of SQL, the place in Redis must not stay
                 await self._undo(pool, request.job_id, decision)
                 raise
             if admitted.word == "stale":

@@ -19,6 +19,7 @@ from gate.cli.main import main
 from gate.keeper import sweep
 from gate.keeper.calling import Answer, Caller
 from gate.ledger import Database, Delivery, Owner
+from gate.ledger.writer import Writer
 from gate.slots import NOT_DONE, Note, Semaphore
 from gate.tools import Tool
 from tests.chaos.points import AT, EXITED, PASS
@@ -80,7 +81,7 @@ def at_scripts(trap: Trap) -> None:
 
 
 def at_commits(trap: Trap) -> None:
-    write, run = Database.write, Database._run
+    write, commit = Database.write, Writer._commit
 
     async def _write(self: Database, pool: str, job_id: str, work: Callable[[Any], Any]) -> Any:
         door = commit_of(work)
@@ -94,13 +95,13 @@ def at_commits(trap: Trap) -> None:
         until_the_commit.door = door  # type: ignore[attr-defined]
         return await write(self, pool, job_id, until_the_commit)
 
-    def _run(self: Database, tasks: list[Any]) -> None:
-        run(self, tasks)
+    def _commit(self: Writer, tasks: list[Any], lock_ms: int) -> None:
+        commit(self, tasks, lock_ms)
         for task in tasks:
             if took(task.work.door, task.result):
                 trap.after(task.work.door)
 
-    Database.write, Database._run = _write, _run  # type: ignore[method-assign,assignment]
+    Database.write, Writer._commit = _write, _commit  # type: ignore[method-assign,assignment]
 
 
 def took(door: str, result: Any) -> bool:

@@ -173,11 +173,11 @@ async def test_a_slot_goes_back_when_sql_cannot_write(house: House) -> None:
     write = database.write
 
     async def away(*_args):
-        database.writable = False
+        database._writer.writable = False
         raise StoreDown("sql", "away")
 
     for _ in range(5):
-        database.write, database.writable = away, True
+        database.write, database._writer.writable = away, True
         with pytest.raises(StoreDown):
             await house.acquire()
     database.write = write
@@ -308,7 +308,7 @@ async def test_while_sql_cannot_be_written_nobody_is_reaped(house: House) -> Non
     async def away(*_args):
         raise StoreDown("sql", "away")
 
-    database.writable, database.write = False, away
+    database._writer.writable, database.write = False, away
     house.expire(job)
     with pytest.raises(StoreDown):
         await house.keeper.view.pool(house.pool)
