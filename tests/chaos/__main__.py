@@ -21,7 +21,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import by_hand, callbacks, cancels, ends, faults, full, outbox, owner_money, redis_hurt, sql_away, sql_hurt
+from tests.chaos import (
+    by_hand,
+    callbacks,
+    cancels,
+    ends,
+    exits,
+    faults,
+    full,
+    outbox,
+    owner_money,
+    provoking,
+    redis_hurt,
+    sql_away,
+    sql_hurt,
+)
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
 from tests.chaos.stores import missing
@@ -54,6 +68,7 @@ FAULTS = {
     "failover": Fault(faults.failover, small(), replicated=True),
     "storm": Fault(faults.storm, small(3, 6)),
     "stop": Fault(faults.stop, small(1)),
+    "exits": Fault(exits.exits, dataclasses.replace(small(0, 0, sql="sqlite", servers=1), clients=5), provoking.CONFIG),
     "kill-redis": Fault(redis_hurt.kill_redis, small(2, 3, "embedded", "sqlite", 1)),
     "replies": Fault(redis_hurt.replies, small(0), replicated=True),
     "memory": Fault(redis_hurt.memory, small(1, 1, "redis", "sqlite", 1, away=2), redis_hurt.CONFIG),
@@ -71,7 +86,19 @@ FAULTS = {
     "owner-money": Fault(owner_money.owner_money, small(30, 0, clients=2), owner_money.CONFIG),
 }
 
-EMBEDDED = ("none", "kill-only", "kill-redis", "sql-away", "sql-hangs", "sql-locked", "ends", "cancels", "full", "webhooks")
+EMBEDDED = (
+    "none",
+    "kill-only",
+    "exits",
+    "kill-redis",
+    "sql-away",
+    "sql-hangs",
+    "sql-locked",
+    "ends",
+    "cancels",
+    "full",
+    "webhooks",
+)
 
 
 async def run(options: Options, folder: Path) -> Verdict:
@@ -111,7 +138,7 @@ def refusal(options: Options) -> str:
         return "several servers need Postgres and a shared Redis"
     if options.redis == "embedded" and options.fault not in EMBEDDED:
         return "needs a Redis of its own: --redis valkey or redis"
-    if options.servers > 1 and options.fault == "kill-only":
+    if options.servers > 1 and options.fault in ("kill-only", "exits"):
         return "is about the only server there is"
     if options.redis != "embedded" and options.fault == "kill-redis":
         return "is about the embedded Redis; the other is `empty`"

@@ -38,6 +38,9 @@ PLAN = (
         run("kill", 65, 2, **BOTH_DEBIAN, clients=50, seconds=20),
         run("kill-only", 65, 3, **SMALLEST, clients=50, seconds=90),
     )),
+    Row("gate exits before and after each script, each commit, each call to a tool: 78 points, 20 times each; the owner's refund, 7", "exits", (
+        run("exits", 7, 1, clients=5), run("exits", 7, 2, **DEBIAN, clients=5), run("exits", 6, 3, **SMALLEST, clients=5),
+    )),
     Row("`kill -9` of Redis", "kills", (run("kill-redis", 100, 1, **SMALLEST, seconds=120),)),
     Row("FLUSHALL", "times", (run("flush", 10, 1, **PG2, seconds=30), run("flush", 10, 2, **DEBIAN, seconds=30))),
     Row("Redis comes back empty", "times", (run("empty", 5, 1, **BOTH_DEBIAN, seconds=20), run("empty", 5, 2, **DEBIAN, seconds=20))),
