@@ -67,6 +67,21 @@ PLAN = (
     Row("the outbox trimmed, deleted, poisoned", "times", (
         run("outbox", 18, 1, **PG2, seconds=10), run("outbox", 12, 2, **DEBIAN, seconds=10),
     )),
+    Row("success, failure, cancel and expiry of one job at the same moment", "jobs", (
+        run("ends", 1000, 1, **PG2), run("ends", 1000, 2, **DEBIAN),
+    )),
+    Row("who is next is cancelled at ± 5 ms of his grant", "cancels", (
+        run("cancels", 2500, 1, **PG2), run("cancels", 2500, 2, **DEBIAN),
+    )),
+    Row("acquires at a queue that takes a tenth of them", "acquires", (
+        run("full", 10_000, 1, **PG2), run("full", 10_000, 2, **SMALLEST),
+    )),
+    Row("callbacks come ten times, late, shuffled, contradictory; meanwhile 100,000 forged ones (all refused, none with a 5xx)", "jobs", (
+        run("webhooks", 500, 1, **PG2, calls=50_000), run("webhooks", 500, 2, **SMALLEST, calls=50_000),
+    )),
+    Row("the owner's refund function fails half the time, and servers are killed", "jobs", (
+        run("owner-money", 300, 1, **PG2), run("owner-money", 300, 2, **BOTH_DEBIAN),
+    )),
     Row("an operator edits Redis by hand", "times", (run("operator", 4, 1, **DEBIAN, seconds=10),)),
     Row("Redis has no room left", "times", (
         run("memory", 5, 1, **PG2, seconds=10), run("memory", 5, 2, **DEBIAN, seconds=10),
