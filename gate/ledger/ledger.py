@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from gate.errors import StoreDown
 from gate.jobs import HOLDING, Job, Lease, Request, now_ms
 from gate.ledger import changes, inbox, pools, recording, starting
-from gate.ledger.database import Database, first_line
+from gate.ledger.database import Database
+from gate.ledger.engines import first_line
 from gate.ledger.pools import Pool, PoolSettings
 from gate.ledger.recording import newer, room
 from gate.ledger.results import Admitted, Ended, Extended, Recorded, Snapshot, Started
@@ -27,10 +28,14 @@ from gate.ledger.tables import jobs
 
 log = structlog.get_logger("gate.ledger")
 
+APART_S = 10.0
+"""So long each entry of the outbox is written apart from the others, after one of them could not be."""
+
 
 class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._apart_until: dict[str, float] = {}
 
     async def admit(
         self,
@@ -222,10 +227,15 @@ class Ledger:
             return recorded
 
         # '' sorts before every job_id: an expiry is recorded before the grant that took its slot.
-        try:
-            return await self._database.write(pool, "", work)
-        except DBAPIError:  # one entry about a row that SQL will not have (a trigger, a check) must not keep all others out
-            return await self._database.write(pool, "", lambda connection: work(connection, apart=True))
+        if time.monotonic() > self._apart_until.get(pool, 0):
+            try:
+                return await self._database.write(pool, "", work)
+            except (DBAPIError, StoreDown) as error:
+                if isinstance(error, StoreDown) and error.held != "job":
+                    raise
+                # One entry about a row that somebody holds, or that SQL will not have (a trigger), must not keep all others out.
+                self._apart_until[pool] = time.monotonic() + APART_S
+        return await self._database.write(pool, "", lambda connection: work(connection, apart=True))
 
     async def expire_overdue(self, pool: str, epoch: int, job_id: str, fence: int, now_ms: int) -> bool:
         """Ends a job whose deadline is over by Redis's clock and whose lease Redis has lost. True when it took."""
@@ -309,10 +319,12 @@ class Ledger:
 
         await self._database.write(pool, "", work)
 
-    async def reach(self) -> None:
+    async def reach(self, pool: str) -> None:
         """Raises StoreDown while SQL cannot be written: then nobody may be granted, and nobody reaped (PROTOCOL, Rebuild)."""
         if self._database.hangs:
             raise StoreDown("sql", "SQL takes too long to write")
+        if self._database.held(pool):
+            await self._database.write(pool, "", lambda connection: pools.lock(connection, pool))
         if not self._database.writable:
             await self._database.write("", "", lambda connection: None)
 

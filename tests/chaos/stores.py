@@ -188,10 +188,13 @@ class Books:
     @contextlib.contextmanager
     def refuses(self, what: str, like: str) -> Iterator[None]:
         """A trigger such as an owner may have put there: `what` (`insert` or `update`) of jobs named `like` is an error."""
-        begin, end = [
-            f"create trigger refuses before {what} on jobs when new.job_id like '{like}'"
-            " begin select raise(abort, 'refused by a trigger'); end"
-        ], ["drop trigger refuses"]
+        begin, end = (
+            [
+                f"create trigger refuses before {what} on jobs when new.job_id like '{like}'"
+                " begin select raise(abort, 'refused by a trigger'); end"
+            ],
+            ["drop trigger refuses"],
+        )
         if not self.sqlite:
             body = "begin raise exception 'refused by a trigger'; end"
             begin = [
@@ -209,7 +212,7 @@ class Books:
     def _execute(self, statements: list[str]) -> None:
         with self._engine.begin() as connection:
             for statement in statements:
-                connection.exec_driver_sql(statement)
+                connection.execute(sa.text(statement))
 
     @contextlib.contextmanager
     def held(self, pool: str) -> Iterator[None]:
