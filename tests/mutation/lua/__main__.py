@@ -6,7 +6,7 @@
     python -m tests.mutation.lua --near             the tests of the scripts, of the rules and of the tutorial only
 
 The report names each mutant that survived. Exit 1 when fewer than 95 in 100 were killed, or when one survived that
-tests/mutation/explained.py does not speak of.
+tests/mutation/lua/explained.py does not speak of.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any
 import pytest
 
 from gate.slots import scripts
-from tests.mutation.bench import NEAR, STAGES, Bench, CannotJudge, Verdict, with_tests
-from tests.mutation.explained import REASONS
-from tests.mutation.mutants import Mutant, mutants
+from tests.mutation.lua.bench import NEAR, STAGES, Bench, CannotJudge, Verdict, with_tests
+from tests.mutation.lua.explained import REASONS
+from tests.mutation.lua.mutants import Mutant, mutants
 from tests.support import ROOT
 
 ENOUGH = 0.95

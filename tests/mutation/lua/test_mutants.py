@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("tree_sitter", reason="the extra `mutation` is not installed")
 pytest.importorskip("tree_sitter_lua", reason="the extra `mutation` is not installed")
 
-from tests.mutation import explained
-from tests.mutation.bench import Verdict
-from tests.mutation.lua import every_mutant, ground, report, try_all
-from tests.mutation.mutants import Mutant, mutants
+from tests.mutation.lua import explained
+from tests.mutation.lua.bench import Verdict
+from tests.mutation.lua.__main__ import every_mutant, ground, report, try_all
+from tests.mutation.lua.mutants import Mutant, mutants
 from tests.support import ROOT
 
 SCRIPT = """\
@@ -28,8 +28,8 @@ end
 """
 TRIAL = """
 from dataclasses import replace
-from tests.mutation import bench
-from tests.mutation.lua import every_mutant
+from tests.mutation.lua import bench
+from tests.mutation.lua.__main__ import every_mutant
 bench.STAGES["lua"], bench.BUSY_MS = ("tests/lua/test_release.py",), 500
 drop = next(m for m in every_mutant() if m.name == ("release.lua", "", "redis.call('ZREM', SLOTS, job)", ""))
 def use(session):

@@ -25,7 +25,7 @@ import redis
 
 from gate.embedded import EmbeddedRedis
 from gate.slots import scripts
-from tests.mutation.mutants import Mutant
+from tests.mutation.lua.mutants import Mutant
 
 NEAR = {
     "lua": ("tests/lua/",),
