@@ -15,9 +15,10 @@ from pathlib import Path
 
 from tests.mutation.mutants import Mutant
 from tests.mutation.plugins import InOrder, Reach
+from tests.mutation.reach import is_home
 from tests.mutation.trees import Tree, end
 
-BUDGET_S = 30.0
+BUDGET_S = 20.0
 """Of tests, by the time that they took unmutated. Who outlives that counts as a survivor, though another test may exist."""
 WHOLE_S = 300.0
 
@@ -53,7 +54,10 @@ class Judge:
         """The tests for this function within the budget, and how long each may take."""
         reaching = [(name, took) for name, (took, functions) in self._reach.items() if function in functions]
         chosen, left = {}, BUDGET_S
-        for name, took in sorted(reaching, key=lambda one: (-self._kills[function, one[0]], one[1])):
+        module = function.partition("::")[0]
+        for name, took in sorted(
+            reaching, key=lambda one: (-self._kills[function, one[0]], not is_home(module, one[0]), one[1])
+        ):
             left -= took
             if left < 0:
                 break
