@@ -36,6 +36,7 @@ class Book:
     def clock(self, ms: int) -> None:
         for module in (changes, deliveries, inbox, owing, pools, recording, ledger_module):
             self._monkeypatch.setattr(module, "now_ms", lambda: ms)
+        self._monkeypatch.setattr(deliveries, "clock_ms", lambda connection: ms)
 
     async def admit(
         self,
@@ -87,7 +88,8 @@ class Book:
         return [(one.kind, one.by, one.fence, one.why, one.at) for one in await self.reading.history(job_id)]
 
     async def rows(self, table: sa.Table) -> list[dict[str, Any]]:
-        return await self.database.read(lambda c: [dict(row._mapping) for row in c.execute(sa.select(table))])
+        query = sa.select(table).order_by(*table.primary_key)
+        return await self.database.read(lambda c: [dict(row._mapping) for row in c.execute(query)])
 
     async def change(self, statement: Any) -> None:
         await self.database.write("", "", lambda c: c.execute(statement) and None)

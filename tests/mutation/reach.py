@@ -22,22 +22,18 @@ NOT_ASKED = {"test_guards.py", "test_hostile.py", "test_schema.py", "test_simula
 """They mutate gate themselves, fire thousands of requests at it, or are about something else."""
 FILE_S = 240
 HOME = {
-    "gate/keeper/sweep.py": ("tests/keeper/test_sweep.py",),
-    "gate/keeper/recorder.py": ("tests/keeper/test_sweep.py", "tests/races/test_races.py", "tests/races/test_borders.py"),
-    "gate/http/webhooks.py": ("tests/http/test_webhooks.py",),
-    "gate/ledger/inbox.py": ("tests/http/test_webhooks.py", "tests/ledger/test_ledger.py"),
+    "gate/keeper/recorder.py": ("tests/races/",),
+    "gate/ledger/inbox.py": ("tests/http/test_webhooks.py",),
     "gate/ledger/deliveries.py": ("tests/keeper/test_deliver.py",),
-    "gate/ledger/starting.py": ("tests/keeper/test_deliver.py",),
     "gate/ledger/owing.py": ("tests/cli/test_doctor.py",),
-    "gate/ledger/recording.py": ("tests/ledger/test_ledger.py", "tests/races/test_borders.py", "tests/races/test_races.py"),
+    "gate/ledger/recording.py": ("tests/races/",),
 }
-"""Where the tests of a module stand; of the others, `gate/ledger/` in its own and in the races, a provider in its own."""
+"""Where the tests of a module stand besides the folder of its name. They are asked before others that happen to reach it."""
 
 
 def is_home(module: str, test: str) -> bool:
     folder = module.split("/")[1]
-    elsewhere = ("tests/ledger/", "tests/races/") if folder == "ledger" else (f"tests/{folder}/",)
-    return test.startswith(HOME.get(module, elsewhere))
+    return test.startswith((f"tests/{folder}/", *HOME.get(module, ())))
 
 
 def asked() -> list[str]:
