@@ -109,11 +109,11 @@ class QueueFull(GateError):
 
 
 class StoreDown(GateError):
-    """`store` is `redis` or `sql`."""
+    """`store` is `redis` or `sql`. `held`: it answers, and somebody holds the row of this `pool` or `job`."""
 
-    def __init__(self, store: str, detail: str) -> None:
+    def __init__(self, store: str, detail: str, held: str = "") -> None:
         super().__init__(detail)
-        self.store = store
+        self.store, self.held = store, held
 
 
 class CannotStart(GateError):

@@ -120,7 +120,7 @@ class Gatekeeper:
             decided = request if decision.word == "unrecorded" else replace(request, starts=decision.by_gate)
             try:
                 admitted = await self._admit(pool, decided, epoch, decision, or_wait)
-            except StoreDown:
+            except Exception:  # whatever kept it out of SQL, the place in Redis must not stay
                 await self._undo(pool, request.job_id, decision)
                 raise
             if admitted.word == "stale":
@@ -139,8 +139,6 @@ class Gatekeeper:
                 raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
             if admitted.word == "ended":
                 raise AlreadyEnded(f"this job is {job.status} already", job)
-            if job.status == "running" and decision.good_until and time.monotonic() > decision.good_until:
-                continue  # this process stood still after the commit: Redis has the truth
             if job.status == "queued" and job.ticket != decision.ticket:
                 await self._seat(pool, job, decision)
             if job.status == "queued":
@@ -152,6 +150,8 @@ class Gatekeeper:
             job = await self.view.wait(pool, job.job_id, "queued", wait_s)
             if job.ended:
                 raise AlreadyEnded(f"this job is {job.status} already", job)
+            if job.status == "running" and decision.good_until and time.monotonic() > decision.good_until:
+                continue  # this process stood still after the commit, or SQL was slow to read: Redis has the truth
             return job
         raise StoreDown("redis", "the stores kept moving; come again")
 

@@ -190,7 +190,13 @@ local function mind_absence()
   if now - meta.seen_at > 1000 then redis.call('HSET', META, 'seen_at', digits(now)) end
 end
 
-local function begin() mind_absence() reap() promote() end_waits() end
+-- Redis without room for more refuses a script at its first write that needs some, but never one that has written
+-- already. New work is refused then; what is under way has to be renewed, to end and to be followed all the same. So
+-- every verb but acquire starts with a write that needs no room, and does nothing.
+local function begin(for_new_work)
+  if not for_new_work then redis.call('HDEL', META, '') end
+  mind_absence() reap() promote() end_waits()
+end
 
 -- The entry of a job that holds exactly this lease, or nil.
 local function held(job, lease_id)

@@ -20,7 +20,7 @@
 --   no_slot     no slot is free, and it was not to wait; nothing was written
 --   torn        it holds a slot without an entry in jobs: the sweep mends that; nothing was written
 
-begin()
+begin(true)
 local job, user, tool = ARGV[4], ARGV[5], ARGV[6]
 
 local lease_ms = tonumber(ARGV[7]) or meta.lease_ms

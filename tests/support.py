@@ -279,12 +279,8 @@ class Served:
         return lines
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gate", "serve", "--port", "0", *self._flags]
         self.errors = (self.folder / "errors.log").open("a")
-        self.process = subprocess.Popen(
-            command, cwd=self.folder, env=gate_environment(**self._environment), stdout=subprocess.PIPE, stderr=self.errors,
-            text=True,
-        )  # fmt: skip
+        self.process = self._launched(["serve", "--port", "0", *self._flags], gate_environment(**self._environment))
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         if "ready" not in first:
@@ -296,6 +292,12 @@ class Served:
         assert running is not None
         self.url, self.redis_url, self.sql_url = running.http, running.redis_url, running.sql_url
         self.http = httpx2.Client(base_url=self.url, timeout=70)
+
+    def _launched(self, words: list[str], environment: dict[str, str]) -> Any:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gate", *words], cwd=self.folder, env=environment, stdout=subprocess.PIPE,
+            stderr=self.errors, text=True,
+        )  # fmt: skip
 
     def stop(self) -> int:
         self.process.terminate()

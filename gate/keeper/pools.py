@@ -79,7 +79,7 @@ class Pools:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + COLD_WAIT_S
         if grants_or_reaps:
-            await self._ledger.reach()
+            await self._ledger.reach(pool)
         while True:
             epoch = await self.epoch(pool)
             known = self._known[pool]

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gate.errors import CannotStart
 from gate.ledger import keys
-from gate.ledger.database import engine, first_line
+from gate.ledger.engines import engine, first_line
 
 T = TypeVar("T")
 

@@ -6,26 +6,36 @@ result whether it took. Nothing is raised for a no, so that many requests share 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
 from gate.errors import StoreDown
 from gate.jobs import HOLDING, Job, Lease, Request, now_ms
 from gate.ledger import changes, inbox, pools, recording, starting
 from gate.ledger.database import Database
+from gate.ledger.engines import first_line
 from gate.ledger.pools import Pool, PoolSettings
 from gate.ledger.recording import newer, room
 from gate.ledger.results import Admitted, Ended, Extended, Recorded, Snapshot, Started
 from gate.ledger.rows import find, is_live, job_of, jobs_with_refund
 from gate.ledger.tables import jobs
 
+log = structlog.get_logger("gate.ledger")
+
+APART_S = 10.0
+"""So long each entry of the outbox is written apart from the others, after one of them could not be."""
+
 
 class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._apart_until: dict[str, float] = {}
 
     async def admit(
         self,
@@ -188,7 +198,7 @@ class Ledger:
         after it nothing is done, because a grant may have run out while this waited for its turn.
         """
 
-        def work(connection: Connection) -> Recorded:
+        def work(connection: Connection, apart: bool = False) -> Recorded:
             row = pools.lock(connection, pool)
             if row.epoch != epoch:
                 return Recorded(stale=True)
@@ -202,14 +212,30 @@ class Ledger:
                     unknown.add(note.job_id)
                 if note.job_id in unknown:
                     continue  # its commit is still on the way: this entry stays, and those of that job behind it
-                recorded.done.append(note.entry_id)
                 # A grant whose time is over before SQL heard of it was told to nobody: it never was.
                 if job is not None and not (note.kind == "granted" and (note.job_id, note.fence) in over):
-                    recording.record(connection, row, job, note, recorded)
+                    try:
+                        with connection.begin_nested() if apart else contextlib.nullcontext():
+                            recording.record(connection, row, job, note, recorded)
+                    except DBAPIError as error:
+                        if not apart:
+                            raise
+                        log.error("SQL refuses what happened", pool=pool, job_id=note.job_id, error=first_line(error))
+                        unknown.add(note.job_id)
+                        continue
+                recorded.done.append(note.entry_id)
             return recorded
 
         # '' sorts before every job_id: an expiry is recorded before the grant that took its slot.
-        return await self._database.write(pool, "", work)
+        if time.monotonic() > self._apart_until.get(pool, 0):
+            try:
+                return await self._database.write(pool, "", work)
+            except (DBAPIError, StoreDown) as error:
+                if isinstance(error, StoreDown) and error.held != "job":
+                    raise
+                # One entry about a row that somebody holds, or that SQL will not have (a trigger), must not keep all others out.
+                self._apart_until[pool] = time.monotonic() + APART_S
+        return await self._database.write(pool, "", lambda connection: work(connection, apart=True))
 
     async def expire_overdue(self, pool: str, epoch: int, job_id: str, fence: int, now_ms: int) -> bool:
         """Ends a job whose deadline is over by Redis's clock and whose lease Redis has lost. True when it took."""
@@ -293,10 +319,12 @@ class Ledger:
 
         await self._database.write(pool, "", work)
 
-    async def reach(self) -> None:
+    async def reach(self, pool: str) -> None:
         """Raises StoreDown while SQL cannot be written: then nobody may be granted, and nobody reaped (PROTOCOL, Rebuild)."""
         if self._database.hangs:
             raise StoreDown("sql", "SQL takes too long to write")
+        if self._database.held(pool):
+            await self._database.write(pool, "", lambda connection: pools.lock(connection, pool))
         if not self._database.writable:
             await self._database.write("", "", lambda connection: None)
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from gate.errors import CannotStart, JobUnknown, StoreDown
 from gate.jobs import CREDITS_MAX, LABEL_MAX, now_ms
 from gate.ledger import changes
-from gate.ledger.database import DEAD_PEER, first_line
+from gate.ledger.engines import DEAD_PEER, first_line
 from gate.ledger.tables import owed
 
 LIMIT_MS = 5_000

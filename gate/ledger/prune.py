@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gate.errors import CannotStart
 from gate.jobs import now_ms
-from gate.ledger.database import engine, first_line
+from gate.ledger.engines import engine, first_line
 from gate.ledger.tables import deliveries, events, jobs, webhooks
 
 AT_A_TIME = 500

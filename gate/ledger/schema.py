@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from gate.errors import CannotStart
-from gate.ledger.database import engine, first_line
+from gate.ledger.engines import engine, first_line
 
 HEAD = "0004"
 """The newest revision in `migrations/versions`; a test holds the two equal."""

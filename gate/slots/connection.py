@@ -15,7 +15,14 @@ from urllib.parse import urlsplit, urlunsplit
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ConnectionError, NoPermissionError, RedisError, TimeoutError
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+    TimeoutError,
+)
 
 from gate.errors import CannotStart, StoreDown
 
@@ -110,6 +117,8 @@ def answering() -> Iterator[None]:
     """Turns what the library raises into `StoreDown`."""
     try:
         yield
+    except OutOfMemoryError as error:
+        raise StoreDown("redis", "Redis has no room for more (maxmemory): new work waits until it has") from error
     except (RedisError, OSError) as error:
         raise StoreDown("redis", f"Redis does not answer: {error}") from error
 

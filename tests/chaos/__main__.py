@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import json
 import os
 import signal
 import sys
@@ -20,7 +21,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import by_hand, faults, sql_away
+from tests.chaos import (
+    by_hand,
+    callbacks,
+    cancels,
+    ends,
+    exits,
+    faults,
+    full,
+    outbox,
+    owner_money,
+    provoking,
+    redis_hurt,
+    sql_away,
+    sql_hurt,
+)
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
 from tests.chaos.stores import missing
@@ -37,9 +52,10 @@ class Fault:
 
 
 def small(
-    times: int = 2, seconds: float = 5, redis: str = "valkey", sql: str = "postgres", servers: int = 2, away: float = 5
-) -> Options:
-    return Options("", times, 12, seconds, 1, redis, sql, servers, 0, away)
+    times: int = 2, seconds: float = 5, redis: str = "valkey", sql: str = "postgres", servers: int = 2, away: float = 5,
+    clients: int = 12, calls: int = 0,
+) -> Options:  # fmt: skip
+    return Options("", times, clients, seconds, 1, redis, sql, servers, calls, away)
 
 
 FAULTS = {
@@ -52,13 +68,37 @@ FAULTS = {
     "failover": Fault(faults.failover, small(), replicated=True),
     "storm": Fault(faults.storm, small(3, 6)),
     "stop": Fault(faults.stop, small(1)),
+    "exits": Fault(exits.exits, dataclasses.replace(small(0, 0, sql="sqlite", servers=1), clients=5), provoking.CONFIG),
+    "kill-redis": Fault(redis_hurt.kill_redis, small(2, 3, "embedded", "sqlite", 1)),
+    "replies": Fault(redis_hurt.replies, small(0), replicated=True),
+    "memory": Fault(redis_hurt.memory, small(1, 1, "redis", "sqlite", 1, away=2), redis_hurt.CONFIG),
+    "outbox": Fault(outbox.outbox, small(3, 1), outbox.CONFIG),
     "operator": Fault(by_hand.operator, small(1, 2, sql="sqlite", servers=1), by_hand.CONFIG),
     "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
     "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=10), sql_away.CONFIG),
+    "row-locked": Fault(sql_hurt.row_locked, small(1, 1, away=7), sql_hurt.CONFIG),
+    "bad-row": Fault(sql_hurt.bad_row, small(1, 1), sql_hurt.CONFIG),
     "sql-locked": Fault(sql_away.sql_away, small(1, 3, "embedded", "sqlite", 1, 10), sql_away.CONFIG),
+    "ends": Fault(ends.ends, small(100, 0, clients=2), ends.CONFIG),
+    "cancels": Fault(cancels.cancels, small(90, 0, clients=2), cancels.CONFIG),
+    "full": Fault(full.full, small(200, 0, "embedded", "sqlite", 1, clients=2), full.CONFIG),
+    "webhooks": Fault(callbacks.webhooks, small(20, 0, "embedded", "sqlite", 1, clients=2, calls=2000), callbacks.CONFIG),
+    "owner-money": Fault(owner_money.owner_money, small(30, 0, clients=2), owner_money.CONFIG),
 }
 
-EMBEDDED = ("none", "kill-only", "sql-away", "sql-hangs", "sql-locked")
+EMBEDDED = (
+    "none",
+    "kill-only",
+    "exits",
+    "kill-redis",
+    "sql-away",
+    "sql-hangs",
+    "sql-locked",
+    "ends",
+    "cancels",
+    "full",
+    "webhooks",
+)
 
 
 async def run(options: Options, folder: Path) -> Verdict:
@@ -84,7 +124,9 @@ def play(options: Options, keep: Path | None = None) -> Verdict:
 
 
 def options_of(given: argparse.Namespace, fault: str) -> Options:
-    named = {name: value for name, value in vars(given).items() if name not in ("fault", "keep") and value is not None}
+    named = {
+        name: value for name, value in vars(given).items() if name not in ("fault", "keep", "verdict") and value is not None
+    }
     return dataclasses.replace(FAULTS[fault].small, fault=fault, **named)
 
 
@@ -96,11 +138,15 @@ def refusal(options: Options) -> str:
         return "several servers need Postgres and a shared Redis"
     if options.redis == "embedded" and options.fault not in EMBEDDED:
         return "needs a Redis of its own: --redis valkey or redis"
-    if options.servers > 1 and options.fault == "kill-only":
+    if options.servers > 1 and options.fault in ("kill-only", "exits"):
         return "is about the only server there is"
+    if options.redis != "embedded" and options.fault == "kill-redis":
+        return "is about the embedded Redis; the other is `empty`"
+    if options.sql == "sqlite" and options.fault == "row-locked":
+        return "needs Postgres: a SQLite file is locked as a whole, see sql-locked"
     if options.servers < 2 and options.fault == "stop":
         return "needs another server that goes on"
-    if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm"):
+    if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm", "owner-money"):
         return "needs Postgres"
     if options.sql == "postgres" and options.fault == "sql-locked":
         return "needs SQLite"
@@ -117,6 +163,7 @@ def main() -> None:
     options.add_argument("--redis", choices=("embedded", "valkey", "redis"))
     options.add_argument("--sql", choices=("sqlite", "postgres"))
     options.add_argument("--keep", type=Path, help="a new folder for logs and stores, which stay there")
+    options.add_argument("--verdict", type=Path, help="a file for the verdict, as JSON")
     given = options.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     right = True
@@ -126,6 +173,9 @@ def main() -> None:
             sys.exit(f"chaos {fault} {why}")
         verdict = play(wanted, given.keep)
         print(verdict, flush=True)
+        if given.verdict:
+            fields = {one.name: getattr(verdict, one.name) for one in dataclasses.fields(verdict) if one.name != "options"}
+            given.verdict.write_text(json.dumps(fields))
         right = right and verdict.right
     sys.exit(0 if right else 1)
 

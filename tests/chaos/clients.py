@@ -41,6 +41,8 @@ class Client:
         self, name: str, http: httpx2.AsyncClient, servers: list[str], account: Account, seed: str, only: int | None = None
     ) -> None:
         self.only = only
+        self.takes = {200, 202, 409, 410}
+        """Answers that are no mistake."""
         self.name, self.http, self.servers, self.account = name, http, servers, account
         self.dice = random.Random(f"{seed}-{name}")
         self.count = 0
@@ -72,12 +74,18 @@ class Client:
         self.account.giving_back(told, "cancelled", time.time())
         return await self.act(told, "cancel", reason="changed my mind")
 
-    async def _call(self, told: Told, verb: str, path: str, body: dict[str, Any] | None, wait_s: float) -> Answer:
+    async def bind(self, told: Told, provider: str, task_id: str) -> Answer:
+        path = f"/v1/pools/{told.pool}/jobs/{told.job_id}/task"
+        return await self._call(told, "bind", path, {"provider": provider, "task_id": task_id}, 0, "PUT")
+
+    async def _call(
+        self, told: Told, verb: str, path: str, body: dict[str, Any] | None, wait_s: float, method: str = ""
+    ) -> Answer:
         at = self.dice.randrange(len(self.servers)) if self.only is None else self.only
         give_up = time.time() + PATIENCE_S
         while time.time() < give_up:
             sent = time.time()
-            method = "GET" if body is None else "POST"
+            method = method or ("GET" if body is None else "POST")
             try:
                 reply = await self.http.request(method, self.servers[at] + path, json=body, timeout=ANSWER_S + wait_s)
                 code = reply.status_code
@@ -87,11 +95,13 @@ class Client:
                 code = 0
             now = time.time()
             self.account.calls.append(Call(at, verb, sent, now, wait_s, code))
+            after = reply.headers.get("retry-after", "") if code in (429, 503) else ""
+            self.account.expect(
+                code not in (429, 503) or after.isdigit(), f"{verb} {told.job_id}: {code} without Retry-After"
+            )
             if code > 0 and code != 503:
                 return self._heard(Answer(code, reply.json() if code < 500 else {}, told), verb, now)
             if code == 503:
-                after = reply.headers.get("retry-after", "")
-                self.account.expect(after.isdigit(), f"{verb} {told.job_id}: 503 without Retry-After")
                 await asyncio.sleep(float(after) if after.isdigit() else 1)
             else:
                 self.account.expect(code == 0, f"{verb} {told.job_id}: no answer in {ANSWER_S:g} s")
@@ -103,7 +113,7 @@ class Client:
     def _heard(self, answer: Answer, verb: str, now: float) -> Answer:
         told, code = answer.told, answer.code
         word = f"{verb} {told.job_id}: {code} {answer.body.get('code', '')}"
-        self.account.expect(code in (200, 202, 409, 410), f"{word}, told {told.status or 'nothing'} before")
+        self.account.expect(code in self.takes, f"{word}, told {told.status or 'nothing'} before")
         if answer.job is not None and code < 500 and "status" in answer.job:
             self.account.hear(answer.job, now)
         return answer

@@ -16,6 +16,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._every = self.lost = self.passed = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
@@ -38,6 +39,17 @@ class Proxy:
 
     def let_flow(self) -> None:
         self._flowing.set()
+
+    def lose_every(self, number: int) -> None:
+        """What the target answers gets lost, one time in `number`, and the connection with it; 0: no more."""
+        self._every = number
+
+    def _loses(self) -> bool:
+        if self._every and (self.passed + self.lost) % self._every == self._every - 1:
+            self.lost += 1
+            return True
+        self.passed += bool(self._every)
+        return False
 
     def _cut(self) -> None:
         for writer in self._open:
@@ -72,6 +84,8 @@ class Proxy:
             while data := await reader.read(65_536):
                 if back:
                     await self._flowing.wait()
+                    if self._loses():
+                        break
                 writer.write(data)
                 await writer.drain()
         except OSError:

@@ -61,6 +61,10 @@ class Scene:
     recoveries: list[float] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     """What else a fault wants in the result."""
+    excused: str = ""
+    """What a server's log may say because of this fault."""
+    alone_in_sql: contextlib.AbstractAsyncContextManager[object] = field(default_factory=contextlib.nullcontext)
+    """Whoever holds a pool's row: a SQLite file is held as a whole, so there one at a time."""
     faults: int = 0
     asked: int = 0
     began: float = field(default_factory=time.time)
@@ -147,6 +151,8 @@ async def opened(options: Options, folder: Path, config: str, replicated: bool) 
                 await closing.enter_async_context(proxy)
             await scene.pair.follow(await scene.another_redis())
             redis_url = scene.pair.front.url
+        if options.sql == "sqlite":
+            scene.alone_in_sql = asyncio.Lock()
         if options.sql == "postgres":
             scene.postgres = await asyncio.to_thread(Postgres, folder / "postgres")
             closing.callback(scene.postgres.crash)

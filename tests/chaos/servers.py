@@ -5,8 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
+from tests.chaos.points import AT, PASS
 from tests.chaos.stores import READY_S, free_port
+from tests.chaos.warm import Warm
 from tests.support import Served
 
 
@@ -21,6 +24,16 @@ class Server(Served):
         super().__init__(folder, "--port", str(self.port), config=config, on_defaults=True, **given)
         self.address = f"http://127.0.0.1:{self.port}"
         self.frozen = False
+        self.warm: Warm | None = None
+
+    def exit_at(self, point: str, nth: int, **environment: str) -> None:
+        """From the next start on it exits there, if it is a warm one of tests.chaos.crashing; '' nowhere."""
+        self._environment |= {AT: point, PASS: str(nth)} | environment
+
+    def _launched(self, words: list[str], environment: dict[str, str]) -> Any:
+        if self.warm is None:
+            return super()._launched(words, environment)
+        return self.warm.start(words, self.folder, environment, self.errors)
 
     def start_until_it_does(self) -> None:
         """As whoever keeps services does: a store may be away at the moment."""

@@ -186,6 +186,35 @@ class Books:
             return list(connection.execute(sa.text(query.replace("@", self.at)), values))
 
     @contextlib.contextmanager
+    def refuses(self, what: str, like: str) -> Iterator[None]:
+        """A trigger such as an owner may have put there: `what` (`insert` or `update`) of jobs named `like` is an error."""
+        begin, end = (
+            [
+                f"create trigger refuses before {what} on jobs when new.job_id like '{like}'"
+                " begin select raise(abort, 'refused by a trigger'); end"
+            ],
+            ["drop trigger refuses"],
+        )
+        if not self.sqlite:
+            body = "begin raise exception 'refused by a trigger'; end"
+            begin = [
+                f"create function gate.refuses() returns trigger language plpgsql as $${body}$$",
+                f"create trigger refuses before {what} on gate.jobs for each row when (new.job_id like '{like}')"
+                " execute function gate.refuses()",
+            ]
+            end = ["drop function gate.refuses() cascade"]
+        self._execute(begin)
+        try:
+            yield
+        finally:
+            self._execute(end)
+
+    def _execute(self, statements: list[str]) -> None:
+        with self._engine.begin() as connection:
+            for statement in statements:
+                connection.execute(sa.text(statement))
+
+    @contextlib.contextmanager
     def held(self, pool: str) -> Iterator[None]:
         """Whoever writes to this pool waits."""
         with self._engine.connect() as connection:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from gate.ledger import Deliveries, Ledger
+from gate.slots import scripts
 from tests.chaos.__main__ import FAULTS, play, refusal
+from tests.chaos.points import DOORS
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -16,3 +21,23 @@ def test_nothing_is_lost_and_nobody_is_one_too_many(fault: str) -> None:
         pytest.skip(why)
     verdict = play(options)
     assert verdict.right, f"\n{verdict}"
+
+
+SEVERAL = {"sql:end": {"sql:release", "sql:cancel", "sql:fail"}, "sql:extend": {"sql:claim", "sql:renew", "sql:started"}}
+NOTHING = {"sql:reach"}
+"""It only tries whether SQL can be written."""
+
+
+def commits(room: type[Any]) -> set[str]:
+    """The verbs of it that write."""
+    return {
+        name for name, verb in inspect.getmembers(room, inspect.isfunction) if "_database.write(" in inspect.getsource(verb)
+    }
+
+
+def test_every_script_and_every_commit_is_a_point_to_exit_at() -> None:
+    doors = {f"script:{verb}" for verb in (*scripts.WITH_PRELUDE, "rebuild")} | {"outbox:read", "outbox:trim"}
+    doors |= {f"sql:delivery.{verb}" for verb in commits(Deliveries)} | {"sql:refund", "call:start", "call:event"}
+    for commit in {f"sql:{verb}" for verb in commits(Ledger)} - NOTHING:
+        doors |= SEVERAL.get(commit, {commit})
+    assert doors == set(DOORS)

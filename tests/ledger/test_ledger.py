@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from gate.errors import StoreDown
 from gate.jobs import Lease, Request
-from gate.ledger import Database, Ledger, Reading, schema, tables
+from gate.ledger import Database, Ledger, Reading, engines, schema, tables, writer
 from gate.ledger import database as database_module
 from gate.ledger.tables import metadata
 from tests.support import fresh_database, settings_of, until
@@ -155,7 +155,7 @@ async def test_the_schema_itself_refuses(ledger: Ledger, url: str, statement: st
     await admit(ledger, grant=lease())
     await ledger.end("default", "a", "failed", by="holder", lease_id="lease-1")
     await admit(ledger, "b")
-    engine = database_module.engine(url, writes=True)
+    engine = engines.engine(url, writes=True)
     with (
         pytest.raises((sa.exc.IntegrityError, sa.exc.InternalError, sa.exc.ProgrammingError)) as refused,
         engine.begin() as connection,
@@ -204,7 +204,7 @@ async def test_a_locked_store_fails_all_who_wait_at_once(ledger: Ledger, databas
     assert database.writable is False
     holder.exec_driver_sql("rollback")
     holder.close()
-    await ledger.reach()
+    await ledger.reach("default")
     assert database.writable is True
 
 
@@ -221,7 +221,7 @@ async def test_a_store_that_is_away_is_said_so(tmp_path: Path) -> None:
 async def test_a_pool_whose_row_is_held_does_not_make_its_requests_wait_in_turn(
     ledger: Ledger, database: Database, monkeypatch
 ) -> None:
-    monkeypatch.setattr(database_module, "LOCK_TIMEOUT_MS", 300)
+    monkeypatch.setattr(writer, "SET_ASIDE_S", 2)
     await ledger.configure({"other": settings_of()})
     holder = sa.create_engine(database.url.replace("postgresql:", "postgresql+psycopg:")).connect()
     holder.exec_driver_sql("select 1 from gate.pools where name = 'default' for update")
@@ -230,8 +230,38 @@ async def test_a_pool_whose_row_is_held_does_not_make_its_requests_wait_in_turn(
     *answers, other = await asyncio.gather(*(admit(ledger, f"j{n}") for n in range(10)), elsewhere, return_exceptions=True)
     assert {type(answer) for answer in answers} == {StoreDown}
     assert other.word == "admitted"
-    assert asyncio.get_running_loop().time() - began < 10 * 0.3
+    assert asyncio.get_running_loop().time() - began < 10 * writer.LOCK_TIMEOUT_MS / 1000
     holder.close()
+
+
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres only")
+async def test_who_waits_for_a_row_that_is_let_go_in_time_is_served(ledger: Ledger, database: Database) -> None:
+    holder = sa.create_engine(database.url.replace("postgresql:", "postgresql+psycopg:")).connect()
+    holder.exec_driver_sql("select 1 from gate.pools where name = 'default' for update")
+    waits = asyncio.create_task(admit(ledger, "a", lease()))
+    await until(lambda: database.held("default"), "the writer has found the row held")
+    holder.close()
+    assert (await waits).word == "admitted"
+    assert not database.held("default")
+
+
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres only")
+async def test_a_job_whose_row_is_held_keeps_no_other_of_its_pool_waiting(
+    ledger: Ledger, database: Database, monkeypatch
+) -> None:
+    monkeypatch.setattr(writer, "SET_ASIDE_S", 2)
+    for name in "abc":
+        await admit(ledger, name, lease(fence=ord(name)))
+    holder = sa.create_engine(database.url.replace("postgresql:", "postgresql+psycopg:")).connect()
+    holder.exec_driver_sql("select 1 from gate.jobs where job_id = 'b' for update")
+    ends = {name: asyncio.create_task(ledger.end("default", name, "failed", by="operator")) for name in "abc"}
+    for name in "ac":
+        assert (await ends[name]).word == "ended"
+        assert not ends["b"].done()
+    with pytest.raises(StoreDown, match="row of this job"):
+        await ends["b"]
+    holder.close()
+    assert (await ledger.end("default", "b", "failed", by="operator")).word == "ended"
 
 
 async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Database, monkeypatch) -> None:
@@ -247,10 +277,10 @@ async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Datab
         await hanging
     assert database.hangs
     with pytest.raises(StoreDown):
-        await ledger.reach()
+        await ledger.reach("default")
     goes_on.set()
     await until(lambda: not database.hangs, "SQL goes on")
-    await ledger.reach()
+    await ledger.reach("default")
     assert (await admit(ledger, "a", lease())).word == "admitted"
     assert await money(database) == [("a", "charge", 5)]
 
@@ -258,7 +288,7 @@ async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Datab
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres only")
 async def test_a_server_that_stands_still_holds_nobody_up_for_long(ledger: Ledger, database: Database) -> None:
     """It locked the pool's row and was stopped: the database ends its transaction, and the others go on."""
-    stopped = database_module.engine(database.url, writes=True)
+    stopped = engines.engine(database.url, writes=True)
     connection = stopped.connect()
     connection.execute(sa.select(tables.pools).with_for_update())
 
@@ -296,7 +326,7 @@ async def test_pages_of_the_ledger_follow_each_other(ledger: Ledger, database: D
 
 def test_the_tables_are_what_the_migrations_make(url: str, tmp_path: Path) -> None:
     with fresh_database(tmp_path / "other") as other:
-        engine = database_module.engine(other, writes=True)
+        engine = engines.engine(other, writes=True)
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql("create schema gate")
@@ -307,7 +337,7 @@ def test_the_tables_are_what_the_migrations_make(url: str, tmp_path: Path) -> No
 
 def _schema_of(url: str) -> dict[str, list[str]]:
     """What a database says of its own tables, but for the version table and the defaults that a migration fills rows with."""
-    engine = database_module.engine(url, writes=False)
+    engine = engines.engine(url, writes=False)
     asked = sa.inspect(engine)
     schema = None if engine.dialect.name == "sqlite" else "gate"
     found = {}

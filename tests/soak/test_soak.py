@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gate.verify import verify
 from tests.chaos.stores import missing
-from tests.soak import arrival, expiry, mixed, moving
+from tests.soak import arrival, damage, expiry, mixed, moving
 from tests.soak.load import Options
 from tests.support import Served
 
@@ -36,6 +36,11 @@ def test_positions_and_grants_follow_arrival(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
         assert arrival.play(served, waiters=200, seed=7) == []
         clean(served)
+
+
+def test_six_kinds_of_damage_made_by_hand_are_named_and_mended(tmp_path: Path) -> None:
+    said, wrong = damage.play(tmp_path)
+    assert wrong == [], said
 
 
 def test_everything_moves() -> None:

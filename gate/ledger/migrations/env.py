@@ -7,7 +7,7 @@ import os
 from alembic import context
 from sqlalchemy.engine import Connection
 
-from gate.ledger.database import engine
+from gate.ledger.engines import engine
 from gate.ledger.tables import metadata
 
 

@@ -1,0 +1,92 @@
+"""How SQL is reached: an engine for SQLite or Postgres, and what it means when there is no answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from gate.errors import StoreDown
+
+READERS = 4
+SQLITE_BUSY_MS = 5_000
+"""How long another process (the terminal, a backup) may hold the file's write lock."""
+LOCK_TIMEOUT_MS = 5_000
+"""The same on Postgres, for whoever holds a row."""
+IDLE_TIMEOUT_MS = 3_000
+"""So long a server may stand still within a transaction (SIGSTOP) before Postgres takes the pool's row from it: well before the
+others give up waiting for that row."""
+
+
+class answering:
+    """Turns a store that does not answer into `StoreDown`. A statement that is wrong stays what it is: a fault of ours."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError)) or (
+            isinstance(error, DBAPIError) and error.connection_invalidated
+        ):
+            raise StoreDown("sql", f"SQL does not answer: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+"""A Postgres whose machine is gone is noticed within some ten seconds, in the middle of a statement too."""
+
+
+def engine(url: str, *, writes: bool, lock_ms: int = LOCK_TIMEOUT_MS) -> Engine:
+    """Raises ArgumentError when `url` is none that SQLAlchemy knows."""
+    where = make_url(url)
+    if where.get_backend_name() == "sqlite":
+        made = sa.create_engine(
+            where.set(drivername="sqlite+pysqlite"),
+            connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False},
+            execution_options={"schema_translate_map": {"gate": None}},
+            pool_size=READERS + 1,
+        )
+        _sqlite(made, writes)
+        return made
+    if where.get_backend_name() != "postgresql":
+        raise sa.exc.ArgumentError("gate knows sqlite:///FILE and postgresql://…")
+    made = sa.create_engine(
+        where.set(drivername="postgresql+psycopg"),
+        # Names are prefixed in every statement and nothing is prepared on the server: a transaction pooler may stand between.
+        connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"} | DEAD_PEER,
+        pool_size=READERS + 1,
+        pool_pre_ping=not writes,
+    )
+    if writes:
+        _postgres(made, lock_ms)
+    return made
+
+
+def _postgres(made: Engine, lock_ms: int) -> None:
+    @sa.event.listens_for(made, "begin")
+    def begin(connection: Connection) -> None:
+        # A server that stands still in a transaction (SIGSTOP) must not hold the pool's row from the others for long.
+        connection.exec_driver_sql(
+            f"set local lock_timeout = {lock_ms}; set local idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}"
+        )
+
+
+def _sqlite(made: Engine, writes: bool) -> None:
+    @sa.event.listens_for(made, "connect")
+    def prepare(dbapi: Any, _record: object) -> None:
+        dbapi.isolation_level = None  # the driver's own BEGIN would come too late and too weak
+        dbapi.execute("pragma journal_mode = wal")
+        dbapi.execute("pragma synchronous = full")
+        dbapi.execute("pragma foreign_keys = on")
+        if not writes:
+            dbapi.execute("pragma query_only = on")
+
+    @sa.event.listens_for(made, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("begin immediate" if writes else "begin")

@@ -1,0 +1,222 @@
+"""The writer: one thread that takes what is handed in and commits it in groups.
+
+A batch runs in one order (pool, then job_id), so that two servers never lock crosswise. When it fails, it is rolled back and
+replayed one by one: each request answers for itself, and a replay that finds its own outcome already there has succeeded.
+
+Somebody may hold a row (a terminal in a transaction, a server that stands still): a pool's, and all its requests have to wait;
+a job's, and only those about it. They are set aside, asked again beside what comes, and let go in the end. Nobody else waits
+for more than the first look at that row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from gate.errors import StoreDown
+from gate.ledger.engines import answering
+
+BATCH_MAX = 256
+"""Requests in one commit: beyond it the first of a batch waits longer than the commit saves."""
+LOCK_NOT_AVAILABLE = "55P03"
+LOCK_TIMEOUT_MS = 1_000
+"""How long a batch waits for a row, on Postgres: other servers hold a pool's for the time of a commit."""
+LOCK_AGAIN_MS = 50
+"""The same for one that was found held."""
+AGAIN_S = 0.05
+"""How soon it is tried again when nothing else comes."""
+SET_ASIDE_S = 5.0
+"""How long a request waits for a row in all."""
+
+
+@dataclass(slots=True)
+class Task:
+    """`key` is pool and job_id. `waits_for` is the row that somebody holds: the key of a job, or the pool and None."""
+
+    key: tuple[str, str]
+    work: Callable[[Connection], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    handed_in: float = field(default_factory=time.monotonic)
+    result: Any = None
+    error: BaseException | None = None
+    waits_for: tuple[str, str | None] | None = None
+    refusal: StoreDown | None = None
+
+    def set_aside(self, row: tuple[str, str | None], refusal: StoreDown) -> None:
+        self.waits_for, self.refusal = row, refusal
+
+
+class Unreached(Exception):
+    """Not even a transaction could be begun; `args[0]` is the StoreDown that says why."""
+
+
+class Locked(Exception):
+    """Somebody holds a row; `args[0]` is the StoreDown that says whose."""
+
+    @property
+    def whole_pool(self) -> bool:
+        return self.args[0].held == "pool"
+
+
+class Writer:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self.writable = True
+        """Whether the last attempt to write reached the store."""
+        self.since: float | None = None
+        """By time.monotonic(), when the batch under way began."""
+        self.held: frozenset[str] = frozenset()
+        """Pools whose row somebody else holds."""
+        self._thread = threading.Thread(target=self._run, name="gate-sql-write", daemon=True)
+        self._thread.start()
+
+    def put(self, task: Task) -> None:
+        self._tasks.put(task)
+
+    def close(self) -> None:
+        """Commits what was handed in, then ends."""
+        self._tasks.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        aside: list[Task] = []
+        goes_on = True
+        while goes_on:
+            fresh, goes_on = self._next(AGAIN_S if aside else None)
+            self.since = time.monotonic()
+            tasks = fresh + aside
+            self._attempt_all(fresh, aside)
+            if goes_on:
+                give_up = time.monotonic() - SET_ASIDE_S
+                aside = [task for task in tasks if task.waits_for and task.handed_in > give_up]
+            else:
+                aside = []
+            self.held = frozenset(task.key[0] for task in aside if task.waits_for == (task.key[0], None))
+            self.since = None
+            _tell(task for task in tasks if task not in aside)
+
+    def _next(self, wait_s: float | None) -> tuple[list[Task], bool]:
+        """What is there, at least one; nothing after `wait_s`. And whether there will be more."""
+        try:
+            batch = [self._tasks.get(timeout=wait_s)]
+        except queue.Empty:
+            return [], True
+        while len(batch) < BATCH_MAX and batch[-1] is not None and not self._tasks.empty():
+            batch.append(self._tasks.get())
+        return [task for task in batch if task is not None], batch[-1] is not None
+
+    def _attempt_all(self, fresh: list[Task], aside: list[Task]) -> None:
+        """Those whose rows are free in one commit; then, for each row that is held, those who wait for it."""
+        rows = {task.waits_for: task.refusal for task in aside}
+        first = []
+        for task in fresh:
+            row = next((row for row in ((task.key[0], None), task.key) if row in rows), None)
+            if row is None:
+                first.append(task)
+            else:
+                task.waits_for = row
+        waiting = [task for task in fresh + aside if task.waits_for]
+        self._attempt(first, LOCK_TIMEOUT_MS)
+        for _, group in itertools.groupby(sorted(waiting, key=_row), key=_row):
+            self._attempt(list(group), LOCK_AGAIN_MS)
+
+    def _attempt(self, tasks: list[Task], lock_ms: int) -> None:
+        """All in one; failing that, one by one. A store that is not even reached fails all at once: nobody waits in turn."""
+        tasks.sort(key=lambda task: task.key)
+        if not tasks:
+            return
+        try:
+            self._commit(tasks, lock_ms)
+        except Unreached as error:
+            self._fail(tasks, error)
+        except Locked as error:
+            pools = {task.key[0] for task in tasks}
+            if len(tasks) > 1 and not (error.whole_pool and len(pools) == 1):
+                self._replay(tasks)
+                return
+            for task in tasks:
+                task.set_aside((task.key[0], None) if error.whole_pool else task.key, error.args[0])
+        except BaseException:
+            self._replay(tasks)
+
+    def _replay(self, tasks: list[Task]) -> None:
+        found: dict[tuple[str, str | None], StoreDown] = {}
+        for number, task in enumerate(tasks):
+            row = next((row for row in ((task.key[0], None), task.key) if row in found), None)
+            if row is not None:
+                task.set_aside(row, found[row])
+                continue
+            try:
+                self._commit([task], LOCK_AGAIN_MS)
+            except Unreached as error:
+                self._fail(tasks[number:], error)
+                return
+            except Locked as error:
+                row = (task.key[0], None) if error.whole_pool else task.key
+                found[row] = error.args[0]
+                task.set_aside(row, error.args[0])
+            except BaseException as error:
+                task.waits_for, task.error = None, error
+
+    def _commit(self, tasks: list[Task], lock_ms: int) -> None:
+        reached = False
+        try:
+            with answering(), self._engine.begin() as connection:
+                reached = self.writable = True
+                if lock_ms != LOCK_TIMEOUT_MS and self._engine.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"set local lock_timeout = {lock_ms}")
+                for task in tasks:
+                    task.result = task.work(connection)
+        except StoreDown as error:
+            if not reached:
+                raise Unreached(error) from error
+            cause = error.__cause__
+            if isinstance(cause, DBAPIError) and getattr(cause.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+                held = "pool" if "gate.pools" in (cause.statement or "") else "job"
+                raise Locked(StoreDown("sql", f"somebody holds the row of this {held} in SQL", held)) from error
+            raise
+        for task in tasks:
+            task.waits_for = task.error = None
+
+    def _fail(self, tasks: list[Task], error: Unreached) -> None:
+        self.writable = False
+        for task in tasks:
+            task.waits_for, task.error = None, error.args[0]
+
+
+def _row(task: Task) -> tuple[str, str]:
+    assert task.waits_for is not None
+    pool, job_id = task.waits_for
+    return pool, job_id or ""
+
+
+def _tell(tasks: Iterable[Task]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[Task]] = {}
+    for task in tasks:
+        if task.waits_for:
+            task.error = task.refusal
+        by_loop.setdefault(task.loop, []).append(task)
+    for loop, mine in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_answer, mine)
+
+
+def _answer(tasks: list[Task]) -> None:
+    for task in tasks:
+        if task.future.done():
+            continue
+        if task.error is None:
+            task.future.set_result(task.result)
+        else:
+            task.future.set_exception(task.error)
