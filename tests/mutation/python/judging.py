@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutation.mutants import Mutant
-from tests.mutation.plugins import InOrder, Reach
-from tests.mutation.reach import is_home
-from tests.mutation.trees import Tree, end
+from tests.mutation.python.mutants import Mutant
+from tests.mutation.python.plugins import InOrder, Reach
+from tests.mutation.python.reach import is_home
+from tests.mutation.python.trees import Tree, end
 
 BUDGET_S = 20.0
 """Of tests, by the time that they took unmutated. Who outlives that counts as a survivor, though another test may exist."""

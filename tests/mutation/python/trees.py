@@ -105,7 +105,7 @@ def _watched(path: str, text: str) -> str:
     after_future = (
         next(n for n, one in enumerate(tree.body) if isinstance(one, ast.ImportFrom) and one.module == "__future__") + 1
     )
-    tree.body[after_future:after_future] = ast.parse("from tests.mutation.seen import seen as _seen").body
+    tree.body[after_future:after_future] = ast.parse("from tests.mutation.python.seen import seen as _seen").body
     return ast.unparse(tree)
 
 

@@ -16,10 +16,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.mutation.judging import Judge, Verdict
-from tests.mutation.mutants import Mutant, population
-from tests.mutation.reach import reach
-from tests.mutation.trees import warm
+from tests.mutation.python.judging import Judge, Verdict
+from tests.mutation.python.mutants import Mutant, population
+from tests.mutation.python.reach import reach
+from tests.mutation.python.trees import warm
 from tests.support import ROOT
 
 KEPT = ROOT / ".mutation"

@@ -11,9 +11,9 @@ import os
 import time
 from pathlib import Path
 
-from tests.mutation.mutants import MODULES
-from tests.mutation.plugins import Noting, Reach
-from tests.mutation.trees import Tree, end
+from tests.mutation.python.mutants import MODULES
+from tests.mutation.python.plugins import Noting, Reach
+from tests.mutation.python.trees import Tree, end
 from tests.support import ROOT
 
 FOLDERS = ("ledger", "keeper", "races", "http", "providers", "fundamentals", "owner_money")

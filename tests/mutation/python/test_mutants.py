@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("mutmut", reason="the extra `mutation` is not installed")
 
-from tests.mutation.mutants import Possible, of_module
+from tests.mutation.python.mutants import Possible, of_module
 from tests.support import ROOT
 
 TEXT = '''
@@ -53,8 +53,8 @@ def test_only_words_for_people_are_left_out() -> None:
 def test_a_mutant_is_killed_by_the_test_that_reaches_it_and_unchanged_text_is_not(tmp_path: Path) -> None:
     said = f"""
         from pathlib import Path
-        from tests.mutation.judging import Judge
-        from tests.mutation.mutants import Mutant
+        from tests.mutation.python.judging import Judge
+        from tests.mutation.python.mutants import Mutant
         text = Path({READING!r}).read_text()
         other = text.replace("if len(text) > BODY_MAX_BYTES:", "if True:")
         mutants = [Mutant({READING!r}, "_parsed", number, one) for number, one in enumerate((text, other))]
