@@ -158,9 +158,3 @@ def seated(connection: Connection, job: Job) -> None:
     the history must not think that they overtook it.
     """
     event(connection, job.pool, job.job_id, "seated", "gate", now_ms(), why="its place in Redis was lost")
-
-
-def was(connection: Connection, job_id: str, kind: str) -> bool:
-    """Whether an event of this kind is written down of the job."""
-    query = sa.select(events.c.id).where(events.c.job_id == job_id, events.c.kind == kind).limit(1)
-    return connection.execute(query).first() is not None

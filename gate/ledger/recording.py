@@ -45,8 +45,8 @@ def record(connection: Connection, pool: Pool, job: Job, note: Any, recorded: Re
 
 
 def _give_back(connection: Connection, job: Job, fence: int, why: str, recorded: Recorded) -> None:
-    # Written down once: who reads the history must not think that somebody overtook this job.
-    if job.fence == 0 and not changes.was(connection, job.job_id, "returned"):
+    # Written down once, while it has no fence: who reads the history must not think that somebody overtook this job.
+    if job.fence == 0:
         changes.event(connection, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
     # Until it is back at its place another server could find room and tell somebody of it.
     changes.put(connection, job.job_id, fence=fence)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis
 
@@ -94,7 +96,15 @@ async def test_a_lost_grant_is_adopted(house: House) -> None:
     await house.gate.recorder.run(house.pool)
     house.gate.ledger.record = record
     assert await house.status(waiter) == "queued"
+    apply, left = house.gate.recorder.apply, []
+
+    async def applied(pool, epoch, notes, good_until=None):
+        left.append(good_until - time.monotonic())
+        return await apply(pool, epoch, notes, good_until)
+
+    house.gate.recorder.apply = applied
     assert await mended(house) == [("adopt", waiter.job_id)]
+    assert 50 < left[-1] <= 60, "only as long as it has to claim"
     granted = await house.granted(waiter)
     assert (await house.keeper.claim(house.pool, waiter.job_id, granted.lease_id or "")).status == "running"
 
@@ -103,6 +113,7 @@ async def test_a_refusal_that_redis_never_heard_of_is_carried_out(house: House) 
     holders, waiter = await three_and_a_waiter(house)
     await house.gate.ledger.refuse(house.pool, holders[0].job_id, holders[0].lease_id or "", "holder")
     assert await mended(house) == [("give_back", holders[0].job_id)]
+    assert int(house.people.hget(house.key("meta"), "cooling_until") or 0) == 0, "no refusal of now: nothing cools down"
     assert (await house.granted(holders[0])).fence > holders[0].fence, "senior to the other waiter, it is granted anew"
     assert await house.status(waiter) == "queued"
 
@@ -125,11 +136,20 @@ async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten
     monkeypatch.setattr("gate.keeper.sweep.STRANGER_MS", -1)
     epoch = await house.gate.known.epoch(house.pool)
     unknown = f"{house.pool}-unknown"
-    await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, 500)
+    taken = await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, 500)
     await until(lambda: house.outbox() == 1, "its lease has run out")
     assert await mended(house) == [("unheard", unknown)]
     assert house.outbox() == 0
+    (row,) = [one for one in await house.keeper.view.reading.pools() if one.name == house.pool]
+    assert taken.lease is not None and (row.void_fence, row.void_ticket) == (taken.lease.fence, taken.ticket)
     assert (await house.acquire(unknown)).status == "running", "a fresh decision"
+
+
+async def test_a_name_put_into_a_slot_by_hand_is_taken_out(house: House) -> None:
+    """It has no entry, so no ticket and no lease either."""
+    house.people.zadd(house.key("slots"), {"ghost": 99_999_999_999_999})
+    assert await mended(house) == [("stranger", "ghost")]
+    assert house.people.zcard(house.key("slots")) == 0
 
 
 async def test_a_stranger_that_is_recorded_at_last_is_not_voided(house: House) -> None:

@@ -51,6 +51,11 @@ def test_a_success_of_the_new_shape() -> None:
     assert (said.outcome, said.error, said.output) == ("completed", None, FILES | {"coins": 12})
     assert read(NEW | {"usage": {"consumeCoins": "1.5"}}).output["coins"] == 1.5
     assert read(NEW | {"usage": None}).output == FILES
+    for coins, kept in (("1.5", 1.5), ("200", 200), (200.0, 200), (2**53, 2.0**53), (2**53 - 1, 2**53 - 1)):
+        read_coins = read(NEW | {"usage": {"consumeCoins": coins}}).output["coins"]
+        assert (type(read_coins), read_coins) == (type(kept), kept)
+    for none in (True, None, [], "x", "nan", "inf", 10**400):
+        assert "coins" not in read(NEW | {"usage": {"consumeCoins": none}}).output
 
 
 def test_a_failure_of_the_old_shape() -> None:
@@ -86,6 +91,38 @@ def test_a_success_without_output_is_a_failure(event: Any) -> None:
     said = read(event)
     assert said.outcome == "failed" and said.output is None and said.error
     assert said.error.startswith("the task succeeded without output")
+
+
+def test_a_success_without_output_says_what_the_provider_said_of_it() -> None:
+    assert read(OLD | {"data": []}).error == "the task succeeded without output (success)"
+    assert read(NEW | {"results": [], "errorMessage": "empty"}).error == "the task succeeded without output (empty)"
+    assert read(NEW | {"results": []}).error == "the task succeeded without output"
+
+
+def test_what_is_no_number_in_json_is_nothing() -> None:
+    raw = b'{"event":"TASK_END","taskId":"1","eventData":{"code":NaN}}'
+    with pytest.raises(Unreadable) as refused:
+        RUNNINGHUB.read(call(raw))
+    assert refused.value.field == "eventData"
+
+
+def test_the_length_of_each_text_is_bounded_by_itself() -> None:
+    longest = "u" * 4000
+    files = [{"fileUrl": longest, "fileType": "t" * 300}, {"fileUrl": longest + "u", "fileType": "png"}]
+    assert read(OLD | {"data": files}).output == {"files": [{"url": longest, "type": "t" * 256}]}
+    why = {"failedReason": {"exception_message": "e" * 4000}}
+    assert read({"code": 1, "msg": "m" * 2000, "data": why}).error == "e" * 2997 + " (" + "m" * 1000 + ")"
+    assert read({"code": 1, "msg": "m" * 10, "data": why}).error == "e" * 3987 + " (" + "m" * 10 + ")"
+    assert read({"code": 1, "msg": "same", "data": {"failedReason": " same "}}).error == "same"
+    assert read({"code": "c" * 300}).error == "code " + "c" * 256
+    assert read({"status": "FAILED", "errorCode": 10**9 - 1}).error == f"code {10**9 - 1}"
+    assert read({"status": "FAILED", "errorCode": 10**9}).error == "the task failed, no reason was given"
+    for length in (1, 256):
+        assert RUNNINGHUB.read(end(OLD, "t" * length)) is not None
+    assert RUNNINGHUB.read(end(OLD, 10**256 - 1)) is not None
+    for wrong in ("t" * 257, 10**256):
+        with pytest.raises(Unreadable):
+            RUNNINGHUB.read(end(OLD, wrong))
 
 
 def test_other_events_are_passed_over() -> None:

@@ -15,8 +15,8 @@ pytest.importorskip("tree_sitter", reason="the extra `mutation` is not installed
 pytest.importorskip("tree_sitter_lua", reason="the extra `mutation` is not installed")
 
 from tests.mutation.lua import explained
-from tests.mutation.lua.bench import Verdict
 from tests.mutation.lua.__main__ import every_mutant, ground, report, try_all
+from tests.mutation.lua.bench import Verdict
 from tests.mutation.lua.mutants import Mutant, mutants
 from tests.support import ROOT
 
