@@ -133,14 +133,15 @@ local function reap()
 end
 
 local function promote()
-  local granted = 0
+  local looked_at = 0
   while may_grant() do
     local job = redis.call('LINDEX', QUEUE, 0)
     if not job then return end
-    if granted == BOUND or not ids_left() then more = true return end
+    if looked_at == BOUND or not ids_left() then more = true return end
+    looked_at = looked_at + 1
     local entry = read(job)
     -- Whoever holds a slot has no place in the queue: by an operator's hand it may stand there.
-    if entry and not redis.call('ZSCORE', SLOTS, job) then grant(job, entry, false) granted = granted + 1 end
+    if entry and not redis.call('ZSCORE', SLOTS, job) then grant(job, entry, false) end
     redis.call('LPOP', QUEUE)
   end
 end

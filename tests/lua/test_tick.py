@@ -51,6 +51,13 @@ async def test_promotion_is_bounded_too(line: LineOfPool) -> None:
     assert len({note[1] for note in await line.notes()}) == 150
 
 
+async def test_a_queue_of_names_that_nobody_knows_is_cleared_a_hundred_at_a_time(line: LineOfPool) -> None:
+    await line.client.rpush(line.key("queue"), *(f"ghost{number}" for number in range(150)))
+    replies = [await line.tick() for _ in range(2)]
+    assert [reply.more for reply in replies] == [True, False]
+    assert await line.queue() == []
+
+
 async def test_it_says_when_to_come_again(line: LineOfPool) -> None:
     assert (await line.tick()).next_ms is None
     await line.acquire("a", lease_ms=5_000)
