@@ -24,6 +24,7 @@ async def test_it_tells_the_story_in_words(line: LineOfPool) -> None:
         await line.acquire(job, user=f"user-{job}", tool="upscaler")
     told = await story(line)
     assert f"pool {{{line.pool}}}: 3 of 3 slots held, 1 waiting" in told
+    assert "draining" not in told
     assert re.search(r"1\. a  tool upscaler, user user-a, running, held for 1m 0\ds, 8m 5\ds left", told)
     assert re.search(r"1\. d  tool upscaler, user user-d, waits for 1m 0\ds", told)
 
