@@ -6,6 +6,50 @@ mutant fails tests/mutation/lua/test_mutants.py.
 
 from __future__ import annotations
 
-EXPLAINED: list[tuple[str, str, str, str, str]] = []
+TAIL = "if not last or (tail and tonumber(tail.ticket) < ticket) then return redis.call('RPUSH', QUEUE, job) end"
+COOLING = "if (tonumber(meta[4]) or 0) > now then say('  cooling down for %s: the provider refused', span(meta[4] - now)) end"
+
+EXPLAINED: list[tuple[str, str, str, str, str]] = [
+    (
+        "_prelude.lua", "warm_up", "if meta.cooling_until > 0 then", "if meta.cooling_until >= 0 then",
+        "a pool that never cooled down has the same zeros written once more",
+    ),
+    (
+        "_prelude.lua", "end_waits",
+        "if entry.queued_at + meta.queue_ms > now then return end", "if entry.queued_at + meta.queue_ms >= now then return end",
+        "it stands where a waiter with grace is looked at: at one exact millisecond the look ends one waiter sooner, and a tick follows",
+    ),
+    (
+        "_prelude.lua", "mind_absence",
+        "if now - meta.seen_at > ABSENCE_MS then", "if now - meta.seen_at >= ABSENCE_MS then",
+        "an absence is measured by Redis's own clock, which no test sets: at one exact millisecond either is right",
+    ),
+    (
+        "_prelude.lua", "mind_absence",
+        "if now - meta.seen_at > 1000 then redis.call('HSET', META, 'seen_at', digits(now)) end",
+        "if now - meta.seen_at >= 1000 then redis.call('HSET', META, 'seen_at', digits(now)) end",
+        "how often the presence is written down, at one exact millisecond of Redis's own clock",
+    ),
+    *(
+        ("_prelude.lua", "seat", was, becomes, "a short cut: without it the same place is found by looking through the queue")
+        for was, becomes in (
+            ("local tail = last and read(last)", "local tail"),
+            (TAIL, ""),
+            (TAIL, TAIL.replace("not last or", "not last and")),
+            (TAIL, TAIL.replace("return redis.call('RPUSH', QUEUE, job)", "")),
+        )
+    ),
+    ("_prelude.lua", "seat", TAIL, TAIL.replace("< ticket", "<= ticket"), "no two jobs have the same ticket"),
+    (
+        "inspect.lua", "", COOLING, COOLING.replace("> now", ">= now"),
+        "what is read here goes by Redis's own clock, which no test sets: at one exact millisecond it says 0 s or nothing",
+    ),
+    (
+        "inspect.lua", "",
+        "age, left > 0 and span(left) .. ' left' or 'OVERDUE by ' .. span(left))",
+        "age, left >= 0 and span(left) .. ' left' or 'OVERDUE by ' .. span(left))",
+        "the same: 0 s left, or overdue by 0 s",
+    ),
+]  # fmt: skip
 
 REASONS = {row[:4]: row[4] for row in EXPLAINED}
