@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tests.chaos.pulse import Pulse
+
 ENDED = ("completed", "failed", "cancelled", "expired")
 REFUNDED = ("failed", "cancelled", "expired")
 LATE_S = 0.5
-"""How late an answer may be read that was right when it was sent."""
+"""How late an answer may be read that was right when it was sent, beside the time for which this process stood still."""
 
 GRACE_S = 2.0
 """The claim time of the servers here."""
@@ -72,6 +74,7 @@ class Account:
     back: float = 0
     """When the only gate came back: what ran out while it was away may be told until it has recorded that, or for as long as
     it has grace."""
+    pulse: Pulse = field(default_factory=Pulse)
     edited: bool = False
     """An operator edits Redis by hand: a lease may be gone until it is mended."""
 
@@ -90,8 +93,8 @@ class Account:
             told.holds[-1].until = min(told.holds[-1].until, now)
         told.gave_back = True
 
-    def hear(self, body: dict[str, Any], now: float) -> Told:
-        """A job in an answer, whatever the answer was."""
+    def hear(self, body: dict[str, Any], sent: float, now: float) -> Told:
+        """A job in an answer to what was sent then, whatever the answer was."""
         told = self.jobs[body["job_id"]]
         status, before = body["status"], told.status
         about = f"{told.job_id}: told {before or 'nothing'}, then {status}"
@@ -100,7 +103,7 @@ class Account:
             self.expect(status == told.outcome, f"{about}: an outcome changed")
             return told
         if status == "running":
-            self._running(told, body["lease"], now, about)
+            self._running(told, body["lease"], sent, now, about)
         elif status in ENDED:
             self._ended(told, body, about)
         else:
@@ -108,10 +111,10 @@ class Account:
         told.status = status
         return told
 
-    def _running(self, told: Told, lease: dict[str, Any], now: float, about: str) -> None:
-        until = moment(lease["expires_at"])
+    def _running(self, told: Told, lease: dict[str, Any], sent: float, now: float, about: str) -> None:
+        until, late = moment(lease["expires_at"]), LATE_S + self.pulse.stood_still_s(sent, now)
         told_until = max(until, self.back + GRACE_S)
-        self.expect(now <= told_until + LATE_S, f"{about} by a lease that was over for {now - until:.1f} s")
+        self.expect(now <= told_until + late, f"{about} by a lease that was over for {now - until:.1f} s")
         if lease["lease_id"] != told.lease_id:
             self.expect(told.status != "running" or told.gave_back, f"{about} under another lease")
             told.lease_id, told.gave_back = lease["lease_id"], False

@@ -100,7 +100,7 @@ class Client:
                 code not in (429, 503) or after.isdigit(), f"{verb} {told.job_id}: {code} without Retry-After"
             )
             if code > 0 and code != 503:
-                return self._heard(Answer(code, reply.json() if code < 500 else {}, told), verb, now)
+                return self._heard(Answer(code, reply.json() if code < 500 else {}, told), verb, sent, now)
             if code == 503:
                 await asyncio.sleep(float(after) if after.isdigit() else 1)
             else:
@@ -110,12 +110,12 @@ class Client:
         self.account.wrong.append(f"{verb} {told.job_id}: nobody answered for {PATIENCE_S:g} s")
         raise Unanswered
 
-    def _heard(self, answer: Answer, verb: str, now: float) -> Answer:
+    def _heard(self, answer: Answer, verb: str, sent: float, now: float) -> Answer:
         told, code = answer.told, answer.code
         word = f"{verb} {told.job_id}: {code} {answer.body.get('code', '')}"
         self.account.expect(code in self.takes, f"{word}, told {told.status or 'nothing'} before")
         if answer.job is not None and code < 500 and "status" in answer.job:
-            self.account.hear(answer.job, now)
+            self.account.hear(answer.job, sent, now)
         return answer
 
     # ---- jobs ----------------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ async def under_load(scene: Scene, play: Callable[[Scene], Awaitable[None]]) -> 
 
     scene.began = time.time()
     try:
-        async with asyncio.TaskGroup() as group:
+        async with scene.account.pulse.beating(), asyncio.TaskGroup() as group:
             for number in range(scene.options.clients):
                 group.create_task(work(scene.client(f"c{number}")))
             await play(scene)

@@ -49,7 +49,7 @@ async def bad_row(scene: Scene) -> None:
     """A trigger refuses some rows: jobs that come, whose caller gets 500 and no slot, and a job that is granted, whose grant
     waits in the outbox while those of all others are written.
     """
-    client = scene.client("others")
+    client, sticky = scene.client("others"), scene.client("stuck")
     scene.excused = "refused by a trigger"
     bad = 0
     for number in range(scene.options.times):
@@ -59,7 +59,7 @@ async def bad_row(scene: Scene) -> None:
             replies = await asyncio.gather(*(_bad(scene, f"bad-{number}-{one}") for one in range(20)))
             bad += sum(replies)
             await scene.pause()
-        stuck = (await scene.client("stuck").acquire(POOL)).told
+        stuck = (await sticky.acquire(POOL)).told
         others = [(await client.acquire(POOL)).told for _ in range(2)]
         with scene.books.refuses("update", "stuck-%"):
             for told in held:
