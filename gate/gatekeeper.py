@@ -110,6 +110,8 @@ class Gatekeeper:
             epoch, decision = await self._pools.run(pool, lambda epoch: self._decide(pool, epoch, request, or_wait))
             if decision.word == "no_slot":
                 return await self._only_in_sql(pool, request)
+            if decision.word == "unrecorded":
+                await self._recorder.run(pool)  # else SQL says that it runs, by a lease that is over
             if decision.word == "torn":
                 raise StoreDown("redis", "this job's entry is gone from Redis; it is mended within seconds")
             if decision.word in ("user_busy", "queue_full"):
@@ -132,7 +134,7 @@ class Gatekeeper:
             job = admitted.job
             assert job is not None
             if admitted.word in ("ended", "reused", "live"):
-                await self._undo(pool, request.job_id, decision)
+                await self._undo(pool, request.job_id, decision, job)
             if admitted.word == "live":
                 await self._restore(pool, job)
             if admitted.word == "reused":
@@ -150,7 +152,7 @@ class Gatekeeper:
             job = await self.view.wait(pool, job.job_id, "queued", wait_s)
             if job.ended:
                 raise AlreadyEnded(f"this job is {job.status} already", job)
-            if job.status == "running" and decision.good_until and time.monotonic() > decision.good_until:
+            if job.status in HOLDING and (decision.word == "unrecorded" or _over(decision.good_until)):
                 continue  # this process stood still after the commit, or SQL was slow to read: Redis has the truth
             return job
         raise StoreDown("redis", "the stores kept moving; come again")
@@ -208,14 +210,16 @@ class Gatekeeper:
             raise AlreadyEnded(f"this job is {job.status} already", job)
         return job
 
-    async def _undo(self, pool: str, job_id: str, decision: Acquired) -> None:
-        """Takes back what this call took and SQL does not want; never what another call stands on."""
-        if decision.known or decision.word == "unrecorded":
-            return
+    async def _undo(self, pool: str, job_id: str, decision: Acquired, job: Job | None = None) -> None:
+        """Takes back what this call took and SQL does not want; never what another call stands on. `job`: as SQL has it."""
+        never_here = job is not None and (job.ended or job.pool != pool)
         with contextlib.suppress(StoreDown):  # then the lease runs out by itself, or the sweep finds it
-            await self._pools.run(
-                pool, lambda epoch: self._semaphore.undo(pool, epoch, job_id, decision.ticket), grants_or_reaps=False
-            )
+            if never_here:  # no other call stands on it either: each undo would be left to the other
+                await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
+            elif not (decision.known or decision.word == "unrecorded"):
+                await self._pools.run(
+                    pool, lambda epoch: self._semaphore.undo(pool, epoch, job_id, decision.ticket), grants_or_reaps=False
+                )
 
     async def _seat(self, pool: str, job: Job, decision: Acquired) -> None:
         """SQL has the job under an earlier ticket than Redis gives it now: its place was lost, or its first commit came through
@@ -297,6 +301,8 @@ class Gatekeeper:
             if recorded.word == "extended":
                 assert recorded.job is not None
                 self._news.tell(pool, [job_id])
+                if started is None and _over(reply.good_until):
+                    continue  # as in acquire
                 return recorded.job
             if recorded.word == "stale":
                 self._pools.outdated(pool, epoch)
@@ -362,20 +368,6 @@ class Gatekeeper:
         self._news.tell(pool, [job_id])
         return job
 
-    async def cancel_waiting(self, pool: str, *, session: str | None = None, user: str | None = None) -> list[Job]:
-        """Cancels what waits for a session or a user; what has been granted a slot goes on. Those it cancelled."""
-        await self._pools.know(pool)
-        cancelled = []
-        for job in await self.view.reading.waiting(pool, session, user):
-            ended = await self._ledger.end(pool, job.job_id, "cancelled", by="operator", only_queued=True)
-            if ended.word != "ended" or ended.job is None:
-                continue
-            with contextlib.suppress(StoreDown):
-                await self._pools.run(pool, lambda epoch, job=job: self._semaphore.cancel(pool, epoch, job.job_id))
-            cancelled.append(ended.job)
-        self._news.tell(pool, [job.job_id for job in cancelled])
-        return cancelled
-
     async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None) -> Job:
         refused = await self._ledger.refuse(pool, job_id, lease_id, by, error)
         job = await self._ended(refused)
@@ -397,3 +389,7 @@ class Gatekeeper:
         if ended.word == "already":
             raise AlreadyEnded(f"this job is {ended.job.status} already", ended.job)
         return ended.job
+
+
+def _over(good_until: float | None) -> bool:
+    return good_until is not None and time.monotonic() > good_until

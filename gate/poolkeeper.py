@@ -45,6 +45,20 @@ class PoolKeeper:
         self._news.tell_line(pool)
         return await self._view.pool(pool)
 
+    async def cancel_waiting(self, pool: str, *, session: str | None = None, user: str | None = None) -> list[Job]:
+        """Cancels what waits for a session or a user; what has been granted a slot goes on. Those it cancelled."""
+        await self._pools.know(pool)
+        cancelled = []
+        for job in await self._view.reading.waiting(pool, session, user):
+            ended = await self._ledger.end(pool, job.job_id, "cancelled", by="operator", only_queued=True)
+            if ended.word != "ended" or ended.job is None:
+                continue
+            with contextlib.suppress(StoreDown):
+                await self._pools.run(pool, lambda epoch, job=job: self._semaphore.cancel(pool, epoch, job.job_id))
+            cancelled.append(ended.job)
+        self._news.tell(pool, [job.job_id for job in cancelled])
+        return cancelled
+
     async def rebuild(self, pool: str) -> PoolView:
         """Loads the pool into Redis anew from SQL, under a new epoch: leases, deadlines and order as they were told."""
         await self._pools.reload(pool)

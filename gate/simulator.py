@@ -148,10 +148,10 @@ class _Provider:
         body = task.callback()
         # Without its query: the token is there.
         sent: dict[str, Any] = {"taskId": task.task_id, "url": task.webhook_url.split("?")[0], "body": body, "answer": None}
-        self.callbacks.append(sent)
         with contextlib.suppress(httpx2.HTTPError, httpx2.InvalidURL):
             async with httpx2.AsyncClient(timeout=CALLBACK_S) as client:
                 sent["answer"] = (await client.post(task.webhook_url, json=body)).status_code
+        self.callbacks.append(sent)  # only now: whoever waits for it means its answer too
 
     def status(self, task_id: Any) -> dict[str, Any]:
         task = self._task(task_id)

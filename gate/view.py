@@ -125,8 +125,8 @@ class View:
         return await self.reading.history(job_id)
 
     async def ready(self) -> None:
-        """Raises StoreDown unless both stores answer."""
-        await asyncio.gather(self._semaphore.ping(), self.reading.ping())
+        """Raises StoreDown unless both stores answer, and SQL takes what is written."""
+        await asyncio.gather(self._semaphore.ping(), self.reading.ping(), self._pools.writable())
 
     async def _at(self, job: Job, position: int, line: Line) -> Job:
         if job.status != "queued":

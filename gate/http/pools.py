@@ -64,5 +64,5 @@ async def cancel_waiting(pool: Pool, body: CancelBody, keeper: Keeper, asking: A
     """Cancel what is queued for a session, or for a user. What has been granted a slot goes on."""
     if (body.session is None) == (body.user is None):
         raise Invalid("session", "name a session or a user, one of the two")
-    cancelled = await keeper.cancel_waiting(pool, session=body.session, user=body.user)
+    cancelled = await keeper.poolkeeper.cancel_waiting(pool, session=body.session, user=body.user)
     return JSONResponse({"cancelled": len(cancelled), "jobs": [job_body(job, asking.may_release) for job in cancelled]})

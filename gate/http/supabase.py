@@ -188,7 +188,7 @@ async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
     if body.sessionId is None and body.userId is None:
         raise _Missing("sessionId or userId")
     user = body.userId if body.sessionId is None else None
-    jobs = await keeper.cancel_waiting(POOL, session=body.sessionId, user=user)
+    jobs = await keeper.poolkeeper.cancel_waiting(POOL, session=body.sessionId, user=user)
     told = [{"table": job.tool, "id": job.job_id} for job in jobs]
     return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
 

@@ -97,6 +97,10 @@ class Pools:
             else:
                 await self.rebuild(pool, epoch, loads)
 
+    async def writable(self) -> None:
+        """Raises StoreDown while SQL takes nothing."""
+        await self._ledger.reach()
+
     async def know(self, pool: str) -> None:
         """Raises PoolUnknown."""
         if pool not in self._known:

@@ -119,7 +119,8 @@ class Sweep:
         seen = await self._semaphore.survey(pool)
         live = await self._reading.live(pool)
         named = {*seen.slots, *seen.queue, *seen.noted} - live.keys()
-        found = set(examine(seen, live, await self._reading.jobs(sorted(named))))
+        others = {job_id: job for job_id, job in (await self._reading.jobs(sorted(named))).items() if job.pool == pool}
+        found = set(examine(seen, live, others))
         settings = await self._settings(pool)
         if any(seen.settings.get(name) != value for name, value in settings.in_redis().items()):
             found.add(Finding("settings", ""))

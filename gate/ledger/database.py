@@ -42,7 +42,7 @@ class Database:
 
     @property
     def writable(self) -> bool:
-        """Whether the last attempt to write reached the store."""
+        """Whether the store takes what gate writes, as far as anybody knows."""
         return self._writer.writable
 
     @property
@@ -55,10 +55,12 @@ class Database:
         """Whether somebody else holds the row of this pool."""
         return pool in self._writer.held
 
-    async def write(self, pool: str, job_id: str, work: Callable[[Connection], T]) -> T:
-        """What `work` returned, once it is committed. Raises StoreDown when SQL can't take it."""
+    async def write(self, pool: str, job_id: str, work: Callable[[Connection], T], proves: bool = False) -> T:
+        """What `work` returned, once it is committed. Raises StoreDown when SQL can't take it. `proves`: if this was committed,
+        the store takes everything again.
+        """
         loop = asyncio.get_running_loop()
-        task = Task((pool, job_id), work, loop, loop.create_future())
+        task = Task((pool, job_id), work, loop, loop.create_future(), proves)
         task.future.add_done_callback(_heard)
         self._writer.put(task)
         # Shielded: a caller that goes away does not take back what the writer is about to commit.

@@ -20,17 +20,28 @@ IDLE_TIMEOUT_MS = 3_000
 others give up waiting for that row."""
 
 
+REFUSING = {"25006", "42501"}
+"""The SQLSTATEs of a store that may be read and not written, and of one where gate may not: an operator's doing, and his to mend."""
+
+
 class answering:
-    """Turns a store that does not answer into `StoreDown`. A statement that is wrong stays what it is: a fault of ours."""
+    """Turns a store that does not answer, or takes nothing, into `StoreDown`. A statement that is wrong stays what it is: a
+    fault of ours."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError)) or (
+        if isinstance(error, DBAPIError) and sqlstate(error) in REFUSING:
+            raise StoreDown("sql", f"SQL takes nothing: {first_line(error)}") from error
+        if isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError, OSError)) or (
             isinstance(error, DBAPIError) and error.connection_invalidated
         ):
             raise StoreDown("sql", f"SQL does not answer: {first_line(error)}") from error
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
 
 
 def first_line(error: BaseException) -> str:

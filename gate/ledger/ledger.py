@@ -319,14 +319,12 @@ class Ledger:
 
         await self._database.write(pool, "", work)
 
-    async def reach(self, pool: str) -> None:
+    async def reach(self, pool: str = "") -> None:
         """Raises StoreDown while SQL cannot be written: then nobody may be granted, and nobody reaped (PROTOCOL, Rebuild)."""
         if self._database.hangs:
             raise StoreDown("sql", "SQL takes too long to write")
-        if self._database.held(pool):
-            await self._database.write(pool, "", lambda connection: pools.lock(connection, pool))
-        if not self._database.writable:
-            await self._database.write("", "", lambda connection: None)
+        if self._database.held(pool) or not self._database.writable:
+            await self._database.write(pool, "", lambda connection: pools.probe(connection, pool), True)
 
     async def make_pool(self, pool: str, settings: PoolSettings) -> bool:
         """False when there is one of that name already."""

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from gate.errors import PoolUnknown
 from gate.jobs import now_ms
-from gate.ledger.tables import events, pools
+from gate.ledger.tables import deliveries, events, jobs, ledger, owed, pools
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,20 @@ def lock(connection: Connection, name: str) -> Pool:
     if row is None:
         raise PoolUnknown(f"there is no pool {name!r}")
     return _pool(row)
+
+
+_touch = pools.update().where(pools.c.name == sa.bindparam("pool")).values(epoch=pools.c.epoch)
+_nothing = [
+    table.insert().from_select(table.c.keys(), sa.select(table).where(sa.false()), include_defaults=False)
+    for table in (jobs, events, ledger, owed, deliveries)
+] + [jobs.update().where(sa.false()).values(status=jobs.c.status)]
+
+
+def probe(connection: Connection, name: str) -> None:
+    """Changes nothing, and needs what every outcome needs: room for a row, the right to write it, tables that nobody holds."""
+    connection.execute(_touch, {"pool": name})
+    for statement in _nothing:
+        connection.execute(statement)
 
 
 def every(connection: Connection) -> list[Pool]:

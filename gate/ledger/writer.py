@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from gate.errors import StoreDown
-from gate.ledger.engines import answering
+from gate.ledger.engines import answering, sqlstate
 
 BATCH_MAX = 256
 """Requests in one commit: beyond it the first of a batch waits longer than the commit saves."""
@@ -46,6 +46,7 @@ class Task:
     work: Callable[[Connection], Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    proves: bool = False
     handed_in: float = field(default_factory=time.monotonic)
     result: Any = None
     error: BaseException | None = None
@@ -73,7 +74,8 @@ class Writer:
         self._engine = engine
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self.writable = True
-        """Whether the last attempt to write reached the store."""
+        """False from the first thing that it did not take, for whatever reason but its own content, until something has been
+        committed that proves the contrary. A store that answers may still take nothing: it is read only, or full."""
         self.since: float | None = None
         """By time.monotonic(), when the batch under way began."""
         self.held: frozenset[str] = frozenset()
@@ -158,7 +160,7 @@ class Writer:
                 task.set_aside(row, found[row])
                 continue
             try:
-                self._commit([task], LOCK_AGAIN_MS)
+                self._commit_alone(task)
             except Unreached as error:
                 self._fail(tasks[number:], error)
                 return
@@ -169,11 +171,17 @@ class Writer:
             except BaseException as error:
                 task.waits_for, task.error = None, error
 
+    def _commit_alone(self, task: Task) -> None:
+        try:
+            self._commit([task], LOCK_AGAIN_MS)
+        except IntegrityError:  # another server wrote the same job, in another pool, since this looked: look again
+            self._commit([task], LOCK_AGAIN_MS)
+
     def _commit(self, tasks: list[Task], lock_ms: int) -> None:
         reached = False
         try:
             with answering(), self._engine.begin() as connection:
-                reached = self.writable = True
+                reached = True
                 if lock_ms != LOCK_TIMEOUT_MS and self._engine.dialect.name == "postgresql":
                     connection.exec_driver_sql(f"set local lock_timeout = {lock_ms}")
                 for task in tasks:
@@ -182,12 +190,16 @@ class Writer:
             if not reached:
                 raise Unreached(error) from error
             cause = error.__cause__
-            if isinstance(cause, DBAPIError) and getattr(cause.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+            locked = isinstance(cause, DBAPIError) and sqlstate(cause) == LOCK_NOT_AVAILABLE
+            if not locked or lock_ms == LOCK_TIMEOUT_MS:  # at the first look it may be a whole table
+                self.writable = False
+            if locked:
                 held = "pool" if "gate.pools" in (cause.statement or "") else "job"
                 raise Locked(StoreDown("sql", f"somebody holds the row of this {held} in SQL", held)) from error
             raise
         for task in tasks:
             task.waits_for = task.error = None
+            self.writable = self.writable or task.proves
 
     def _fail(self, tasks: list[Task], error: Unreached) -> None:
         self.writable = False

@@ -19,6 +19,8 @@ ENDED = ("completed", "failed", "cancelled", "expired")
 REFUNDED = ("failed", "cancelled", "expired")
 LATE_S = 0.5
 """How late an answer may be read that was right when it was sent, beside the time for which this process stood still."""
+RECORDED_S = 3.0
+"""A look is answered with what is on record: an expiry may be on its way there for so long."""
 
 GRACE_S = 2.0
 """The claim time of the servers here."""
@@ -93,8 +95,8 @@ class Account:
             told.holds[-1].until = min(told.holds[-1].until, now)
         told.gave_back = True
 
-    def hear(self, body: dict[str, Any], sent: float, now: float) -> Told:
-        """A job in an answer to what was sent then, whatever the answer was."""
+    def hear(self, body: dict[str, Any], sent: float, now: float, looked: bool = False) -> Told:
+        """A job in an answer to what was sent then, whatever the answer was; `looked`: nothing but to look was asked."""
         told = self.jobs[body["job_id"]]
         status, before = body["status"], told.status
         about = f"{told.job_id}: told {before or 'nothing'}, then {status}"
@@ -103,7 +105,7 @@ class Account:
             self.expect(status == told.outcome, f"{about}: an outcome changed")
             return told
         if status == "running":
-            self._running(told, body["lease"], sent, now, about)
+            self._running(told, body["lease"], now, LATE_S + RECORDED_S * looked + self.pulse.stood_still_s(sent, now), about)
         elif status in ENDED:
             self._ended(told, body, about)
         else:
@@ -111,8 +113,8 @@ class Account:
         told.status = status
         return told
 
-    def _running(self, told: Told, lease: dict[str, Any], sent: float, now: float, about: str) -> None:
-        until, late = moment(lease["expires_at"]), LATE_S + self.pulse.stood_still_s(sent, now)
+    def _running(self, told: Told, lease: dict[str, Any], now: float, late: float, about: str) -> None:
+        until = moment(lease["expires_at"])
         told_until = max(until, self.back + GRACE_S)
         self.expect(now <= told_until + late, f"{about} by a lease that was over for {now - until:.1f} s")
         if lease["lease_id"] != told.lease_id:

@@ -115,7 +115,7 @@ class Client:
         word = f"{verb} {told.job_id}: {code} {answer.body.get('code', '')}"
         self.account.expect(code in self.takes, f"{word}, told {told.status or 'nothing'} before")
         if answer.job is not None and code < 500 and "status" in answer.job:
-            self.account.hear(answer.job, sent, now)
+            self.account.hear(answer.job, sent, now, verb == "look")
         return answer
 
     # ---- jobs ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import redis
 from gate.jobs import Job, Request
 from gate.keeper.sweep import examine
 from gate.ledger import Recorded
+from gate.slots import keys
 from tests.support import House, settings_of, until
 
 pytestmark = pytest.mark.anyio
@@ -143,6 +144,20 @@ async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten
     (row,) = [one for one in await house.keeper.view.reading.pools() if one.name == house.pool]
     assert taken.lease is not None and (row.void_fence, row.void_ticket) == (taken.lease.fence, taken.ticket)
     assert (await house.acquire(unknown)).status == "running", "a fresh decision"
+
+
+async def test_what_the_outbox_says_of_a_job_of_another_pool_is_forgotten(house: House, monkeypatch) -> None:
+    """Two pools were asked for it at once, and SQL has it in the other."""
+    monkeypatch.setattr("gate.keeper.sweep.STRANGER_MS", -1)
+    epoch, other = await house.gate.known.epoch(house.pool), f"{house.pool}-other"
+    await house.gate.ledger.make_pool(other, settings_of())
+    job = await house.keeper.acquire(other, Request(f"{house.pool}-both"))
+    await house.gate.semaphore.acquire(house.pool, epoch, job.job_id, None, None, 500)
+    await until(lambda: house.outbox() == 1, "its lease here has run out")
+    assert await mended(house) == [("unheard", job.job_id)]
+    assert house.outbox() == 0
+    assert (await house.keeper.cancel(other, job.job_id)).status == "cancelled"
+    house.people.delete(*keys.keys(other))
 
 
 async def test_a_name_put_into_a_slot_by_hand_is_taken_out(house: House) -> None:

@@ -181,6 +181,20 @@ async def test_a_bad_request_fails_alone_in_its_batch(ledger: Ledger, database: 
     assert len(await money(database)) == 20
 
 
+async def test_a_row_that_another_server_writes_meanwhile_is_found_when_it_is_looked_again(
+    ledger: Ledger, database: Database
+) -> None:
+    """The same job_id in two pools, whose locks do not exclude each other."""
+    broken = iter([True, True, False])
+
+    def work(connection: sa.Connection) -> str:
+        if next(broken):
+            connection.execute(tables.ledger.insert().values(at=1))
+        return "found"
+
+    assert await database.write("default", "j", work) == "found"
+
+
 async def test_many_requests_share_one_commit(ledger: Ledger, database: Database) -> None:
     commits = []
     sa.event.listen(database._write_engine, "commit", lambda connection: commits.append(1))

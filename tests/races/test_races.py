@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from gate.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown, UserBusy
-from gate.jobs import now_ms
+from gate.jobs import Request, now_ms
 from gate.keeper.wake import Wake
 from gate.ledger import Recorded, changes
+from gate.slots import keys
 from tests.support import House, settings_of, until
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +103,32 @@ async def test_a_job_that_ended_is_not_admitted_again_and_its_slot_goes_back(hou
     assert house.people.zrange(house.key("slots"), 0, -1) == []
 
 
+@pytest.mark.parametrize("whose", ["ended", "of another pool"])
+async def test_two_who_ask_at_once_for_a_job_that_sql_will_not_have_here_leave_no_ghost(house: House, whose: str) -> None:
+    """Each finds that the other has asked too; neither may leave the slot to the other."""
+    job_id, other = f"{house.pool}-twice", f"{house.pool}-other"
+    if whose == "ended":
+        await house.release(await house.acquire(job_id))
+    else:
+        await house.gate.ledger.make_pool(other, settings_of())
+        await house.keeper.acquire(other, Request(job_id))
+    admit, decided = house.gate.ledger.admit, []
+
+    async def both_decided(pool, request, **facts):
+        decided.append(request)
+        await until(lambda: len(decided) == 2, "Redis has decided about both")
+        return await admit(pool, request, **facts)
+
+    house.gate.ledger.admit = both_decided
+    answers = await asyncio.gather(*(house.acquire(job_id) for _ in range(2)), return_exceptions=True)
+    assert {type(answer) for answer in answers} == {AlreadyEnded if whose == "ended" else JobIdReused}
+    assert house.people.zrange(house.key("slots"), 0, -1) == []
+    assert house.people.hlen(house.key("jobs")) == 0
+    if whose != "ended":
+        await house.keeper.cancel(other, job_id)
+        house.people.delete(*keys.keys(other))
+
+
 async def test_nobody_is_busy_because_of_a_job_that_ended(open_house, valkey: str) -> None:
     """The release reached SQL and never Redis."""
     async with open_house(max_active_per_user=1) as house:
@@ -165,6 +192,31 @@ async def test_a_grant_that_is_over_when_it_has_been_read_again_is_not_told(hous
         await house.acquire("slowly", lease_ms=500, credits=5)
     assert (seen[0].status, refused.value.job.status) == ("running", "expired")
     assert await house.refunds("slowly") == [5]
+
+
+async def test_a_repeat_after_the_lease_is_over_is_not_told_that_it_runs(house: House) -> None:
+    """Redis has reaped it, and SQL has not heard of that yet."""
+    job = await house.acquire(credits=5)
+    epoch = await house.gate.known.epoch(house.pool)
+    house.expire(job)
+    await house.gate.semaphore.tick(house.pool, epoch)
+    with pytest.raises(AlreadyEnded) as refused:
+        await house.acquire(job.job_id, credits=5)
+    assert refused.value.job.status == "expired"
+
+
+async def test_a_renewal_that_is_over_when_its_commit_is_there_is_not_told(house: House) -> None:
+    job = await house.acquire(lease_ms=500)
+    extend = house.gate.ledger.extend
+
+    async def slowly(pool, job_id, lease_id, **facts):
+        extended = await extend(pool, job_id, lease_id, **facts)
+        await until(lambda: house.people.zscore(house.key("slots"), job_id) is None, "the lease is reaped")
+        return extended
+
+    house.gate.ledger.extend = slowly
+    with pytest.raises(LeaseLost):
+        await house.keeper.renew(house.pool, job.job_id, job.lease_id)
 
 
 async def test_a_renewal_that_is_over_when_sql_hears_of_it_is_not_told(house: House) -> None:

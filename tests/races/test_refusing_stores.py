@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from gate.errors import StoreDown
+from gate.jobs import now_ms
 from gate.opening import open_gate
 from gate.verify import verify
 from tests.chaos.stores import Books, RedisServer
+from tests.conftest import OpenHouse
 from tests.support import House, settings_of, until
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +70,58 @@ async def test_one_row_that_sql_refuses_keeps_no_other_from_being_recorded(house
         assert (await house.granted(good)).status == (await house.granted(other)).status == "granted"
         assert await house.status(bad) == "queued"
     assert (await house.granted(bad)).status == "granted"
+
+
+@contextlib.contextmanager
+def takes_nothing(house: House, how: str) -> Iterator[None]:
+    """SQL answers, and lets itself be read; whatever gate writes is refused."""
+    engine = house.gate.ledger._database._write_engine
+    refused = {"sqlite": "pragma query_only = on", "postgresql": "set local transaction_read_only = on"}[engine.dialect.name]
+    if how == "locked":
+        with sa.create_engine(engine.url).begin() as other:
+            other.exec_driver_sql("lock table gate.jobs in share mode")
+            yield
+        return
+
+    def refuse(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(refused)
+
+    def let_begin(connection: sa.Connection) -> None:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("pragma query_only = off")
+
+    listeners = [("begin", refuse), ("rollback", let_begin), ("commit", let_begin)]
+    for name, listener in listeners:
+        sa.event.listen(engine, name, listener)
+    yield
+    for name, listener in listeners:
+        sa.event.remove(engine, name, listener)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("how", ["read only", "locked"])
+async def test_who_could_not_renew_because_sql_took_nothing_has_grace(open_house: OpenHouse, how: str) -> None:
+    if how == "locked" and "GATE_TEST_POSTGRES_URL" not in os.environ:
+        pytest.skip("SQLite has no lock of a table")
+    async with open_house(lease_ms=2_000) as house:
+        job = await house.acquire(credits=5)
+        with takes_nothing(house, how):
+            with pytest.raises(StoreDown):
+                await house.keeper.renew(house.pool, job.job_id, job.lease_id or "")
+            with pytest.raises(StoreDown):
+                await house.keeper.view.ready()
+            await until(lambda: now_ms() > (job.expires_at or 0) + 3_000, "the deadline is over, and so is the usual absence")
+            assert house.people.zscore(house.key("slots"), job.job_id) is not None
+        await until(lambda: _ready(house), "SQL takes what is written")
+        assert (await house.keeper.renew(house.pool, job.job_id, job.lease_id or "")).status == "running"
+        assert await house.refunds(job) == []
+
+
+async def _ready(house: House) -> bool:
+    with contextlib.suppress(StoreDown):
+        await house.keeper.view.ready()
+        return True
+    return False
 
 
 async def test_a_place_whose_commit_sql_refuses_is_given_back(house: House) -> None:
