@@ -76,6 +76,7 @@ FAULTS = {
     "operator": Fault(by_hand.operator, small(1, 2, sql="sqlite", servers=1), by_hand.CONFIG),
     "sql-away": Fault(sql_away.sql_away, small(1, 3, away=6), sql_away.CONFIG),
     "sql-hangs": Fault(sql_away.sql_hangs, small(1, 3, away=10), sql_away.CONFIG),
+    "sql-refuses": Fault(sql_away.sql_refuses, small(1, 3, away=6), sql_away.CONFIG),
     "row-locked": Fault(sql_hurt.row_locked, small(1, 1, away=7), sql_hurt.CONFIG),
     "bad-row": Fault(sql_hurt.bad_row, small(1, 1), sql_hurt.CONFIG),
     "sql-locked": Fault(sql_away.sql_away, small(1, 3, "embedded", "sqlite", 1, 10), sql_away.CONFIG),
@@ -93,6 +94,7 @@ EMBEDDED = (
     "kill-redis",
     "sql-away",
     "sql-hangs",
+    "sql-refuses",
     "sql-locked",
     "ends",
     "cancels",
@@ -146,7 +148,7 @@ def refusal(options: Options) -> str:
         return "needs Postgres: a SQLite file is locked as a whole, see sql-locked"
     if options.servers < 2 and options.fault == "stop":
         return "needs another server that goes on"
-    if options.sql == "sqlite" and options.fault in ("sql-hangs", "storm", "owner-money"):
+    if options.sql == "sqlite" and options.fault in ("sql-hangs", "sql-refuses", "storm", "owner-money"):
         return "needs Postgres"
     if options.sql == "postgres" and options.fault == "sql-locked":
         return "needs SQLite"

@@ -38,7 +38,7 @@ PLAN = (
         run("kill", 65, 2, **BOTH_DEBIAN, clients=50, seconds=20),
         run("kill-only", 65, 3, **SMALLEST, clients=50, seconds=90),
     )),
-    Row("gate exits before and after each script, each commit, each call to a tool: 78 points, 20 times each; the owner's refund, 7", "exits", (
+    Row("gate exits before and after each script, each commit, each call to a tool: 80 points, 20 times each (the owner's refund: 7 times)", "exits", (
         run("exits", 7, 1, clients=5), run("exits", 7, 2, **DEBIAN, clients=5), run("exits", 6, 3, **SMALLEST, clients=5),
     )),
     Row("`kill -9` of Redis", "kills", (run("kill-redis", 100, 1, **SMALLEST, seconds=120),)),
@@ -56,6 +56,9 @@ PLAN = (
         run("sql-away", 8, 1, **PG2, seconds=20, away=60),
         run("sql-hangs", 6, 2, **BOTH_DEBIAN, seconds=20, away=60),
         run("sql-locked", 6, 3, **SMALLEST, seconds=20, away=60),
+    )),
+    Row("SQL answers, and takes nothing for 20 s: it is read only", "times", (
+        run("sql-refuses", 5, 1, **PG2, seconds=20, away=20), run("sql-refuses", 5, 2, **BOTH_DEBIAN, seconds=20, away=20),
     )),
     Row("a pool's row is held for 10 s", "times", (run("row-locked", 10, 1, **PG2, seconds=20, away=10),)),
     Row("a batch with rows in it that SQL refuses", "times", (
@@ -79,7 +82,7 @@ PLAN = (
     Row("callbacks come ten times, late, shuffled, contradictory; meanwhile 100,000 forged ones (all refused, none with a 5xx)", "jobs", (
         run("webhooks", 500, 1, **PG2, calls=50_000), run("webhooks", 500, 2, **SMALLEST, calls=50_000),
     )),
-    Row("the owner's refund function fails half the time, and servers are killed", "jobs", (
+    Row("the owner's refund function fails half the time, and servers are killed", "kills", (
         run("owner-money", 300, 1, **PG2), run("owner-money", 300, 2, **BOTH_DEBIAN),
     )),
     Row("an operator edits Redis by hand", "times", (run("operator", 4, 1, **DEBIAN, seconds=10),)),

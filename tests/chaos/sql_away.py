@@ -1,4 +1,4 @@
-"""SQL goes away under load, in three ways. Holders that keep calling must have their slots when it is back."""
+"""SQL goes away under load, in four ways. Holders that keep calling must have their slots when it is back."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ async def frozen(scene: Scene) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def read_only(scene: Scene) -> AsyncIterator[None]:
+    assert scene.postgres is not None
+    await asyncio.to_thread(scene.postgres.takes, False)
+    yield
+    await asyncio.to_thread(scene.postgres.takes, True)
+
+
+@contextlib.asynccontextmanager
 async def locked(scene: Scene) -> AsyncIterator[None]:
     with contextlib.ExitStack() as closing:
         await asyncio.to_thread(closing.enter_context, locked_file(scene.servers[0].sql_url))
@@ -52,6 +60,11 @@ async def sql_away(scene: Scene) -> None:
 async def sql_hangs(scene: Scene) -> None:
     """All processes of Postgres stand still (SIGSTOP), with every connection open, and go on later."""
     await _away(scene, frozen)
+
+
+async def sql_refuses(scene: Scene) -> None:
+    """Postgres answers, lets itself be read, and takes nothing."""
+    await _away(scene, read_only)
 
 
 async def _away(scene: Scene, absence: Absence) -> None:

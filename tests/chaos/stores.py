@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 from gate.embedded import binary
@@ -131,6 +132,18 @@ class Postgres:
         """Its processes stand still, the first before it can make more; its connections stay open."""
         for pid in self._pids():
             os.kill(pid, signal.SIGSTOP)
+
+    def takes(self, anything: bool) -> None:
+        """Whether anybody may write, from now on."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("set default_transaction_read_only = off")
+            connection.execute(f"alter system set default_transaction_read_only = {'off' if anything else 'on'}")
+            connection.execute("select pg_reload_conf()")
+        wait_for(lambda: self._writable() == anything, "every session has heard of it")
+
+    def _writable(self) -> bool:
+        with psycopg.connect(self.url) as connection:
+            return connection.execute("show transaction_read_only").fetchone() == ("off",)
 
     def thaw(self) -> None:
         for pid in reversed(list(self._pids())):
