@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import sqlalchemy as sa
@@ -90,14 +91,26 @@ def _postgres(made: Engine, lock_ms: int) -> None:
 
 def _sqlite(made: Engine, writes: bool) -> None:
     @sa.event.listens_for(made, "connect")
-    def prepare(dbapi: Any, _record: object) -> None:
+    def prepare(dbapi: Any, record: Any) -> None:
         dbapi.isolation_level = None  # the driver's own BEGIN would come too late and too weak
         dbapi.execute("pragma journal_mode = wal")
         dbapi.execute("pragma synchronous = full")
         dbapi.execute("pragma foreign_keys = on")
+        record.info["file"] = _file(made)
         if not writes:
             dbapi.execute("pragma query_only = on")
 
     @sa.event.listens_for(made, "begin")
     def begin(connection: Connection) -> None:
+        if connection.info["file"] != _file(made):
+            # What was written into a file that is gone would be gone too, and had been told.
+            raise OSError(f"{made.url.database} was moved or replaced; put it back, or restart gate")
         connection.exec_driver_sql("begin immediate" if writes else "begin")
+
+
+def _file(made: Engine) -> int | None:
+    """Which file has the name now."""
+    try:
+        return os.stat(made.url.database or "").st_ino
+    except FileNotFoundError:
+        return None

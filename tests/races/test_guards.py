@@ -133,6 +133,7 @@ OTHERS = [
     ("gate/ledger/writer.py", "            if not locked or lock_ms == LOCK_TIMEOUT_MS:  # at the first look it may be a whole table\n                self.writable = False\n", "",
      REFUSING + "test_who_could_not_renew_because_sql_took_nothing_has_grace"),
     ("gate/ledger/ledger.py", "lambda connection: pools.probe(connection, pool), True)", "lambda connection: None, True)", REFUSING + "test_who_could_not_renew_because_sql_took_nothing_has_grace"),
+    ("gate/ledger/engines.py", 'if connection.info["file"] != _file(made):', "if False:", REFUSING + "test_nothing_is_told_that_went_into_a_file_that_is_gone"),
     ("gate/gatekeeper.py", "            except Exception:  # whatever", "            except StoreDown:  # whatever", REFUSING + "test_a_place_whose_commit_sql_refuses_is_given_back"),
     # ---- second nets: what they catch is mended by others too, only later
     ("lua/restore.lua", " or noted(job) then", " then", LUA + "test_restore.py::test_what_the_outbox_is_about_to_end_stays_ended"),

@@ -117,6 +117,18 @@ async def test_who_could_not_renew_because_sql_took_nothing_has_grace(open_house
         assert await house.refunds(job) == []
 
 
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite only")
+async def test_nothing_is_told_that_went_into_a_file_that_is_gone(house: House, tmp_path: Path) -> None:
+    job = await house.acquire()
+    file = tmp_path / "gate.db"
+    file.rename(tmp_path / "moved.db")
+    with pytest.raises(StoreDown, match="moved or replaced"):
+        await house.release(job)
+    (tmp_path / "moved.db").rename(file)
+    await until(lambda: _ready(house), "it is there again")
+    assert (await house.release(job)).status == "completed"
+
+
 async def _ready(house: House) -> bool:
     with contextlib.suppress(StoreDown):
         await house.keeper.view.ready()
