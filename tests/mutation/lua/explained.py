@@ -30,6 +30,11 @@ EXPLAINED: list[tuple[str, str, str, str, str]] = [
         "if now - meta.seen_at >= 1000 then redis.call('HSET', META, 'seen_at', digits(now)) end",
         "how often the presence is written down, at one exact millisecond of Redis's own clock",
     ),
+    (
+        "_prelude.lua", "seat",
+        "if entry and tonumber(entry.ticket) > ticket then", "if entry and tonumber(entry.ticket) >= ticket then",
+        "no two waiters have one ticket: it is counted up for each",
+    ),
     *(
         ("_prelude.lua", "seat", was, becomes, "a short cut: without it the same place is found by looking through the queue")
         for was, becomes in (
