@@ -68,10 +68,12 @@ def judge(scene: Scene, epochs_before: dict[str, int], took_s: float) -> Verdict
     rebuilds = epochs(books)["default"] - epochs_before["default"]
     account.expect(0 <= rebuilds - scene.losses <= scene.spare, f"{rebuilds} rebuilds for {scene.losses} losses of Redis")
     for number, server in enumerate(scene.servers):
-        fell = [line for line in server.log() if "Traceback" in line or "fell" in line]
+        log = server.log()
+        fell = [place for place, line in enumerate(log) if "Traceback" in line or "fell" in line]
         if scene.excused:
-            fell = [] if any(scene.excused in line for line in server.log()) else fell
-        account.expect(not fell, f"server {number} logged {len(fell)} faults of its own: {fell[:1]}")
+            fell = [] if any(scene.excused in line for line in log) else fell
+        around = "\n      ".join(log[max(fell[0] - 3, 0) : fell[-1] + 30][-90:]) if fell else ""
+        account.expect(not fell, f"server {number} logged {len(fell)} faults of its own:\n      {around}")
     report = verify(scene.servers[0].sql_url, scene.redis_url)
     return Verdict(
         scene.options, scene.faults, len(account.calls), account.answers(), len(account.jobs), took_s,

@@ -34,7 +34,8 @@ def test_a_job_from_the_terminal(own: Served) -> None:
     assert own.http.get("/v1/pools/default/jobs/t1").json() == job
     ended = said(own, "release", "t1", "--outcome", "failed")
     assert (ended["status"], ended["refund"]["amount"]) == ("failed", 5)
-    assert [one["status"] for one in said(own, "jobs", "--status", "failed")] == ["failed"]
+    listed = {one["job_id"]: one["status"] for one in said(own, "jobs", "--status", "failed")}
+    assert listed["t1"] == "failed" and set(listed.values()) == {"failed"}
     rows = said(own, "ledger", "--user", "ana")["rows"]
     assert [(row["kind"], row["amount"]) for row in rows] == [("charge", 5), ("refund", 5)]
 
