@@ -47,19 +47,24 @@ class Finding:
 
 async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool = False) -> list[Finding]:
     """Everything that is wrong; `redis_url` None: no gate runs here, so SQL alone is looked at. Raises CannotStart, StoreDown."""
-    if (at := schema.revision(sql_url)) != schema.HEAD:
-        return [_of_another_version(at, sql_url, fix)]
     found: list[Finding] = []
+    if (at := schema.revision(sql_url)) != schema.HEAD:
+        found = [_of_another_version(at, sql_url, fix)]
+        if not found[0].mended:
+            return found  # nothing more can be read
     if redis_url is not None:
         try:
             async with open_gate(redis_url, sql_url) as gate:
                 found += [one async for one in _in_both(gate, fix)]
         except CannotStart as error:
-            found.append(Finding("redis", "Redis", error.detail, "gate serve would not start on it either"))
+            found.append(Finding("redis", "Redis", error.detail, "mend it soon: gate serve would not start on it again"))
         except StoreDown as error:
             found.append(Finding("redis", error.store, error.detail, "start it, or point gate at the right one"))
     broken = await asyncio.to_thread(verify, sql_url, redis_url)
-    found += [Finding("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH) for one in broken.breaches]
+    drifts = {one.about for one in found if one.what == "drift"}
+    for one in broken.breaches:
+        if one.invariant not in OF_REDIS or one.about not in drifts:  # else it is said already, in kinder words
+            found.append(Finding("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH))
     database = Database(sql_url)
     try:
         found += [one async for one in _in_sql(database, tools, fix)]
@@ -73,9 +78,14 @@ def _of_another_version(at: str | None, sql_url: str, fix: bool) -> Finding:
     says = f"the tables are of version {at}, this gate wants {schema.HEAD}"
     if newer:
         return Finding("migrations", schema.shown(sql_url), says, "use the gate that wrote them, or a newer one")
-    if fix:
-        schema.migrate(sql_url)
-    return Finding("migrations", schema.shown(sql_url), says, "gate db upgrade (after gate backup)", mended=fix)
+    helps = "gate serve does it when it starts, and gate db upgrade: after gate backup"
+    if not fix:
+        return Finding("migrations", schema.shown(sql_url), says, helps)
+    try:
+        return Finding("migrations", schema.shown(sql_url), says, helps, mended=schema.migrate(sql_url))
+    except CannotStart as error:
+        helps = "its tables are not those of the version it names: put a backup back, or set alembic_version right"
+        return Finding("migrations", schema.shown(sql_url), f"{says}; {error.detail}", helps)
 
 
 async def _in_both(gate: Open, fix: bool) -> AsyncIterator[Finding]:
@@ -99,6 +109,7 @@ async def _in_both(gate: Open, fix: bool) -> AsyncIterator[Finding]:
             )
 
 
+OF_REDIS = ("I7", "I9")
 BREACH = "gate's own fault, or a hand's: keep a gate backup of now, and look at the job's history"
 DRIFT = {
     "ended": "it has ended in SQL, and still has a place in Redis",
@@ -117,25 +128,24 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     reading = Reading(database)
     configured = {tool.table for tool in tools}
     owed_any = waits_any = False
+    asks = "; it is being asked again now: look again" if fix else "; --fix asks it again at once"
     for pool in await reading.pools():
         owed, waits = await reading.owing.refunds(pool.name), await reading.owing.calls(pool.name)
         owed_any, waits_any = owed_any or owed.count > 0, waits_any or waits.count > 0
         if owed.count:
-            says = f"{owed.count} refunds of {owed.credits} credits are owed{_since(owed)}"
-            yield Finding(
-                "owed", pool.name, says, "look at the function of GATE_REFUND_SQL; --fix asks it again at once", fix
-            )
+            says = f"refunds owed: {owed.count}, of {owed.credits} credits{_since(owed)}"
+            yield Finding("owed", pool.name, says, f"look at the function that GATE_REFUND_SQL names for the server{asks}")
         if waits.count:
-            says = f"{waits.count} calls to tools are not answered{_since(waits)}"
-            yield Finding("undelivered", pool.name, says, "look at the tool's address; --fix calls again at once", fix)
+            says = f"calls to tools that are not answered: {waits.count}{_since(waits)}"
+            yield Finding("undelivered", pool.name, says, f"look at the tool's address{asks}")
         for finding in _refused(pool.name, *await reading.owing.refusals(pool.name, LATELY_MS)):
             yield finding
     for table, count in sorted((await reading.owing.calls_by_tool()).items()):
         if table not in configured:
-            says = f"{count} calls are for a tool that is configured no longer"
+            says = f"calls for a tool that is configured no longer: {count}"
             yield Finding("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
     if unbound := await reading.owing.bindings():
-        says = f"{unbound} callbacks of the last week name a task that nobody has bound"
+        says = f"callbacks of the last week whose task nobody has bound: {unbound}"
         yield Finding(
             "unbound", "webhooks", says, "whoever starts a task has to say which it is: task_id in the answer, or PUT …/task"
         )

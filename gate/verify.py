@@ -5,7 +5,7 @@ It may run while gate serves: a finding counts as a breach only when it is still
     I1  at most one refund a job
     I2  failed, cancelled or expired with credits <=> a refund of exactly the charge, or owed
     I3  each job with credits has one charge of that amount
-    I4  slots in use were never above the limit in force, by the events
+    I4  slots in use were never above the limit in force, by the events; each end of a job is one of them
     I5  each job that the events or the ledger name is there
     I6  first grants follow tickets, but for jobs whose place in Redis was lost and given back
     I7  no free slot beside a waiter, unless paused or cooling
@@ -29,7 +29,8 @@ from sqlalchemy.engine import Connection
 from gate.errors import CannotStart
 
 STAYS_S = 2.0
-LEAVES = frozenset({"queued", "completed", "failed", "cancelled", "expired"})
+ENDS = frozenset({"completed", "failed", "cancelled", "expired"})
+LEAVES = ENDS | {"queued"}
 """What happens to a job that holds no slot after it."""
 UNRECORDED_MS = 40_000
 """A grant younger than this may not be in SQL yet."""
@@ -128,10 +129,15 @@ def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
         sa.text(f"select id, job_id, kind, fence, why from {at}events where pool = :pool order by id"),
         {"pool": pool},
     )
-    tickets = {
-        row.job_id: row.ticket
-        for row in sql.execute(sa.text(f"select job_id, ticket from {at}jobs where pool = :pool"), {"pool": pool})
-    }
+    jobs = sql.execute(
+        sa.text(f"select job_id, ticket, status, ended_at from {at}jobs where pool = :pool"), {"pool": pool}
+    ).all()
+    tickets = {row.job_id: row.ticket for row in jobs}
+    said = sa.text(f"select distinct job_id from {at}events where pool = :pool and kind in {tuple(sorted(ENDS))}")
+    told = {row.job_id for row in sql.execute(said, {"pool": pool})}
+    unsaid = {row.job_id: row.status for row in jobs if row.ended_at is not None and row.job_id not in told}
+    for job, status in unsaid.items():
+        yield Breach("I4", job, f"{status} in SQL, and its history does not say so: ended by hand?")
     limit, in_use, returned = 0, set(), set()
     fences: dict[int, str] = {}
     last_fence: dict[str, int] = {}
@@ -148,7 +154,7 @@ def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
                 first_grants.append((event.fence, job))
                 returned.add(job)
         elif event.kind in ("granted", "running"):
-            if job not in in_use:
+            if job not in in_use and job not in unsaid:
                 in_use.add(job)
                 if len(in_use) > limit:
                     yield Breach("I4", f"{pool} event {event.id}", f"{len(in_use)} slots in use, limit {limit}")

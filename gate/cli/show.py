@@ -162,9 +162,15 @@ def report(found: Report, json_wanted: bool) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in found.checked.items())
     if found.breaches:
         rows = ((breach.invariant, breach.about, breach.finding) for breach in found.breaches)
-        table(f"{len(found.breaches)} breaches in {stores} ({counts})", ("invariant", "about", "finding"), rows)
+        table(
+            f"{_several(len(found.breaches), 'breach', 'es')} in {stores} ({counts})", ("invariant", "about", "finding"), rows
+        )
     else:
         console.print(f"clean: I1-I9 hold in {stores} ({counts})", soft_wrap=True)
+
+
+def _several(count: int, what: str, more: str = "s") -> str:
+    return f"{count} {what}{'' if count == 1 else more}"
 
 
 def findings(found: Sequence[Finding], both: bool, json_wanted: bool) -> None:
@@ -176,7 +182,7 @@ def findings(found: Sequence[Finding], both: bool, json_wanted: bool) -> None:
         line(f"nothing is wrong in {stores}")
         return
     rows = ((one.what, one.about, one.says, "mended" if one.mended else one.helps) for one in found)
-    table(f"{len(found)} findings in {stores}", ("what", "about", "finding", "what helps"), rows)
+    table(f"{_several(len(found), 'finding')} in {stores}", ("what", "about", "finding", "what helps"), rows)
 
 
 def steps(seen: Sequence[Step], where: str, json_wanted: bool) -> None:

@@ -81,6 +81,9 @@ class Recorder:
         if recorded.stale:
             self._pools.outdated(pool, epoch)
             return True
+        for note in notes:
+            if note.kind == "unreadable":
+                log.warning("an entry of the outbox that gate did not write: thrown away", pool=pool, entry=note.entry_id)
         if recorded.done:
             await self._semaphore.delete_notes(pool, recorded.done)
         self._news.tell(pool, recorded.changed)

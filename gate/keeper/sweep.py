@@ -149,6 +149,7 @@ class Sweep:
                 wanted = (await self._settings(pool)).in_redis()
                 await self._run(pool, lambda epoch: self._semaphore.configure(pool, epoch, wanted))
             case "ended":
+                await self._ledger.say_ended(pool, job_id)
                 await self._run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
             case "stranger":
                 return await self._free(pool, epoch, seen, finding)

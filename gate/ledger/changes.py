@@ -158,3 +158,14 @@ def seated(connection: Connection, job: Job) -> None:
     the history must not think that they overtook it.
     """
     event(connection, job.pool, job.job_id, "seated", "gate", now_ms(), why="its place in Redis was lost")
+
+
+def say_ended(connection: Connection, job: Job) -> None:
+    """Somebody ended the job in its row by hand. Its history has to say so too: whoever reads that would count its slot as taken
+    for ever.
+    """
+    said = sa.select(events.c.id).where(events.c.job_id == job.job_id, events.c.kind == job.status)
+    if connection.execute(said.limit(1)).first() is None:
+        event(
+            connection, job.pool, job.job_id, job.status, "operator", now_ms(), fence=job.fence or None, why="by hand, in SQL"
+        )

@@ -275,6 +275,17 @@ class Ledger:
 
         await self._database.write(pool, job_id, work)
 
+    async def say_ended(self, pool: str, job_id: str) -> None:
+        """Writes down an end that somebody wrote into SQL by hand."""
+
+        def work(connection: Connection) -> None:
+            pools.lock(connection, pool)
+            job = _in(pool, find(connection, job_id))
+            if job is not None and job.ended:
+                changes.say_ended(connection, job)
+
+        await self._database.write(pool, job_id, work)
+
     async def begin_rebuild(
         self, pool: str, identity: str, refused_epoch: int | None = None, floor: int = 0, *, even_a_former: bool = False
     ) -> Snapshot:

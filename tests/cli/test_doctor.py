@@ -107,3 +107,30 @@ def test_tables_of_another_version_are_named_and_brought_up_to_date(tmp_path: Pa
     done = run_gate("doctor", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)[0]["what"] == "migrations" and "newer" in json.loads(done.stdout)[0]["helps"]
     made.dispose()
+
+
+def test_tables_that_are_not_of_the_version_they_name_are_a_finding(sleeping: Served) -> None:
+    sleeping.stop()
+    sleeping.sql("update alembic_version set version_num = '0003'")
+    for flags in ((), ("--fix",)):
+        code, found = doctor(sleeping, *flags)
+        assert code == 1 and named(found) == {("migrations", found[0]["about"])}
+    assert "duplicate column" in found[0]["says"] and not found[0]["mended"]
+
+
+def test_a_job_ended_by_hand_in_sql_leaves_its_slot_and_a_history_that_adds_up(sleeping: Served) -> None:
+    ended = sleeping.acquire().json()["job_id"]
+    sleeping.sql("update @jobs set status = 'cancelled', ended_at = 1, ended_by = 'operator' where job_id = :job", job=ended)
+    assert named(doctor(sleeping)[1]) == {("drift", ended), ("invariant", ended)}
+    doctor(sleeping, "--fix")
+    assert doctor(sleeping) == (0, [])
+    for _ in range(3):
+        assert sleeping.acquire().json()["status"] == "running"
+    assert doctor(sleeping) == (0, [])
+
+
+def test_what_is_said_as_drift_is_not_said_again_as_a_breach(sleeping: Served) -> None:
+    job = sleeping.acquire().json()["job_id"]
+    with redis.Redis.from_url(sleeping.redis_url) as people:
+        people.zrem("gate:{default}:slots", job)
+    assert named(doctor(sleeping)[1]) <= {("drift", job)}
