@@ -131,11 +131,26 @@ async def stranger(scene: Scene, client: Client) -> None:
     async with by_hand(scene) as cli:
         await cli.hset(key("jobs"), name, json.dumps(entry))
         await cli.zadd(key("slots"), {name: entry["due"]})
+        await _gone(cli, name)
 
-        async def gone() -> bool:
-            return await cli.zscore(key("slots"), name) is None
 
-        await _mended(gone)
+async def ghost(scene: Scene, client: Client) -> None:
+    """A slot of a job that has ended."""
+    told = await hold(client, 4)
+    async with by_hand(scene) as cli:
+        entry, due = await cli.hget(key("jobs"), told.job_id), await cli.zscore(key("slots"), told.job_id)
+        await client.release(told, told.lease_id, "completed")
+        if entry is not None and due is not None:
+            await cli.hset(key("jobs"), told.job_id, entry)
+            await cli.zadd(key("slots"), {told.job_id: due})
+            await _gone(cli, told.job_id)
+
+
+async def _gone(cli: Any, job_id: str) -> None:
+    async def gone() -> bool:
+        return await cli.zscore(key("slots"), job_id) is None
+
+    await _mended(gone)
 
 
 async def _mended(seen: Callable[[], Awaitable[Any]]) -> bool:
@@ -153,6 +168,7 @@ ROUNDS: dict[str, Round] = {
     "script:undo": again, "script:requeue": refused, "sql:refuse": refused, "sql:bind": bound, "sql:hear": bound,
     "script:configure": changed, "sql:change_pool": changed, "sql:make_pool": made, "script:restore": lost,
     "sql:seated": unseated, "sql:expire_overdue": overdue, "sql:void": stranger,
+    "sql:say_ended": ghost,
 }  # fmt: skip
 OFTEN = {"call:start": "takes", "sql:fail": "fails", "sql:delivery.put_off": "breaks"}
 """What the tool says oftener then."""
