@@ -130,12 +130,16 @@ def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
         {"pool": pool},
     )
     jobs = sql.execute(
-        sa.text(f"select job_id, ticket, status, ended_at from {at}jobs where pool = :pool"), {"pool": pool}
+        sa.text(f"select job_id, ticket, status, ended_at, pruned_at from {at}jobs where pool = :pool"), {"pool": pool}
     ).all()
     tickets = {row.job_id: row.ticket for row in jobs}
     said = sa.text(f"select distinct job_id from {at}events where pool = :pool and kind in {tuple(sorted(ENDS))}")
     told = {row.job_id for row in sql.execute(said, {"pool": pool})}
-    unsaid = {row.job_id: row.status for row in jobs if row.ended_at is not None and row.job_id not in told}
+    unsaid = {
+        row.job_id: row.status
+        for row in jobs
+        if row.ended_at is not None and row.pruned_at is None and row.job_id not in told
+    }
     for job, status in unsaid.items():
         yield Breach("I4", job, f"{status} in SQL, and its history does not say so: ended by hand?")
     limit, in_use, returned = 0, set(), set()
