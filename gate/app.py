@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import accesslog, doors, jobs, limits, looking, pools, problems, reference, supabase, webhooks
+from gate.http import accesslog, doors, jobs, limits, looking, pools, problems, reference, short, supabase, webhooks
 from gate.keeper.keyring import KeyRing
 from gate.tools import Tools
 
@@ -32,6 +32,7 @@ def make_app(
         openapi_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.add_middleware(short.ShortWay)
     app.add_middleware(limits.BodyLimit)
     if access_log:
         app.add_middleware(accesslog.AccessLog)

@@ -87,6 +87,19 @@ class Pinned:
     client: Any
     identity: str = "this one"
 
+    @property
+    def pipe(self) -> Pinned:
+        return self
+
+    async def ask(self, *words: Any) -> Any:
+        """As `gate.slots.pipe.Pipe` does, on whatever connections `client` has: fakeredis's too."""
+        connection = await self.client.connection_pool.get_connection()
+        try:
+            await connection.send_command(*words)
+            return await connection.read_response()
+        finally:
+            await self.client.connection_pool.release(connection)
+
 
 class LineOfPool:
     """The scripts of one pool, in short words, under one epoch."""

@@ -7,12 +7,14 @@ comes from this machine is let in as an admin.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.types import Scope
 
 from gate.errors import Forbidden, Invalid, Unauthorized
 from gate.gatekeeper import Gatekeeper
@@ -81,28 +83,33 @@ class Caller:
 
 def enter(request: Request) -> Caller:
     """Raises Unauthorized, Forbidden."""
-    route = request.scope["route"]
-    may = TABLE[request.method, route.path]
-    ring = request.app.state.keyring
-    if not ring.closed and _from_here(request):
-        if _by_a_foreign_page(request):
+    headers = dict(reversed(request.scope["headers"]))  # of one that comes twice the first counts
+    return caller(request.scope, headers, request.scope["route"].path)
+
+
+def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str) -> Caller:
+    """Who asks for the route of this path. Raises Unauthorized, Forbidden."""
+    may = TABLE[scope["method"], path]
+    ring = scope["app"].state.keyring
+    if not ring.closed and _from_here(scope, headers):
+        if _by_a_foreign_page(scope, headers):
             raise Forbidden("a page of another origin may not ask while no key exists")
         return Caller("", "admin")
-    found = next((who for token in _tokens(request) if (who := ring.who(token))), None)
+    found = next((who for token in _tokens(headers) if (who := ring.who(token))), None)
     caller = Caller(*found) if found else Caller("", "")
     if caller.role in may:
-        request.state.caller = caller.name
+        scope.setdefault("state", {})["caller"] = caller.name
         return caller
     if not caller.role:
         raise Unauthorized("show a living key: Authorization: Bearer KEY, or apikey: KEY")
     raise Forbidden(f"a key with the role {caller.role} may not do this")
 
 
-def _by_a_foreign_page(request: Request) -> bool:
+def _by_a_foreign_page(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
     """A browser on this machine carries what any page tells it to send. The routes of old front ends are made for that."""
-    if not request.url.path.startswith("/v1/"):
+    if not scope["path"].startswith("/v1/"):
         return False
-    origin = urlsplit(request.headers.get("origin", "")).hostname
+    origin = urlsplit(headers.get(b"origin", b"").decode("latin-1")).hostname
     return origin is not None and not _is_here(origin)
 
 
@@ -113,16 +120,17 @@ def _is_here(host: str) -> bool:
         return False
 
 
-def _tokens(request: Request) -> list[str]:
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+def _tokens(headers: Mapping[bytes, bytes]) -> list[str]:
+    scheme, _, bearer = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     shown = [bearer.strip()] if scheme.lower() == "bearer" else []
-    return [token for token in (*shown, request.headers.get("apikey", "").strip()) if token]
+    return [token for token in (*shown, headers.get(b"apikey", b"").decode("latin-1").strip()) if token]
 
 
-def _from_here(request: Request) -> bool:
+def _from_here(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
     """A proxy on this machine brings somebody else, and says so."""
-    brought = "x-forwarded-for" in request.headers or "forwarded" in request.headers
-    return request.client is not None and _is_here(request.client.host) and not brought
+    brought = b"x-forwarded-for" in headers or b"forwarded" in headers
+    client = scope.get("client")
+    return client is not None and _is_here(client[0]) and not brought
 
 
 def known_query(request: Request) -> None:

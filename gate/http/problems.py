@@ -64,7 +64,7 @@ OLD_HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 
 def install(app: FastAPI) -> None:
-    app.add_exception_handler(GateError, _refusal)
+    app.add_exception_handler(GateError, _refused)
     app.add_exception_handler(RequestValidationError, _not_of_the_form)
     app.add_exception_handler(HTTPException, _by_the_framework)
 
@@ -82,8 +82,12 @@ def problem(status: int, code: str, title: str, detail: str, retry_after_s: int 
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
-async def _refusal(request: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GateError)
+    return refusal(request, error)
+
+
+def refusal(request: Request, error: GateError) -> JSONResponse:
     status, code, title = TABLE[type(error)]
     if request.url.path.startswith(OLD_PATHS):
         return JSONResponse({"error": error.detail, "code": code}, status, OLD_HEADERS | _asks_for_a_key(error))

@@ -32,7 +32,12 @@ class StrictRoute(APIRoute):
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
-        return json.loads(await self.body(), object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+        return loads(await self.body())
+
+
+def loads(text: bytes) -> Any:
+    """Raises NotMeant, ValueError, RecursionError."""
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

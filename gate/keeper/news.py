@@ -44,7 +44,7 @@ class News:
         """One message at a time: what changes meanwhile goes into the next."""
         try:
             while (job_ids := self._unsaid.pop(pool, None)) is not None:
-                await self._link.client.publish(keys.news(pool), " ".join((self._me, *job_ids)))
+                await self._link.pipe.ask("PUBLISH", keys.news(pool), " ".join((self._me, *job_ids)))
         except (RedisError, OSError) as error:
             log.warning("others were not told", error=str(error))
         finally:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 
 from gate.errors import StoreDown
+from gate.ledger.batch import Batch
 from gate.ledger.engines import READERS, answering, engine
 from gate.ledger.writer import LOCK_TIMEOUT_MS, Task, Writer
 
@@ -55,7 +56,7 @@ class Database:
         """Whether somebody else holds the row of this pool."""
         return pool in self._writer.held
 
-    async def write(self, pool: str, job_id: str, work: Callable[[Connection], T], proves: bool = False) -> T:
+    async def write(self, pool: str, job_id: str, work: Callable[[Batch], T], proves: bool = False) -> T:
         """What `work` returned, once it is committed. Raises StoreDown when SQL can't take it. `proves`: if this was committed,
         the store takes everything again.
         """

@@ -10,12 +10,12 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.jobs import Job, now_ms
+from gate.ledger.batch import Batch
 from gate.ledger.database import Database
 from gate.ledger.tables import deliveries, jobs
 from gate.shown import job_body, moment
@@ -46,12 +46,12 @@ class Delivery:
         return self.tool, self.kind
 
 
-def owe(connection: Connection, job: Job, at: int) -> None:
+def owe(batch: Batch, job: Job, at: int) -> None:
     """Writes down what has to be told of the status that `job` has now."""
     if job.tells:
-        _add(connection, job, "event", f"job.{job.status}", at)
+        _add(batch, job, "event", f"job.{job.status}", at)
     if job.starts and job.status == "granted":
-        _add(connection, job, "start", "job.start", at)
+        _add(batch, job, "start", "job.start", at)
 
 
 def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapping[Lane, int]) -> list[Delivery]:
@@ -106,25 +106,22 @@ def clock_ms(connection: Connection) -> int:
     return int(connection.exec_driver_sql("select floor(extract(epoch from clock_timestamp()) * 1000)").scalar_one())
 
 
-def _placed(connection: Connection, job: Job) -> Job:
+def _placed(batch: Batch, job: Job) -> Job:
     """A waiter with its place, as SQL knows the line."""
     if job.status != "queued":
         return job
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
     before = sa.func.coalesce(sa.func.sum(sa.case((jobs.c.ticket < job.ticket, 1), else_=0)), 0)
-    count, ahead = connection.execute(sa.select(sa.func.count(), before).where(waits)).one()
+    count, ahead = batch.connection.execute(sa.select(sa.func.count(), before).where(waits)).one()
     return replace(job, position=int(ahead) + 1, queue_length=count)
 
 
-def _add(connection: Connection, job: Job, kind: str, type_: str, at: int) -> None:
-    body = json.dumps(
-        {"type": type_, "timestamp": moment(at), "data": job_body(_placed(connection, job))}, ensure_ascii=False
-    )
-    row: dict[str, Any] = {
-        "webhook_id": f"msg_{secrets.token_hex(16)}", "job_id": job.job_id, "tool": job.tool, "kind": kind, "type": type_,
-        "fence": job.fence, "body": body, "at": at, "due_at": 0, "attempts": 0,
-    }  # fmt: skip
-    connection.execute(deliveries.insert().values(**row))
+def _add(batch: Batch, job: Job, kind: str, type_: str, at: int) -> None:
+    body = json.dumps({"type": type_, "timestamp": moment(at), "data": job_body(_placed(batch, job))}, ensure_ascii=False)
+    batch.add(
+        deliveries, webhook_id=f"msg_{secrets.token_hex(16)}", job_id=job.job_id, tool=job.tool, kind=kind, type=type_,
+        fence=job.fence, body=body, at=at, due_at=0, attempts=0,
+    )  # fmt: skip
 
 
 _undone = deliveries.c.done_at.is_(None)
@@ -158,18 +155,18 @@ class Deliveries:
         self._database, self._by = database, by
 
     async def free(self) -> None:
-        await self._database.write("", "", lambda connection: free(connection, self._by))
+        await self._database.write("", "", lambda batch: free(batch.connection, self._by))
 
     async def take(self, hold_ms: Mapping[str, int], room: Mapping[Lane, int]) -> list[Delivery]:
-        return await self._database.write("", "", lambda connection: take(connection, self._by, hold_ms, room))
+        return await self._database.write("", "", lambda batch: take(batch.connection, self._by, hold_ms, room))
 
     async def close(self, delivery: Delivery, result: str, error: str | None = None) -> None:
         await self._database.write(
-            delivery.pool, delivery.job_id, lambda connection: close(connection, delivery.id, result, error)
+            delivery.pool, delivery.job_id, lambda batch: close(batch.connection, delivery.id, result, error)
         )
 
     async def put_off(self, delivery: Delivery, wait_ms: int, error: str) -> bool:
         """False when it was given up."""
         return await self._database.write(
-            delivery.pool, delivery.job_id, lambda connection: put_off(connection, delivery.id, self._by, wait_ms, error)
+            delivery.pool, delivery.job_id, lambda batch: put_off(batch.connection, delivery.id, self._by, wait_ms, error)
         )

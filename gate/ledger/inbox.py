@@ -10,12 +10,11 @@ import json
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from gate.jobs import HOLDING, Job, now_ms
 from gate.ledger import changes
+from gate.ledger.batch import Batch
 from gate.ledger.results import Ended
-from gate.ledger.rows import find
 from gate.ledger.tables import webhooks
 
 KEPT_MS = 7 * 24 * 3600 * 1000
@@ -26,35 +25,35 @@ RAW_OF_A_JOB = 20
 """Callbacks of one job whose bodies are kept: beyond it only that they came."""
 
 
-def hear(connection: Connection, pool: str, provider: str, said: Any, raw: str) -> Ended:
+def hear(batch: Batch, pool: str, provider: str, said: Any, raw: str) -> Ended:
     """`said` is a `gate.providers.said.Said`, `raw` its body as it came. `ended`: the job has ended by it · `late`: it came after the
     expiry, and is kept · `waits` for its binding · `history`: nothing happens · `repeat`: it was heard before.
     """
     once = sa.select(webhooks.c.id).where(
         webhooks.c.provider == provider, webhooks.c.pool == pool, webhooks.c.delivery_id == said.delivery_id
     )
-    if connection.execute(once).first() is not None:
+    if batch.connection.execute(once).first() is not None:
         return Ended("repeat")
-    job, current, early = _about(connection, pool, provider, said)
+    job, current, early = _about(batch, pool, provider, said)
     verdict = "waits" if early else "history"
     before = job
     if job is not None and current:
-        verdict, job = _apply(connection, job, provider, said.outcome, said.error, said.output)
-    kept = job is None or _count(connection, job.job_id) < RAW_OF_A_JOB
+        verdict, job = _apply(batch, job, provider, said.outcome, said.error, said.output)
+    kept = job is None or _count(batch, job.job_id) < RAW_OF_A_JOB
     row = {
         "at": now_ms(), "provider": provider, "delivery_id": said.delivery_id, "pool": pool, "task_id": said.task_id,
         "job_id": job.job_id if job else said.job_id, "outcome": said.outcome, "error": said.error,
         "output": None if said.output is None else json.dumps(said.output),
         "body": raw[:RAW_MAX] if kept else None, "verdict": verdict,
     }  # fmt: skip
-    connection.execute(webhooks.insert().values(**row))
+    batch.connection.execute(webhooks.insert().values(**row))
     if job is not None and verdict == "history" and kept:
         why = said.outcome + ("" if current else ", of an earlier task")
-        changes.event(connection, pool, job.job_id, "callback", provider, row["at"], why=why)
+        changes.event(batch, pool, job.job_id, "callback", provider, row["at"], why=why)
     return Ended(verdict, job, before)
 
 
-def bound(connection: Connection, job: Job) -> Ended:
+def bound(batch: Batch, job: Job) -> Ended:
     """The job, just bound to its task; and what that task's provider has said already, in the order it came, has happened."""
     kept = sa.select(webhooks).where(
         webhooks.c.provider == job.provider,
@@ -65,34 +64,34 @@ def bound(connection: Connection, job: Job) -> Ended:
     )
     word, after = "bound", job
     assert job.provider is not None
-    for row in connection.execute(kept.order_by(webhooks.c.id)).all():
+    for row in batch.connection.execute(kept.order_by(webhooks.c.id)).all():
         output = None if row.output is None else json.loads(row.output)
-        verdict, after = _apply(connection, after, job.provider, row.outcome, row.error, output)
+        verdict, after = _apply(batch, after, job.provider, row.outcome, row.error, output)
         word = "ended" if verdict == "ended" else word
         told = {"verdict": verdict, "job_id": job.job_id}
-        connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(**told))
+        batch.connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(**told))
     return Ended(word, after, job)
 
 
-def _about(connection: Connection, pool: str, provider: str, said: Any) -> tuple[Job | None, bool, bool]:
+def _about(batch: Batch, pool: str, provider: str, said: Any) -> tuple[Job | None, bool, bool]:
     """The job; whether the provider has a say in it now: bound to him, by its current task, or by job_id to none; and whether
     nothing is bound to that task yet.
     """
     if said.task_id is None:
-        job = _in(pool, find(connection, said.job_id))
+        job = _in(pool, batch.job(pool, said.job_id))
         return job, job is not None and job.provider in (None, provider), False
-    known = changes.task(connection, provider, said.task_id)
-    job = _in(pool, find(connection, known.job_id)) if known is not None else None
+    known = changes.task(batch, provider, said.task_id)
+    job = _in(pool, batch.job(pool, known.job_id)) if known is not None else None
     mine = job is not None and (job.provider, job.task_id, job.lease_id) == (provider, said.task_id, known.lease_id)
     return job, mine, known is None
 
 
-def _apply(connection: Connection, job: Job, provider: str, outcome: str, error: str | None, output: Any) -> tuple[str, Job]:
+def _apply(batch: Batch, job: Job, provider: str, outcome: str, error: str | None, output: Any) -> tuple[str, Job]:
     if job.status in HOLDING:
         reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
-        return "ended", changes.end(connection, job, outcome, "provider", reason, error, output)
+        return "ended", changes.end(batch, job, outcome, "provider", reason, error, output)
     if job.status == "expired" and job.fence and job.late_outcome is None:
-        return "late", changes.keep_late(connection, job, outcome, provider)
+        return "late", changes.keep_late(batch, job, outcome, provider)
     return "history", job
 
 
@@ -100,5 +99,5 @@ def _in(pool: str, job: Job | None) -> Job | None:
     return job if job is not None and job.pool == pool else None
 
 
-def _count(connection: Connection, job_id: str) -> int:
-    return connection.execute(sa.select(sa.func.count()).where(webhooks.c.job_id == job_id)).scalar_one()
+def _count(batch: Batch, job_id: str) -> int:
+    return batch.connection.execute(sa.select(sa.func.count()).where(webhooks.c.job_id == job_id)).scalar_one()

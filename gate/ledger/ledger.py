@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from gate.errors import StoreDown
 from gate.jobs import HOLDING, Job, Lease, Request, now_ms
 from gate.ledger import changes, inbox, pools, recording, starting
+from gate.ledger.batch import Batch
 from gate.ledger.database import Database
 from gate.ledger.engines import first_line
 from gate.ledger.pools import Pool, PoolSettings
 from gate.ledger.recording import newer, room
 from gate.ledger.results import Admitted, Ended, Extended, Recorded, Snapshot, Started
-from gate.ledger.rows import find, is_live, job_of, jobs_with_refund
+from gate.ledger.rows import is_live, job_of, jobs_with_refund
 from gate.ledger.tables import jobs
 
 log = structlog.get_logger("gate.ledger")
@@ -55,25 +55,25 @@ class Ledger:
         `good_until` by time.monotonic(): this process may have stood still for longer than the lease.
         """
 
-        def work(connection: Connection) -> Admitted:
-            row = pools.lock(connection, pool)
+        def work(batch: Batch) -> Admitted:
+            row = batch.pool(pool)
             if row.epoch != epoch or _over(good_until):
                 return Admitted("stale")
-            job = find(connection, request.job_id)
+            job = batch.job(pool, request.job_id)
             if job is not None:
-                return _admit_again(connection, row, job, request, ticket, lease, given_up)
+                return _admit_again(batch, row, job, request, ticket, lease, given_up)
             if ticket <= row.void_ticket:
                 return Admitted("stale")  # its place was freed for want of this row; it may come again, behind the others
-            if lease is not None and not (newer(row, lease.fence, 0) and room(connection, row)):
+            if lease is not None and not (newer(row, lease.fence, 0) and room(batch, row)):
                 return Admitted("no_room")
-            new = changes.new_row(pool, request, ticket, at, lease_ms, lease) | ({"fence": given_up} if given_up else {})
-            connection.execute(jobs.insert().values(**new))
+            job = changes.new_job(pool, request, ticket, at, lease_ms, lease, given_up)
+            batch.insert(job)
             if given_up:
-                changes.event(connection, pool, request.job_id, "returned", "gate", at, fence=given_up, why="not_taken")
+                changes.event(batch, pool, request.job_id, "returned", "gate", at, fence=given_up, why="not_taken")
             if request.credits:
-                changes.book(connection, request.job_id, request.user, pool, "charge", request.credits, at)
-            changes.event(connection, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
-            return Admitted("admitted", changes.told(connection, request.job_id, at))
+                changes.book(batch, request.job_id, request.user, pool, "charge", request.credits, at)
+            changes.event(batch, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
+            return Admitted("admitted", changes.told(batch, job, at))
 
         return await self._database.write(pool, request.job_id, work)
 
@@ -92,9 +92,9 @@ class Ledger:
     ) -> Ended:
         """The outcome and its refund, in one transaction, once. `by` is `holder` (who names its lease) or `operator`."""
 
-        def work(connection: Connection) -> Ended:
-            pools.lock(connection, pool)
-            job = _in(pool, find(connection, job_id))
+        def work(batch: Batch) -> Ended:
+            batch.pool(pool)
+            job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Ended("unknown")
             if lease_id is not None and job.lease_id != lease_id:
@@ -103,20 +103,20 @@ class Ledger:
                 if job.status == outcome and job.ended_by == by:
                     return Ended("repeat", job)
                 if job.status == "expired" and lease_id is not None:
-                    return Ended("lost", changes.keep_late(connection, job, outcome))
+                    return Ended("lost", changes.keep_late(batch, job, outcome))
                 return Ended("already", job)
             if (lease_id is not None and job.status not in HOLDING) or (only_queued and job.status != "queued"):
                 return Ended("lost", job)
-            return Ended("ended", changes.end(connection, job, outcome, by, reason, error, output), job)
+            return Ended("ended", changes.end(batch, job, outcome, by, reason, error, output), job)
 
         return await self._database.write(pool, job_id, work)
 
     async def refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None = None) -> Ended:
         """Live -> queued, by lease: no refund, no attempt lost. The row keeps the lease it gave back until the next."""
 
-        def work(connection: Connection) -> Ended:
-            pools.lock(connection, pool)
-            job = _in(pool, find(connection, job_id))
+        def work(batch: Batch) -> Ended:
+            batch.pool(pool)
+            job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Ended("unknown")
             if job.lease_id != lease_id:
@@ -125,11 +125,12 @@ class Ledger:
                 return Ended("repeat", job)
             if job.ended:
                 return Ended("lost" if job.status == "expired" else "already", job)
-            changes.put(connection, job_id, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
-                        task_id=None)  # fmt: skip
+            before = job
+            job = batch.put(job, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
+                            task_id=None)  # fmt: skip
             why, at = "refused by the provider" + (f": {error}" if error else ""), now_ms()
-            changes.event(connection, pool, job_id, "queued", by, at, why=why)
-            return Ended("refused", changes.told(connection, job_id, at), job)
+            changes.event(batch, pool, job_id, "queued", by, at, why=why)
+            return Ended("refused", changes.told(batch, job, at), before)
 
         return await self._database.write(pool, job_id, work)
 
@@ -141,24 +142,21 @@ class Ledger:
         start call that was answered so; then it is bound in the same step, and that call is done.
         """
 
-        def work(connection: Connection) -> Extended:
-            row = pools.lock(connection, pool)
+        def work(batch: Batch) -> Extended:
+            row = batch.pool(pool)
             if row.epoch != epoch or _over(good_until):
                 return Extended("stale")
-            job = _in(pool, find(connection, job_id))
+            job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Extended("unknown")
             if job.status not in HOLDING or job.lease_id != lease_id:
                 return Extended("lost", job)
             if job.status == "granted":
-                changes.put(connection, job_id, status="running", expires_at=due)
-                changes.event(connection, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
-                job = (
-                    changes.told(connection, job_id, at) if started is None else starting.bound(connection, job, started, at)
-                )
+                job = batch.put(job, status="running", expires_at=due)
+                changes.event(batch, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
+                job = changes.told(batch, job, at) if started is None else starting.bound(batch, job, started, at)
             elif job.expires_at is None or due > job.expires_at:
-                changes.put(connection, job_id, expires_at=due)
-                job = find(connection, job_id)
+                job = batch.put(job, expires_at=due)
             return Extended("extended", job)
 
         return await self._database.write(pool, job_id, work)
@@ -168,28 +166,28 @@ class Ledger:
         lost the first), and then only the newer counts.
         """
 
-        def work(connection: Connection) -> Ended:
-            pools.lock(connection, pool)
-            job = _in(pool, find(connection, job_id))
+        def work(batch: Batch) -> Ended:
+            batch.pool(pool)
+            job = _in(pool, batch.job(pool, job_id))
             if job is None or job.lease_id != lease_id:
                 return Ended("lost", job)
-            known = changes.task(connection, provider, task_id)
+            known = changes.task(batch, provider, task_id)
             if known is not None and (known.job_id, known.lease_id) != (job_id, lease_id):
                 return Ended("taken", job)
             if known is not None and (job.provider, job.task_id) == (provider, task_id):
                 return Ended("repeat", job)
             if job.status != "running":
                 return Ended("lost", job)
-            return inbox.bound(connection, changes.bind(connection, job, provider, task_id))
+            return inbox.bound(batch, changes.bind(batch, job, provider, task_id))
 
         return await self._database.write(pool, job_id, work)
 
     async def hear(self, pool: str, provider: str, said: Any, raw: str) -> Ended:
         """What a provider said (a `gate.providers.said.Said`), once. The words are those of `inbox.hear`. Raises PoolUnknown."""
 
-        def work(connection: Connection) -> Ended:
-            pools.lock(connection, pool)
-            return inbox.hear(connection, pool, provider, said, raw)
+        def work(batch: Batch) -> Ended:
+            batch.pool(pool)
+            return inbox.hear(batch, pool, provider, said, raw)
 
         return await self._database.write(pool, said.job_id or "", work)
 
@@ -198,16 +196,17 @@ class Ledger:
         after it nothing is done, because a grant may have run out while this waited for its turn.
         """
 
-        def work(connection: Connection, apart: bool = False) -> Recorded:
-            row = pools.lock(connection, pool)
+        def work(batch: Batch, apart: bool = False) -> Recorded:
+            row = batch.pool(pool)
             if row.epoch != epoch:
                 return Recorded(stale=True)
             if _over(good_until):
                 return Recorded(late=True)
             recorded, unknown = Recorded(), set()
             over = {(note.job_id, note.fence) for note in notes if note.kind == "expired"}
+            batch.expect(pool, [note.job_id for note in notes])
             for note in notes:
-                job = _in(pool, find(connection, note.job_id)) if note.kind in ("granted", "expired") else None
+                job = _in(pool, batch.job(pool, note.job_id)) if note.kind in ("granted", "expired") else None
                 if job is None and note.kind != "unreadable":
                     unknown.add(note.job_id)
                 if note.job_id in unknown:
@@ -215,8 +214,8 @@ class Ledger:
                 # A grant whose time is over before SQL heard of it was told to nobody: it never was.
                 if job is not None and not (note.kind == "granted" and (note.job_id, note.fence) in over):
                     try:
-                        with connection.begin_nested() if apart else contextlib.nullcontext():
-                            recording.record(connection, row, job, note, recorded)
+                        with batch.apart() if apart else contextlib.nullcontext():
+                            recording.record(batch, row, job, note, recorded)
                     except DBAPIError as error:
                         if not apart:
                             raise
@@ -235,16 +234,16 @@ class Ledger:
                     raise
                 # One entry about a row that somebody holds, or that SQL will not have (a trigger), must not keep all others out.
                 self._apart_until[pool] = time.monotonic() + APART_S
-        return await self._database.write(pool, "", lambda connection: work(connection, apart=True))
+        return await self._database.write(pool, "", lambda batch: work(batch, apart=True))
 
     async def expire_overdue(self, pool: str, epoch: int, job_id: str, fence: int, now_ms: int) -> bool:
         """Ends a job whose deadline is over by Redis's clock and whose lease Redis has lost. True when it took."""
 
-        def work(connection: Connection) -> bool:
-            job = _in(pool, find(connection, job_id)) if pools.lock(connection, pool).epoch == epoch else None
+        def work(batch: Batch) -> bool:
+            job = _in(pool, batch.job(pool, job_id)) if batch.pool(pool).epoch == epoch else None
             if job is None or job.lease is None or job.fence != fence or job.lease.due > now_ms:
                 return False
-            recording.expire(connection, job, now_ms)
+            recording.expire(batch, job, now_ms)
             return True
 
         return await self._database.write(pool, job_id, work)
@@ -254,12 +253,12 @@ class Ledger:
         the job in this pool with that grant: seen in the same transaction, or a slow commit could come between.
         """
 
-        def work(connection: Connection) -> bool:
-            row = pools.lock(connection, pool)
-            job = _in(pool, find(connection, job_id))
+        def work(batch: Batch) -> bool:
+            row = batch.pool(pool)
+            job = _in(pool, batch.job(pool, job_id))
             if row.epoch != epoch or (job is not None and not (job.status in HOLDING and job.fence != fence)):
                 return False
-            pools.void(connection, row, fence, ticket)
+            pools.void(batch.connection, row, fence, ticket)
             return True
 
         return await self._database.write(pool, job_id, work)
@@ -267,22 +266,22 @@ class Ledger:
     async def seated(self, pool: str, job_id: str) -> None:
         """Writes down that Redis had lost this waiter's place."""
 
-        def work(connection: Connection) -> None:
-            pools.lock(connection, pool)
-            job = _in(pool, find(connection, job_id))
+        def work(batch: Batch) -> None:
+            batch.pool(pool)
+            job = _in(pool, batch.job(pool, job_id))
             if job is not None and job.status == "queued":
-                changes.seated(connection, job)
+                changes.seated(batch, job)
 
         await self._database.write(pool, job_id, work)
 
     async def say_ended(self, pool: str, job_id: str) -> None:
         """Writes down an end that somebody wrote into SQL by hand."""
 
-        def work(connection: Connection) -> None:
-            pools.lock(connection, pool)
-            job = _in(pool, find(connection, job_id))
+        def work(batch: Batch) -> None:
+            batch.pool(pool)
+            job = _in(pool, batch.job(pool, job_id))
             if job is not None and job.ended:
-                changes.say_ended(connection, job)
+                changes.say_ended(batch, job)
 
         await self._database.write(pool, job_id, work)
 
@@ -293,17 +292,17 @@ class Ledger:
         somebody has loaded it there already, above `refused_epoch` (None: at any epoch).
         """
 
-        def work(connection: Connection) -> Snapshot:
-            row = pools.lock(connection, pool)
+        def work(batch: Batch) -> Snapshot:
+            row = batch.pool(pool)
             if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):
                 return Snapshot("taken", row.epoch, row)
             if identity in row.former and not even_a_former:
                 return Snapshot("replaced", row.epoch, row)
             query = jobs_with_refund.where(jobs.c.pool == pool, is_live).order_by(jobs.c.ticket)
-            live = [job_of(found) for found in connection.execute(query)]
+            live = [job_of(found) for found in batch.connection.execute(query)]
             return Snapshot(
                 "raised",
-                pools.raise_epoch(connection, row, floor, identity),
+                pools.raise_epoch(batch.connection, row, floor, identity),
                 row,
                 leases=[job for job in live if job.status in HOLDING],
                 waiters=[job for job in live if job.status == "queued"],
@@ -316,17 +315,17 @@ class Ledger:
         next one would give them anew, and a gate that is killed more often than its claim time would never reap them.
         """
 
-        def work(connection: Connection) -> None:
-            if pools.lock(connection, pool).epoch != epoch:
+        def work(batch: Batch) -> None:
+            if batch.pool(pool).epoch != epoch:
                 return
             for job, due in leases:
-                now = find(connection, job.job_id)
+                now = batch.job(pool, job.job_id)
                 if now is not None and (now.status, now.lease_id, now.expires_at) == (
                     job.status,
                     job.lease_id,
                     job.expires_at,
                 ):
-                    changes.put(connection, job.job_id, expires_at=due)
+                    batch.put(now, expires_at=due)
 
         await self._database.write(pool, "", work)
 
@@ -335,23 +334,23 @@ class Ledger:
         if self._database.hangs:
             raise StoreDown("sql", "SQL takes too long to write")
         if self._database.held(pool) or not self._database.writable:
-            await self._database.write(pool, "", lambda connection: pools.probe(connection, pool), True)
+            await self._database.write(pool, "", lambda batch: pools.probe(batch.connection, pool), True)
 
     async def make_pool(self, pool: str, settings: PoolSettings) -> bool:
         """False when there is one of that name already."""
-        return await self._database.write(pool, "", lambda connection: pools.make(connection, pool, settings))
+        return await self._database.write(pool, "", lambda batch: pools.make(batch.connection, pool, settings))
 
     async def change_pool(
         self, pool: str, values: dict[str, int | bool], by: str = "operator", reason: str | None = None
     ) -> Pool:
         """Changes live settings (`limit`, `lease_ms` …, `paused`). Raises PoolUnknown."""
-        return await self._database.write(pool, "", lambda connection: pools.change(connection, pool, values, by, reason))
+        return await self._database.write(pool, "", lambda batch: pools.change(batch.connection, pool, values, by, reason))
 
     async def configure(self, wanted: dict[str, PoolSettings]) -> list[str]:
         """The pools that this changed (or made): a Redis that is loaded already has to be loaded anew."""
 
-        def work(connection: Connection) -> list[str]:
-            return [name for name in sorted(wanted) if pools.configure(connection, name, wanted[name])]
+        def work(batch: Batch) -> list[str]:
+            return [name for name in sorted(wanted) if pools.configure(batch.connection, name, wanted[name])]
 
         return await self._database.write("", "", work)
 
@@ -365,20 +364,20 @@ def _in(pool: str, job: Job | None) -> Job | None:
 
 
 def _admit_again(
-    connection: Connection, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
+    batch: Batch, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
 ) -> Admitted:
     if job.pool != pool.name or not request.same_content(job):
         return Admitted("reused", job)
     if job.ended:
         return Admitted("ended", job)
     if job.status == "queued" and ticket > job.ticket:
-        changes.seated(connection, job)
+        changes.seated(batch, job)
     if given_up > job.fence and job.status == "queued":
-        changes.put(connection, job.job_id, fence=given_up)
+        batch.put(job, fence=given_up)
     if lease is None or job.lease_id == lease.lease_id:
         return Admitted("admitted", job)
     if job.status != "queued":
         return Admitted("live", job)
-    if not (newer(pool, lease.fence, job.fence) and room(connection, pool)):
+    if not (newer(pool, lease.fence, job.fence) and room(batch, pool)):
         return Admitted("no_room", job)
-    return Admitted("admitted", changes.take(connection, job, lease, "running", "caller"))
+    return Admitted("admitted", changes.take(batch, job, lease, "running", "caller"))

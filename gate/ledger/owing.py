@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from gate.jobs import now_ms
+from gate.ledger.batch import Batch
 from gate.ledger.database import Database
 from gate.ledger.inbox import KEPT_MS
 from gate.ledger.tables import deliveries, events, jobs, owed, webhooks
@@ -59,7 +60,8 @@ class Owing:
     async def hurry(self) -> None:
         """Whatever waits for another try is tried at once."""
 
-        def work(connection: sa.Connection) -> None:
+        def work(batch: Batch) -> None:
+            connection = batch.connection
             connection.execute(deliveries.update().where(_undone).values(due_at=0))
             connection.execute(owed.update().values(due_at=0))
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from gate.errors import CannotStart, JobUnknown, StoreDown
 from gate.jobs import CREDITS_MAX, LABEL_MAX, now_ms
 from gate.ledger import changes
+from gate.ledger.batch import Batch
 from gate.ledger.engines import DEAD_PEER, first_line
 from gate.ledger.tables import owed
 
@@ -134,9 +135,10 @@ class Owner:
         try:
             with connection.begin_nested():
                 self._refund_sql.run(connection, user=row.user, amount=row.amount, description=why, job_id=row.job_id)
-                changes.book(connection, row.job_id, row.user, row.pool, "refund", row.amount, now_ms())
-                changes.event(connection, row.pool, row.job_id, "refunded", "owner", now_ms(), why=str(row.amount))
-                connection.execute(owed.delete().where(owed.c.job_id == row.job_id))
+                batch = Batch(connection)
+                changes.book(batch, row.job_id, row.user, row.pool, "refund", row.amount, now_ms())
+                changes.event(batch, row.pool, row.job_id, "refunded", "owner", now_ms(), why=str(row.amount))
+                batch.connection.execute(owed.delete().where(owed.c.job_id == row.job_id))
         except SQLAlchemyError as error:
             if connection.invalidated:
                 raise

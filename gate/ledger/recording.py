@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from gate.jobs import HOLDING, Job, now_ms
 from gate.ledger import changes
+from gate.ledger.batch import Batch
 from gate.ledger.pools import Pool
 from gate.ledger.results import Recorded, Return
-from gate.ledger.rows import held
 
 
 def newer(pool: Pool, fence: int, last_fence: int) -> bool:
@@ -18,41 +16,41 @@ def newer(pool: Pool, fence: int, last_fence: int) -> bool:
     return fence > max(last_fence, pool.void_fence)
 
 
-def room(connection: Connection, pool: Pool) -> bool:
+def room(batch: Batch, pool: Pool) -> bool:
     """SQL rechecks the limit, and the pause, before it records a grant."""
-    return not pool.paused and held(connection, pool.name) < pool.settings.limit
+    return not pool.paused and batch.held(pool.name) < pool.settings.limit
 
 
-def record(connection: Connection, pool: Pool, job: Job, note: Any, recorded: Recorded) -> None:
+def record(batch: Batch, pool: Pool, job: Job, note: Any, recorded: Recorded) -> None:
     if note.kind == "granted":
         if job.status != "queued" or not newer(pool, note.fence, job.fence):
             return
-        if room(connection, pool):
-            changes.take(connection, job, note.lease, "granted", "gate")
+        if room(batch, pool):
+            changes.take(batch, job, note.lease, "granted", "gate")
             recorded.changed.append(job.job_id)
         else:
-            _give_back(connection, job, note.fence, "not_taken", recorded)
+            _give_back(batch, job, note.fence, "not_taken", recorded)
     elif note.fence == 0:
         if job.status == "queued":
-            changes.end(connection, job, "expired", "gate", "queue_timeout", at=note.at)
+            changes.end(batch, job, "expired", "gate", "queue_timeout", at=note.at)
             recorded.changed.append(job.job_id)
     elif job.status in HOLDING and job.fence == note.fence:
-        expire(connection, job, note.at)
+        expire(batch, job, note.at)
         recorded.changed.append(job.job_id)
     elif job.status == "queued" and note.fence > job.fence:
         # The claim time of a grant that SQL never confirmed: nobody was told of it, so nobody loses his place.
-        _give_back(connection, job, note.fence, "lost", recorded)
+        _give_back(batch, job, note.fence, "lost", recorded)
 
 
-def _give_back(connection: Connection, job: Job, fence: int, why: str, recorded: Recorded) -> None:
+def _give_back(batch: Batch, job: Job, fence: int, why: str, recorded: Recorded) -> None:
     # Written down once, while it has no fence: who reads the history must not think that somebody overtook this job.
     if job.fence == 0:
-        changes.event(connection, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
+        changes.event(batch, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
     # Until it is back at its place another server could find room and tell somebody of it.
-    changes.put(connection, job.job_id, fence=fence)
+    batch.put(job, fence=fence)
     recorded.returns.append(Return(job, fence, why))
 
 
-def expire(connection: Connection, job: Job, at: int) -> None:
+def expire(batch: Batch, job: Job, at: int) -> None:
     reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
-    changes.end(connection, job, "expired", "gate", reason, at=at)
+    changes.end(batch, job, "expired", "gate", reason, at=at)

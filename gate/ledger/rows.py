@@ -1,27 +1,33 @@
-"""From a row of `jobs` to a Job, and the statement that reads one together with its refund."""
+"""From a row of `jobs` to a Job and back, and the statements that read jobs together with their refunds."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from gate.jobs import HOLDING, LIVE, Job, Refund
+from gate.jobs import HOLDING, LIVE, REFUNDED, Job, Refund
 from gate.ledger.tables import jobs, ledger, owed
 
-_COPIED = tuple(name for name in Job.__dataclass_fields__ if name in jobs.c and name not in ("payload", "output"))
+_FIELDS = tuple(name for name in Job.__dataclass_fields__ if name in jobs.c)
+_JSON = frozenset({"payload", "output"})
+_columns = [jobs.c[name] for name in _FIELDS]
 
 jobs_with_refund = (
     sa.select(
-        jobs, ledger.c.amount.label("refund_amount"), ledger.c.at.label("refund_at"), owed.c.amount.label("owed_amount")
+        *_columns, ledger.c.amount.label("refund_amount"), ledger.c.at.label("refund_at"), owed.c.amount.label("owed_amount")
     )
     .outerjoin(ledger, (ledger.c.job_id == jobs.c.job_id) & (ledger.c.kind == "refund"))
     .outerjoin(owed, owed.c.job_id == jobs.c.job_id)
 )
 
-_one = jobs_with_refund.where(jobs.c.job_id == sa.bindparam("job_id"))
+_some = sa.select(*_columns).where(jobs.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
+_one = sa.select(*_columns).where(jobs.c.job_id == sa.bindparam("job_id"))
+_refunded = jobs_with_refund.where(jobs.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
 
 # `ended_at is null` is said as well as the statuses: it is what the partial index is of.
 is_live = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(LIVE))
@@ -31,20 +37,43 @@ _held = sa.select(sa.func.count()).where(jobs.c.pool == sa.bindparam("pool"), is
 
 
 def job_of(row: Any) -> Job:
+    """From a row of `jobs_with_refund`."""
     refund = Refund(row.refund_amount, row.refund_at) if row.refund_amount is not None else None
     if row.owed_amount is not None:
         refund = Refund(row.owed_amount, None, owed=True)
-    return Job(
-        **{name: getattr(row, name) for name in _COPIED},
-        payload=json.loads(row.payload) if row.payload is not None else None,
-        output=json.loads(row.output) if row.output is not None else None,
-        refund=refund,
-    )
+    return replace(_plain(row), refund=refund)
+
+
+def _plain(row: Any) -> Job:
+    values = dict(zip(_FIELDS, row, strict=False))
+    for name in _JSON:
+        if values[name] is not None:
+            values[name] = json.loads(values[name])
+    return Job(**values)
+
+
+def row_of(job: Job) -> dict[str, Any]:
+    return {name: as_column(name, getattr(job, name)) for name in _FIELDS}
+
+
+def as_column(name: str, value: Any) -> Any:
+    return json.dumps(value) if name in _JSON and value is not None else value
+
+
+def several(connection: Connection, job_ids: Sequence[str]) -> dict[str, Job]:
+    """Those of them that SQL knows. Only who may have a refund is looked up with it: nearly nobody, and it is dear."""
+    if len(job_ids) == 1:
+        found = connection.execute(_one, {"job_id": job_ids[0]})
+    else:
+        found = connection.execute(_some, {"job_ids": job_ids})
+    seen = {job.job_id: job for job in map(_plain, found)}
+    if refunded := [job.job_id for job in seen.values() if job.status in REFUNDED and job.credits]:
+        seen |= {row.job_id: job_of(row) for row in connection.execute(_refunded, {"job_ids": refunded})}
+    return seen
 
 
 def find(connection: Connection, job_id: str) -> Job | None:
-    row = connection.execute(_one, {"job_id": job_id}).first()
-    return job_of(row) if row is not None else None
+    return several(connection, [job_id]).get(job_id)
 
 
 def held(connection: Connection, pool: str) -> int:

@@ -4,26 +4,25 @@ server that dies before it calls again, and one that dies after it has nothing l
 
 from __future__ import annotations
 
-from sqlalchemy.engine import Connection
-
 from gate.jobs import Job
 from gate.ledger import changes, deliveries, inbox
+from gate.ledger.batch import Batch
 from gate.ledger.results import Started
 
 
-def bound(connection: Connection, job: Job, started: Started, at: int) -> Job:
+def bound(batch: Batch, job: Job, started: Started, at: int) -> Job:
     """`job`, which has just begun to run, as it is then: it may have ended already, when its provider was faster than the answer."""
     error = None
-    running = changes.told(connection, job.job_id, at)
+    running = changes.told(batch, job, at)
     if started.task_id is not None and started.provider is None:
-        changes.event(connection, job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=started.task_id)
+        changes.event(batch, job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=started.task_id)
     elif started.task_id is not None and started.provider is not None:
-        if changes.task(connection, started.provider, started.task_id) is None:
-            after = inbox.bound(connection, changes.bind(connection, running, started.provider, started.task_id, "tool"))
+        if changes.task(batch, started.provider, started.task_id) is None:
+            after = inbox.bound(batch, changes.bind(batch, running, started.provider, started.task_id, "tool"))
             assert after.job is not None
             running = after.job
         else:
             error = f"task {started.task_id} of {started.provider} is another lease's"
-            changes.event(connection, job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=error)
-    deliveries.close(connection, started.delivery_id, "delivered", error)
+            changes.event(batch, job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=error)
+    deliveries.close(batch.connection, started.delivery_id, "delivered", error)
     return running

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from gate.errors import StoreDown
+from gate.ledger.batch import Batch
 from gate.ledger.engines import answering, sqlstate
 
 BATCH_MAX = 256
@@ -43,7 +44,7 @@ class Task:
     """`key` is pool and job_id. `waits_for` is the row that somebody holds: the key of a job, or the pool and None."""
 
     key: tuple[str, str]
-    work: Callable[[Connection], Any]
+    work: Callable[[Batch], Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     proves: bool = False
@@ -184,8 +185,10 @@ class Writer:
                 reached = True
                 if lock_ms != LOCK_TIMEOUT_MS and self._engine.dialect.name == "postgresql":
                     connection.exec_driver_sql(f"set local lock_timeout = {lock_ms}")
+                batch = Batch(connection, (task.key for task in tasks if task.key[1]))
                 for task in tasks:
-                    task.result = task.work(connection)
+                    task.result = task.work(batch)
+                batch.flush()
         except StoreDown as error:
             if not reached:
                 raise Unreached(error) from error

@@ -25,6 +25,7 @@ from redis.exceptions import (
 )
 
 from gate.errors import CannotStart, StoreDown
+from gate.slots.pipe import Pipe
 
 REPLY_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 64
@@ -36,14 +37,16 @@ class AnotherRedis(RedisError):
 
 
 class Link:
-    """`client` runs scripts; `listener` may wait for ever for a reply, as a subscription does. `identity` is the life of Redis
-    that `client` is pinned to ('' before the first). Raises CannotStart when `url` is no address.
+    """`pipe` is for what is asked often, scripts above all; `client` for the rest. `listener` may wait for ever for a reply, as a
+    subscription does. `identity` is the life of Redis that `pipe` and `client` are pinned to ('' before the first). Raises
+    CannotStart when `url` is no address.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self.identity = ""
         self.client = self._connect()
+        self.pipe = self._pipe()
         self.listener = self._connect(patient=True)
         self._former: list[redis.Redis] = []
 
@@ -62,15 +65,23 @@ class Link:
             return
         self.identity = identity
         self._former += [self.client, self.listener]  # calls under way end by themselves
+        self.pipe.part()
         self.client, self.listener = self._connect(only=identity), self._connect(patient=True)
+        self.pipe = self._pipe()
 
     async def part(self) -> None:
         """Drops the idle connections: each new one is looked at."""
+        self.pipe.part()
         await self.client.connection_pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
+        self.pipe.part()
         for client in (*self._former, self.client, self.listener):
             await client.aclose()
+
+    def _pipe(self) -> Pipe:
+        """On a connection of its own, made and looked at as those of `client` are."""
+        return Pipe(self.client.connection_pool.make_connection, REPLY_TIMEOUT_S)
 
     def _connect(self, *, only: str = "", patient: bool = False) -> redis.Redis:
         """A client that tries once more when a connection turns out to be dead, and no oftener: the library's own ten tries

@@ -6,6 +6,7 @@ another life here, or in none; `damaged`, a key holds what gate never put there;
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 from gate.jobs import Lease
 from gate.slots import keys, scripts
@@ -148,7 +149,7 @@ class Semaphore:
         self._clock = clock
         self._ledger_ids: dict[str, str] = {}
         verbs = (*scripts.WITH_PRELUDE, "rebuild")
-        self._scripts = {verb: link.client.register_script(scripts.source(verb)) for verb in verbs}
+        self._scripts = {verb: (source := scripts.source(verb), hashlib.sha1(source.encode()).hexdigest()) for verb in verbs}
 
     def belongs(self, pool: str, ledger_id: str) -> None:
         """Whose pool it is: what another ledger has in this Redis under the same name is `cold` to us."""
@@ -267,12 +268,12 @@ class Semaphore:
         """The oldest entries of the outbox behind `after`, in order."""
         with answering():
             start = f"({after}" if after else "-"
-            rows = await self.link.client.xrange(keys.outbox(pool), start, "+", count=most)
-        return [_note(entry_id, fields) for entry_id, fields in rows]
+            rows = await self.link.pipe.ask("XRANGE", keys.outbox(pool), start, "+", "COUNT", most)
+        return [_note(entry_id, dict(zip(fields[::2], fields[1::2], strict=False))) for entry_id, fields in rows]
 
     async def delete_notes(self, pool: str, entry_ids: Iterable[str]) -> None:
         with answering():
-            await self.link.client.xdel(keys.outbox(pool), *entry_ids)
+            await self.link.pipe.ask("XDEL", keys.outbox(pool), *entry_ids)
 
     async def now_ms(self) -> int:
         """By Redis's clock."""
@@ -293,9 +294,15 @@ class Semaphore:
 
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
         asked = time.monotonic()
+        source, digest = self._scripts[verb]
+        pipe, words = self.link.pipe, ("EVALSHA", digest, len(keys.ROLES), *keys.keys(pool), *args)
         with answering():
             try:
-                raw = json.loads(await self._scripts[verb](keys=keys.keys(pool), args=args, client=self.link.client))
+                try:
+                    raw = json.loads(await pipe.ask(*words))
+                except NoScriptError:
+                    await pipe.ask("SCRIPT", "LOAD", source)
+                    raw = json.loads(await pipe.ask(*words))
             except AnotherRedis:
                 return {"word": "elsewhere"}
             except ReadOnlyError:

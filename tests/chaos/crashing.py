@@ -83,17 +83,18 @@ def at_scripts(trap: Trap) -> None:
 def at_commits(trap: Trap) -> None:
     write, commit = Database.write, Writer._commit
 
-    async def _write(self: Database, pool: str, job_id: str, work: Callable[[Any], Any]) -> Any:
+    async def _write(self: Database, pool: str, job_id: str, work: Callable[[Any], Any], *more: Any) -> Any:
         door = commit_of(work)
 
-        def until_the_commit(connection: Any) -> Any:
-            result = work(connection)
+        def until_the_commit(batch: Any) -> Any:
+            result = work(batch)
             if took(door, result):
+                batch.flush()
                 trap.before(door)
             return result
 
         until_the_commit.door = door  # type: ignore[attr-defined]
-        return await write(self, pool, job_id, until_the_commit)
+        return await write(self, pool, job_id, until_the_commit, *more)
 
     def _commit(self: Writer, tasks: list[Any], lock_ms: int) -> None:
         commit(self, tasks, lock_ms)

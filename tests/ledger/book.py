@@ -92,4 +92,4 @@ class Book:
         return await self.database.read(lambda c: [dict(row._mapping) for row in c.execute(query)])
 
     async def change(self, statement: Any) -> None:
-        await self.database.write("", "", lambda c: c.execute(statement) and None)
+        await self.database.write("", "", lambda batch: batch.connection.execute(statement) and None)

@@ -15,6 +15,7 @@ from gate.errors import StoreDown
 from gate.jobs import Lease, Request
 from gate.ledger import Database, Ledger, Reading, engines, schema, tables, writer
 from gate.ledger import database as database_module
+from gate.ledger.batch import Batch
 from gate.ledger.tables import metadata
 from tests.support import fresh_database, settings_of, until
 
@@ -171,8 +172,8 @@ async def test_the_schema_itself_refuses(ledger: Ledger, url: str, statement: st
 async def test_a_bad_request_fails_alone_in_its_batch(ledger: Ledger, database: Database) -> None:
     """Twenty share one commit; the one that breaks it answers for itself."""
 
-    def broken(connection: sa.Connection) -> None:
-        connection.execute(tables.ledger.insert().values(at=1))
+    def broken(batch: Batch) -> None:
+        batch.connection.execute(tables.ledger.insert().values(at=1))
 
     calls = [admit(ledger, f"j{number}") for number in range(20)]
     answers = await asyncio.gather(*calls[:10], database.write("default", "j5x", broken), *calls[10:], return_exceptions=True)
@@ -187,9 +188,9 @@ async def test_a_row_that_another_server_writes_meanwhile_is_found_when_it_is_lo
     """The same job_id in two pools, whose locks do not exclude each other."""
     broken = iter([True, True, False])
 
-    def work(connection: sa.Connection) -> str:
+    def work(batch: Batch) -> str:
         if next(broken):
-            connection.execute(tables.ledger.insert().values(at=1))
+            batch.connection.execute(tables.ledger.insert().values(at=1))
         return "found"
 
     assert await database.write("default", "j", work) == "found"
@@ -283,7 +284,7 @@ async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Datab
     monkeypatch.setattr(database_module, "ANSWER_S", 0.2)
     monkeypatch.setattr(database_module, "HANGS_S", 0.1)
     goes_on = threading.Event()
-    hanging = asyncio.create_task(database.write("default", "", lambda connection: goes_on.wait(5)))
+    hanging = asyncio.create_task(database.write("default", "", lambda batch: goes_on.wait(5)))
     await asyncio.sleep(0)
     with pytest.raises(StoreDown):
         await admit(ledger, "a", lease())
@@ -321,7 +322,7 @@ async def test_sqlite_is_durable_and_readable_beside(database: Database, ledger:
         return tuple(connection.exec_driver_sql(f"pragma {name}").scalar() for name in ("journal_mode", "synchronous"))
 
     assert await database.read(pragmas) == ("wal", 2)
-    assert await database.write("", "", pragmas) == ("wal", 2)
+    assert await database.write("", "", lambda batch: pragmas(batch.connection)) == ("wal", 2)
 
 
 async def test_pages_of_the_ledger_follow_each_other(ledger: Ledger, database: Database) -> None:
@@ -385,8 +386,8 @@ def test_migrating_twice_does_nothing(url: str) -> None:
 
 
 async def test_a_configured_value_counts_only_when_it_differs_from_the_last_one(ledger: Ledger, database: Database) -> None:
-    def live(connection: sa.Connection) -> None:
-        connection.execute(tables.pools.update().values(limit=7))
+    def live(batch: Batch) -> None:
+        batch.connection.execute(tables.pools.update().values(limit=7))
 
     await database.write("default", "", live)
     assert await ledger.configure({"default": settings_of()}) == []

@@ -30,13 +30,13 @@ IN_SQL = [
         FILE, "if job.status not in HOLDING or job.lease_id != lease_id:", "if job.status not in HOLDING:",
         BORDERS + "test_a_stale_renewal_is_not_recorded_for_the_newer_lease")),
     Safeguard("room", "SQL counts for itself before it records a grant", ANY, Guard(
-        RECORDING, "held(connection, pool.name) < pool.settings.limit", "True",
+        RECORDING, "batch.held(pool.name) < pool.settings.limit", "True",
         RACES + "test_a_grant_beyond_the_limit_of_sql_goes_back_to_its_place")),
     Safeguard("newer_fence", "a recorded grant has a NEWER fence than the row", REFUSED, Guard(
         RECORDING, "or not newer(pool, note.fence, job.fence)", "or note.fence < job.fence",
         RACES + "test_a_grant_given_back_is_not_recorded_again")),
     Safeguard("given_up", "a grant that goes back is written down: nobody records it any more", RESUMED, Guard(
-        RECORDING, "    changes.put(connection, job.job_id, fence=fence)\n    recorded", "    recorded",
+        RECORDING, "    batch.put(job, fence=fence)\n    recorded", "    recorded",
         BORDERS + "test_a_grant_that_goes_back_is_not_taken_from_whoever_was_told_of_it_since")),
     Safeguard("expiry_fence", "a recorded expiry ends the lease of exactly its fence", REFUSED, Guard(
         RECORDING, "job.status in HOLDING and job.fence == note.fence", "job.status in HOLDING",
@@ -57,7 +57,7 @@ IN_SQL = [
         FILE, "if row.epoch != epoch:\n                return Recorded(stale=True)", "if False:\n                pass",
         BORDERS + "test_an_expiry_of_an_earlier_epoch_is_not_recorded")),
     Safeguard("void", "a grant that SQL never saw is void before its slot is freed", ANY, Guard(
-        FILE, "            pools.void(connection, row, fence, ticket)\n", "",
+        FILE, "            pools.void(batch.connection, row, fence, ticket)\n", "",
         SWEEP + "test_a_stranger_is_void_in_sql_before_its_slot_is_freed")),
     Safeguard("void_checked", "... in the transaction that sees no row of it", STOPS, Guard(
         FILE, "(job is not None and not (job.status in HOLDING and job.fence != fence))", "False",

@@ -40,7 +40,7 @@ OTHERS = [
     ("lua/renew.lua", "math.max(entry.due, due)", "due", LUA + "test_renew.py::test_a_renewal_never_shortens"),
     ("lua/rebuild.lua", "if entry.due <= now then", "if false then",
      LUA + "test_rebuild.py::test_deadlines_that_passed_meanwhile_have_the_claim_time_of_grace"),
-    ("gate/ledger/ledger.py", "changes.put(connection, job.job_id, expires_at=due)", "pass",
+    ("gate/ledger/ledger.py", "batch.put(now, expires_at=due)", "pass",
      RACES + "test_that_grace_is_given_once_however_often_redis_is_lost"),
     # ---- SQL
     ("gate/ledger/ledger.py", "if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):", "if False:", LEDGER + "test_one_rebuild_a_loss"),
@@ -53,7 +53,7 @@ OTHERS = [
     ("gate/ledger/ledger.py", "if ticket <= row.void_ticket:", "if False:", SWEEP + "test_a_stranger_is_void_in_sql_before_its_slot_is_freed"),
     # ---- the door
     ("gate/keeper/keyring.py", " and key.revoked_at is None:", ":", DOORS + "test_a_key_counts_and_is_revoked_within_five_seconds"),
-    ("gate/http/doors.py", "if not ring.closed and _from_here(request):", "if not ring.closed:", DOORS + "test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows"),
+    ("gate/http/doors.py", "if not ring.closed and _from_here(scope, headers):", "if not ring.closed:", DOORS + "test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows"),
     # ---- another Redis
     ("gate/slots/connection.py", 'if facts.get("role") != "master":', "if False:", LIVES + "test_a_replica_is_not_written_to_and_not_taken_for_another_life"),
     ("gate/keeper/pools.py", "elif loop.time() < known.taken_at + LOADING_S:", "elif False:", LIVES + "test_two_servers_make_one_rebuild_of_one_loss"),
@@ -71,10 +71,10 @@ OTHERS = [
     ("lua/renew.lua", "if entry.by_gate and not entry.claimed then return finish('by_gate', {}) end\n", "",
      DELIVER + "test_who_polls_does_not_claim_what_gate_starts"),
     ("gate/gatekeeper.py", " and not job.starts else None", " else None", DELIVER + "test_who_polls_does_not_claim_what_gate_starts"),
-    ("gate/ledger/inbox.py", "if connection.execute(once).first() is not None:", "if False:", WEBHOOKS + "test_ten_at_once_end_it_once"),
+    ("gate/ledger/inbox.py", "if batch.connection.execute(once).first() is not None:", "if False:", WEBHOOKS + "test_ten_at_once_end_it_once"),
     ("gate/ledger/inbox.py", "(job.provider, job.task_id, job.lease_id) == (provider, said.task_id, known.lease_id)", "True",
      WEBHOOKS + "test_a_task_that_was_replaced_has_no_say_any_more"),
-    ("gate/ledger/inbox.py", "        verdict, after = _apply(connection, after,", "        verdict, after = 'history', after or (",
+    ("gate/ledger/inbox.py", "        verdict, after = _apply(batch, after,", "        verdict, after = 'history', after or (",
      WEBHOOKS + "test_a_callback_before_its_binding_is_applied_by_it"),
     ("gate/ledger/inbox.py", "        webhooks.c.at > now_ms() - KEPT_MS,\n", "", WEBHOOKS + "test_a_callback_that_is_kept_is_forgotten_after_a_week"),
     ("gate/ledger/inbox.py", "job.provider in (None, provider)", "True", WEBHOOKS + "test_a_provider_ends_only_jobs_bound_to_it_or_to_none"),
@@ -124,7 +124,7 @@ OTHERS = [
     ("gate/ledger/owner.py", "\n    .with_for_update(skip_locked=True)", "", MONEY + "test_lives.py::test_two_servers_pay_each_refund_once"),
     ("gate/ledger/owner.py", "            with connection.begin_nested():\n                self._refund_sql", "            with self._engine.begin() as another:\n                self._refund_sql.run(another, user=row.user, amount=row.amount, description=why, job_id=row.job_id)\n            with connection.begin_nested():\n                sa.text",
      MONEY + "test_lives.py::test_a_server_that_is_killed_while_it_pays_pays_once"),
-    ("gate/ledger/changes.py", "        owe(connection, job, at)\n", "        pass\n", MONEY + "test_refund.py::test_the_outcome_decides_what_is_paid_and_once"),
+    ("gate/ledger/changes.py", "        owe(batch, job, at)\n", "        pass\n", MONEY + "test_refund.py::test_the_outcome_decides_what_is_paid_and_once"),
     ("gate/opening.py", "        refuse_sqlite(sql_url)\n", "", MONEY + "test_start.py::test_on_sqlite_gate_says_in_one_line_that_the_owners_functions_cannot_be_there"),
     # ---- a store that says no
     ("lua/_prelude.lua", "  if not for_new_work then redis.call('HDEL', META, '') end\n", "", REFUSING + "test_a_redis_without_room_takes_no_new_work_and_ends_the_old"),
@@ -132,13 +132,13 @@ OTHERS = [
      REFUSING + "test_one_row_that_sql_refuses_keeps_no_other_from_being_recorded"),
     ("gate/ledger/writer.py", "            if not locked or lock_ms == LOCK_TIMEOUT_MS:  # at the first look it may be a whole table\n                self.writable = False\n", "",
      REFUSING + "test_who_could_not_renew_because_sql_took_nothing_has_grace"),
-    ("gate/ledger/ledger.py", "lambda connection: pools.probe(connection, pool), True)", "lambda connection: None, True)", REFUSING + "test_who_could_not_renew_because_sql_took_nothing_has_grace"),
+    ("gate/ledger/ledger.py", "lambda batch: pools.probe(batch.connection, pool), True)", "lambda batch: None, True)", REFUSING + "test_who_could_not_renew_because_sql_took_nothing_has_grace"),
     ("gate/ledger/engines.py", 'if connection.info["file"] != _file(made):', "if False:", REFUSING + "test_nothing_is_told_that_went_into_a_file_that_is_gone"),
     ("gate/gatekeeper.py", "            except Exception:  # whatever", "            except StoreDown:  # whatever", REFUSING + "test_a_place_whose_commit_sql_refuses_is_given_back"),
     # ---- second nets: what they catch is mended by others too, only later
     ("lua/restore.lua", " or noted(job) then", " then", LUA + "test_restore.py::test_what_the_outbox_is_about_to_end_stays_ended"),
     ("gate/ledger/ledger.py", " or job.lease.due > now_ms:", ":", BORDERS + "test_a_lease_renewed_since_the_sweep_looked_is_not_overdue"),
-    ("gate/ledger/ledger.py", "if pools.lock(connection, pool).epoch == epoch else None", "if pools.lock(connection, pool) else None", BORDERS + "test_what_the_sweep_saw_in_an_earlier_epoch_ends_nobody"),
+    ("gate/ledger/ledger.py", "if batch.pool(pool).epoch == epoch else None", "if batch.pool(pool) else None", BORDERS + "test_what_the_sweep_saw_in_an_earlier_epoch_ends_nobody"),
     ("gate/ledger/ledger.py", 'note.kind != "unreadable":\n                    unknown.add(note.job_id)', 'note.kind != "unreadable":\n                    pass', RACES + "test_a_crash_before_a_grant_was_told_is_recorded_by_the_repeat"),
     ("gate/gatekeeper.py", "await self._recorder.run(pool)\n            admitted", "admitted", BORDERS + "test_an_acquire_for_which_sql_has_no_room_records_the_outbox_and_looks_again"),
 ]  # fmt: skip

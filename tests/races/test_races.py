@@ -9,7 +9,7 @@ import pytest
 from gate.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown, UserBusy
 from gate.jobs import Request, now_ms
 from gate.keeper.wake import Wake
-from gate.ledger import Recorded, changes
+from gate.ledger import Recorded
 from gate.slots import keys
 from tests.support import House, settings_of, until
 
@@ -362,7 +362,7 @@ async def test_that_grace_is_given_once_however_often_redis_is_lost(house: House
     """Else a gate that dies with its Redis more often than its claim time would never reap whoever was lost."""
     job = await house.acquire(credits=5)
     ledger, deadlines = house.gate.ledger, []
-    await ledger._database.write("", "", lambda connection: changes.put(connection, job.job_id, expires_at=1))
+    await ledger._database.write("", "", lambda batch: batch.put(job, expires_at=1) and None)
     for _ in range(2):
         await house.gate.known.reload(house.pool)
         deadlines.append(int(house.people.zscore(house.key("slots"), job.job_id)))

@@ -1,0 +1,150 @@
+"""What is measured: servers, each a process group of its own, on a port of its own, and what CPU they have used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+KEY_FILE = "key"
+
+
+class Server:
+    """A running program. `port` is where it answers HTTP; `pids` are all whose CPU counts as its own."""
+
+    def __init__(
+        self, name: str, port: int, process: subprocess.Popen[str], others: list[int] | None = None, key: str = ""
+    ) -> None:
+        self.name, self.port, self.process, self.key = name, port, process, key
+        self._others = others or []
+
+    def cpu_s(self) -> float:
+        """Of it and of all its children, those of Postgres's that serve it too."""
+        return sum(_cpu_s(pid) for pid in [*_tree(self.process.pid), *(pid for root in self._others for pid in _tree(root))])
+
+    def rss_bytes(self) -> int:
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) * 1024
+        return 0
+
+
+@contextlib.contextmanager
+def python(name: str, module: str, *words: str, python: str = sys.executable) -> Iterator[Server]:
+    """A peer that is a module with a port as its first argument."""
+    port = free_port()
+    process = subprocess.Popen([python, "-m", module, str(port), *words], text=True)
+    with _stopped(process):
+        wait_for(port, process)
+        yield Server(name, port, process)
+
+
+@contextlib.contextmanager
+def gate(
+    name: str, folder: Path, sql: str | None = None, postgres_pid: int | None = None, pools: str = "", **environment: str
+) -> Iterator[Server]:
+    """`gate serve` as a user has it: with a key, durable SQL, its embedded Valkey. `pools`: lines for gate.toml."""
+    folder.mkdir(parents=True)
+    (folder / "gate.toml").write_text((f'database_url = "{sql}"\n' if sql else "") + pools)
+    kept = {word: value for word, value in os.environ.items() if not word.startswith("GATE_")} | environment
+    made = subprocess.run([sys.executable, "-m", "gate", "keys", "create", "bench", "--role", "tool", "--json"],
+                          cwd=folder, env=kept, text=True, capture_output=True, check=True)  # fmt: skip
+    key = json.loads(made.stdout)["key"]
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "gate", "serve", "--port", str(port)], cwd=folder, env=kept,
+                               stdout=subprocess.DEVNULL, text=True)  # fmt: skip
+    with _stopped(process):
+        wait_for(port, process)
+        server = Server(name, port, process, [postgres_pid] if postgres_pid else [], key)
+        server.folder = folder
+        yield server
+
+
+@contextlib.contextmanager
+def postgres(folder: Path) -> Iterator[tuple[str, int]]:
+    """An own Postgres with the settings that it ships with, and the pid of its first process."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    port, data = free_port(), folder / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if as_postgres:
+        subprocess.run(["chown", "-R", "postgres:", folder], check=True)
+        folder.chmod(0o755)
+        for above in folder.parents:
+            if not above.stat().st_mode & 0o001:
+                above.chmod(above.stat().st_mode | 0o011)
+    subprocess.run(
+        [*as_postgres, programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+    )
+    process = subprocess.Popen([*as_postgres, programs / "postgres", "-D", data, "-p", str(port), "-k", folder],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, cwd="/")  # fmt: skip
+    with _stopped(process, signal.SIGINT):
+        wait_for(port, process)
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        _accepts(url)
+        yield url, process.pid
+
+
+def _accepts(url: str) -> None:
+    import psycopg
+
+    for _ in range(400):
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"Postgres does not answer at {url}")
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def wait_for(port: int, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        assert process.poll() is None, f"{process.args} ended with {process.returncode}"
+        time.sleep(0.025)
+    raise AssertionError(f"nothing listens on {port}")
+
+
+@contextlib.contextmanager
+def _stopped(process: subprocess.Popen[str], by: int = signal.SIGTERM) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.send_signal(by)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _tree(pid: int) -> list[int]:
+    found = [pid]
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            found += _tree(int(child))
+    return found
+
+
+def _cpu_s(pid: int) -> float:
+    """Its own, in user and in system."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) * TICK_S

@@ -1,0 +1,147 @@
+"""One transaction of the writer, for as many requests as came together: each row is read once, changed in memory, and all that
+changed is written at the end, table by table.
+
+So a batch of many costs hardly more statements than one request does, and nearly all that SQL costs is statements
+(docs/performance.md). Whatever asks the connection itself asks behind what is written by then: nobody can tell the difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.jobs import HOLDING, Job
+from gate.ledger import pools, rows
+from gate.ledger.pools import Pool
+from gate.ledger.tables import deliveries, events, jobs, ledger, owed
+
+APPENDED = (ledger, owed, deliveries, events)
+"""Rows that are only added, in the order in which the tables are written."""
+
+
+class Batch:
+    """`ahead` are (pool, job_id) that will be asked for: those of a pool are read in one statement."""
+
+    def __init__(self, connection: Connection, ahead: Iterable[tuple[str, str]] = ()) -> None:
+        self._connection = connection
+        self._ahead: defaultdict[str, set[str]] = defaultdict(set)
+        for pool, job_id in ahead:
+            self.expect(pool, [job_id])
+        self._jobs: dict[str, Job | None] = {}
+        self._pools: dict[str, Pool] = {}
+        self._held: dict[str, int] = {}
+        self._began: defaultdict[str, int] = defaultdict(int)
+        """Slots taken less slots given up since the last flush, by pool."""
+        self._new: dict[str, dict[str, Any]] = {}
+        self._changed: dict[str, dict[str, Any]] = {}
+        self._added: dict[sa.Table, list[dict[str, Any]]] = {table: [] for table in APPENDED}
+
+    @property
+    def connection(self) -> Connection:
+        """For everything else. What waits is written first; a pool's row may change then, and is read anew."""
+        self.flush()
+        self._pools.clear()
+        return self._connection
+
+    def pool(self, name: str) -> Pool:
+        """The pool's row, which this transaction holds from then on. Raises PoolUnknown."""
+        if name not in self._pools:
+            self._pools[name] = pools.lock(self._connection, name)
+        return self._pools[name]
+
+    def expect(self, pool: str, job_ids: Iterable[str]) -> None:
+        self._ahead[pool].update(job_ids)
+
+    def job(self, pool: str, job_id: str) -> Job | None:
+        """The job of that id, in whatever pool; None when there is none. Only after `pool(pool)`: what was read before the row was
+        held may have changed since, and so what lives in another pool is not kept.
+        """
+        if job_id in self._jobs:
+            return self._jobs[job_id]
+        asked = (self._ahead.pop(pool, set()) | {job_id}) - self._jobs.keys()
+        found = rows.several(self._connection, sorted(asked))
+        self._jobs.update({one: found.get(one) for one in asked if one not in found or found[one].pool == pool})
+        return found.get(job_id)
+
+    def held(self, pool: str) -> int:
+        """How many slots SQL says are held: granted and running."""
+        if pool not in self._held:
+            self._held[pool] = rows.held(self._connection, pool) + self._began[pool]
+        return self._held[pool]
+
+    def insert(self, job: Job) -> None:
+        self._count(None, job)
+        self._jobs[job.job_id] = job
+        self._new[job.job_id] = rows.row_of(job)
+
+    def put(self, job: Job, **values: Any) -> Job:
+        """The job with these of its fields changed."""
+        now = replace(job, **values)
+        self._count(job, now)
+        self._jobs[job.job_id] = now
+        waiting = self._new.get(job.job_id)
+        if waiting is None:
+            waiting = self._changed.setdefault(job.job_id, {})
+        waiting.update({name: rows.as_column(name, value) for name, value in values.items() if name in jobs.c})
+        return now
+
+    def add(self, table: sa.Table, **row: Any) -> None:
+        """Rows of one table are added in the order of the calls."""
+        self._added[table].append(row)
+
+    def flush(self) -> None:
+        if self._new:
+            self._connection.execute(_insert_jobs, list(self._new.values()))
+        by_columns = defaultdict(list)
+        for job_id, values in self._changed.items():
+            by_columns[tuple(values)].append(values | {"this_job": job_id})
+        for columns, changed in by_columns.items():
+            self._connection.execute(_update_jobs(columns), changed)
+        for table, added in self._added.items():
+            if added:
+                self._connection.execute(table.insert(), added)
+                added.clear()
+        self._new.clear()
+        self._changed.clear()
+        self._began.clear()
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """What is done inside is kept or undone by itself."""
+        self.flush()
+        try:
+            with self._connection.begin_nested():
+                yield
+                self.flush()
+        except BaseException:
+            for waiting in (self._jobs, self._held, self._new, self._changed, self._began, *self._added.values()):
+                waiting.clear()
+            raise
+
+    def _count(self, before: Job | None, after: Job) -> None:
+        more = (after.status in HOLDING) - (before is not None and before.status in HOLDING)
+        if more:
+            self._began[after.pool] += more
+            if after.pool in self._held:
+                self._held[after.pool] += more
+
+
+_insert_jobs = jobs.insert()
+
+
+def _update_jobs(columns: tuple[str, ...]) -> sa.Update:
+    made = _updates.get(columns)
+    if made is None:
+        changed = {name: sa.bindparam(name) for name in columns}
+        made = _updates[columns] = jobs.update().where(jobs.c.job_id == sa.bindparam("this_job")).values(**changed)
+    return made
+
+
+_updates: dict[tuple[str, ...], sa.Update] = {}
+"""Few: the code changes fields in the same combinations."""
