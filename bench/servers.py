@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-KEY_FILE = "key"
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {word: value for word, value in os.environ.items() if not word.startswith("GATE_")} | {"PYTHONPATH": str(ROOT)}
 
 
 class Server:
@@ -41,7 +42,7 @@ class Server:
 def python(name: str, module: str, *words: str, python: str = sys.executable) -> Iterator[Server]:
     """A peer that is a module with a port as its first argument."""
     port = free_port()
-    process = subprocess.Popen([python, "-m", module, str(port), *words], text=True)
+    process = subprocess.Popen([python, "-m", module, str(port), *words], env=ENVIRONMENT, text=True)
     with _stopped(process):
         wait_for(port, process)
         yield Server(name, port, process)
@@ -54,7 +55,7 @@ def gate(
     """`gate serve` as a user has it: with a key, durable SQL, its embedded Valkey. `pools`: lines for gate.toml."""
     folder.mkdir(parents=True)
     (folder / "gate.toml").write_text((f'database_url = "{sql}"\n' if sql else "") + pools)
-    kept = {word: value for word, value in os.environ.items() if not word.startswith("GATE_")} | environment
+    kept = ENVIRONMENT | environment
     made = subprocess.run([sys.executable, "-m", "gate", "keys", "create", "bench", "--role", "tool", "--json"],
                           cwd=folder, env=kept, text=True, capture_output=True, check=True)  # fmt: skip
     key = json.loads(made.stdout)["key"]

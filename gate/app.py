@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
@@ -21,9 +22,8 @@ def make_app(
     keyring: KeyRing,
     tools: Tools | None = None,
     provider_secrets: Mapping[str, Sequence[str]] | None = None,
-    access_log: bool = False,
 ) -> FastAPI:
-    """`provider_secrets`: what callbacks have to show, by provider."""
+    """Every route. `provider_secrets`: what callbacks have to show, by provider."""
     app = FastAPI(
         title="gate",
         version=__version__,
@@ -32,10 +32,6 @@ def make_app(
         openapi_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.add_middleware(short.ShortWay)
-    app.add_middleware(limits.BodyLimit)
-    if access_log:
-        app.add_middleware(accesslog.AccessLog)
     app.state.gatekeeper, app.state.keyring = gatekeeper, keyring
     app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
     problems.install(app)
@@ -45,3 +41,9 @@ def make_app(
         app.include_router(router, dependencies=[Depends(doors.enter)])
     reference.describe(app)
     return app
+
+
+def in_front(app: FastAPI, access_log: bool = False) -> ASGIApp:
+    """What is served: `app`, and before it whatever sees each request."""
+    front = short.ShortWay(limits.BodyLimit(app), app.state.gatekeeper, app.state.keyring)
+    return accesslog.AccessLog(front) if access_log else front

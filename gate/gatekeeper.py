@@ -149,7 +149,8 @@ class Gatekeeper:
                 self._news.tell(pool, [job.job_id])
             elif job.tells:
                 self._news.tell(pool, [job.job_id])
-            job = await self.view.wait(pool, job.job_id, "queued", wait_s)
+            if job.status == "queued":
+                job = await (self.view.wait(pool, job.job_id, "queued", wait_s) if wait_s else self.view.placed(job))
             if job.ended:
                 raise AlreadyEnded(f"this job is {job.status} already", job)
             if job.status in HOLDING and (decision.word == "unrecorded" or _over(decision.good_until)):

@@ -62,7 +62,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     import uvicorn
 
     from gate import logs
-    from gate.app import make_app
+    from gate.app import in_front, make_app
     from gate.http.protocol import BoundedProtocol
     from gate.ledger import PoolSettings
     from gate.opening import Outside, open_gate
@@ -81,9 +81,9 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     async with open_gate(
         redis_url, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:
-        app = make_app(gate.gatekeeper, gate.keyring, tools, settings.provider_secrets(), settings.access_log)
+        app = make_app(gate.gatekeeper, gate.keyring, tools, settings.provider_secrets())
         config = uvicorn.Config(
-            app,
+            in_front(app, settings.access_log),
             http=BoundedProtocol,  # on httptools: h11 lets smuggled requests through
             ws="none",
             proxy_headers=False,  # who is this machine is never told by a header

@@ -18,6 +18,7 @@ from starlette.types import Scope
 
 from gate.errors import Forbidden, Invalid, Unauthorized
 from gate.gatekeeper import Gatekeeper
+from gate.keeper.keyring import KeyRing
 
 
 class _Text(PathConvertor):
@@ -84,13 +85,12 @@ class Caller:
 def enter(request: Request) -> Caller:
     """Raises Unauthorized, Forbidden."""
     headers = dict(reversed(request.scope["headers"]))  # of one that comes twice the first counts
-    return caller(request.scope, headers, request.scope["route"].path)
+    return caller(request.scope, headers, request.scope["route"].path, request.app.state.keyring)
 
 
-def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str) -> Caller:
+def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyRing) -> Caller:
     """Who asks for the route of this path. Raises Unauthorized, Forbidden."""
     may = TABLE[scope["method"], path]
-    ring = scope["app"].state.keyring
     if not ring.closed and _from_here(scope, headers):
         if _by_a_foreign_page(scope, headers):
             raise Forbidden("a page of another origin may not ask while no key exists")

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from gate.errors import Invalid
+from gate.http.answers import Json
 from gate.http.doors import Asking, Caller, Keeper
 from gate.http.strict import StrictRoute
 from gate.http.wire import (
@@ -40,7 +41,7 @@ IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_lengt
 
 
 def _answer(job: Job, caller: Caller, status: int = 200) -> JSONResponse:
-    return JSONResponse(job_body(job, caller.may_release), status)
+    return Json(job_body(job, caller.may_release), status)
 
 
 @router.post("/acquire", response_model=JobOut, responses={202: {"model": JobOut, "description": "queued, or granted"}})

@@ -17,6 +17,8 @@ REST_MAX_BYTES = 2 * 1024 * 1024
 """All that comes behind the headers, trailers too: more than any body that is read."""
 REST_S = 30.0
 """And for how long it may come."""
+WHOLE = "gate.whole"
+"""In the scope of a request that is here to its last byte: reading it takes no time."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -58,6 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self.scope[WHOLE] = True
         self._in_rest = False
         self._have_head()
         super().on_message_complete()

@@ -19,8 +19,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gate.errors import GateError
-from gate.http import doors, jobs, problems, strict
+from gate.gatekeeper import Gatekeeper
+from gate.http import doors, jobs, limits, problems, strict
+from gate.http.protocol import WHOLE
 from gate.jobs import JOB_ID, POOL_NAME
+from gate.keeper.keyring import KeyRing
 
 TAKEN = (jobs.acquire, jobs.claim, jobs.renew, jobs.release)
 """Each is a POST with a body, about a pool or about a job of it."""
@@ -46,37 +49,35 @@ def _routes() -> dict[tuple[int, str], _Route]:
 
 
 class ShortWay:
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    """`long` takes what goes the long way."""
+
+    def __init__(self, long: ASGIApp, gatekeeper: Gatekeeper, keyring: KeyRing) -> None:
+        self._long, self._gatekeeper, self._keyring = long, gatekeeper, keyring
         self._routes = _routes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["query_string"]:
-            return await self._app(scope, receive, send)
+        if WHOLE not in scope or scope["method"] != "POST" or scope["query_string"]:
+            return await self._long(scope, receive, send)
         parts = scope["path"].split("/")
         route = self._routes.get((len(parts), parts[-1]))
         names = _names(parts)
         if route is None or names is None:
-            return await self._app(scope, receive, send)
+            return await self._long(scope, receive, send)
         headers = dict(scope["headers"])
         if len(headers) != len(scope["headers"]) or not headers.keys().isdisjoint(UNUSUAL):
-            return await self._app(scope, receive, send)
+            return await self._long(scope, receive, send)
         if headers.get(b"content-type", b"").partition(b";")[0] != b"application/json":
-            return await self._app(scope, receive, send)
+            return await self._long(scope, receive, send)
+        message = await receive()
         try:
-            message = await receive()
-        except HTTPException as error:
-            return await self._app(scope, _first(error, receive), send)
-        try:
-            asking = doors.caller(scope, headers, route.path)
+            asking = doors.caller(scope, headers, route.path, self._keyring)
+            if len(message["body"]) > limits.BODY_MAX_BYTES:
+                return await self._long(scope, _first(message, receive), send)
             body = route.body.validate_python(strict.loads(message["body"]))
-            whole = not message.get("more_body")
         except (GateError, HTTPException, ValidationError, ValueError, KeyError, RecursionError):
-            whole = False
-        if not whole:
-            return await self._app(scope, _first(message, receive), send)
+            return await self._long(scope, _first(message, receive), send)
         try:
-            answer = await route.endpoint(**names, body=body, keeper=scope["app"].state.gatekeeper, asking=asking)
+            answer = await route.endpoint(**names, body=body, keeper=self._gatekeeper, asking=asking)
         except GateError as error:
             answer = problems.refusal(Request(scope), error)
         await answer(scope, receive, send)
@@ -93,16 +94,11 @@ def _names(parts: list[str]) -> dict[str, str] | None:
     return None
 
 
-def _first(met: Message | HTTPException, receive: Receive) -> Receive:
-    """What was met here is met again, then what comes after it."""
-    waiting = [met]
+def _first(message: Message, receive: Receive) -> Receive:
+    """What was received here is received again, then what comes after it."""
+    waiting = [message]
 
     async def again() -> Message:
-        if not waiting:
-            return await receive()
-        first = waiting.pop()
-        if isinstance(first, HTTPException):
-            raise first
-        return first
+        return waiting.pop() if waiting else await receive()
 
     return again

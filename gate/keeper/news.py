@@ -14,6 +14,8 @@ from gate.waiters import Waiters, the_line
 
 log = structlog.get_logger("gate.news")
 RETRY_S = 0.5
+BETWEEN_S = 0.005
+"""Between two messages about a pool. The first goes at once; each is read by every server, its sender too."""
 LOOK_UP_S = 1.0
 
 
@@ -41,10 +43,11 @@ class News:
             self._sending[pool] = asyncio.create_task(self._publish(pool))
 
     async def _publish(self, pool: str) -> None:
-        """One message at a time: what changes meanwhile goes into the next."""
+        """One message at a time, and not too often: what changes meanwhile goes into the next."""
         try:
             while (job_ids := self._unsaid.pop(pool, None)) is not None:
                 await self._link.pipe.ask("PUBLISH", keys.news(pool), " ".join((self._me, *job_ids)))
+                await asyncio.sleep(BETWEEN_S)
         except (RedisError, OSError) as error:
             log.warning("others were not told", error=str(error))
         finally:

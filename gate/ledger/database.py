@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from gate.errors import StoreDown
 from gate.ledger.batch import Batch
 from gate.ledger.engines import READERS, answering, engine
 from gate.ledger.writer import LOCK_TIMEOUT_MS, Task, Writer
+from gate.patience import Patience
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class Database:
         self._read_engine = engine(url, writes=False)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gate-sql-read")
         self._writer = Writer(self._write_engine)
+        self._patience = Patience(ANSWER_S, _let_go)
 
     @property
     def writable(self) -> bool:
@@ -62,35 +64,28 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         task = Task((pool, job_id), work, loop, loop.create_future(), proves)
-        task.future.add_done_callback(_heard)
+        self._patience.watch(task.future)
         self._writer.put(task)
-        # Shielded: a caller that goes away does not take back what the writer is about to commit.
-        return await _in_time(asyncio.shield(task.future))
+        # A caller that goes away does not take back what the writer is about to commit: it only does not hear of it.
+        return await task.future
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         def run() -> T:
             with answering(), self._read_engine.connect() as connection:
                 return work(connection)
 
-        return await _in_time(asyncio.get_running_loop().run_in_executor(self._readers, run))
+        answer = asyncio.get_running_loop().run_in_executor(self._readers, run)
+        self._patience.watch(answer)
+        return await answer
 
     def close(self) -> None:
         """Commits what was handed in, then closes."""
         self._writer.close()
+        self._patience.stop()
         self._readers.shutdown()
         self._write_engine.dispose()
         self._read_engine.dispose()
 
 
-async def _in_time(answer: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            return await answer
-    except TimeoutError:
-        raise StoreDown("sql", f"SQL has not answered for {ANSWER_S:g} s") from None
-
-
-def _heard(answer: asyncio.Future[Any]) -> None:
-    """A caller who was let go, or went, does not hear of the failure any more."""
-    if not answer.cancelled():
-        answer.exception()
+def _let_go(answer: asyncio.Future[Any]) -> None:
+    answer.set_exception(StoreDown("sql", f"SQL has not answered for {ANSWER_S:g} s"))

@@ -16,6 +16,8 @@ from typing import Any
 import hiredis
 from redis.exceptions import ConnectionError, TimeoutError
 
+from gate.patience import Patience
+
 
 class Pipe:
     """`make` gives a connection of redis.asyncio that is not connected yet. A question is asked once more when the connection
@@ -61,23 +63,22 @@ class _Stream(asyncio.Protocol):
         self._connection = connection  # it closes its transport when nobody knows it any more
         self._transport = connection._writer.transport
         self._reader = hiredis.Reader(replyError=connection._parser.parse_error)
-        self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._asked: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._asked: deque[asyncio.Future[Any]] = deque()
         self._unsent: list[bytes] = []
-        self._watching: asyncio.TimerHandle | None = None
+        # One that is let go lets all go: they wait for the same Redis.
+        self._patience = Patience(timeout_s, lambda _: self._end(TimeoutError(f"no answer for {timeout_s:g} s")))
         self._leaving = False
         self.closed = self._transport.is_closing()
         self._transport.set_protocol(self)
 
     def ask(self, packed: bytes) -> asyncio.Future[Any]:
         answer = self._loop.create_future()
-        self._asked.append((answer, self._loop.time()))
+        self._asked.append(answer)
+        self._patience.watch(answer)
         if not self._unsent:
             self._loop.call_soon(self._send)
         self._unsent.append(packed)
-        if self._watching is None:
-            self._watching = self._loop.call_later(self._timeout_s, self._watch)
         return answer
 
     def _send(self) -> None:
@@ -90,7 +91,7 @@ class _Stream(asyncio.Protocol):
         while (reply := self._reader.gets()) is not False:
             if isinstance(reply, hiredis.PushNotification):
                 continue  # nobody asked
-            answer, _ = self._asked.popleft()
+            answer = self._asked.popleft()
             if answer.done():
                 continue  # whoever asked has gone
             if isinstance(reply, Exception):
@@ -108,23 +109,11 @@ class _Stream(asyncio.Protocol):
         if not self._asked:
             self._end(ConnectionError("left"))
 
-    def _watch(self) -> None:
-        """One alarm for all: who asked first is answered first."""
-        self._watching = None
-        if not self._asked:
-            return
-        left = self._asked[0][1] + self._timeout_s - self._loop.time()
-        if left > 0:
-            self._watching = self._loop.call_later(left, self._watch)
-        else:
-            self._end(TimeoutError(f"no answer for {self._timeout_s:g} s"))
-
     def _end(self, error: Exception) -> None:
         self.closed = True
         self._transport.abort()
-        if self._watching is not None:
-            self._watching.cancel()
+        self._patience.stop()
         asked, self._asked = self._asked, deque()
-        for answer, _ in asked:
+        for answer in asked:
             if not answer.done():
                 answer.set_exception(error)

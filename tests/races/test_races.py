@@ -231,11 +231,14 @@ async def test_a_renewal_that_is_over_when_sql_hears_of_it_is_not_told(house: Ho
         await until(lambda: house.people.zscore(house.key("slots"), job_id) is None, "the lease is reaped")
         extended = await extend(pool, job_id, lease_id, **facts)
         house.gate.ledger.record = record
+        words.append(extended.word)
         return extended
 
+    words: list[str] = []
     house.gate.ledger.extend = extend_late
     with pytest.raises(LeaseLost):
         await house.keeper.renew(house.pool, job.job_id, job.lease_id)
+    assert words == ["stale"], "nor recorded"
 
 
 async def test_a_slot_goes_back_when_sql_cannot_write(house: House) -> None:
