@@ -11,6 +11,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from sqlalchemy.engine import Connection
 from gate.jobs import HOLDING, Job
 from gate.ledger import pools, rows
 from gate.ledger.pools import Pool
+from gate.ledger.prepared import Prepared
 from gate.ledger.tables import deliveries, events, jobs, ledger, owed
 
 APPENDED = (ledger, owed, deliveries, events)
@@ -97,15 +99,15 @@ class Batch:
 
     def flush(self) -> None:
         if self._new:
-            self._connection.execute(_insert_jobs, list(self._new.values()))
+            _INSERT[jobs].run(self._connection, list(self._new.values()))
         by_columns = defaultdict(list)
         for job_id, values in self._changed.items():
             by_columns[tuple(values)].append(values | {"this_job": job_id})
         for columns, changed in by_columns.items():
-            self._connection.execute(_update_jobs(columns), changed)
+            _update(columns).run(self._connection, changed)
         for table, added in self._added.items():
             if added:
-                self._connection.execute(table.insert(), added)
+                _INSERT[table].run(self._connection, added)
                 added.clear()
         self._new.clear()
         self._changed.clear()
@@ -132,16 +134,24 @@ class Batch:
                 self._held[after.pool] += more
 
 
-_insert_jobs = jobs.insert()
+@cache
+def _update(columns: tuple[str, ...]) -> Prepared:
+    """Few: the code changes fields in the same combinations."""
+    changed = {name: sa.bindparam(name) for name in columns}
+    return Prepared(lambda: jobs.update().where(jobs.c.job_id == sa.bindparam("this_job")).values(**changed))
 
 
-def _update_jobs(columns: tuple[str, ...]) -> sa.Update:
-    made = _updates.get(columns)
-    if made is None:
-        changed = {name: sa.bindparam(name) for name in columns}
-        made = _updates[columns] = jobs.update().where(jobs.c.job_id == sa.bindparam("this_job")).values(**changed)
-    return made
+def _insert(table: sa.Table, columns: Iterable[str]) -> Prepared:
+    return Prepared(lambda: table.insert().inline().values({name: sa.bindparam(name) for name in columns}))
 
 
-_updates: dict[tuple[str, ...], sa.Update] = {}
-"""Few: the code changes fields in the same combinations."""
+_INSERT = {
+    jobs: _insert(jobs, rows.FIELDS),
+    ledger: _insert(ledger, ("at", "job_id", "user", "pool", "kind", "amount")),
+    owed: _insert(owed, ("job_id", "user", "pool", "amount", "since", "due_at", "attempts")),
+    deliveries: _insert(
+        deliveries, ("webhook_id", "job_id", "tool", "kind", "type", "fence", "body", "at", "due_at", "attempts")
+    ),
+    events: _insert(events, ("at", "pool", "job_id", "kind", "fence", "by", "why")),
+}
+"""What a row of each begins with; the rest comes later."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import namedtuple
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from gate.errors import PoolUnknown
 from gate.jobs import now_ms
+from gate.ledger.prepared import Prepared
 from gate.ledger.tables import deliveries, events, jobs, ledger, owed, pools
 
 
@@ -56,20 +58,30 @@ def _pool(row: Any) -> Pool:
     settings = PoolSettings(**{name: getattr(row, name) for name in SETTING_NAMES})
     former = tuple(row.redis_former.split())
     return Pool(
-        row.name, row.epoch, row.void_fence, row.void_ticket, row.paused, settings, row.redis_identity, former, row.ledger_id
+        row.name,
+        row.epoch,
+        row.void_fence,
+        row.void_ticket,
+        bool(row.paused),
+        settings,
+        row.redis_identity,
+        former,
+        row.ledger_id,
     )
 
 
 _locked = sa.select(pools).where(pools.c.name == sa.bindparam("pool")).with_for_update()
+_lock = Prepared(lambda: _locked)
+_Row = namedtuple("_Row", [column.name for column in pools.c])
 _all = sa.select(pools).order_by(pools.c.name)
 
 
 def lock(connection: Connection, name: str) -> Pool:
     """The row, held until the transaction ends (on SQLite the whole file is)."""
-    row = connection.execute(_locked, {"pool": name}).first()
-    if row is None:
+    found = _lock.rows(connection, pool=name)
+    if not found:
         raise PoolUnknown(f"there is no pool {name!r}")
-    return _pool(row)
+    return _pool(_Row(*found[0]))
 
 
 _touch = pools.update().where(pools.c.name == sa.bindparam("pool")).values(epoch=pools.c.epoch)

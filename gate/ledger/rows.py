@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.jobs import HOLDING, LIVE, REFUNDED, Job, Refund
+from gate.ledger.prepared import Prepared
 from gate.ledger.tables import jobs, ledger, owed
 
-_FIELDS = tuple(name for name in Job.__dataclass_fields__ if name in jobs.c)
+FIELDS = tuple(name for name in Job.__dataclass_fields__ if name in jobs.c)
 _JSON = frozenset({"payload", "output"})
-_columns = [jobs.c[name] for name in _FIELDS]
+_FLAGS = frozenset({"starts", "tells", "settles"})
+_columns = [jobs.c[name] for name in FIELDS]
 
 jobs_with_refund = (
     sa.select(
@@ -25,15 +28,20 @@ jobs_with_refund = (
     .outerjoin(owed, owed.c.job_id == jobs.c.job_id)
 )
 
-_some = sa.select(*_columns).where(jobs.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
-_one = sa.select(*_columns).where(jobs.c.job_id == sa.bindparam("job_id"))
 _refunded = jobs_with_refund.where(jobs.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
 
 # `ended_at is null` is said as well as the statuses: it is what the partial index is of.
 is_live = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(LIVE))
 is_holding = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(HOLDING))
 
-_held = sa.select(sa.func.count()).where(jobs.c.pool == sa.bindparam("pool"), is_holding)
+_literally_holding = sa.text("ended_at is null and status in ('granted', 'running')")
+_held = Prepared(lambda: sa.select(sa.func.count()).where(jobs.c.pool == sa.bindparam("pool"), _literally_holding))
+
+
+@cache
+def _some(count: int) -> Prepared:
+    names = [sa.bindparam(f"id{number}") for number in range(count)]
+    return Prepared(lambda: sa.select(*_columns).where(jobs.c.job_id.in_(names)))
 
 
 def job_of(row: Any) -> Job:
@@ -45,15 +53,17 @@ def job_of(row: Any) -> Job:
 
 
 def _plain(row: Any) -> Job:
-    values = dict(zip(_FIELDS, row, strict=False))
+    values = dict(zip(FIELDS, row, strict=False))
     for name in _JSON:
         if values[name] is not None:
             values[name] = json.loads(values[name])
+    for name in _FLAGS:
+        values[name] = bool(values[name])  # SQLite has none
     return Job(**values)
 
 
 def row_of(job: Job) -> dict[str, Any]:
-    return {name: as_column(name, getattr(job, name)) for name in _FIELDS}
+    return {name: as_column(name, getattr(job, name)) for name in FIELDS}
 
 
 def as_column(name: str, value: Any) -> Any:
@@ -62,11 +72,9 @@ def as_column(name: str, value: Any) -> Any:
 
 def several(connection: Connection, job_ids: Sequence[str]) -> dict[str, Job]:
     """Those of them that SQL knows. Only who may have a refund is looked up with it: nearly nobody, and it is dear."""
-    if len(job_ids) == 1:
-        found = connection.execute(_one, {"job_id": job_ids[0]})
-    else:
-        found = connection.execute(_some, {"job_ids": job_ids})
-    seen = {job.job_id: job for job in map(_plain, found)}
+    count = 1 << (len(job_ids) - 1).bit_length()  # few texts: a name that is asked for twice is found once
+    asked = {f"id{number}": job_ids[min(number, len(job_ids) - 1)] for number in range(count)}
+    seen = {job.job_id: job for job in map(_plain, _some(count).rows(connection, **asked))}
     if refunded := [job.job_id for job in seen.values() if job.status in REFUNDED and job.credits]:
         seen |= {row.job_id: job_of(row) for row in connection.execute(_refunded, {"job_ids": refunded})}
     return seen
@@ -78,4 +86,4 @@ def find(connection: Connection, job_id: str) -> Job | None:
 
 def held(connection: Connection, pool: str) -> int:
     """How many slots SQL says are held: granted and running."""
-    return connection.execute(_held, {"pool": pool}).scalar_one()
+    return _held.rows(connection, pool=pool)[0][0]
