@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
 from gate.jobs import Job, Request
 from gate.ledger import Owner, Reading
 from gate.tools import Tools
@@ -16,7 +14,7 @@ class Priced(Request):
 
     def same_content(self, job: Job) -> bool:
         """He may say something else by now, and a call that came at the same time may have been told that: it is the same job."""
-        return Request.same_content(replace(self, user=None, credits=None), job)
+        return Request.same_content(self._replace(user=None, credits=None), job)
 
 
 class Admission:
@@ -30,16 +28,17 @@ class Admission:
         if request.tool is None:
             return self._settled(request)
         tool = self._tools[request.tool]
-        told = replace(request, starts=by_gate and tool.start_url is not None, tells=tool.events_url is not None)
+        told = request._replace(starts=by_gate and tool.start_url is not None, tells=tool.events_url is not None)
         if self._owner is None or not self._owner.prices or request.tool not in self._tools:
             return self._settled(told)
         known = await self._reading.job(request.job_id)
         if known is not None:  # its price was the owner's, and stays what it was
-            return replace(told, user=known.user, credits=known.credits, settles=known.settles)
+            return told._replace(user=known.user, credits=known.credits, settles=known.settles)
         price = await self._owner.price(request.tool, request.job_id)
         said = {"user": price.user, "credits": price.credits, "settles": self._owner.pays}
-        return Priced(**{one.name: getattr(told, one.name) for one in fields(told)} | said)
+        return Priced(**told._asdict() | said)
 
     def _settled(self, request: Request) -> Request:
         """Only what somebody trusted says that he charged is paid back from the owner's table."""
-        return replace(request, settles=request.trusted and self._owner is not None and self._owner.pays)
+        settles = request.trusted and self._owner is not None and self._owner.pays
+        return request._replace(settles=True) if settles else request

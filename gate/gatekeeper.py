@@ -35,7 +35,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 from gate.admission import Admission
@@ -119,7 +118,9 @@ class Gatekeeper:
                     return await self.view.placed(job)
                 continue
             # Two calls for one job may differ in who starts it, and either may be the first in SQL: Redis has decided.
-            decided = request if decision.word == "unrecorded" else replace(request, starts=decision.by_gate)
+            decided = request
+            if decision.word != "unrecorded" and request.starts != decision.by_gate:
+                decided = request._replace(starts=decision.by_gate)
             try:
                 admitted = await self._admit(pool, decided, epoch, decision, or_wait)
             except Exception:  # whatever kept it out of SQL, the place in Redis must not stay

@@ -1,12 +1,14 @@
-"""What a job is: its statuses, its outcomes, and the shape every room hands to the next."""
+"""What a job is: its statuses, its outcomes, and the shape every room hands to the next.
+
+The shapes are tuples with names: made and changed several times for each request, which frozen dataclasses are slow at.
+"""
 
 from __future__ import annotations
 
 import re
 import secrets
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 HOLDING: Final = frozenset({"granted", "running"})
 LIVE: Final = frozenset({"queued"}) | HOLDING
@@ -27,8 +29,7 @@ CREDITS_MAX: Final = 10**9
 PAYLOAD_MAX_BYTES: Final = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """A slot held. Times are milliseconds since 1970, by Redis's clock; `due` is when it runs out."""
 
     lease_id: str
@@ -38,15 +39,13 @@ class Lease:
     hard: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refund:
+class Refund(NamedTuple):
     amount: int
     at: int | None
     owed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A job as SQL has it; `position`, `queue_length` and `reason` are Redis's word, and only of a waiter. `task_id` is the
     provider's name for what its current lease started. `starts`: gate starts it, at its tool's start_url; `tells`: each change
     of its status is told to its tool; `settles`: its refund is paid by the owner's function."""
@@ -75,14 +74,14 @@ class Job:
     late_outcome: str | None = None
     provider: str | None = None
     task_id: str | None = None
+    starts: bool = False
+    tells: bool = False
+    settles: bool = False
     refund: Refund | None = None
     position: int | None = None
     queue_length: int | None = None
     reason: str | None = None
     eta_seconds: float | None = None
-    starts: bool = False
-    tells: bool = False
-    settles: bool = False
 
     @property
     def ended(self) -> bool:
@@ -97,8 +96,7 @@ class Job:
         return Lease(self.lease_id, self.fence, self.granted_at, self.expires_at, self.hard_expires_at)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What somebody asks `acquire` for. `credits` is what the caller has charged already; `trusted`: he showed a tool key, so
     his word is good for a refund by the owner's function. `starts`, `tells` and `settles` as in Job; gate sets them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gate.board import Board
 from gate.errors import JobUnknown, StoreDown
@@ -135,9 +135,9 @@ class View:
         if eta_ms is not None:
             eta_ms = max(eta_ms, line.cooling_until or 0) - now_ms()
         eta_seconds = None if eta_ms is None else round(max(eta_ms, 0) / 1000, 1)
-        return replace(job, position=position, queue_length=line.queued, reason=line.reason, eta_seconds=eta_seconds)
+        return job._replace(position=position, queue_length=line.queued, reason=line.reason, eta_seconds=eta_seconds)
 
 
 def _news(job: Job) -> Job:
     """Without the estimate, which changes all the time."""
-    return replace(job, eta_seconds=None)
+    return job._replace(eta_seconds=None)

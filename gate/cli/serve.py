@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import os
 import signal
@@ -18,6 +19,8 @@ from gate.embedded import EmbeddedRedis
 from gate.errors import CannotStart, StoreDown
 from gate.settings import Settings
 
+GC_AFTER = 50_000
+"""So many more objects than were given back, before the collector looks at the youngest."""
 GRACE_S = 7
 """For requests under way when a stop was asked for."""
 STOP_S = 9.5
@@ -108,11 +111,21 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
         while not server.started and not serving.done():
             await asyncio.sleep(0.002)
         if server.started:
+            _rest_gc()
             host, port = listener.getsockname()[:2]
             http = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             data.tell(Address(os.getpid(), http, redis_url, settings.sql_url))
             _say_where(settings, gate, http, redis_url)
         await serving
+
+
+def _rest_gc() -> None:
+    """What is there by now stays, and need not be looked through again; what a request makes hardly ever goes in circles. With the
+    usual settings the collector stops the loop every few requests (docs/performance.md: p99).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_AFTER, 10, 100)
 
 
 def _force() -> None:

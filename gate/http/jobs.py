@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query
@@ -53,7 +52,7 @@ async def acquire(
     An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job.
     """
     job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
-    wanted = replace(request_of(body, job_id), trusted=asking.role == "tool")
+    wanted = request_of(body, job_id, asking.role == "tool")
     job = await keeper.acquire(pool, wanted, body.wait_seconds)
     return _answer(job, asking, 202 if job.status in ("queued", "granted") else 200)
 
@@ -114,13 +113,13 @@ async def task(pool: Pool, job_id: JobPath, body: TaskBody, keeper: Keeper, aski
     return _answer(await keeper.bind(pool, job_id, body.provider, body.task_id, body.lease_id), asking)
 
 
-def request_of(body: AcquireBody, job_id: str | None = None) -> Request:
+def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = False) -> Request:
     """Raises Invalid."""
     job_id = job_id or body.job_id
     if body.credits and job_id is None:
         raise Invalid("job_id", "credits need a job_id or an Idempotency-Key: without one a retry would charge twice")
     lease_ms = _ms(body.lease_seconds)
-    return Request(job_id or new_job_id(), body.user, body.tool, body.session, body.credits, body.payload, lease_ms)
+    return Request(job_id or new_job_id(), body.user, body.tool, body.session, body.credits, body.payload, lease_ms, trusted)
 
 
 def _job_id_of(key: str, pool: str, asking: Caller) -> str:

@@ -37,7 +37,7 @@ class _StrictRequest(Request):
 
 def loads(text: bytes) -> Any:
     """Raises NotMeant, ValueError, RecursionError."""
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    return _decoder.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -58,3 +58,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise NotMeant("body", "a number is too large")
     return number
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)

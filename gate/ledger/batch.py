@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -23,8 +22,13 @@ from gate.ledger.pools import Pool
 from gate.ledger.prepared import Prepared
 from gate.ledger.tables import deliveries, events, jobs, ledger, owed
 
-APPENDED = (ledger, owed, deliveries, events)
-"""Rows that are only added, in the order in which the tables are written."""
+ADDED = {
+    ledger: ("at", "job_id", "user", "pool", "kind", "amount"),
+    owed: ("job_id", "user", "pool", "amount", "since", "due_at", "attempts"),
+    deliveries: ("webhook_id", "job_id", "tool", "kind", "type", "fence", "body", "at", "due_at", "attempts"),
+    events: ("at", "pool", "job_id", "kind", "fence", "by", "why"),
+}
+"""Tables whose rows are only added here, in the order in which they are written, and what a row begins with."""
 
 
 class Batch:
@@ -40,9 +44,9 @@ class Batch:
         self._held: dict[str, int] = {}
         self._began: defaultdict[str, int] = defaultdict(int)
         """Slots taken less slots given up since the last flush, by pool."""
-        self._new: dict[str, dict[str, Any]] = {}
+        self._new: dict[str, Job] = {}
         self._changed: dict[str, dict[str, Any]] = {}
-        self._added: dict[sa.Table, list[dict[str, Any]]] = {table: [] for table in APPENDED}
+        self._added: dict[sa.Table, list[list[Any]]] = {table: [] for table in ADDED}
 
     @property
     def connection(self) -> Connection:
@@ -80,34 +84,34 @@ class Batch:
     def insert(self, job: Job) -> None:
         self._count(None, job)
         self._jobs[job.job_id] = job
-        self._new[job.job_id] = rows.row_of(job)
+        self._new[job.job_id] = job
 
     def put(self, job: Job, **values: Any) -> Job:
         """The job with these of its fields changed."""
-        now = replace(job, **values)
+        now = job._replace(**values)
         self._count(job, now)
         self._jobs[job.job_id] = now
-        waiting = self._new.get(job.job_id)
-        if waiting is None:
-            waiting = self._changed.setdefault(job.job_id, {})
-        waiting.update({name: rows.as_column(name, value) for name, value in values.items() if name in jobs.c})
+        if job.job_id in self._new:
+            self._new[job.job_id] = now
+        else:
+            self._changed.setdefault(job.job_id, {}).update(rows.as_columns(values))
         return now
 
     def add(self, table: sa.Table, **row: Any) -> None:
         """Rows of one table are added in the order of the calls."""
-        self._added[table].append(row)
+        self._added[table].append([row[name] for name in ADDED[table]])
 
     def flush(self) -> None:
         if self._new:
-            _INSERT[jobs].run(self._connection, list(self._new.values()))
+            _insert(jobs).run(self._connection, [rows.row_of(job) for job in self._new.values()])
         by_columns = defaultdict(list)
         for job_id, values in self._changed.items():
-            by_columns[tuple(values)].append(values | {"this_job": job_id})
+            by_columns[tuple(values)].append([*values.values(), job_id])
         for columns, changed in by_columns.items():
             _update(columns).run(self._connection, changed)
         for table, added in self._added.items():
             if added:
-                _INSERT[table].run(self._connection, added)
+                _insert(table).run(self._connection, added)
                 added.clear()
         self._new.clear()
         self._changed.clear()
@@ -138,20 +142,11 @@ class Batch:
 def _update(columns: tuple[str, ...]) -> Prepared:
     """Few: the code changes fields in the same combinations."""
     changed = {name: sa.bindparam(name) for name in columns}
-    return Prepared(lambda: jobs.update().where(jobs.c.job_id == sa.bindparam("this_job")).values(**changed))
+    made = jobs.update().where(jobs.c.job_id == sa.bindparam("this_job")).values(**changed)
+    return Prepared(lambda: made, [*columns, "this_job"])
 
 
-def _insert(table: sa.Table, columns: Iterable[str]) -> Prepared:
-    return Prepared(lambda: table.insert().inline().values({name: sa.bindparam(name) for name in columns}))
-
-
-_INSERT = {
-    jobs: _insert(jobs, rows.FIELDS),
-    ledger: _insert(ledger, ("at", "job_id", "user", "pool", "kind", "amount")),
-    owed: _insert(owed, ("job_id", "user", "pool", "amount", "since", "due_at", "attempts")),
-    deliveries: _insert(
-        deliveries, ("webhook_id", "job_id", "tool", "kind", "type", "fence", "body", "at", "due_at", "attempts")
-    ),
-    events: _insert(events, ("at", "pool", "job_id", "kind", "fence", "by", "why")),
-}
-"""What a row of each begins with; the rest comes later."""
+@cache
+def _insert(table: sa.Table) -> Prepared:
+    names = rows.FIELDS if table is jobs else ADDED[table]
+    return Prepared(lambda: table.insert().inline().values({name: sa.bindparam(name) for name in names}), names)

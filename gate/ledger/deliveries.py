@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -113,7 +113,7 @@ def _placed(batch: Batch, job: Job) -> Job:
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
     before = sa.func.coalesce(sa.func.sum(sa.case((jobs.c.ticket < job.ticket, 1), else_=0)), 0)
     count, ahead = batch.connection.execute(sa.select(sa.func.count(), before).where(waits)).one()
-    return replace(job, position=int(ahead) + 1, queue_length=count)
+    return job._replace(position=int(ahead) + 1, queue_length=count)
 
 
 def _add(batch: Batch, job: Job, kind: str, type_: str, at: int) -> None:

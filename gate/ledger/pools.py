@@ -71,14 +71,14 @@ def _pool(row: Any) -> Pool:
 
 
 _locked = sa.select(pools).where(pools.c.name == sa.bindparam("pool")).with_for_update()
-_lock = Prepared(lambda: _locked)
+_lock = Prepared(lambda: _locked, ["pool"])
 _Row = namedtuple("_Row", [column.name for column in pools.c])
 _all = sa.select(pools).order_by(pools.c.name)
 
 
 def lock(connection: Connection, name: str) -> Pool:
     """The row, held until the transaction ends (on SQLite the whole file is)."""
-    found = _lock.rows(connection, pool=name)
+    found = _lock.rows(connection, name)
     if not found:
         raise PoolUnknown(f"there is no pool {name!r}")
     return _pool(_Row(*found[0]))

@@ -11,19 +11,19 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-Values = dict[str, Any]
+Values = Sequence[Any]
 
 
 class Prepared:
-    """`make` gives the Core statement; each of its parameters has a name."""
+    """`make` gives the Core statement, `names` the order in which the values of its parameters are given."""
 
-    def __init__(self, make: Callable[[], sa.sql.ClauseElement]) -> None:
-        self._make = make
-        self._texts: dict[str, tuple[str, Sequence[str] | None]] = {}
+    def __init__(self, make: Callable[[], sa.sql.ClauseElement], names: Sequence[str]) -> None:
+        self._make, self._names = make, tuple(names)
+        self._texts: dict[str, tuple[str, tuple[int, ...] | None]] = {}
 
-    def rows(self, connection: Connection, **values: Any) -> list[Any]:
-        """Plain tuples, as the driver gives them."""
-        cursor = self._run(connection, values)
+    def rows(self, connection: Connection, *values: Any) -> list[Any]:
+        """Plain tuples, as the driver gives them. Raises what SQLAlchemy raises."""
+        cursor = self._run(connection, [values])
         try:
             return cursor.fetchall()
         finally:
@@ -31,38 +31,39 @@ class Prepared:
 
     def run(self, connection: Connection, many: Sequence[Values]) -> None:
         """Once for each of `many`, at least one. Raises what SQLAlchemy raises."""
-        self._run(connection, many[0] if len(many) == 1 else many).close()
+        self._run(connection, many).close()
 
-    def _run(self, connection: Connection, values: Values | Sequence[Values]) -> Any:
-        text, names = self._text(connection.dialect)
-        many = not isinstance(values, dict)
-        parameters: Any = values
-        if names is not None:
-            parameters = [[one[name] for name in names] for one in values] if many else [values[name] for name in names]
+    def _run(self, connection: Connection, many: Sequence[Values]) -> Any:
+        text, places = self._text(connection.dialect)
+        if places is not None:
+            many = [[values[place] for place in places] for values in many]
         cursor = connection.connection.cursor()
         try:
-            (cursor.executemany if many else cursor.execute)(text, parameters)
+            if len(many) == 1:
+                cursor.execute(text, many[0])
+            else:
+                cursor.executemany(text, many)
         except connection.dialect.dbapi.Error as error:
-            raise _wrapped(connection, text, parameters, error) from error
+            raise _wrapped(connection, text, error) from error
         return cursor
 
-    def _text(self, dialect: sa.Dialect) -> tuple[str, Sequence[str] | None]:
-        """As the driver takes it, and the names of its parameters where it takes them by place."""
+    def _text(self, dialect: sa.Dialect) -> tuple[str, tuple[int, ...] | None]:
+        """As the driver takes it by place, and which value stands at each place (None: as they are given)."""
         found = self._texts.get(dialect.name)
         if found is None:
-            compiled = self._make().compile(dialect=dialect)
-            text = str(compiled).replace("gate.", "") if dialect.name == "sqlite" else str(compiled)  # no schema there
-            found = self._texts[dialect.name] = text, compiled.positiontup
+            sqlite = dialect.name == "sqlite"
+            compiled = self._make().compile(dialect=type(dialect)(paramstyle="qmark" if sqlite else "format"))
+            text = str(compiled).replace("gate.", "") if sqlite else str(compiled)  # SQLite has no schema
+            places = tuple(self._names.index(name) for name in compiled.positiontup)
+            found = self._texts[dialect.name] = text, None if places == tuple(range(len(self._names))) else places
         return found
 
 
-def _wrapped(connection: Connection, text: str, parameters: Any, error: Any) -> BaseException:
+def _wrapped(connection: Connection, text: str, error: Any) -> BaseException:
     """As the library would have raised it; a connection that is gone is not used again."""
-    driver = connection.connection.dbapi_connection
-    gone = connection.dialect.is_disconnect(error, driver, None)
-    made = DBAPIError.instance(
-        text, parameters, error, connection.dialect.dbapi.Error, connection_invalidated=gone, dialect=connection.dialect
-    )
+    dialect = connection.dialect
+    gone = dialect.is_disconnect(error, connection.connection.dbapi_connection, None)
+    made = DBAPIError.instance(text, None, error, dialect.dbapi.Error, connection_invalidated=gone, dialect=dialect)
     if gone:
         connection.invalidate(error)
     return made

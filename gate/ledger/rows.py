@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,9 +14,12 @@ from gate.jobs import HOLDING, LIVE, REFUNDED, Job, Refund
 from gate.ledger.prepared import Prepared
 from gate.ledger.tables import jobs, ledger, owed
 
-FIELDS = tuple(name for name in Job.__dataclass_fields__ if name in jobs.c)
-_JSON = frozenset({"payload", "output"})
-_FLAGS = frozenset({"starts", "tells", "settles"})
+FIELDS = tuple(name for name in Job._fields if name in jobs.c)
+"""The first of a Job's, in their order."""
+_JSON_FIELDS = ("payload", "output")
+_COLUMNS = frozenset(FIELDS)
+_JSON = [FIELDS.index(name) for name in _JSON_FIELDS]
+_FLAGS = [FIELDS.index(name) for name in ("starts", "tells", "settles")]
 _columns = [jobs.c[name] for name in FIELDS]
 
 jobs_with_refund = (
@@ -35,13 +37,13 @@ is_live = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(LIVE))
 is_holding = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(HOLDING))
 
 _literally_holding = sa.text("ended_at is null and status in ('granted', 'running')")
-_held = Prepared(lambda: sa.select(sa.func.count()).where(jobs.c.pool == sa.bindparam("pool"), _literally_holding))
+_held = Prepared(lambda: sa.select(sa.func.count()).where(jobs.c.pool == sa.bindparam("pool"), _literally_holding), ["pool"])
 
 
 @cache
 def _some(count: int) -> Prepared:
-    names = [sa.bindparam(f"id{number}") for number in range(count)]
-    return Prepared(lambda: sa.select(*_columns).where(jobs.c.job_id.in_(names)))
+    names = [f"id{number}" for number in range(count)]
+    return Prepared(lambda: sa.select(*_columns).where(jobs.c.job_id.in_([sa.bindparam(name) for name in names])), names)
 
 
 def job_of(row: Any) -> Job:
@@ -49,32 +51,41 @@ def job_of(row: Any) -> Job:
     refund = Refund(row.refund_amount, row.refund_at) if row.refund_amount is not None else None
     if row.owed_amount is not None:
         refund = Refund(row.owed_amount, None, owed=True)
-    return replace(_plain(row), refund=refund)
+    return _plain(row[: len(FIELDS)])._replace(refund=refund)
 
 
-def _plain(row: Any) -> Job:
-    values = dict(zip(FIELDS, row, strict=False))
-    for name in _JSON:
-        if values[name] is not None:
-            values[name] = json.loads(values[name])
-    for name in _FLAGS:
-        values[name] = bool(values[name])  # SQLite has none
-    return Job(**values)
+def _plain(row: Sequence[Any]) -> Job:
+    values = list(row)
+    for place in _JSON:
+        if values[place] is not None:
+            values[place] = json.loads(values[place])
+    for place in _FLAGS:
+        values[place] = bool(values[place])  # SQLite has none
+    return Job(*values)
 
 
-def row_of(job: Job) -> dict[str, Any]:
-    return {name: as_column(name, getattr(job, name)) for name in FIELDS}
+def row_of(job: Job) -> list[Any]:
+    values = list(job[: len(FIELDS)])
+    for place in _JSON:
+        if values[place] is not None:
+            values[place] = json.dumps(values[place])
+    return values
 
 
-def as_column(name: str, value: Any) -> Any:
-    return json.dumps(value) if name in _JSON and value is not None else value
+def as_columns(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of these fields of a job that are columns, as they are written."""
+    return {
+        name: json.dumps(value) if name in _JSON_FIELDS and value is not None else value
+        for name, value in values.items()
+        if name in _COLUMNS
+    }
 
 
 def several(connection: Connection, job_ids: Sequence[str]) -> dict[str, Job]:
     """Those of them that SQL knows. Only who may have a refund is looked up with it: nearly nobody, and it is dear."""
     count = 1 << (len(job_ids) - 1).bit_length()  # few texts: a name that is asked for twice is found once
-    asked = {f"id{number}": job_ids[min(number, len(job_ids) - 1)] for number in range(count)}
-    seen = {job.job_id: job for job in map(_plain, _some(count).rows(connection, **asked))}
+    asked = [*job_ids, *job_ids[-1:] * (count - len(job_ids))]
+    seen = {job.job_id: job for job in map(_plain, _some(count).rows(connection, *asked))}
     if refunded := [job.job_id for job in seen.values() if job.status in REFUNDED and job.credits]:
         seen |= {row.job_id: job_of(row) for row in connection.execute(_refunded, {"job_ids": refunded})}
     return seen
@@ -86,4 +97,4 @@ def find(connection: Connection, job_id: str) -> Job | None:
 
 def held(connection: Connection, pool: str) -> int:
     """How many slots SQL says are held: granted and running."""
-    return _held.rows(connection, pool=pool)[0][0]
+    return _held.rows(connection, pool)[0][0]

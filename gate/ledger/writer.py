@@ -73,7 +73,7 @@ class Locked(Exception):
 class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self.writable = True
         """False from the first thing that it did not take, for whatever reason but its own content, until something has been
         committed that proves the contrary. A store that answers may still take nothing: it is read only, or full."""
@@ -84,8 +84,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="gate-sql-write", daemon=True)
         self._thread.start()
 
-    def put(self, task: Task) -> None:
-        self._tasks.put(task)
+    def put(self, tasks: list[Task]) -> None:
+        self._tasks.put(tasks)
 
     def close(self) -> None:
         """Commits what was handed in, then ends."""
@@ -112,12 +112,16 @@ class Writer:
     def _next(self, wait_s: float | None) -> tuple[list[Task], bool]:
         """What is there, at least one; nothing after `wait_s`. And whether there will be more."""
         try:
-            batch = [self._tasks.get(timeout=wait_s)]
+            handed_in = self._tasks.get(timeout=wait_s)
         except queue.Empty:
             return [], True
-        while len(batch) < BATCH_MAX and batch[-1] is not None and not self._tasks.empty():
-            batch.append(self._tasks.get())
-        return [task for task in batch if task is not None], batch[-1] is not None
+        batch: list[Task] = []
+        while handed_in is not None:
+            batch += handed_in
+            if len(batch) >= BATCH_MAX or self._tasks.empty():
+                return batch, True
+            handed_in = self._tasks.get()
+        return batch, False
 
     def _attempt_all(self, fresh: list[Task], aside: list[Task]) -> None:
         """Those whose rows are free in one commit; then, for each row that is held, those who wait for it."""

@@ -7,8 +7,6 @@ on connections to the life whose pools this server has taken or loaded.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -123,15 +121,17 @@ def _identity(facts: dict[str, Any]) -> str:
     return f"{facts.get('run_id', '')}:{facts.get('master_replid', '')}"
 
 
-@contextlib.contextmanager
-def answering() -> Iterator[None]:
+class answering:
     """Turns what the library raises into `StoreDown`."""
-    try:
-        yield
-    except OutOfMemoryError as error:
-        raise StoreDown("redis", "Redis has no room for more (maxmemory): new work waits until it has") from error
-    except (RedisError, OSError) as error:
-        raise StoreDown("redis", f"Redis does not answer: {error}") from error
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OutOfMemoryError):
+            raise StoreDown("redis", "Redis has no room for more (maxmemory): new work waits until it has") from error
+        if isinstance(error, (RedisError, OSError)):
+            raise StoreDown("redis", f"Redis does not answer: {error}") from error
 
 
 def without_password(url: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from pydantic_core import from_json
 from redis.exceptions import NoScriptError, ReadOnlyError
 
 from gate.jobs import Lease
@@ -169,7 +170,7 @@ class Semaphore:
         asked = (job_id, user or "", tool or "", lease_ms or "", int(or_wait), int(by_gate))
         raw = await self._run("acquire", pool, epoch, *asked)
         return Acquired(
-            **_head(raw),
+            *_head(raw),
             known=raw.get("known", False),
             by_gate=raw.get("by_gate", False),
             ticket=int(raw.get("ticket", 0)),
@@ -186,28 +187,28 @@ class Semaphore:
         return _extended(await self._run("renew", pool, epoch, job_id, lease_id, lease_ms or ""))
 
     async def release(self, pool: str, epoch: int, job_id: str, lease_id: str) -> Reply:
-        return Reply(**_head(await self._run("release", pool, epoch, job_id, lease_id)))
+        return Reply(*_head(await self._run("release", pool, epoch, job_id, lease_id)))
 
     async def requeue(
         self, pool: str, epoch: int, job_id: str, fence: int, why: str, restore: dict[str, Any] | None = None
     ) -> Reply:
         entry = json.dumps(restore) if restore else ""
-        return Reply(**_head(await self._run("requeue", pool, epoch, job_id, fence, why, entry)))
+        return Reply(*_head(await self._run("requeue", pool, epoch, job_id, fence, why, entry)))
 
     async def restore(self, pool: str, epoch: int, job_id: str, entry: dict[str, Any]) -> Reply:
-        return Reply(**_head(await self._run("restore", pool, epoch, job_id, json.dumps(entry))))
+        return Reply(*_head(await self._run("restore", pool, epoch, job_id, json.dumps(entry))))
 
     async def configure(self, pool: str, epoch: int, settings: dict[str, int]) -> Reply:
-        return Reply(**_head(await self._run("configure", pool, epoch, json.dumps(settings), grants=GRANTS_PER_TICK)))
+        return Reply(*_head(await self._run("configure", pool, epoch, json.dumps(settings), grants=GRANTS_PER_TICK)))
 
     async def undo(self, pool: str, epoch: int, job_id: str, ticket: int) -> Reply:
-        return Reply(**_head(await self._run("undo", pool, epoch, job_id, ticket)))
+        return Reply(*_head(await self._run("undo", pool, epoch, job_id, ticket)))
 
     async def cancel(self, pool: str, epoch: int, job_id: str, ticket: int | None = None) -> Reply:
-        return Reply(**_head(await self._run("cancel", pool, epoch, job_id, "" if ticket is None else ticket)))
+        return Reply(*_head(await self._run("cancel", pool, epoch, job_id, "" if ticket is None else ticket)))
 
     async def tick(self, pool: str, epoch: int) -> Reply:
-        return Reply(**_head(await self._run("tick", pool, epoch, grants=GRANTS_PER_TICK)))
+        return Reply(*_head(await self._run("tick", pool, epoch, grants=GRANTS_PER_TICK)))
 
     async def status(self, pool: str, epoch: int, job_id: str | None = None, most: int = 0) -> Line:
         raw = await self._run("status", pool, epoch, job_id or "", most)
@@ -215,7 +216,7 @@ class Semaphore:
             return Line(word=raw["word"])
         cooling = int(raw["cooling_until"])
         return Line(
-            **_head(raw),
+            *_head(raw),
             limit=int(raw["limit"]),
             running=int(raw["running"]),
             granted=int(raw["granted"]),
@@ -299,10 +300,10 @@ class Semaphore:
         with answering():
             try:
                 try:
-                    raw = json.loads(await pipe.ask(*words))
+                    raw = from_json(await pipe.ask(*words))
                 except NoScriptError:
                     await pipe.ask("SCRIPT", "LOAD", source)
-                    raw = json.loads(await pipe.ask(*words))
+                    raw = from_json(await pipe.ask(*words))
             except AnotherRedis:
                 return {"word": "elsewhere"}
             except ReadOnlyError:
@@ -310,19 +311,21 @@ class Semaphore:
                 raise
         if raw["word"] == "damaged":
             log.warning("a key holds what gate never put there", key=raw["key"], found=raw["found"])
-        return raw | {"asked": asked}
+        raw["asked"] = asked
+        return raw
 
 
-def _head(raw: dict[str, Any]) -> dict[str, Any]:
+def _head(raw: dict[str, Any]) -> tuple[str, float, int, int | None, bool, int]:
+    """What each Reply begins with."""
     due = raw.get("next")
-    return {
-        "word": raw["word"],
-        "asked": raw.get("asked", 0),
-        "now_ms": int(raw.get("now", 0)),
-        "next_ms": None if due is None else int(due),
-        "more": raw.get("more", False),
-        "emitted": int(raw.get("emitted", 0)),
-    }
+    return (
+        raw["word"],
+        raw.get("asked", 0),
+        int(raw.get("now", 0)),
+        None if due is None else int(due),
+        raw.get("more", False),
+        int(raw.get("emitted", 0)),
+    )
 
 
 def _lease(raw: dict[str, Any]) -> Lease:
@@ -330,7 +333,7 @@ def _lease(raw: dict[str, Any]) -> Lease:
 
 
 def _extended(raw: dict[str, Any]) -> Extended:
-    return Extended(**_head(raw), fence=int(raw.get("fence", 0)), due=int(raw.get("due", 0)))
+    return Extended(*_head(raw), fence=int(raw.get("fence", 0)), due=int(raw.get("due", 0)))
 
 
 def _note(entry_id: bytes, fields: dict[bytes, bytes]) -> Note:

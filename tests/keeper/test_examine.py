@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from gate.slots import Survey
 NOW = 1_000_000
 OLD = NOW - STRANGER_MS
 WAITS = Job("a", "p", "queued", None, None, None, 0, None, 1, 4, "l", 600_000, 1)
-HOLDS = replace(WAITS, status="running", fence=5, granted_at=1, expires_at=NOW + 1, hard_expires_at=NOW + 9)
-ENDED = replace(HOLDS, status="completed")
+HOLDS = WAITS._replace(status="running", fence=5, granted_at=1, expires_at=NOW + 1, hard_expires_at=NOW + 9)
+ENDED = HOLDS._replace(status="completed")
 
 
 def seen(slot: bool = False, waits: bool = False, entry: dict[str, Any] | None = None, noted: int | None = None) -> Survey:
@@ -45,7 +44,7 @@ def test_an_entry_of_the_outbox_whom_nobody_knows_is_unheard_after_its_time() ->
 
 
 def test_a_stranger_is_one_only_after_its_time() -> None:
-    for other in (None, replace(HOLDS, pool="other")):
+    for other in (None, HOLDS._replace(pool="other")):
         assert found(seen(slot=True, entry={"fence": "9", "granted_at": OLD, "queued_at": 1}), None, other) == []
         assert found(seen(slot=True, entry={"fence": "9", "granted_at": OLD - 1, "queued_at": NOW}), None, other) == [
             ("stranger", 9)
@@ -80,18 +79,18 @@ def test_a_waiter_has_its_place_and_its_entry() -> None:
 
 @pytest.mark.parametrize("status", ["granted", "running"])
 def test_a_holder_has_its_slot_its_entry_and_its_fence(status: str) -> None:
-    holds = replace(HOLDS, status=status)
+    holds = HOLDS._replace(status=status)
     assert found(seen(slot=True, entry={"fence": "5"}), holds) == []
     assert found(seen(slot=True, entry={"fence": "6"}), holds) == [("stranger", 6)]
     assert found(seen(slot=True, entry={"fence": "4"}), holds) == [("stranger", 4)]
     for survey in (seen(), seen(slot=True), seen(waits=True), seen(waits=True, entry={"fence": "5"})):
         assert found(survey, holds) == [("restore", 5)]
-        assert found(survey, replace(holds, expires_at=NOW)) == [("overdue", 5)]
+        assert found(survey, holds._replace(expires_at=NOW)) == [("overdue", 5)]
 
 
 def test_each_is_looked_at_by_itself() -> None:
     survey = Survey(NOW, 1, {"x": NOW, "a": NOW}, ("y",), {"x": {"fence": "5"}, "a": None, "y": None}, {"z": 1}, {})
-    live = {name: replace(HOLDS, job_id=name) for name in ("x", "a", "gone")} | {"y": replace(WAITS, job_id="y")}
+    live = {name: HOLDS._replace(job_id=name) for name in ("x", "a", "gone")} | {"y": WAITS._replace(job_id="y")}
     assert set(examine(survey, live, {})) == {
         Finding("restore", "a", 5), Finding("restore", "gone", 5), Finding("seat", "y"), Finding("unheard", "z"),
     }  # fmt: skip

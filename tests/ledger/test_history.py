@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -78,8 +77,8 @@ async def test_an_end_is_written_whole_and_paid_back_once(book: Book) -> None:
     ended = await book.ledger.end(
         "default", "a", "failed", by="holder", lease_id="lease-1", reason="why", error="no GPU", output={"x": 1}
     )
-    after = replace(
-        before, status="failed", ended_at=NOW, ended_by="holder", end_reason="why", error="no GPU", output={"x": 1},
+    after = before._replace(
+         status="failed", ended_at=NOW, ended_by="holder", end_reason="why", error="no GPU", output={"x": 1},
         refund=Refund(5, NOW),
     )  # fmt: skip
     assert ended == Ended("ended", after, before) and await book.job() == after
@@ -134,7 +133,7 @@ async def test_what_comes_after_the_expiry_is_kept_once(book: Book) -> None:
     assert (job.status, job.ended_at, job.ended_by, job.end_reason) == ("expired", 700_000, "gate", "lease_timeout")
     assert job.refund == Refund(5, 700_000)
     late = await book.ledger.end("default", "a", "completed", by="holder", lease_id="lease-1")
-    assert late == Ended("lost", replace(job, late_outcome="completed"))
+    assert late == Ended("lost", job._replace(late_outcome="completed"))
     assert await book.ledger.end("default", "a", "failed", by="holder", lease_id="lease-1") == late
     assert await book.ledger.end("default", "a", "failed", by="operator") == Ended("already", late.job)
     assert (await book.history())[1:] == [
@@ -151,8 +150,8 @@ async def test_a_refusal_gives_the_slot_back_and_keeps_the_lease_on_record(book:
     assert await book.ledger.refuse("other", "a", "lease-1", "holder") == Ended("unknown")
     assert await book.ledger.refuse("default", "a", "lease-2", "holder") == Ended("lost", before)
     done = await book.ledger.refuse("default", "a", "lease-1", "tool", "no GPU")
-    after = replace(
-        before, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None, task_id=None
+    after = before._replace(
+        status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None, task_id=None
     )
     assert done == Ended("refused", after, before)
     assert (await book.history())[-1] == ("queued", "tool", None, "refused by the provider: no GPU", NOW)
@@ -182,12 +181,12 @@ async def test_a_claim_and_renewals_are_recorded_and_never_shorten(book: Book) -
     assert await book.ledger.extend("default", "a", "lease-2", due=1, **facts) == Extended("lost", granted)
     soon = time.monotonic() + 60
     claimed = await book.ledger.extend("default", "a", "lease-1", due=700_000, good_until=soon, **facts)
-    runs = replace(granted, status="running", expires_at=700_000)
+    runs = granted._replace(status="running", expires_at=700_000)
     assert claimed == Extended("extended", runs) and await book.job() == runs
     assert (await book.history())[-2:] == [("granted", "gate", 1, None, 2_000), ("running", "holder", 1, None, 4_000)]
     assert await book.ledger.extend("default", "a", "lease-1", due=699_999, **facts) == Extended("extended", runs)
     longer = await book.ledger.extend("default", "a", "lease-1", due=700_001, **facts)
-    assert longer == Extended("extended", replace(runs, expires_at=700_001)) and await book.job() == longer.job
+    assert longer == Extended("extended", runs._replace(expires_at=700_001)) and await book.job() == longer.job
     back = await book.ledger.refuse("default", "a", "lease-1", "holder")
     assert await book.ledger.extend("default", "a", "lease-1", due=1, **facts) == Extended("lost", back.job)
 
@@ -223,7 +222,7 @@ async def test_a_grant_for_which_sql_has_no_room_goes_back(book: Book, limited: 
     job = await book.queued()
     await book.ledger.change_pool("default", limited)
     assert await book.record(book.note("a", 1, lease(1))) == Recorded(done=["1-0"], returns=[Return(job, 1, "not_taken")])
-    assert await book.job() == replace(job, fence=1)
+    assert await book.job() == job._replace(fence=1)
     assert (await book.history())[1:] == [("returned", "gate", 1, "not_taken", NOW)]
     assert await book.record(book.note("a", 1, lease(1))) == Recorded(done=["2-0"])
 

@@ -35,7 +35,7 @@ async def verdicts(book: Book) -> list[tuple[str, str | None, str]]:
 async def test_a_binding_is_of_the_lease_it_was_made_under(book: Book) -> None:
     before = await book.running()
     bound = await bind(book)
-    job = replace(before, provider="acme", task_id="t")
+    job = before._replace(provider="acme", task_id="t")
     assert bound == Ended("bound", job, job) and await book.job() == job
     assert await book.rows(tables.tasks) == [
         {"provider": "acme", "task_id": "t", "job_id": "a", "lease_id": "lease-1", "at": NOW}
@@ -125,7 +125,7 @@ async def test_after_the_expiry_it_is_late_once(book: Book) -> None:
     await book.record(book.note("a", 1, at=700_000))
     before = await book.job()
     late = await hear(book, said())
-    assert late == Ended("late", replace(before, late_outcome="completed"), before)
+    assert late == Ended("late", before._replace(late_outcome="completed"), before)
     assert (await book.history())[-1] == ("late", "acme", 1, "completed", NOW)
     assert (await hear(book, said("d2"))).word == "history"
     await book.queued("w")
@@ -148,7 +148,7 @@ async def test_what_came_before_its_binding_happens_then_in_the_order_it_came(bo
         await hear(book, said(f"x{number}", task_id), pool, provider)
     before = await book.running()
     ended = await bind(book)
-    assert ended == Ended("ended", await book.job(), replace(before, provider="acme", task_id="t"))
+    assert ended == Ended("ended", await book.job(), before._replace(provider="acme", task_id="t"))
     assert ended.job is not None and (ended.job.status, ended.job.error, ended.job.end_reason) == (
         "failed",
         "e",

@@ -17,6 +17,7 @@ from gate.ledger import Database, Ledger, Reading, engines, schema, tables, writ
 from gate.ledger import database as database_module
 from gate.ledger.batch import Batch
 from gate.ledger.tables import metadata
+from gate.patience import Patience
 from tests.support import fresh_database, settings_of, until
 
 pytestmark = pytest.mark.anyio
@@ -281,7 +282,7 @@ async def test_a_job_whose_row_is_held_keeps_no_other_of_its_pool_waiting(
 
 async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Database, monkeypatch) -> None:
     """Nobody is granted or reaped meanwhile; and what he asked for is not half done."""
-    monkeypatch.setattr(database_module, "ANSWER_S", 0.2)
+    monkeypatch.setattr(database, "_patience", Patience(0.2, database_module._let_go))
     monkeypatch.setattr(database_module, "HANGS_S", 0.1)
     goes_on = threading.Event()
     hanging = asyncio.create_task(database.write("default", "", lambda batch: goes_on.wait(5)))

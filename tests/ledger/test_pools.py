@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -108,8 +107,8 @@ async def test_grace_is_written_only_for_leases_as_they_were_read(book: Book) ->
     kept, renewed, claimed = await book.running("a"), await book.running("b", 2), await book.granted("c", 3)
     await book.ledger.extend("default", "b", "lease-2", epoch=0, due=700_000, at=1)
     await book.ledger.extend("default", "c", "lease-3", epoch=0, due=602_000, at=1)
-    gone = replace(kept, job_id="nobody")
-    other = replace(kept, lease_id="lease-9")
+    gone = kept._replace(job_id="nobody")
+    other = kept._replace(lease_id="lease-9")
     await book.ledger.grace("default", 1, [(kept, 1_000_000)])
     assert (await book.job("a")).expires_at == 602_000, "of another epoch"
     await book.ledger.grace("default", 0, [(gone, 1), (other, 2), (renewed, 3), (claimed, 4), (kept, 900_000)])
