@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
@@ -18,7 +18,9 @@ from starlette.types import Scope
 
 from gate.errors import Forbidden, Invalid, Unauthorized
 from gate.gatekeeper import Gatekeeper
-from gate.keeper.keyring import KeyRing
+
+if TYPE_CHECKING:
+    from gate.keeper.keyring import KeyRing
 
 
 class _Text(PathConvertor):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from fastapi import Request
 from fastapi.routing import APIRoute
@@ -23,7 +23,9 @@ from gate.gatekeeper import Gatekeeper
 from gate.http import doors, jobs, limits, problems, strict
 from gate.http.protocol import WHOLE
 from gate.jobs import JOB_ID, POOL_NAME
-from gate.keeper.keyring import KeyRing
+
+if TYPE_CHECKING:
+    from gate.keeper.keyring import KeyRing
 
 TAKEN = (jobs.acquire, jobs.claim, jobs.renew, jobs.release)
 """Each is a POST with a body, about a pool or about a job of it."""

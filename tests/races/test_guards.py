@@ -109,9 +109,9 @@ OTHERS = [
     # ---- the owner's money
     ("gate/admission.py", " or request.tool not in self._tools:", ":", MONEY + "test_price.py::test_a_table_that_no_configuration_names_is_not_asked"),
     ("gate/admission.py", "        if known is not None:", "        if False:", MONEY + "test_price.py::test_a_repeat_is_answered_as_the_first_whatever_the_owner_says_by_now"),
-    ("gate/admission.py", "Request.same_content(replace(self, user=None, credits=None), job)", "Request.same_content(self, job)",
+    ("gate/admission.py", "Request.same_content(self._replace(user=None, credits=None), job)", "Request.same_content(self, job)",
      MONEY + "test_price.py::test_two_calls_at_once_between_which_the_price_changed_are_one_job"),
-    ("gate/admission.py", "settles=request.trusted and self._owner", "settles=self._owner", MONEY + "test_refund.py::test_without_a_key_only_what_the_owner_has_priced_is_paid_by_him"),
+    ("gate/admission.py", "settles = request.trusted and self._owner", "settles = self._owner", MONEY + "test_refund.py::test_without_a_key_only_what_the_owner_has_priced_is_paid_by_him"),
     ("gate/ledger/owner.py", "await asyncio.get_running_loop().run_in_executor(self._paying, self._settle_next)", "self._settle_next()",
      MONEY + "test_hanging.py::test_while_a_refund_hangs_everybody_comes_and_goes"),
     ("gate/ledger/owner.py", "asyncio.get_running_loop().run_in_executor(self._asking, self._price, table, job_id, by)", "asyncio.sleep(0, self._price(table, job_id, by))",
