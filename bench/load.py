@@ -66,7 +66,7 @@ class Shape:
 
     def __init__(self, pool: str = "bench", key: str = "", payload: bool = True, wait_s: float = 0) -> None:
         self._headers = f"Host: bench\r\nContent-Type: application/json\r\nAuthorization: Bearer {key}\r\n"
-        self._pool = pool
+        self.pool, self.key = pool, key
         self._body = {"user": "ana", "tool": "upscaler"}
         if payload:
             self._body["payload"] = {"image": "https://files.example/in/1.png", "scale": 4, "model": "fine"}
@@ -75,13 +75,19 @@ class Shape:
 
     def acquire(self, job_id: str | None = None, credits: int | None = None) -> bytes:
         body = self._body | ({"job_id": job_id} if job_id else {}) | ({"credits": credits} if credits else {})
-        return self._post(f"/v1/pools/{self._pool}/acquire", body)
+        return self._post(f"/v1/pools/{self.pool}/acquire", body)
 
     def release(self, job_id: str, lease_id: str, outcome: str = "completed") -> bytes:
-        return self._post(f"/v1/pools/{self._pool}/jobs/{job_id}/release", {"lease_id": lease_id, "outcome": outcome})
+        return self._post(f"/v1/pools/{self.pool}/jobs/{job_id}/release", {"lease_id": lease_id, "outcome": outcome})
 
     def claim(self, job_id: str, lease_id: str) -> bytes:
-        return self._post(f"/v1/pools/{self._pool}/jobs/{job_id}/claim", {"lease_id": lease_id})
+        return self._post(f"/v1/pools/{self.pool}/jobs/{job_id}/claim", {"lease_id": lease_id})
+
+    def renew(self, job_id: str, lease_id: str) -> bytes:
+        return self._post(f"/v1/pools/{self.pool}/jobs/{job_id}/renew", {"lease_id": lease_id})
+
+    def cancel(self, job_id: str) -> bytes:
+        return self._post(f"/v1/pools/{self.pool}/jobs/{job_id}/cancel", {})
 
     def get(self, path: str) -> bytes:
         return f"GET {path} HTTP/1.1\r\n{self._headers}\r\n".encode()

@@ -31,6 +31,10 @@ class Server:
         """Of it and of all its children, those of Postgres's that serve it too."""
         return sum(_cpu_s(pid) for pid in [*_tree(self.process.pid), *(pid for root in self._others for pid in _tree(root))])
 
+    def redis_url(self) -> str:
+        """Of a gate: where its embedded Redis is."""
+        return json.loads((self.folder / ".gate" / "server.json").read_text())["redis_url"]
+
     def rss_bytes(self) -> int:
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS"):

@@ -42,9 +42,10 @@ local meta = {}
 do
   local names = {'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
                  'max_active_per_user', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence'}
-  local values = redis.call('HMGET', META, unpack(names))
+  local values = redis.call('HMGET', META, 'grace_to', unpack(names))
+  meta.grace_to = tonumber(values[1]) -- there only while somebody is still to be given grace
   for i, name in ipairs(names) do
-    meta[name] = tonumber(values[i])
+    meta[name] = tonumber(values[i + 1])
     if not meta[name] then return cjson.encode({word = 'cold'}) end
   end
 end
@@ -120,7 +121,8 @@ local function grant(job, entry, claimed)
 end
 
 local function reap()
-  local dead = redis.call('ZRANGEBYSCORE', SLOTS, '-inf', digits(now), 'LIMIT', 0, BOUND)
+  local from = meta.grace_to and '(' .. digits(meta.grace_to) or '-inf'
+  local dead = redis.call('ZRANGEBYSCORE', SLOTS, from, digits(now), 'LIMIT', 0, BOUND)
   for _, job in ipairs(dead) do
     local entry = read(job)
     -- Without an entry nobody knows the fence; SQL's own deadline ends that job.
@@ -175,14 +177,22 @@ local function end_waits()
 end
 
 -- Nobody called for so long, not even a tick: gate or a store was away, and holders could not renew. Deadlines that passed
--- meanwhile get the claim time of grace. (A test that turns the clock means time with a living gate.)
+-- meanwhile (up to grace_to) get the claim time of grace, and nobody with such a deadline is reaped before all have it.
+-- (A test that turns the clock means time with a living gate.)
 local function mind_absence()
   if ARGV[2] ~= '' then return end
   if now - meta.seen_at > ABSENCE_MS then
-    meta.loaded_at = now
-    redis.call('HSET', META, 'loaded_at', digits(now))
-    for _, job in ipairs(redis.call('ZRANGEBYSCORE', SLOTS, '-inf', digits(now))) do
-      redis.call('ZADD', SLOTS, 'XX', digits(now + meta.claim_ms), job)
+    meta.loaded_at, meta.grace_to = now, now
+    redis.call('HSET', META, 'loaded_at', digits(now), 'grace_to', digits(now))
+  end
+  if meta.grace_to then
+    local passed = redis.call('ZRANGEBYSCORE', SLOTS, '-inf', digits(meta.grace_to), 'LIMIT', 0, BOUND)
+    for _, job in ipairs(passed) do redis.call('ZADD', SLOTS, 'XX', digits(now + meta.claim_ms), job) end
+    if #passed == BOUND then
+      more = true
+    else
+      meta.grace_to = nil
+      redis.call('HDEL', META, 'grace_to')
     end
   end
   if now - meta.seen_at > 1000 then redis.call('HSET', META, 'seen_at', digits(now)) end

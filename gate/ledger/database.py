@@ -10,6 +10,7 @@ sweep, finds it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -78,12 +79,20 @@ class Database:
         self._writer.put(unsent)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        def run() -> T:
-            with answering(), self._read_engine.connect() as connection:
-                return work(connection)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
 
-        answer = asyncio.get_running_loop().run_in_executor(self._readers, run)
+        def run() -> None:
+            try:
+                with answering(), self._read_engine.connect() as connection:
+                    found, error = work(connection), None
+            except BaseException as failed:
+                found, error = None, failed
+            with contextlib.suppress(RuntimeError):  # the loop has gone, and whoever asked
+                loop.call_soon_threadsafe(_settle, answer, found, error)
+
         self._patience.watch(answer)
+        self._readers.submit(run)
         return await answer
 
     def close(self) -> None:
@@ -94,6 +103,15 @@ class Database:
         self._readers.shutdown()
         self._write_engine.dispose()
         self._read_engine.dispose()
+
+
+def _settle(answer: asyncio.Future[Any], found: Any, error: BaseException | None) -> None:
+    if answer.done():
+        return  # he was let go, or went
+    if error is None:
+        answer.set_result(found)
+    else:
+        answer.set_exception(error)
 
 
 def _let_go(answer: asyncio.Future[Any]) -> None:

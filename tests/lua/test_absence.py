@@ -54,6 +54,19 @@ async def test_deadlines_that_passed_while_nobody_called_have_the_claim_time_of_
     assert await line.client.zscore(line.key("slots"), "b") == later, "who had time left has no more than that"
 
 
+async def test_very_many_have_their_grace_in_several_calls_and_nobody_is_reaped_between(line: LineOfPool) -> None:
+    """A call is bounded, however many there are: Redis does nothing else meanwhile."""
+    now = await by_the_servers_clock(line)
+    jobs = {f"j{number}": now - 1_000 for number in range(250)}
+    await line.client.zadd(line.key("slots"), jobs)
+    await seen_at(line, now - AWAY_MS)
+    replies = [await line.tick() for _ in range(3)]
+    held = dict(await line.client.zrange(line.key("slots"), 0, -1, withscores=True))
+    assert len(held) == 250 and set(held.values()) <= {reply.now_ms + 60_000 for reply in replies}
+    assert [reply.more for reply in replies] == [True, True, False]
+    assert not await line.client.hexists(line.key("meta"), "grace_to")
+
+
 async def test_waiters_whose_time_passed_while_nobody_called_have_it_too(line: LineOfPool) -> None:
     now = await by_the_servers_clock(line, limit=0)
     await line.acquire("a")

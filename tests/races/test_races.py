@@ -176,18 +176,18 @@ async def test_a_grant_that_is_over_when_sql_hears_of_it_is_not_told(house: Hous
     assert told is None or told.fence > leases[0].fence
 
 
-async def test_a_grant_that_is_over_when_it_has_been_read_again_is_not_told(house: House) -> None:
-    """SQL has the job and is slow to show it: it still says running when the lease is over in Redis."""
-    wait, seen = house.keeper.view.wait, []
+async def test_a_grant_that_is_over_when_its_commit_is_heard_of_is_not_told(house: House) -> None:
+    """SQL has the job and is slow to say so: its word is running when the lease is over in Redis."""
+    admit, seen = house.gate.ledger.admit, []
 
-    async def wait_long(pool, job_id, *rest):
-        job = await wait(pool, job_id, *rest)
+    async def admit_long(pool, request, **facts):
+        admitted = await admit(pool, request, **facts)
         if not seen:
-            seen.append(job)
-            await until(lambda: house.people.zscore(house.key("slots"), job_id) is None, "the lease is reaped")
-        return job
+            seen.append(admitted.job)
+            await until(lambda: house.people.zscore(house.key("slots"), request.job_id) is None, "the lease is reaped")
+        return admitted
 
-    house.keeper.view.wait = wait_long
+    house.gate.ledger.admit = admit_long
     with pytest.raises(AlreadyEnded) as refused:
         await house.acquire("slowly", lease_ms=500, credits=5)
     assert (seen[0].status, refused.value.job.status) == ("running", "expired")
