@@ -51,8 +51,9 @@ class View:
         end = loop.time() + wait_s
         with self._waiters.parked(job_id) as changed:
             while True:
+                shown = changed.job
                 changed.clear()
-                job = await self.job(pool, job_id)
+                job = shown or await self.job(pool, job_id)
                 left = end - loop.time()
                 if job.status != status or left <= 0 or self._waiters.closing:
                     return await self.placed(job)

@@ -7,24 +7,36 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from gate.jobs import Job
+
 
 def the_line(pool: str) -> str:
     """What wakes those who follow the line of a pool. No job_id has braces."""
     return f"{{{pool}}}"
 
 
+class Bell(asyncio.Event):
+    """Rings whenever the job changed. `job` is what it then was, where whoever rang knew that."""
+
+    job: Job | None = None
+
+    def clear(self) -> None:
+        super().clear()
+        self.job = None
+
+
 class Waiters:
     """In this process. Park first, then read the job, then wait: so no change falls between."""
 
     def __init__(self) -> None:
-        self._parked: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._parked: defaultdict[str, set[Bell]] = defaultdict(set)
         self._turn = 0
         self.closing = False
 
     @contextlib.contextmanager
-    def parked(self, job_id: str) -> Iterator[asyncio.Event]:
+    def parked(self, job_id: str) -> Iterator[Bell]:
         """An event that is set whenever the job changed; clear it before reading the job again."""
-        event = asyncio.Event()
+        event = Bell()
         self._parked[job_id].add(event)
         try:
             yield event
@@ -36,7 +48,14 @@ class Waiters:
     def wake(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
             for event in self._parked.get(job_id, ()):
+                event.job = None
                 event.set()
+
+    def show(self, job: Job) -> None:
+        """The job has changed, and this is what it is by now."""
+        for event in self._parked.get(job.job_id, ()):
+            event.job = job
+            event.set()
 
     def waits(self, job_id: str) -> bool:
         return job_id in self._parked

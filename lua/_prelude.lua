@@ -21,7 +21,8 @@
 -- Every reply: now, next (earliest deadline in ms, or absent), more, emitted (entries put into the outbox)
 
 local SLOTS, QUEUE, JOBS, OUTBOX, META, USERS = unpack(KEYS)
-local BOUND = 100
+local BOUND = 100 -- jobs that one step of a call looks at
+local ENDS = 40 -- leases, or waits, that it ends: each is some ten microseconds in which Redis does nothing else
 local ABSENCE_MS = 2500 -- a tick comes each second: two of them are missing, and every other call too
 
 for i, expected in ipairs({'zset', 'list', 'hash', 'stream', 'hash', 'zset'}) do
@@ -122,7 +123,7 @@ end
 
 local function reap()
   local from = meta.grace_to and '(' .. digits(meta.grace_to) or '-inf'
-  local dead = redis.call('ZRANGEBYSCORE', SLOTS, from, digits(now), 'LIMIT', 0, BOUND)
+  local dead = redis.call('ZRANGEBYSCORE', SLOTS, from, digits(now), 'LIMIT', 0, ENDS)
   for _, job in ipairs(dead) do
     local entry = read(job)
     -- Without an entry nobody knows the fence; SQL's own deadline ends that job.
@@ -131,7 +132,7 @@ local function reap()
     forget(job, entry)
     warm_up()
   end
-  more = more or #dead == BOUND
+  more = more or #dead == ENDS
 end
 
 local function promote()
@@ -157,7 +158,7 @@ end
 -- Waiters stand in order of arrival, so the overdue ones are at the head; only who has grace may stand before them.
 local function end_waits()
   local ended, graced = 0, 0
-  while ended < BOUND and graced < BOUND do
+  while ended < ENDS and graced < BOUND do
     local job = redis.call('LINDEX', QUEUE, graced)
     if not job then return end
     local entry = read(job)
@@ -173,7 +174,7 @@ local function end_waits()
       ended = ended + 1
     end
   end
-  more = more or ended == BOUND
+  more = more or ended == ENDS
 end
 
 -- Nobody called for so long, not even a tick: gate or a store was away, and holders could not renew. Deadlines that passed

@@ -218,7 +218,7 @@ class House:
     class Mute:
         """News that reaches nobody."""
 
-        def tell(self, pool: str, job_ids: Any) -> None:
+        def show(self, pool: str, jobs: Any) -> None:
             return None
 
     def expire(self, job: Job) -> None:

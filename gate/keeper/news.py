@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from redis.exceptions import RedisError
 
+from gate.jobs import Job
 from gate.slots import Link, keys
 from gate.waiters import Waiters, the_line
 
@@ -32,6 +33,13 @@ class News:
         """That these jobs of the pool changed, and so the line."""
         if job_ids:
             self.tell_line(pool, job_ids)
+
+    def show(self, pool: str, jobs: Sequence[Job]) -> None:
+        """As `tell`, with the jobs as they are by this change: whoever waits here for one need not read it."""
+        if jobs:
+            self.tell_line(pool, [job.job_id for job in jobs])
+            for job in jobs:
+                self._waiters.show(job)
 
     def tell_line(self, pool: str, job_ids: Sequence[str] = ()) -> None:
         """That the line changed: who waits, or why."""

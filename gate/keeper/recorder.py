@@ -1,6 +1,6 @@
-"""The recorder: what scripts did on their own (grants, expiries) from the outbox into SQL, then to those who wait.
+"""The recorder: what scripts did on their own (grants, expiries) from the outbox into SQL, and to those who wait.
 
-Read, apply, commit, delete, in this order: an entry that was applied and not deleted is applied again, and does nothing,
+Read, apply, commit, tell, delete, in this order: an entry that was applied and not deleted is applied again, and does nothing,
 because SQL judges each by compare-and-set.
 """
 
@@ -84,9 +84,9 @@ class Recorder:
         for note in notes:
             if note.kind == "unreadable":
                 log.warning("an entry of the outbox that gate did not write: thrown away", pool=pool, entry=note.entry_id)
+        self._news.show(pool, recorded.changed)
         if recorded.done:
             await self._semaphore.delete_notes(pool, recorded.done)
-        self._news.tell(pool, recorded.changed)
         for grant in recorded.returns:
             await self.give_back(pool, grant)
         return True

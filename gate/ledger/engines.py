@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from gate.errors import StoreDown
+from gate.ledger.prepared import say
 
 READERS = 4
 SQLITE_BUSY_MS = 5_000
@@ -84,8 +85,9 @@ def _postgres(made: Engine, lock_ms: int) -> None:
     @sa.event.listens_for(made, "begin")
     def begin(connection: Connection) -> None:
         # A server that stands still in a transaction (SIGSTOP) must not hold the pool's row from the others for long.
-        connection.exec_driver_sql(
-            f"set local lock_timeout = {lock_ms}; set local idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}"
+        say(
+            connection,
+            f"set local lock_timeout = {lock_ms}; set local idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}",
         )
 
 
@@ -105,7 +107,7 @@ def _sqlite(made: Engine, writes: bool) -> None:
         if connection.info["file"] != _file(made):
             # What was written into a file that is gone would be gone too, and had been told.
             raise OSError(f"{made.url.database} was moved or replaced; put it back, or restart gate")
-        connection.exec_driver_sql("begin immediate" if writes else "begin")
+        say(connection, "begin immediate" if writes else "begin")
 
 
 def _file(made: Engine) -> int | None:

@@ -14,6 +14,14 @@ from sqlalchemy.exc import DBAPIError
 Values = Sequence[Any]
 
 
+def say(connection: Connection, text: str) -> None:
+    """A text of the driver's own, such as one that begins a transaction. Raises what SQLAlchemy raises."""
+    try:
+        connection.connection.cursor().execute(text)
+    except connection.dialect.dbapi.Error as error:
+        raise _wrapped(connection, text, error) from error
+
+
 class Prepared:
     """`make` gives the Core statement, `names` the order in which the values of its parameters are given."""
 

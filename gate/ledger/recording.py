@@ -26,17 +26,14 @@ def record(batch: Batch, pool: Pool, job: Job, note: Any, recorded: Recorded) ->
         if job.status != "queued" or not newer(pool, note.fence, job.fence):
             return
         if room(batch, pool):
-            changes.take(batch, job, note.lease, "granted", "gate")
-            recorded.changed.append(job.job_id)
+            recorded.changed.append(changes.take(batch, job, note.lease, "granted", "gate"))
         else:
             _give_back(batch, job, note.fence, "not_taken", recorded)
     elif note.fence == 0:
         if job.status == "queued":
-            changes.end(batch, job, "expired", "gate", "queue_timeout", at=note.at)
-            recorded.changed.append(job.job_id)
+            recorded.changed.append(changes.end(batch, job, "expired", "gate", "queue_timeout", at=note.at))
     elif job.status in HOLDING and job.fence == note.fence:
-        expire(batch, job, note.at)
-        recorded.changed.append(job.job_id)
+        recorded.changed.append(expire(batch, job, note.at))
     elif job.status == "queued" and note.fence > job.fence:
         # The claim time of a grant that SQL never confirmed: nobody was told of it, so nobody loses his place.
         _give_back(batch, job, note.fence, "lost", recorded)
@@ -51,6 +48,6 @@ def _give_back(batch: Batch, job: Job, fence: int, why: str, recorded: Recorded)
     recorded.returns.append(Return(job, fence, why))
 
 
-def expire(batch: Batch, job: Job, at: int) -> None:
+def expire(batch: Batch, job: Job, at: int) -> Job:
     reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
-    changes.end(batch, job, "expired", "gate", reason, at=at)
+    return changes.end(batch, job, "expired", "gate", reason, at=at)

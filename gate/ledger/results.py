@@ -61,7 +61,7 @@ class Recorded:
     stale: bool = False
     late: bool = False
     done: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
+    changed: list[Job] = field(default_factory=list)
     returns: list[Return] = field(default_factory=list)
 
 

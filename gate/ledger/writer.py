@@ -11,15 +11,16 @@ for more than the first look at that row.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from gate.errors import StoreDown
@@ -73,6 +74,7 @@ class Locked(Exception):
 class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._connection: Connection | None = None
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self.writable = True
         """False from the first thing that it did not take, for whatever reason but its own content, until something has been
@@ -108,6 +110,7 @@ class Writer:
             self.held = frozenset(task.key[0] for task in aside if task.waits_for == (task.key[0], None))
             self.since = None
             _tell(task for task in tasks if task not in aside)
+        self._leave()
 
     def _next(self, wait_s: float | None) -> tuple[list[Task], bool]:
         """What is there, at least one; nothing after `wait_s`. And whether there will be more."""
@@ -185,7 +188,7 @@ class Writer:
     def _commit(self, tasks: list[Task], lock_ms: int) -> None:
         reached = False
         try:
-            with answering(), self._engine.begin() as connection:
+            with answering(), self._transaction() as connection:
                 reached = True
                 if lock_ms != LOCK_TIMEOUT_MS and self._engine.dialect.name == "postgresql":
                     connection.exec_driver_sql(f"set local lock_timeout = {lock_ms}")
@@ -207,6 +210,23 @@ class Writer:
         for task in tasks:
             task.waits_for = task.error = None
             self.writable = self.writable or task.proves
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """On a connection that is kept from batch to batch, until something goes wrong on it."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        try:
+            with self._connection.begin():
+                yield self._connection
+        except BaseException:
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _fail(self, tasks: list[Task], error: Unreached) -> None:
         self.writable = False

@@ -197,7 +197,7 @@ async def test_entries_of_jobs_that_sql_does_not_know_yet_stay(book: Book) -> No
         book.note("later", 3, lease(3)), book.note("a", 1, lease(1)), book.note("later", 3),
         book.note("", 0, kind="unreadable"), book.note("a", 1, kind="other"),
     ]  # fmt: skip
-    assert await book.record(*notes) == Recorded(done=["2-0", "4-0"], changed=["a"])
+    assert await book.record(*notes) == Recorded(done=["2-0", "4-0"], changed=[await book.job("a")])
     assert (await book.job()).lease == lease(1)
     assert await book.ledger.record("other", 0, [notes[1]]) == Recorded(), "it is not of that pool"
     assert await book.ledger.record("default", 1, notes) == Recorded(stale=True)
@@ -214,7 +214,7 @@ async def test_a_grant_and_its_end_in_one_page_never_were(book: Book) -> None:
     await book.record(book.note("a", 2))
     assert (await book.job()).fence == 2 and len(await book.history()) == 2, "it is written down once"
     assert await book.record(book.note("a", 2)) == Recorded(done=["4-0"]), "an older one is history"
-    assert (await book.record(book.note("a", 3, lease(3)))).changed == ["a"], "another grant is another one"
+    assert (await book.record(book.note("a", 3, lease(3)))).changed == [await book.job("a")], "another grant is another one"
 
 
 @pytest.mark.parametrize("limited", [{"limit": 0}, {"paused": True}])
@@ -236,7 +236,7 @@ async def test_each_expiry_has_its_reason_and_its_time(book: Book) -> None:
         await book.record(book.note(job_id, fence)) if job_id != "w" else None
         assert await book.job(job_id) == before, "not of that fence"
     recorded = await book.record(*(book.note(*one, at=800_000) for one in (("w", 0), ("g", 2), ("r", 3))))
-    assert recorded.changed == ["w", "g", "r"] and len(recorded.done) == 3 and not recorded.returns
+    assert recorded.changed == [await book.job(one) for one in "wgr"] and len(recorded.done) == 3 and not recorded.returns
     assert [(await book.job(job_id)).end_reason for job_id in "wgr"] == ["queue_timeout", "claim_timeout", "lease_timeout"]
     for job_id, fence, why in (("w", None, "queue_timeout"), ("g", 2, "claim_timeout"), ("r", 3, "lease_timeout")):
         job = await book.job(job_id)

@@ -208,6 +208,7 @@ async def test_many_requests_share_one_commit(ledger: Ledger, database: Database
 async def test_a_locked_store_fails_all_who_wait_at_once(ledger: Ledger, database: Database, url: str, monkeypatch) -> None:
     """Somebody else holds the file: ten requests wait together for one time-out, not one after the other."""
     sa.event.listen(database._write_engine, "connect", lambda dbapi, _: dbapi.execute("pragma busy_timeout = 300"))
+    database._writer._leave()
     database._write_engine.dispose()
     holder = sa.create_engine(url, isolation_level="AUTOCOMMIT").connect()
     holder.exec_driver_sql("begin immediate")

@@ -92,7 +92,7 @@ OTHERS = [
     ("gate/ledger/writer.py", "        except IntegrityError:  # another server", "        except ZeroDivisionError:  # another server", LEDGER + "test_a_row_that_another_server_writes_meanwhile_is_found_when_it_is_looked_again"),
     ("gate/gatekeeper.py", "        if ended:\n            return None\n", "",
      RACES + "test_nobody_is_busy_because_of_a_job_that_ended"),
-    ("gate/keeper/recorder.py", "self._news.tell(pool, recorded.changed)", "pass",
+    ("gate/keeper/recorder.py", "self._news.show(pool, recorded.changed)", "pass",
      RACES + "test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_through_it"),
     ("lua/undo.lua", "if item[2][4] == job then", "if false then", LUA + "test_undo.py::test_a_waiter_that_was_granted_meanwhile_leaves_no_word_in_the_outbox"),
     ("lua/_prelude.lua", "if now - meta.seen_at > ABSENCE_MS then", "if false then", RACES + "test_who_could_not_renew_while_gate_was_away_has_grace"),
