@@ -42,7 +42,7 @@ IN_SQL = [
         RECORDING, "job.status in HOLDING and job.fence == note.fence", "job.status in HOLDING",
         RACES + "test_an_expiry_of_an_old_fence_does_not_end_the_newer_lease")),
     Safeguard("queue_timeout", "the end of a wait ends only who still waits", ANY, Guard(
-        RECORDING, 'if job.status == "queued":\n            changes.end', "if True:\n            changes.end",
+        RECORDING, 'if job.status == "queued":\n            recorded.changed.append(changes.end', "if True:\n            recorded.changed.append(changes.end",
         BORDERS + "test_the_end_of_a_wait_does_not_end_who_runs")),
     Safeguard("in_time", "an answer whose lease is over by now is not recorded", ANY, Guard(
         FILE, "if row.epoch != epoch or _over(good_until):\n                return Extended", "if row.epoch != epoch:\n                return Extended",
