@@ -36,7 +36,9 @@ async def _fill(port: int, shape: Shape, count: int, name: str) -> list[tuple[st
     return held
 
 
-async def _measure(port: int, shape: Shape, depth: int, name: str, count: int, info: Callable[[], tuple[float, int]]) -> dict[str, list[float]]:
+async def _measure(
+    port: int, shape: Shape, depth: int, name: str, count: int, info: Callable[[], tuple[float, int]]
+) -> dict[str, list[float]]:
     connection = await connect(port)
     held = await _fill(port, shape, depth, name)
     found: dict[str, list[float]] = {}
@@ -78,18 +80,17 @@ async def _measure(port: int, shape: Shape, depth: int, name: str, count: int, i
 def run(folder: Path, count: int = 100, deep: int = 10_000) -> dict[str, dict[int, float]]:
     """By what is asked and depth: milliseconds, medians; or microseconds of Redis, means."""
     found: dict[str, dict[int, float]] = {}
-    with servers.gate("gate", folder / "depth", pools=POOLS) as server:
-        with redis.Redis.from_url(server.redis_url()) as client:
+    with servers.gate("gate", folder / "depth", pools=POOLS) as server, redis.Redis.from_url(server.redis_url()) as client:
 
-            def info() -> tuple[float, int]:
-                one = client.info("commandstats")["cmdstat_evalsha"]
-                return one["usec"], one["calls"]
+        def info() -> tuple[float, int]:
+            one = client.info("commandstats")["cmdstat_evalsha"]
+            return one["usec"], one["calls"]
 
-            for depth in (10, deep):
-                shape = Shape(pool=f"d{depth}", key=server.key, payload=False)
-                for what, took in uvloop.run(_measure(server.port, shape, depth, f"q{depth}", count, info)).items():
-                    scale = 1.0 if "Redis" in what else 1000.0
-                    found.setdefault(what, {})[depth] = statistics.median(took) * scale
+        for depth in (10, deep):
+            shape = Shape(pool=f"d{depth}", key=server.key, payload=False)
+            for what, took in uvloop.run(_measure(server.port, shape, depth, f"q{depth}", count, info)).items():
+                scale = 1.0 if "Redis" in what else 1000.0
+                found.setdefault(what, {})[depth] = statistics.median(took) * scale
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import statistics
-import time
 from pathlib import Path
 
 import uvloop
@@ -16,7 +15,9 @@ from bench.load import Shape, connect, pairs
 POOLS = "[pools.bench]\nlimit = 200\n[pools.parked]\nlimit = 0\nqueue_max = 20000\n"
 
 
-async def _beside(port: int, shape: Shape, waits: Shape, count: int, rounds: int, seconds: float, server: servers.Server) -> dict[str, float]:
+async def _beside(
+    port: int, shape: Shape, waits: Shape, count: int, rounds: int, seconds: float, server: servers.Server
+) -> dict[str, float]:
     async def rate(name: str) -> float:
         samples = await pairs(port, shape, 32, seconds, name)
         return samples.pairs / samples.took_s

@@ -18,7 +18,8 @@
 -- Replies of the prelude itself; nothing was written
 --   cold         another life, or none: the caller rebuilds from SQL, then comes again
 --   damaged      a key holds what gate never put there (key, found): the caller rebuilds likewise
--- Every reply: now, next (earliest deadline in ms, or absent), more, emitted (entries put into the outbox)
+-- Every reply: now, next (earliest deadline in ms, or absent), more, emitted (how many entries it put into the outbox),
+--   outbox (those entries, [id, [name, value ...]], when nothing else stands there)
 
 local SLOTS, QUEUE, JOBS, OUTBOX, META, USERS = unpack(KEYS)
 local BOUND = 100 -- jobs that one step of a call looks at
@@ -243,6 +244,11 @@ local function answer(word, reply)
     soonest = math.min(soonest or due, due)
   end
   reply.word, reply.now, reply.next, reply.more, reply.emitted = word, now, soonest, more, emitted
+  if emitted > 0 then
+    -- When this call has put there all that is there, nobody needs to ask for it.
+    local there = redis.call('XRANGE', OUTBOX, '-', '+', 'COUNT', emitted + 1)
+    if #there == emitted then reply.outbox = there end
+  end
   return cjson.encode(reply)
 end
 

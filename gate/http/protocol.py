@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with bounds on the head of a request: how large it may be, and how long it may take to come.
+"""uvicorn's HTTP protocol, with bounds on a request: how large it may be, and how long it may take to come.
 
 Without them whoever opens connections and says nothing, or never stops saying headers, holds memory for ever.
 """
@@ -6,6 +6,7 @@ Without them whoever opens connections and says nothing, or never stops saying h
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -29,11 +30,11 @@ class BoundedProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
-        self._await_head()
+        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
+        self._await(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._have_head()
+        self._await(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -46,47 +47,83 @@ class BoundedProtocol(HttpToolsProtocol):
             self._turn_away(431)
         elif self._in_rest and self._rest_bytes > REST_MAX_BYTES:
             self._cut()
+        elif (self._in_head or self._in_rest) and self._timer is None:  # a request that came whole needs none
+            self._await(HEAD_S if self._in_head else REST_S)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._await(None)
         self._in_head, self._head_bytes = True, 0
         self._in_rest, self._rest_bytes = False, 0
-        self._await_head()
 
     def on_headers_complete(self) -> None:
-        self._have_head()
-        self._in_rest = True
-        self._timer = self.loop.call_later(REST_S, self._cut)
+        self._await(None)
+        self._in_head, self._in_rest = False, True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self.scope[WHOLE] = True
+        self._await(None)
         self._in_rest = False
-        self._have_head()
+        self.scope[WHOLE] = True
         super().on_message_complete()
 
-    def _cut(self) -> None:
-        """Whoever is still sending by now has his answer, or never reads one."""
-        self._in_rest = False
-        self._have_head()
-        self.transport.abort()
-
-    def _await_head(self) -> None:
-        self._have_head()
-        self._in_head = True
-        self._timer = self.loop.call_later(HEAD_S, self._turn_away, 408)
-
-    def _have_head(self) -> None:
-        self._in_head = False
+    def _await(self, within_s: float | None) -> None:
+        """The rest of a head, or of what is behind it; None: nothing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if within_s is not None:
+            self._timer = self.loop.call_later(within_s, self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        if self._in_rest:
+            self._cut()
+        else:
+            self._turn_away(408)
+
+    def _cut(self) -> None:
+        """Whoever is still sending by now has his answer, or never reads one."""
+        self._await(None)
+        self._in_rest = False
+        self.transport.abort()
 
     def _turn_away(self, status: int) -> None:
         """Nothing of this request has reached the application: there is no answer to mix up with."""
-        self._have_head()
+        self._await(None)
+        self._in_head = False
         if not self.transport.is_closing():
             reason = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
             head = f"HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             self.transport.write(head.encode())
             self.transport.close()
+
+
+class _OneWrite:
+    """A transport that sends in one piece what is written within one turn of the loop. The server writes the head and the body of an
+    answer apart, and each sending wakes whoever reads it.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._waiting: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._send)
+        self._waiting.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting and not self._transport.is_closing():
+            self._transport.write(b"".join(waiting))
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -52,7 +52,7 @@ class Pools:
         self._link = semaphore.link
         self._known: dict[str, _Known] = {}
         self._turning = asyncio.Lock()
-        self.on_emitted: Callable[[str], None] = lambda pool: None
+        self.on_emitted: Callable[[str, int, Reply], None] = lambda pool, epoch, reply: None
         self.on_known: Callable[[str], None] = lambda pool: None
 
     @property
@@ -86,7 +86,7 @@ class Pools:
             loads, identity = known.loads, self._link.identity
             reply = await script(epoch)
             if reply.word not in NOT_DONE:
-                self._heed(pool, reply)
+                self._heed(pool, epoch, reply)
                 return epoch, reply
             if loop.time() > give_up:
                 raise StoreDown("redis", f"Redis has lost pool {pool!r} and it could not be rebuilt yet")
@@ -194,10 +194,10 @@ class Pools:
         await self.load()
         await self.rebuild(pool, self._known[pool].epoch, even_a_former=True)
 
-    def _heed(self, pool: str, reply: Reply) -> None:
+    def _heed(self, pool: str, epoch: int, reply: Reply) -> None:
         known = self._known[pool]
         if reply.emitted:
-            self.on_emitted(pool)
+            self.on_emitted(pool, epoch, reply)
         now = asyncio.get_running_loop().time()
         if reply.more:
             due = now

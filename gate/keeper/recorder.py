@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 
 import structlog
 
@@ -16,7 +17,7 @@ from gate.errors import StoreDown
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.ledger import Ledger, Return
-from gate.slots import Note, Semaphore, entries
+from gate.slots import Note, Reply, Semaphore, entries
 
 log = structlog.get_logger("gate.recorder")
 
@@ -27,15 +28,29 @@ LATE_MAX = 3
 """How often a page is read again before it is recorded whatever the time: a slow SQL must not stop everything."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    epoch: int
+    notes: list[Note]
+    good_until: float
+
+
 class Recorder:
     def __init__(self, semaphore: Semaphore, ledger: Ledger, pools: Pools, news: News) -> None:
         self._semaphore, self._ledger, self._pools, self._news = semaphore, ledger, pools, news
         self._next: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        pools.on_emitted = self.kick
+        self._told: dict[str, _Page] = {}
+        pools.on_emitted = self._emitted
 
     def kick(self, pool: str) -> None:
         """Soon, in the background."""
+        self._pass(pool)
+
+    def _emitted(self, pool: str, epoch: int, reply: Reply) -> None:
+        """A script has put something there. When it said all that is there, that is as good as read."""
+        if reply.outbox:
+            self._told[pool] = _Page(epoch, list(reply.outbox), time.monotonic() + PAGE_IS_GOOD_S)
         self._pass(pool)
 
     async def run(self, pool: str) -> None:
@@ -60,16 +75,19 @@ class Recorder:
             after: str | None = None
             late = 0
             while True:
-                # The epoch first: notes of an earlier life must not pass for those of a later one.
-                epoch = await self._pools.epoch(pool)
-                notes = await self._semaphore.notes(pool, after)
-                if not notes:
+                page = self._told.pop(pool, None) or await self._read(pool, after)
+                if not page.notes:
                     return
-                good_until = time.monotonic() + PAGE_IS_GOOD_S if late < LATE_MAX else None
-                if await self.apply(pool, epoch, notes, good_until):
-                    after = notes[-1].entry_id
+                if await self.apply(pool, page.epoch, page.notes, page.good_until if late < LATE_MAX else None):
+                    after = page.notes[-1].entry_id
                 else:
                     late += 1
+
+    async def _read(self, pool: str, after: str | None) -> _Page:
+        # The epoch first: notes of an earlier life must not pass for those of a later one.
+        epoch = await self._pools.epoch(pool)
+        notes = await self._semaphore.notes(pool, after)
+        return _Page(epoch, notes, time.monotonic() + PAGE_IS_GOOD_S)
 
     async def apply(self, pool: str, epoch: int, notes: list[Note], good_until: float | None = None) -> bool:
         """What `notes` say, into SQL; then out of the outbox, and to those who wait. False when that came too late, and they

@@ -36,8 +36,8 @@ NOT_DONE = frozenset({"cold", "damaged", "elsewhere"})
 @dataclass(frozen=True, slots=True)
 class Reply:
     """`now_ms` and `next_ms` (the earliest deadline, None when nothing is due) are by Redis's clock; `asked` is by this
-    machine's `time.monotonic()`, before the call. `more`: the call stopped at its bound, call `tick`. `emitted`: entries it put
-    into the outbox."""
+    machine's `time.monotonic()`, before the call. `more`: the call stopped at its bound, call `tick`. `emitted`: how many entries
+    it put into the outbox; `outbox`: these, when nothing else stood there."""
 
     word: str
     asked: float = 0
@@ -45,6 +45,7 @@ class Reply:
     next_ms: int | None = None
     more: bool = False
     emitted: int = 0
+    outbox: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,7 @@ class Semaphore:
             {job: _ms(due) for raw, due in held if (job := _name(raw)) is not None},
             tuple(job for raw in waiting if (job := _name(raw)) is not None),
             {job: _entry(raw) for name, raw in entries.items() if (job := _name(name)) is not None},
-            {note.job_id: note.at for note in (_note(*item) for item in noted)},
+            {note.job_id: note.at for note in (_read_note(entry_id, item.keys(), item.values()) for entry_id, item in noted)},
             numbers,
         )
 
@@ -270,7 +271,7 @@ class Semaphore:
         with answering():
             start = f"({after}" if after else "-"
             rows = await self.link.pipe.ask("XRANGE", keys.outbox(pool), start, "+", "COUNT", most)
-        return [_note(entry_id, dict(zip(fields[::2], fields[1::2], strict=False))) for entry_id, fields in rows]
+        return [_read_note(entry_id, fields[::2], fields[1::2]) for entry_id, fields in rows]
 
     async def delete_notes(self, pool: str, entry_ids: Iterable[str]) -> None:
         with answering():
@@ -315,7 +316,7 @@ class Semaphore:
         return raw
 
 
-def _head(raw: dict[str, Any]) -> tuple[str, float, int, int | None, bool, int]:
+def _head(raw: dict[str, Any]) -> tuple[str, float, int, int | None, bool, int, tuple[Note, ...]]:
     """What each Reply begins with."""
     due = raw.get("next")
     return (
@@ -325,6 +326,7 @@ def _head(raw: dict[str, Any]) -> tuple[str, float, int, int | None, bool, int]:
         None if due is None else int(due),
         raw.get("more", False),
         int(raw.get("emitted", 0)),
+        tuple([_note(entry_id, fields[::2], fields[1::2]) for entry_id, fields in raw.get("outbox", ())]),
     )
 
 
@@ -336,17 +338,21 @@ def _extended(raw: dict[str, Any]) -> Extended:
     return Extended(*_head(raw), fence=int(raw.get("fence", 0)), due=int(raw.get("due", 0)))
 
 
-def _note(entry_id: bytes, fields: dict[bytes, bytes]) -> Note:
+def _read_note(entry_id: bytes, names: Iterable[bytes], values: Iterable[bytes]) -> Note:
     """`unreadable` when it is none of gate's: an operator may add to a stream by hand."""
     try:
-        text = {name.decode(): value.decode() for name, value in fields.items()}
-        fence, at = int(text["fence"]), int(text["at"])
-        lease = None
-        if text["kind"] == "granted":
-            lease = Lease(text["lease_id"], fence, at, int(text["due"]), int(text["hard"]))
-        return Note(entry_id.decode(), text["kind"], text["job"], fence, at, lease, int(text["ticket"]))
+        return _note(entry_id.decode(), [name.decode() for name in names], [value.decode() for value in values])
     except (KeyError, ValueError):
         return Note(entry_id.decode(), "unreadable", "", 0, 0)
+
+
+def _note(entry_id: str, names: Iterable[str], values: Iterable[str]) -> Note:
+    text = dict(zip(names, values, strict=True))
+    fence, at = int(text["fence"]), int(text["at"])
+    lease = None
+    if text["kind"] == "granted":
+        lease = Lease(text["lease_id"], fence, at, int(text["due"]), int(text["hard"]))
+    return Note(entry_id, text["kind"], text["job"], fence, at, lease, int(text["ticket"]))
 
 
 def _name(raw: bytes) -> str | None:

@@ -123,7 +123,7 @@ async def test_an_entry_that_sql_cannot_take_stays_in_the_outbox(house: House) -
 async def test_an_acquire_for_which_sql_has_no_room_records_the_outbox_and_looks_again(house: House) -> None:
     """Redis has reaped, and nobody has told SQL yet."""
     holders = [await house.acquire(credits=5) for _ in range(3)]
-    house.gate.known.on_emitted = lambda pool: None
+    house.gate.known.on_emitted = lambda pool, epoch, reply: None
     house.expire(holders[0])
     assert (await house.acquire()).status == "running"
     assert await house.refunds(holders[0]) == [5]
