@@ -67,7 +67,9 @@ def gate(
     process = subprocess.Popen([sys.executable, "-m", "gate", "serve", "--port", str(port)], cwd=folder, env=kept,
                                stdout=subprocess.DEVNULL, text=True)  # fmt: skip
     with _stopped(process):
-        wait_for(port, process)
+        while not (folder / ".gate" / "server.json").exists():  # it listens before it is ready
+            assert process.poll() is None, "gate did not start"
+            time.sleep(0.02)
         server = Server(name, port, process, [postgres_pid] if postgres_pid else [], key)
         server.folder = folder
         yield server
