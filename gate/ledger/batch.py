@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from gate.jobs import HOLDING, Job
 from gate.ledger import pools, rows
 from gate.ledger.pools import Pool
-from gate.ledger.prepared import Prepared
+from gate.ledger.prepared import Many, together
 from gate.ledger.tables import deliveries, events, jobs, ledger, owed
 
 ADDED = {
@@ -102,20 +102,19 @@ class Batch:
         self._added[table].append([row[name] for name in ADDED[table]])
 
     def flush(self) -> None:
-        if self._new:
-            _insert(jobs).run(self._connection, [rows.row_of(job) for job in self._new.values()])
         by_columns = defaultdict(list)
         for job_id, values in self._changed.items():
             by_columns[tuple(values)].append([*values.values(), job_id])
-        for columns, changed in by_columns.items():
-            _update(columns).run(self._connection, changed)
-        for table, added in self._added.items():
-            if added:
-                _insert(table).run(self._connection, added)
-                added.clear()
-        self._new.clear()
-        self._changed.clear()
-        self._began.clear()
+        writes = [(_update(columns), changed) for columns, changed in by_columns.items()]
+        if self._new:
+            writes.insert(0, (_insert(jobs), [rows.row_of(job) for job in self._new.values()]))
+        writes += [(_insert(table), added) for table, added in self._added.items() if added]
+        if writes:
+            with together(self._connection):
+                for many, values in writes:
+                    many.run(self._connection, values)
+        for waiting in (self._new, self._changed, self._began, *self._added.values()):
+            waiting.clear()
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
@@ -139,14 +138,11 @@ class Batch:
 
 
 @cache
-def _update(columns: tuple[str, ...]) -> Prepared:
+def _update(columns: tuple[str, ...]) -> Many:
     """Few: the code changes fields in the same combinations."""
-    changed = {name: sa.bindparam(name) for name in columns}
-    made = jobs.update().where(jobs.c.job_id == sa.bindparam("this_job")).values(**changed)
-    return Prepared(lambda: made, [*columns, "this_job"])
+    return Many(jobs, columns, "job_id")
 
 
 @cache
-def _insert(table: sa.Table) -> Prepared:
-    names = rows.FIELDS if table is jobs else ADDED[table]
-    return Prepared(lambda: table.insert().inline().values({name: sa.bindparam(name) for name in names}), names)
+def _insert(table: sa.Table) -> Many:
+    return Many(table, rows.FIELDS if table is jobs else ADDED[table])

@@ -4,14 +4,29 @@ at every execution, which costs several times what SQLite needs for it (docs/per
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic_core import to_json
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 Values = Sequence[Any]
+
+
+@contextlib.contextmanager
+def together(connection: Connection) -> Iterator[None]:
+    """What is written inside goes to Postgres in one journey. Raises what SQLAlchemy raises, at the latest in the end."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    try:
+        with connection.connection.dbapi_connection.pipeline():
+            yield
+    except connection.dialect.dbapi.Error as error:
+        raise _wrapped(connection, "", error) from error
 
 
 def say(connection: Connection, text: str) -> None:
@@ -75,3 +90,54 @@ def _wrapped(connection: Connection, text: str, error: Any) -> BaseException:
     if gone:
         connection.invalidate(error)
     return made
+
+
+class Many:
+    """Rows of one table, inserted or (by `key`, their last value) updated, in one statement however many there are: as JSON, which
+    both databases take apart. Row by row a thread gives up and takes back the interpreter for each, and Postgres plans for each.
+    """
+
+    def __init__(self, table: sa.Table, columns: Sequence[str], key: str | None = None) -> None:
+        self._table, self._columns, self._key = table, tuple(columns), key
+        values = {name: sa.bindparam(name) for name in columns}
+        if key is None:
+            one: sa.sql.ClauseElement = table.insert().inline().values(values)
+        else:
+            one = table.update().where(table.c[key] == sa.bindparam("this")).values(values)
+        self._one = Prepared(lambda: one, columns if key is None else [*columns, "this"])
+        self._texts: dict[str, str] = {}
+
+    def run(self, connection: Connection, rows: Sequence[Values]) -> None:
+        """At least one. Raises what SQLAlchemy raises."""
+        if len(rows) == 1:
+            return self._one.run(connection, rows)
+        text = self._texts.get(connection.dialect.name) or self._written(connection.dialect)
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(text, (to_json(rows).decode(),))
+        except connection.dialect.dbapi.Error as error:
+            raise _wrapped(connection, text, error) from error
+        finally:
+            cursor.close()
+
+    def _written(self, dialect: sa.Dialect) -> str:
+        sqlite = dialect.name == "sqlite"
+        quoted = dialect.identifier_preparer.quote
+
+        def value(place: int, name: str) -> str:
+            if sqlite:
+                return f"json_extract(one.value, '$[{place}]')"
+            return f"(one.value ->> {place})::{self._table.c[name].type.compile(dialect)}"
+
+        table = quoted(self._table.name) if sqlite else f"gate.{quoted(self._table.name)}"
+        source = "json_each(?) as one" if sqlite else "json_array_elements(%s::json) as one"
+        values = [value(place, name) for place, name in enumerate(self._columns)]
+        if self._key is None:
+            names = ", ".join(quoted(name) for name in self._columns)
+            text = f"insert into {table} ({names}) select {', '.join(values)} from {source}"
+        else:
+            sets = ", ".join(f"{quoted(name)} = {one}" for name, one in zip(self._columns, values, strict=True))
+            key = value(len(self._columns), self._key)
+            text = f"update {table} set {sets} from {source} where {quoted(self._table.name)}.{quoted(self._key)} = {key}"
+        self._texts[dialect.name] = text
+        return text
