@@ -71,14 +71,15 @@ class Batch:
         if job_id in self._jobs:
             return self._jobs[job_id]
         asked = (self._ahead.pop(pool, set()) | {job_id}) - self._jobs.keys()
-        found = rows.several(self._connection, sorted(asked))
+        found, held = rows.look(self._connection, pool, sorted(asked))
+        self._held.setdefault(pool, held + self._began[pool])
         self._jobs.update({one: found.get(one) for one in asked if one not in found or found[one].pool == pool})
         return found.get(job_id)
 
     def held(self, pool: str) -> int:
         """How many slots SQL says are held: granted and running."""
         if pool not in self._held:
-            self._held[pool] = rows.held(self._connection, pool) + self._began[pool]
+            self._held[pool] = rows.look(self._connection, pool, [])[1] + self._began[pool]
         return self._held[pool]
 
     def insert(self, job: Job) -> None:

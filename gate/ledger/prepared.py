@@ -92,6 +92,27 @@ def _wrapped(connection: Connection, text: str, error: Any) -> BaseException:
     return made
 
 
+class Value:
+    """One value, by a text for each database: `json_group_array` and `json_agg` are nobody's standard. Many rows come as one JSON
+    text: step by step a thread gives up and takes back the interpreter for each.
+    """
+
+    def __init__(self, sqlite: str, postgresql: str) -> None:
+        self._texts = {"sqlite": sqlite, "postgresql": postgresql}
+
+    def of(self, connection: Connection, *values: Any) -> Any:
+        """Raises what SQLAlchemy raises."""
+        text = self._texts[connection.dialect.name]
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(text, values)
+            return cursor.fetchone()[0]
+        except connection.dialect.dbapi.Error as error:
+            raise _wrapped(connection, text, error) from error
+        finally:
+            cursor.close()
+
+
 class Many:
     """Rows of one table, inserted or (by `key`, their last value) updated, in one statement however many there are: as JSON, which
     both databases take apart. Row by row a thread gives up and takes back the interpreter for each, and Postgres plans for each.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic_core import from_json, to_json
 from sqlalchemy.engine import Connection
 
 from gate.jobs import HOLDING, LIVE, REFUNDED, Job, Refund
-from gate.ledger.prepared import Prepared
+from gate.ledger.prepared import Value
 from gate.ledger.tables import jobs, ledger, owed
 
 FIELDS = tuple(name for name in Job._fields if name in jobs.c)
@@ -36,14 +36,15 @@ _refunded = jobs_with_refund.where(jobs.c.job_id.in_(sa.bindparam("job_ids", exp
 is_live = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(LIVE))
 is_holding = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(HOLDING))
 
-_literally_holding = sa.text("ended_at is null and status in ('granted', 'running')")
-_held = Prepared(lambda: sa.select(sa.func.count()).where(jobs.c.pool == sa.bindparam("pool"), _literally_holding), ["pool"])
-
-
-@cache
-def _some(count: int) -> Prepared:
-    names = [f"id{number}" for number in range(count)]
-    return Prepared(lambda: sa.select(*_columns).where(jobs.c.job_id.in_([sa.bindparam(name) for name in names])), names)
+_names = ", ".join(f'"{name}"' for name in FIELDS)
+_held = "(select count(*) from {} where pool = {} and ended_at is null and status in ('granted', 'running'))"
+_seen = Value(
+    f"select json_object('held', {_held.format('jobs', '?')}, 'jobs', json_group_array(json_array({_names})))"
+    " from jobs where job_id in (select value from json_each(?))",
+    f"select json_build_object('held', {_held.format('gate.jobs', '%s')}, 'jobs',"
+    f" coalesce(json_agg(json_build_array({_names})), '[]'))::text from gate.jobs"
+    " where job_id in (select json_array_elements_text(%s::json))",
+)
 
 
 def job_of(row: Any) -> Job:
@@ -81,20 +82,16 @@ def as_columns(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def several(connection: Connection, job_ids: Sequence[str]) -> dict[str, Job]:
-    """Those of them that SQL knows. Only who may have a refund is looked up with it: nearly nobody, and it is dear."""
-    count = 1 << (len(job_ids) - 1).bit_length()  # few texts: a name that is asked for twice is found once
-    asked = [*job_ids, *job_ids[-1:] * (count - len(job_ids))]
-    seen = {job.job_id: job for job in map(_plain, _some(count).rows(connection, *asked))}
+def look(connection: Connection, pool: str, job_ids: Sequence[str]) -> tuple[dict[str, Job], int]:
+    """Those of them that SQL knows, and how many slots of the pool it says are held: granted and running. Only who may have a
+    refund is looked up with it: nearly nobody, and it is dear.
+    """
+    told = from_json(_seen.of(connection, pool, to_json(job_ids).decode()))
+    seen = {job.job_id: job for job in map(_plain, told["jobs"])}
     if refunded := [job.job_id for job in seen.values() if job.status in REFUNDED and job.credits]:
         seen |= {row.job_id: job_of(row) for row in connection.execute(_refunded, {"job_ids": refunded})}
-    return seen
+    return seen, told["held"]
 
 
 def find(connection: Connection, job_id: str) -> Job | None:
-    return several(connection, [job_id]).get(job_id)
-
-
-def held(connection: Connection, pool: str) -> int:
-    """How many slots SQL says are held: granted and running."""
-    return _held.rows(connection, pool)[0][0]
+    return look(connection, "", [job_id])[0].get(job_id)
