@@ -72,11 +72,3 @@ def run(folder: Path, dead: int = 100_000, calls: int = 200) -> dict[str, float]
     finally:
         server.stop()
     return found
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as where:
-        for name, figure in run(Path(where)).items():
-            print(f"{name:<20}{figure:9.0f}")

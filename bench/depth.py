@@ -92,12 +92,3 @@ def run(folder: Path, count: int = 100, deep: int = 10_000) -> dict[str, dict[in
                 scale = 1.0 if "Redis" in what else 1000.0
                 found.setdefault(what, {})[depth] = statistics.median(took) * scale
     return found
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as where:
-        for name, figures in run(Path(where)).items():
-            shallow, deep = figures[10], figures[10_000]
-            print(f"{name:<34}{shallow:9.3f}{deep:9.3f}{deep / shallow:7.2f}")

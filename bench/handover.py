@@ -95,6 +95,7 @@ async def _running(connection: Connection, shape: Shape, job_id: str) -> tuple[s
 def run(folder: Path, rounds: int = 5, count: int = 200, seconds: float = 3.0) -> dict[str, float]:
     """Medians. `beside_ms` is what remains of the hand-over without the two commits in it."""
     handed, claimed, commits, ratios, rates = [], [], [], [], []
+    folder.mkdir(parents=True, exist_ok=True)
     with servers.gate("gate", folder / "handover", pools=POOLS) as server:
         for number in range(rounds):
             commits.append(commit_ms(folder))
@@ -109,11 +110,3 @@ def run(folder: Path, rounds: int = 5, count: int = 200, seconds: float = 3.0) -
         "handed_ms": statistics.median(handed), "commit_ms": statistics.median(commits), "beside_ms": statistics.median(beside),
         "claimed_ms": statistics.median(claimed), "in_line_per_s": statistics.median(rates), "of_three": statistics.median(ratios),
     }  # fmt: skip
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as where:
-        for name, figure in run(Path(where)).items():
-            print(f"{name:<16}{figure:9.3f}")

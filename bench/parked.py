@@ -47,11 +47,3 @@ def run(folder: Path, count: int = 10_000, rounds: int = 3, seconds: float = 2.0
     with servers.gate("gate", folder / "parked", pools=POOLS) as server:
         waits = Shape(pool="parked", key=server.key, payload=False, wait_s=60)
         return uvloop.run(_beside(server.port, Shape(key=server.key), waits, count, rounds, seconds, server))
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as where:
-        for name, figure in run(Path(where)).items():
-            print(f"{name:<24}{figure:12.3f}")

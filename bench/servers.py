@@ -65,7 +65,7 @@ def gate(
     key = json.loads(made.stdout)["key"]
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "gate", "serve", "--port", str(port)], cwd=folder, env=kept,
-                               stdout=subprocess.DEVNULL, text=True)  # fmt: skip
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)  # fmt: skip
     with _stopped(process):
         while not (folder / ".gate" / "server.json").exists():  # it listens before it is ready
             assert process.poll() is None, "gate did not start"

@@ -29,10 +29,3 @@ def run(folder: Path, rounds: int = 9) -> dict[str, float]:
             gate.append(took)
             python.append(time.perf_counter() - began)
     return {"ready_s": statistics.median(gate), "python_s": statistics.median(python)}
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as where:
-        print(run(Path(where)))

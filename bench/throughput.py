@@ -72,11 +72,3 @@ def report(found: dict) -> str:
             f"{statistics.median(one.p99_ms):>8.2f}{tail:>9.2f}{statistics.median(one.cpu_us):>8.0f}"
         )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    import sys
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        print(report(run(Path(folder), *(int(word) for word in sys.argv[1:3]))))

@@ -24,6 +24,8 @@ class KeyRing:
         self._reading = reading
         self._admin = keys.digest(admin_key) if admin_key else None
         self._keys: list[Key] = []
+        self._shown: dict[str, tuple[str, str]] = {}
+        """Who showed a living key since the keys were read last: he is known again without a hash."""
 
     @property
     def closed(self) -> bool:
@@ -32,17 +34,22 @@ class KeyRing:
 
     def who(self, token: str) -> tuple[str, str] | None:
         """Name and role of who shows this key; None when it is no living key. Every hash is compared, in constant time."""
+        if token in self._shown:
+            return self._shown[token]
         shown, found = keys.digest(token), None
         if self._admin is not None and hmac.compare_digest(shown, self._admin):
             found = (FROM_ENVIRONMENT, "admin")
         for key in self._keys if keys.is_key(token) else ():
             if hmac.compare_digest(shown, key.hash) and key.revoked_at is None:
                 found = (key.name, key.role)
+        if found is not None:
+            self._shown[token] = found
         return found
 
     async def read(self) -> None:
         """Raises StoreDown."""
         self._keys = await self._reading.keys()
+        self._shown.clear()
 
     async def keep(self) -> None:
         """For ever."""

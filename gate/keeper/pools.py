@@ -78,11 +78,15 @@ class Pools:
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + COLD_WAIT_S
-        if grants_or_reaps:
+        if grants_or_reaps and not self._ledger.reached(pool):
             await self._ledger.reach(pool)
         while True:
-            epoch = await self.epoch(pool)
-            known = self._known[pool]
+            known = self._known.get(pool)
+            if known is None or known.epoch is None or known.redis != self._link.identity:
+                await self.epoch(pool)
+                known = self._known[pool]
+            epoch = known.epoch
+            assert epoch is not None
             loads, identity = known.loads, self._link.identity
             reply = await script(epoch)
             if reply.word not in NOT_DONE:

@@ -329,11 +329,15 @@ class Ledger:
 
         await self._database.write(pool, "", work)
 
+    def reached(self, pool: str = "") -> bool:
+        """Whether SQL can be written, as far as anybody knows; if not, `reach` finds out."""
+        return self._database.writable and not self._database.hangs and not self._database.held(pool)
+
     async def reach(self, pool: str = "") -> None:
         """Raises StoreDown while SQL cannot be written: then nobody may be granted, and nobody reaped (PROTOCOL, Rebuild)."""
         if self._database.hangs:
             raise StoreDown("sql", "SQL takes too long to write")
-        if self._database.held(pool) or not self._database.writable:
+        if not self.reached(pool):
             await self._database.write(pool, "", lambda batch: pools.probe(batch.connection, pool), True)
 
     async def make_pool(self, pool: str, settings: PoolSettings) -> bool:

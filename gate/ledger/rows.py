@@ -43,7 +43,7 @@ _seen = Value(
     " from jobs where job_id in (select value from json_each(?))",
     f"select json_build_object('held', {_held.format('gate.jobs', '%s')}, 'jobs',"
     f" coalesce(json_agg(json_build_array({_names})), '[]'))::text from gate.jobs"
-    " where job_id in (select json_array_elements_text(%s::json))",
+    " where job_id = any(%s)",
 )
 
 
@@ -86,7 +86,8 @@ def look(connection: Connection, pool: str, job_ids: Sequence[str]) -> tuple[dic
     """Those of them that SQL knows, and how many slots of the pool it says are held: granted and running. Only who may have a
     refund is looked up with it: nearly nobody, and it is dear.
     """
-    told = from_json(_seen.of(connection, pool, to_json(job_ids).decode()))
+    asked = to_json(job_ids).decode() if connection.dialect.name == "sqlite" else list(job_ids)
+    told = from_json(_seen.of(connection, pool, asked))
     seen = {job.job_id: job for job in map(_plain, told["jobs"])}
     if refunded := [job.job_id for job in seen.values() if job.status in REFUNDED and job.credits]:
         seen |= {row.job_id: job_of(row) for row in connection.execute(_refunded, {"job_ids": refunded})}

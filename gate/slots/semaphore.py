@@ -1,4 +1,4 @@
-"""The semaphore: one method a script, one frozen result each. Redis decides who may run now, and nothing else.
+"""The semaphore: one method a script, one result each. Redis decides who may run now, and nothing else.
 
 Every call names the epoch its caller believes in. Three replies say that nothing was done or written: `cold`, the pool is in
 another life here, or in none; `damaged`, a key holds what gate never put there; `elsewhere`, another Redis answers.
@@ -33,7 +33,7 @@ NOT_DONE = frozenset({"cold", "damaged", "elsewhere"})
 """The words of a call that did nothing: its caller has to see to the pool, then come again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """`now_ms` and `next_ms` (the earliest deadline, None when nothing is due) are by Redis's clock; `asked` is by this
     machine's `time.monotonic()`, before the call. `more`: the call stopped at its bound, call `tick`. `emitted`: how many entries
@@ -48,7 +48,7 @@ class Reply:
     outbox: tuple[Note, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Acquired(Reply):
     """`running`, `granted`, `queued`, `unrecorded`, `user_busy`, `queue_full`, `no_slot` or `torn`; `known`: it stood there before;
     `by_gate`: gate starts it, by the word of whoever came first."""
@@ -67,7 +67,7 @@ class Acquired(Reply):
         return self.asked + (self.lease.due - self.now_ms) / 1000 if self.lease else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Extended(Reply):
     """`claimed`, `renewed`, `lost` or `by_gate`; `due` is the deadline that now stands."""
 
@@ -79,7 +79,7 @@ class Extended(Reply):
         return self.asked + (self.due - self.now_ms) / 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Line(Reply):
     """The pool at one moment: `holders` and `queue` are job_ids, `oldest` when the oldest lease was granted (ms)."""
 
