@@ -1,0 +1,117 @@
+"""What a pair costs, in things that no machine makes more or fewer of: journeys to Redis, statements and commits of SQL, rows that a
+query looks at, and a script beside one that does nothing. So that nobody makes gate slow without noticing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from gate.ledger import prepared
+from gate.ledger.writer import Writer
+from gate.slots.pipe import Pipe
+from tests.support import House
+
+pytestmark = pytest.mark.anyio
+PAIRS = 200
+AT_ONCE = 20
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch, house: House) -> Counter[str]:
+    """By what was asked of Redis; `statements` and `commits` of the writer."""
+    found: Counter[str] = Counter()
+    ask, execute, value, many, commit = Pipe.ask, prepared.Prepared._run, prepared.Value.of, prepared.Many.run, Writer._commit
+
+    async def counting_ask(self: Pipe, *words: Any) -> Any:
+        found[words[0]] += 1
+        return await ask(self, *words)
+
+    def counting(kind: str, call: Any, counts: Any = lambda *_: True) -> Any:
+        def counted_call(self: Any, *arguments: Any) -> Any:
+            found[kind] += counts(*arguments)
+            return call(self, *arguments)
+
+        return counted_call
+
+    monkeypatch.setattr(Pipe, "ask", counting_ask)
+    monkeypatch.setattr(prepared.Prepared, "_run", counting("statements", execute))
+    monkeypatch.setattr(prepared.Value, "of", counting("statements", value))
+    monkeypatch.setattr(prepared.Many, "run", counting("statements", many, lambda _, rows: len(rows) > 1))
+    monkeypatch.setattr(Writer, "_commit", counting("commits", commit))
+    engine = house.gate.ledger._database._write_engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *_: found.update(["statements"]))
+    return found
+
+
+async def pair(house: House, number: int) -> None:
+    job = await house.acquire(f"{house.pool}-cost-{number}", user=f"u{number}", credits=5, payload={"a": number})
+    await house.release(job, "failed" if number % 10 == 0 else "completed")
+
+
+async def test_a_pair_is_two_scripts_and_two_commits_of_five_statements(house: House, counted: Counter[str]) -> None:
+    await pair(house, 0)
+    counted.clear()
+    for number in range(1, PAIRS + 1):
+        await pair(house, number)
+    assert counted["EVALSHA"] <= 2 * PAIRS + 20, "and a tick a second"
+    assert counted["XRANGE"] <= 20 and counted["PUBLISH"] <= PAIRS
+    assert counted["commits"] <= 2 * PAIRS + 5
+    assert counted["statements"] <= 2 * 5 * PAIRS
+
+
+async def test_pairs_at_once_share_commits_and_statements(house: House, counted: Counter[str]) -> None:
+    await house.gate.gatekeeper.poolkeeper.change(house.pool, {"limit": AT_ONCE})
+    await pair(house, 0)
+    counted.clear()
+    for start in range(1, PAIRS, AT_ONCE):
+        await asyncio.gather(*(pair(house, number) for number in range(start, start + AT_ONCE)))
+    assert counted["commits"] <= PAIRS // 4, "each by itself would need two"
+    assert counted["statements"] <= 7 * counted["commits"], "however many they are"
+
+
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite's planner")
+async def test_no_query_of_a_pair_looks_at_more_rows_than_it_needs(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+    database = house.gate.ledger._database
+    await pair(house, 0)
+    connection = database._writer._connection
+    assert connection is not None
+    driver: Any = connection.connection.dbapi_connection
+    driver.set_trace_callback(asked.add)
+    await asyncio.gather(*(pair(house, number) for number in range(1, 4)))
+    driver.set_trace_callback(None)
+    queries = {query for query in asked if re.match(r"(?i)\s*(select|insert|update)", query)}
+    assert len(queries) > 5
+    plans = {
+        query: await database.read(lambda c, q=query: [row[3] for row in c.exec_driver_sql(f"explain query plan {q}")])
+        for query in queries
+    }
+    scans = {
+        query: plan
+        for query, plan in plans.items()
+        if any(re.match(r"SCAN (?!one|json_each|CONSTANT)", step) for step in plan)
+    }
+    assert not scans
+
+
+async def test_a_script_is_not_dearer_than_so_many_that_do_nothing(house: House) -> None:
+    """Redis's own account, of the same moments: a ratio, no time."""
+    nothing = house.people.script_load("return 1")
+    ratios = []
+    for _ in range(3):
+        house.people.config_resetstat()
+        for _ in range(200):
+            house.people.evalsha(nothing, 0)
+        base = house.people.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
+        house.people.config_resetstat()
+        for number in range(100):
+            await pair(house, len(ratios) * 1000 + number + 10)
+        ratios.append(house.people.info("commandstats")["cmdstat_evalsha"]["usec_per_call"] / base)
+    assert min(ratios) <= 60, ratios
