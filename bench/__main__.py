@@ -45,6 +45,7 @@ def main() -> None:
     if unknown := set(chosen) - SUITES.keys():
         reading.error(f"there is no suite {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="gate-bench-") as folder:
+        Path(folder).chmod(0o755)  # Postgres runs as another user there
         for name in chosen:
             says, run = SUITES[name]
             print(f"{name}: {says}\n\n{run(Path(folder) / name)}\n", flush=True)

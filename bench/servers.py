@@ -84,10 +84,6 @@ def postgres(folder: Path) -> Iterator[tuple[str, int]]:
     as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
     if as_postgres:
         subprocess.run(["chown", "-R", "postgres:", folder], check=True)
-        folder.chmod(0o755)
-        for above in folder.parents:
-            if not above.stat().st_mode & 0o001:
-                above.chmod(above.stat().st_mode | 0o011)
     subprocess.run(
         [*as_postgres, programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust"],
         check=True,

@@ -27,7 +27,7 @@ class Pipe:
     def __init__(self, make: Callable[[], Any], reply_timeout_s: float) -> None:
         self._make, self._timeout_s = make, reply_timeout_s
         self._stream: _Stream | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Stream] | None = None
 
     async def ask(self, *words: bytes | str | int | float) -> Any:
         """What Redis answers. Raises what redis.exceptions has for it; a question may have been done then all the same."""
@@ -48,12 +48,22 @@ class Pipe:
         return self._stream is not None and not self._stream.closed
 
     async def _open(self) -> _Stream:
-        async with self._opening:
-            if not self._is_open:
-                connection = self._make()
-                await connection.connect()
-                self._stream = _Stream(connection, self._timeout_s)
-            return self._stream
+        """Once for all who come meanwhile, and so is its failure: in turn each would wait as long as the one before."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._connect())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    async def _connect(self) -> _Stream:
+        connection = self._make()
+        await connection.connect()
+        self._stream = _Stream(connection, self._timeout_s)
+        return self._stream
+
+    def _opened(self, opening: asyncio.Task[_Stream]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # whoever asked hears of it, if he is still there
 
 
 class _Stream(asyncio.Protocol):

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError, Time
 
 from gate.embedded import EmbeddedRedis
 from gate.errors import StoreDown
-from gate.slots import Link, Semaphore
+from gate.slots import Link, Semaphore, connection
 from gate.slots.connection import answering
 from gate.slots.pipe import Pipe
 from tests.chaos.stores import free_port
@@ -90,6 +90,25 @@ async def test_a_server_that_is_silent_lets_all_go_and_is_asked_on_a_new_connect
     people.client_unpause()
     assert await pipe.ask("PING") == b"PONG"
     pipe.part()
+
+
+async def test_many_who_ask_a_server_that_never_greets_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, the last would wait as often as there are askers."""
+    monkeypatch.setattr(connection, "REPLY_TIMEOUT_S", 0.3)
+    greeted = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal greeted
+        greeted += 1
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
+    link = Link(f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0")
+    answers = await asyncio.gather(*(link.pipe.ask("PING") for _ in range(20)), return_exceptions=True)
+    assert {type(answer) for answer in answers} <= {TimeoutError, ConnectionError} and greeted <= 4
+    await link.aclose()
+    listener.close()
 
 
 async def test_an_error_has_its_name_and_the_connection_lives_on(link: Link) -> None:
