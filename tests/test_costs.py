@@ -27,24 +27,23 @@ AT_ONCE = 20
 def counted(monkeypatch: pytest.MonkeyPatch, house: House) -> Counter[str]:
     """By what was asked of Redis; `statements` and `commits` of the writer."""
     found: Counter[str] = Counter()
-    ask, execute, value, many, commit = Pipe.ask, prepared.Prepared._run, prepared.Value.of, prepared.Many.run, Writer._commit
+    ask, say, commit = Pipe.ask, prepared.say, Writer._commit
 
     async def counting_ask(self: Pipe, *words: Any) -> Any:
         found[words[0]] += 1
         return await ask(self, *words)
 
-    def counting(kind: str, call: Any, counts: Any = lambda *_: True) -> Any:
-        def counted_call(self: Any, *arguments: Any) -> Any:
-            found[kind] += counts(*arguments)
-            return call(self, *arguments)
+    def counting_say(connection: Any, text: str, *values: Any) -> Any:
+        found["statements"] += 1
+        return say(connection, text, *values)
 
-        return counted_call
+    def counting_commit(self: Writer, *batch: Any) -> None:
+        found["commits"] += 1
+        commit(self, *batch)
 
     monkeypatch.setattr(Pipe, "ask", counting_ask)
-    monkeypatch.setattr(prepared.Prepared, "_run", counting("statements", execute))
-    monkeypatch.setattr(prepared.Value, "of", counting("statements", value))
-    monkeypatch.setattr(prepared.Many, "run", counting("statements", many, lambda _, rows: len(rows) > 1))
-    monkeypatch.setattr(Writer, "_commit", counting("commits", commit))
+    monkeypatch.setattr(prepared, "say", counting_say)
+    monkeypatch.setattr(Writer, "_commit", counting_commit)
     engine = house.gate.ledger._database._write_engine
     sa.event.listen(engine, "before_cursor_execute", lambda *_: found.update(["statements"]))
     return found

@@ -29,10 +29,11 @@ def together(connection: Connection) -> Iterator[None]:
         raise _wrapped(connection, "", error) from error
 
 
-def say(connection: Connection, text: str) -> None:
-    """A text of the driver's own, such as one that begins a transaction. Raises what SQLAlchemy raises."""
+def say(connection: Connection, text: str, *values: Any) -> Any:
+    """A text of the driver's own, its values by place; its cursor. Raises what SQLAlchemy raises."""
+    cursor = connection.connection.cursor()
     try:
-        connection.connection.cursor().execute(text)
+        return cursor.execute(text, values)
     except connection.dialect.dbapi.Error as error:
         raise _wrapped(connection, text, error) from error
 
@@ -46,29 +47,12 @@ class Prepared:
 
     def rows(self, connection: Connection, *values: Any) -> list[Any]:
         """Plain tuples, as the driver gives them. Raises what SQLAlchemy raises."""
-        cursor = self._run(connection, [values])
-        try:
-            return cursor.fetchall()
-        finally:
-            cursor.close()
+        return self.run(connection, values).fetchall()
 
-    def run(self, connection: Connection, many: Sequence[Values]) -> None:
-        """Once for each of `many`, at least one. Raises what SQLAlchemy raises."""
-        self._run(connection, many).close()
-
-    def _run(self, connection: Connection, many: Sequence[Values]) -> Any:
+    def run(self, connection: Connection, values: Values) -> Any:
+        """The cursor. Raises what SQLAlchemy raises."""
         text, places = self._text(connection.dialect)
-        if places is not None:
-            many = [[values[place] for place in places] for values in many]
-        cursor = connection.connection.cursor()
-        try:
-            if len(many) == 1:
-                cursor.execute(text, many[0])
-            else:
-                cursor.executemany(text, many)
-        except connection.dialect.dbapi.Error as error:
-            raise _wrapped(connection, text, error) from error
-        return cursor
+        return say(connection, text, *(values if places is None else [values[place] for place in places]))
 
     def _text(self, dialect: sa.Dialect) -> tuple[str, tuple[int, ...] | None]:
         """As the driver takes it by place, and which value stands at each place (None: as they are given)."""
@@ -102,15 +86,7 @@ class Value:
 
     def of(self, connection: Connection, *values: Any) -> Any:
         """Raises what SQLAlchemy raises."""
-        text = self._texts[connection.dialect.name]
-        cursor = connection.connection.cursor()
-        try:
-            cursor.execute(text, values)
-            return cursor.fetchone()[0]
-        except connection.dialect.dbapi.Error as error:
-            raise _wrapped(connection, text, error) from error
-        finally:
-            cursor.close()
+        return say(connection, self._texts[connection.dialect.name], *values).fetchone()[0]
 
 
 class Many:
@@ -131,15 +107,10 @@ class Many:
     def run(self, connection: Connection, rows: Sequence[Values]) -> None:
         """At least one. Raises what SQLAlchemy raises."""
         if len(rows) == 1:
-            return self._one.run(connection, rows)
-        text = self._texts.get(connection.dialect.name) or self._written(connection.dialect)
-        cursor = connection.connection.cursor()
-        try:
-            cursor.execute(text, (to_json(rows).decode(),))
-        except connection.dialect.dbapi.Error as error:
-            raise _wrapped(connection, text, error) from error
-        finally:
-            cursor.close()
+            self._one.run(connection, rows[0])
+        else:
+            text = self._texts.get(connection.dialect.name) or self._written(connection.dialect)
+            say(connection, text, to_json(rows).decode())
 
     def _written(self, dialect: sa.Dialect) -> str:
         sqlite = dialect.name == "sqlite"
