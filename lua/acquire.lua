@@ -41,7 +41,7 @@ if redis.call('ZSCORE', SLOTS, job) then
   if not (known and known.lease_id) then return finish('torn', {}) end
   return stands(known.claimed and 'running' or 'granted', known, true)
 end
-if known and redis.call('LPOS', QUEUE, job) then return stands('queued', known, true) end
+if known and waiting > 0 and redis.call('LPOS', QUEUE, job) then return stands('queued', known, true) end
 local note = noted(job)
 if note then return finish('unrecorded', {ticket = note[8], queued_at = now, lease_ms = lease_ms}) end
 
@@ -54,17 +54,19 @@ if user ~= '' and meta.max_active_per_user > 0 then
   end
 end
 
-local free = redis.call('LLEN', QUEUE) == 0 and may_grant() and ids_left()
+local free = waiting == 0 and may_grant() and ids_left()
 if not free and ARGV[8] == '0' then return finish('no_slot', {}) end
-if not free and redis.call('LLEN', QUEUE) >= meta.queue_max then return finish('queue_full', {}) end
+if not free and waiting >= meta.queue_max then return finish('queue_full', {}) end
 
 local entry = {tool = tool ~= '' and tool or nil, user = user ~= '' and user or nil, queued_at = now,
                ticket = digits(redis.call('HINCRBY', META, 'ticket', 1)),
                lease_ms = lease_ms, by_gate = ARGV[9] == '1' or nil}
-admit(job, entry)
 if free and not entry.by_gate then
+  count_for_user(job, entry)
   grant(job, entry, true)
   return stands('running', entry, false)
 end
+admit(job, entry)
 redis.call('RPUSH', QUEUE, job)
+waiting = waiting + 1
 return stands('queued', entry, false)

@@ -18,8 +18,8 @@ if ticket ~= '' then
   local entry = read(job)
   if entry and entry.ticket ~= ticket or redis.call('ZSCORE', SLOTS, job) then return finish('absent', {}) end
 end
-local held_slot = redis.call('ZREM', SLOTS, job) == 1
-local waited = not held_slot and redis.call('LREM', QUEUE, 1, job) == 1
+local held_slot = vacate(job)
+local waited = not held_slot and unqueue(job)
 forget(job, read(job))
 if held_slot then warm_up() return finish('left_slot', {}) end
 return finish(waited and 'left_queue' or 'absent', {})

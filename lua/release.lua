@@ -13,7 +13,7 @@ begin()
 local job = ARGV[4]
 local entry = held(job, ARGV[5])
 if not entry then return finish('stale', {}) end
-redis.call('ZREM', SLOTS, job)
+vacate(job)
 forget(job, entry)
 warm_up()
 return finish('released', {})

@@ -34,14 +34,14 @@ if redis.call('ZSCORE', SLOTS, job) then
   if entry and (entry.fence or '0') ~= ARGV[5] then return finish('newer', {}) end
   if not entry then return finish('absent', {}) end
   cool()
-  redis.call('ZREM', SLOTS, job)
-  redis.call('LREM', QUEUE, 1, job) -- by an operator's hand it may stand in both
-elseif entry and redis.call('LPOS', QUEUE, job) then
+  vacate(job)
+  unqueue(job) -- by an operator's hand it may stand in both
+elseif entry and waiting > 0 and redis.call('LPOS', QUEUE, job) then
   return finish('requeued', {})
 elseif restore ~= '' then
   entry = cjson.decode(restore)
   cool()
-  redis.call('LREM', QUEUE, 1, job) -- a place without an entry in jobs is no place
+  unqueue(job) -- a place without an entry in jobs is no place
 else
   return finish('absent', {})
 end

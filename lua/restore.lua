@@ -15,8 +15,8 @@ begin()
 local job, entry = ARGV[4], cjson.decode(ARGV[5])
 local member = redis.call('ZSCORE', SLOTS, job)
 if (member and read(job)) or noted(job) then return finish('known', {}) end
-if not member and redis.call('ZCARD', SLOTS) >= meta.limit then return finish('full', {}) end
-redis.call('LREM', QUEUE, 1, job)
-redis.call('ZADD', SLOTS, digits(entry.due), job)
+if not member and in_use >= meta.limit then return finish('full', {}) end
+unqueue(job)
+occupy(job, entry.due)
 admit(job, entry)
 return finish('restored', {})

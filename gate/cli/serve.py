@@ -56,12 +56,12 @@ def _run(settings: Settings, data: DataDir, listener: socket.socket, embedded: E
     redis_url = settings.redis_url or (embedded.url if embedded else "")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_serve(settings, data, listener, redis_url))
+            runner.run(_serve(settings, data, listener, redis_url, embedded.near if embedded else redis_url))
         except StoreDown as error:
             raise CannotStart(error.detail) from error
 
 
-async def _serve(settings: Settings, data: DataDir, listener: socket.socket, redis_url: str) -> None:
+async def _serve(settings: Settings, data: DataDir, listener: socket.socket, redis_url: str, near: str) -> None:
     import uvicorn
 
     from gate import logs
@@ -82,7 +82,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     tools = settings.known_tools()
     outside = Outside(tools, settings.job_sql, settings.refund_sql, data.server_id())
     async with open_gate(
-        redis_url, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
+        near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:
         app = make_app(gate.gatekeeper, gate.keyring, tools, settings.provider_secrets())
         config = uvicorn.Config(

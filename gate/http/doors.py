@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -97,7 +98,8 @@ def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyRin
         if _by_a_foreign_page(scope, headers):
             raise Forbidden("a page of another origin may not ask while no key exists")
         return Caller("", "admin")
-    found = next((who for token in _tokens(headers) if (who := ring.who(token))), None)
+    tokens = _tokens(headers.get(b"authorization", b""), headers.get(b"apikey", b""))
+    found = next((who for token in tokens if (who := ring.who(token))), None)
     caller = Caller(*found) if found else Caller("", "")
     if caller.role in may:
         scope.setdefault("state", {})["caller"] = caller.name
@@ -122,10 +124,11 @@ def _is_here(host: str) -> bool:
         return False
 
 
-def _tokens(headers: Mapping[bytes, bytes]) -> list[str]:
-    scheme, _, bearer = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+@lru_cache(maxsize=1024)
+def _tokens(authorization: bytes, apikey: bytes) -> list[str]:
+    scheme, _, bearer = authorization.decode("latin-1").partition(" ")
     shown = [bearer.strip()] if scheme.lower() == "bearer" else []
-    return [token for token in (*shown, headers.get(b"apikey", b"").decode("latin-1").strip()) if token]
+    return [token for token in (*shown, apikey.decode("latin-1").strip()) if token]
 
 
 def _from_here(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:

@@ -17,6 +17,8 @@ log = structlog.get_logger("gate.news")
 RETRY_S = 0.5
 BETWEEN_S = 0.005
 """Between two messages about a pool. The first goes at once; each is read by every server, its sender too."""
+ALONE_S = 0.05
+"""The same while nobody but the sender hears them: whoever comes later looks by himself, and then at everything."""
 LOOK_UP_S = 1.0
 
 
@@ -54,8 +56,8 @@ class News:
         """One message at a time, and not too often: what changes meanwhile goes into the next."""
         try:
             while (job_ids := self._unsaid.pop(pool, None)) is not None:
-                await self._link.pipe.ask("PUBLISH", keys.news(pool), " ".join((self._me, *job_ids)))
-                await asyncio.sleep(BETWEEN_S)
+                heard = await self._link.pipe.ask("PUBLISH", keys.news(pool), " ".join((self._me, *job_ids)))
+                await asyncio.sleep(BETWEEN_S if heard > 1 else ALONE_S)
         except (RedisError, OSError) as error:
             log.warning("others were not told", error=str(error))
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -76,8 +77,7 @@ class Pools:
 
         Raises PoolUnknown; StoreDown when a store does not answer or the pool stays cold for 5 s.
         """
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + COLD_WAIT_S
+        give_up = time.monotonic() + COLD_WAIT_S
         if grants_or_reaps and not self._ledger.reached(pool):
             await self._ledger.reach(pool)
         while True:
@@ -92,11 +92,11 @@ class Pools:
             if reply.word not in NOT_DONE:
                 self._heed(pool, epoch, reply)
                 return epoch, reply
-            if loop.time() > give_up:
+            if time.monotonic() > give_up:
                 raise StoreDown("redis", f"Redis has lost pool {pool!r} and it could not be rebuilt yet")
             if reply.word == "elsewhere":
                 await self._turn(identity)
-            elif loop.time() < known.taken_at + LOADING_S:
+            elif time.monotonic() < known.taken_at + LOADING_S:
                 await asyncio.sleep(LOOK_AGAIN_S)  # somebody else is loading it
             else:
                 await self.rebuild(pool, epoch, loads)
@@ -135,7 +135,7 @@ class Pools:
     @staticmethod
     def _take(known: _Known, epoch: int, redis: str) -> None:
         if epoch > known.last:
-            known.taken_at = asyncio.get_running_loop().time()
+            known.taken_at = time.monotonic()
         known.epoch, known.redis, known.last = epoch, redis, max(epoch, known.last)
 
     def outdated(self, pool: str, epoch: int) -> None:
@@ -202,7 +202,7 @@ class Pools:
         known = self._known[pool]
         if reply.emitted:
             self.on_emitted(pool, epoch, reply)
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if reply.more:
             due = now
         elif reply.next_ms is not None:
@@ -217,9 +217,8 @@ class Pools:
     async def sleep_until_due(self, pool: str, at_most_s: float) -> None:
         """Returns at the earliest deadline of the pool, or after `at_most_s`."""
         known = self._known[pool]
-        loop = asyncio.get_running_loop()
-        end = loop.time() + at_most_s
-        while (left := (end if known.due is None else min(end, known.due)) - loop.time()) > 0:
+        end = time.monotonic() + at_most_s
+        while (left := (end if known.due is None else min(end, known.due)) - time.monotonic()) > 0:
             known.alarm.clear()
             with contextlib.suppress(TimeoutError):
                 # Not wait_for: before Python 3.12 it may swallow a cancellation that meets the alarm.

@@ -15,6 +15,8 @@ from gate.ledger.prepared import say
 READERS = 4
 SQLITE_BUSY_MS = 5_000
 """How long another process (the terminal, a backup) may hold the file's write lock."""
+STATEMENTS_KEPT = 1_000
+"""Of a connection to SQLite: a few for each number of rows that one batch may write."""
 LOCK_TIMEOUT_MS = 5_000
 """The same on Postgres, for whoever holds a row."""
 IDLE_TIMEOUT_MS = 3_000
@@ -61,7 +63,7 @@ def engine(url: str, *, writes: bool, lock_ms: int = LOCK_TIMEOUT_MS) -> Engine:
     if where.get_backend_name() == "sqlite":
         made = sa.create_engine(
             where.set(drivername="sqlite+pysqlite"),
-            connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False},
+            connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False, "cached_statements": STATEMENTS_KEPT},
             execution_options={"schema_translate_map": {"gate": None}},
             pool_size=READERS + 1,
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -90,8 +91,9 @@ class Value:
 
 
 class Many:
-    """Rows of one table, inserted or (by `key`, their last value) updated, in one statement however many there are: as JSON, which
-    both databases take apart. Row by row a thread gives up and takes back the interpreter for each, and Postgres plans for each.
+    """Rows of one table, inserted or (by `key`, their last value) updated, in one statement however many there are: row by row a
+    thread gives up and takes back the interpreter for each, and Postgres plans for each. SQLite takes them by place, and keeps
+    the statement for each number of them; Postgres as JSON, which it takes apart.
     """
 
     def __init__(self, table: sa.Table, columns: Sequence[str], key: str | None = None) -> None:
@@ -102,34 +104,45 @@ class Many:
         else:
             one = table.update().where(table.c[key] == sa.bindparam("this")).values(values)
         self._one = Prepared(lambda: one, columns if key is None else [*columns, "this"])
-        self._texts: dict[str, str] = {}
+        self._texts: dict[int, str] = {}
+        self._from_json = ""
 
     def run(self, connection: Connection, rows: Sequence[Values]) -> None:
         """At least one. Raises what SQLAlchemy raises."""
         if len(rows) == 1:
             self._one.run(connection, rows[0])
+        elif connection.dialect.name == "sqlite":
+            text = self._texts.get(len(rows))
+            if text is None:
+                text = self._texts[len(rows)] = self._of_sqlite(connection.dialect, len(rows), len(rows[0]))
+            say(connection, text, *chain.from_iterable(rows))
         else:
-            text = self._texts.get(connection.dialect.name) or self._written(connection.dialect)
-            say(connection, text, to_json(rows).decode())
+            self._from_json = self._from_json or self._of_postgres(connection.dialect)
+            say(connection, self._from_json, to_json(rows).decode())
 
-    def _written(self, dialect: sa.Dialect) -> str:
-        sqlite = dialect.name == "sqlite"
-        quoted = dialect.identifier_preparer.quote
+    def _of_sqlite(self, dialect: sa.Dialect, rows: int, width: int) -> str:
+        values = ", ".join([f"({', '.join('?' * width)})"] * rows)
+        if self._key is None:
+            return self._insert(dialect, self._table.name, f"values {values}")
+        return self._update(
+            dialect, self._table.name, f"(values {values}) as one", lambda place, name: f"one.column{place + 1}"
+        )
 
+    def _of_postgres(self, dialect: sa.Dialect) -> str:
         def value(place: int, name: str) -> str:
-            if sqlite:
-                return f"json_extract(one.value, '$[{place}]')"
             return f"(one.value ->> {place})::{self._table.c[name].type.compile(dialect)}"
 
-        table = quoted(self._table.name) if sqlite else f"gate.{quoted(self._table.name)}"
-        source = "json_each(?) as one" if sqlite else "json_array_elements(%s::json) as one"
-        values = [value(place, name) for place, name in enumerate(self._columns)]
+        table, source = f"gate.{self._table.name}", "json_array_elements(%s::json) as one"
         if self._key is None:
-            names = ", ".join(quoted(name) for name in self._columns)
-            text = f"insert into {table} ({names}) select {', '.join(values)} from {source}"
-        else:
-            sets = ", ".join(f"{quoted(name)} = {one}" for name, one in zip(self._columns, values, strict=True))
-            key = value(len(self._columns), self._key)
-            text = f"update {table} set {sets} from {source} where {quoted(self._table.name)}.{quoted(self._key)} = {key}"
-        self._texts[dialect.name] = text
-        return text
+            values = ", ".join(value(place, name) for place, name in enumerate(self._columns))
+            return self._insert(dialect, table, f"select {values} from {source}")
+        return self._update(dialect, table, source, value)
+
+    def _insert(self, dialect: sa.Dialect, table: str, rows: str) -> str:
+        return f"insert into {table} ({', '.join(map(dialect.identifier_preparer.quote, self._columns))}) {rows}"
+
+    def _update(self, dialect: sa.Dialect, table: str, source: str, value: Callable[[int, str], str]) -> str:
+        quoted, key = dialect.identifier_preparer.quote, self._key or ""
+        sets = ", ".join(f"{quoted(name)} = {value(place, name)}" for place, name in enumerate(self._columns))
+        this = value(len(self._columns), key)
+        return f"update {table} set {sets} from {source} where {self._table.name}.{quoted(key)} = {this}"

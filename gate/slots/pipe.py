@@ -1,4 +1,4 @@
-"""One connection to Redis that everybody shares: what is asked within one turn of the event loop goes out in one write, and the
+"""One connection to Redis that everybody shares: what is asked within two turns of the event loop goes out in one write, and the
 answers come back in the order of the questions.
 
 Why not the library's own calls: each holds a connection until it is answered, and costs several times what Redis needs for the
@@ -87,7 +87,7 @@ class _Stream(asyncio.Protocol):
         self._asked.append(answer)
         self._patience.watch(answer)
         if not self._unsent:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self._loop.call_soon, self._send)  # in the next turn: who comes in this one goes along
         self._unsent.append(packed)
         return answer
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 
 from gate.jobs import Lease
 from gate.slots import keys, scripts
+from gate.slots.chance import Chance
 from gate.slots.connection import AnotherRedis, Link, answering
 
 log = structlog.get_logger("gate.slots")
@@ -149,6 +149,7 @@ class Semaphore:
     def __init__(self, link: Link, clock: Callable[[], int] | None = None) -> None:
         self.link = link
         self._clock = clock
+        self._chance = Chance()
         self._ledger_ids: dict[str, str] = {}
         verbs = (*scripts.WITH_PRELUDE, "rebuild")
         self._scripts = {verb: (source := scripts.source(verb), hashlib.sha1(source.encode()).hexdigest()) for verb in verbs}
@@ -292,7 +293,7 @@ class Semaphore:
 
     async def _run(self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL) -> dict[str, Any]:
         life = f"{epoch}.{self._ledger_ids.get(pool, '')}"
-        return await self._call(verb, pool, [life, self._now(), secrets.token_hex(16 * grants), *args])
+        return await self._call(verb, pool, [life, self._now(), self._chance.digits(32 * grants), *args])
 
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
         asked = time.monotonic()

@@ -64,9 +64,10 @@ def test_the_prelude_names_its_keys_in_order() -> None:
     header, body = header_and_body(FILES["_prelude"])
     named = re.findall(r"^  (\d) (\w+) +([A-Z]+) ", part(header, "KEYS"), re.MULTILINE)
     assert [name for _, name, _ in named] == list(keys.ROLES)
-    types = re.search(r"ipairs\(\{('zset'.*?)\}\)", body)
-    assert types is not None
-    assert [kind.lower() for *_, kind in named] == re.findall(r"'(\w+)'", types.group(1))
+    sizes = re.search(r"ipairs\(\{('ZCARD'.*?)\}\)", body)
+    assert sizes is not None
+    asked = {"ZSET": "ZCARD", "LIST": "LLEN", "HASH": "HLEN", "STREAM": "XLEN"}
+    assert [asked[kind] for *_, kind in named] == re.findall(r"'(\w+)'", sizes.group(1))
 
 
 @pytest.mark.parametrize("name", FILES)
