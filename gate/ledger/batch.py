@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from gate.jobs import HOLDING, Job
 from gate.ledger import pools, rows
+from gate.ledger.engines import begin, commit
 from gate.ledger.pools import Pool
 from gate.ledger.prepared import Many, together
 from gate.ledger.tables import deliveries, events, jobs, ledger, owed
@@ -32,13 +33,13 @@ ADDED = {
 
 
 class Batch:
-    """`ahead` are (pool, job_id) that will be asked for: those of a pool are read in one statement."""
+    """`ahead` are (pool, job_id) that will be asked for, '' where nobody knows."""
 
     def __init__(self, connection: Connection, ahead: Iterable[tuple[str, str]] = ()) -> None:
         self._connection = connection
         self._ahead: defaultdict[str, set[str]] = defaultdict(set)
         for pool, job_id in ahead:
-            self.expect(pool, [job_id])
+            self.expect(pool, [job_id] if job_id else [])
         self._jobs: dict[str, Job | None] = {}
         self._pools: dict[str, Pool] = {}
         self._held: dict[str, int] = {}
@@ -47,6 +48,23 @@ class Batch:
         self._new: dict[str, Job] = {}
         self._changed: dict[str, dict[str, Any]] = {}
         self._added: dict[sa.Table, list[list[Any]]] = {table: [] for table in ADDED}
+
+    def open(self, lock_ms: int) -> None:
+        """Begins, takes the rows of all pools, in order, and reads the jobs that will be asked for behind them: one journey to
+        Postgres, where `lock_ms` is how long a row may be waited for. Raises what SQLAlchemy raises.
+        """
+        asked = [(name, sorted(self._ahead[name])) for name in sorted(filter(None, self._ahead))]
+        with together(self._connection):
+            begin(self._connection, lock_ms)
+            answers = [
+                (pools.locking(self._connection, name), rows.looking(self._connection, name, job_ids))
+                for name, job_ids in asked
+            ]
+        for (name, job_ids), (locking, looking) in zip(asked, answers, strict=True):
+            if (pool := pools.locked(locking)) is not None:
+                self._pools[name] = pool
+                self._keep(name, job_ids, *rows.seen(self._connection, looking))
+                self._ahead[name].clear()
 
     @property
     def connection(self) -> Connection:
@@ -72,9 +90,12 @@ class Batch:
             return self._jobs[job_id]
         asked = (self._ahead.pop(pool, set()) | {job_id}) - self._jobs.keys()
         found, held = rows.look(self._connection, pool, sorted(asked))
+        self._keep(pool, asked, found, held)
+        return found.get(job_id)
+
+    def _keep(self, pool: str, asked: Iterable[str], found: dict[str, Job], held: int) -> None:
         self._held.setdefault(pool, held + self._began[pool])
         self._jobs.update({one: found.get(one) for one in asked if one not in found or found[one].pool == pool})
-        return found.get(job_id)
 
     def held(self, pool: str) -> int:
         """How many slots SQL says are held: granted and running."""
@@ -103,6 +124,17 @@ class Batch:
         self._added[table].append([row[name] for name in ADDED[table]])
 
     def flush(self) -> None:
+        """Writes what waits."""
+        with together(self._connection):
+            self._write()
+
+    def finish(self) -> None:
+        """Writes what waits, and commits in the same journey. On SQLite whoever began commits."""
+        with together(self._connection):
+            self._write()
+            commit(self._connection)
+
+    def _write(self) -> None:
         by_columns = defaultdict(list)
         for job_id, values in self._changed.items():
             by_columns[tuple(values)].append([*values.values(), job_id])
@@ -110,10 +142,8 @@ class Batch:
         if self._new:
             writes.insert(0, (_insert(jobs), [rows.row_of(job) for job in self._new.values()]))
         writes += [(_insert(table), added) for table, added in self._added.items() if added]
-        if writes:
-            with together(self._connection):
-                for many, values in writes:
-                    many.run(self._connection, values)
+        for many, values in writes:
+            many.run(self._connection, values)
         for waiting in (self._new, self._changed, self._began, *self._added.values()):
             waiting.clear()
 

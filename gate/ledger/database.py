@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 from gate.errors import StoreDown
 from gate.ledger.batch import Batch
 from gate.ledger.engines import READERS, answering, engine
-from gate.ledger.writer import LOCK_TIMEOUT_MS, Task, Writer
+from gate.ledger.writer import Task, Writer
 from gate.patience import Patience
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._write_engine = engine(url, writes=True, lock_ms=LOCK_TIMEOUT_MS)
+        self._write_engine = engine(url, writes=True, in_batches=True)
         self._read_engine = engine(url, writes=False)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gate-sql-read")
         self._writer = Writer(self._write_engine)

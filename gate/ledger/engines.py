@@ -57,8 +57,10 @@ DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_inter
 """A Postgres whose machine is gone is noticed within some ten seconds, in the middle of a statement too."""
 
 
-def engine(url: str, *, writes: bool, lock_ms: int = LOCK_TIMEOUT_MS) -> Engine:
-    """Raises ArgumentError when `url` is none that SQLAlchemy knows."""
+def engine(url: str, *, writes: bool, in_batches: bool = False) -> Engine:
+    """`in_batches`: on Postgres whoever writes calls `begin` and `commit`, which travel with what stands between them. Raises
+    ArgumentError when `url` is none that SQLAlchemy knows.
+    """
     where = make_url(url)
     if where.get_backend_name() == "sqlite":
         made = sa.create_engine(
@@ -77,20 +79,29 @@ def engine(url: str, *, writes: bool, lock_ms: int = LOCK_TIMEOUT_MS) -> Engine:
         connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"} | DEAD_PEER,
         pool_size=READERS + 1,
         pool_pre_ping=not writes,
+        **({"isolation_level": "AUTOCOMMIT"} if in_batches else {}),
     )
-    if writes:
-        _postgres(made, lock_ms)
+    if writes and not in_batches:
+        sa.event.listen(made, "begin", lambda connection: _limit(connection, LOCK_TIMEOUT_MS))
     return made
 
 
-def _postgres(made: Engine, lock_ms: int) -> None:
-    @sa.event.listens_for(made, "begin")
-    def begin(connection: Connection) -> None:
-        # A server that stands still in a transaction (SIGSTOP) must not hold the pool's row from the others for long.
-        say(
-            connection,
-            f"set local lock_timeout = {lock_ms}; set local idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}",
-        )
+def begin(connection: Connection, lock_ms: int) -> None:
+    """A transaction in which a row is waited for as long; on SQLite it has begun already."""
+    if connection.dialect.name == "postgresql":
+        say(connection, "begin")
+        _limit(connection, lock_ms)
+
+
+def commit(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        say(connection, "commit")
+
+
+def _limit(connection: Connection, lock_ms: int) -> None:
+    # A server that stands still in a transaction (SIGSTOP) must not hold the pool's row from the others for long.
+    names = "set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)"
+    say(connection, f"select {names}", str(lock_ms), str(IDLE_TIMEOUT_MS))
 
 
 def _sqlite(made: Engine, writes: bool) -> None:

@@ -77,11 +77,22 @@ _all = sa.select(pools).order_by(pools.c.name)
 
 
 def lock(connection: Connection, name: str) -> Pool:
-    """The row, held until the transaction ends (on SQLite the whole file is)."""
-    found = _lock.rows(connection, name)
-    if not found:
+    """The row, held until the transaction ends (on SQLite the whole file is). Raises PoolUnknown."""
+    found = locked(locking(connection, name))
+    if found is None:
         raise PoolUnknown(f"there is no pool {name!r}")
-    return _pool(_Row(*found[0]))
+    return found
+
+
+def locking(connection: Connection, name: str) -> Any:
+    """The cursor that `locked` reads."""
+    return _lock.run(connection, [name])
+
+
+def locked(locking: Any) -> Pool | None:
+    """None when there is none of that name."""
+    found = locking.fetchall()
+    return _pool(_Row(*found[0])) if found else None
 
 
 _touch = pools.update().where(pools.c.name == sa.bindparam("pool")).values(epoch=pools.c.epoch)

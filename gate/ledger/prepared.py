@@ -15,24 +15,34 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 Values = Sequence[Any]
+_SAID = "said"
+"""In a connection's info, while what is said goes together: the cursors and their texts."""
 
 
 @contextlib.contextmanager
 def together(connection: Connection) -> Iterator[None]:
-    """What is written inside goes to Postgres in one journey. Raises what SQLAlchemy raises, at the latest in the end."""
+    """What is said inside goes to Postgres in one journey, and is answered at its end: a cursor has nothing before. Raises what
+    SQLAlchemy raises, of the first that was refused.
+    """
     if connection.dialect.name != "postgresql":
         yield
         return
+    said = connection.info[_SAID] = []
     try:
         with connection.connection.dbapi_connection.pipeline():
             yield
     except connection.dialect.dbapi.Error as error:
-        raise _wrapped(connection, "", error) from error
+        refused = next((text for cursor, text in said if cursor.pgresult is None), "")
+        raise _wrapped(connection, refused, error) from error
+    finally:
+        connection.info.pop(_SAID, None)
 
 
 def say(connection: Connection, text: str, *values: Any) -> Any:
     """A text of the driver's own, its values by place; its cursor. Raises what SQLAlchemy raises."""
     cursor = connection.connection.cursor()
+    if (said := connection.info.get(_SAID)) is not None:
+        said.append((cursor, text))
     try:
         return cursor.execute(text, values)
     except connection.dialect.dbapi.Error as error:
@@ -85,9 +95,9 @@ class Value:
     def __init__(self, sqlite: str, postgresql: str) -> None:
         self._texts = {"sqlite": sqlite, "postgresql": postgresql}
 
-    def of(self, connection: Connection, *values: Any) -> Any:
-        """Raises what SQLAlchemy raises."""
-        return say(connection, self._texts[connection.dialect.name], *values).fetchone()[0]
+    def ask(self, connection: Connection, *values: Any) -> Any:
+        """The cursor, whose only row has it. Raises what SQLAlchemy raises."""
+        return say(connection, self._texts[connection.dialect.name], *values)
 
 
 class Many:

@@ -83,15 +83,23 @@ def as_columns(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def look(connection: Connection, pool: str, job_ids: Sequence[str]) -> tuple[dict[str, Job], int]:
-    """Those of them that SQL knows, and how many slots of the pool it says are held: granted and running. Only who may have a
-    refund is looked up with it: nearly nobody, and it is dear.
-    """
+    """Those of them that SQL knows, and how many slots of the pool it says are held: granted and running."""
+    return seen(connection, looking(connection, pool, job_ids))
+
+
+def looking(connection: Connection, pool: str, job_ids: Sequence[str]) -> Any:
+    """The cursor that `seen` reads."""
     asked = to_json(job_ids).decode() if connection.dialect.name == "sqlite" else list(job_ids)
-    told = from_json(_seen.of(connection, pool, asked))
-    seen = {job.job_id: job for job in map(_plain, told["jobs"])}
-    if refunded := [job.job_id for job in seen.values() if job.status in REFUNDED and job.credits]:
-        seen |= {row.job_id: job_of(row) for row in connection.execute(_refunded, {"job_ids": refunded})}
-    return seen, told["held"]
+    return _seen.ask(connection, pool, asked)
+
+
+def seen(connection: Connection, looking: Any) -> tuple[dict[str, Job], int]:
+    """Only who may have a refund is looked up with it: nearly nobody, and it is dear."""
+    told = from_json(looking.fetchone()[0])
+    found = {job.job_id: job for job in map(_plain, told["jobs"])}
+    if refunded := [job.job_id for job in found.values() if job.status in REFUNDED and job.credits]:
+        found |= {row.job_id: job_of(row) for row in connection.execute(_refunded, {"job_ids": refunded})}
+    return found, told["held"]
 
 
 def find(connection: Connection, job_id: str) -> Job | None:

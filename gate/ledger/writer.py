@@ -189,18 +189,19 @@ class Writer:
         reached = False
         try:
             with answering(), self._transaction() as connection:
+                reached = connection.dialect.name == "sqlite"
+                batch = Batch(connection, (task.key for task in tasks))
+                batch.open(lock_ms)
                 reached = True
-                if lock_ms != LOCK_TIMEOUT_MS and self._engine.dialect.name == "postgresql":
-                    connection.exec_driver_sql(f"set local lock_timeout = {lock_ms}")
-                batch = Batch(connection, (task.key for task in tasks if task.key[1]))
                 for task in tasks:
                     task.result = task.work(batch)
-                batch.flush()
+                batch.finish()
         except StoreDown as error:
-            if not reached:
-                raise Unreached(error) from error
             cause = error.__cause__
-            locked = isinstance(cause, DBAPIError) and sqlstate(cause) == LOCK_NOT_AVAILABLE
+            code = sqlstate(cause) if isinstance(cause, DBAPIError) else None
+            if not (reached or code):
+                raise Unreached(error) from error
+            locked = code == LOCK_NOT_AVAILABLE
             if not locked or lock_ms == LOCK_TIMEOUT_MS:  # at the first look it may be a whole table
                 self.writable = False
             if locked:
