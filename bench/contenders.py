@@ -12,8 +12,9 @@ from typing import Any
 
 import uvloop
 
-from bench import environments, figures, servers
+from bench import environments, servers
 from bench.load import Samples, Shape, pairs
+from bench.medians import PERCENTS, percentiles
 from bench.peers import prefect
 from bench.progress import say
 
@@ -46,11 +47,11 @@ class Contender:
         cpu_s = self.server.cpu_s() - before
         assert samples.pairs, (self.name, samples.refused)
         assert not samples.refused or self.name not in MUST_NOT_REFUSE, (self.name, samples.refused)
-        spread = figures.percentiles(samples.acquire_s + samples.release_s, 1000)
+        spread = percentiles(samples.acquire_s + samples.release_s, 1000)
         return {
             "per_s": samples.pairs / samples.took_s,
-            "p50_ms": spread[figures.PERCENTS.index(50)],
-            "p99_ms": spread[figures.PERCENTS.index(99)],
+            "p50_ms": spread[PERCENTS.index(50)],
+            "p99_ms": spread[PERCENTS.index(99)],
             "cpu_us": cpu_s / samples.pairs * 1e6,
             "load_us": load_s / samples.pairs * 1e6,
             "refused": sum(samples.refused.values()),

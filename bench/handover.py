@@ -15,8 +15,9 @@ from typing import Any
 
 import uvloop
 
-from bench import figures, servers
+from bench import servers
 from bench.load import LEASE, Connection, Shape, connect
+from bench.medians import middle, percentiles
 from bench.progress import say
 
 POOLS = "[pools.one]\nlimit = 1\nqueue_max = 20000\n[pools.three]\nlimit = 3\nqueue_max = 20000\n"
@@ -140,6 +141,7 @@ def run(folder: Path, rounds: int = 5, count: int = 200, seconds: float = 3.0, c
     all_handed, all_claimed, broken = [], [], 0
     folder.mkdir(parents=True, exist_ok=True)
     with servers.gate("gate", folder / "gate", pools=POOLS) as server:
+        uvloop.run(alone(server.port, Shape(pool="one", key=server.key), 20, "warm"))
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
             shape = Shape(pool="one", key=server.key)
@@ -149,7 +151,7 @@ def run(folder: Path, rounds: int = 5, count: int = 200, seconds: float = 3.0, c
             broken += uvloop.run(one_by_one(server.port, shape, clients, f"o{number}"))
             all_handed += handed
             all_claimed += claimed
-            handed_ms, claimed_ms = figures.middle(handed) * 1000, figures.middle(claimed) * 1000
+            handed_ms, claimed_ms = middle(handed) * 1000, middle(claimed) * 1000
             for what, figure in (
                 ("handed_ms", handed_ms), ("claimed_ms", claimed_ms), ("commit_ms", commit), ("in_line_per_s", rate),
                 ("beside_ms", handed_ms - COMMITS * commit), ("of_three", rate / (3 / (claimed_ms / 1000))),
@@ -160,6 +162,6 @@ def run(folder: Path, rounds: int = 5, count: int = 200, seconds: float = 3.0, c
         "rounds": rounds,
         "granted": granted,
         "out_of_turn": broken + overtaken,
-        "handed_spread_ms": figures.percentiles(all_handed, 1000),
-        "claimed_spread_ms": figures.percentiles(all_claimed, 1000),
+        "handed_spread_ms": percentiles(all_handed, 1000),
+        "claimed_spread_ms": percentiles(all_claimed, 1000),
     }

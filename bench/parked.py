@@ -13,8 +13,9 @@ from typing import Any
 
 import uvloop
 
-from bench import figures, servers
+from bench import servers
 from bench.load import Connection, Shape, connect, pairs
+from bench.medians import middle
 from bench.progress import say
 
 POOLS = "[pools.bench]\nlimit = 200\n[pools.parked]\nlimit = 0\nqueue_max = 20000\n"
@@ -61,7 +62,7 @@ async def _beside(server: servers.Server, noop: servers.Server, count: int, roun
         "valkey_bytes_each": (after_stores - before_stores) / count,
         "without": without,
         "beside": beside,
-        "others": figures.middle(beside) / figures.middle(without),
+        "others": middle(beside) / middle(without),
     }
 
 

@@ -99,22 +99,23 @@ def gate(
         yield server
 
 
-def postgres_programs() -> Path:
+def postgres_programs() -> Path | None:
     """Where the distribution has them; the newest."""
-    return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
 
 
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[tuple[str, int]]:
     """An own Postgres with the settings that it ships with, and the pid of its first process."""
     programs = postgres_programs()
+    assert programs is not None, "Postgres is not installed"
     port, data = free_port(), folder / "data"
     folder.mkdir(parents=True, exist_ok=True)
     as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
     if as_postgres:
         subprocess.run(["chown", "-R", "postgres:", folder], check=True)
     subprocess.run(
-        [*as_postgres, programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust"],
+        [*as_postgres, programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd="/",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.figures import middle, ratio
+from bench.medians import middle, ratio
 
 Suites = dict[str, Any]
 """What each suite found, by its name."""
@@ -14,7 +14,9 @@ Suites = dict[str, Any]
 
 @dataclass(frozen=True)
 class Target:
-    """`find` says the figure that is judged; it raises LookupError where that was not measured."""
+    """`find` says the figure that is judged, `cpu` what CPU a pair costs on either side, µs; both raise LookupError where that was
+    not measured.
+    """
 
     what: str
     must: float
@@ -23,6 +25,7 @@ class Target:
     unit: str = "×"
     at_most: bool = False
     """Whether less is better."""
+    cpu: Callable[[Suites], str] | None = None
 
     def figure(self, suites: Suites) -> float | None:
         try:
@@ -46,88 +49,98 @@ def _pairs(suites: Suites, clients: int) -> dict[str, Any]:
     return suites["throughput" if clients == 32 else "clients"]["clients"][str(clients)]
 
 
-def _against(mine: str, theirs: str, clients: int = 32) -> Callable[[Suites], float]:
-    def find(suites: Suites) -> float:
+PREFECT = "Prefect"
+"""The better of its databases."""
+
+
+def _series(of: dict[str, Any], name: str, what: str) -> list[float]:
+    if name == PREFECT:
+        name = max(("Prefect, SQLite", "Prefect, Postgres"), key=lambda one: middle(of[one]["per_s"]))
+    return of[name][what]
+
+
+def _times(mine: str, theirs: str, must: float, aim: float, clients: int = 32) -> Target:
+    """As many pairs as the other, with the CPU that a pair costs each."""
+    its = {"noop": "the no-op's", PREFECT: "Prefect's", "counted rows": "counting rows'"}.get(theirs, f"{theirs}'s")
+    crowd = "32 clients" if clients == 32 else f"{clients} client"
+
+    def both(suites: Suites, what: str) -> tuple[list[float], list[float]]:
         of = _pairs(suites, clients)
-        return ratio(of[mine]["per_s"], of[theirs]["per_s"])
+        return _series(of, mine, what), _series(of, theirs, what)
 
-    return find
+    def cpu(suites: Suites) -> str:
+        return " : ".join(f"{middle(one):,.0f}" for one in both(suites, "cpu_us"))
 
-
-def _against_prefect(mine: str, clients: int) -> Callable[[Suites], float]:
-    """The better of its databases, in each round."""
-
-    def find(suites: Suites) -> float:
-        of = _pairs(suites, clients)
-        best = map(max, of["Prefect, SQLite"]["per_s"], of["Prefect, Postgres"]["per_s"])
-        return ratio(of[mine]["per_s"], list(best))
-
-    return find
+    return Target(f"{mine}: pairs/s of {its}, {crowd}", must, aim, lambda suites: ratio(*both(suites, "per_s")), cpu=cpu)
 
 
-def _tail(mine: str) -> Callable[[Suites], float]:
+def _tail(mine: str) -> Target:
     def find(suites: Suites) -> float:
         of = _pairs(suites, 32)
         return ratio(of[mine]["p99_ms"], of["noop"]["p99_ms"])
 
-    return find
+    return Target(f"{mine}: p99 of the no-op's", 1.0, 0.7, find, at_most=True)
 
 
-def _deep(what: str) -> Callable[[Suites], float]:
+def _deep(what: str) -> Target:
     def find(suites: Suites) -> float:
         depths = suites["depth"]["depths"]
         return depths["10000"]["ms"][what] / depths["10"]["ms"][what]
 
-    return find
+    return Target(f"{what} with 10,000 waiting ÷ 10", 1.2, 1.05, find, at_most=True)
 
 
-def _redis_ms(what: str) -> Callable[[Suites], float]:
-    return lambda suites: suites["depth"]["depths"]["10000"]["redis_us"][what] / 1000
+def _in_redis(what: str) -> Target:
+    def find(suites: Suites) -> float:
+        return suites["depth"]["depths"]["10000"]["redis_us"][what] / 1000
+
+    return Target(f"{what} with 10,000 waiting, in Redis", 0.3, 0.2, find, "ms", at_most=True)
 
 
-def _dead(what: str, which: str) -> Callable[[Suites], float]:
-    return lambda suites: suites["dead"][what][which] / 1000
+def _dead(what: str) -> Target:
+    def find(suites: Suites) -> float:
+        return _as_many(suites["dead"], "dead", 100_000)[what]["p99_us"] / 1000
+
+    return Target(f"one script with 100,000 dead {what}, p99", 1.0, 0.5, find, "ms", at_most=True)
+
+
+def _as_many(found: dict[str, Any], what: str, wanted: int) -> dict[str, Any]:
+    if found[what] != wanted:
+        raise LookupError(f"{found[what]}, not {wanted}")
+    return found
 
 
 def _kilobytes_each(suites: Suites) -> float:
-    return (suites["parked"]["gate_bytes_each"] + suites["parked"]["valkey_bytes_each"]) / 1024
+    parked = _as_many(suites["parked"], "count", 10_000)
+    return (parked["gate_bytes_each"] + parked["valkey_bytes_each"]) / 1024
 
 
 SQLITE, POSTGRES = "gate, SQLite", "gate, Postgres"
 TARGETS = (
-    Target("pairs/s of the no-op's: SQLite", 1.0, 1.5, _against(SQLITE, "noop")),
-    Target("pairs/s of the no-op's: Postgres", 0.5, 1.0, _against(POSTGRES, "noop")),
-    Target("p99 of the no-op's: SQLite", 1.0, 0.7, _tail(SQLITE), at_most=True),
-    Target("p99 of the no-op's: Postgres", 1.0, 0.7, _tail(POSTGRES), at_most=True),
-    Target("pairs/s of Prefect's, its better database, 32 clients: SQLite", 40, 80, _against_prefect(SQLITE, 32)),
-    Target("pairs/s of Prefect's, its better database, 32 clients: Postgres", 40, 80, _against_prefect(POSTGRES, 32)),
-    Target("pairs/s of Prefect's, its better database, 1 client: SQLite", 5, 10, _against_prefect(SQLITE, 1)),
-    Target("pairs/s of Prefect's, its better database, 1 client: Postgres", 5, 10, _against_prefect(POSTGRES, 1)),
-    Target("pairs/s of SKIP LOCKED's, same Postgres", 0.7, 1.5, _against(POSTGRES, "SKIP LOCKED")),
-    Target("pairs/s of counted rows, same Postgres", 10, 20, _against(POSTGRES, "counted rows")),
-    Target(
-        "release sent → the waiter has its answer, beside the commits, p50",
-        1.0,
-        0.5,
-        lambda suites: middle(suites["handover"]["beside_ms"]),
-        "ms",
-        True,
-    ),
-    Target("served out of turn", 0, 0, lambda suites: suites["handover"]["out_of_turn"], "", True),
-    Target(
-        "32 in line for three slots, of 3 ÷ (release → grant → claim)",
-        0.8,
-        0.95,
-        lambda suites: middle(suites["handover"]["of_three"]),
-    ),
-    Target("10,000 waiting ÷ 10: enqueue", 1.2, 1.05, _deep("enqueue"), at_most=True),
-    Target("10,000 waiting ÷ 10: hand-over", 1.2, 1.05, _deep("hand-over"), at_most=True),
-    Target("10,000 waiting ÷ 10: renew", 1.2, 1.05, _deep("renew"), at_most=True),
-    Target("position with 10,000 waiting, in Redis", 0.3, 0.2, _redis_ms("position"), "ms", True),
-    Target("cancel with 10,000 waiting, in Redis", 0.3, 0.2, _redis_ms("cancel"), "ms", True),
-    Target("one script with 100,000 dead leases, p99 of 200", 1.0, 0.5, _dead("leases", "p99_us"), "ms", True),
-    Target("one script with 100,000 dead waiters, p99 of 200", 1.0, 0.5, _dead("waiters", "p99_us"), "ms", True),
-    Target("10,000 parked: memory each, gate's and its Valkey's", 24, 16, _kilobytes_each, "KB", True),
-    Target("10,000 parked: the others' throughput", 0.9, 0.95, lambda suites: suites["parked"]["others"]),
-    Target("`gate serve` ready, warm", 1.5, 1.0, lambda suites: middle(suites["starting"]["ready_s"]), "s", True),
-)
+    _times(SQLITE, "noop", 1.0, 1.5),
+    _times(POSTGRES, "noop", 0.5, 1.0),
+    _tail(SQLITE),
+    _tail(POSTGRES),
+    _times(SQLITE, PREFECT, 40, 80),
+    _times(POSTGRES, PREFECT, 40, 80),
+    _times(SQLITE, PREFECT, 5, 10, clients=1),
+    _times(POSTGRES, PREFECT, 5, 10, clients=1),
+    _times(POSTGRES, "SKIP LOCKED", 0.7, 1.5),
+    _times(POSTGRES, "counted rows", 10, 20),
+    Target("release sent → the waiter has its answer, beside the commits, p50", 1.0, 0.5,
+           lambda suites: middle(suites["handover"]["beside_ms"]), "ms", at_most=True),
+    Target("served out of turn", 0, 0, lambda suites: suites["handover"]["out_of_turn"], "", at_most=True),
+    Target("32 in line for three slots, of 3 ÷ (release → grant → claim)", 0.8, 0.95,
+           lambda suites: middle(suites["handover"]["of_three"])),
+    _deep("enqueue"),
+    _deep("hand-over"),
+    _deep("renew"),
+    _in_redis("position"),
+    _in_redis("cancel"),
+    _dead("leases"),
+    _dead("waiters"),
+    Target("10,000 parked: memory each, gate's and its Valkey's", 24, 16, _kilobytes_each, "KB", at_most=True),
+    Target("10,000 parked: the others' throughput", 0.9, 0.95,
+           lambda suites: _as_many(suites["parked"], "count", 10_000)["others"]),
+    Target("`gate serve` ready, warm", 1.5, 1.0, lambda suites: middle(suites["starting"]["ready_s"]), "s", at_most=True),
+)  # fmt: skip

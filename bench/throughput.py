@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import contenders, figures
+from bench import contenders
+from bench.medians import middle
 from bench.progress import say
 
 SERIES = ("per_s", "p50_ms", "p99_ms", "cpu_us", "load_us", "refused")
@@ -44,6 +45,4 @@ def run(
 
 def _series(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     spreads = zip(*(one["spread_ms"] for one in rounds), strict=True)
-    return {what: [one[what] for one in rounds] for what in SERIES} | {
-        "spread_ms": [figures.middle(list(of)) for of in spreads]
-    }
+    return {what: [one[what] for one in rounds] for what in SERIES} | {"spread_ms": [middle(list(of)) for of in spreads]}
