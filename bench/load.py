@@ -16,7 +16,7 @@ LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 LEASE = re.compile(rb'"lease_id":"([^"]+)"')
 NO_BODY = 204
 GOOD = (200, NO_BODY)
-AGAIN_S, PATIENCE_S = 0.01, 20.0
+AGAIN_S, PATIENCE_S = 0.01, 60.0
 """How soon whoever is refused comes again, and how long after the end of a round that may go on."""
 
 

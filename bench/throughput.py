@@ -34,12 +34,13 @@ def run(
             first = number % len(started)
             for count in clients:
                 for one in started[first:] + started[:first]:
-                    figure = one.measure(count, seconds, f"r{number}-{count}")
-                    found.setdefault(str(count), {}).setdefault(one.name, []).append(figure)
+                    if figure := one.measure(count, seconds, f"r{number}-{count}"):
+                        found.setdefault(str(count), {}).setdefault(one.name, []).append(figure)
+        stayed = [one.name for one in started if not one.failed]
     return {
         "rounds": rounds,
         "seconds": seconds,
-        "clients": {count: {name: _series(of[name]) for name in names if name in of} for count, of in found.items()},
+        "clients": {count: {name: _series(of[name]) for name in stayed} for count, of in found.items()},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from bench import __main__ as bench
 from bench import contenders, dead, depth, figures, handover, parked, servers, starting, tables, throughput
+from bench.load import Shape
 
 MINIATURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "throughput": partial(throughput.run, clients=(32,), rounds=1, seconds=0.2, names=contenders.PLAIN),
@@ -80,6 +82,17 @@ def test_who_parks_stays_parked(measured: dict[str, Any]) -> None:
 @pytest.mark.parametrize("measured", ["starting"], indirect=True)
 def test_gate_starts(measured: dict[str, Any]) -> None:
     assert measured["ready_s"][0] > measured["python_s"][0] > 0
+
+
+def test_a_peer_that_fails_is_out_of_the_race_and_gate_may_not() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        nowhere = servers.Server("Prefect, SQLite", servers.free_port(), process)
+        peer = contenders.Contender(nowhere, Shape())
+        assert peer.measure(1, 0.1, "r") is None and peer.failed
+        nowhere.name = "noop"
+        with pytest.raises(OSError):
+            contenders.Contender(nowhere, Shape()).measure(1, 0.1, "r")
+        process.kill()
 
 
 def test_a_suite_that_fails_leaves_the_others(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
