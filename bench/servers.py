@@ -13,13 +13,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
+
+from gate.embedded import EmbeddedRedis
+
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {word: value for word, value in os.environ.items() if not word.startswith("GATE_")} | {"PYTHONPATH": str(ROOT)}
 
 
 class Server:
-    """A running program. `port` is where it answers HTTP; `pids` are all whose CPU counts as its own."""
+    """A running program. `port` is where it answers HTTP, 0 that it does not."""
 
     def __init__(
         self, name: str, port: int, process: subprocess.Popen[str], others: list[int] | None = None, key: str = ""
@@ -31,25 +35,45 @@ class Server:
         """Of it and of all its children, those of Postgres's that serve it too."""
         return sum(_cpu_s(pid) for pid in [*_tree(self.process.pid), *(pid for root in self._others for pid in _tree(root))])
 
-    def redis_url(self) -> str:
-        """Of a gate: where its embedded Redis is."""
-        return json.loads((self.folder / ".gate" / "server.json").read_text())["redis_url"]
+    def store(self, name: str) -> str:
+        """Of a gate: the address of its embedded Redis (`redis_url`) or of its ledger (`sql_url`)."""
+        return json.loads((self.folder / ".gate" / "server.json").read_text())[name]
 
-    def rss_bytes(self) -> int:
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
-                return int(line.split()[1]) * 1024
-        return 0
+    def rss_bytes(self) -> tuple[int, int]:
+        """Its own, and that of all its children: of a gate, its Valkey."""
+        first, *others = _tree(self.process.pid)
+        return _rss_bytes(first), sum(map(_rss_bytes, others))
 
 
 @contextlib.contextmanager
-def python(name: str, module: str, *words: str, python: str = sys.executable) -> Iterator[Server]:
-    """A peer that is a module with a port as its first argument."""
+def python(name: str, module: str) -> Iterator[Server]:
+    """A peer that is a module with a port as its argument."""
     port = free_port()
-    process = subprocess.Popen([python, "-m", module, str(port), *words], env=ENVIRONMENT, text=True)
-    with _stopped(process):
+    process = subprocess.Popen([sys.executable, "-m", module, str(port)], env=ENVIRONMENT, text=True)
+    with stopped(process):
         wait_for(port, process)
         yield Server(name, port, process)
+
+
+@contextlib.contextmanager
+def library(name: str, module: str, url: str, store_pid: int, program: str = sys.executable) -> Iterator[Server]:
+    """A peer without HTTP (`bench.peers.library`); `url` is its store's, whose CPU counts as its own."""
+    process = subprocess.Popen([program, "-m", module, url], env=ENVIRONMENT, text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    with stopped(process):
+        yield Server(name, 0, process, [store_pid])
+
+
+@contextlib.contextmanager
+def valkey(folder: Path) -> Iterator[tuple[str, int]]:
+    """As gate embeds it; its address, and the pid of its first process."""
+    folder.mkdir(parents=True)
+    server = EmbeddedRedis(folder)
+    server.wait()
+    try:
+        yield server.url, server._process.pid
+    finally:
+        server.stop()
 
 
 @contextlib.contextmanager
@@ -66,7 +90,7 @@ def gate(
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "gate", "serve", "--port", str(port)], cwd=folder, env=kept,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)  # fmt: skip
-    with _stopped(process):
+    with stopped(process):
         while not (folder / ".gate" / "server.json").exists():  # it listens before it is ready
             assert process.poll() is None, "gate did not start"
             time.sleep(0.02)
@@ -75,33 +99,44 @@ def gate(
         yield server
 
 
+def postgres_programs() -> Path | None:
+    """Where the distribution has them; the newest."""
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
+
+
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[tuple[str, int]]:
     """An own Postgres with the settings that it ships with, and the pid of its first process."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    programs = postgres_programs()
+    assert programs is not None, "Postgres is not installed"
     port, data = free_port(), folder / "data"
     folder.mkdir(parents=True, exist_ok=True)
     as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
     if as_postgres:
         subprocess.run(["chown", "-R", "postgres:", folder], check=True)
     subprocess.run(
-        [*as_postgres, programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust"],
+        [*as_postgres, programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd="/",
     )
     process = subprocess.Popen([*as_postgres, programs / "postgres", "-D", data, "-p", str(port), "-k", folder],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, cwd="/")  # fmt: skip
-    with _stopped(process, signal.SIGINT):
+    with stopped(process, signal.SIGINT):
         wait_for(port, process)
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         _accepts(url)
         yield url, process.pid
 
 
-def _accepts(url: str) -> None:
-    import psycopg
+def database(url: str, name: str) -> str:
+    """Another database of the same Postgres; its address."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+    return f"{url.rpartition('/')[0]}/{name}"
 
+
+def _accepts(url: str) -> None:
     for _ in range(400):
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url):
             return
@@ -125,7 +160,7 @@ def wait_for(port: int, process: subprocess.Popen[str]) -> None:
 
 
 @contextlib.contextmanager
-def _stopped(process: subprocess.Popen[str], by: int = signal.SIGTERM) -> Iterator[None]:
+def stopped(process: subprocess.Popen[str], by: int = signal.SIGTERM) -> Iterator[None]:
     try:
         yield
     finally:
@@ -144,10 +179,18 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
+def _rss_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
 def _cpu_s(pid: int) -> float:
-    """Its own, in user and in system."""
+    """Its own, in user and in system, and that of its children that have ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) * TICK_S
+    return sum(int(field) for field in fields[11:15]) * TICK_S

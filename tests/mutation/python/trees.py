@@ -22,7 +22,9 @@ import pytest
 
 from tests.support import ROOT
 
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".gate", ".mutation", ".hypothesis", ".ruff_cache", "__pycache__")
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", ".gate", ".bench", ".mutation", ".hypothesis", ".ruff_cache", "__pycache__"
+)
 WARM = ("pytest", "anyio.pytest_plugin", "fakeredis", "fastapi", "hypothesis", "httpx2", "psycopg", "redis.asyncio", "schemathesis",
         "sqlalchemy", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite", "alembic.command", "structlog",
         "standardwebhooks", "uvicorn", "typer", "rich.table")  # fmt: skip
