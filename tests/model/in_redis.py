@@ -32,7 +32,7 @@ IN_REDIS = [
         "lua/requeue.lua", "seat(job, tonumber(entry.ticket))", "redis.call('LPUSH', QUEUE, job)",
         LUA + "test_requeue.py::test_its_place_is_found_in_a_long_queue")),
     Safeguard("restore_room", "a lease is put back only into a free slot", ANY, Guard(
-        "lua/restore.lua", "redis.call('ZCARD', SLOTS) >= meta.limit", "false",
+        "lua/restore.lua", "in_use >= meta.limit", "false",
         LUA + "test_restore.py::test_it_makes_no_fourth")),
     Safeguard("undo_ticket", "undo takes back only what the call of its ticket took", STOPS, Guard(
         "lua/undo.lua", "entry.ticket ~= ARGV[5] or", "false or",
