@@ -149,6 +149,22 @@ def test_another_redis_and_another_database(tmp_path: Path, valkey: str) -> None
     assert (tmp_path / "other.db").exists() and not (tmp_path / ".gate" / "gate.db").exists()
 
 
+def test_gate_itself_takes_the_socket_beside_the_port(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True) as served, redis.Redis.from_url(served.redis_url) as client:
+        served.acquire(job_id="a")
+        near = [one for one in client.client_list() if one["cmd"] == "evalsha"]
+        assert near and all("redis.sock" in one["laddr"] for one in near)
+        assert (tmp_path / ".gate" / "redis.sock").stat().st_mode & 0o777 == 0o700
+
+
+def test_where_no_socket_can_be_it_takes_the_port(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)  # longer than the name of a socket may be
+    folder.mkdir()
+    with Served(folder, on_defaults=True) as served, redis.Redis.from_url(served.redis_url) as client:
+        served.acquire(job_id="a")
+        assert all(one["laddr"].startswith("127.0.0.1") for one in client.client_list())
+
+
 # ---- what it says when it can't, in one line -------------------------------------------------------------------
 
 
