@@ -49,7 +49,7 @@ class View:
         """The job, as soon as its status is no longer `status`, at the latest after `wait_s`. Raises JobUnknown."""
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
-        with self._waiters.parked(job_id) as changed:
+        with self._waiters.parked(job_id, status) as changed:
             while True:
                 shown = changed.job
                 changed.clear()
@@ -75,6 +75,7 @@ class View:
                 if last is None or _news(job) != _news(last):
                     yield job
                 last = job
+                changed.known = job.status
                 if job.ended or self._waiters.closing:
                     return
                 await changed.wait()

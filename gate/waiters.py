@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from gate.jobs import Job
 
@@ -16,9 +16,12 @@ def the_line(pool: str) -> str:
 
 
 class Bell(asyncio.Event):
-    """Rings whenever the job changed. `job` is what it then was, where whoever rang knew that."""
+    """Rings whenever the job changed. `job` is what it then was, where whoever rang knew that; `known` the status that whoever
+    waits knows already.
+    """
 
     job: Job | None = None
+    known: str | None = None
 
     def clear(self) -> None:
         super().clear()
@@ -34,9 +37,10 @@ class Waiters:
         self.closing = False
 
     @contextlib.contextmanager
-    def parked(self, job_id: str) -> Iterator[Bell]:
+    def parked(self, job_id: str, known: str | None = None) -> Iterator[Bell]:
         """An event that is set whenever the job changed; clear it before reading the job again."""
         event = Bell()
+        event.known = known
         self._parked[job_id].add(event)
         try:
             yield event
@@ -57,8 +61,13 @@ class Waiters:
             event.job = job
             event.set()
 
-    def waits(self, job_id: str) -> bool:
-        return job_id in self._parked
+    def compare(self, statuses: Mapping[str, str]) -> None:
+        """These are the statuses of jobs: whoever knows another one is woken."""
+        for job_id, status in statuses.items():
+            for event in self._parked.get(job_id, ()):
+                if event.known != status:
+                    event.job = None
+                    event.set()
 
     def some(self, most: int) -> list[str]:
         """Jobs that somebody waits for, others each time."""

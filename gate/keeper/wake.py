@@ -22,7 +22,6 @@ AT_A_TIME = 500
 class Wake:
     def __init__(self, reading: Reading, waiters: Waiters) -> None:
         self._reading, self._waiters = reading, waiters
-        self._seen: dict[str, str] = {}
 
     async def keep(self) -> None:
         """For ever."""
@@ -34,7 +33,5 @@ class Wake:
                 log.debug("not looked", error=str(error))
 
     async def look(self) -> None:
-        """Wakes those whose job has another status than at the look before, or was not looked at before."""
-        now = await self._reading.statuses(self._waiters.some(AT_A_TIME))
-        self._waiters.wake(job_id for job_id, status in now.items() if self._seen.get(job_id) != status)
-        self._seen = {**{job_id: s for job_id, s in self._seen.items() if self._waiters.waits(job_id)}, **now}
+        """Wakes those whose job has another status than they know: nobody else has to read his job for it."""
+        self._waiters.compare(await self._reading.statuses(self._waiters.some(AT_A_TIME)))

@@ -101,7 +101,7 @@ OTHERS = [
     ("gate/ledger/ledger.py", ' and not (note.kind == "granted" and (note.job_id, note.fence) in over)', "", RACES + "test_a_grant_that_is_over_before_sql_heard_of_it_never_was"),
     ("gate/gatekeeper.py", "            if job.ended:\n                raise AlreadyEnded(f\"this job is {job.status} already\", job)\n            if job.status in HOLDING and (decision.word", "            if job.status in HOLDING and (decision.word", RACES + "test_an_acquire_that_waits_is_not_answered_with_an_ended_job"),
     ("gate/gatekeeper.py", " or _over(decision.good_until)):", "):", RACES + "test_a_grant_that_is_over_when_its_commit_is_heard_of_is_not_told"),
-    ("gate/keeper/wake.py", "self._waiters.wake(", "list(", RACES + "test_a_waiter_whose_message_was_lost_is_woken"),
+    ("gate/keeper/wake.py", "self._waiters.compare(", "list(", RACES + "test_a_waiter_whose_message_was_lost_is_woken"),
     ("gate/keeper/pools.py", "            await self._ledger.reach(pool)\n", "            pass\n", RACES + "test_while_sql_cannot_be_written_nobody_is_reaped"),
     ("gate/keeper/sweep.py", "twice = found & self._before.get(pool, set())", "twice = found", SWEEP + "test_a_lease_taken_out_by_hand_is_put_back_as_it_was"),
     ("gate/keeper/sweep.py", "{*seen.slots, *seen.queue} - seen.noted", "{*seen.slots, *seen.queue}", SWEEP + "test_what_the_outbox_speaks_of_is_on_its_way"),
