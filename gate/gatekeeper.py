@@ -85,7 +85,13 @@ class Gatekeeper:
         Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown; JobUnknown, when the owner has no such job.
         A refusal has written nothing.
         """
-        job = await self._acquire(pool, await self._admission.complete(request), wait_s)
+        request = await self._admission.complete(request)
+        if not wait_s:
+            job = await self._acquire(pool, request)
+        else:
+            # Its grant may be on record, and be shown, before its admission is heard of here.
+            with self.view.parked(request.job_id, "queued") as changed:
+                job = await self._acquire(pool, request, lambda job: self.view.until_changed(job, changed, wait_s))
         assert job is not None
         return job
 
@@ -104,7 +110,10 @@ class Gatekeeper:
         assert job is not None
         return await self.view.wait(pool, job.job_id, "granted", START_ANSWER_S) if job.starts else job
 
-    async def _acquire(self, pool: str, request: Request, wait_s: float = 0, or_wait: bool = True) -> Job | None:
+    async def _acquire(
+        self, pool: str, request: Request, in_line: Callable[[Job], Awaitable[Job]] | None = None, or_wait: bool = True
+    ) -> Job | None:
+        """`in_line` is what becomes of a job that waits; without it, it is answered with its place."""
         for tries_left in reversed(range(TRIES)):
             epoch, decision = await self._pools.run(pool, lambda epoch: self._decide(pool, epoch, request, or_wait))
             if decision.word == "no_slot":
@@ -151,7 +160,7 @@ class Gatekeeper:
             elif job.tells:
                 self._news.tell(pool, [job.job_id])
             if job.status == "queued":
-                job = await (self.view.wait(pool, job.job_id, "queued", wait_s) if wait_s else self.view.placed(job))
+                job = await (in_line or self.view.placed)(job)
             if job.ended:
                 raise AlreadyEnded(f"this job is {job.status} already", job)
             if job.status in HOLDING and (decision.word == "unrecorded" or _over(decision.good_until)):

@@ -15,7 +15,7 @@ from gate.keeper.recorder import Recorder
 from gate.ledger import Event, Reading
 from gate.pace import Pace
 from gate.slots import Line, Semaphore
-from gate.waiters import Waiters
+from gate.waiters import Bell, Waiters
 
 TRIES = 5
 """How often it is looked again when the stores moved meanwhile."""
@@ -47,19 +47,26 @@ class View:
 
     async def wait(self, pool: str, job_id: str, status: str, wait_s: float) -> Job:
         """The job, as soon as its status is no longer `status`, at the latest after `wait_s`. Raises JobUnknown."""
+        with self.parked(job_id, status) as changed:
+            return await self.until_changed(await self.job(pool, job_id), changed, wait_s)
+
+    def parked(self, job_id: str, status: str) -> contextlib.AbstractContextManager[Bell]:
+        """Rings when the job is in another status than this. Whoever parks before he reads the job misses nothing."""
+        return self._waiters.parked(job_id, status)
+
+    async def until_changed(self, job: Job, changed: Bell, wait_s: float) -> Job:
+        """The job, which was as it is here after `changed` was parked, as soon as it has another status than that knows."""
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
-        with self._waiters.parked(job_id, status) as changed:
-            while True:
-                shown = changed.job
-                changed.clear()
-                job = shown or await self.job(pool, job_id)
-                left = end - loop.time()
-                if job.status != status or left <= 0 or self._waiters.closing:
-                    return await self.placed(job)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
-                        await changed.wait()
+        changed.job = None  # what was shown before `job` was read may be older than that
+        while job.status == changed.known and (left := end - loop.time()) > 0 and not self._waiters.closing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await changed.wait()
+            shown = changed.job
+            changed.clear()
+            job = shown or await self.job(job.pool, job.job_id)
+        return await self.placed(job)
 
     async def follow(self, pool: str, job_id: str) -> AsyncIterator[Job]:
         """The job, and again whenever its status or its place has changed, until it has ended. Raises JobUnknown."""
