@@ -20,6 +20,7 @@ from tests.owner_money.shop import need_postgres
 from tests.support import ROOT, gate_environment
 
 RACES = "tests/races/test_races.py::"
+WAITING = "tests/races/test_waiting.py::"
 BORDERS = "tests/races/test_borders.py::"
 LUA = "tests/lua/"
 LIVES = "tests/races/test_redis_lives.py::"
@@ -93,7 +94,7 @@ OTHERS = [
     ("gate/gatekeeper.py", "        if ended:\n            return None\n", "",
      RACES + "test_nobody_is_busy_because_of_a_job_that_ended"),
     ("gate/keeper/recorder.py", "self._news.show(pool, recorded.changed)", "pass",
-     RACES + "test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_through_it"),
+     WAITING + "test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_through_it"),
     ("lua/undo.lua", "if item[2][4] == job then", "if false then", LUA + "test_undo.py::test_a_waiter_that_was_granted_meanwhile_leaves_no_word_in_the_outbox"),
     ("lua/_prelude.lua", "if now - meta.seen_at > ABSENCE_MS then", "if false then", RACES + "test_who_could_not_renew_while_gate_was_away_has_grace"),
     ("lua/_prelude.lua", "if entry.queued_at + meta.queue_ms > now then return end", "if true then return end", LUA + "test_rebuild.py::test_who_waited_through_the_absence_has_that_grace_and_newcomers_do_not"),
@@ -101,7 +102,10 @@ OTHERS = [
     ("gate/ledger/ledger.py", ' and not (note.kind == "granted" and (note.job_id, note.fence) in over)', "", RACES + "test_a_grant_that_is_over_before_sql_heard_of_it_never_was"),
     ("gate/gatekeeper.py", "            if job.ended:\n                raise AlreadyEnded(f\"this job is {job.status} already\", job)\n            if job.status in HOLDING and (decision.word", "            if job.status in HOLDING and (decision.word", RACES + "test_an_acquire_that_waits_is_not_answered_with_an_ended_job"),
     ("gate/gatekeeper.py", " or _over(decision.good_until)):", "):", RACES + "test_a_grant_that_is_over_when_its_commit_is_heard_of_is_not_told"),
-    ("gate/keeper/wake.py", "self._waiters.compare(", "list(", RACES + "test_a_waiter_whose_message_was_lost_is_woken"),
+    ("gate/gatekeeper.py", 'with self.view.parked(request.job_id, "queued") as changed:', 'with self.view.parked("nobody", "queued") as changed:',
+     WAITING + "test_a_grant_that_is_told_before_its_admission_is_heard_of_is_not_slept_through"),
+    ("gate/view.py", "        changed.job = None  # what was shown before `job` was read may be older than that\n", "", WAITING + "test_what_was_shown_before_a_job_was_read_is_not_taken_for_news"),
+    ("gate/keeper/wake.py", "self._waiters.compare(", "list(", WAITING + "test_a_waiter_whose_message_was_lost_is_woken"),
     ("gate/keeper/pools.py", "            await self._ledger.reach(pool)\n", "            pass\n", RACES + "test_while_sql_cannot_be_written_nobody_is_reaped"),
     ("gate/keeper/sweep.py", "twice = found & self._before.get(pool, set())", "twice = found", SWEEP + "test_a_lease_taken_out_by_hand_is_put_back_as_it_was"),
     ("gate/keeper/sweep.py", "{*seen.slots, *seen.queue} - seen.noted", "{*seen.slots, *seen.queue}", SWEEP + "test_what_the_outbox_speaks_of_is_on_its_way"),

@@ -8,7 +8,6 @@ import pytest
 
 from gate.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown, UserBusy
 from gate.jobs import Request, now_ms
-from gate.keeper.wake import Wake
 from gate.ledger import Recorded
 from gate.slots import keys
 from tests.support import House, settings_of, until
@@ -339,16 +338,6 @@ async def test_an_acquire_that_waits_is_not_answered_with_an_ended_job(house: Ho
         await waiting
 
 
-async def test_a_waiter_whose_message_was_lost_is_woken(house: House) -> None:
-    """Whoever recorded the grant died before he said so."""
-    holders = [await house.acquire() for _ in range(3)]
-    waiter = await house.acquire()
-    house.gate.recorder._news = House.Mute()
-    waiting = asyncio.create_task(house.granted(waiter))
-    await house.release(holders[0])
-    assert (await asyncio.wait_for(waiting, 5)).status == "granted"
-
-
 async def test_who_could_not_renew_while_gate_was_away_has_grace(house: House) -> None:
     """Nobody called for longer than two ticks: a deadline that passed meanwhile is not the holder's fault."""
     job, waiter = await house.acquire(), None
@@ -468,22 +457,6 @@ async def test_a_claim_is_told_only_after_sql_has_it(house: House) -> None:
     claimed = await house.keeper.claim(house.pool, granted.job_id, granted.lease_id or "")
     due = house.people.zscore(house.key("slots"), granted.job_id)
     assert claimed.lease is not None and claimed.lease.due == due, "what was told is what Redis holds"
-
-
-async def test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_through_it(house: House, monkeypatch) -> None:
-    async def look(self) -> None:
-        """The net below is taken away: the message alone has to do."""
-
-    monkeypatch.setattr(Wake, "look", look)
-    for _ in range(30):
-        holders = [await house.acquire() for _ in range(3)]
-        waiter = await house.acquire()
-        waiting = [asyncio.create_task(house.granted(waiter)) for _ in range(3)]
-        await house.release(holders[0])
-        assert [job.status for job in await asyncio.wait_for(asyncio.gather(*waiting), 5)] == ["granted"] * 3
-        for job in (holders[1], holders[2]):
-            await house.release(job)
-        await house.release(await house.granted(waiter))
 
 
 async def test_flushall_loses_nothing_that_was_told(house: House) -> None:

@@ -1,0 +1,78 @@
+"""Who waits in a call, and what happens in the moments in which nobody seems to look."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gate.keeper.wake import Wake
+from gate.ledger import Admitted
+from tests.support import House
+
+pytestmark = pytest.mark.anyio
+
+
+async def no_look(self: Wake) -> None:
+    """The net below is taken away: the message alone has to do."""
+
+
+async def test_a_waiter_whose_message_was_lost_is_woken(house: House) -> None:
+    """Whoever recorded the grant died before he said so."""
+    holders = [await house.acquire() for _ in range(3)]
+    waiter = await house.acquire()
+    house.gate.recorder._news = House.Mute()
+    waiting = asyncio.create_task(house.granted(waiter))
+    await house.release(holders[0])
+    assert (await asyncio.wait_for(waiting, 5)).status == "granted"
+
+
+async def test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_through_it(house: House, monkeypatch) -> None:
+    monkeypatch.setattr(Wake, "look", no_look)
+    for _ in range(30):
+        holders = [await house.acquire() for _ in range(3)]
+        waiter = await house.acquire()
+        waiting = [asyncio.create_task(house.granted(waiter)) for _ in range(3)]
+        await house.release(holders[0])
+        assert [job.status for job in await asyncio.wait_for(asyncio.gather(*waiting), 5)] == ["granted"] * 3
+        for job in (holders[1], holders[2]):
+            await house.release(job)
+        await house.release(await house.granted(waiter))
+
+
+async def test_a_grant_that_is_told_before_its_admission_is_heard_of_is_not_slept_through(house: House, monkeypatch) -> None:
+    """The commit of an admission is there, and the slot goes to it, before the call that asked hears of that commit."""
+    monkeypatch.setattr(Wake, "look", no_look)
+    holders = [await house.acquire() for _ in range(3)]
+    admit = house.gate.ledger.admit
+
+    async def slowly_heard_of(*args: object, **facts: object) -> Admitted:
+        admitted = await admit(*args, **facts)
+        await house.release(holders[0])
+        assert await house.granted(admitted.job)
+        return admitted
+
+    house.gate.ledger.admit = slowly_heard_of
+    job = await asyncio.wait_for(house.acquire(wait_s=30), 10)
+    assert (job.status, job.lease is not None) == ("granted", True)
+
+
+async def test_what_was_shown_before_a_job_was_read_is_not_taken_for_news(house: House, monkeypatch) -> None:
+    """It was granted, and refused again, while a repeat of its acquire was on its way: that call does not get the grant of before."""
+    monkeypatch.setattr(Wake, "look", no_look)
+    holders = [await house.acquire() for _ in range(3)]
+    waiter = await house.acquire("again-" + house.pool)
+    admit, refused = house.gate.ledger.admit, []
+
+    async def meanwhile(*args: object, **facts: object) -> Admitted:
+        await house.release(holders[0])
+        granted = await house.granted(waiter)
+        refused.append(granted.fence)
+        await house.keeper.release(house.pool, waiter.job_id, granted.lease_id or "", "refused")
+        house.keeper.view._waiters.show(granted)  # the word of it comes last
+        house.gate.ledger.admit = admit
+        return await admit(*args, **facts)
+
+    house.gate.ledger.admit = meanwhile
+    job = await house.acquire(waiter.job_id, wait_s=0.3)
+    assert job.status == "queued" or job.fence > refused[0]
