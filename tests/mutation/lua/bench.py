@@ -38,7 +38,7 @@ FAR = {
         "tests/races/test_borders.py",
         "tests/races/test_waiting.py",
         "tests/races/test_refusing_stores.py",
-    ),  # fmt: skip
+    ),
     "keeper": ("tests/keeper/",),
 }
 """Which tests are asked, in this order: the first that goes red ends it. The far ones take a minute."""
