@@ -5,15 +5,17 @@ query looks at, and a script beside one that does nothing. So that nobody makes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from gate.ledger import prepared
+from gate.ledger import batch, prepared
 from gate.ledger.writer import Writer
 from gate.slots.pipe import Pipe
 from tests.support import House
@@ -73,6 +75,32 @@ async def test_pairs_at_once_share_commits_and_statements(house: House, counted:
         await asyncio.gather(*(pair(house, number) for number in range(start, start + AT_ONCE)))
     assert counted["commits"] <= PAIRS // 4, "each by itself would need two"
     assert counted["statements"] <= 7 * counted["commits"], "however many they are"
+
+
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres")
+async def test_a_batch_is_two_journeys_to_postgres(
+    house: House, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, counting_say = prepared.together, prepared.say
+
+    @contextlib.contextmanager
+    def counting_together(connection: Any) -> Iterator[None]:
+        counted["journeys"] += 1
+        with together(connection):
+            yield
+
+    def say(connection: Any, text: str, *values: Any) -> Any:
+        counted["alone"] += prepared._SAID not in connection.info
+        return counting_say(connection, text, *values)
+
+    monkeypatch.setattr(batch, "together", counting_together)
+    monkeypatch.setattr(prepared, "say", say)
+    await pair(house, 0)
+    counted.clear()
+    for number in range(1, PAIRS + 1):
+        await pair(house, number)
+    assert counted["journeys"] == 2 * counted["commits"]
+    assert counted["alone"] <= PAIRS // 10 + 10, "but for a refund that is looked up, and what keeps itself busy"
 
 
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite's planner")
