@@ -27,7 +27,8 @@ def together(connection: Connection) -> Iterator[None]:
     if connection.dialect.name != "postgresql":
         yield
         return
-    said = connection.info[_SAID] = []
+    info = connection.info  # asked of a connection that is lost by then, it would raise
+    said = info[_SAID] = []
     try:
         with connection.connection.dbapi_connection.pipeline():
             yield
@@ -35,7 +36,7 @@ def together(connection: Connection) -> Iterator[None]:
         refused = next((text for cursor, text in said if cursor.pgresult is None), "")
         raise _wrapped(connection, refused, error) from error
     finally:
-        connection.info.pop(_SAID, None)
+        info.pop(_SAID, None)
 
 
 def say(connection: Connection, text: str, *values: Any) -> Any:
@@ -80,11 +81,17 @@ class Prepared:
 def _wrapped(connection: Connection, text: str, error: Any) -> BaseException:
     """As the library would have raised it; a connection that is gone is not used again."""
     dialect = connection.dialect
-    gone = dialect.is_disconnect(error, connection.connection.dbapi_connection, None)
+    gone = dialect.is_disconnect(error, connection.connection.dbapi_connection, None) or _says_goodbye(error)
     made = DBAPIError.instance(text, None, error, dialect.dbapi.Error, connection_invalidated=gone, dialect=dialect)
     if gone:
         connection.invalidate(error)
     return made
+
+
+def _says_goodbye(error: Any) -> bool:
+    """Postgres ends the session, or did without a word: the driver knows it only at the next call."""
+    state = getattr(error, "sqlstate", "") or ""
+    return state.startswith(("08", "57P")) or (state == "" and type(error).__module__.startswith("psycopg"))
 
 
 class Value:

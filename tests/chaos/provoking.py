@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import httpx2
 import redis.asyncio
 from redis.exceptions import RedisError
 
@@ -50,11 +51,15 @@ async def hold(client: Client, lease_s: float) -> Told:
         await asyncio.sleep(0.1)
 
 
-async def again(_scene: Scene, client: Client) -> None:
-    """Who has ended asks for a slot."""
-    told = await hold(client, 3)
-    await client.release(told, told.lease_id, "completed")
-    await client.ask_again(told)
+async def unwritten(scene: Scene, client: Client) -> None:
+    """Somebody holds the row of the pool while a job takes a place in it: SQL does not write it in time, and the place goes back."""
+    client.count += 1
+    with contextlib.ExitStack() as closing:
+        await asyncio.to_thread(closing.enter_context, scene.books.held(POOL))
+        with contextlib.suppress(httpx2.TransportError):
+            body = {"job_id": f"unwritten-{client.name}-{client.count}"}
+            await client.http.post(f"{client.servers[0]}/v1/pools/{POOL}/acquire", json=body, timeout=10)
+        await asyncio.to_thread(closing.close)
 
 
 async def refused(_scene: Scene, client: Client) -> None:
@@ -165,7 +170,7 @@ async def _mended(seen: Callable[[], Awaitable[Any]]) -> bool:
 
 
 ROUNDS: dict[str, Round] = {
-    "script:undo": again, "script:requeue": refused, "sql:refuse": refused, "sql:bind": bound, "sql:hear": bound,
+    "script:undo": unwritten, "script:requeue": refused, "sql:refuse": refused, "sql:bind": bound, "sql:hear": bound,
     "script:configure": changed, "sql:change_pool": changed, "sql:make_pool": made, "script:restore": lost,
     "sql:seated": unseated, "sql:expire_overdue": overdue, "sql:void": stranger,
     "sql:say_ended": ghost,

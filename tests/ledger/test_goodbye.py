@@ -1,0 +1,69 @@
+"""Postgres ends a session, or is gone: whoever writes is told so, the next one has a new session, and nothing of it is in the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from gate.errors import StoreDown
+from gate.ledger import Database, Ledger
+from gate.ledger.batch import Batch
+from gate.ledger.prepared import say
+from tests.support import settings_of
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="SQLite has no sessions"),
+]
+
+
+@pytest.fixture
+async def database(sql_url: str) -> Iterator[Database]:
+    opened = Database(sql_url)
+    await Ledger(opened).configure({"default": settings_of()})
+    yield opened
+    opened.close()
+
+
+def _pid(batch: Batch) -> int:
+    return batch.connection.exec_driver_sql("select pg_backend_pid()").scalar_one()
+
+
+def _end(database: Database, pid: int) -> None:
+    with sa.create_engine(sa.make_url(database.url).set(drivername="postgresql+psycopg")).begin() as other:
+        other.exec_driver_sql("select pg_terminate_backend(%s, 5000)", (pid,))
+
+
+async def test_between_two_batches(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    first = await database.write("default", "a", _pid)
+    _end(database, first)
+    with pytest.raises(StoreDown):
+        await database.write("default", "a", _pid)
+    assert await database.write("default", "a", _pid) != first
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_within_one(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    def dies(batch: Batch) -> None:
+        _end(database, _pid(batch))
+
+    with pytest.raises(StoreDown):
+        await database.write("default", "a", dies)
+    assert await database.write("default", "a", _pid)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_nothing_more_is_asked_of_a_session_that_is_about_to_end(database: Database) -> None:
+    """The driver would find out at the next question, and SQLAlchemy log a fault of ours."""
+
+    def bye(batch: Batch) -> None:
+        say(batch.connection, "do $$ begin raise exception 'bye' using errcode = '57P01'; end $$")
+
+    first = await database.write("default", "a", _pid)
+    with pytest.raises(StoreDown):
+        await database.write("default", "a", bye)
+    assert await database.write("default", "a", _pid) != first
