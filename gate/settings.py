@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -174,7 +174,7 @@ class Settings(PoolDefaults, BaseSettings):
 
     @property
     def sql_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'gate.db'}"
+        return self.database_url or f"sqlite:///{quote(str(self.data_dir.absolute() / 'gate.db'))}"
 
     @classmethod
     def settings_customise_sources(

@@ -31,6 +31,7 @@ local sizes = {}
 for i, size in ipairs({'ZCARD', 'LLEN', 'HLEN', 'XLEN', 'HLEN', 'ZCARD'}) do
   sizes[i] = redis.pcall(size, KEYS[i])
   if type(sizes[i]) == 'table' then
+    if not string.find(tostring(sizes[i].err), 'WRONGTYPE', 1, true) then return sizes[i] end -- it may not be asked
     local found = redis.call('TYPE', KEYS[i])
     return cjson.encode({word = 'damaged', key = KEYS[i], found = type(found) == 'table' and found.ok or found})
   end

@@ -32,6 +32,8 @@ class _Text(PathConvertor):
 
 register_url_convertor("text", _Text())
 
+SHOWN_MAX_BYTES = 256
+"""What is longer is no key of gate's, and not remembered."""
 ANYONE = frozenset({"tool", "admin", "read", ""})
 ANY_KEY = frozenset({"tool", "admin", "read"})
 TOOL = frozenset({"tool", "admin"})
@@ -124,8 +126,13 @@ def _is_here(host: str) -> bool:
         return False
 
 
-@lru_cache(maxsize=1024)
 def _tokens(authorization: bytes, apikey: bytes) -> list[str]:
+    short = len(authorization) + len(apikey) <= SHOWN_MAX_BYTES
+    return (_parsed if short else _parsed.__wrapped__)(authorization, apikey)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(authorization: bytes, apikey: bytes) -> list[str]:
     scheme, _, bearer = authorization.decode("latin-1").partition(" ")
     shown = [bearer.strip()] if scheme.lower() == "bearer" else []
     return [token for token in (*shown, apikey.decode("latin-1").strip()) if token]

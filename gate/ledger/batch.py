@@ -125,8 +125,9 @@ class Batch:
 
     def flush(self) -> None:
         """Writes what waits."""
-        with together(self._connection):
-            self._write()
+        if self._new or self._changed or any(self._added.values()):
+            with together(self._connection):
+                self._write()
 
     def finish(self) -> None:
         """Writes what waits, and commits in the same journey. On SQLite whoever began commits."""

@@ -15,8 +15,8 @@ from gate.ledger.prepared import say
 READERS = 4
 SQLITE_BUSY_MS = 5_000
 """How long another process (the terminal, a backup) may hold the file's write lock."""
-STATEMENTS_KEPT = 1_000
-"""Of a connection to SQLite: a few for each number of rows that one batch may write."""
+STATEMENTS_KEPT = 256
+"""Of a connection to SQLite: eight for each thing that a batch writes."""
 LOCK_TIMEOUT_MS = 5_000
 """The same on Postgres, for whoever holds a row."""
 IDLE_TIMEOUT_MS = 3_000

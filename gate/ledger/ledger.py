@@ -213,12 +213,14 @@ class Ledger:
                     continue  # its commit is still on the way: this entry stays, and those of that job behind it
                 # A grant whose time is over before SQL heard of it was told to nobody: it never was.
                 if job is not None and not (note.kind == "granted" and (note.job_id, note.fence) in over):
+                    changed, returns = len(recorded.changed), len(recorded.returns)
                     try:
                         with batch.apart() if apart else contextlib.nullcontext():
                             recording.record(batch, row, job, note, recorded)
                     except DBAPIError as error:
                         if not apart:
                             raise
+                        del recorded.changed[changed:], recorded.returns[returns:]  # nobody is told of it
                         log.error("SQL refuses what happened", pool=pool, job_id=note.job_id, error=first_line(error))
                         unknown.add(note.job_id)
                         continue

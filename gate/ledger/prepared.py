@@ -15,6 +15,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 Values = Sequence[Any]
+AT_ONCE = 128
+"""Rows in one statement of SQLite: it takes 32,766 values, and a table has fewer than thirty columns."""
 _SAID = "said"
 """In a connection's info, while what is said goes together: the cursors and their texts."""
 
@@ -29,12 +31,13 @@ def together(connection: Connection) -> Iterator[None]:
         return
     info = connection.info  # asked of a connection that is lost by then, it would raise
     said = info[_SAID] = []
+    from gate.ledger.journey import journey
+
     try:
-        with connection.connection.dbapi_connection.pipeline():
+        with journey(connection.connection.dbapi_connection):
             yield
     except connection.dialect.dbapi.Error as error:
-        refused = next((text for cursor, text in said if cursor.pgresult is None), "")
-        raise _wrapped(connection, refused, error) from error
+        raise _wrapped(connection, _unanswered(said), error) from error
     finally:
         info.pop(_SAID, None)
 
@@ -46,8 +49,12 @@ def say(connection: Connection, text: str, *values: Any) -> Any:
         said.append((cursor, text))
     try:
         return cursor.execute(text, values)
-    except connection.dialect.dbapi.Error as error:
-        raise _wrapped(connection, text, error) from error
+    except connection.dialect.dbapi.Error as error:  # on a journey it may be of what was said before
+        raise _wrapped(connection, _unanswered(said) if said else text, error) from error
+
+
+def _unanswered(said: list[tuple[Any, str]]) -> str:
+    return next((text for cursor, text in said if cursor.pgresult is None), "")
 
 
 class Prepared:
@@ -91,7 +98,7 @@ def _wrapped(connection: Connection, text: str, error: Any) -> BaseException:
 def _says_goodbye(error: Any) -> bool:
     """Postgres ends the session, or did without a word: the driver knows it only at the next call."""
     state = getattr(error, "sqlstate", "") or ""
-    return state.startswith(("08", "57P")) or (state == "" and type(error).__module__.startswith("psycopg"))
+    return state.startswith(("08", "25P03", "57P")) or (state == "" and type(error).__module__.startswith("psycopg"))
 
 
 class Value:
@@ -109,8 +116,8 @@ class Value:
 
 class Many:
     """Rows of one table, inserted or (by `key`, their last value) updated, in one statement however many there are: row by row a
-    thread gives up and takes back the interpreter for each, and Postgres plans for each. SQLite takes them by place, and keeps
-    the statement for each number of them; Postgres as JSON, which it takes apart.
+    thread gives up and takes back the interpreter for each, and Postgres plans for each. SQLite takes them by place, in as few
+    statements as powers of two allow, which it keeps; Postgres as JSON, which it takes apart.
     """
 
     def __init__(self, table: sa.Table, columns: Sequence[str], key: str | None = None) -> None:
@@ -129,13 +136,20 @@ class Many:
         if len(rows) == 1:
             self._one.run(connection, rows[0])
         elif connection.dialect.name == "sqlite":
-            text = self._texts.get(len(rows))
-            if text is None:
-                text = self._texts[len(rows)] = self._of_sqlite(connection.dialect, len(rows), len(rows[0]))
-            say(connection, text, *chain.from_iterable(rows))
+            at = 0
+            while at < len(rows):
+                count = min(1 << ((len(rows) - at).bit_length() - 1), AT_ONCE)
+                self._by_place(connection, rows[at : at + count])
+                at += count
         else:
             self._from_json = self._from_json or self._of_postgres(connection.dialect)
             say(connection, self._from_json, to_json(rows).decode())
+
+    def _by_place(self, connection: Connection, rows: Sequence[Values]) -> None:
+        text = self._texts.get(len(rows))
+        if text is None:
+            text = self._texts[len(rows)] = self._of_sqlite(connection.dialect, len(rows), len(rows[0]))
+        say(connection, text, *chain.from_iterable(rows))
 
     def _of_sqlite(self, dialect: sa.Dialect, rows: int, width: int) -> str:
         values = ", ".join([f"({', '.join('?' * width)})"] * rows)

@@ -83,6 +83,9 @@ class _Stream(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def ask(self, packed: bytes) -> asyncio.Future[Any]:
+        """Raises ConnectionError when it was closed since it was looked at."""
+        if self.closed:
+            raise ConnectionError("closed before anything was asked")
         answer = self._loop.create_future()
         self._asked.append(answer)
         self._patience.watch(answer)

@@ -157,6 +157,15 @@ def test_gate_itself_takes_the_socket_beside_the_port(tmp_path: Path) -> None:
         assert (tmp_path / ".gate" / "redis.sock").stat().st_mode & 0o777 == 0o700
 
 
+def test_its_files_may_be_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a b%41 #?ü"
+    folder.mkdir()
+    with Served(folder, on_defaults=True) as served:
+        assert served.acquire(job_id="a").json()["status"] == "running"
+        assert (folder / ".gate" / "gate.db").is_file() and (folder / ".gate" / "redis.sock").exists()
+        assert run_gate("status", cwd=folder).returncode == 0
+
+
 def test_where_no_socket_can_be_it_takes_the_port(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)  # longer than the name of a socket may be
     folder.mkdir()

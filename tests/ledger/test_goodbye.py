@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from gate.errors import StoreDown
-from gate.ledger import Database, Ledger
+from gate.ledger import Database, Ledger, engines, rows
 from gate.ledger.batch import Batch
 from gate.ledger.prepared import say
+from tests.chaos.stores import Books
 from tests.support import settings_of
 
 pytestmark = [
@@ -67,3 +70,28 @@ async def test_nothing_more_is_asked_of_a_session_that_is_about_to_end(database:
     with pytest.raises(StoreDown):
         await database.write("default", "a", bye)
     assert await database.write("default", "a", _pid) != first
+
+
+async def test_a_session_that_stands_still_between_two_journeys_is_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGSTOP: else it would hold the pool's row from the other servers for as long as it stands."""
+    monkeypatch.setattr(engines, "IDLE_TIMEOUT_MS", 200)
+    with pytest.raises(StoreDown):
+        await database.write("default", "a", lambda batch: time.sleep(1))
+
+
+async def test_a_row_that_is_held_is_told_as_what_it_is_however_slowly_the_rest_is_asked(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres says no at once, and the driver hears it at whatever is asked next."""
+    looking = rows.looking
+
+    def slowly(*asked: Any) -> Any:
+        time.sleep(0.3)
+        return looking(*asked)
+
+    monkeypatch.setattr(rows, "looking", slowly)
+    with Books(database.url).held("default"), pytest.raises(StoreDown) as told:
+        await database.write("default", "a", _pid)
+    assert told.value.held == "pool"

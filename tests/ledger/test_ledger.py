@@ -13,11 +13,13 @@ import sqlalchemy as sa
 
 from gate.errors import StoreDown
 from gate.jobs import Lease, Request
-from gate.ledger import Database, Ledger, Reading, engines, schema, tables, writer
+from gate.ledger import Database, Ledger, Reading, batch, engines, schema, tables, writer
 from gate.ledger import database as database_module
 from gate.ledger.batch import Batch
 from gate.ledger.tables import metadata
 from gate.patience import Patience
+from gate.slots import Note
+from tests.chaos.stores import Books
 from tests.support import fresh_database, settings_of, until
 
 pytestmark = pytest.mark.anyio
@@ -195,6 +197,24 @@ async def test_a_row_that_another_server_writes_meanwhile_is_found_when_it_is_lo
         return "found"
 
     assert await database.write("default", "j", work) == "found"
+
+
+async def test_however_many_rows_there_are_few_statements_are_kept(ledger: Ledger, database: Database) -> None:
+    for count in (300, 77, 5):
+        await asyncio.gather(*(admit(ledger, f"n{count}-{number}") for number in range(count)))
+    count = sa.select(sa.func.count()).select_from(tables.ledger)
+    assert await database.read(lambda connection: connection.execute(count).scalar()) == 300 + 77 + 5
+    assert len(batch._insert(tables.jobs)._texts) <= 8
+
+
+async def test_of_a_row_that_sql_refuses_nobody_is_told(ledger: Ledger, database: Database) -> None:
+    for job_id in ("bad-1", "good"):
+        await admit(ledger, job_id)
+    notes = [Note(f"{n}-0", "granted", job, n, 1_000, lease(n)) for n, job in enumerate(("bad-1", "good"), 1)]
+    with Books(database.url).refuses("update", "bad-%"):
+        recorded = await ledger.record("default", 0, notes)
+    assert [job.job_id for job in recorded.changed] == ["good"]
+    assert recorded.done == ["2-0"]
 
 
 async def test_many_requests_share_one_commit(ledger: Ledger, database: Database) -> None:

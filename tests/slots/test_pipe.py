@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -174,3 +175,16 @@ async def test_it_speaks_tls_with_a_name_and_a_password(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+async def test_a_question_that_meets_the_end_of_its_connection_goes_out_on_the_next(link: Link) -> None:
+    """It was let go in the very turn in which it opened."""
+    pipe, opened = link.pipe, link.pipe._opened
+
+    def opened_and_parted(opening: asyncio.Task[Any]) -> None:
+        opened(opening)
+        pipe.part()
+        pipe._opened = opened
+
+    pipe._opened = opened_and_parted
+    assert await asyncio.wait_for(pipe.ask("PING"), 2) == b"PONG"
