@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from gate import logs
 from gate.datadir import DataDir
-from gate.errors import CannotStart, PoolUnknown
+from gate.errors import CannotStart, PoolUnknown, StoreDown
+from gate.explain import Facts, by_both, by_sql_alone
 from gate.gatekeeper import Gatekeeper
 from gate.jobs import Job
-from gate.ledger import Database, Reading, schema
-from gate.opening import open_gate
+from gate.ledger import Database, PoolSettings, Reading, schema
+from gate.opening import Open, open_gate
 from gate.settings import Settings
 
 T = TypeVar("T")
@@ -40,16 +43,22 @@ def sql_url(settings: Settings, *, make: bool = False) -> str:
 
 def look(settings: Settings, call: Callable[[Reading], Awaitable[T]]) -> T:
     """What `call` reads from SQL alone. Raises CannotStart when there is no ledger yet."""
-    url = sql_url(settings)
 
     async def run() -> T:
-        database = Database(url)
-        try:
-            return await call(Reading(database))
-        finally:
-            database.close()
+        async with sql(settings) as reading:
+            return await call(reading)
 
     return asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def sql(settings: Settings) -> AsyncIterator[Reading]:
+    """Raises CannotStart when there is no ledger yet."""
+    database = Database(sql_url(settings))
+    try:
+        yield Reading(database)
+    finally:
+        database.close()
 
 
 async def recent(reading: Reading, pool: str, status: str | None, most: int) -> list[Job]:
@@ -63,12 +72,39 @@ def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:
     """What `call` returns, on the stores of a running server. Raises CannotStart when none runs here."""
     where = redis_url(settings)
     if where is None:
-        raise CannotStart(f"no gate runs in {settings.data_dir.absolute()}: start it with `gate serve`, or say --data-dir")
-
+        raise CannotStart(f"{not_running(settings)}: start it with `gate serve`, or say --data-dir")
     logs.configure(logging.WARNING)  # on stderr: stdout is the answer's
 
     async def run() -> T:
-        async with open_gate(where, sql_url(settings)) as gate:
+        async with opened(settings, where) as gate:
             return await call(gate.gatekeeper)
 
     return asyncio.run(run())
+
+
+def not_running(settings: Settings) -> str:
+    return f"no gate runs in {settings.data_dir.absolute()}"
+
+
+def opened(settings: Settings, where: str) -> AbstractAsyncContextManager[Open]:
+    """The gate on the Redis at `where`, for a visitor. A pool that it makes has the defaults of these settings."""
+    return open_gate(where, sql_url(settings), made_live=PoolSettings(**settings.defaults().in_ms()))
+
+
+async def explained(settings: Settings, job_id: str) -> Facts | None:
+    """By both stores while the job is live and a Redis answers, or else by SQL alone. None when there is no such job; raises
+    CannotStart when there is no ledger.
+    """
+    async with sql(settings) as reading:
+        story = await reading.stories.of(job_id)
+    if story is None or story.job.ended:
+        return by_sql_alone(story, None) if story else None
+    where = redis_url(settings)
+    if where is None:
+        return by_sql_alone(story, not_running(settings))
+    logs.configure(logging.ERROR)
+    try:
+        async with opened(settings, where) as gate:
+            return await by_both(gate.gatekeeper.view, job_id)
+    except (StoreDown, CannotStart) as error:
+        return by_sql_alone(story, error.detail)
