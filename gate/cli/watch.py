@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 from rich.console import Console, Group
@@ -42,8 +44,25 @@ def watch(settings: Settings, pool: str, json: bool) -> None:
     """Returns at Ctrl-C. Raises PoolUnknown; CannotStart when no gate runs here to begin with."""
     logs.configure(logging.CRITICAL)  # what it would say would be drawn over; what matters is drawn
     screen = _Lines(json) if json or not console.is_terminal else _Screen()
-    with contextlib.suppress(KeyboardInterrupt), screen:
-        asyncio.run(_keep(settings, pool, screen))
+    with screen:
+        asyncio.run(_until_interrupted(_keep(settings, pool, screen)))
+
+
+async def _until_interrupted(keeping: Coroutine[Any, Any, None]) -> None:
+    """Raises what `keeping` raises. It is cancelled until it is gone: redis-py may swallow a cancellation, as it looks at a
+    connection under a timeout of zero.
+    """
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, over.set)
+    tasks = asyncio.create_task(keeping), asyncio.create_task(over.wait())
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    left: set[asyncio.Task[Any]] = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
+    if not tasks[0].cancelled():
+        tasks[0].result()
 
 
 async def _keep(settings: Settings, pool: str, screen: _Lines | _Screen) -> None:
@@ -106,7 +125,8 @@ class _Screen:
 def picture(view: PoolView, on: Console, less: int = 0) -> Group:
     """As many lines as the terminal has, less `less`; each job is one line."""
     line, wide = view.line, on.width >= WIDE
-    room = max(on.height - 5 - less, 3)
+    heading = f"{clock(line.now_ms)} {title(view)}"
+    room = max(on.height - len(heading) // on.width - 4 - less, 1)  # what is higher than the terminal cannot be drawn over
     columns = ("place", "job", "status", "tool", "user", "time") if wide else ("place", "job", "time")
     table = Table(header_style="bold", box=None, pad_edge=False, expand=False)
     for column in columns:
@@ -120,7 +140,7 @@ def picture(view: PoolView, on: Console, less: int = 0) -> Group:
         what = (one.job_id, one.status, one.tool, one.user) if wide else (one.job_id,)
         table.add_row(*(Text(plain(str(cell or ""))) for cell in (place, *what, when)))
     more = line.running + line.granted + line.queued - min(len(rows), room)
-    parts: list[Any] = [Text(plain(f"{clock(line.now_ms)} {title(view)}"), style="bold"), table]
+    parts: list[Any] = [Text(plain(heading), style="bold"), *([table] if rows else [])]
     return Group(*parts, *([Text(f"and {more} more")] if more > 0 else []))
 
 
@@ -145,7 +165,8 @@ class _Lines:
         if now == self._last:
             return
         news = [f"{job} {stands}" for job, stands in jobs.items() if self._jobs.get(job) != stands]
-        news += [f"{job} gone" for job in self._jobs if job not in jobs]
+        if len(jobs) == line.running + line.granted + line.queued:  # else it may only be further back than is listed
+            news += [f"{job} gone" for job in self._jobs if job not in jobs]
         self._last, self._jobs = now, jobs
         if self._json:
             as_json(pool_body(view))
