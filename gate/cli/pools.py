@@ -128,5 +128,8 @@ def rebuild(
 ) -> None:
     """Load a pool into Redis anew from SQL; leases, deadlines and order stay."""
     from gate.cli import show, stores
+    from gate.cli.progress import bar
 
-    show.pool(stores.visit(settings_of(data_dir, config), lambda gate: gate.poolkeeper.rebuild(pool)), json)
+    with bar(f"loading {show.plain(pool)}", json):
+        view = stores.visit(settings_of(data_dir, config), lambda gate: gate.poolkeeper.rebuild(pool))
+    show.pool(view, json)

@@ -37,10 +37,12 @@ def ledger(
 def verify(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
     """Check the invariants I1-I9 in both stores; exit 1 on a breach. May run live."""
     from gate.cli import show, stores
+    from gate.cli.progress import bar
     from gate.verify import verify as run
 
     settings = settings_of(data_dir, config)
-    report = run(stores.sql_url(settings), stores.redis_url(settings))
+    with bar("reading both stores", json) as progress:
+        report = run(stores.sql_url(settings), stores.redis_url(settings), progress)
     show.report(report, json)
     raise typer.Exit(1 if report.breaches else 0)
 
@@ -57,12 +59,14 @@ def doctor(
 
     from gate import logs
     from gate.cli import show, stores
+    from gate.cli.progress import bar
     from gate.doctor import look_over
 
     settings = settings_of(data_dir, config)
     logs.configure(logging.ERROR)
     where = stores.redis_url(settings)
-    found = asyncio.run(look_over(where, stores.sql_url(settings), settings.known_tools(), fix))
+    with bar("looking it over", json):
+        found = asyncio.run(look_over(where, stores.sql_url(settings), settings.known_tools(), fix))
     show.findings(found, where is not None, json)
     raise typer.Exit(1 if any(not one.mended for one in found) else 0)
 
@@ -75,9 +79,11 @@ def backup(
 ) -> None:
     """Copy the SQLite ledger as of one moment, while gate runs or not."""
     from gate.cli import show, stores
+    from gate.cli.progress import bar
     from gate.ledger.backup import backup as run
 
-    size = run(stores.sql_url(settings_of(data_dir, config)), file)
+    with bar("copying", json) as progress:
+        size = run(stores.sql_url(settings_of(data_dir, config)), file, progress)
     show.fact({"file": str(file.absolute()), "bytes": size}, f"{file}: {size} bytes", json)
 
 
@@ -89,9 +95,12 @@ def prune(
 ) -> None:
     """Forget payloads, outputs and histories of old jobs; ids, outcomes and money stay. Runs beside a server or without."""
     from gate.cli import show, stores
+    from gate.cli.progress import bar
     from gate.ledger.prune import prune as run
 
-    done = run(stores.sql_url(settings_of(data_dir, config)), _age_ms(older_than))
+    age_ms = _age_ms(older_than)
+    with bar("pruning", json) as progress:
+        done = run(stores.sql_url(settings_of(data_dir, config)), age_ms, progress)
     words = f"{done.jobs} jobs pruned to their outcome and their money, {done.events} events forgotten"
     show.fact({"jobs": done.jobs, "events": done.events}, words, json)
 
