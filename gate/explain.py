@@ -49,15 +49,12 @@ def by_sql_alone(story: Story, why: str | None) -> Facts:
     return Facts(story, job, now_ms(), story.limit, slot, holders, tuple(story.ahead), story.ahead_count, redis=why)
 
 
-async def by_both(view: View, job_id: str) -> Facts | None:
-    """None when there is no such job. Raises StoreDown."""
+async def by_both(view: View, known: Job) -> Facts:
+    """Raises StoreDown."""
     for _ in range(TRIES):
-        known = await view.reading.job(job_id)
-        if known is None:
-            return None
         pool = await view.pool(known.pool, LINE_MAX)  # reaps, and records what is granted: then SQL says it too
-        story = await view.reading.stories.of(job_id)
-        assert story is not None
+        story = await view.reading.stories.of(known.job_id)
+        assert story is not None, "no row of a job is ever deleted"
         if (facts := await _in_line(view, story, pool)).job.status == story.job.status:
             break
     return facts

@@ -6,15 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from typing import NamedTuple
 
 from gate.explain import Facts
 from gate.jobs import Job
 from gate.ledger.story import Debt, Event, Heard, Story, Told
-
-NAMED_MAX = 5
-"""Jobs of a line that are named."""
+from gate.wording import clock, names, several, short, span, until
 
 
 class Said(NamedTuple):
@@ -240,40 +237,3 @@ def _callback(heard: Heard) -> str:
 
 def _began(story: Story) -> int | None:
     return next((event.at for event in reversed(story.events) if event.kind == "running"), None)
-
-
-# ---- words for times and numbers -----------------------------------------------------------------------------------
-
-
-def clock(ms: int) -> str:
-    """The time of day, by this machine's zone; with the date when it is another day."""
-    then = datetime.fromtimestamp(ms / 1000)
-    return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%Y-%m-%d %H:%M:%S}"
-
-
-def until(ms: int, now: int) -> str:
-    return f"until {clock(ms)} ({f'in {span(ms - now)}' if ms >= now else f'{span(now - ms)} ago'})"
-
-
-def span(ms: int) -> str:
-    """Two units at most: what a person would say."""
-    seconds = max(round(ms / 1000), 0)
-    for unit, size, under in (("d", 86_400, "h"), ("h", 3600, "min"), ("min", 60, "s")):
-        if seconds >= size:
-            rest = seconds % size // {"h": 3600, "min": 60, "s": 1}[under]
-            return f"{seconds // size} {unit}" + (f" {rest} {under}" if rest else "")
-    return f"{seconds} s"
-
-
-def several(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def names(known: tuple[str, ...], count: int) -> str:
-    named = known[:NAMED_MAX]
-    more = count - len(named)
-    return ", ".join(named) + (f" and {more} more" if more else "")
-
-
-def short(text: str, most: int = 300) -> str:
-    return text if len(text) <= most else f"{text[:most]} … ({len(text)} characters)"

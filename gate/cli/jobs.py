@@ -97,12 +97,6 @@ def jobs(
 
 def explain(job_id: JobArgument, data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
     """In sentences: where a job is, why it waits, who is ahead, what happened, its money, who was told what."""
-    import asyncio
+    from gate.cli.explain import run
 
-    from gate.cli import show, stores
-    from gate.errors import JobUnknown
-
-    facts = asyncio.run(stores.explained(settings_of(data_dir, config), job_id))
-    if facts is None:
-        raise JobUnknown(f"no pool has, or ever had, a job {job_id!r}")
-    show.explained(facts, json)
+    run(settings_of(data_dir, config), job_id, json)

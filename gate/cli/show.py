@@ -12,20 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gate import explain, sentences
 from gate.http.wire import entry_body, pool_body
 from gate.jobs import Job
-from gate.sentences import clock, span
 from gate.shown import job_body, moment
+from gate.wording import span
 
 if TYPE_CHECKING:
     from gate.demo import Step
     from gate.doctor import Finding
-    from gate.explain import Facts
     from gate.ledger import Key
     from gate.ledger.owing import Pending
     from gate.ledger.reading import Entry
@@ -136,26 +133,6 @@ def _counts(line: Line) -> tuple[object, ...]:
     if line.cooling_until and not line.paused:
         grants = f"cool down for {span(line.cooling_until - line.now_ms)}"
     return line.limit, line.running, line.granted, line.free, line.queued, oldest, grants
-
-
-def explained(facts: Facts, json_wanted: bool) -> None:
-    if json_wanted:
-        as_json(explain.body(facts))
-        return
-    job = facts.job
-    labels = [f"{name} {value}" for name in ("tool", "user", "session") if (value := getattr(job, name)) is not None]
-    console.print(Text(plain(" · ".join([f"job {job.job_id}", f"pool {job.pool}", *labels])), style="bold"))
-    for title, said in sentences.sections(facts).items():
-        console.print(Text(f"\n{title}", style="bold"))
-        grid = Table.grid(padding=(0, 2))
-        dated = any(one.at is not None for one in said)
-        for column in range(1 + dated):
-            grid.add_column(no_wrap=dated and column == 0, overflow="fold")
-        for words, at in said:
-            when = [Text(clock(at) if at is not None else "")] if dated else []
-            grid.add_row(*when, Text(plain(words)))
-        console.print(Padding(grid, (0, 0, 0, 2), expand=False))
-    console.print(Text(f"\nTimes are {datetime.now().astimezone().tzname()}, by this machine's clock.", style="dim"))
 
 
 def status(view: PoolView, owed: Pending, undelivered: Pending, json_wanted: bool) -> None:

@@ -11,8 +11,7 @@ from typing import TypeVar
 
 from gate import logs
 from gate.datadir import DataDir
-from gate.errors import CannotStart, PoolUnknown, StoreDown
-from gate.explain import Facts, by_both, by_sql_alone
+from gate.errors import CannotStart, PoolUnknown
 from gate.gatekeeper import Gatekeeper
 from gate.jobs import Job
 from gate.ledger import Database, PoolSettings, Reading, schema
@@ -89,22 +88,3 @@ def not_running(settings: Settings) -> str:
 def opened(settings: Settings, where: str) -> AbstractAsyncContextManager[Open]:
     """The gate on the Redis at `where`, for a visitor. A pool that it makes has the defaults of these settings."""
     return open_gate(where, sql_url(settings), made_live=PoolSettings(**settings.defaults().in_ms()))
-
-
-async def explained(settings: Settings, job_id: str) -> Facts | None:
-    """By both stores while the job is live and a Redis answers, or else by SQL alone. None when there is no such job; raises
-    CannotStart when there is no ledger.
-    """
-    async with sql(settings) as reading:
-        story = await reading.stories.of(job_id)
-    if story is None or story.job.ended:
-        return by_sql_alone(story, None) if story else None
-    where = redis_url(settings)
-    if where is None:
-        return by_sql_alone(story, not_running(settings))
-    logs.configure(logging.ERROR)
-    try:
-        async with opened(settings, where) as gate:
-            return await by_both(gate.gatekeeper.view, job_id)
-    except (StoreDown, CannotStart) as error:
-        return by_sql_alone(story, error.detail)

@@ -27,10 +27,10 @@ from gate.http.wire import pool_body
 from gate.jobs import Job
 from gate.keeper.news import News
 from gate.opening import Open
-from gate.sentences import clock, span
 from gate.settings import Settings
 from gate.view import PoolView
 from gate.waiters import the_line
+from gate.wording import clock, span
 
 EVERY_S = 1.0
 """Deadlines come nearer though nothing changes; and a message may be lost."""
