@@ -6,8 +6,6 @@ import asyncio
 import logging
 from datetime import datetime
 
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from gate import explain, logs, sentences
@@ -51,15 +49,14 @@ def _show(facts: Facts) -> None:
     job = facts.job
     labels = [f"{name} {value}" for name in ("tool", "user", "session") if (value := getattr(job, name)) is not None]
     heading = " · ".join([f"job {job.job_id}", f"pool {job.pool}", *labels])
-    console.print(Text(plain(heading), style="bold"))
+    console.print(Text(plain(heading), style="bold"), soft_wrap=True)
     for title, said in sentences.sections(facts).items():
         console.print(Text(f"\n{title}", style="bold"))
-        grid = Table.grid(padding=(0, 2))
-        dated = any(one.at is not None for one in said)
-        for column in range(1 + dated):
-            grid.add_column(no_wrap=dated and column == 0, overflow="fold")
-        for words, at in said:
-            when = [Text(clock(at) if at is not None else "")] if dated else []
-            grid.add_row(*when, Text(plain(words)))
-        console.print(Padding(grid, (0, 0, 0, 2), expand=False))
-    console.print(Text(f"\nTimes are {datetime.now().astimezone().tzname()}, by this machine's clock.", style="dim"))
+        when = [clock(one.at) if one.at is not None else "" for one in said]
+        indent = max(len(time) for time in when) + (4 if any(when) else 2)
+        for time, one in zip(when, said, strict=True):
+            lines = Text(plain(one.words)).wrap(console, max(console.width - indent, 1), overflow="fold")
+            for number, line in enumerate(lines):
+                line.rstrip()
+                console.print(Text.assemble(f"  {'' if number else time}".ljust(indent), line), soft_wrap=True)
+    console.print(Text(f"\nTimes are {datetime.now().astimezone().tzname()}.", style="dim"))

@@ -18,7 +18,7 @@ from gate.errors import CannotStart, GateError
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 refused, failed, or something is wrong · 2 no such command, flag or value"
-    " · 130 stopped by Ctrl-C (0 for status --watch: that is how it ends)."
+    " · 130 stopped by Ctrl-C (0 for serve and status --watch: that is how they end)."
 )
 
 app = typer.Typer(

@@ -110,6 +110,14 @@ def test_what_was_told_to_whom(tmp_path: Path) -> None:
             assert found["callbacks"][0]["verdict"] == "ended"
 
 
+def test_each_line_fits_the_terminal(own: Served) -> None:
+    own.acquire("one", job_id="narrow", user="ana " * 30, credits=5)
+    shown = run_gate("explain", "narrow", cwd=own.folder, COLUMNS="40").stdout
+    _, *lines = shown.splitlines()
+    assert max(len(line) for line in lines) <= 40 and not any(line.endswith(" ") for line in lines)
+    run_gate("cancel", "narrow", "--pool", "one", cwd=own.folder)
+
+
 def test_hostile_words_are_shown_and_do_nothing(own: Served) -> None:
     job = own.acquire(job_id="evil", user="[bold]ana[/bold]", tool="[red]x").json()
     own.act(job, "release", outcome="failed", error="\x1b[2J\u202egnp.exe\x9b31m[link=x]")
@@ -137,3 +145,5 @@ def test_what_sql_alone_knows_and_that_it_is_that(tmp_path: Path) -> None:
     found = json.loads(run_gate("explain", "a4", "--json", cwd=tmp_path).stdout)
     assert (found["stores"], found["ahead"], found["job"]["reason"]) == (["sql"], ["a3"], "pool_full")
     assert "no gate runs" in found["redis_not_asked"]
+    away = run_gate("explain", "a4", cwd=tmp_path, GATE_REDIS_URL="redis://127.0.0.1:1")
+    assert away.returncode == 0 and "This is what SQL alone knows: " in away.stdout and "127.0.0.1:1" in away.stdout

@@ -4,7 +4,11 @@ why not; the exit codes that `gate --help` promises.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ import pytest
 import typer.main
 
 from gate.cli.main import EXIT_CODES, app
-from tests.support import Served, run_gate
+from tests.support import Served, gate_environment, run_gate, until
 
 SERVED = {
     "status": ("status",),
@@ -108,6 +112,20 @@ def test_with_a_server_and_without(tmp_path: Path) -> None:
 def test_words_that_make_no_command_are_exit_2(words: tuple[str, ...], tmp_path: Path) -> None:
     done = run_gate(*words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_ctrl_c_is_130(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True, config="limit = 1\n") as served:
+        served.acquire(job_id="first")
+        words = [sys.executable, "-m", "gate", "acquire", "--job-id", "second", "--wait-seconds", "60"]
+        process = subprocess.Popen(
+            words, cwd=tmp_path, env=gate_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        path = "/v1/pools/default/jobs/second"
+        asyncio.run(until(lambda: served.http.get(path).status_code == 200, "it waits", 60))
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=20)
+        assert (process.returncode, out) == (130, b"") and b"Traceback" not in errors
 
 
 def test_the_help_says_the_exit_codes(tmp_path: Path) -> None:
