@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gate.http.wire import entry_body, pool_body
 from gate.jobs import Job
 from gate.shown import job_body, moment
 from gate.wording import span
@@ -96,6 +95,8 @@ def title(view: PoolView) -> str:
 
 def pool(view: PoolView, json_wanted: bool) -> None:
     if json_wanted:
+        from gate.http.wire import pool_body
+
         as_json(pool_body(view))
         return
     if not (view.holders or view.queue):
@@ -121,6 +122,8 @@ def pool(view: PoolView, json_wanted: bool) -> None:
 
 def pools(several: Sequence[PoolView], json_wanted: bool) -> None:
     if json_wanted:
+        from gate.http.wire import pool_body
+
         as_json([pool_body(view) for view in several])
         return
     columns = ("pool", "limit", "running", "granted", "free", "queued", "oldest", "grants")
@@ -138,6 +141,8 @@ def _counts(line: Line) -> tuple[object, ...]:
 def status(view: PoolView, owed: Pending, undelivered: Pending, json_wanted: bool) -> None:
     """The pool, and what gate still owes to others."""
     if json_wanted:
+        from gate.http.wire import pool_body
+
         as_json(pool_body(view) | {"owed": _pending_body(owed), "undelivered": _pending_body(undelivered)})
         return
     pool(view, False)
@@ -167,6 +172,8 @@ def _left(now_ms: int, one: Job) -> str:
 
 def ledger(rows: Sequence[Entry], following: int | None, json_wanted: bool) -> None:
     if json_wanted:
+        from gate.http.wire import entry_body
+
         as_json({"rows": [entry_body(row) for row in rows], "next": following})
         return
     columns = ("id", "at", "job", "user", "pool", "kind", "amount")
