@@ -18,8 +18,9 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import redis
@@ -29,6 +30,8 @@ from sqlalchemy.engine import Connection
 from gate.errors import CannotStart
 
 STAYS_S = 2.0
+AT_A_TIME = 1_000
+"""Events between two words on how far it is."""
 ENDS = frozenset({"completed", "failed", "cancelled", "expired"})
 LEAVES = ENDS | {"queued"}
 """What happens to a job that holds no slot after it."""
@@ -52,13 +55,16 @@ class Report:
     redis_checked: bool = False
 
 
-def verify(sql_url: str, redis_url: str | None) -> Report:
-    """Raises CannotStart when a store can't be read."""
+Progress = Callable[[int, int], None]
+
+
+def verify(sql_url: str, redis_url: str | None, progress: Progress = lambda done, whole: None) -> Report:
+    """`progress` is told the events read, of how many. Raises CannotStart when a store can't be read."""
     try:
-        report = _look(sql_url, redis_url)
+        report = _look(sql_url, redis_url, progress)
         if report.breaches:
             time.sleep(STAYS_S)
-            again = _look(sql_url, redis_url)
+            again = _look(sql_url, redis_url, progress)
             stayed = {(breach.invariant, breach.about) for breach in again.breaches}
             first = {(breach.invariant, breach.about) for breach in report.breaches}
             again.breaches = [b for b in again.breaches if (b.invariant, b.about) in stayed & first]
@@ -69,7 +75,7 @@ def verify(sql_url: str, redis_url: str | None) -> Report:
     return report
 
 
-def _look(sql_url: str, redis_url: str | None) -> Report:
+def _look(sql_url: str, redis_url: str | None, progress: Progress) -> Report:
     report = Report(redis_checked=redis_url is not None)
     url = sa.make_url(sql_url)
     sqlite = url.get_backend_name() == "sqlite"
@@ -82,8 +88,10 @@ def _look(sql_url: str, redis_url: str | None) -> Report:
         seen = {pool: _pool_in_redis(redis_url, pool) for pool in pools} if redis_url else {}
         report.breaches += _money(sql, at)
         report.breaches += _orphans(sql, at)
+        whole = sql.execute(sa.text(f"select count(*) from {at}events")).scalar_one()
+        seen_so_far = count(1)
         for pool in pools:
-            report.breaches += _history(sql, at, pool)
+            report.breaches += _history(sql, at, pool, lambda: progress(next(seen_so_far) * AT_A_TIME, whole))
         for pool, state in seen.items():
             report.breaches += _members(sql, at, pool, state)
         for name in ("jobs", "ledger", "events"):
@@ -123,8 +131,8 @@ def _orphans(sql: Connection, at: str) -> Iterator[Breach]:
             yield Breach("I5", row.job_id, f"{table} names it, jobs does not")
 
 
-def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
-    """Plays the events of a pool from its first."""
+def _history(sql: Connection, at: str, pool: str, passed: Callable[[], None]) -> Iterator[Breach]:
+    """Plays the events of a pool from its first; `passed` is called after each AT_A_TIME of them."""
     events = sql.execute(
         sa.text(f"select id, job_id, kind, fence, why from {at}events where pool = :pool order by id"),
         {"pool": pool},
@@ -146,7 +154,9 @@ def _history(sql: Connection, at: str, pool: str) -> Iterator[Breach]:
     fences: dict[int, str] = {}
     last_fence: dict[str, int] = {}
     first_grants: list[tuple[int, str]] = []
-    for event in events:
+    for number, event in enumerate(events, 1):
+        if number % AT_A_TIME == 0:
+            passed()
         job = event.job_id
         if event.kind == "limit":
             limit = int(event.why)

@@ -15,44 +15,48 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gate.demo import Step
-from gate.http.wire import entry_body, pool_body
 from gate.jobs import Job
-from gate.ledger import Key
-from gate.ledger.owing import Pending
-from gate.ledger.reading import Entry
 from gate.shown import job_body, moment
-from gate.verify import Report
-from gate.view import PoolView
+from gate.wording import span
 
 if TYPE_CHECKING:
+    from gate.demo import Step
     from gate.doctor import Finding
+    from gate.ledger import Key
+    from gate.ledger.owing import Pending
+    from gate.ledger.reading import Entry
+    from gate.slots import Line
+    from gate.verify import Report
+    from gate.view import PoolView
 
 WIDE = 200
 """Columns where no terminal is: a pipe has no edge to break lines at."""
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    console.print(_plain(title), soft_wrap=True)
+def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    console.print(plain(heading), soft_wrap=True)
     made = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*(Text("" if cell is None else _plain(str(cell))) for cell in row))
+        made.add_row(*(Text("" if cell is None else plain(str(cell))) for cell in row))
     console.print(made)
 
 
 def line(text: str) -> None:
-    console.print(_plain(text), soft_wrap=True)
+    console.print(plain(text), soft_wrap=True)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Without what a terminal could take for an order to itself, or would turn round."""
     return "".join(char if char.isprintable() else "�" for char in text)
 
 
 def as_json(body: Any) -> None:
-    print(json.dumps(body, ensure_ascii=False))
+    """One line. What a terminal could take for an order to itself is written as JSON writes such things."""
+    text = json.dumps(body, ensure_ascii=False)
+    print(text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text), flush=True)
 
 
 def job(one: Job, json_wanted: bool) -> None:
@@ -67,7 +71,7 @@ def job(one: Job, json_wanted: bool) -> None:
     table(f"job {one.job_id}: {one.status}", ("what", "is"), shown.items())
 
 
-def jobs(several: Sequence[Job], json_wanted: bool, title: str) -> None:
+def jobs(several: Sequence[Job], json_wanted: bool, heading: str) -> None:
     if json_wanted:
         as_json([job_body(one) for one in several])
         return
@@ -77,23 +81,29 @@ def jobs(several: Sequence[Job], json_wanted: bool, title: str) -> None:
          _short(one.enqueued_at), _short(one.ended_at), one.end_reason or one.error)
         for one in several
     )  # fmt: skip
-    table(title, columns, rows)
+    table(heading, columns, rows)
+
+
+def title(view: PoolView) -> str:
+    now = view.line
+    words = f"pool {view.name}: {now.running} running, {now.granted} granted, {now.free} free of {now.limit};"
+    words += f" {now.queued} waiting"
+    if now.paused or (now.queued and now.reason != "pool_full"):
+        words += f" ({now.reason})"
+    return words
 
 
 def pool(view: PoolView, json_wanted: bool) -> None:
     if json_wanted:
+        from gate.http.wire import pool_body
+
         as_json(pool_body(view))
         return
-    line = view.line
-    title = f"pool {view.name}: {line.running} running, {line.granted} granted, {line.free} free of {line.limit};"
-    title += f" {line.queued} waiting"
-    if line.queued and line.reason != "pool_full":
-        title += f" ({line.reason})"
     if not (view.holders or view.queue):
-        console.print(title, soft_wrap=True)
+        line(title(view))
         return
     rows = [
-        (f"slot {place}", one.job_id, one.status, one.tool, one.user, f"{_left(line.now_ms, one)} left")
+        (f"slot {place}", one.job_id, one.status, one.tool, one.user, f"{_left(view.line.now_ms, one)} left")
         for place, one in enumerate(view.holders, 1)
     ]
     rows += [
@@ -107,12 +117,32 @@ def pool(view: PoolView, json_wanted: bool) -> None:
         )
         for one in view.queue
     ]
-    table(title, ("place", "job", "status", "tool", "user", "time"), rows)
+    table(title(view), ("place", "job", "status", "tool", "user", "time"), rows)
+
+
+def pools(several: Sequence[PoolView], json_wanted: bool) -> None:
+    if json_wanted:
+        from gate.http.wire import pool_body
+
+        as_json([pool_body(view) for view in several])
+        return
+    columns = ("pool", "limit", "running", "granted", "free", "queued", "oldest", "grants")
+    table("pools", columns, ((view.name, *_counts(view.line)) for view in several))
+
+
+def _counts(line: Line) -> tuple[object, ...]:
+    oldest = span(line.now_ms - line.oldest) if line.oldest is not None else None
+    grants = "paused" if line.paused else "go on"
+    if line.cooling_until and not line.paused:
+        grants = f"cool down for {span(line.cooling_until - line.now_ms)}"
+    return line.limit, line.running, line.granted, line.free, line.queued, oldest, grants
 
 
 def status(view: PoolView, owed: Pending, undelivered: Pending, json_wanted: bool) -> None:
     """The pool, and what gate still owes to others."""
     if json_wanted:
+        from gate.http.wire import pool_body
+
         as_json(pool_body(view) | {"owed": _pending_body(owed), "undelivered": _pending_body(undelivered)})
         return
     pool(view, False)
@@ -142,6 +172,8 @@ def _left(now_ms: int, one: Job) -> str:
 
 def ledger(rows: Sequence[Entry], following: int | None, json_wanted: bool) -> None:
     if json_wanted:
+        from gate.http.wire import entry_body
+
         as_json({"rows": [entry_body(row) for row in rows], "next": following})
         return
     columns = ("id", "at", "job", "user", "pool", "kind", "amount")
@@ -197,7 +229,7 @@ def fact(body: dict[str, Any], words: str, json_wanted: bool) -> None:
     if json_wanted:
         as_json(body)
     else:
-        console.print(_plain(words), soft_wrap=True)
+        console.print(plain(words), soft_wrap=True)
 
 
 def keys(several: Sequence[Key], json_wanted: bool) -> None:

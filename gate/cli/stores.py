@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from gate import logs
@@ -12,8 +14,8 @@ from gate.datadir import DataDir
 from gate.errors import CannotStart, PoolUnknown
 from gate.gatekeeper import Gatekeeper
 from gate.jobs import Job
-from gate.ledger import Database, Reading, schema
-from gate.opening import open_gate
+from gate.ledger import Database, PoolSettings, Reading, schema
+from gate.opening import Open, open_gate
 from gate.settings import Settings
 
 T = TypeVar("T")
@@ -40,16 +42,22 @@ def sql_url(settings: Settings, *, make: bool = False) -> str:
 
 def look(settings: Settings, call: Callable[[Reading], Awaitable[T]]) -> T:
     """What `call` reads from SQL alone. Raises CannotStart when there is no ledger yet."""
-    url = sql_url(settings)
 
     async def run() -> T:
-        database = Database(url)
-        try:
-            return await call(Reading(database))
-        finally:
-            database.close()
+        async with sql(settings) as reading:
+            return await call(reading)
 
     return asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def sql(settings: Settings) -> AsyncIterator[Reading]:
+    """Raises CannotStart when there is no ledger yet."""
+    database = Database(sql_url(settings))
+    try:
+        yield Reading(database)
+    finally:
+        database.close()
 
 
 async def recent(reading: Reading, pool: str, status: str | None, most: int) -> list[Job]:
@@ -63,12 +71,20 @@ def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:
     """What `call` returns, on the stores of a running server. Raises CannotStart when none runs here."""
     where = redis_url(settings)
     if where is None:
-        raise CannotStart(f"no gate runs in {settings.data_dir.absolute()}: start it with `gate serve`, or say --data-dir")
-
+        raise CannotStart(f"{not_running(settings)}: start it with `gate serve`, or say --data-dir")
     logs.configure(logging.WARNING)  # on stderr: stdout is the answer's
 
     async def run() -> T:
-        async with open_gate(where, sql_url(settings)) as gate:
+        async with opened(settings, where) as gate:
             return await call(gate.gatekeeper)
 
     return asyncio.run(run())
+
+
+def not_running(settings: Settings) -> str:
+    return f"no gate runs in {settings.data_dir.absolute()}"
+
+
+def opened(settings: Settings, where: str) -> AbstractAsyncContextManager[Open]:
+    """The gate on the Redis at `where`, for a visitor. A pool that it makes has the defaults of these settings."""
+    return open_gate(where, sql_url(settings), made_live=PoolSettings(**settings.defaults().in_ms()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -23,9 +24,10 @@ class Pruned:
     events: int = 0
 
 
-def prune(url: str, older_than_ms: int) -> Pruned:
+def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = lambda done, whole: None) -> Pruned:
     """Of each job that ended longer ago than that: its payload, session, error, output and history, what tools were told of it and
-    what its provider sent. Its row stays (a job_id is one job for ever), and so does the ledger. Raises CannotStart in one line.
+    what its provider sent. Its row stays (a job_id is one job for ever), and so does the ledger. `progress` is told the
+    jobs done, of how many. Raises CannotStart in one line.
     """
     made = engine(url, writes=True)
     before, after, pruned = now_ms() - older_than_ms, "", Pruned()
@@ -35,7 +37,10 @@ def prune(url: str, older_than_ms: int) -> Pruned:
         .order_by(jobs.c.job_id)
         .limit(AT_A_TIME)
     )
+    count = sa.select(sa.func.count()).where(jobs.c.ended_at < before, jobs.c.pruned_at.is_(None))
     try:
+        with made.begin() as connection:
+            whole = connection.execute(count).scalar_one()
         while True:
             with made.begin() as connection:
                 ids = list(connection.execute(due, {"after": after}).scalars())
@@ -50,6 +55,7 @@ def prune(url: str, older_than_ms: int) -> Pruned:
                 said = {"body": None, "output": None, "error": None}
                 connection.execute(webhooks.update().where(webhooks.c.job_id.in_(ids)).values(**said))
             pruned.jobs += len(ids)
+            progress(pruned.jobs, whole)
             after = ids[-1]
     except SQLAlchemyError as error:
         raise CannotStart(f"SQL cannot be pruned: {first_line(error)}") from error

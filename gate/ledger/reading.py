@@ -15,6 +15,7 @@ from gate.ledger.keys import Key
 from gate.ledger.owing import Owing
 from gate.ledger.pools import Pool
 from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
+from gate.ledger.story import Event, Stories
 from gate.ledger.tables import events, jobs, ledger
 
 PAGE = 100
@@ -37,17 +38,6 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a job: what, when, by whom."""
-
-    at: int
-    kind: str
-    by: str
-    why: str | None
-    fence: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class InLine:
     """A holder (`granted_at` is set) or a waiter."""
 
@@ -64,11 +54,11 @@ class Balance:
 
 
 class Reading:
-    """`owing` is what gate still owes."""
+    """`owing` is what gate still owes, `stories` all that is known of one job."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.owing = Owing(database)
+        self.owing, self.stories = Owing(database), Stories(database)
 
     async def pools(self) -> list[Pool]:
         return await self._database.read(pools.every)

@@ -1,0 +1,62 @@
+"""`gate explain JOB`: its facts from both stores, or from SQL alone, as sentences under headings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+
+from rich.text import Text
+
+from gate import explain, logs, sentences
+from gate.cli import stores
+from gate.cli.show import as_json, console, plain
+from gate.errors import CannotStart, JobUnknown, StoreDown
+from gate.explain import Facts, by_both, by_sql_alone
+from gate.settings import Settings
+from gate.wording import clock
+
+
+def run(settings: Settings, job_id: str, json: bool) -> None:
+    """Raises JobUnknown; CannotStart when there is no ledger yet."""
+    facts = asyncio.run(_facts(settings, job_id))
+    if json:
+        as_json(explain.body(facts))
+    else:
+        _show(facts)
+
+
+async def _facts(settings: Settings, job_id: str) -> Facts:
+    """By both stores while the job is live and a Redis answers, or else by SQL alone."""
+    async with stores.sql(settings) as reading:
+        story = await reading.stories.of(job_id)
+    if story is None:
+        raise JobUnknown(f"no pool has, or ever had, a job {job_id!r}")
+    if story.job.ended:
+        return by_sql_alone(story, None)
+    where = stores.redis_url(settings)
+    if where is None:
+        return by_sql_alone(story, stores.not_running(settings))
+    logs.configure(logging.ERROR)
+    try:
+        async with stores.opened(settings, where) as gate:
+            return await by_both(gate.gatekeeper.view, story.job)
+    except (StoreDown, CannotStart) as error:
+        return by_sql_alone(story, error.detail)
+
+
+def _show(facts: Facts) -> None:
+    job = facts.job
+    labels = [f"{name} {value}" for name in ("tool", "user", "session") if (value := getattr(job, name)) is not None]
+    heading = " · ".join([f"job {job.job_id}", f"pool {job.pool}", *labels])
+    console.print(Text(plain(heading), style="bold"), soft_wrap=True)
+    for title, said in sentences.sections(facts).items():
+        console.print(Text(f"\n{title}", style="bold"))
+        when = [clock(one.at) if one.at is not None else "" for one in said]
+        indent = max(len(time) for time in when) + (4 if any(when) else 2)
+        for time, one in zip(when, said, strict=True):
+            lines = Text(plain(one.words)).wrap(console, max(console.width - indent, 1), overflow="fold")
+            for number, line in enumerate(lines):
+                line.rstrip()
+                console.print(Text.assemble(f"  {'' if number else time}".ljust(indent), line), soft_wrap=True)
+    console.print(Text(f"\nTimes are {datetime.now().astimezone().tzname()}.", style="dim"))

@@ -1,0 +1,102 @@
+"""Commands about one job, or several."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gate.cli.flags import LONG, ConfigFlag, DataDirFlag, JobArgument, JsonFlag, PoolFlag, settings_of
+
+
+def acquire(
+    pool: PoolFlag = "default",
+    job_id: Annotated[str | None, typer.Option(help="Made up when not given.")] = None,
+    user: Annotated[str | None, typer.Option(help="For whom.")] = None,
+    tool: Annotated[str | None, typer.Option(help="A label, for people.")] = None,
+    session: Annotated[str | None, typer.Option(help="A label, to cancel by.")] = None,
+    credits: Annotated[int | None, typer.Option(help="Charged already; needs --job-id.")] = None,
+    lease_seconds: Annotated[float | None, typer.Option(help="Default: the pool's.")] = None,
+    wait_seconds: Annotated[float, typer.Option(min=0, max=60, help="Wait so long for a grant.")] = 0,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Take a slot, or join the queue."""
+    from gate.cli import show, stores
+    from gate.http.jobs import request_of
+    from gate.http.wire import AcquireBody
+
+    given = {"job_id": job_id, "user": user, "tool": tool, "session": session, "credits": credits}
+    request = request_of(AcquireBody.model_validate(given | {"lease_seconds": lease_seconds}))
+    job = stores.visit(settings_of(data_dir, config), lambda gate: gate.acquire(pool, request, wait_seconds))
+    show.job(job, json)
+
+
+def release(
+    job_id: JobArgument,
+    outcome: Annotated[str, typer.Option(help="completed, failed, cancelled or refused.")] = "completed",
+    error: Annotated[str | None, typer.Option(help="Why it failed.")] = None,
+    lease_id: Annotated[str | None, typer.Option(help="Default: the lease it holds now.")] = None,
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Give a job's slot back and say how it ended."""
+    from gate.cli import show, stores
+    from gate.errors import Conflict
+    from gate.gatekeeper import Gatekeeper
+    from gate.http.wire import ReleaseBody
+    from gate.jobs import Job
+
+    async def call(gate: Gatekeeper) -> Job:
+        job = await gate.view.wait(pool, job_id, "", 0)
+        if lease_id is None and job.status == "queued":
+            raise Conflict("it waits and holds no slot: `gate cancel` ends it", job)
+        given = {"lease_id": lease_id or job.lease_id or "none", "outcome": outcome, "error": error}
+        body = ReleaseBody.model_validate(given)
+        return await gate.release(pool, job_id, body.lease_id, body.outcome, body.error, by="operator")
+
+    show.job(stores.visit(settings_of(data_dir, config), call), json)
+
+
+def cancel(
+    job_id: JobArgument,
+    reason: Annotated[str | None, typer.Option(help="Kept with the job.")] = None,
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """End a job that has not ended; its credits go back."""
+    from gate.cli import show, stores
+    from gate.http.wire import ReasonBody
+
+    given = ReasonBody.model_validate({"reason": reason})
+    show.job(stores.visit(settings_of(data_dir, config), lambda gate: gate.cancel(pool, job_id, given.reason)), json)
+
+
+def jobs(
+    pool: PoolFlag = "default",
+    status: Annotated[str | None, typer.Option(help="Only those.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=LONG)] = 50,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """The newest jobs of a pool; works with the server stopped."""
+    from gate.cli import show, stores
+    from gate.jobs import STATUSES
+
+    if status is not None and status not in STATUSES:
+        raise typer.BadParameter(f"one of {', '.join(sorted(STATUSES))}", param_hint="--status")
+    found = stores.look(settings_of(data_dir, config), lambda reading: stores.recent(reading, pool, status, limit))
+    show.jobs(found, json, f"pool {pool}: the newest jobs")
+
+
+def explain(job_id: JobArgument, data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    """In sentences: where a job is, why it waits, who is ahead, what happened, its money, who was told what."""
+    from gate.cli.explain import run
+
+    run(settings_of(data_dir, config), job_id, json)

@@ -1,0 +1,188 @@
+"""`gate status --watch`: the pool as it is now, redrawn at each change and each second, until Ctrl-C.
+
+A change is heard as servers hear it, through Redis. Where the server stops, it is waited for: it may come back with another
+Redis at another port. On a pipe, a line a change; for programs, a document a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gate import logs
+from gate.cli import stores
+from gate.cli.show import as_json, console, plain, title
+from gate.errors import CannotStart, StoreDown
+from gate.http.wire import pool_body
+from gate.jobs import Job
+from gate.keeper.news import News
+from gate.opening import Open
+from gate.settings import Settings
+from gate.view import PoolView
+from gate.waiters import the_line
+from gate.wording import clock, span
+
+EVERY_S = 1.0
+"""Deadlines come nearer though nothing changes; and a message may be lost."""
+AT_MOST_EVERY_S = 0.1
+LISTED = 100
+WIDE = 76
+"""Columns below which tool and user are left out."""
+
+
+def watch(settings: Settings, pool: str, json: bool) -> None:
+    """Returns at Ctrl-C. Raises PoolUnknown; CannotStart when no gate runs here to begin with."""
+    logs.configure(logging.CRITICAL)  # what it would say would be drawn over; what matters is drawn
+    screen = _Lines(json) if json or not console.is_terminal else _Screen()
+    with screen:
+        asyncio.run(_until_interrupted(_keep(settings, pool, screen)))
+
+
+async def _until_interrupted(keeping: Coroutine[Any, Any, None]) -> None:
+    """Raises what `keeping` raises. It is cancelled until it is gone: redis-py may swallow a cancellation, as it looks at a
+    connection under a timeout of zero.
+    """
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, over.set)
+    tasks = asyncio.create_task(keeping), asyncio.create_task(over.wait())
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    left: set[asyncio.Task[Any]] = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
+    if not tasks[0].cancelled():
+        tasks[0].result()
+
+
+async def _keep(settings: Settings, pool: str, screen: _Lines | _Screen) -> None:
+    seen = False
+    while True:
+        try:
+            where = stores.redis_url(settings)
+            if where is None:
+                raise CannotStart(stores.not_running(settings))
+            async with stores.opened(settings, where) as gate:
+                seen = await _follow(settings, where, gate, pool, screen) or seen
+        except (StoreDown, CannotStart) as error:
+            if not seen and isinstance(error, CannotStart):
+                raise
+            screen.away(error.detail)
+        await asyncio.sleep(EVERY_S)
+
+
+async def _follow(settings: Settings, where: str, gate: Open, pool: str, screen: _Lines | _Screen) -> bool:
+    """Until the server that was found is there no more. Raises StoreDown."""
+    listening = asyncio.create_task(News(gate.waiters, gate.semaphore.link).listen())
+    try:
+        with gate.waiters.parked(the_line(pool)) as changed:
+            while stores.redis_url(settings) == where:
+                changed.clear()
+                screen.draw(await gate.gatekeeper.view.pool(pool, LISTED))
+                await asyncio.sleep(AT_MOST_EVERY_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY_S):
+                        await changed.wait()
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening], timeout=1)
+    return True
+
+
+class _Screen:
+    """A terminal: what was drawn last stays there."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop", redirect_stdout=False)
+        self._view: PoolView | None = None
+
+    def __enter__(self) -> None:
+        self._live.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def draw(self, view: PoolView) -> None:
+        self._view = view
+        self._live.update(picture(view, console), refresh=True)
+
+    def away(self, why: str) -> None:
+        note = Text(plain(f"{clock(round(time.time() * 1000))} {why}; waiting for it"), style="bold")
+        last = [picture(self._view, console, 3)] if self._view is not None else []
+        self._live.update(Group(note, *last), refresh=True)
+
+
+def picture(view: PoolView, on: Console, less: int = 0) -> Group:
+    """As many lines as the terminal has, less `less`; each job is one line."""
+    line, wide = view.line, on.width >= WIDE
+    heading = f"{clock(line.now_ms)} {title(view)}"
+    room = max(on.height - len(heading) // on.width - 4 - less, 1)  # what is higher than the terminal cannot be drawn over
+    columns = ("place", "job", "status", "tool", "user", "time") if wide else ("place", "job", "time")
+    table = Table(header_style="bold", box=None, pad_edge=False, expand=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True, overflow="ellipsis", min_width=3)
+    rows = [
+        (f"slot {n}", one, f"{span(max((one.expires_at or 0) - line.now_ms, 0))} left")
+        for n, one in enumerate(view.holders, 1)
+    ]
+    rows += [(f"queue {one.position}", one, f"since {span(line.now_ms - one.enqueued_at)}") for one in view.queue]
+    for place, one, when in rows[:room]:
+        what = (one.job_id, one.status, one.tool, one.user) if wide else (one.job_id,)
+        table.add_row(*(Text(plain(str(cell or ""))) for cell in (place, *what, when)))
+    more = line.running + line.granted + line.queued - min(len(rows), room)
+    parts: list[Any] = [Text(plain(heading), style="bold"), *([table] if rows else [])]
+    return Group(*parts, *([Text(f"and {more} more")] if more > 0 else []))
+
+
+class _Lines:
+    """A pipe: a line whenever who runs, who waits or why has changed."""
+
+    def __init__(self, json: bool) -> None:
+        self._json = json
+        self._last: tuple[Any, ...] | None = None
+        self._jobs: dict[str, str] = {}
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def draw(self, view: PoolView) -> None:
+        line = view.line
+        jobs = {one.job_id: _stands(one) for one in [*view.holders, *view.queue]}
+        now = (line.limit, line.running, line.granted, line.queued, line.paused, line.cooling_until, jobs)
+        if now == self._last:
+            return
+        news = [f"{job} {stands}" for job, stands in jobs.items() if self._jobs.get(job) != stands]
+        if len(jobs) == line.running + line.granted + line.queued:  # else it may only be further back than is listed
+            news += [f"{job} gone" for job in self._jobs if job not in jobs]
+        self._last, self._jobs = now, jobs
+        if self._json:
+            as_json(pool_body(view))
+        else:
+            more = f" · {', '.join(news)}" if news else ""
+            print(plain(f"{clock(line.now_ms)} {title(view)}{more}"), flush=True)
+
+    def away(self, why: str) -> None:
+        if self._last == (why,):
+            return
+        self._last = (why,)
+        if self._json:
+            as_json({"away": why})
+        else:
+            print(plain(f"{clock(round(time.time() * 1000))} {why}; waiting for it"), flush=True)
+
+
+def _stands(job: Job) -> str:
+    return f"queued at {job.position}" if job.status == "queued" else job.status

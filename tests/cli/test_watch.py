@@ -1,0 +1,93 @@
+"""`gate status --watch`: live, through a restart, into a pipe, on a narrow terminal, until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.support import Served, gate_environment, run_gate
+
+
+@contextlib.contextmanager
+def watching(folder: Path, *words: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "gate", "status", "--watch", *words]
+    environment = more.pop("env", gate_environment())
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | more
+    process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+def line(process: subprocess.Popen[str], true: Callable[[str], Any]) -> str:
+    """The next line for which that is true; a line that never comes ends the test by its process being gone."""
+    assert process.stdout is not None
+    while text := process.stdout.readline():
+        if true(text):
+            return text
+    raise AssertionError(process.stderr.read() if process.stderr else "it has ended")
+
+
+def ended(process: subprocess.Popen[str]) -> int:
+    process.send_signal(signal.SIGINT)
+    return process.wait(20)
+
+
+def test_a_line_a_change_through_a_restart_until_ctrl_c(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True) as served, watching(tmp_path) as process:
+        line(process, lambda text: "0 running, 0 granted, 3 free of 3; 0 waiting" in text)
+        job = served.acquire(job_id="w1").json()
+        line(process, lambda text: "1 running" in text and text.rstrip().endswith("w1 running"))
+        served.act(job, "release", outcome="completed")
+        line(process, lambda text: "0 running" in text and text.rstrip().endswith("w1 gone"))
+        served.stop()
+        assert "waiting for it" in line(process, lambda text: "no gate runs in" in text)
+        served.start()
+        served.acquire(job_id="w2")
+        line(process, lambda text: "w2 running" in text)
+        assert ended(process) == 0
+
+
+def test_for_programs_a_document_a_line(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True) as served, watching(tmp_path, "--json") as process:
+        assert json.loads(line(process, bool))["free"] == 3
+        served.acquire(job_id="w1")
+        line(process, lambda text: [job["job_id"] for job in json.loads(text)["holders"]] == ["w1"])
+        assert ended(process) == 0
+
+
+def test_a_narrow_terminal_shows_what_fits_and_obeys_nobody(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True) as served:
+        for number in range(12):
+            served.acquire(job_id=f"narrow-{number}", user="[bold]ana[/bold]")
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 40, 0, 0))
+        environment = gate_environment(TERM="xterm")
+        del environment["COLUMNS"]
+        with watching(tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, text=False) as process:
+            os.close(theirs)
+            shown = b""
+            while b"more" not in shown:
+                shown += os.read(ours, 65536)
+            assert ended(process) == 0
+        os.close(ours)
+        text = shown.decode()
+        assert "narrow-0" in text and "narrow-11" not in text and "slot 1" in text
+        assert all(len(one) <= 40 for one in text.split("\r\n") if "\x1b" not in one)
+
+
+def test_where_no_gate_runs_it_says_so_at_once(tmp_path: Path) -> None:
+    done = run_gate("status", "--watch", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "") and "no gate runs in" in done.stderr
