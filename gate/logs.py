@@ -20,6 +20,8 @@ SECRETS = re.compile(
     r"(gate_(?:tool|admin|read)_|whsec_|(?i:bearer)\s+|[?&](?:token|key|apikey|password|secret)=|://[^\s:/@]*:)[^\s&@'\"\\]+"
 )
 """Keys of ours, signing secrets, what stands in a query or before the @ of an address."""
+PARAMETERS = re.compile(r"\[parameters: .*")
+"""What SQLAlchemy adds to an error: leases and payloads are among them."""
 
 
 def configure(level: int = logging.INFO) -> None:
@@ -51,7 +53,8 @@ def _traced(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        event["exception"] = "".join(traceback.format_exception(error)).rstrip()
+        told = "".join(traceback.format_exception(error)).removesuffix("\n")
+        event["exception"] = PARAMETERS.sub("[parameters: ***", told)
     return event
 
 

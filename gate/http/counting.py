@@ -5,6 +5,7 @@ path that nobody knows is `other`.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,12 +31,12 @@ class Counting:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
 
-        async def seen(message: Message) -> None:
+        def seen(message: Message) -> Awaitable[None]:  # hands on what `send` gives: a step less for each message
             if message["type"] == "http.response.start":
                 answers = metrics.answers[_route(scope)]
                 answers.by_class[message["status"] // 100] += 1
                 answers.seconds.add(time.monotonic() - began)
-            await send(message)
+            return send(message)
 
         await self._app(scope, receive, seen)
 
@@ -44,10 +45,9 @@ def _route(scope: Scope) -> tuple[str, str]:
     route = scope.get("route")
     if route is not None:
         found = (scope["method"], route.path)
-    else:
-        path = scope["path"]
-        ours = path.startswith("/v1/pools/")
-        found = _short.get((path.count("/"), path.rpartition("/")[2]), OTHER) if ours else OTHER
-        if found[0] != scope["method"]:
-            return OTHER
-    return found if found in metrics.answers else OTHER
+        return found if found in metrics.answers else OTHER
+    path = scope["path"]
+    if not path.startswith("/v1/pools/"):
+        return OTHER
+    found = _short.get((path.count("/"), path.rpartition("/")[2]), OTHER)
+    return found if found[0] == scope["method"] else OTHER
