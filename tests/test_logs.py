@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -117,8 +118,13 @@ def test_what_a_gate_says_names_pool_and_job(tmp_path: Path) -> None:
         own.act(job, "release", outcome="failed", error='x\n{"event": "forged"}')
         own.http.get("/v1/pools/default/jobs/%0A%7B%22event%22:%20%22forged%22%7D")
         own.http.get("/v1/pools/default%1B%5B2K%E2%80%AE")
+        host, port = own.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as wire:  # and of this only uvicorn knows
+            wire.sendall(b"\x16 no HTTP\r\n\r\n")
+            wire.recv(1000)
     lines = lines_of(tmp_path)
     (released,) = [line for line in lines if line.get("path", "").endswith("/release")]
     assert (released["pool"], released["job_id"], released["status"]) == ("default", job["job_id"], 200)
+    assert [line for line in lines if line.get("logger") == "uvicorn.error"], lines
     assert not [line for line in lines if line["event"] == "forged"] and len(lines) >= 5
     assert "\x1b" not in (tmp_path / "errors.log").read_text() and "\u202e" not in (tmp_path / "errors.log").read_text()

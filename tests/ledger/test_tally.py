@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from gate.errors import AlreadyEnded, LeaseLost
 from gate.ledger import tally
-from gate.ledger.tables import events
+from gate.ledger.tables import events, jobs
 from gate.ledger.tally import OfPool, Tally
 from tests.support import House
 
@@ -124,6 +124,19 @@ async def test_a_refund_that_the_owner_paid_is_counted_even_out_of_turn(house: H
     assert ((await of(counting, house)).refunds, (await of(counting, house)).credits) == (1, 7)
     write(house, {"id": low + 800, "pool": house.pool, "kind": "refunded", "why": "5"})
     assert ((await of(counting, house)).refunds, (await of(counting, house)).credits) == (2, 12)
+
+
+async def test_a_refund_that_the_owner_pays_is_not_counted_by_its_ending_too(house: House, counting: Tally) -> None:
+    """It may be paid before anybody counts: then its row is there."""
+    job = await house.acquire(credits=7)
+    await house.release(job, "failed")
+    settles = jobs.update().where(jobs.c.job_id == job.job_id)
+    database = house.gate.ledger._database
+    await database.write("", "", lambda batch: batch.connection.execute(settles.values(settles=True)).rowcount)
+    await counting.begin()
+    write(house, {"pool": house.pool, "job_id": job.job_id, "kind": "refunded", "why": "7"})
+    found = await of(counting, house)
+    assert (found.refunds, found.credits) == (1, 7) and found.ended["failed", "holder"] == 1
 
 
 async def test_a_count_is_bounded_and_goes_on_the_next_time(

@@ -61,6 +61,12 @@ async def test_what_somebody_wrote_by_hand_breaks_nothing(house: House) -> None:
     assert (await look(house)).running == 1 and job.status == "running"
 
 
+async def test_no_number_is_too_large(line: LineOfPool) -> None:
+    await line.client.hset(line.key("meta"), mapping={"limit": "inf", "epoch": "-5", "cooling_until": "1e300"})
+    found = await figures.read(line.semaphore.link, line.pool)
+    assert found.limit == 2**53 and found.epoch == 0 and found.cooling_s > 0
+
+
 async def test_a_pool_that_redis_does_not_know_is_nothing(house: House) -> None:
     nothing = await figures.read(house.gate.semaphore.link, "nowhere")
     assert (nothing.epoch, nothing.limit, nothing.free, nothing.queued) == (0, 0, 0, 0)
