@@ -45,6 +45,8 @@ undone: Counter[str] = Counter()
 """Scripts that did nothing and were asked again, by the word that they answered: `cold`, `elsewhere`, `damaged`."""
 rebuilds: Counter[tuple[str, str]] = Counter()
 """By pool and the word that Redis answered: `loaded`, `refused`, `foreign`."""
+commits = Histogram((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0))
+"""Of the writer, by how many requests each carried."""
 stale: Counter[str] = Counter()
 """By pool: answers of Redis that SQL would not record, because they were of another epoch or too long ago."""
 repairs: Counter[str] = Counter()

@@ -157,6 +157,8 @@ class _Collector:
         words = ("foreign", "loaded", "refused")
         rebuilds = [([pool, word], metrics.rebuilds[pool, word]) for pool in pools for word in words]
         yield self._counter("gate_rebuilds", "Pools loaded into Redis from SQL.", ["pool", "result"], rebuilds)
+        says = "Requests in one commit of the writer: its count is the commits, its sum the requests."
+        yield self._histogram("gate_commit_requests", says, [], [([], metrics.commits)])
         stale = [([pool], metrics.stale[pool]) for pool in pools]
         yield self._counter("gate_stale_recordings", "Answers of Redis that came too late for SQL.", ["pool"], stale)
         repairs = [([kind], metrics.repairs[kind]) for kind in REPAIRS]

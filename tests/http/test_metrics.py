@@ -58,6 +58,7 @@ def test_what_happened_is_what_it_says(served: Served) -> None:
     assert more("gate_http_answers_total", status="4xx", **acquire) == 1
     assert more("gate_hold_seconds_count", pool="small") in (1, 2), "the second may have been granted before its end"
     assert get(after, "gate_script_seconds_count", verb="acquire") >= 3
+    assert get(after, "gate_commit_requests_sum") >= get(after, "gate_commit_requests_count") > 4
     assert get(after, "gate_store_up", store="redis") == get(after, "gate_store_up", store="sql") == 1
 
 
