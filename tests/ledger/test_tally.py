@@ -12,7 +12,7 @@ from gate.errors import AlreadyEnded, LeaseLost
 from gate.ledger import tally
 from gate.ledger.tables import events, jobs
 from gate.ledger.tally import OfPool, Tally
-from tests.support import House
+from tests.support import House, fresh
 
 pytestmark = pytest.mark.anyio
 
@@ -60,6 +60,16 @@ async def test_each_event_counts_once_however_often_it_is_looked(house: House, c
         for _ in range(3):
             found = await of(counting, house)
             assert found.grants == number == found.ended["completed", "holder"]
+
+
+async def test_every_server_has_the_same_account(open_house: Any) -> None:
+    """Of what each of them did: so nobody may add them up, and docs/monitoring.md says so."""
+    async with open_house() as one, open_house() as other:
+        for house in (one, other, other):
+            await house.release(await house.acquire(fresh()))
+        for house in (one, other):
+            own = house.keeper.view.figures.tally
+            assert (await of(own, house)).ended["completed", "holder"] == 3
 
 
 async def test_what_was_before_is_not_counted(house: House) -> None:
