@@ -7,16 +7,21 @@ from typing import Any
 
 from gate import metrics
 from gate.keeper.pools import Pools
-from gate.slots import NOT_DONE, Semaphore
+from gate.slots import NOT_DONE, Link, Semaphore
 
 
 class MeasuredSemaphore(Semaphore):
     """How long each script takes, which did nothing, and what rebuilds came to."""
 
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        for verb in self._scripts:
+            metrics.scripts.setdefault(verb, metrics.Histogram())
+
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
         began = time.monotonic()
         raw = await super()._call(verb, pool, args)
-        (metrics.scripts.get(verb) or metrics.scripts.setdefault(verb, metrics.Histogram())).add(time.monotonic() - began)
+        metrics.scripts[verb].add(time.monotonic() - began)
         if (word := raw["word"]) in NOT_DONE:
             metrics.undone[word] += 1
         elif verb == "rebuild":
