@@ -9,11 +9,25 @@ from starlette.types import ASGIApp
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import accesslog, doors, jobs, limits, looking, pools, problems, reference, short, supabase, webhooks
+from gate.http import (
+    accesslog,
+    counting,
+    doors,
+    jobs,
+    limits,
+    looking,
+    metrics,
+    pools,
+    problems,
+    reference,
+    short,
+    supabase,
+    webhooks,
+)
 from gate.keeper.keyring import KeyRing
 from gate.tools import Tools
 
-ROUTERS = (jobs.router, pools.router, looking.router, reference.router)
+ROUTERS = (jobs.router, pools.router, looking.router, metrics.router, reference.router)
 """Of version 1."""
 
 
@@ -45,5 +59,6 @@ def make_app(
 
 def in_front(app: FastAPI, access_log: bool = False) -> ASGIApp:
     """What is served: `app`, and before it whatever sees each request."""
-    front = short.ShortWay(limits.BodyLimit(app), app.state.gatekeeper, app.state.keyring)
+    front: ASGIApp = short.ShortWay(limits.BodyLimit(app), app.state.gatekeeper, app.state.keyring)
+    front = counting.Counting(front)
     return accesslog.AccessLog(front) if access_log else front

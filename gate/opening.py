@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from gate.admission import Admission
+from gate.figures import Figures
 from gate.gatekeeper import Gatekeeper
 from gate.keeper.keyring import KeyRing
 from gate.keeper.news import News
@@ -23,6 +24,7 @@ from gate.keeper.tick import Tick
 from gate.keeper.wake import Wake
 from gate.ledger import Database, Deliveries, Ledger, Owner, Pool, PoolSettings, Reading
 from gate.ledger.owner import refuse_sqlite
+from gate.measured import MeasuredPools, MeasuredSemaphore
 from gate.poolkeeper import PoolKeeper
 from gate.slots import Semaphore
 from gate.slots.connection import Link, trust
@@ -88,12 +90,13 @@ async def open_gate(
     link = Link(redis_url)
     database = Database(sql_url)
     ledger, reading = Ledger(database), Reading(database)
-    semaphore, waiters = Semaphore(link), Waiters()
+    semaphore, waiters = MeasuredSemaphore(link), Waiters()
     news = News(waiters, link)
-    pools = Pools(semaphore, ledger, reading)
+    pools = MeasuredPools(semaphore, ledger, reading)
     recorder = Recorder(semaphore, ledger, pools, news)
     sweep = Sweep(semaphore, ledger, reading, pools, recorder, news)
-    view = View(semaphore, reading, pools, recorder, waiters)
+    figures = Figures(semaphore, pools, database)
+    view = View(semaphore, reading, pools, recorder, waiters, figures)
     owner = outside.owner(sql_url)
     poolkeeper = PoolKeeper(semaphore, ledger, pools, recorder, news, view, made_live)
     admission = Admission(outside.tools, reading, owner)
@@ -116,6 +119,7 @@ async def open_gate(
         closing.push_async_callback(recorder.settle)
         if serving:
             await keyring.read()
+            await figures.tally.begin()
             tick = Tick(semaphore, pools, recorder)
             tasks = {
                 asyncio.create_task(_keep(one))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gate.board import Board
 from gate.errors import JobUnknown, StoreDown
+from gate.figures import Figures
 from gate.jobs import Job, now_ms
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
@@ -32,7 +33,12 @@ class PoolView:
 
 
 class View:
-    def __init__(self, semaphore: Semaphore, reading: Reading, pools: Pools, recorder: Recorder, waiters: Waiters) -> None:
+    """`figures` are for whoever watches from outside."""
+
+    def __init__(
+        self, semaphore: Semaphore, reading: Reading, pools: Pools, recorder: Recorder, waiters: Waiters, figures: Figures
+    ) -> None:
+        self.figures = figures
         self._semaphore, self.reading, self._pools = semaphore, reading, pools
         self._recorder, self._waiters = recorder, waiters
         self._pace, self._board = Pace(reading), Board(semaphore, pools, waiters)

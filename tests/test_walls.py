@@ -13,7 +13,7 @@ import pytest
 from tests.support import ROOT
 
 GATE = ROOT / "gate"
-SHARED = {"gate", "gate.jobs", "gate.errors", "gate.patience", "gate.shown"}
+SHARED = {"gate", "gate.jobs", "gate.errors", "gate.metrics", "gate.patience", "gate.shown"}
 """What every room may know."""
 
 

@@ -91,6 +91,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
             ws="none",
             proxy_headers=False,  # who is this machine is never told by a header
             lifespan="off",
+            log_config=None,  # gate.logs has it
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = structlog.get_logger("gate.http")
+ABOUT = re.compile(r"/v1/pools/(?P<pool>[^/]+)(?:/jobs/(?P<job_id>[^/]+))?")
 
 
 class AccessLog:
@@ -28,4 +30,8 @@ class AccessLog:
         finally:
             took_ms = round((time.monotonic() - began) * 1000, 1)
             caller = scope.get("state", {}).get("caller")
-            log.info("answered", method=scope["method"], path=scope["path"], status=status, took_ms=took_ms, key=caller)
+            found = ABOUT.match(scope["path"])
+            about = {name: value for name, value in found.groupdict().items() if value} if found else {}
+            log.info(
+                "answered", method=scope["method"], path=scope["path"], status=status, took_ms=took_ms, key=caller, **about
+            )

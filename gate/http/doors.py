@@ -70,6 +70,7 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/functions/v1/runninghub-webhook"): ANYONE,
     ("GET", "/docs"): ANY_KEY,
     ("GET", "/openapi.json"): ANY_KEY,
+    ("GET", "/metrics"): ANY_KEY,
     ("GET", "/healthz"): ANYONE,
     ("GET", "/readyz"): ANYONE,
 }

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import structlog
 
+from gate import metrics
 from gate.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StoreDown
 from gate.jobs import Job
 from gate.keeper.calling import Answer, Caller
@@ -107,50 +108,67 @@ class Deliver:
             heed = self._heed_start if delivery.kind == "start" else self._heed_event
             await _recorded(lambda: heed(delivery, answer), until)
         except Exception:
-            log.exception("a delivery fell; it is made again", webhook_id=delivery.webhook_id, job_id=delivery.job_id)
+            log.exception(
+                "a delivery fell; it is made again",
+                webhook_id=delivery.webhook_id,
+                pool=delivery.pool,
+                job_id=delivery.job_id,
+            )
         finally:
             self._busy[delivery.lane] -= 1
             self._due.set()  # the next of this job, or of this lane
 
     async def _heed_event(self, delivery: Delivery, answer: Answer) -> None:
         if answer.good:
-            await self._deliveries.close(delivery, "delivered")
+            await self._close(delivery, "delivered")
         else:
             await self._again(delivery, answer)
 
     async def _heed_start(self, delivery: Delivery, answer: Answer) -> None:
         assert delivery.lease_id is not None
         grant = (delivery.pool, delivery.job_id, delivery.lease_id)
+        about = {"pool": delivery.pool, "job_id": delivery.job_id, "tool": delivery.tool}
         try:
             if answer.refused:
                 why = None if answer.good else answer.why
                 await self._starting.release(*grant, "refused", why, None, "tool")
-                await self._deliveries.close(delivery, "refused", why)
+                await self._close(delivery, "refused", why)
             elif answer.good:
                 provider = self._tools[delivery.tool].provider
                 if answer.task_id is None and answer.said.keys() & {"task_id", "taskId"}:
-                    log.warning(
-                        "a start call named its task in no way that gate can bind", job_id=delivery.job_id, tool=delivery.tool
-                    )
+                    log.warning("a start call named its task in no way that gate can bind", **about)
                 await self._starting.started(*grant, Started(delivery.id, provider, answer.task_id))
+                metrics.deliveries["start", "delivered"] += 1
             elif answer.final:
-                log.warning("a start call failed for good", job_id=delivery.job_id, tool=delivery.tool, why=answer.why)
+                log.warning("a start call failed for good", **about, why=answer.why)
                 await self._starting.release(*grant, "failed", answer.why, None, "tool")
-                await self._deliveries.close(delivery, "failed", answer.why)
+                await self._close(delivery, "failed", answer.why)
             else:
                 await self._again(delivery, answer)
         except (LeaseLost, AlreadyEnded, JobUnknown, PoolUnknown):
             task = f"; its task is {answer.task_id}" if answer.task_id else ""
-            log.warning("a start call was answered too late", job_id=delivery.job_id, tool=delivery.tool, task=answer.task_id)
-            await self._deliveries.close(delivery, "over", f"answered {answer.status} too late{task}")
+            log.warning("a start call was answered too late", **about, task=answer.task_id)
+            await self._close(delivery, "over", f"answered {answer.status} too late{task}")
+
+    async def _close(self, delivery: Delivery, result: str, error: str | None = None) -> None:
+        await self._deliveries.close(delivery, result, error)
+        metrics.deliveries[delivery.kind, result] += 1
 
     async def _again(self, delivery: Delivery, answer: Answer) -> None:
         wait_s = min(WAIT_S[delivery.kind] * 2 ** min(delivery.attempts - 1, 20), WAIT_MAX_S[delivery.kind])
         wait_ms = round(wait_s * 1000 * random.uniform(0.8, 1.2))  # not all at once, when a tool comes back
-        told = {"job_id": delivery.job_id, "tool": delivery.tool, "type": delivery.type, "why": answer.why}
+        told = {
+            "pool": delivery.pool,
+            "job_id": delivery.job_id,
+            "tool": delivery.tool,
+            "type": delivery.type,
+            "why": answer.why,
+        }
         if delivery.attempts == 1:
             log.warning("not delivered yet", **told)
-        if not await self._deliveries.put_off(delivery, wait_ms, answer.why):
+        stays = await self._deliveries.put_off(delivery, wait_ms, answer.why)
+        metrics.deliveries[delivery.kind, "put_off" if stays else "given_up"] += 1
+        if not stays:
             log.error("given up after a day", **told)
         asyncio.get_running_loop().call_later((wait_ms + 10) / 1000, self.kick)  # then, and not up to a second later
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from gate import metrics
 from gate.errors import StoreDown
 from gate.jobs import HOLDING, Job, Lease
 from gate.keeper.news import News
@@ -133,6 +134,7 @@ class Sweep:
         self._before[pool] = found - twice
         mended = [finding for finding in sorted(twice, key=str) if await mend(pool, epoch, seen, live, finding, looked_at)]
         for finding in mended:
+            metrics.repairs[finding.kind] += 1
             log.warning("mended", pool=pool, repair=finding.kind, job_id=finding.job_id, fence=finding.fence)
         return mended
 

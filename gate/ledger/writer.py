@@ -23,6 +23,7 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from gate import metrics
 from gate.errors import StoreDown
 from gate.ledger.batch import Batch
 from gate.ledger.engines import answering, sqlstate
@@ -208,6 +209,7 @@ class Writer:
                 held = "pool" if "gate.pools" in (cause.statement or "") else "job"
                 raise Locked(StoreDown("sql", f"somebody holds the row of this {held} in SQL", held)) from error
             raise
+        metrics.commits.add(len(tasks))
         for task in tasks:
             task.waits_for = task.error = None
             self.writable = self.writable or task.proves

@@ -1,0 +1,195 @@
+"""`/metrics`, for Prometheus. docs/monitoring.md says what each figure means, and a test holds that page to this one.
+
+Two sorts of figures: what the two stores say, which is the same at every server, and what this process has counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, Response
+
+from gate import __version__, metrics
+from gate.http.doors import Keeper
+
+if TYPE_CHECKING:
+    from gate.figures import Scrape
+
+router = APIRouter(tags=["health"])
+CAUSES = {
+    "completed": ("holder", "provider", "operator"),
+    "failed": ("holder", "provider", "operator", "tool"),
+    "cancelled": ("holder", "provider", "operator"),
+    "expired": ("queue_timeout", "claim_timeout", "lease_timeout"),
+}
+"""What is there from the beginning: a figure that is not there yet cannot be seen to rise."""
+REPAIRS = (
+    "adopt", "ended", "give_back", "overdue", "restore", "seat", "settings", "stranger", "unheard",
+)  # fmt: skip
+RESULTS = {
+    "start": ("delivered", "refused", "failed", "over", "put_off"),
+    "event": ("delivered", "put_off", "given_up"),
+}
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Counted(Protocol):
+    """A histogram, of this process or of the ledger."""
+
+    bounds: tuple[float, ...]
+    counts: list[int]
+    sum: float
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}, "description": "the figures"}},
+)
+async def scrape(request: Request, keeper: Keeper) -> Response:
+    """Every figure of this gate, in the text that Prometheus reads. A store that does not answer is `gate_store_up 0`, and what it
+    would have said is left out.
+    """
+    seen = await keeper.view.figures.read()
+    # The library takes its time to be imported, and is wanted here only.
+    prometheus = await asyncio.to_thread(importlib.import_module, "prometheus_client")
+    encode, content_type = prometheus.exposition.choose_encoder(request.headers.get("accept", ""))
+    registry = prometheus.CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(seen, prometheus.metrics_core))
+    prometheus.ProcessCollector(registry=registry)
+    return Response(encode(registry), media_type=content_type)
+
+
+class _Collector:
+    """What the library asks for families, once for each scrape."""
+
+    def __init__(self, seen: Scrape, core: Any) -> None:
+        self._seen, self._core = seen, core
+
+    def collect(self) -> Iterator[Any]:
+        yield self._gauge("gate_info", "The version that runs.", ["version"], [([__version__], 1)])
+        up = [(["redis"], self._seen.redis is not None), (["sql"], self._seen.sql is not None)]
+        yield self._gauge("gate_store_up", "Whether the store answered this scrape.", ["store"], up)
+        yield from self._of_redis()
+        yield from self._of_sql()
+        yield from self._of_the_ledger()
+        yield from self._of_this_process()
+
+    def _of_redis(self) -> Iterator[Any]:
+        pools = (self._seen.redis or {}).items()
+        for name, says, value in (
+            ("gate_slots_limit", "Jobs that may hold a slot at a time.", lambda one: one.limit),
+            ("gate_slots_running", "Slots whose job has started.", lambda one: one.running),
+            ("gate_slots_granted", "Slots whose job has not started yet.", lambda one: one.granted),
+            ("gate_slots_free", "Slots that nobody holds.", lambda one: one.free),
+            ("gate_slots_overdue", "Slots whose deadline is over and that nobody has reaped.", lambda one: one.overdue),
+            ("gate_lease_oldest_seconds", "Age of the oldest lease.", lambda one: one.oldest_lease_s),
+            ("gate_queue_length", "Jobs that wait.", lambda one: one.queued),
+            ("gate_paused", "1 while nobody is granted a slot by an operator's word.", lambda one: one.paused),
+            ("gate_cooling_seconds", "What is left of the cool-down after a refusal.", lambda one: one.cooling_s),
+            ("gate_epoch", "Which life of the pool Redis holds; 0: none.", lambda one: one.epoch),
+            ("gate_outbox_entries", "What Redis has done and SQL has not recorded.", lambda one: one.outbox),
+            (
+                "gate_outbox_oldest_seconds",
+                "Age of the oldest of these: how far SQL is behind.",
+                lambda one: one.oldest_entry_s,
+            ),
+        ):
+            yield self._gauge(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
+
+    def _of_sql(self) -> Iterator[Any]:
+        sql = self._seen.sql
+        pools = sql.pools.items() if sql else ()
+        for name, says, value in (
+            ("gate_queue_max", "Jobs that may wait.", lambda one: one.queue_max),
+            ("gate_queue_oldest_seconds", "How long the first in line has been here.", lambda one: one.oldest_wait_s),
+            ("gate_hold_max_seconds", "No lease is renewed beyond this age.", lambda one: one.max_hold_s),
+            (
+                "gate_lease_overdue_seconds",
+                "How long the first lease that SQL has as live is over.",
+                lambda one: one.overdue_s,
+            ),
+            ("gate_refunds_owed", "Refunds that the owner's function has not paid.", lambda one: one.owed),
+            ("gate_refunds_owed_credits", "The credits of these.", lambda one: one.owed_credits),
+            ("gate_refunds_owed_oldest_seconds", "Age of the oldest of these.", lambda one: one.oldest_owed_s),
+        ):
+            yield self._gauge(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
+        calls = sql.calls.items() if sql else ()
+        says = "Calls to tools that were not answered yet."
+        yield self._gauge("gate_deliveries_due", says, ["kind"], [([kind], one.count) for kind, one in calls])
+        says = "Age of the oldest of these."
+        yield self._gauge(
+            "gate_deliveries_due_oldest_seconds", says, ["kind"], [([kind], one.oldest_s) for kind, one in calls]
+        )
+
+    def _of_the_ledger(self) -> Iterator[Any]:
+        pools = self._seen.counted.items()
+        admitted = [([pool, how], one.admitted[how]) for pool, one in pools for how in ("running", "queued")]
+        yield self._counter("gate_jobs_admitted", "Jobs let in: to a slot, or to the queue.", ["pool", "status"], admitted)
+        known = {(outcome, cause) for outcome, causes in CAUSES.items() for cause in causes}
+        ended = [([pool, *how], one.ended[how]) for pool, one in pools for how in sorted(known | one.ended.keys())]
+        yield self._counter("gate_jobs_ended", "Jobs that ended, and by whom or why.", ["pool", "outcome", "cause"], ended)
+        for name, says, value in (
+            ("gate_grants", "Slots given.", lambda one: one.grants),
+            ("gate_refusals", "Jobs that a provider would not take; they wait again.", lambda one: one.refusals),
+            ("gate_late_outcomes", "Outcomes that came after the job had expired; its refund stands.", lambda one: one.late),
+            ("gate_refunds", "Refunds booked.", lambda one: one.refunds),
+            ("gate_refunds_credits", "The credits of these.", lambda one: one.credits),
+        ):
+            yield self._counter(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
+        for name, says, spread in (
+            ("gate_wait_seconds", "From admission to the first slot.", lambda one: one.waits),
+            ("gate_hold_seconds", "From the grant to the end.", lambda one: one.holds),
+            ("gate_reap_lag_seconds", "From a deadline to the reaping of its lease.", lambda one: one.reap_lag),
+        ):
+            yield self._histogram(name, says, ["pool"], [([pool], spread(one)) for pool, one in pools])
+
+    def _of_this_process(self) -> Iterator[Any]:
+        pools = list(self._seen.counted)
+        scripts = [([verb], one) for verb, one in sorted(metrics.scripts.items())]
+        yield self._histogram("gate_script_seconds", "A script of Redis: from the question to the answer.", ["verb"], scripts)
+        undone = [([word], metrics.undone[word]) for word in ("cold", "damaged", "elsewhere")]
+        yield self._counter("gate_scripts_undone", "Scripts that did nothing and were asked again.", ["word"], undone)
+        words = ("foreign", "loaded", "refused")
+        rebuilds = [([pool, word], metrics.rebuilds[pool, word]) for pool in pools for word in words]
+        yield self._counter("gate_rebuilds", "Pools loaded into Redis from SQL.", ["pool", "result"], rebuilds)
+        says = "Requests in one commit of the writer: its count is the commits, its sum the requests."
+        yield self._histogram("gate_commit_requests", says, [], [([], metrics.commits)])
+        stale = [([pool], metrics.stale[pool]) for pool in pools]
+        yield self._counter("gate_stale_recordings", "Answers of Redis that came too late for SQL.", ["pool"], stale)
+        repairs = [([kind], metrics.repairs[kind]) for kind in REPAIRS]
+        yield self._counter("gate_sweep_repairs", "Differences between the stores that were mended.", ["kind"], repairs)
+        sent = [([kind, result], metrics.deliveries[kind, result]) for kind in RESULTS for result in RESULTS[kind]]
+        yield self._counter("gate_deliveries", "Calls made to tools, by what came of them.", ["kind", "result"], sent)
+        routes = sorted(metrics.answers.items())
+        answers = [([*route, f"{digit}xx"], one.by_class[digit]) for route, one in routes for digit in range(2, 6)]
+        yield self._counter("gate_http_answers", "HTTP answers.", ["method", "route", "status"], answers)
+        seconds = [([*route], one.seconds) for route, one in routes if any(one.seconds.counts)]
+        yield self._histogram("gate_http_answer_seconds", "Until an answer began.", ["method", "route"], seconds)
+
+    def _gauge(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], float]]) -> Any:
+        family = self._core.GaugeMetricFamily(name, says, labels=labels)
+        for values, value in found:
+            family.add_metric(values, float(value))
+        return family
+
+    def _counter(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], float]]) -> Any:
+        """The library puts `_total` behind the name."""
+        family = self._core.CounterMetricFamily(name, says, labels=labels)
+        for values, value in found:
+            family.add_metric(values, value)
+        return family
+
+    def _histogram(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], Counted]]) -> Any:
+        family = self._core.HistogramMetricFamily(name, says, labels=labels)
+        for values, one in found:
+            below, buckets = 0, []
+            for bound, count in zip((*map(str, one.bounds), "+Inf"), one.counts, strict=True):
+                below += count
+                buckets.append((bound, below))
+            family.add_metric(values, buckets, one.sum)
+        return family

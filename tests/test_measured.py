@@ -1,0 +1,73 @@
+"""What a process counts of its own doing: each figure moves when that happens which it is named for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gate import metrics
+from gate.http.metrics import CAUSES, REPAIRS, RESULTS
+from gate.jobs import ENDED
+from tests.support import ROOT, House, Served, until
+from tests.tool import Tool
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_pool_that_redis_forgot_is_cold_once_and_loaded_once(house: House) -> None:
+    job = await house.acquire()
+    cold, loaded = metrics.undone["cold"], metrics.rebuilds[house.pool, "loaded"]
+    scripts = sum(metrics.scripts["release"].counts)
+    house.people.delete(house.key("meta"))
+    await house.release(job)
+    assert metrics.undone["cold"] > cold and metrics.rebuilds[house.pool, "loaded"] == loaded + 1
+    assert sum(metrics.scripts["release"].counts) > scripts and metrics.scripts["rebuild"].sum > 0
+
+
+async def test_an_answer_of_another_epoch_is_stale(house: House) -> None:
+    job = await house.acquire()
+    before = metrics.stale[house.pool]
+    await house.keeper.poolkeeper.rebuild(house.pool)
+    assert metrics.stale[house.pool] == before
+    assert await house.gate.recorder.apply(house.pool, 0, [])
+    assert metrics.stale[house.pool] == before + 1
+    assert (await house.look(job)).status == "running"
+
+
+async def test_a_repair_counts_by_its_kind(house: House) -> None:
+    await until(lambda: house.pool in house.gate.sweep._before, "the server has swept once")
+    job = await house.acquire()
+    before = metrics.repairs["restore"]
+    house.people.zrem(house.key("slots"), job.job_id)
+    assert await house.gate.sweep.sweep(house.pool) == []
+    assert [found.kind for found in await house.gate.sweep.sweep(house.pool)] == ["restore"]
+    assert metrics.repairs["restore"] == before + 1
+
+
+def test_every_word_that_a_label_may_be_is_there_from_the_beginning() -> None:
+    sweep = (ROOT / "gate" / "keeper" / "sweep.py").read_text()
+    kinds = {kind for case in re.findall(r"case (.*):", sweep) for kind in re.findall(r'"(\w+)"', case)}
+    assert kinds == set(REPAIRS)
+    deliver = (ROOT / "gate" / "keeper" / "deliver.py").read_text()
+    results = set(re.findall(r'_close\(delivery, "(\w+)"', deliver)) | {"put_off", "given_up"}
+    assert results == {result for of_kind in RESULTS.values() for result in of_kind}
+    assert set(CAUSES) == ENDED
+
+
+async def test_calls_to_a_tool_count_by_what_came_of_them(tmp_path: Path) -> None:
+    with Tool().running() as tool, Served(tmp_path, config=tool.config(events=True)) as served:
+        body = {"table": "upscaler_jobs", "jobId": "told", "creditCost": 10}
+        assert served.post("/functions/v1/runninghub-queue-manager/run-or-queue", body).json()["success"]
+        await until(lambda: tool.told("told")[-1:] == ["job.running"], "all of it is told")
+
+        def settled() -> dict[tuple[str, str], float]:
+            text = served.http.get("/metrics").text
+            found = {(s.name, *s.labels.values()): s.value for f in text_string_to_metric_families(text) for s in f.samples}
+            return {key: value for key, value in found.items() if "deliveries" in key[0]}
+
+        await until(lambda: settled()["gate_deliveries_total", "event", "delivered"] == 3, "what was told is counted")
+        assert settled()["gate_deliveries_total", "start", "delivered"] == 1
+        assert settled()["gate_deliveries_due", "start"] == settled()["gate_deliveries_due", "event"] == 0
