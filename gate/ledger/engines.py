@@ -16,7 +16,7 @@ READERS = 4
 SQLITE_BUSY_MS = 5_000
 """How long another process (the terminal, a backup) may hold the file's write lock."""
 STATEMENTS_KEPT = 256
-"""Of a connection to SQLite: eight for each thing that a batch writes."""
+"""Of a connection to SQLite: for each thing that a batch writes, one for each number of rows."""
 LOCK_TIMEOUT_MS = 5_000
 """The same on Postgres, for whoever holds a row."""
 IDLE_TIMEOUT_MS = 3_000

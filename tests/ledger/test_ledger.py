@@ -16,6 +16,7 @@ from gate.jobs import Lease, Request
 from gate.ledger import Database, Ledger, Reading, batch, engines, schema, tables, writer
 from gate.ledger import database as database_module
 from gate.ledger.batch import Batch
+from gate.ledger.prepared import AT_ONCE
 from gate.ledger.tables import metadata
 from gate.patience import Patience
 from gate.slots import Note
@@ -204,7 +205,7 @@ async def test_however_many_rows_there_are_few_statements_are_kept(ledger: Ledge
         await asyncio.gather(*(admit(ledger, f"n{count}-{number}") for number in range(count)))
     count = sa.select(sa.func.count()).select_from(tables.ledger)
     assert await database.read(lambda connection: connection.execute(count).scalar()) == 300 + 77 + 5
-    assert len(batch._insert(tables.jobs)._texts) <= 8
+    assert len(batch._insert(tables.jobs)._texts) <= AT_ONCE
 
 
 async def test_of_a_row_that_sql_refuses_nobody_is_told(ledger: Ledger, database: Database) -> None:
