@@ -41,6 +41,7 @@ def configure(level: int = logging.INFO) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised as well
     root = logging.getLogger()
     root.handlers, root.level = [handler], max(level, logging.WARNING)
 
