@@ -157,10 +157,9 @@ class Gatekeeper:
                 # It may have been granted before its row was there: the recorder has passed that entry over.
                 self._recorder.kick(pool)
                 self._news.tell(pool, [job.job_id])
+                job = await (in_line or self.view.placed)(job)
             elif job.tells:
                 self._news.tell(pool, [job.job_id])
-            if job.status == "queued":
-                job = await (in_line or self.view.placed)(job)
             if job.ended:
                 raise AlreadyEnded(f"this job is {job.status} already", job)
             if job.status in HOLDING and (decision.word == "unrecorded" or _over(decision.good_until)):
@@ -257,10 +256,7 @@ class Gatekeeper:
     async def renew(self, pool: str, job_id: str, lease_id: str, lease_ms: int | None = None) -> Job:
         """The heartbeat. Raises what `claim` raises."""
         return await self._extend(
-            pool,
-            job_id,
-            lease_id,
-            lambda epoch: self._semaphore.renew(pool, epoch, job_id, lease_id, lease_ms),
+            pool, job_id, lease_id, lambda epoch: self._semaphore.renew(pool, epoch, job_id, lease_id, lease_ms)
         )
 
     async def bind(self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str | None = None) -> Job:
@@ -333,15 +329,9 @@ class Gatekeeper:
     # ---- out ---------------------------------------------------------------------------------------------------
 
     async def release(
-        self,
-        pool: str,
-        job_id: str,
-        lease_id: str,
-        outcome: str,
-        error: str | None = None,
-        output: Any = None,
+        self, pool: str, job_id: str, lease_id: str, outcome: str, error: str | None = None, output: Any = None,
         by: str = "holder",
-    ) -> Job:
+    ) -> Job:  # fmt: skip
         """The holder gives its slot back, with `completed`, `failed`, `cancelled`, or `refused` by the provider.
 
         Raises JobUnknown, LeaseLost (a late outcome is kept), AlreadyEnded. A repeat answers as the first did.

@@ -79,7 +79,8 @@ def engine(url: str, *, writes: bool, in_batches: bool = False) -> Engine:
         connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"} | DEAD_PEER,
         pool_size=READERS + 1,
         pool_pre_ping=not writes,
-        **({"isolation_level": "AUTOCOMMIT"} if in_batches else {}),
+        # Whoever reads needs no transaction: each statement is of one moment, and a journey there and one back are saved.
+        **({"isolation_level": "AUTOCOMMIT"} if in_batches or not writes else {}),
     )
     if writes and not in_batches:
         sa.event.listen(made, "begin", lambda connection: _limit(connection, LOCK_TIMEOUT_MS))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gate.errors import StoreDown
 from tests.support import LineOfPool
 
 pytestmark = pytest.mark.anyio
@@ -114,3 +115,16 @@ async def test_a_waiter_without_an_entry_keeps_nobody_from_its_place(line: LineO
     await line.client.hdel(line.key("jobs"), "d")
     await line.requeue("c", 1, "lost", third)
     assert await line.queue() == ["b", "d", "c", "e"]
+
+
+async def test_what_may_not_be_asked_is_no_damage(line: LineOfPool) -> None:
+    """Else the pool would be rebuilt, and be no better for it."""
+    await line.acquire("a")
+    if line.fake:
+        pytest.skip("fakeredis lets everybody do everything")
+    await line.client.execute_command("ACL", "SETUSER", "default", "-xlen")
+    try:
+        with pytest.raises(StoreDown):
+            await line.tick()
+    finally:
+        await line.client.execute_command("ACL", "SETUSER", "default", "+@all")
