@@ -8,16 +8,17 @@ import sys
 from pathlib import Path
 
 from gate.settings import Settings
-from tests.pages import needs_tools, play
+from tests.pages import block, needs_tools, play
 from tests.support import ROOT, Served
 
-README = (ROOT / "README.md").read_text()
+PAGE = ROOT / "README.md"
+README = PAGE.read_text()
 
 
 @needs_tools
 def test_the_page_can_be_played_from_top_to_bottom(tmp_path: Path) -> None:
-    with Served(tmp_path) as served:
-        play(ROOT / "README.md", served, tmp_path)
+    with Served(tmp_path, config=block(PAGE, "toml", "whsec_dGhl")) as served:
+        play(PAGE, served, tmp_path)
 
 
 def test_its_python_runs(tmp_path: Path) -> None:
@@ -60,3 +61,9 @@ def test_the_codes_it_names_are_those_of_the_table_of_errors() -> None:
 def test_the_links_lead_somewhere() -> None:
     for path in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def test_every_page_is_in_its_list_of_documents() -> None:
+    listed = README.split("## Documents")[1]
+    for page in [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]:
+        assert page == PAGE or f"]({page.relative_to(ROOT)})" in listed, page
