@@ -10,6 +10,7 @@ import pytest
 
 from gate.http.doors import TABLE
 from gate.settings import load
+from tests.pages import anchor, blocks, prose
 from tests.support import ROOT, run_gate
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
@@ -18,21 +19,9 @@ WORDS = {"um ensaio": "a trial", "só um job por vez": "only one job at a time",
 """What people read in a command, in both languages."""
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
-    return re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-
-
-def prose(page: Path) -> str:
-    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-
-
 def bare(text: str) -> str:
     """Without comments."""
     return "\n".join(re.sub(r"\s+(#|--) .*$", "", line) for line in text.splitlines())
-
-
-def anchor(heading: str) -> str:
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])

@@ -17,6 +17,15 @@ from gate.http.wire import ProblemOut
 router = APIRouter(include_in_schema=False)
 METHODS = ("get", "put", "post")
 OF_A_LEASE = frozenset({"claim", "renew", "release", "task"})
+CONFLICTS = {
+    "acquire": {"user_busy", "job_id_reused", "already_ended"},
+    "claim": {"started_by_gate", "already_ended"},
+    "renew": {"started_by_gate", "already_ended"},
+    "release": {"already_ended"},
+    "cancel": {"already_ended"},
+    "task": {"task_taken", "started_by_gate", "already_ended"},
+}
+"""Which of the 409 each verb of a job may be refused with."""
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "apikey": {"type": "apiKey", "in": "header", "name": "apikey"},
@@ -60,7 +69,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             for status in _refusals(path, operation, by_path[path] == ANYONE):
                 content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
-                described = {"description": _titles(status), "content": content}
+                described = {"description": _titles(status, path), "content": content}
                 if status in (429, 503):
                     described["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
                 operation["responses"][str(status)] = described
@@ -81,9 +90,20 @@ def _refusals(path: str, operation: dict[str, Any], is_open: bool) -> list[int]:
     return sorted(found)
 
 
-def _titles(status: int) -> str:
-    codes = {f"`{code}`: {title}": None for of, code, title in REFUSALS.values() if of == status}
+def _titles(status: int, path: str) -> str:
+    codes = {
+        f"`{code}`: {title}": None for of, code, title in REFUSALS.values() if of == status and _may_be(code, status, path)
+    }
     return "; ".join(codes) or "`{}`: {}".format(*HTTP_CODES[status])
+
+
+def _may_be(code: str, status: int, path: str) -> bool:
+    verb = path.rsplit("/", 1)[-1]
+    if status == 409:
+        return code in CONFLICTS[verb]
+    if code in ("forged", "provider_unknown", "unauthorized"):
+        return ("webhooks" in path) == (code != "unauthorized")
+    return code != "job_unknown" or "{job_id}" in path or verb == "acquire"
 
 
 def _page(document: dict[str, Any]) -> str:

@@ -27,9 +27,18 @@ from gate.app import make_app
 from tests.support import Served
 
 EXAMPLES = int(os.environ.get("GATE_TEST_EXAMPLES", "25"))
+
+
+def the_code_is_named(_: Any, response: Any, case: Any) -> None:
+    """The document names the code of each refusal, at the route that refuses."""
+    if "application/problem+json" in response.headers["content-type"][0]:
+        described = DOCUMENT["paths"][case.operation.path][case.method.lower()]["responses"][str(response.status_code)]
+        assert f"`{response.json()['code']}`" in described["description"]
+
+
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
-    response_headers_conformance, negative_data_rejection,
+    response_headers_conformance, negative_data_rejection, the_code_is_named,
 ]  # fmt: skip
 
 

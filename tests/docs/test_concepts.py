@@ -1,0 +1,78 @@
+"""docs/concepts.md: the words are the code's, and the states, reasons and codes are those that there are."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import xml.etree.ElementTree as ET
+
+import gate.gatekeeper
+from gate.http.problems import HTTP_CODES, TABLE
+from gate.http.wire import OUTPUT_MAX_BYTES, JobOut
+from gate.jobs import ENDED, HOLDING, PAYLOAD_MAX_BYTES, STATUSES
+from gate.keeper import sweep
+from gate.settings import PoolDefaults
+from tests.pages import block, prose, rows
+from tests.support import ROOT
+
+PAGE = ROOT / "docs" / "concepts.md"
+PICTURE = ROOT / "docs" / "concepts" / "states.svg"
+WORDS = {
+    "pool", "job", "slot", "lease", "holder", "grant", "fence", "renew", "release", "outcome", "refund", "queue", "ticket",
+    "position", "claim", "outbox", "ledger", "epoch", "sweep",
+}  # fmt: skip
+REASONS = {"queue_timeout", "claim_timeout", "lease_timeout"}
+
+
+def test_every_word_it_defines_is_one_of_the_code() -> None:
+    defined = {word.removesuffix("s") for word in re.findall(r"\*\*(\w+)\*\*", prose(PAGE))}
+    assert defined == WORDS
+    code = [
+        path.read_text() for folder, kind in (("gate", "py"), ("lua", "lua")) for path in (ROOT / folder).rglob(f"*.{kind}")
+    ]
+    named = {word for text in code for word in re.findall(r"[a-z]+", text.lower())}
+    assert named >= WORDS
+
+
+def test_the_picture_as_text_is_that_of_the_essay() -> None:
+    essay = inspect.getdoc(gate.gatekeeper)
+    assert essay is not None
+    assert "\n".join(f"    {line}" for line in block(PAGE, "text").splitlines()) in essay
+
+
+def test_the_drawn_picture_has_every_status_and_every_reason() -> None:
+    drawn = {(text.text or "").strip() for text in ET.parse(PICTURE).iter("{http://www.w3.org/2000/svg}text")}
+    assert drawn >= STATUSES
+    assert "queue_timeout, claim_timeout, lease_timeout" in drawn
+    assert "prefers-color-scheme: dark" in PICTURE.read_text()
+
+
+def test_the_table_of_statuses_is_whole() -> None:
+    said: dict[str, list[str]] = {}
+    for names, *cells in rows(PAGE, "status", "holds a slot"):
+        for name in re.findall(r"`(\w+)`", names):
+            if name.isalpha():
+                said[name] = cells
+    assert said.keys() == STATUSES
+    assert {name for name, (holds, *_) in said.items() if holds == "yes"} == HOLDING
+    assert {why.strip("`") for name, (*_, why) in said.items() if name not in ENDED} == REASONS
+    tables = (ROOT / "gate/ledger/tables.py").read_text()
+    assert all(f"'{reason}'" in tables for reason in REASONS)
+
+
+def test_the_codes_it_says_what_to_do_about_are_all_there_are() -> None:
+    said = {
+        (int(status), code) for status, codes, _ in rows(PAGE, "status", "`code`") for code in re.findall(r"`(\w+)`", codes)
+    }
+    by_gate = {(status, code) for status, code, _ in TABLE.values()}
+    assert said == by_gate | {(status, code) for status, (code, _) in HTTP_CODES.items()}
+
+
+def test_settings_reasons_and_bounds_are_those_of_the_code() -> None:
+    text = prose(PAGE)
+    assert set(re.findall(r"`(\w+_seconds)`", text)) - {"wait_seconds"} <= PoolDefaults.model_fields.keys()
+    (waiting,) = re.findall(r"told why: `(\w+)`, `(\w+)` .*?, `(\w+)`", text)
+    assert str(JobOut.model_fields["reason"].annotation).count("'") == 6
+    assert all(f"'{reason}'" in str(JobOut.model_fields["reason"].annotation) for reason in waiting)
+    assert f"{PAYLOAD_MAX_BYTES // 1024} KiB of payload, {OUTPUT_MAX_BYTES // 1024} KiB of output" in text
+    assert sweep.EVERY_S == 10 and "looks every ten seconds" in text
