@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from gate import __version__
 from gate.gatekeeper import Gatekeeper
-from gate.http import accesslog, doors, jobs, limits, looking, pools, problems, reference, short, supabase, webhooks
+from gate.http import accesslog, doors, jobs, limits, looking, panel, pools, problems, reference, short, supabase, webhooks
 from gate.keeper.keyring import KeyRing
 from gate.tools import Tools
 
@@ -39,6 +39,8 @@ def make_app(
         app.include_router(router, dependencies=[Depends(doors.enter), Depends(doors.known_query)])
     for router in (supabase.router, webhooks.router):  # what others send has its own form: more than is known may be there
         app.include_router(router, dependencies=[Depends(doors.enter)])
+    for router in panel.ROUTERS:
+        app.include_router(router, dependencies=[Depends(panel.enter)])
     reference.describe(app)
     return app
 

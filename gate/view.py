@@ -16,6 +16,7 @@ from gate.ledger import Event, Reading
 from gate.pace import Pace
 from gate.slots import Line, Semaphore
 from gate.waiters import Waiters
+from gate.watch import Watch
 
 TRIES = 5
 """How often it is looked again when the stores moved meanwhile."""
@@ -36,6 +37,17 @@ class View:
         self._semaphore, self.reading, self._pools = semaphore, reading, pools
         self._recorder, self._waiters = recorder, waiters
         self._pace, self._board = Pace(reading), Board(semaphore, pools, waiters)
+        self.watch = Watch(self, waiters)
+
+    async def know(self, pool: str) -> None:
+        """Raises PoolUnknown."""
+        await self._pools.know(pool)
+
+    async def names(self) -> list[str]:
+        """Of every pool; while SQL is away, of those that were known before."""
+        with contextlib.suppress(StoreDown):
+            await self._pools.load()
+        return self._pools.names
 
     async def job(self, pool: str, job_id: str) -> Job:
         """As SQL has it. Raises PoolUnknown, JobUnknown."""

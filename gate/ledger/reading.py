@@ -15,7 +15,9 @@ from gate.ledger.keys import Key
 from gate.ledger.owing import Owing
 from gate.ledger.pools import Pool
 from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
+from gate.ledger.stories import Stories
 from gate.ledger.tables import events, jobs, ledger
+from gate.ledger.trends import Trends
 
 PAGE = 100
 """Rows of the ledger in one answer."""
@@ -64,11 +66,11 @@ class Balance:
 
 
 class Reading:
-    """`owing` is what gate still owes."""
+    """`owing` is what gate still owes, `trends` how it went, `stories` what is kept of one job or user."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.owing = Owing(database)
+        self.owing, self.trends, self.stories = Owing(database), Trends(database), Stories(database)
 
     async def pools(self) -> list[Pool]:
         return await self._database.read(pools.every)
