@@ -8,7 +8,7 @@
     holds: { series: ["hold_p95", "hold_p50"], lasts: true },
     refunds: { series: ["refunded"], stacked: true },
   };
-  const REFRESH_MS = 15_000;
+  const REFRESH_MS = 15_000, HEIGHT = 110;
   const language = document.documentElement.lang;
   const hour = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   const date = new Intl.DateTimeFormat(language, { day: "numeric", month: "short" });
@@ -46,16 +46,17 @@
   };
 
   const options = (figure, spec, width, span) => {
+    const step = read.at.length > 1 ? read.at[1] - read.at[0] : 60;
     const axis = { stroke: color("ink"), grid: { stroke: color("grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     const bars = uPlot.paths.bars({ size: [0.82, 24] });
     return {
-      width, height: 120, legend: { show: false }, padding: [8, 8, 0, 0],
+      width, height: HEIGHT, legend: { show: false }, padding: [8, 8, 0, 0],
       cursor: { y: false, points: { show: false }, drag: { setScale: false } },
-      scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(max || 0, spec.lasts ? 1000 : 1) * 1.08] } },
+      scales: { x: { time: true, range: (_, min, max) => [min - step / 2, max + step / 2] }, y: { range: (_, __, max) => [0, Math.max(max || 0, spec.lasts ? 1000 : 1) * 1.08] } },
       axes: [
-        { ...axis, space: 56, values: (_, ticks) => ticks.map((s) => (span === "week" ? date : hour).format(s * 1000)) },
-        { ...axis, size: 58, space: 28, incrs: spec.lasts ? [100, 500, 1000, 2000, 5000, 10000, 30000, 60000, 120000, 300000, 600000, 1800000, 3600000, 7200000, 14400000, 43200000, 86400000] : [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 1000000, 10000000, 100000000],
-          values: (_, ticks) => ticks.map((n) => (spec.lasts ? lasting(n) : compact.format(n))) },
+        { ...axis, size: 24, gap: 4, space: 56, values: (_, ticks) => ticks.map((s) => (span === "week" ? date : hour).format(s * 1000)) },
+        { ...axis, size: spec.lasts ? 56 : 40, gap: 6, space: 26, incrs: spec.lasts ? [100, 500, 1000, 2000, 5000, 10000, 30000, 60000, 120000, 300000, 600000, 1800000, 3600000, 7200000, 14400000, 43200000, 86400000] : [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 1000000, 10000000, 100000000],
+          values: (_, ticks) => ticks.map((n) => (n === 0 ? "0" : spec.lasts ? lasting(n) : compact.format(n))) },
       ],
       series: [{}, ...(spec.stacked ? [...spec.series].reverse() : spec.series).map((name) => ({
         stroke: color(name), fill: spec.stacked ? color(name) : undefined, width: spec.stacked ? 0 : 2,
@@ -86,7 +87,7 @@
   const sizes = new ResizeObserver((entries) => {
     for (const { target } of entries) {
       for (const { canvas, plot } of drawn.values()) {
-        if (canvas === target && target.clientWidth && plot.width !== target.clientWidth) plot.setSize({ width: target.clientWidth, height: 120 });
+        if (canvas === target && target.clientWidth && plot.width !== target.clientWidth) plot.setSize({ width: target.clientWidth, height: HEIGHT });
       }
     }
   });

@@ -217,6 +217,6 @@ WORDS = {
     "js_minutes": "{n} min",
     "js_seconds": "{n} s",
     "js_over": "over",
-    "js_now": "any moment",
+    "js_now": "soon",
     "js_about": "about {time}",
 }

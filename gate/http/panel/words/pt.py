@@ -217,6 +217,6 @@ WORDS = {
     "js_minutes": "{n} min",
     "js_seconds": "{n} s",
     "js_over": "vencido",
-    "js_now": "a qualquer momento",
+    "js_now": "logo",
     "js_about": "cerca de {time}",
 }
