@@ -57,7 +57,9 @@ def many(served: Served, pool: str = "default", count: int = 500) -> None:
 def hostile(served: Served, pool: str = "default") -> None:
     for n, name in enumerate(HOSTILE * 2):
         job_id = f"{'x' * 120}-{n}" if n % 2 else f"h-{n}"
-        served.acquire(pool, job_id=job_id, user=printable(name), tool=printable(HOSTILE[(n + 1) % len(HOSTILE)]), credits=10**9)
+        served.acquire(
+            pool, job_id=job_id, user=printable(name), tool=printable(HOSTILE[(n + 1) % len(HOSTILE)]), credits=10**9
+        )
     job = served.acquire(pool, job_id="ended", user=printable(HOSTILE[0])).json()
     served.post(f"/v1/pools/{pool}/jobs/{job['job_id']}/cancel", {"reason": HOSTILE[0] + HOSTILE[5]})
 

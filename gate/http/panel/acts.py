@@ -128,7 +128,7 @@ def _form(
 ) -> Response:  # fmt: skip
     values = {
         "verb": verb, "pool": pool, "job_id": job_id, "wrong": wrong, "outcomes": OUTCOMES, "form": form or {},
-        "limit": (form or {}).get("limit", limit), "csrf": visitor.csrf,
+        "limit": (form or {}).get("limit", limit), "csrf": visitor.csrf, "scripted": by_script(request),
     }  # fmt: skip
     if by_script(request):
         return pages.answer(pages.fragment("_form.html", language(request), **values), request, visitor, status)

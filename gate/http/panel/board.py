@@ -23,7 +23,7 @@ PARTS = ("summary", "alerts", "actions", "slots", "queue", "endings", "changes")
 """Of the page of a pool: each a template of its own, and sent when it is another than before."""
 CARDS = 60
 """Slots that are drawn; of the others only how many there are."""
-SPANS = {"hour": (3_600_000, 60_000), "day": (86_400_000, 1_800_000), "week": (604_800_000, 10_800_000)}
+SPANS = {"hour": (3_600_000, 120_000), "day": (86_400_000, 1_800_000), "week": (604_800_000, 10_800_000)}
 """Milliseconds of the time, and of one bucket."""
 Span = Literal["hour", "day", "week"]
 

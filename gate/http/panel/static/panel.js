@@ -30,7 +30,7 @@
   };
   const about = (ms) => {
     if (ms < 3000) return words.now;
-    const rounded = ms < 60_000 ? Math.ceil(ms / 5000) * 5000 : ms < 600_000 ? Math.round(ms / 30_000) * 30_000 : Math.round(ms / 60_000) * 60_000;
+    const rounded = ms < 60_000 ? Math.ceil(ms / 5000) * 5000 : ms < 120_000 ? Math.round(ms / 30_000) * 30_000 : Math.round(ms / 60_000) * 60_000;
     return fill(words.about, { time: lasting(rounded) });
   };
   const shown = {
