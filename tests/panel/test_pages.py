@@ -24,7 +24,12 @@ def test_both_languages_say_the_same_things() -> None:
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=[path.name for path in TEMPLATES])
 def test_no_text_stands_outside_the_languages(template: Path) -> None:
-    bare = re.sub(r"{#.*?#}|{%.*?%}|{{.*?}}|<code translate=\"no\">.*?</code>", "", template.read_text(), flags=re.DOTALL)
+    bare = re.sub(
+        r"{#.*?#}|{% block title %}.*?{% endblock %}|{%.*?%}|{{.*?}}|<code translate=\"no\">.*?</code>",
+        "",
+        template.read_text(),
+        flags=re.DOTALL,
+    )
     shown = re.sub(r"<title>.*?</title>|<span>gate</span>|<[^>]*>", "", bare)
     assert not re.search(r"[^\W\d_]", shown), shown.split()
     assert not re.findall(r"(?:aria-label|title|placeholder|alt)=\"[^\"{]+\"", template.read_text())
@@ -43,8 +48,8 @@ def test_every_word_is_used() -> None:
     whole = "".join(path.read_text() for path in TEMPLATES) + (assets.FOLDER / "panel.js").read_text()
     whole += "".join(path.read_text() for path in Path(pages.__file__).parent.glob("*.py"))
     made = [*re.findall(r"'(\w+_)' ~", whole), "js_", "done_", "status_", "end_"]
-    for key in words.LANGUAGES["en"]:
-        assert key.startswith(tuple(made)) or re.search(rf"\b{key}\b", whole), key
+    unused = [key for key in words.LANGUAGES["en"] if not key.startswith(tuple(made)) and not re.search(rf"\b{key}\b", whole)]
+    assert not unused
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,9 @@ def test_what_an_admin_does_is_kept_with_reason_and_name(kept: Kept) -> None:
         assert (job["status"], job["ended_by"]) == (outcome, "operator")
         assert job["end_reason"] == "stuck since noon (admin-key)" and job["refund"]["amount"] == 7
         again = person.send(path, token, reason="twice", outcome="completed")
-        assert again.status_code == 409
+        assert again.status_code == (303 if verb == "cancel" else 409), (
+            "a repeat is answered as the first, another outcome is not"
+        )
         assert "stuck since noon (admin-key)" in person.get(f"/pools/default/jobs/by-hand-{verb}").text
     token = person.token("/pools/default/do/limit")
     for wrong in ("-1", "1e3", "10001", "", "３"):

@@ -141,7 +141,7 @@ def test_whoever_signs_out_is_out(kept: Kept) -> None:
 
 def test_while_no_key_exists_this_machine_acts_without_one(unlocked: Served) -> None:
     person = Person(unlocked.url)
-    assert "signed" not in person.get("/pools/default").text
+    assert "/session/end" not in person.get("/pools/default").text
     token = person.token("/pools/default/do/limit")
     assert person.send("/pools/default/do/limit", token, limit="3", reason="the same").status_code == 303
     assert person.send("/pools/default/do/limit", "", limit="4", reason="no token").status_code == 403

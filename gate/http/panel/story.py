@@ -92,9 +92,10 @@ async def find(
     request: Request, keeper: Keeper, visitor: Looking, q: Annotated[str, Query(max_length=LABEL_MAX)] = ""
 ) -> Response:
     """To the job of this id, or else to the user of this name."""
-    q = q.strip()
-    if JOB_ID.fullmatch(q) and (found := await keeper.view.reading.job(q)) is not None:
-        return RedirectResponse(f"/pools/{found.pool}/jobs/{found.job_id}", 303)
-    if q.isprintable() and q and await keeper.view.reading.stories.of_user(q, 1):
-        return RedirectResponse(f"/users/{quote(q, safe='')}", 303)
+    reading = keeper.view.reading
+    for name in dict.fromkeys((q, q.strip())):
+        if JOB_ID.fullmatch(name) and (found := await reading.job(name)) is not None:
+            return RedirectResponse(f"/pools/{found.pool}/jobs/{found.job_id}", 303)
+        if name and name.isprintable() and await reading.stories.of_user(name, 1):
+            return RedirectResponse(f"/users/{quote(name, safe='')}", 303)
     return pages.page("refused.html", request, visitor, 404, title="found_for", why="found_none", store="sql")
