@@ -51,4 +51,6 @@ def window(browser: Any, url: str, **how: Any) -> Iterator[Any]:
 
 def _is_a_fault(said: Any) -> bool:
     """A refused connection, or an answer that is no, is of the network: tests restart gate, and are refused, on purpose."""
-    return said.type == "error" and "Failed to load resource" not in said.text and "net::ERR" not in said.text
+    return said.type == "error" and not any(
+        word in said.text for word in ("Failed to load resource", "net::ERR", "Failed to fetch")
+    )

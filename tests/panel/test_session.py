@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 
 from gate.http.doors import ANYONE, LOOK, TABLE
 from gate.http.panel import ROUTERS, session
-from tests.panel.conftest import ADMIN, Kept, Person
-from tests.support import Served, run_gate, until
+from tests.panel.conftest import ADMIN, Kept, Person, wait
+from tests.support import Served, run_gate
 
 PANEL = sorted((method, route.path) for router in ROUTERS for route in router.routes for method in route.methods)
 GUARDED = [at for at in PANEL if TABLE[at] != ANYONE]
@@ -116,7 +115,7 @@ def test_a_revoked_key_ends_its_sessions_and_streams_within_five_seconds(kept: K
         lines = stream.iter_lines()
         assert next(lines) == "event: gate:hello"
         kept.revoke("passing")
-        asyncio.run(until(lambda: person.get("/").status_code == 401, "the session is over", within_s=5))
+        wait(lambda: person.get("/").status_code == 401, "the session is over", within_s=5)
         assert "event: gate:signed-out" in lines
 
 
