@@ -33,7 +33,7 @@ AT_MOST_EVERY_S = {NONE: 0.5, SHOWN: 0.2, ALL: 0.5}
 """Many changes in a moment are one for whoever looks. By how many are read."""
 AT_LEAST_EVERY_S = 2.0
 """A message may be lost, a store may be away."""
-ENDINGS = 12
+ENDINGS = 8
 CHANGES = 6
 TWICE_S = 1.5
 """Between two looks a commit that was on its way has come: what both saw differ is drift (as in keeper/sweep.py)."""

@@ -83,7 +83,7 @@ def test_every_page_has_the_policy_and_is_kept_by_nobody(kept: Kept) -> None:
 def test_what_a_page_loads_is_kept_for_ever_under_its_content(kept: Kept) -> None:
     page = kept.person("read").get("/").text
     loaded = re.findall(r'(?:src|href)="(/static/[^"]+)"', page)
-    assert len(loaded) == 8 and all(assets.version() in path for path in loaded)
+    assert len(loaded) == 3 and all(assets.version() in path for path in loaded)
     for path in loaded:
         answer = kept.person().get(path)
         assert answer.status_code == 200 and "immutable" in answer.headers["cache-control"], path

@@ -8,13 +8,23 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "static"
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+WHOLE = {
+    "gate.js": ("htmx.min.js", "hx-sse.min.js", "uPlot.iife.min.js", "plots.js", "panel.js"),
+    "gate.css": ("uPlot.min.css", "panel.css"),
+    "gate.svg": ("gate.svg",),
+}
+"""What is served, of which files, in order. One script, because htmx looks at the page as soon as it has run: an extension that
+came a moment later would never be asked.
+"""
 
 
 @cache
 def files() -> dict[str, tuple[bytes, str]]:
     """Content and type of each, by name."""
-    found = sorted(path for path in FOLDER.iterdir() if path.suffix in TYPES)
-    return {path.name: (path.read_bytes(), TYPES[path.suffix]) for path in found}
+    return {
+        name: (b"\n".join((FOLDER / part).read_bytes() for part in parts), TYPES[Path(name).suffix])
+        for name, parts in WHOLE.items()
+    }
 
 
 @cache

@@ -1,7 +1,7 @@
-"use strict";
 /* What a server cannot do for a page: let clocks run, say whether the stream lives, and open a form above what is seen.
    Nothing is decided here, and no text is made but times and numbers. */
 (() => {
+  "use strict";
   const words = JSON.parse(document.body.dataset.words);
   const language = document.documentElement.lang;
   const $ = (selector, inside = document) => inside.querySelector(selector);

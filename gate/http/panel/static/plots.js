@@ -1,6 +1,6 @@
-"use strict";
 /* The tables of how it went, drawn. What is drawn stands in the table beside it, for whoever reads and does not see. */
 (() => {
+  "use strict";
   const OUTCOMES = ["completed", "failed", "cancelled", "expired"];
   const PLOTS = {
     outcomes: { series: OUTCOMES, stacked: true },

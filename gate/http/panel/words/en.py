@@ -59,7 +59,7 @@ WORDS = {
     "position": "Position",
     "waits": "Waits for",
     "eta": "Turn in",
-    "eta_unknown": "not known yet",
+    "eta_unknown": "unknown",
     "why": "Why",
     "why_pool_full": "pool full",
     "why_paused": "paused",

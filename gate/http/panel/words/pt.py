@@ -59,7 +59,7 @@ WORDS = {
     "position": "Posição",
     "waits": "Espera há",
     "eta": "Sua vez em",
-    "eta_unknown": "ainda não se sabe",
+    "eta_unknown": "sem previsão",
     "why": "Motivo",
     "why_pool_full": "pool cheio",
     "why_paused": "pausado",
