@@ -218,5 +218,5 @@ WORDS = {
     "js_seconds": "{n} s",
     "js_over": "over",
     "js_now": "soon",
-    "js_about": "about {time}",
+    "js_about": "~ {time}",
 }

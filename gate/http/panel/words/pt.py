@@ -218,5 +218,5 @@ WORDS = {
     "js_seconds": "{n} s",
     "js_over": "vencido",
     "js_now": "logo",
-    "js_about": "cerca de {time}",
+    "js_about": "~ {time}",
 }
