@@ -43,6 +43,11 @@ class View:
         """Raises PoolUnknown."""
         await self._pools.know(pool)
 
+    async def line(self, pool: str, most: int) -> Line:
+        """As Redis has it; of its holders and its queue at most so many. Raises PoolUnknown."""
+        _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, most))
+        return line
+
     async def names(self) -> list[str]:
         """Of every pool; while SQL is away, of those that were known before."""
         with contextlib.suppress(StoreDown):
@@ -113,7 +118,7 @@ class View:
 
     async def pool(self, pool: str, most: int = 100) -> PoolView:
         """Raises PoolUnknown."""
-        _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, most))
+        line = await self.line(pool, most)
         jobs = await self.reading.jobs([*line.holders, *line.queue])
         if any(job_id in jobs and jobs[job_id].status == "queued" for job_id in line.holders):
             await self._recorder.run(pool)

@@ -17,6 +17,7 @@ import structlog
 from gate.errors import GateError, StoreDown
 from gate.jobs import Job, now_ms
 from gate.ledger.stories import Change
+from gate.slots import Line
 from gate.waiters import Waiters, the_line
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ AT_MOST_EVERY_S = {NONE: 0.5, SHOWN: 0.2, ALL: 0.5}
 """Many changes in a moment are one for whoever looks. By how many are read."""
 AT_LEAST_EVERY_S = 2.0
 """A message may be lost, a store may be away."""
+GLANCE_S = 0.4
+"""Nobody is sent word of a slot that was free and is taken: so the line alone is looked at, which costs Redis one script."""
 ENDINGS = 8
 CHANGES = 6
 TWICE_S = 1.5
@@ -147,11 +150,24 @@ class Watch:
                 for follower in watched.followers:
                     follower.set()
                 await asyncio.sleep(AT_MOST_EVERY_S[most])
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(AT_LEAST_EVERY_S):
-                        await changed.wait()
+                await self._until_it_moves(pool, watched, changed, most)
         for follower in watched.followers:
             follower.set()
+
+    async def _until_it_moves(self, pool: str, watched: _Watched, changed: asyncio.Event, most: int) -> None:
+        """At the latest when it is time to look again anyway."""
+        end = time.monotonic() + AT_LEAST_EVERY_S
+        while time.monotonic() < end:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GLANCE_S):
+                    await changed.wait()
+                    return
+            try:
+                line = await self._view.line(pool, most)
+            except GateError:
+                continue  # the next look says so
+            if watched.seen.view is None or _moves(line) != _moves(watched.seen.view.line):
+                return
 
     async def _look(self, pool: str, before: Seen, most: int) -> Seen:
         reading = self._view.reading
@@ -193,6 +209,12 @@ def differing(view: PoolView, held: set[str], waits: set[str], ended: set[str], 
     if len(queue) == view.line.queued and len(waits) <= most:
         for job_id in waits - holders - queue:
             yield Differs("seat", job_id)
+
+
+def _moves(line: Line) -> tuple[Any, ...]:
+    """What somebody who looks at the line would see move."""
+    who = line.holders, line.queue, line.running, line.granted, line.queued
+    return *who, line.limit, line.paused, line.cooling_until
 
 
 def _still(watched: _Watched, seen: Seen) -> tuple[Differs, ...]:

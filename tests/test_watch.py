@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gate import watch
 from gate.errors import StoreDown
 from gate.jobs import Job
 from gate.slots import Line
@@ -52,9 +53,9 @@ def test_what_the_stores_disagree_about(seen: PoolView, held: str, waits: str, e
 @contextmanager
 def following(house: House, most: int = SHOWN) -> Iterator[tuple[asyncio.Event, Callable[[], Seen]]]:
     changed = asyncio.Event()
-    watch = house.keeper.view.watch
-    with watch.followed(house.pool, changed, most):
-        yield changed, lambda: watch.seen(house.pool) or Seen()
+    watching = house.keeper.view.watch
+    with watching.followed(house.pool, changed, most):
+        yield changed, lambda: watching.seen(house.pool) or Seen()
 
 
 async def test_a_change_is_seen_by_all_who_look_by_one_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +76,17 @@ async def test_a_change_is_seen_by_all_who_look_by_one_read(house: House, monkey
         await until(lambda: [one.job_id for one in seen().view.holders] == [taken.job_id], "the grant is seen")
         assert other.is_set() and looks - before <= 2
     assert house.keeper.view.watch.seen(house.pool) is None, "nobody looks, nothing is read"
+
+
+async def test_a_free_slot_that_is_taken_is_seen_though_nobody_is_sent_word(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "AT_LEAST_EVERY_S", 3600.0)
+    with following(house) as (_, seen):
+        await until(lambda: seen().view is not None, "the pool is looked at")
+        taken = await house.acquire()
+        await until(lambda: [one.job_id for one in seen().view.holders] == [taken.job_id], "the grant is seen")
+    await house.release(taken)
 
 
 async def test_whoever_wants_more_is_shown_more(house: House) -> None:

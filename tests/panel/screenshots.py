@@ -28,11 +28,16 @@ def take(folder: Path, served: Served, looks: list[tuple[str, str]] = LOOKS, wid
             for width, height in widths.items():
                 how = {"locale": language, "color_scheme": theme, "viewport": {"width": width, "height": height}}
                 with window(browser, served.url, **how) as page:
-                    for name, path in PAGES.items():
+                    for name, path in {"sign-in": "/session", **PAGES}.items():
                         to = folder / f"{name}-{width}-{language}-{theme}.png"
                         _show(page, path)
                         page.screenshot(path=to, full_page=True, clip=_top_of(page))
                         made.append(to)
+                    _show(page, PAGES["few"])
+                    page.locator("#s-few-cat-0 a.act[data-verb=cancel]").click()
+                    page.locator("dialog[open] form").wait_for()
+                    made.append(folder / f"dialog-{width}-{language}-{theme}.png")
+                    page.screenshot(path=made[-1])
     return made
 
 
