@@ -27,10 +27,10 @@ log = structlog.get_logger("gate.watch")
 
 SHOWN = 100
 """Jobs of a queue that are read for whoever does not want them all."""
-ALL = 1000
+ALL = 500
 NONE = 0
 """For whoever wants only how many."""
-AT_MOST_EVERY_S = {NONE: 0.5, SHOWN: 0.2, ALL: 0.5}
+AT_MOST_EVERY_S = {NONE: 0.5, SHOWN: 0.2, ALL: 0.8}
 """Many changes in a moment are one for whoever looks. By how many are read."""
 AT_LEAST_EVERY_S = 2.0
 """A message may be lost, a store may be away."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,14 @@ def test_a_session_is_for_a_time_and_cannot_be_made(kept: Kept) -> None:
     ):  # fmt: skip
         stranger = Person(kept.served.url, cookie=f"gate_session={forged.encode().decode('latin-1')}")
         assert stranger.get("/").status_code == 401, forged
+
+
+def test_a_session_ends_with_its_time(kept: Kept) -> None:
+    by = hashlib.sha256(kept.keys["read"].encode()).hexdigest()
+    for until_s, status in ((time.time() - 1, 401), (time.time() + 60, 200)):
+        said = f"{session._packed('read-key')}~{int(until_s)}~{'0' * 32}"
+        sealed = Person(kept.served.url, cookie=f"gate_session={said}~{session._seal(by, said)}")
+        assert sealed.get("/").status_code == status
 
 
 def test_whoever_signs_out_is_out(kept: Kept) -> None:

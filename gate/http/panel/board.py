@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -66,7 +66,7 @@ async def pool(pool: Pool, request: Request, keeper: Keeper, visitor: Looking, a
     if seen.view is None:
         seen = watch.seen(pool) or seen
     names = await keeper.view.names()
-    parts = parts_of(pool, seen, language(request), visitor.may_act)
+    parts = await parts_of(pool, seen, language(request), visitor.may_act)
     return pages.page(
         "pool.html", request, visitor, pool=pool, parts=parts, seen=seen, pools=names, span="hour",
         live=f"/pools/{pool}/live{'?all=true' if all else ''}",
@@ -93,7 +93,7 @@ async def live(
             seen = watch.seen(pool)
             if seen is None:
                 continue
-            parts = parts_of(pool, seen, tongue, visitor.may_act)
+            parts = await parts_of(pool, seen, tongue, visitor.may_act)
             news = {name: html for name, html in parts.items() if sent.get(name) != html}
             if news:
                 yield ServerSentEvent(raw_data="".join(_partial(name, html) for name, html in news.items()))
@@ -114,14 +114,19 @@ async def trends(
     return pages.answer(html, request, visitor)
 
 
-def parts_of(pool: str, seen: Seen, tongue: str, may_act: bool) -> dict[str, str]:
-    """Made once for all who read this language and may do the same."""
+async def parts_of(pool: str, seen: Seen, tongue: str, may_act: bool) -> dict[str, str]:
+    """Made once for all who read this language and may do the same. A long line beside the loop, which others need meanwhile."""
     stuck = seen.stuck
     key = (tongue, may_act, stuck)
     if key not in seen.made:
         values = {"pool": pool, "seen": seen, "view": seen.view, "may_act": may_act, "stuck": stuck, "cards": CARDS}
-        seen.made[key] = {name: pages.fragment(f"_{name}.html", tongue, **values) for name in PARTS}
+        is_long = seen.view is not None and len(seen.view.queue) > SHOWN
+        seen.made[key] = await asyncio.to_thread(_made, tongue, values) if is_long else _made(tongue, values)
     return seen.made[key]
+
+
+def _made(tongue: str, values: dict[str, Any]) -> dict[str, str]:
+    return {name: pages.fragment(f"_{name}.html", tongue, **values) for name in PARTS}
 
 
 def hello() -> ServerSentEvent:

@@ -69,7 +69,7 @@ WORDS = {
     "paused_now": "This pool is paused: nobody is granted a slot until it is resumed.",
     "granting_stuck": "Somebody waits beside a free slot for more than two seconds, for no reason that gate knows. Look at gate doctor.",
     "more_wait": "{n} more wait",
-    "show_all": "show up to 1000",
+    "show_all": "show up to 500",
     "more_hold": "{n} more hold a slot",
     "endings": "Ended last",
     "endings_caption": "Jobs that ended last, the newest first",

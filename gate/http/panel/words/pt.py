@@ -69,7 +69,7 @@ WORDS = {
     "paused_now": "Este pool está pausado: ninguém recebe vaga até que seja retomado.",
     "granting_stuck": "Alguém espera ao lado de uma vaga livre há mais de dois segundos, sem motivo que o gate conheça. Veja gate doctor.",
     "more_wait": "mais {n} esperam",
-    "show_all": "mostrar até 1000",
+    "show_all": "mostrar até 500",
     "more_hold": "mais {n} ocupam uma vaga",
     "endings": "Terminaram por último",
     "endings_caption": "Jobs que terminaram por último, o mais novo primeiro",
