@@ -147,12 +147,10 @@ class Watch:
                     log.debug("the pool is not seen", pool=pool, error=str(error))
                 except Exception:
                     log.exception("the pool is not seen", pool=pool)
-                for follower in watched.followers:
-                    follower.set()
+                _tell(watched)
                 await asyncio.sleep(AT_MOST_EVERY_S[most])
                 await self._until_it_moves(pool, watched, changed, most)
-        for follower in watched.followers:
-            follower.set()
+        _tell(watched)
 
     async def _until_it_moves(self, pool: str, watched: _Watched, changed: asyncio.Event, most: int) -> None:
         """At the latest when it is time to look again anyway."""
@@ -164,8 +162,9 @@ class Watch:
                     return
             try:
                 line = await self._view.line(pool, most)
-            except GateError:
-                continue  # the next look says so
+            except StoreDown as error:  # said now: the next look would wait for it as long again
+                watched.seen = _away(watched.seen, error)
+                return _tell(watched)
             if watched.seen.view is None or _moves(line) != _moves(watched.seen.view.line):
                 return
 
@@ -178,8 +177,7 @@ class Watch:
             changes = await reading.stories.changes(pool, CHANGES)
             in_sql = await reading.line(pool, most + 1)
         except StoreDown as error:
-            since = before.down_since if before.down == error.store else now_ms()
-            return replace(before, down=error.store, down_since=since, made={}, at=before.at or time.monotonic())
+            return _away(before, error)
         line = view.line
         granting = bool(line.queued and line.free and not line.paused and not line.cooling_until)
         since = (before.granting_since or at) if granting else None
@@ -188,6 +186,17 @@ class Watch:
         ended = {job.job_id for job in (*view.holders, *view.queue) if job.ended}
         differs = tuple(sorted(differing(view, held, waits, ended, most)))
         return Seen(view, endings, changes, differs, granting_since=since, at=at)
+
+
+def _away(before: Seen, error: StoreDown) -> Seen:
+    """What was seen last, and the store that does not answer now."""
+    since = before.down_since if before.down == error.store else now_ms()
+    return replace(before, down=error.store, down_since=since, made={}, at=before.at or time.monotonic())
+
+
+def _tell(watched: _Watched) -> None:
+    for follower in watched.followers:
+        follower.set()
 
 
 def differing(view: PoolView, held: set[str], waits: set[str], ended: set[str], most: int) -> Iterator[Differs]:
