@@ -48,6 +48,12 @@ def test_the_table_holds_for_keys_in_a_header(kept: Kept, method: str, path: str
         assert (status == 403) == (role not in TABLE[method, path] or method == "POST"), (role, status)
 
 
+def test_only_an_admin_acts() -> None:
+    """Said here once more, because what walks the table believes it."""
+    assert all(TABLE[at] == {"admin"} for at in PANEL if "/do/" in at[1])
+    assert all(TABLE[at] == {"admin", "read"} for at in GUARDED if "/do/" not in at[1])
+
+
 def test_a_stranger_is_asked_for_a_key_and_then_led_on(kept: Kept) -> None:
     person = kept.person()
     asked = person.get("/pools/default?all=true")
