@@ -17,6 +17,7 @@ from gate.http import (
     limits,
     looking,
     metrics,
+    panel,
     pools,
     problems,
     reference,
@@ -53,6 +54,8 @@ def make_app(
         app.include_router(router, dependencies=[Depends(doors.enter), Depends(doors.known_query)])
     for router in (supabase.router, webhooks.router):  # what others send has its own form: more than is known may be there
         app.include_router(router, dependencies=[Depends(doors.enter)])
+    for router in panel.ROUTERS:
+        app.include_router(router, dependencies=[Depends(panel.enter)])
     reference.describe(app)
     return app
 

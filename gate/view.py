@@ -17,6 +17,7 @@ from gate.ledger import Event, Reading
 from gate.pace import Pace
 from gate.slots import Line, Semaphore
 from gate.waiters import Bell, Waiters
+from gate.watch import Watch
 
 TRIES = 5
 """How often it is looked again when the stores moved meanwhile."""
@@ -42,6 +43,22 @@ class View:
         self._semaphore, self.reading, self._pools = semaphore, reading, pools
         self._recorder, self._waiters = recorder, waiters
         self._pace, self._board = Pace(reading), Board(semaphore, pools, waiters)
+        self.watch = Watch(self, waiters)
+
+    async def know(self, pool: str) -> None:
+        """Raises PoolUnknown."""
+        await self._pools.know(pool)
+
+    async def line(self, pool: str, most: int) -> Line:
+        """As Redis has it; of its holders and its queue at most so many. Raises PoolUnknown."""
+        _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, most))
+        return line
+
+    async def names(self) -> list[str]:
+        """Of every pool; while SQL is away, of those that were known before."""
+        with contextlib.suppress(StoreDown):
+            await self._pools.load()
+        return self._pools.names
 
     async def job(self, pool: str, job_id: str) -> Job:
         """As SQL has it. Raises PoolUnknown, JobUnknown."""
@@ -115,7 +132,7 @@ class View:
 
     async def pool(self, pool: str, most: int = 100) -> PoolView:
         """Raises PoolUnknown."""
-        _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, most))
+        line = await self.line(pool, most)
         jobs = await self.reading.jobs([*line.holders, *line.queue])
         if any(job_id in jobs and jobs[job_id].status == "queued" for job_id in line.holders):
             await self._recorder.run(pool)

@@ -71,6 +71,7 @@ def test_http_reaches_the_stores_through_the_gatekeeper() -> None:
     assert outside("gate.http") <= SHARED | {
         "gate.gatekeeper",
         "gate.view",
+        "gate.watch",
         "gate.ledger.reading",
         "gate.tools",
         *of("gate.providers"),

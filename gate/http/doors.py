@@ -1,6 +1,7 @@
 """Who may ask for what: one table of routes and roles, and the check that stands before every route.
 
-A key comes as `Authorization: Bearer KEY`, or in `apikey` as supabase-js sends it. While no key exists, and only then, whoever
+A key comes as `Authorization: Bearer KEY`, or in `apikey` as supabase-js sends it; on the panel's own routes a session that a
+key has opened counts too (`gate.http.panel.session`), and opens nothing else. While no key exists, and only then, whoever
 comes from this machine is let in as an admin.
 """
 
@@ -38,6 +39,8 @@ ANYONE = frozenset({"tool", "admin", "read", ""})
 ANY_KEY = frozenset({"tool", "admin", "read"})
 TOOL = frozenset({"tool", "admin"})
 ADMIN = frozenset({"admin"})
+LOOK = frozenset({"admin", "read"})
+"""The panel: a tool's key never goes into a browser."""
 
 TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/v1/pools/{pool}/acquire"): TOOL,
@@ -71,6 +74,23 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/docs"): ANY_KEY,
     ("GET", "/openapi.json"): ANY_KEY,
     ("GET", "/metrics"): ANY_KEY,
+    ("GET", "/"): LOOK,
+    ("GET", "/live"): LOOK,
+    ("GET", "/find"): LOOK,
+    ("GET", "/users/{user:text}"): LOOK,
+    ("GET", "/pools/{pool}"): LOOK,
+    ("GET", "/pools/{pool}/live"): LOOK,
+    ("GET", "/pools/{pool}/trends"): LOOK,
+    ("GET", "/pools/{pool}/do/{verb}"): ADMIN,
+    ("POST", "/pools/{pool}/do/{verb}"): ADMIN,
+    ("GET", "/pools/{pool}/jobs/{job_id}"): LOOK,
+    ("GET", "/pools/{pool}/jobs/{job_id}/live"): LOOK,
+    ("GET", "/pools/{pool}/jobs/{job_id}/do/{verb}"): ADMIN,
+    ("POST", "/pools/{pool}/jobs/{job_id}/do/{verb}"): ADMIN,
+    ("GET", "/session"): ANYONE,
+    ("POST", "/session"): ANYONE,
+    ("POST", "/session/end"): ANYONE,
+    ("GET", "/static/{version}/{name}"): ANYONE,
     ("GET", "/healthz"): ANYONE,
     ("GET", "/readyz"): ANYONE,
 }
@@ -97,11 +117,11 @@ def enter(request: Request) -> Caller:
 def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyRing) -> Caller:
     """Who asks for the route of this path. Raises Unauthorized, Forbidden."""
     may = TABLE[scope["method"], path]
-    if not ring.closed and _from_here(scope, headers):
+    if not ring.closed and from_here(scope, headers):
         if _by_a_foreign_page(scope, headers):
             raise Forbidden("a page of another origin may not ask while no key exists")
         return Caller("", "admin")
-    tokens = _tokens(headers.get(b"authorization", b""), headers.get(b"apikey", b""))
+    tokens = shown_keys(headers.get(b"authorization", b""), headers.get(b"apikey", b""))
     found = next((who for token in tokens if (who := ring.who(token))), None)
     caller = Caller(*found) if found else Caller("", "")
     if caller.role in may:
@@ -117,17 +137,17 @@ def _by_a_foreign_page(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
     if not scope["path"].startswith("/v1/"):
         return False
     origin = urlsplit(headers.get(b"origin", b"").decode("latin-1")).hostname
-    return origin is not None and not _is_here(origin)
+    return origin is not None and not is_here(origin)
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def _tokens(authorization: bytes, apikey: bytes) -> list[str]:
+def shown_keys(authorization: bytes, apikey: bytes) -> list[str]:
     short = len(authorization) + len(apikey) <= SHOWN_MAX_BYTES
     return (_parsed if short else _parsed.__wrapped__)(authorization, apikey)
 
@@ -139,11 +159,11 @@ def _parsed(authorization: bytes, apikey: bytes) -> list[str]:
     return [token for token in (*shown, apikey.decode("latin-1").strip()) if token]
 
 
-def _from_here(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+def from_here(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
     """A proxy on this machine brings somebody else, and says so."""
     brought = b"x-forwarded-for" in headers or b"forwarded" in headers
     client = scope.get("client")
-    return client is not None and _is_here(client[0]) and not brought
+    return client is not None and is_here(client[0]) and not brought
 
 
 def known_query(request: Request) -> None:

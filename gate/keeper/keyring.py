@@ -46,6 +46,13 @@ class KeyRing:
             self._shown[token] = found
         return found
 
+    def sealed(self, name: str) -> list[tuple[str, str]]:
+        """Role and hash of each living key of this name: what a session that one of them opened was signed with."""
+        found = [(key.role, key.hash) for key in self._keys if key.name == name and key.revoked_at is None]
+        if self._admin is not None and name == FROM_ENVIRONMENT:
+            found.append(("admin", self._admin))
+        return found
+
     async def read(self) -> None:
         """Raises StoreDown."""
         self._keys = await self._reading.keys()

@@ -177,6 +177,8 @@ def change(connection: Connection, name: str, values: dict[str, int | bool], by:
     connection.execute(pools.update().where(pools.c.name == name).values(**values))
     if values.get("limit", before.settings.limit) != before.settings.limit:
         _limit_event(connection, name, int(values["limit"]), by)
+        if reason is not None:
+            connection.execute(events.insert().values(at=now_ms(), pool=name, kind="reason", by=by, why=reason))
     if values.get("paused", before.paused) != before.paused:
         kind = "paused" if values["paused"] else "resumed"
         connection.execute(events.insert().values(at=now_ms(), pool=name, kind=kind, by=by, why=reason))

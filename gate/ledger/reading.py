@@ -17,6 +17,7 @@ from gate.ledger.pools import Pool
 from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
 from gate.ledger.story import Event, Stories
 from gate.ledger.tables import events, jobs, ledger
+from gate.ledger.trends import Trends
 
 PAGE = 100
 """Rows of the ledger in one answer."""
@@ -54,11 +55,11 @@ class Balance:
 
 
 class Reading:
-    """`owing` is what gate still owes, `stories` all that is known of one job."""
+    """`owing` is what gate still owes, `trends` how it went, `stories` all that is known of one job, one user, one pool's settings."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.owing, self.stories = Owing(database), Stories(database)
+        self.owing, self.trends, self.stories = Owing(database), Trends(database), Stories(database)
 
     async def pools(self) -> list[Pool]:
         return await self._database.read(pools.every)

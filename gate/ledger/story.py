@@ -11,8 +11,8 @@ from sqlalchemy.engine import Connection
 
 from gate.jobs import Job
 from gate.ledger.database import Database
-from gate.ledger.rows import find, is_holding
-from gate.ledger.tables import deliveries, events, jobs, ledger, owed, pools, webhooks
+from gate.ledger.rows import find, is_holding, job_of, jobs_with_refund
+from gate.ledger.tables import deliveries, events, jobs, ledger, owed, pools, tasks, webhooks
 
 AHEAD_MAX = 1000
 """Waiters before the job that are named to whoever shows it; beyond it they are counted."""
@@ -104,6 +104,21 @@ class Stories:
         """None when SQL knows no such job, in any pool."""
         return await self._database.read(lambda connection: _story(connection, job_id))
 
+    async def of_user(self, user: str, most: int) -> list[Job]:
+        """The live ones first, then the newest."""
+        query = jobs_with_refund.where(jobs.c.user == user).order_by(jobs.c.ended_at.is_not(None), jobs.c.enqueued_at.desc())
+        return await self._database.read(lambda c: [job_of(row) for row in c.execute(query.limit(most))])
+
+    async def changes(self, pool: str, most: int) -> list[Event]:
+        """What somebody did to the pool, the newest first: `limit` (`why` is the number), `reason` of the limit before it, `paused`,
+        `resumed`.
+        """
+        query = _happened.where(events.c.job_id.is_(None), events.c.pool == pool).order_by(events.c.id.desc()).limit(most)
+        return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
+
+
+_happened = sa.select(events.c.at, events.c.kind, events.c.by, events.c.why, events.c.fence)
+
 
 def _story(connection: Connection, job_id: str) -> Story | None:
     job = find(connection, job_id)
@@ -114,13 +129,14 @@ def _story(connection: Connection, job_id: str) -> Story | None:
         return [(*row,) for row in connection.execute(query)]
 
     of_job = events.c.job_id == job_id
-    happened = sa.select(events.c.at, events.c.kind, events.c.by, events.c.why, events.c.fence)
     money = sa.select(ledger.c.at, ledger.c.kind, ledger.c.amount).where(ledger.c.job_id == job_id).order_by(ledger.c.id)
     debt = sa.select(owed.c.amount, owed.c.since, owed.c.due_at, owed.c.attempts, owed.c.error).where(owed.c.job_id == job_id)
     told = sa.select(*(deliveries.c[name] for name in Told.__slots__)).where(deliveries.c.job_id == job_id)
-    heard = sa.select(*(webhooks.c[name] for name in Heard.__slots__)).where(webhooks.c.job_id == job_id)
+    its_tasks = sa.select(tasks.c.provider, tasks.c.task_id).where(tasks.c.job_id == job_id)
+    about = (webhooks.c.job_id == job_id) | sa.tuple_(webhooks.c.provider, webhooks.c.task_id).in_(its_tasks)
+    heard = sa.select(*(webhooks.c[name] for name in Heard.__slots__)).where(about)
     pool = connection.execute(sa.select(pools.c.limit, pools.c.paused).where(pools.c.name == job.pool)).one()
-    paused = happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
+    paused = _happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
     before = waits & (jobs.c.ticket < job.ticket)
     holders, ahead, count, queued = [], [], 0, 0
@@ -136,7 +152,7 @@ def _story(connection: Connection, job_id: str) -> Story | None:
         job,
         connection.execute(sa.select(jobs.c.pruned_at).where(jobs.c.job_id == job_id)).scalar_one(),
         pool.limit,
-        [Event(*row) for row in rows(happened.where(of_job).order_by(events.c.id))],
+        [Event(*row) for row in rows(_happened.where(of_job).order_by(events.c.id))],
         [Paid(*row) for row in rows(money)],
         next((Debt(*row) for row in rows(debt)), None),
         [Told(*row) for row in rows(told.order_by(deliveries.c.id))],

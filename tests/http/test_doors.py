@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from gate.app import ROUTERS
-from gate.http import supabase, webhooks
+from gate.http import panel, supabase, webhooks
 from gate.http.doors import ANYONE, TABLE
 from gate.ledger import keys
 from tests.support import Served, run_gate, until
@@ -51,14 +51,19 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 def test_every_route_stands_in_the_table_and_nothing_else_does() -> None:
     routes = {
         (method, route.path)
-        for router in (*ROUTERS, supabase.router, webhooks.router)
+        for router in (*ROUTERS, supabase.router, webhooks.router, *panel.ROUTERS)
         for route in router.routes
         for method in route.methods
     }
     assert routes == set(TABLE)
 
 
-@pytest.mark.parametrize("method, path", TABLE, ids=[f"{method} {path}" for method, path in TABLE])
+OF_THE_PANEL = {(method, route.path) for router in panel.ROUTERS for route in router.routes for method in route.methods}
+"""Which has sessions and tokens beside keys: tests/panel/test_session.py."""
+WALKED = [at for at in TABLE if at not in OF_THE_PANEL]
+
+
+@pytest.mark.parametrize("method, path", WALKED, ids=[f"{method} {path}" for method, path in WALKED])
 def test_the_table_of_roles(guarded: Guarded, method: str, path: str) -> None:
     at = re.sub(r"{\w+(:text)?}", "nobody", path)
     for role, key in guarded.keys.items():
@@ -192,7 +197,8 @@ def test_a_key_is_shown_as_a_header_carries_it(tmp_path: Path) -> None:
 def test_what_is_open_to_anyone_tells_nothing() -> None:
     open_to_all = {path for (method, path), roles in TABLE.items() if roles == ANYONE and method != "OPTIONS"}
     by_their_own_secret = {"/v1/webhooks/{provider}/{pool}", "/functions/v1/runninghub-webhook"}
-    assert open_to_all == {"/healthz", "/readyz"} | by_their_own_secret
+    way_in = {"/session", "/session/end", "/static/{version}/{name}"}
+    assert open_to_all == {"/healthz", "/readyz"} | by_their_own_secret | way_in
 
 
 def test_the_form_of_a_key() -> None:

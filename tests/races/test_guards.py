@@ -54,7 +54,7 @@ OTHERS = [
     ("gate/ledger/ledger.py", "if ticket <= row.void_ticket:", "if False:", SWEEP + "test_a_stranger_is_void_in_sql_before_its_slot_is_freed"),
     # ---- the door
     ("gate/keeper/keyring.py", " and key.revoked_at is None:", ":", DOORS + "test_a_key_counts_and_is_revoked_within_five_seconds"),
-    ("gate/http/doors.py", "if not ring.closed and _from_here(scope, headers):", "if not ring.closed:", DOORS + "test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows"),
+    ("gate/http/doors.py", "if not ring.closed and from_here(scope, headers):", "if not ring.closed:", DOORS + "test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows"),
     # ---- another Redis
     ("gate/slots/connection.py", 'if facts.get("role") != "master":', "if False:", LIVES + "test_a_replica_is_not_written_to_and_not_taken_for_another_life"),
     ("gate/keeper/pools.py", "elif time.monotonic() < known.taken_at + LOADING_S:", "elif False:", LIVES + "test_two_servers_make_one_rebuild_of_one_loss"),

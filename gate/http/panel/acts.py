@@ -1,0 +1,135 @@
+"""What an admin does by hand: the same calls as over HTTP and at the terminal, with a reason that is kept and a name beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from gate.errors import AlreadyEnded, JobUnknown
+from gate.http.doors import Keeper
+from gate.http.panel import pages, session, words
+from gate.http.panel.board import Pool
+from gate.http.panel.forms import fields
+from gate.http.panel.room import PanelRoute, by_script, language
+from gate.http.panel.session import Looking, Visitor
+from gate.http.panel.story import JobId
+from gate.http.wire import TEXT_MAX
+from gate.jobs import HOLDING, SLOTS_MAX
+
+router = APIRouter(route_class=PanelRoute, include_in_schema=False)
+OF_A_JOB, OF_A_POOL = ("cancel", "release"), ("pause", "resume", "limit")
+OUTCOMES = ("completed", "failed", "cancelled")
+REASON_MAX = 500
+
+
+class _Wrong(Exception):
+    """The form says why it was not done: a key of the words, and what it is filled with."""
+
+    def __init__(self, says: str, status: int = 422, **values: Any) -> None:
+        self.says, self.status, self.values = says, status, values
+
+
+@router.get("/pools/{pool}/jobs/{job_id}/do/{verb}", response_model=None)
+async def ask_about_a_job(
+    pool: Pool, job_id: JobId, verb: str, request: Request, keeper: Keeper, visitor: Looking
+) -> Response:
+    """The form."""
+    if verb not in OF_A_JOB:
+        raise JobUnknown("there is no such form")
+    await keeper.view.job(pool, job_id)
+    return _form(request, visitor, verb, pool, job_id)
+
+
+@router.post("/pools/{pool}/jobs/{job_id}/do/{verb}", response_model=None)
+async def act_on_a_job(pool: Pool, job_id: JobId, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
+    if verb not in OF_A_JOB:
+        raise JobUnknown("there is no such form")
+
+    async def act(form: dict[str, str], reason: str) -> dict[str, str]:
+        outcome = "cancelled" if verb == "cancel" else form.get("outcome", "")
+        if outcome not in OUTCOMES:
+            raise _Wrong("outcome_wrong")
+        if verb == "release" and (await keeper.view.job(pool, job_id)).status not in HOLDING:
+            raise _Wrong("holds_none", 409)
+        await keeper.cancel(pool, job_id, reason, outcome)
+        return {"job": job_id}
+
+    return await _act(request, visitor, verb, pool, job_id, act)
+
+
+@router.get("/pools/{pool}/do/{verb}", response_model=None)
+async def ask_about_a_pool(pool: Pool, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
+    """The form."""
+    if verb not in OF_A_POOL:
+        raise JobUnknown("there is no such form")
+    limit = (await keeper.view.pool(pool, 0)).line.limit
+    return _form(request, visitor, verb, pool, None, limit=limit)
+
+
+@router.post("/pools/{pool}/do/{verb}", response_model=None)
+async def act_on_a_pool(pool: Pool, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
+    if verb not in OF_A_POOL:
+        raise JobUnknown("there is no such form")
+
+    async def act(form: dict[str, str], reason: str) -> dict[str, str]:
+        values = _settings(verb, form)
+        await keeper.poolkeeper.change(pool, values, reason)
+        return {"pool": pool, "limit": str(values.get("limit", ""))}
+
+    return await _act(request, visitor, verb, pool, None, act)
+
+
+def _settings(verb: str, form: dict[str, str]) -> dict[str, int | bool]:
+    if verb != "limit":
+        return {"paused": verb == "pause"}
+    limit = form.get("limit", "").strip()
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 5 and int(limit) <= SLOTS_MAX):
+        raise _Wrong("limit_wrong")
+    return {"limit": int(limit)}
+
+
+Act = Callable[[dict[str, str], str], Awaitable[dict[str, str]]]
+
+
+async def _act(request: Request, visitor: Visitor, verb: str, pool: str, job_id: str | None, act: Act) -> Response:
+    session.of_this_page(request)
+    form = await fields(request)
+    session.checked(visitor, form.get("csrf", ""))
+    tongue = language(request)
+    try:
+        done = await act(form, _reason(form, visitor))
+    except _Wrong as wrong:
+        return _form(request, visitor, verb, pool, job_id, wrong.status, wrong=words.of(tongue)[wrong.says], form=form)
+    except AlreadyEnded as error:
+        t = words.of(tongue)
+        status = t[f"status_{error.job.status}"] if error.job is not None else ""
+        return _form(request, visitor, verb, pool, job_id, 409, wrong=t["already_ended"].format(status=status), form=form)
+    said = words.of(tongue)[f"done_{verb}"].format(**done)
+    if not by_script(request):
+        return RedirectResponse(f"/pools/{pool}" + (f"/jobs/{job_id}" if job_id else ""), 303, pages.HEADERS)
+    return pages.answer(pages.fragment("_done.html", tongue, said=said), request, visitor)
+
+
+def _reason(form: dict[str, str], visitor: Visitor) -> str:
+    """With the name of the key beside it: the ledger knows an operator only as one. Raises _Wrong."""
+    reason = " ".join(form.get("reason", "").replace("\x00", "").split())[:REASON_MAX]
+    reason = reason.encode("utf-8", "replace").decode()
+    if not reason:
+        raise _Wrong("reason_needed")
+    return f"{reason} ({visitor.name})"[:TEXT_MAX] if visitor.name else reason
+
+
+def _form(
+    request: Request, visitor: Visitor, verb: str, pool: str, job_id: str | None, status: int = 200, *,
+    limit: int | None = None, wrong: str | None = None, form: dict[str, str] | None = None,
+) -> Response:  # fmt: skip
+    values = {
+        "verb": verb, "pool": pool, "job_id": job_id, "wrong": wrong, "outcomes": OUTCOMES, "form": form or {},
+        "limit": (form or {}).get("limit", limit), "csrf": visitor.csrf, "scripted": by_script(request),
+    }  # fmt: skip
+    if by_script(request):
+        return pages.answer(pages.fragment("_form.html", language(request), **values), request, visitor, status)
+    return pages.page("form.html", request, visitor, status, live=None, **values)

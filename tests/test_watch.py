@@ -1,0 +1,148 @@
+"""What people are shown of a pool: one look a change, whoever looks; and what is not as it should be, said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from gate import watch
+from gate.errors import StoreDown
+from gate.jobs import Job
+from gate.slots import Line
+from gate.view import PoolView
+from gate.watch import ALL, SHOWN, Differs, Seen, differing
+from tests.support import House, until
+
+pytestmark = pytest.mark.anyio
+
+
+def job(job_id: str, status: str = "running") -> Job:
+    return Job(job_id, "p", status, None, None, None, 0, None, 1, 1, "l", 1000, 0)
+
+
+def view(holders: str = "", queue: str = "", ended: str = "", **line: Any) -> PoolView:
+    """Each letter a job; those of `ended` SQL has ended, those in upper case it does not know."""
+    of = [job(one, "completed" if one in ended else "running") for one in holders if one.islower()]
+    waits = [job(one, "completed" if one in ended else "queued") for one in queue if one.islower()]
+    counts = {"running": len(holders), "queued": len(queue)} | line
+    return PoolView("p", Line("status", limit=3, holders=tuple(holders), queue=tuple(queue), **counts), of, waits)
+
+
+@pytest.mark.parametrize(
+    "seen, held, waits, ended, expected",
+    [
+        (view("ab", "c"), "ab", "c", "", []),
+        (view("ab", "c", ended="a"), "b", "c", "a", [("ended", "a")]),
+        (view("aX", "Y"), "a", "", "", [("stranger", "X"), ("stranger", "Y")]),
+        (view("a", ""), "ab", "", "", [("lost", "b")]),
+        (view("a", "b"), "", "ab", "", [("adopt", "a")]),
+        (view("a", ""), "a", "b", "", [("seat", "b")]),
+        (view("a", "", running=5), "abcde", "", "", []),
+        (view("a", "b", queued=9), "a", "bcdefghi", "", []),
+    ],
+)  # fmt: skip
+def test_what_the_stores_disagree_about(seen: PoolView, held: str, waits: str, ended: str, expected: list[Any]) -> None:
+    found = sorted(differing(seen, set(held), set(waits), set(ended), SHOWN))
+    assert found == [Differs(*one) for one in expected]
+
+
+@contextmanager
+def following(house: House, most: int = SHOWN) -> Iterator[tuple[asyncio.Event, Callable[[], Seen]]]:
+    changed = asyncio.Event()
+    watching = house.keeper.view.watch
+    with watching.followed(house.pool, changed, most):
+        yield changed, lambda: watching.seen(house.pool) or Seen()
+
+
+async def test_a_change_is_seen_by_all_who_look_by_one_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    pool_of = house.keeper.view.pool
+
+    async def counted(*words: Any) -> PoolView:
+        nonlocal looks
+        looks += 1
+        return await pool_of(*words)
+
+    monkeypatch.setattr(house.keeper.view, "pool", counted)
+    with following(house) as (_, seen), following(house) as (other, _):
+        await until(lambda: seen().view is not None, "the pool is looked at")
+        other.clear()
+        before = looks
+        taken = await house.acquire()
+        await until(lambda: [one.job_id for one in seen().view.holders] == [taken.job_id], "the grant is seen")
+        assert other.is_set() and looks - before <= 2
+    assert house.keeper.view.watch.seen(house.pool) is None, "nobody looks, nothing is read"
+
+
+async def test_a_free_slot_that_is_taken_is_seen_though_nobody_is_sent_word(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "AT_LEAST_EVERY_S", 3600.0)
+    with following(house) as (_, seen):
+        await until(lambda: seen().view is not None, "the pool is looked at")
+        taken = await house.acquire()
+        await until(lambda: [one.job_id for one in seen().view.holders] == [taken.job_id], "the grant is seen")
+    await house.release(taken)
+
+
+async def test_whoever_wants_more_is_shown_more(house: House) -> None:
+    jobs = [await house.acquire() for _ in range(3 + SHOWN + 1)]
+    with following(house) as (_, seen):
+        await until(lambda: seen().view is not None, "the first are looked at")
+        assert len(seen().view.queue) == SHOWN
+        with following(house, ALL):
+            await until(lambda: len(seen().view.queue) == SHOWN + 1, "all are looked at")
+    for one in jobs[::-1]:
+        await house.keeper.cancel(house.pool, one.job_id)
+
+
+async def test_drift_is_said_once_it_stays(house: House) -> None:
+    held = await house.acquire()
+    await house.settled()
+    with following(house) as (_, seen):
+        await until(lambda: seen().view is not None, "the pool is looked at")
+        house.people.zrem(house.key("slots"), held.job_id)
+        await until(lambda: seen().differs == (Differs("lost", held.job_id),), "the lost slot is said")
+        await house.gate.sweep.sweep(house.pool)
+        await house.gate.sweep.sweep(house.pool)
+        await until(lambda: not seen().differs, "it is mended")
+    await house.release(held)
+
+
+async def test_a_store_that_is_away_is_named_and_what_was_seen_stays(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = await house.acquire()
+    pool_of = house.keeper.view.pool
+
+    async def away(*_: Any) -> PoolView:
+        raise StoreDown("redis", "gone")
+
+    with following(house) as (_, seen):
+        await until(lambda: seen().view is not None, "the pool is looked at")
+        monkeypatch.setattr(house.keeper.view, "pool", away)
+        await until(lambda: seen().down == "redis", "Redis is said to be away")
+        since = seen().down_since
+        changed = seen()
+        await until(lambda: seen() is not changed, "it is looked again")
+        assert seen().down_since == since and [one.job_id for one in seen().view.holders] == [held.job_id]
+        monkeypatch.setattr(house.keeper.view, "pool", pool_of)
+        await until(lambda: seen().down is None, "it is back")
+    await house.release(held)
+
+
+async def test_somebody_beside_a_free_slot_for_no_reason_is_an_alarm(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = view("a", "b")
+
+    async def beside(*_: Any) -> PoolView:
+        return stuck
+
+    monkeypatch.setattr(house.keeper.view, "pool", beside)
+    with following(house) as (_, seen):
+        await until(lambda: seen().granting_since is not None, "he waits beside a free slot")
+        assert not seen().stuck, "a grant is on its way"
+        await until(lambda: seen().stuck, "it takes too long")
+        stuck = view("a", "b", paused=True)
+        await until(lambda: not seen().stuck, "there is a reason")
