@@ -59,7 +59,13 @@ def play(options: Options) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             said = f"not done in {DEADLINE_S} s"
         verdict = json.loads(file.read_text()) if file.exists() else {"wrong": [said], "breaches": []}
-    return {"run": name(options), "at": datetime.date.today().isoformat(), "said": said} | verdict
+    return {"run": name(options), "at": datetime.date.today().isoformat(), "commit": _commit(), "said": said} | verdict
+
+
+def _commit() -> str:
+    """What was played; '' where there is no checkout."""
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return asked.stdout.strip()
 
 
 def is_right(verdict: dict[str, Any]) -> bool:
