@@ -183,7 +183,7 @@ WORDS = {
     "call_attempts": "Tentativas",
     "call_due": "espera a próxima tentativa",
     "call_result": "Resposta",
-    "ledger": "Razão",
+    "ledger": "Livro-razão",
     "ledger_empty": "Nada foi cobrado por ele.",
     "kind_charge": "cobrança",
     "kind_refund": "reembolso",
