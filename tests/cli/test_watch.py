@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import io
 import json
-import os
+import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support import Served, gate_environment, run_gate
+import pytest
+from rich.console import Console
+
+from gate.cli.watch import LISTED, picture
+from tests.support import House, Served, gate_environment, run_gate
 
 
 @contextlib.contextmanager
@@ -68,24 +70,19 @@ def test_for_programs_a_document_a_line(tmp_path: Path) -> None:
         assert ended(process) == 0
 
 
-def test_a_narrow_terminal_shows_what_fits_and_obeys_nobody(tmp_path: Path) -> None:
-    with Served(tmp_path, on_defaults=True) as served:
-        for number in range(12):
-            served.acquire(job_id=f"narrow-{number}", user="[bold]ana[/bold]")
-        ours, theirs = os.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 40, 0, 0))
-        environment = gate_environment(TERM="xterm")
-        del environment["COLUMNS"]
-        with watching(tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, text=False) as process:
-            os.close(theirs)
-            shown = b""
-            while b"more" not in shown:
-                shown += os.read(ours, 65536)
-            assert ended(process) == 0
-        os.close(ours)
-        text = shown.decode()
-        assert "narrow-0" in text and "narrow-11" not in text and "slot 1" in text
-        assert all(len(one) <= 40 for one in text.split("\r\n") if "\x1b" not in one)
+@pytest.mark.anyio
+async def test_a_narrow_terminal_shows_what_fits_and_obeys_nobody(house: House) -> None:
+    for number in range(12):
+        await house.acquire(f"narrow-{number}-{house.pool[-6:]}", user="[bold]ana[/bold]")
+    view = await house.keeper.view.pool(house.pool, LISTED)
+    for width, height in ((40, 12), (100, 12)):
+        terminal = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, no_color=True)
+        terminal.print(picture(view, terminal))
+        text = terminal.file.getvalue()
+        assert "narrow-0" in text and "narrow-11" not in text and "slot 1" in text and "more" in text
+        assert ("[bold]ana[/bold]" in text) == (width == 100)
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+        assert len(lines) < height and all(len(one) <= width for one in lines)
 
 
 def test_where_no_gate_runs_it_says_so_at_once(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ async def test_only_a_limit_that_changes_is_history(book: Book) -> None:
     assert changed == await pool(book) and changed.settings == settings_of(queue_max=9, lease_ms=9_000)
     await book.ledger.change_pool("default", {"limit": 5}, "eva", "why")
     await book.ledger.change_pool("other", {"limit": 6})
-    assert (await said(book))[3:] == [("default", "limit", "eva", "5", NOW), ("other", "limit", "operator", "6", NOW)]
+    assert (await said(book))[3:] == [
+        ("default", "limit", "eva", "5", NOW), ("default", "reason", "eva", "why", NOW), ("other", "limit", "operator", "6", NOW),
+    ]  # fmt: skip
     rows = {row["name"]: json.loads(row["configured"])["limit"] for row in await book.rows(tables.pools)}
     assert rows == {"default": 3, "other": 2}, "a restart keeps what was changed live"
 
