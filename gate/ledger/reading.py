@@ -15,7 +15,7 @@ from gate.ledger.keys import Key
 from gate.ledger.owing import Owing
 from gate.ledger.pools import Pool
 from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
-from gate.ledger.story import Event, Stories
+from gate.ledger.story import Event, Stories, happened
 from gate.ledger.tables import events, jobs, ledger
 from gate.ledger.trends import Trends
 
@@ -85,8 +85,7 @@ class Reading:
         return await self._database.read(lambda c: {row.job_id: job_of(row) for row in c.execute(query)})
 
     async def history(self, job_id: str) -> list[Event]:
-        query = sa.select(events.c.at, events.c.kind, events.c.by, events.c.why, events.c.fence)
-        query = query.where(events.c.job_id == job_id).order_by(events.c.id)
+        query = happened.where(events.c.job_id == job_id).order_by(events.c.id)
         return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
 
     async def runs(self, pool: str) -> list[tuple[str | None, int]]:

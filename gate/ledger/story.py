@@ -29,6 +29,10 @@ class Event:
     fence: int | None
 
 
+happened = sa.select(events.c.at, events.c.kind, events.c.by, events.c.why, events.c.fence)
+"""The columns of an Event, in its order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """A call that gate owed, or owes, to a tool. `result` is None until it is done; `due_at` (ms) is when it is tried next."""
@@ -113,11 +117,8 @@ class Stories:
         """What somebody did to the pool, the newest first: `limit` (`why` is the number), `reason` of the limit before it, `paused`,
         `resumed`.
         """
-        query = _happened.where(events.c.job_id.is_(None), events.c.pool == pool).order_by(events.c.id.desc()).limit(most)
+        query = happened.where(events.c.job_id.is_(None), events.c.pool == pool).order_by(events.c.id.desc()).limit(most)
         return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
-
-
-_happened = sa.select(events.c.at, events.c.kind, events.c.by, events.c.why, events.c.fence)
 
 
 def _story(connection: Connection, job_id: str) -> Story | None:
@@ -136,7 +137,7 @@ def _story(connection: Connection, job_id: str) -> Story | None:
     about = (webhooks.c.job_id == job_id) | sa.tuple_(webhooks.c.provider, webhooks.c.task_id).in_(its_tasks)
     heard = sa.select(*(webhooks.c[name] for name in Heard.__slots__)).where(about)
     pool = connection.execute(sa.select(pools.c.limit, pools.c.paused).where(pools.c.name == job.pool)).one()
-    paused = _happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
+    paused = happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
     before = waits & (jobs.c.ticket < job.ticket)
     holders, ahead, count, queued = [], [], 0, 0
@@ -152,7 +153,7 @@ def _story(connection: Connection, job_id: str) -> Story | None:
         job,
         connection.execute(sa.select(jobs.c.pruned_at).where(jobs.c.job_id == job_id)).scalar_one(),
         pool.limit,
-        [Event(*row) for row in rows(_happened.where(of_job).order_by(events.c.id))],
+        [Event(*row) for row in rows(happened.where(of_job).order_by(events.c.id))],
         [Paid(*row) for row in rows(money)],
         next((Debt(*row) for row in rows(debt)), None),
         [Told(*row) for row in rows(told.order_by(deliveries.c.id))],
