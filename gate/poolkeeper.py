@@ -25,10 +25,10 @@ class PoolKeeper:
         self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
         self._recorder, self._news, self._view, self._defaults = recorder, news, view, defaults
 
-    async def make(self, pool: str, values: dict[str, int | bool]) -> PoolView | None:
+    async def make(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolView | None:
         """A new pool: `values`, and the defaults for the rest. None when there is one already."""
         assert self._defaults is not None
-        if not await self._ledger.make_pool(pool, replace(self._defaults, **values)):
+        if not await self._ledger.make_pool(pool, replace(self._defaults, **values), reason):
             return None
         await self._pools.load()
         return await self._view.pool(pool)
@@ -45,12 +45,14 @@ class PoolKeeper:
         self._news.tell_line(pool)
         return await self._view.pool(pool)
 
-    async def cancel_waiting(self, pool: str, *, session: str | None = None, user: str | None = None) -> list[Job]:
+    async def cancel_waiting(
+        self, pool: str, *, session: str | None = None, user: str | None = None, reason: str | None = None
+    ) -> list[Job]:
         """Cancels what waits for a session or a user; what has been granted a slot goes on. Those it cancelled."""
         await self._pools.know(pool)
         cancelled = []
         for job in await self._view.reading.waiting(pool, session, user):
-            ended = await self._ledger.end(pool, job.job_id, "cancelled", by="operator", only_queued=True)
+            ended = await self._ledger.end(pool, job.job_id, "cancelled", by="operator", reason=reason, only_queued=True)
             if ended.word != "ended" or ended.job is None:
                 continue
             with contextlib.suppress(StoreDown):

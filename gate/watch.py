@@ -17,6 +17,7 @@ import structlog
 from gate.errors import GateError, StoreDown
 from gate.jobs import Job, now_ms
 from gate.ledger import Event
+from gate.ledger.owing import Pending
 from gate.slots import Line
 from gate.waiters import Waiters, the_line
 
@@ -55,13 +56,15 @@ class Differs:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A pool at one moment. `view` is the last that was read, None before the first; `down` the store that is away, and since when
-    (ms); `differs` what two looks saw; `granting_since` (monotonic) how long somebody waits beside a free slot for no reason.
+    (ms); `owed` and `undelivered` the refunds and the calls that were tried in vain; `differs` what two looks saw; `granting_since` (monotonic) how long somebody waits beside a free slot for no reason.
     `made`: what whoever shows it has made of it, once for all.
     """
 
     view: PoolView | None = None
     endings: list[Job] = field(default_factory=list)
     changes: list[Event] = field(default_factory=list)
+    owed: Pending | None = None
+    undelivered: Pending | None = None
     differs: tuple[Differs, ...] = ()
     down: str | None = None
     down_since: int = 0
@@ -175,6 +178,7 @@ class Watch:
             at = time.monotonic()
             endings = await reading.trends.endings(pool, ENDINGS)
             changes = await reading.stories.changes(pool, CHANGES)
+            owed, undelivered = await reading.owing.refunds(pool), await reading.owing.calls(pool)
             in_sql = await reading.line(pool, most + 1)
         except StoreDown as error:
             return _away(before, error)
@@ -185,7 +189,8 @@ class Watch:
         waits = {one.job_id for one in in_sql if one.granted_at is None}
         ended = {job.job_id for job in (*view.holders, *view.queue) if job.ended}
         differs = tuple(sorted(differing(view, held, waits, ended, most)))
-        return Seen(view, endings, changes, differs, granting_since=since, at=at)
+        in_vain = [pending if pending.error else None for pending in (owed, undelivered)]
+        return Seen(view, endings, changes, *in_vain, differs, granting_since=since, at=at)
 
 
 def _away(before: Seen, error: StoreDown) -> Seen:

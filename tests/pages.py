@@ -90,4 +90,5 @@ def pattern(said: str) -> str:
 
 
 def _lines(text: str) -> str:
-    return "\n".join(line.strip() for line in text.strip().splitlines())
+    """Without the blanks that only make columns."""
+    return "\n".join(re.sub(" +", " ", line.strip()) for line in text.strip().splitlines())

@@ -27,11 +27,13 @@ def run(settings: Settings, job_id: str, json: bool) -> None:
 
 
 async def _facts(settings: Settings, job_id: str) -> Facts:
-    """By both stores while the job is live and a Redis answers, or else by SQL alone."""
+    """By both stores while the job is live and a Redis answers, or else by SQL alone. A task's id does for that of its job."""
     async with stores.sql(settings) as reading:
         story = await reading.stories.of(job_id)
+        if story is None and (bound := await reading.stories.of_task(job_id)) is not None:
+            story = await reading.stories.of(bound)
     if story is None:
-        raise JobUnknown(f"no pool has, or ever had, a job {job_id!r}")
+        raise JobUnknown(f"no pool has, or ever had, a job {job_id!r}, nor a provider's task of that name")
     if story.job.ended:
         return by_sql_alone(story, None)
     where = stores.redis_url(settings)

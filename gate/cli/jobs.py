@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gate.cli.flags import LONG, ConfigFlag, DataDirFlag, JobArgument, JsonFlag, PoolFlag, settings_of
+from gate.cli.flags import LONG, ConfigFlag, DataDirFlag, JobArgument, JsonFlag, PoolFlag, ReasonFlag, settings_of
 
 
 def acquire(
@@ -62,24 +62,35 @@ def release(
 
 
 def cancel(
-    job_id: JobArgument,
-    reason: Annotated[str | None, typer.Option(help="Kept with the job.")] = None,
+    job_id: Annotated[str | None, typer.Argument(help="The job_id.", metavar="JOB")] = None,
+    user: Annotated[str | None, typer.Option(help="Instead of a job: all that waits for this user.")] = None,
+    session: Annotated[str | None, typer.Option(help="Instead of a job: all that waits for this session.")] = None,
+    reason: ReasonFlag = None,
     pool: PoolFlag = "default",
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """End a job that has not ended; its credits go back."""
+    """End a job that has not ended, or all that waits for somebody; credits go back."""
     from gate.cli import show, stores
-    from gate.http.wire import ReasonBody
+    from gate.http.wire import CancelBody, ReasonBody
 
-    given = ReasonBody.model_validate({"reason": reason})
-    show.job(stores.visit(settings_of(data_dir, config), lambda gate: gate.cancel(pool, job_id, given.reason)), json)
+    given = [value for value in (job_id, user, session) if value is not None]
+    if len(given) != 1:
+        raise typer.BadParameter("name one: a job, --user or --session", param_hint="JOB")
+    settings, why = settings_of(data_dir, config), ReasonBody.model_validate({"reason": reason}).reason
+    if job_id is not None:
+        show.job(stores.visit(settings, lambda gate: gate.cancel(pool, job_id, why)), json)
+        return
+    whose = CancelBody.model_validate({"user": user, "session": session}).model_dump()
+    ended = stores.visit(settings, lambda gate: gate.poolkeeper.cancel_waiting(pool, **whose, reason=why))
+    show.jobs(ended, json, f"{len(ended)} that waited {'is' if len(ended) == 1 else 'are'} cancelled")
 
 
 def jobs(
     pool: PoolFlag = "default",
     status: Annotated[str | None, typer.Option(help="Only those.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=LONG)] = 50,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
@@ -91,7 +102,7 @@ def jobs(
 
     if status is not None and status not in STATUSES:
         raise typer.BadParameter(f"one of {', '.join(sorted(STATUSES))}", param_hint="--status")
-    found = stores.look(settings_of(data_dir, config), lambda reading: stores.recent(reading, pool, status, limit))
+    found = stores.look(settings_of(data_dir, config), lambda reading: stores.recent(reading, pool, status, user, limit))
     show.jobs(found, json, f"pool {pool}: the newest jobs")
 
 

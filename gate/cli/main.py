@@ -74,8 +74,8 @@ def demo(
 
 
 for command in (
-    serve, pools.status, jobs.acquire, jobs.release, jobs.cancel, jobs.jobs, jobs.explain, upkeep.ledger, pools.pause,
-    pools.resume, upkeep.verify, upkeep.doctor, pools.rebuild, upkeep.backup, upkeep.prune, demo,
+    serve, pools.status, jobs.acquire, jobs.release, jobs.cancel, jobs.jobs, jobs.explain, pools.trends, upkeep.ledger,
+    pools.pause, pools.resume, upkeep.verify, upkeep.doctor, pools.rebuild, upkeep.backup, upkeep.prune, demo,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(pools.app, name="pools")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gate.view import PoolView
 
 app = typer.Typer(help="Every pool as it is now; `set` changes one live, or makes it.", invoke_without_command=True)
-PoolArgument = Annotated[str | None, typer.Argument(help="The pool; default: that of --pool.", metavar="[POOL]")]
+PoolArgument = Annotated[str | None, typer.Argument(help="The pool; default: that of --pool.", metavar="POOL")]
 Seconds = Annotated[float | None, typer.Option(help="0.5 and up.")]
 
 
@@ -60,6 +60,7 @@ def change(
     queue_max: Annotated[int | None, typer.Option(help="Waiters.")] = None,
     cooldown_seconds: Seconds = None,
     max_active_per_user: Annotated[int | None, typer.Option(help="0 = no cap.")] = None,
+    reason: ReasonFlag = None,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,
@@ -67,7 +68,7 @@ def change(
     """Change a pool live, kept through restart and rebuild; or make one, with the defaults for what is not named."""
     from gate.cli import show, stores
     from gate.errors import PoolUnknown
-    from gate.http.wire import PoolBody
+    from gate.http.wire import PoolBody, ReasonBody
     from gate.jobs import POOL_NAME
 
     given = {
@@ -75,7 +76,7 @@ def change(
         "queue_seconds": queue_seconds, "queue_max": queue_max, "cooldown_seconds": cooldown_seconds,
         "max_active_per_user": max_active_per_user,
     }  # fmt: skip
-    values = PoolBody.model_validate(given).in_ms()
+    values, why = PoolBody.model_validate(given).in_ms(), ReasonBody.model_validate({"reason": reason}).reason
     if not POOL_NAME.fullmatch(pool):
         raise typer.BadParameter(f"must match {POOL_NAME.pattern}", param_hint="POOL")
     if not values:
@@ -83,11 +84,45 @@ def change(
 
     async def call(gate: Gatekeeper) -> PoolView:
         try:
-            return await gate.poolkeeper.change(pool, values)
+            return await gate.poolkeeper.change(pool, values, why)
         except PoolUnknown:
-            return await gate.poolkeeper.make(pool, values) or await gate.poolkeeper.change(pool, values)
+            return await gate.poolkeeper.make(pool, values, why) or await gate.poolkeeper.change(pool, values, why)
 
     show.pool(stores.visit(settings_of(data_dir, config), call), json)
+
+
+@app.command()
+def changes(
+    named: PoolArgument = None,
+    pool: PoolFlag = "default",
+    limit: Annotated[int, typer.Option(min=1, max=LONG)] = 20,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """What was changed by hand, when, and why, the newest first; works with the server stopped."""
+    from gate.cli import past, stores
+
+    name = named or pool
+    found = stores.look(settings_of(data_dir, config), lambda reading: stores.changes(reading, name, limit))
+    past.changes(found, name, json)
+
+
+def trends(
+    span: Annotated[str, typer.Option(help="hour, day or week.")] = "hour",
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Outcomes, waits, holds and refunds over the last hour, day or week; works with the server stopped."""
+    from gate.cli import past, stores
+    from gate.ledger.trends import SPANS
+
+    if span not in SPANS:
+        raise typer.BadParameter(f"one of {', '.join(SPANS)}", param_hint="--span")
+    found = stores.look(settings_of(data_dir, config), lambda reading: stores.lately(reading, pool, span))
+    past.trends(found, pool, span, json)
 
 
 def pause(

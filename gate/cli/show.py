@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from gate.doctor import Finding
     from gate.ledger import Key
     from gate.ledger.owing import Pending
-    from gate.ledger.reading import Entry
     from gate.slots import Line
     from gate.verify import Report
     from gate.view import PoolView
@@ -78,7 +77,7 @@ def jobs(several: Sequence[Job], json_wanted: bool, heading: str) -> None:
     columns = ("job", "status", "tool", "user", "credits", "refund", "came", "ended", "why")
     rows = (
         (one.job_id, one.status, one.tool, one.user, one.credits, one.refund.amount if one.refund else None,
-         _short(one.enqueued_at), _short(one.ended_at), one.end_reason or one.error)
+         short(one.enqueued_at), short(one.ended_at), one.end_reason or one.error)
         for one in several
     )  # fmt: skip
     table(heading, columns, rows)
@@ -102,22 +101,26 @@ def pool(view: PoolView, json_wanted: bool) -> None:
     if not (view.holders or view.queue):
         line(title(view))
         return
-    rows = [
-        (f"slot {place}", one.job_id, one.status, one.tool, one.user, f"{_left(view.line.now_ms, one)} left")
-        for place, one in enumerate(view.holders, 1)
-    ]
+    now = view.line.now_ms
+    rows: list[Sequence[object]] = [
+        (f"slot {n}", one.job_id, one.status, one.tool, one.user, short(one.granted_at), f"{span(max((one.expires_at or 0) - now, 0))} left", None)
+        for n, one in enumerate(view.holders, 1)
+    ]  # fmt: skip
     rows += [
-        (
-            f"queue {one.position}",
-            one.job_id,
-            one.status,
-            one.tool,
-            one.user,
-            f"since {_short(one.enqueued_at)}",
-        )
+        (f"queue {one.position}", one.job_id, one.status, one.tool, one.user, short(one.enqueued_at), _turn(one), _why(one))
         for one in view.queue
     ]
-    table(title(view), ("place", "job", "status", "tool", "user", "time"), rows)
+    table(title(view), ("place", "job", "status", "tool", "user", "since", "time", "why"), rows)
+    if (more := view.line.running + view.line.granted + view.line.queued - len(rows)) > 0:
+        line(f"and {more} more")
+
+
+def _turn(one: Job) -> str | None:
+    return f"turn in ~ {span(round(one.eta_seconds * 1000))}" if one.eta_seconds is not None else None
+
+
+def _why(one: Job) -> str | None:
+    return one.reason.replace("_", " ") if one.reason else None
 
 
 def pools(several: Sequence[PoolView], json_wanted: bool) -> None:
@@ -148,9 +151,9 @@ def status(view: PoolView, owed: Pending, undelivered: Pending, json_wanted: boo
     pool(view, False)
     if owed.count:
         why = owed.error or "about to be paid"
-        line(f"{owed.count} refunds owed, {owed.credits} credits, the oldest since {_short(owed.since)}: {why}")
+        line(f"{owed.count} refunds owed, {owed.credits} credits, the oldest since {short(owed.since)}: {why}")
     if undelivered.count:
-        since = _short(undelivered.since)
+        since = short(undelivered.since)
         line(f"{undelivered.count} calls to tools not answered, the oldest since {since}: {undelivered.error}")
 
 
@@ -158,32 +161,12 @@ def _pending_body(pending: Pending) -> dict[str, Any]:
     return {"count": pending.count, "credits": pending.credits, "since": moment(pending.since), "error": pending.error}
 
 
-def _short(ms: int | None) -> str | None:
+def short(ms: int | None) -> str | None:
     """The time of day, by this machine's zone; with the date when it is another day."""
     if ms is None:
         return None
     then = datetime.fromtimestamp(ms / 1000)
     return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%m-%d %H:%M}"
-
-
-def _left(now_ms: int, one: Job) -> str:
-    return f"{max((one.expires_at or now_ms) - now_ms, 0) / 1000:.0f} s"
-
-
-def ledger(rows: Sequence[Entry], following: int | None, json_wanted: bool) -> None:
-    if json_wanted:
-        from gate.http.wire import entry_body
-
-        as_json({"rows": [entry_body(row) for row in rows], "next": following})
-        return
-    columns = ("id", "at", "job", "user", "pool", "kind", "amount")
-    table(
-        "ledger",
-        columns,
-        ((r.id, _short(r.at), r.job_id, r.user, r.pool, r.kind, r.amount) for r in rows),
-    )
-    if following is not None:
-        console.print(f"more: --after {following}")
 
 
 def report(found: Report, json_wanted: bool) -> None:

@@ -14,7 +14,8 @@ from gate.datadir import DataDir
 from gate.errors import CannotStart, PoolUnknown
 from gate.gatekeeper import Gatekeeper
 from gate.jobs import Job
-from gate.ledger import Database, PoolSettings, Reading, schema
+from gate.ledger import Database, Event, PoolSettings, Reading, schema
+from gate.ledger.trends import Bucket
 from gate.opening import Open, open_gate
 from gate.settings import Settings
 
@@ -60,11 +61,27 @@ async def sql(settings: Settings) -> AsyncIterator[Reading]:
         database.close()
 
 
-async def recent(reading: Reading, pool: str, status: str | None, most: int) -> list[Job]:
+async def recent(reading: Reading, pool: str, status: str | None, user: str | None, most: int) -> list[Job]:
     """Raises PoolUnknown."""
+    await _known(reading, pool)
+    return await reading.recent(pool, status, user, most)
+
+
+async def changes(reading: Reading, pool: str, most: int) -> list[Event]:
+    """Raises PoolUnknown."""
+    await _known(reading, pool)
+    return await reading.stories.changes(pool, most)
+
+
+async def lately(reading: Reading, pool: str, span: str) -> list[Bucket]:
+    """Raises PoolUnknown."""
+    await _known(reading, pool)
+    return await reading.trends.lately(pool, span)
+
+
+async def _known(reading: Reading, pool: str) -> None:
     if pool not in (one.name for one in await reading.pools()):
         raise PoolUnknown(f"there is no pool {pool!r}")
-    return await reading.recent(pool, status, most)
 
 
 def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gate.cli.flags import ConfigFlag, DataDirFlag, JsonFlag, settings_of
+
+if TYPE_CHECKING:
+    from gate.ledger import Reading
+    from gate.ledger.reading import Balance, Entry
 
 db = typer.Typer(help="The schema of the ledger.", no_args_is_help=True)
 
@@ -22,16 +26,18 @@ def ledger(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Charges and refunds, oldest first; works with the server stopped."""
-    from gate.cli import show, stores
+    """Charges and refunds, oldest first, and a user's balance; works with the server stopped."""
+    from gate.cli import past, stores
 
     if kind not in (None, "charge", "refund"):
         raise typer.BadParameter("charge or refund", param_hint="--kind")
-    rows, following = stores.look(
-        settings_of(data_dir, config),
-        lambda reading: reading.entries(user=user, job_id=job_id, kind=kind, after=after),
-    )
-    show.ledger(rows, following, json)
+
+    async def read(reading: Reading) -> tuple[list[Entry], int | None, Balance | None]:
+        page = await reading.entries(user=user, job_id=job_id, kind=kind, after=after)
+        return *page, await reading.balance(user) if user is not None else None
+
+    rows, following, balance = stores.look(settings_of(data_dir, config), read)
+    past.ledger(rows, following, user, balance, json)
 
 
 def verify(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:

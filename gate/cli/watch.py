@@ -135,13 +135,17 @@ def picture(view: PoolView, on: Console, less: int = 0) -> Group:
         (f"slot {n}", one, f"{span(max((one.expires_at or 0) - line.now_ms, 0))} left")
         for n, one in enumerate(view.holders, 1)
     ]
-    rows += [(f"queue {one.position}", one, f"since {span(line.now_ms - one.enqueued_at)}") for one in view.queue]
+    rows += [(f"queue {one.position}", one, f"since {span(line.now_ms - one.enqueued_at)}{_turn(one)}") for one in view.queue]
     for place, one, when in rows[:room]:
         what = (one.job_id, one.status, one.tool, one.user) if wide else (one.job_id,)
         table.add_row(*(Text(plain(str(cell or ""))) for cell in (place, *what, when)))
     more = line.running + line.granted + line.queued - min(len(rows), room)
     parts: list[Any] = [Text(plain(heading), style="bold"), *([table] if rows else [])]
     return Group(*parts, *([Text(f"and {more} more")] if more > 0 else []))
+
+
+def _turn(one: Job) -> str:
+    return f", turn in ~ {span(round(one.eta_seconds * 1000))}" if one.eta_seconds is not None else ""
 
 
 class _Lines:

@@ -342,9 +342,9 @@ class Ledger:
         if not self.reached(pool):
             await self._database.write(pool, "", lambda batch: pools.probe(batch.connection, pool), True)
 
-    async def make_pool(self, pool: str, settings: PoolSettings) -> bool:
+    async def make_pool(self, pool: str, settings: PoolSettings, reason: str | None = None) -> bool:
         """False when there is one of that name already."""
-        return await self._database.write(pool, "", lambda batch: pools.make(batch.connection, pool, settings))
+        return await self._database.write(pool, "", lambda batch: pools.make(batch.connection, pool, settings, reason=reason))
 
     async def change_pool(
         self, pool: str, values: dict[str, int | bool], by: str = "operator", reason: str | None = None

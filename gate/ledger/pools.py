@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import namedtuple
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -131,7 +132,13 @@ def void(connection: Connection, pool: Pool, fence: int, ticket: int) -> None:
     connection.execute(pools.update().where(pools.c.name == pool.name).values(**voided))
 
 
-def make(connection: Connection, name: str, settings: PoolSettings, configured: dict[str, int] | None = None) -> bool:
+def make(
+    connection: Connection,
+    name: str,
+    settings: PoolSettings,
+    configured: dict[str, int] | None = None,
+    reason: str | None = None,
+) -> bool:
     """False when there is one already. `configured`: what a configuration file says of it; a pool that is made live has none."""
     if connection.execute(_locked, {"pool": name}).first() is not None:
         return False
@@ -149,7 +156,7 @@ def make(connection: Connection, name: str, settings: PoolSettings, configured: 
             **asdict(settings),
         )
     )
-    _limit_event(connection, name, settings.limit)
+    _changed(connection, name, {"limit": settings.limit}, "operator", reason)
     return True
 
 
@@ -166,8 +173,7 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
     if not changed:
         return False
     connection.execute(pools.update().where(pools.c.name == name).values(configured=json.dumps(configured), **changed))
-    if "limit" in changed:
-        _limit_event(connection, name, wanted.limit)
+    _changed(connection, name, changed, "operator")
     return True
 
 
@@ -175,16 +181,27 @@ def change(connection: Connection, name: str, values: dict[str, int | bool], by:
     """Changes the live settings; what was configured stays what it was, so that a restart keeps this. Raises PoolUnknown."""
     before = lock(connection, name)
     connection.execute(pools.update().where(pools.c.name == name).values(**values))
-    if values.get("limit", before.settings.limit) != before.settings.limit:
-        _limit_event(connection, name, int(values["limit"]), by)
-        if reason is not None:
-            connection.execute(events.insert().values(at=now_ms(), pool=name, kind="reason", by=by, why=reason))
+    was = asdict(before.settings)
+    changed = {key: value for key, value in values.items() if key in was and value != was[key]}
+    _changed(connection, name, changed, by, reason)
     if values.get("paused", before.paused) != before.paused:
         kind = "paused" if values["paused"] else "resumed"
         connection.execute(events.insert().values(at=now_ms(), pool=name, kind=kind, by=by, why=reason))
     return lock(connection, name)
 
 
-def _limit_event(connection: Connection, name: str, limit: int, by: str = "operator") -> None:
-    """The limit in force is part of the history: only so can I4 be checked afterwards."""
-    connection.execute(events.insert().values(at=now_ms(), pool=name, kind="limit", by=by, why=str(limit)))
+def _changed(connection: Connection, name: str, changed: Mapping[str, int], by: str, reason: str | None = None) -> None:
+    """The limit in force is part of the history: only so can I4 be checked afterwards. The others are for people."""
+    rows = []
+    for key, value in changed.items():
+        if key == "limit":
+            rows.append(("limit", str(value)))
+        elif key.endswith("_ms"):
+            rows.append(("setting", f"{key.removesuffix('_ms')}_seconds {value / 1000:g}"))
+        else:
+            rows.append(("setting", f"{key} {value}"))
+    if rows and reason is not None:
+        rows.append(("reason", reason))
+    at = now_ms()
+    for kind, why in rows:
+        connection.execute(events.insert().values(at=at, pool=name, kind=kind, by=by, why=why))

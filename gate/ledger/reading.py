@@ -115,11 +115,13 @@ class Reading:
         query = jobs_with_refund.where(jobs.c.user == user, is_live).order_by(waits, jobs.c.enqueued_at).limit(1)
         return await self._database.read(lambda c: job_of(row) if (row := c.execute(query).first()) else None)
 
-    async def recent(self, pool: str, status: str | None, most: int) -> list[Job]:
-        """The newest jobs of a pool first."""
+    async def recent(self, pool: str, status: str | None, user: str | None, most: int) -> list[Job]:
+        """The newest jobs of a pool first; only those of one status, or of one user, or both."""
         query = jobs_with_refund.where(jobs.c.pool == pool)
         if status is not None:
             query = query.where(jobs.c.status == status)
+        if user is not None:
+            query = query.where(jobs.c.user == user)
         query = query.order_by(jobs.c.enqueued_at.desc(), jobs.c.ticket.desc()).limit(most)
         return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
 

@@ -108,17 +108,33 @@ class Stories:
         """None when SQL knows no such job, in any pool."""
         return await self._database.read(lambda connection: _story(connection, job_id))
 
+    async def of_task(self, task_id: str) -> str | None:
+        """The job that was bound to this task last, at whichever provider."""
+        return await self._database.read(lambda connection: connection.execute(_of_task, {"task_id": task_id}).scalar())
+
     async def of_user(self, user: str, most: int) -> list[Job]:
         """The live ones first, then the newest."""
         query = jobs_with_refund.where(jobs.c.user == user).order_by(jobs.c.ended_at.is_not(None), jobs.c.enqueued_at.desc())
         return await self._database.read(lambda c: [job_of(row) for row in c.execute(query.limit(most))])
 
     async def changes(self, pool: str, most: int) -> list[Event]:
-        """What somebody did to the pool, the newest first: `limit` (`why` is the number), `reason` of the limit before it, `paused`,
-        `resumed`.
+        """What somebody did to the pool, the newest first: `limit` (`why` is the number), `setting` (`why` is its name and value),
+        `reason` of those before it, `paused`, `resumed`.
         """
         query = happened.where(events.c.job_id.is_(None), events.c.pool == pool).order_by(events.c.id.desc()).limit(most)
         return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
+
+
+_first = sa.select(sa.func.min(tasks.c.provider).label("name")).cte("providers", recursive=True)
+_next = sa.select(sa.func.min(tasks.c.provider)).where(tasks.c.provider > _first.c.name).scalar_subquery()
+_providers = _first.union_all(sa.select(_next).where(_first.c.name.is_not(None)))
+"""Each provider once: tasks are found by provider first, and there are few of these."""
+_of_task = (
+    sa.select(tasks.c.job_id)
+    .where(tasks.c.provider == _providers.c.name, tasks.c.task_id == sa.bindparam("task_id"))
+    .order_by(tasks.c.at.desc())
+    .limit(1)
+)
 
 
 def _story(connection: Connection, job_id: str) -> Story | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from gate.jobs import ENDED, Job
+from gate.jobs import ENDED, Job, now_ms
 from gate.ledger.database import Database
 from gate.ledger.rows import job_of, jobs_with_refund
 from gate.ledger.tables import events, jobs, ledger
@@ -20,6 +20,8 @@ from gate.ledger.tables import events, jobs, ledger
 BACK = 20_000
 """Events of all pools that are looked through for what ended last in one."""
 QUANTILES = (0.5, 0.95)
+SPANS = {"hour": (3_600_000, 120_000), "day": (86_400_000, 1_800_000), "week": (604_800_000, 10_800_000)}
+"""Milliseconds of the time, and of one bucket."""
 
 
 @dataclass(slots=True)
@@ -37,8 +39,16 @@ class Bucket:
 
 
 class Trends:
+    spans = tuple(SPANS)
+
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def lately(self, pool: str, span: str) -> list[Bucket]:
+        """The last hour, day or week (of SPANS), until now."""
+        whole_ms, bucket_ms = SPANS[span]
+        until = now_ms()
+        return await self.buckets(pool, until - whole_ms + bucket_ms, until, bucket_ms)
 
     async def buckets(self, pool: str, since_ms: int, until_ms: int, bucket_ms: int) -> list[Bucket]:
         """Every bucket from the one that `since_ms` is in, the empty ones too."""

@@ -40,6 +40,53 @@ def test_a_job_from_the_terminal(own: Served) -> None:
     assert [(row["kind"], row["amount"]) for row in rows] == [("charge", 5), ("refund", 5)]
 
 
+def test_all_that_waits_for_somebody_is_cancelled_at_once(own: Served) -> None:
+    for number in range(3):
+        said(own, "acquire", "--job-id", f"h{number}", "--user", "zoe")
+    for number, user in enumerate(("zoe", "yara", "zoe")):
+        said(own, "acquire", "--job-id", f"z{number}", "--user", user, "--session", f"tab-{number}", "--credits", "2")
+    ended = said(own, "cancel", "--user", "zoe", "--reason", "she left")
+    assert {(one["job_id"], one["status"], one["end_reason"]) for one in ended} == {
+        ("z0", "cancelled", "she left"), ("z2", "cancelled", "she left"),
+    }  # fmt: skip
+    assert [one["job_id"] for one in said(own, "cancel", "--session", "tab-1")] == ["z1"]
+    assert [one["job_id"] for one in said(own, "jobs", "--user", "zoe", "--status", "running")] == ["h2", "h1", "h0"]
+    assert said(own, "ledger", "--user", "yara")["balance"] == {"user": "yara", "charged": 2, "refunded": 2, "net": 0}
+    for number in range(3):
+        said(own, "release", f"h{number}")
+    whole = {status: 0 for status in ("completed", "cancelled")}
+    for bucket in said(own, "trends", "--span", "day"):
+        for status in whole:
+            whole[status] += bucket["outcomes"].get(status, 0)
+    assert whole["completed"] >= 3 and whole["cancelled"] >= 3
+
+
+def test_what_is_changed_by_hand_is_kept_with_its_reason(own: Served) -> None:
+    said(own, "pools", "set", "kept", "--limit", "2", "--reason", "a second provider")
+    said(own, "pools", "set", "kept", "--limit", "4", "--lease-seconds", "900", "--reason", "they run longer now")
+    said(own, "pause", "kept", "--reason", "lunch")
+    found = said(own, "pools", "changes", "kept")
+    assert [(one["kind"], one["why"]) for one in found] == [
+        ("paused", "lunch"), ("reason", "they run longer now"), ("setting", "lease_seconds 900"), ("limit", "4"),
+        ("reason", "a second provider"), ("limit", "2"),
+    ]  # fmt: skip
+    shown = run_gate("pools", "changes", "kept", cwd=own.folder).stdout
+    assert shown.count("they run longer now") == 2 and shown.count("a second provider") == 1, (
+        "beside what it is the reason of"
+    )
+    assert "there is no pool" in run_gate("pools", "changes", "nowhere", cwd=own.folder).stderr
+
+
+def test_a_job_is_found_by_its_task(own: Served) -> None:
+    said(own, "acquire", "--job-id", "with-task")
+    for provider, task in (("acme", "t-1"), ("zeta", "t-2")):
+        own.http.put("/v1/pools/default/jobs/with-task/task", json={"provider": provider, "task_id": task})
+        assert said(own, "explain", task)["job"]["job_id"] == "with-task"
+    done = run_gate("explain", "t-3", cwd=own.folder)
+    assert (done.returncode, "t-3" in done.stderr) == (1, True)
+    said(own, "cancel", "with-task")
+
+
 def test_who_waits_over_http_wakes_when_the_terminal_releases(own: Served) -> None:
     for number in range(3):
         said(own, "acquire", "--job-id", f"w{number}")

@@ -34,6 +34,8 @@ SERVED = {
 ALONE = {
     "jobs": ("jobs",),
     "explain": ("explain", "s1"),
+    "trends": ("trends", "--span", "day"),
+    "pools changes": ("pools", "changes", "default"),
     "ledger": ("ledger",),
     "verify": ("verify",),
     "doctor": ("doctor",),
@@ -106,6 +108,9 @@ def test_with_a_server_and_without(tmp_path: Path) -> None:
         ("prune", "--older-than", "soon"),
         ("keys", "create", "ana", "--role", "king"),
         ("explain",),
+        ("cancel",),
+        ("cancel", "a", "--user", "ana"),
+        ("trends", "--span", "year"),
         ("status", "--wtach"),
     ],
 )

@@ -37,19 +37,22 @@ async def test_a_pool_that_is_made_live_is_whole_and_was_never_configured(book: 
     assert await book.ledger.configure({"live": settings_of(limit=4)}) == ["live"], "a file speaks of it for the first time"
 
 
-async def test_only_a_limit_that_changes_is_history(book: Book) -> None:
+async def test_only_a_setting_that_changes_is_history(book: Book) -> None:
     assert await said(book) == [("default", "limit", "operator", "3", NOW), ("other", "limit", "operator", "1", NOW)]
     assert await book.ledger.configure({"default": settings_of(), "other": settings_of(limit=1)}) == []
     assert await book.ledger.configure({"default": settings_of(queue_max=9), "other": settings_of(limit=2)}) == [
         "default",
         "other",
     ]
-    assert (await said(book))[2:] == [("other", "limit", "operator", "2", NOW)]
+    assert (await said(book))[2:] == [
+        ("default", "setting", "operator", "queue_max 9", NOW), ("other", "limit", "operator", "2", NOW),
+    ]  # fmt: skip
     changed = await book.ledger.change_pool("default", {"lease_ms": 9_000, "limit": 3}, "eva", "why")
     assert changed == await pool(book) and changed.settings == settings_of(queue_max=9, lease_ms=9_000)
     await book.ledger.change_pool("default", {"limit": 5}, "eva", "why")
     await book.ledger.change_pool("other", {"limit": 6})
-    assert (await said(book))[3:] == [
+    assert (await said(book))[4:] == [
+        ("default", "setting", "eva", "lease_seconds 9", NOW), ("default", "reason", "eva", "why", NOW),
         ("default", "limit", "eva", "5", NOW), ("default", "reason", "eva", "why", NOW), ("other", "limit", "operator", "6", NOW),
     ]  # fmt: skip
     rows = {row["name"]: json.loads(row["configured"])["limit"] for row in await book.rows(tables.pools)}

@@ -162,6 +162,13 @@ def test_the_way_to_a_job_and_to_a_user(kept: Kept) -> None:
     assert person.get("/find", params={"q": " to-be-found "}).headers["location"] == "/pools/default/jobs/to-be-found"
     to_user = person.get("/find", params={"q": "zoë the user"})
     assert to_user.status_code == 303 and "to-be-found" in person.get(to_user.headers["location"]).text
+    kept.served.http.put(
+        "/v1/pools/default/jobs/to-be-found/task",
+        json={"provider": "acme", "task_id": "a task, found"},
+        headers={"authorization": f"Bearer {ADMIN}"},
+    )
+    by_task = person.get("/find", params={"q": "a task, found"})
+    assert by_task.headers["location"] == "/pools/default/jobs/to-be-found"
     assert person.get("/find", params={"q": "nobody at all"}).status_code == 404
     kept.cancel("to-be-found")
 

@@ -23,8 +23,6 @@ PARTS = ("summary", "alerts", "actions", "slots", "queue", "endings", "changes")
 """Of the page of a pool: each a template of its own, and sent when it is another than before."""
 CARDS = 60
 """Slots that are drawn; of the others only how many there are."""
-SPANS = {"hour": (3_600_000, 120_000), "day": (86_400_000, 1_800_000), "week": (604_800_000, 10_800_000)}
-"""Milliseconds of the time, and of one bucket."""
 Span = Literal["hour", "day", "week"]
 
 
@@ -107,10 +105,9 @@ async def trends(
 ) -> Response:
     """Tables, which the script draws as plots."""
     await keeper.view.know(pool)
-    whole_ms, bucket_ms = SPANS[span]
-    until = now_ms()
-    buckets = await keeper.view.reading.trends.buckets(pool, until - whole_ms + bucket_ms, until, bucket_ms)
-    html = pages.fragment("_trends.html", language(request), pool=pool, span=span, spans=list(SPANS), buckets=buckets)
+    reading = keeper.view.reading.trends
+    buckets = await reading.lately(pool, span)
+    html = pages.fragment("_trends.html", language(request), pool=pool, span=span, spans=reading.spans, buckets=buckets)
     return pages.answer(html, request, visitor)
 
 

@@ -92,11 +92,16 @@ async def user(
 async def find(
     request: Request, keeper: Keeper, visitor: Looking, q: Annotated[str, Query(max_length=LABEL_MAX)] = ""
 ) -> Response:
-    """To the job of this id, or else to the user of this name."""
+    """To the job of this id, or of this task; or else to the user of this name."""
     reading = keeper.view.reading
     for name in dict.fromkeys((q, q.strip())):
-        if JOB_ID.fullmatch(name) and (found := await reading.job(name)) is not None:
+        if not name.isprintable():
+            continue
+        found = await reading.job(name) if JOB_ID.fullmatch(name) else None
+        if found is None and (bound := await reading.stories.of_task(name)) is not None:
+            found = await reading.job(bound)
+        if found is not None:
             return RedirectResponse(f"/pools/{found.pool}/jobs/{found.job_id}", 303)
-        if name and name.isprintable() and await reading.stories.of_user(name, 1):
+        if name and await reading.stories.of_user(name, 1):
             return RedirectResponse(f"/users/{quote(name, safe='')}", 303)
     return pages.page("refused.html", request, visitor, 404, title="found_for", why="found_none", store="sql")
