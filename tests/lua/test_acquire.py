@@ -1,4 +1,5 @@
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support import LineOfPool
 
@@ -143,9 +144,11 @@ async def test_a_slot_without_an_entry_is_not_taken_over(line: LineOfPool) -> No
     assert await line.dump() == before
 
 
-async def test_a_key_of_the_wrong_type_changes_nothing(line: LineOfPool) -> None:
+async def test_a_key_of_the_wrong_type_changes_nothing_and_is_named(line: LineOfPool) -> None:
     await line.client.set(line.key("queue"), "mine")
-    assert (await line.acquire("a")).word == "damaged"
+    with capture_logs() as said:
+        assert (await line.acquire("a")).word == "damaged"
+    assert [(one["key"], one["found"]) for one in said] == [(line.key("queue"), "string")]
     assert not await line.client.exists(line.key("slots"))
 
 

@@ -43,6 +43,16 @@ async def test_the_pool_cools_down_longer_and_longer(line: LineOfPool) -> None:
     assert waits == [5_000, 10_000, 20_000, 40_000, 60_000, 60_000]
 
 
+async def test_the_only_one_that_waits_is_counted_at_once(line: LineOfPool) -> None:
+    await line.acquire("a", lease_ms=5_000)
+    fence = await fence_of(line, "a")
+    assert (await line.requeue("a", fence)).next_ms == line.clock.now + 5_000, "when the cool-down is over"
+    line.clock.turn(5_000)
+    await line.tick()
+    await line.requeue("a", await fence_of(line, "a"), "lost")
+    assert await line.holders() == {"a"}, "nothing cools down, and the call that seats it promotes it"
+
+
 async def test_a_requeue_of_an_old_fence_does_not_move_the_newer_grant(line: LineOfPool) -> None:
     await line.acquire("a")
     old = await fence_of(line, "a")

@@ -1,5 +1,6 @@
 import pytest
 
+from gate.slots.semaphore import Reply
 from tests.support import LineOfPool
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +65,19 @@ async def test_it_says_when_to_come_again(line: LineOfPool) -> None:
     assert (await line.tick()).next_ms == line.clock.now + 5_000
     await line.requeue("a", int((await line.entry("a"))["fence"]))
     assert (await line.tick()).next_ms == line.clock.now + 5_000, "when the cool-down is over"
+
+
+async def test_an_answer_carries_the_outbox_when_all_that_stands_there_is_its_own(line: LineOfPool) -> None:
+    async def expired(job: str) -> Reply:
+        await line.acquire(job, lease_ms=5_000)
+        line.clock.turn(5_000)
+        return await line.tick()
+
+    assert (await line.acquire("a")).outbox == ()
+    first = await expired("b")
+    assert [(note.kind, note.job_id) for note in first.outbox] == [("expired", "b")]
+    assert (await line.tick()).outbox == (), "what another call put there is not carried twice"
+    assert (await expired("c")).outbox == (), "what stands before it goes first: whoever records it has to ask"
 
 
 async def test_a_waiter_without_an_entry_is_no_waiter(line: LineOfPool) -> None:

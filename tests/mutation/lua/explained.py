@@ -7,6 +7,9 @@ mutant fails tests/mutation/lua/test_mutants.py.
 from __future__ import annotations
 
 TAIL = "if not last or (tail and tonumber(tail.ticket) < ticket) then return redis.call('RPUSH', QUEUE, job) end"
+SOONEST = "local soonest = in_use > 0 and tonumber(redis.call('ZRANGE', SLOTS, 0, 0, 'WITHSCORES')[2]) or nil"
+WAITS_ALREADY = "if known and waiting > 0 and redis.call('LPOS', QUEUE, job) then return stands('queued', known, true) end"
+SEATED_ALREADY = "elseif entry and waiting > 0 and redis.call('LPOS', QUEUE, job) then"
 COOLING = "if (tonumber(meta[4]) or 0) > now then say('  cooling down for %s: the provider refused', span(meta[4] - now)) end"
 
 EXPLAINED: list[tuple[str, str, str, str, str]] = [
@@ -34,6 +37,29 @@ EXPLAINED: list[tuple[str, str, str, str, str]] = [
         "_prelude.lua", "seat",
         "if entry and tonumber(entry.ticket) > ticket then", "if entry and tonumber(entry.ticket) >= ticket then",
         "no two waiters have one ticket: it is counted up for each",
+    ),
+    *(
+        ("_prelude.lua", inside, was, becomes, "a short cut: " + why)
+        for inside, was, why in (
+            ("read", "if not text then return end", "what is not there is not JSON either, and no entry"),
+            ("unqueue", "if waiting == 0 then return false end", "from an empty queue nothing is removed, and nothing is counted"),
+            ("noted", "if unrecorded + emitted == 0 then return end", "an empty outbox speaks of no job"),
+            ("reap", "if in_use == 0 then return end", "where no slot is held no deadline is over"),
+        )
+        for becomes in ("", was.replace("then return end", "then  end").replace("then return false end", "then  end"))
+    ),
+    ("_prelude.lua", "mind_absence", "meta.grace_to = nil", "", "by then no deadline lies before it any more: reap finds the same"),
+    (
+        "_prelude.lua", "answer", SOONEST, SOONEST.replace("in_use > 0", "in_use >= 0"),
+        "a short cut: where no slot is held there is no soonest deadline",
+    ),
+    (
+        "_prelude.lua", "answer", "if emitted > 0 then", "if emitted >= 0 then",
+        "a short cut: who emitted nothing carries an outbox only when it is empty",
+    ),
+    *(
+        (file, "", was, was.replace("waiting > 0", "waiting >= 0"), "a short cut: in an empty queue nobody is found")
+        for file, was in (("acquire.lua", WAITS_ALREADY), ("requeue.lua", SEATED_ALREADY))
     ),
     *(
         ("_prelude.lua", "seat", was, becomes, "a short cut: without it the same place is found by looking through the queue")

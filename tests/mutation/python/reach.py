@@ -1,6 +1,7 @@
 """Which tests reach which function, and how long they take: found out once for each file of tests, and kept until its text changes.
 
-It says only which tests are asked first about a mutant. Were it wrong, a mutant would live that could have been killed.
+It says only which tests are asked first about a mutant. Were it wrong, a mutant would live that could have been killed. So tests
+that fail in a watched copy end the run: they would reach nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _note(missing: list[str], known: dict[str, Path], work: Path, workers: int) 
     for tree in free:
         tree.watch(MODULES)
     running: dict[int, tuple[Tree, str, float]] = {}
-    waiting = list(missing)
+    waiting, bad = list(missing), list[str]()
     while waiting or running:
         while waiting and free:
             tree, path = free.pop(), waiting.pop()
@@ -76,9 +77,13 @@ def _note(missing: list[str], known: dict[str, Path], work: Path, workers: int) 
         for process, (tree, path, since) in list(running.items()):
             if time.monotonic() - since > FILE_S:
                 end(process)
-            if os.waitpid(process, os.WNOHANG)[0]:
+            done, status = os.waitpid(process, os.WNOHANG)
+            if done:
                 end(process)
                 del running[process]
                 free.append(tree)
-                if not known[path].exists():
-                    print(f"{path} says nothing:\n{tree.output.read_text()[-1500:]}", flush=True)
+                if os.waitstatus_to_exitcode(status):
+                    known[path].unlink(missing_ok=True)
+                    bad.append(f"{path} fails in a watched copy:\n{tree.output.read_text()[-1500:]}")
+    if bad:
+        raise SystemExit("\n\n".join(bad))

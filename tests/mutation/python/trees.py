@@ -107,9 +107,9 @@ def _watched(path: str, text: str) -> str:
     after_future = (
         next(n for n, one in enumerate(tree.body) if isinstance(one, ast.ImportFrom) and one.module == "__future__") + 1
     )
-    tree.body[after_future:after_future] = ast.parse("from tests.mutation.python.seen import seen as _seen").body
+    tree.body[after_future:after_future] = ast.parse("from tests.mutation.python.seen import seen as reached_by_a_test").body
     return ast.unparse(tree)
 
 
 def _say(path: str, function: str) -> list[ast.stmt]:
-    return ast.parse(f"_seen({f'{path}::{function}'!r})").body
+    return ast.parse(f"reached_by_a_test({f'{path}::{function}'!r})").body
