@@ -60,6 +60,8 @@ def test_calls_that_nobody_answers_and_a_tool_that_is_gone_are_named(tmp_path: P
         body = {"table": "upscaler_jobs", "jobId": fresh(), "creditCost": 5}
         assert served.post("/functions/v1/runninghub-queue-manager/run-or-queue", body).json()["success"]
         assert named(doctor(served)[1]) == {("undelivered", "default")}
+        page = served.http.get("/pools/default", headers={"accept": "text/html"}).text
+        assert "Calls that a tool has not answered: 1" in page and "500" in page.split('data-alert="undelivered"')[1][:400]
         (served.folder / "gate.toml").write_text(
             (served.folder / "gate.toml").read_text().replace("[tools.upscaler", "[tools.other")
         )

@@ -36,7 +36,7 @@ async def test_a_function_that_raises_is_asked_more_and_more_rarely(served: Serv
     assert (shop.paid(job_id), shop.owed(job_id)) == ([7], [])
 
 
-async def test_a_refund_that_is_not_paid_is_seen_in_the_status_and_alarmed(served: Served, shop: Shop) -> None:
+async def test_a_refund_that_is_not_paid_is_seen_in_status_and_panel_and_alarmed(served: Served, shop: Shop) -> None:
     shop.refund_is("raise exception '%', 'closed for ' || job;")
     job_id = fail(served, acquire(served, shop.sells()))["job_id"]
     await until(lambda: shop.owed(job_id)[0][1], "the function has been asked")
@@ -44,6 +44,8 @@ async def test_a_refund_that_is_not_paid_is_seen_in_the_status_and_alarmed(serve
     assert "1 refunds owed, 7 credits" in said and f"closed for {job_id}" in said
     told = json.loads(run_gate("status", "--json", cwd=served.folder, GATE_DATABASE_URL=shop.url).stdout)["owed"]
     assert (told["count"], told["credits"], told["error"]) == (1, 7, f"closed for {job_id}")
+    page = served.http.get("/pools/default", headers={"accept": "text/html"}).text
+    assert "has not paid: 1, of 7 credits" in page and f"closed for {job_id}" in page.split('data-alert="owed"')[1][:400]
     alarms = [line for line in (served.folder / "errors.log").read_text().splitlines() if job_id in line]
     assert alarms and all("error" in line.split("]")[0] and "a refund is owed" in line for line in alarms), alarms
     shop.refund_is("")

@@ -184,6 +184,7 @@ WORDS = {
     "call_attempts": "Attempts",
     "call_due": "waits for the next try",
     "call_result": "Result",
+    "entry": "Entry",
     "ledger": "Ledger",
     "ledger_empty": "Nothing was charged for it.",
     "kind_charge": "charge",

@@ -184,6 +184,7 @@ WORDS = {
     "call_attempts": "Tentativas",
     "call_due": "espera a próxima tentativa",
     "call_result": "Resposta",
+    "entry": "Lançamento",
     "ledger": "Livro-razão",
     "ledger_empty": "Nada foi cobrado por ele.",
     "kind_charge": "cobrança",
