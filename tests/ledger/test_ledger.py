@@ -13,15 +13,14 @@ import sqlalchemy as sa
 
 from gate.errors import StoreDown
 from gate.jobs import Lease, Request
-from gate.ledger import Database, Ledger, Reading, batch, engines, schema, tables, writer
+from gate.ledger import Database, Ledger, Reading, batch, engines, tables, writer
 from gate.ledger import database as database_module
 from gate.ledger.batch import Batch
 from gate.ledger.prepared import AT_ONCE
-from gate.ledger.tables import metadata
 from gate.patience import Patience
 from gate.slots import Note
 from tests.chaos.stores import Books
-from tests.support import fresh_database, settings_of, until
+from tests.support import settings_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -360,52 +359,6 @@ async def test_pages_of_the_ledger_follow_each_other(ledger: Ledger, database: D
     assert ([row.job_id for row in rows], after) == (["j1", "j3", "j5"], None)
     balance = await reading.balance("u0")
     assert (balance.charged, balance.refunded) == (20, 0)
-
-
-def test_the_tables_are_what_the_migrations_make(url: str, tmp_path: Path) -> None:
-    with fresh_database(tmp_path / "other") as other:
-        engine = engines.engine(other, writes=True)
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql("create schema gate")
-            metadata.create_all(connection)
-        engine.dispose()
-        assert _schema_of(url) == _schema_of(other)
-
-
-def _schema_of(url: str) -> dict[str, list[str]]:
-    """What a database says of its own tables, but for the version table and the defaults that a migration fills rows with."""
-    engine = engines.engine(url, writes=False)
-    asked = sa.inspect(engine)
-    schema = None if engine.dialect.name == "sqlite" else "gate"
-    found = {}
-    for table in set(asked.get_table_names(schema)) - {"alembic_version"}:
-        columns = [f"{c['name']} {c['type']} {'null' if c['nullable'] else ''}" for c in asked.get_columns(table, schema)]
-        rules = [
-            *asked.get_check_constraints(table, schema),
-            *asked.get_unique_constraints(table, schema),
-            *asked.get_foreign_keys(table, schema),
-            *asked.get_indexes(table, schema),
-            asked.get_pk_constraint(table, schema),
-        ]
-        said = [f"{rule['name']} {rule.get('column_names')} {rule.get('sqltext')}" for rule in rules]
-        wheres = [str(option) for rule in rules for option in rule.get("dialect_options", {}).values()]
-        found[table] = sorted(columns + said + wheres)
-    engine.dispose()
-    return found
-
-
-def test_the_newest_migration_is_the_one_that_serve_looks_for() -> None:
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
-    assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
-
-
-def test_migrating_twice_does_nothing(url: str) -> None:
-    assert schema.migrate(url) is False
 
 
 async def test_a_configured_value_counts_only_when_it_differs_from_the_last_one(ledger: Ledger, database: Database) -> None:

@@ -7,6 +7,7 @@ from tests.model.worlds import ANY, BRIEFLY, REBUILT, REFUSED, REPLACED, STOPS, 
 LUA = "tests/lua/"
 LIVES = "tests/races/test_redis_lives.py::"
 RACES = "tests/races/test_races.py::"
+TOLD = "tests/races/test_told.py::"
 BORDERS = "tests/races/test_borders.py::"
 
 IN_REDIS = [
@@ -39,7 +40,7 @@ IN_REDIS = [
         LUA + "test_undo.py::test_a_later_admission_of_the_same_job_is_kept")),
     Safeguard("undo_again", "... and nothing that somebody else asked for since: he may have been told", STOPS, Guard(
         "lua/undo.lua", " or entry.again then", " then",
-        RACES + "test_a_refused_twin_does_not_take_the_slot_that_another_was_told")),
+        TOLD + "test_a_refused_twin_does_not_take_the_slot_that_another_was_told")),
     Safeguard("load_guard", "a load refuses unless its epoch is above the one that is there", REBUILT, Guard(
         "lua/rebuild.lua", "if there >= epoch then", "if false then",
         LUA + "test_rebuild.py::test_it_refuses_unless_its_epoch_is_above")),

@@ -6,6 +6,7 @@ from tests.model.world import World
 from tests.model.worlds import ANY, BRIEF, REBUILT, REFUSED, REPLACED, RESUMED, STOPS, TWICE_REFUSED, Guard, Safeguard
 
 RACES = "tests/races/test_races.py::"
+TOLD = "tests/races/test_told.py::"
 LIVES = "tests/races/test_redis_lives.py::"
 BORDERS = "tests/races/test_borders.py::"
 LEDGER = "tests/ledger/test_ledger.py::"
@@ -46,10 +47,10 @@ IN_SQL = [
         BORDERS + "test_the_end_of_a_wait_does_not_end_who_runs")),
     Safeguard("in_time", "an answer whose lease is over by now is not recorded", ANY, Guard(
         FILE, "if row.epoch != epoch or _over(good_until):\n                return Extended", "if row.epoch != epoch:\n                return Extended",
-        RACES + "test_a_renewal_that_is_over_when_sql_hears_of_it_is_not_told")),
+        TOLD + "test_a_renewal_that_is_over_when_sql_hears_of_it_is_not_told")),
     Safeguard("epoch_admit", "an admission is recorded only in the epoch of its answer", REBUILT, Guard(
         FILE, 'if row.epoch != epoch or _over(good_until):\n                return Admitted("stale")', "if False:\n                pass",
-        RACES + "test_an_answer_of_an_earlier_epoch_is_not_recorded")),
+        TOLD + "test_an_answer_of_an_earlier_epoch_is_not_recorded")),
     Safeguard("epoch_extend", "... so is a claim or a renewal", REPLACED, Guard(
         FILE, "if row.epoch != epoch or _over(good_until):\n                return Extended", "if _over(good_until):\n                return Extended",
         BORDERS + "test_a_renewal_of_an_earlier_epoch_is_not_told")),

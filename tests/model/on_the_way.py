@@ -7,6 +7,7 @@ from tests.model.world import World
 from tests.model.worlds import ALONE, ANY, BRIEF, BRIEFLY, CHANGED, REBUILT, Guard, Safeguard
 
 RACES = "tests/races/test_races.py::"
+TOLD = "tests/races/test_told.py::"
 BORDERS = "tests/races/test_borders.py::"
 SWEEP = "tests/keeper/test_sweep.py::"
 KEEPER = "gate/gatekeeper.py"
@@ -32,7 +33,7 @@ ON_THE_WAY = [
         RACES + "test_a_claim_is_told_only_after_sql_has_it")),
     Safeguard("undo", "what SQL will not write goes back", World(kinds=frozenset({"down"})), Guard(
         KEEPER, "                await self._undo(pool, request.job_id, decision)\n                raise\n", "                raise\n",
-        RACES + "test_a_slot_goes_back_when_sql_cannot_write"), behind=("sweep_stranger",), harm=DISAGREE),
+        TOLD + "test_a_slot_goes_back_when_sql_cannot_write"), behind=("sweep_stranger",), harm=DISAGREE),
     Safeguard("delete_after", "an entry of the outbox is deleted when SQL has it", World(calls=BRIEF), Guard(
         RECORDER, RECORD, DELETE + RECORD, BORDERS + "test_an_entry_that_sql_cannot_take_stays_in_the_outbox"),
         behind=("sweep_overdue",), harm=STUCK),

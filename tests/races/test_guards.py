@@ -20,6 +20,7 @@ from tests.owner_money.shop import need_postgres
 from tests.support import ROOT, gate_environment
 
 RACES = "tests/races/test_races.py::"
+TOLD = "tests/races/test_told.py::"
 WAITING = "tests/races/test_waiting.py::"
 BORDERS = "tests/races/test_borders.py::"
 LUA = "tests/lua/"
@@ -86,9 +87,9 @@ OTHERS = [
      RACES + "test_a_job_that_ended_is_not_admitted_again_and_its_slot_goes_back"),
     ("gate/gatekeeper.py", "            if never_here:", "            if False:", RACES + "test_two_who_ask_at_once_for_a_job_that_sql_will_not_have_here_leave_no_ghost"),
     ("gate/gatekeeper.py", "                await self._recorder.run(pool)  # else SQL says that it runs, by a lease that is over\n", "                pass\n",
-     RACES + "test_a_repeat_after_the_lease_is_over_is_not_told_that_it_runs"),
+     TOLD + "test_a_repeat_after_the_lease_is_over_is_not_told_that_it_runs"),
     ("gate/gatekeeper.py", "                if started is None and _over(reply.good_until):\n                    continue  # as in acquire\n", "",
-     RACES + "test_a_renewal_that_is_over_when_its_commit_is_there_is_not_told"),
+     TOLD + "test_a_renewal_that_is_over_when_its_commit_is_there_is_not_told"),
     ("gate/keeper/sweep.py", " if job.pool == pool}", "}", SWEEP + "test_what_the_outbox_says_of_a_job_of_another_pool_is_forgotten"),
     ("gate/ledger/writer.py", "        except IntegrityError:  # another server", "        except ZeroDivisionError:  # another server", LEDGER + "test_a_row_that_another_server_writes_meanwhile_is_found_when_it_is_looked_again"),
     ("gate/gatekeeper.py", "        if ended:\n            return None\n", "",
@@ -98,10 +99,10 @@ OTHERS = [
     ("lua/undo.lua", "if item[2][4] == job then", "if false then", LUA + "test_undo.py::test_a_waiter_that_was_granted_meanwhile_leaves_no_word_in_the_outbox"),
     ("lua/_prelude.lua", "if now - meta.seen_at > ABSENCE_MS then", "if false then", RACES + "test_who_could_not_renew_while_gate_was_away_has_grace"),
     ("lua/_prelude.lua", "if entry.queued_at + meta.queue_ms > now then return end", "if true then return end", LUA + "test_rebuild.py::test_who_waited_through_the_absence_has_that_grace_and_newcomers_do_not"),
-    ("gate/gatekeeper.py", 'job.fence, "refused", entry)', 'job.fence, "refused")', RACES + "test_a_refusal_whose_lease_was_reaped_meanwhile_keeps_its_place"),
-    ("gate/ledger/ledger.py", ' and not (note.kind == "granted" and (note.job_id, note.fence) in over)', "", RACES + "test_a_grant_that_is_over_before_sql_heard_of_it_never_was"),
+    ("gate/gatekeeper.py", 'job.fence, "refused", entry)', 'job.fence, "refused")', TOLD + "test_a_refusal_whose_lease_was_reaped_meanwhile_keeps_its_place"),
+    ("gate/ledger/ledger.py", ' and not (note.kind == "granted" and (note.job_id, note.fence) in over)', "", TOLD + "test_a_grant_that_is_over_before_sql_heard_of_it_never_was"),
     ("gate/gatekeeper.py", "            if job.ended:\n                raise AlreadyEnded(f\"this job is {job.status} already\", job)\n            if job.status in HOLDING and (decision.word", "            if job.status in HOLDING and (decision.word", RACES + "test_an_acquire_that_waits_is_not_answered_with_an_ended_job"),
-    ("gate/gatekeeper.py", " or _over(decision.good_until)):", "):", RACES + "test_a_grant_that_is_over_when_its_commit_is_heard_of_is_not_told"),
+    ("gate/gatekeeper.py", " or _over(decision.good_until)):", "):", TOLD + "test_a_grant_that_is_over_when_its_commit_is_heard_of_is_not_told"),
     ("gate/gatekeeper.py", 'with self.view.parked(request.job_id, "queued") as changed:', 'with self.view.parked("nobody", "queued") as changed:',
      WAITING + "test_a_grant_that_is_told_before_its_admission_is_heard_of_is_not_slept_through"),
     ("gate/view.py", "        changed.job = None  # what was shown before `job` was read may be older than that\n", "", WAITING + "test_what_was_shown_before_a_job_was_read_is_not_taken_for_news"),

@@ -35,6 +35,7 @@ NEAR = {
 FAR = {
     "races": (
         "tests/races/test_races.py",
+        "tests/races/test_told.py",
         "tests/races/test_borders.py",
         "tests/races/test_waiting.py",
         "tests/races/test_refusing_stores.py",
