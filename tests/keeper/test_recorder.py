@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gate.keeper.recorder import LATE_MAX, PAGE_IS_GOOD_S
 from gate.ledger import Recorded
@@ -54,3 +55,11 @@ async def test_what_stays_in_the_outbox_keeps_nothing_behind_it_from_sql(house: 
     assert (await house.granted(second)).status == "granted"
     house.gate.semaphore.notes = notes
     await house.acquire(f"{house.pool}-unknown")
+
+
+async def test_an_entry_that_gate_did_not_write_is_thrown_away_and_said(house: House) -> None:
+    entry = house.people.xadd(house.key("outbox"), {"mine": "yes"})
+    with capture_logs() as said:
+        await house.release(await house.acquire())
+        await house.settled()
+    assert [(one["pool"], one["entry"]) for one in said if "thrown away" in one["event"]] == [(house.pool, entry)]

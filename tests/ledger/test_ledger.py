@@ -83,6 +83,12 @@ async def test_an_outcome_and_its_refund_are_one(ledger: Ledger, database: Datab
     assert (again.word, again.job) == ("repeat", ended.job)
 
 
+async def test_a_single_credit_goes_back_too(ledger: Ledger, database: Database) -> None:
+    await admit(ledger, grant=lease(), credits=1)
+    await ledger.end("default", "a", "failed", by="holder", lease_id="lease-1")
+    assert await money(database) == [("a", "charge", 1), ("a", "refund", 1)]
+
+
 async def test_an_outcome_never_changes_again(ledger: Ledger, database: Database) -> None:
     await admit(ledger, grant=lease())
     await ledger.end("default", "a", "completed", by="holder", lease_id="lease-1")
