@@ -30,6 +30,7 @@ from gate.jobs import Job, Request
 from gate.ledger import PoolSettings
 from gate.opening import Open
 from gate.slots import Acquired, Extended, Line, Loaded, Reply, Semaphore, keys
+from tests.warm import warm
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {
@@ -253,10 +254,7 @@ def fresh_database(folder: Path, server: str | None = None) -> Iterator[str]:
 
 def run_gate(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`gate WORDS`, as at a terminal."""
-    return subprocess.run(
-        [sys.executable, "-m", "gate", *words], cwd=cwd, env=gate_environment(**environment), text=True, capture_output=True,
-        timeout=60,
-    )  # fmt: skip
+    return warm().run(list(words), cwd, gate_environment(**environment), 60)
 
 
 def gate_environment(**more: str) -> dict[str, str]:

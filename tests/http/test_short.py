@@ -80,7 +80,8 @@ def test_a_key_is_wanted_on_either(served: Served) -> None:
 
 
 def test_either_is_in_the_access_log(served: Served) -> None:
-    for whole in (True, False):
-        assert asked(served, f"/v1/pools/default/jobs/{fresh()}/claim", {"lease_id": "x"}, whole)[0] == 404
-    lines = [line for line in (served.folder / "errors.log").read_text().splitlines() if "/claim" in line and "404" in line]
-    assert len(lines) == 2
+    paths = [f"/v1/pools/default/jobs/{fresh()}/claim" for _ in range(2)]
+    for path, whole in zip(paths, (True, False), strict=True):
+        assert asked(served, path, {"lease_id": "x"}, whole)[0] == 404
+    lines = [json.loads(line) for line in (served.folder / "errors.log").read_text().splitlines() if "/claim" in line]
+    assert [line["status"] for line in lines if line["path"] in paths] == [404, 404]
