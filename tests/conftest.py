@@ -61,11 +61,18 @@ async def line(request: pytest.FixtureRequest, pool: str) -> AsyncIterator[LineO
 OpenHouse = Callable[..., contextlib.AbstractAsyncContextManager[House]]
 
 
-@pytest.fixture
-def sql_url(tmp_path: Path) -> Iterator[str]:
-    """A database of the test's own: a SQLite file, or one on the Postgres that GATE_TEST_POSTGRES_URL names."""
-    with fresh_database(tmp_path) as url:
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What the migrations make, to be copied: they take longer than most tests."""
+    with fresh_database(tmp_path_factory.mktemp("migrated")) as url:
         schema.migrate(url)
+        yield url
+
+
+@pytest.fixture
+def sql_url(tmp_path: Path, migrated: str) -> Iterator[str]:
+    """A database of the test's own: a SQLite file, or one on the Postgres that GATE_TEST_POSTGRES_URL names."""
+    with fresh_database(tmp_path, like=migrated) as url:
         yield url
 
 
