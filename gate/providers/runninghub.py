@@ -14,7 +14,7 @@ from typing import Any
 from gate.errors import Forged, Unreadable
 from gate.jobs import LABEL_MAX
 from gate.providers.reading import OUTPUT_MAX_BYTES, TEXT_MAX, bounded, clean, leniently, size
-from gate.providers.said import Callback, Outcome, Provider, Said
+from gate.providers.said import NO_SECRET, Callback, Outcome, Provider, Said
 
 NO_OUTPUT = "the task succeeded without output"
 NO_REASON = "the task failed, no reason was given"
@@ -46,6 +46,8 @@ def read(callback: Callback) -> Said | None:
 
 
 def _known(callback: Callback) -> None:
+    if not any(callback.secrets):
+        raise Forged(NO_SECRET)
     shown = _bytes(callback.query.get("token", ""))
     if not any([hmac.compare_digest(shown, _bytes(secret)) for secret in callback.secrets if secret]):
         raise Forged("the token is missing or wrong")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Outcome = Literal["completed", "failed", "cancelled"]
+NO_SECRET = "this gate has no secret of this provider: it goes into gate.toml under [providers], and counts after a restart"
+"""For whoever tries it the first time: it tells nobody anything of use, as nothing is let in."""
 
 
 @dataclass(frozen=True, slots=True)

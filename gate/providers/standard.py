@@ -17,7 +17,7 @@ from standardwebhooks.webhooks import Webhook
 from gate.errors import Forged, Unreadable
 from gate.jobs import JOB_ID, LABEL_MAX
 from gate.providers.reading import OUTPUT_MAX_BYTES, bounded, cleaned, size, strictly
-from gate.providers.said import Callback, Provider, Said
+from gate.providers.said import NO_SECRET, Callback, Provider, Said
 
 STALE_S = 300
 """Either way."""
@@ -78,6 +78,8 @@ def _signed(callback: Callback) -> str:
     shown = [one.encode("utf-8", "replace") for one in headers.get("webhook-signature", "").split(" ")]
     moment = datetime.fromtimestamp(int(timestamp), UTC)
     right = [one.sign(delivery_id, moment, body).encode() for one in _usable(callback.secrets)]
+    if not right:
+        raise Forged(NO_SECRET)
     if not any([hmac.compare_digest(mine, theirs) for mine in right for theirs in shown]):
         raise Forged("no signature fits")
     return delivery_id

@@ -130,6 +130,12 @@ def test_other_events_are_passed_over() -> None:
     assert RUNNINGHUB.read(call({"event": ""})) is None
 
 
+def test_who_has_configured_no_token_is_told_so() -> None:
+    for secrets in ([], [""]):
+        with pytest.raises(Forged, match="has no secret of this provider"):
+            RUNNINGHUB.read(dataclasses.replace(end(OLD, TOKEN), secrets=secrets))
+
+
 @pytest.mark.parametrize("token", ["", "the-toke", "the-token ", "é", "\udc80"])
 def test_another_token_is_forged_and_said_nowhere(token: str) -> None:
     with pytest.raises(Forged) as refused:

@@ -112,6 +112,12 @@ def test_nothing_passes_without_headers_or_without_a_secret_or_with_another_body
         assert SECRET not in refused.value.detail
 
 
+def test_who_has_configured_no_secret_is_told_so() -> None:
+    for secrets in ([], ["", "whsec_"]):
+        with pytest.raises(Forged, match="has no secret of this provider"):
+            STANDARD.read(dataclasses.replace(signed(END), secrets=secrets))
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
