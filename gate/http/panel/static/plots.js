@@ -50,7 +50,7 @@
     const axis = { stroke: color("ink"), grid: { stroke: color("grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     const bars = uPlot.paths.bars({ size: [0.82, 24] });
     return {
-      width, height: HEIGHT, legend: { show: false }, padding: [8, 8, 0, 0],
+      width, height: HEIGHT, legend: { show: false }, padding: [8, 18, 0, 0],
       cursor: { y: false, points: { show: false }, drag: { setScale: false } },
       scales: { x: { time: true, range: (_, min, max) => [min - step / 2, max + step / 2] }, y: { range: (_, __, max) => [0, Math.max(max || 0, spec.lasts ? 1000 : 1) * 1.08] } },
       axes: [
