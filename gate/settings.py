@@ -197,6 +197,8 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise CannotStart(f"the setting {where!r} is wrong: {first['msg']}") from error
+        if first["type"] == "extra_forbidden":
+            raise CannotStart(f"there is no setting {where!r}") from error
+        raise CannotStart(f"the setting {where!r} is wrong: {first['msg'].removeprefix('Value error, ')}") from error
     except ValueError as error:  # gate.toml is no TOML
         raise CannotStart(f"{config or 'gate.toml'} cannot be read: {error}") from error

@@ -16,8 +16,8 @@ import structlog
 
 from gate.errors import GateError, StoreDown
 from gate.jobs import Job, now_ms
-from gate.ledger import Event
 from gate.ledger.owing import Pending
+from gate.ledger.story import Changed, as_changes
 from gate.slots import Line
 from gate.waiters import Waiters, the_line
 
@@ -62,7 +62,7 @@ class Seen:
 
     view: PoolView | None = None
     endings: list[Job] = field(default_factory=list)
-    changes: list[Event] = field(default_factory=list)
+    changes: list[Changed] = field(default_factory=list)
     owed: Pending | None = None
     undelivered: Pending | None = None
     differs: tuple[Differs, ...] = ()
@@ -177,7 +177,9 @@ class Watch:
             view = await self._view.pool(pool, most)
             at = time.monotonic()
             endings = await reading.trends.endings(pool, ENDINGS)
-            changes = await reading.stories.changes(pool, CHANGES)
+            changes = as_changes(await reading.stories.changes(pool, 2 * CHANGES))[
+                :CHANGES
+            ]  # a reason is an event of its own
             owed, undelivered = await reading.owing.refunds(pool), await reading.owing.calls(pool)
             in_sql = await reading.line(pool, most + 1)
         except StoreDown as error:

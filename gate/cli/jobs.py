@@ -45,7 +45,7 @@ def release(
 ) -> None:
     """Give a job's slot back and say how it ended."""
     from gate.cli import show, stores
-    from gate.errors import Conflict
+    from gate.errors import AlreadyEnded, Conflict
     from gate.gatekeeper import Gatekeeper
     from gate.http.wire import ReleaseBody
     from gate.jobs import Job
@@ -54,6 +54,8 @@ def release(
         job = await gate.view.wait(pool, job_id, "", 0)
         if lease_id is None and job.status == "queued":
             raise Conflict("it waits and holds no slot: `gate cancel` ends it", job)
+        if lease_id is None and job.status == "expired":  # nobody here is its holder, who may say so too late
+            raise AlreadyEnded("this job is expired already", job)
         given = {"lease_id": lease_id or job.lease_id or "none", "outcome": outcome, "error": error}
         body = ReleaseBody.model_validate(given)
         return await gate.release(pool, job_id, body.lease_id, body.outcome, body.error, by="operator")

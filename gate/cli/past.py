@@ -1,4 +1,4 @@
-"""How the terminal shows what was: money, what was changed by hand, how a pool went."""
+"""How the terminal shows what was: money, what was changed, how a pool went."""
 
 from __future__ import annotations
 
@@ -41,20 +41,16 @@ def ledger(
 
 
 def changes(found: Sequence[Event], pool: str, json_wanted: bool) -> None:
-    """The newest first: a reason stands before what it is the reason of."""
     if json_wanted:
         as_json([{"at": moment(one.at), "kind": one.kind, "by": one.by, "why": one.why} for one in found])
         return
-    rows, reason = [], None
-    for one in found:
-        if one.kind == "reason":
-            reason = one
-        elif one.kind in ("limit", "setting"):
-            what = f"limit {one.why}" if one.kind == "limit" else one.why
-            rows.append((short(one.at), what, one.by, reason.why if reason is not None and reason.at == one.at else None))
-        else:
-            rows.append((short(one.at), one.kind, one.by, one.why))
-    table(f"pool {pool}: changed by hand", ("at", "what", "by", "why"), rows)
+    from gate.ledger.story import as_changes
+
+    rows = []
+    for one in as_changes(found):
+        what = {"limit": f"limit {one.what}", "setting": one.what}.get(one.kind, one.kind)
+        rows.append((short(one.at), what, one.by, one.reason))
+    table(f"pool {pool}: what was changed", ("at", "what", "by", "why"), rows)
 
 
 def trends(buckets: Sequence[Bucket], pool: str, over: str, json_wanted: bool) -> None:

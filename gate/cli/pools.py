@@ -100,7 +100,7 @@ def changes(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """What was changed by hand, when, and why, the newest first; works with the server stopped."""
+    """What was changed, when, by whom, and why, the newest first; works with the server stopped."""
     from gate.cli import past, stores
 
     name = named or pool

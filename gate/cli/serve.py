@@ -25,6 +25,8 @@ GRACE_S = 7
 """For requests under way when a stop was asked for."""
 STOP_S = 9.5
 """For all of it."""
+SECRET_MIN = 16
+"""Characters of what a provider shows; 16 random bytes in base64 are 22, and 12 are what nobody guesses over a network."""
 
 
 def serve(settings: Settings) -> None:
@@ -157,6 +159,9 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
         for name, value in configured[pool.name].in_ms().items() if pool.name in configured else ():
             if (now := getattr(live, name)) != value:
                 lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
+    for provider, secrets in settings.provider_secrets().items():
+        if any(len(secret.removeprefix("whsec_")) < SECRET_MIN for secret in secrets):
+            lines.append(f"  from   {provider}: a secret shorter than {SECRET_MIN} characters, which can be guessed")
     for tool in settings.known_tools():
         if tool.start_url is None:
             lines.append(f"  tool   {tool.table}: no start_url, so whoever enqueues its jobs has to start them himself")

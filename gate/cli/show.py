@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 WIDE = 200
 """Columns where no terminal is: a pipe has no edge to break lines at."""
-console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
+FITS = sys.stdout.isatty() or "COLUMNS" in os.environ
+"""Whether there is a width to fit into: who searches a pipe wants lines whole."""
+console = Console(highlight=False, markup=False, width=None if FITS else WIDE)
 
 
 def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -40,7 +42,10 @@ def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
         made.add_column(column, overflow="fold")
     for row in rows:
         made.add_row(*(Text("" if cell is None else plain(str(cell))) for cell in row))
-    console.print(made)
+    if made.row_count:
+        console.print(made)
+    else:
+        console.print("\n  none\n")
 
 
 def line(text: str) -> None:

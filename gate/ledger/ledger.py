@@ -103,7 +103,7 @@ class Ledger:
                 if job.status == outcome and job.ended_by == by:
                     return Ended("repeat", job)
                 if job.status == "expired" and lease_id is not None:
-                    return Ended("lost", changes.keep_late(batch, job, outcome))
+                    return Ended("lost", changes.keep_late(batch, job, outcome, by))
                 return Ended("already", job)
             if (lease_id is not None and job.status not in HOLDING) or (only_queued and job.status != "queued"):
                 return Ended("lost", job)

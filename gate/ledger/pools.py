@@ -50,6 +50,8 @@ class Pool:
         return asdict(self.settings) | {"paused": int(self.paused)}
 
 
+CONFIGURATION = "configuration"
+"""Who changed what differs in a configuration file from what it said at the start before."""
 FORMER_MAX = 20
 """Identities remembered as replaced. One that comes back is a Redis that some server still uses and others have left."""
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
@@ -138,6 +140,7 @@ def make(
     settings: PoolSettings,
     configured: dict[str, int] | None = None,
     reason: str | None = None,
+    by: str = "operator",
 ) -> bool:
     """False when there is one already. `configured`: what a configuration file says of it; a pool that is made live has none."""
     if connection.execute(_locked, {"pool": name}).first() is not None:
@@ -156,7 +159,7 @@ def make(
             **asdict(settings),
         )
     )
-    _changed(connection, name, {"limit": settings.limit}, "operator", reason)
+    _changed(connection, name, {"limit": settings.limit}, by, reason)
     return True
 
 
@@ -167,13 +170,13 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
     configured = asdict(wanted)
     row = connection.execute(_locked, {"pool": name}).first()
     if row is None:
-        return make(connection, name, wanted, configured)
+        return make(connection, name, wanted, configured, by=CONFIGURATION)
     before = json.loads(row.configured)
     changed = {key: value for key, value in configured.items() if before.get(key) != value}
     if not changed:
         return False
     connection.execute(pools.update().where(pools.c.name == name).values(configured=json.dumps(configured), **changed))
-    _changed(connection, name, changed, "operator")
+    _changed(connection, name, changed, CONFIGURATION)
     return True
 
 

@@ -4,6 +4,7 @@ said. Read at one moment; nothing here decides anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -31,6 +32,33 @@ class Event:
 
 happened = sa.select(events.c.at, events.c.kind, events.c.by, events.c.why, events.c.fence)
 """The columns of an Event, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What somebody changed of a pool, in one piece: `kind` is `limit` (`what` is the number), `setting` (`what` is its name and
+    value), `paused` or `resumed`.
+    """
+
+    at: int
+    kind: str
+    what: str | None
+    by: str
+    reason: str | None
+
+
+def as_changes(events: Sequence[Event]) -> list[Changed]:
+    """Of a pool's events, the newest first, where a reason stands before all that was changed for it."""
+    found, reason = [], None
+    for one in events:
+        if one.kind == "reason":
+            reason = one
+        elif one.kind in ("limit", "setting"):
+            said = reason.why if reason is not None and reason.at == one.at else None
+            found.append(Changed(one.at, one.kind, one.why, one.by, said))
+        else:
+            found.append(Changed(one.at, one.kind, None, one.by, one.why))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

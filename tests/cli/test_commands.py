@@ -77,6 +77,19 @@ def test_what_is_changed_by_hand_is_kept_with_its_reason(own: Served) -> None:
     assert "there is no pool" in run_gate("pools", "changes", "nowhere", cwd=own.folder).stderr
 
 
+def test_who_frees_a_slot_that_has_expired_hears_that_and_is_no_holder_in_its_history(own: Served) -> None:
+    said(own, "pools", "set", "run-out", "--limit", "1")
+    job = own.acquire("run-out", job_id="run-out", lease_seconds=1, credits=2).json()
+    asyncio.run(until(lambda: said(own, "explain", "run-out")["job"]["status"] == "expired", "its end"))
+    refused = run_gate("release", "run-out", "--pool", "run-out", cwd=own.folder)
+    assert refused.returncode == 1 and "already_ended: this job is expired already" in refused.stderr
+    assert own.http.get("/v1/pools/run-out/jobs/run-out").json()["late_outcome"] is None, "nobody said how it went"
+    named = run_gate("release", "run-out", "--pool", "run-out", "--lease-id", job["lease"]["lease_id"], cwd=own.folder)
+    assert "lease_lost" in named.stderr
+    late = [one for one in own.http.get("/v1/pools/run-out/jobs/run-out/history").json()["events"] if one["kind"] == "late"]
+    assert [one["by"] for one in late] == ["operator"]
+
+
 def test_a_job_is_found_by_its_task(own: Served) -> None:
     said(own, "acquire", "--job-id", "with-task")
     for provider, task in (("acme", "t-1"), ("zeta", "t-2")):

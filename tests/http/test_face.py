@@ -169,15 +169,25 @@ def test_who_waits_is_told_how_long_from_how_long_runs_took(served: Served, pool
 
 def test_the_estimate_plays_the_line_forward() -> None:
     from gate.ledger import InLine
-    from gate.pace import medians, turns
+    from gate.pace import by_tool, turns
 
-    runs = medians([("up", 10), ("up", 30), ("up", 20), ("pose", 100)])
-    assert runs == {"up": 20, "pose": 100, None: 25}
+    runs = by_tool([("up", 10), ("up", 30), ("up", 20), ("pose", 100)])
+    assert runs == {"up": [10, 20, 30], "pose": [100], None: [10, 20, 30, 100]}
     held = [InLine("a", "up", 1_000, 9_999), InLine("b", "pose", 1_000, 1_050)]
     waits = [InLine("c", "pose", None, None), InLine("d", "new", None, None), InLine("e", "up", None, None)]
-    assert turns([*held, *waits], runs, 2, 1_010) == {"c": 1_020, "d": 1_050, "e": 1_075}
+    assert turns([*held, *waits], runs, 2, 1_009) == {"c": 1_020, "d": 1_050, "e": 1_075}
     assert turns(waits[:1], runs, 1, 1_010) == {"c": 1_010}
     assert turns(waits, {}, 2, 1_010) == turns(waits, runs, 0, 1_010) == {}
+
+
+def test_who_runs_longer_than_ever_is_not_over_any_moment_now() -> None:
+    from gate.ledger import InLine
+    from gate.pace import by_tool, turns
+
+    runs = by_tool([("up", 10), ("up", 30), ("up", 20)])
+    ahead, waits = InLine("a", "up", 1_000, 1_900), InLine("b", "up", None, None)
+    at = {ran: turns([ahead, waits], runs, 1, 1_000 + ran)["b"] for ran in (0, 15, 25, 100, 899, 5_000)}
+    assert at == {0: 1_020, 15: 1_025, 25: 1_030, 100: 1_200, 899: 1_900, 5_000: 6_000}
 
 
 # ---- events

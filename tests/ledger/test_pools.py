@@ -38,14 +38,17 @@ async def test_a_pool_that_is_made_live_is_whole_and_was_never_configured(book: 
 
 
 async def test_only_a_setting_that_changes_is_history(book: Book) -> None:
-    assert await said(book) == [("default", "limit", "operator", "3", NOW), ("other", "limit", "operator", "1", NOW)]
+    assert await said(book) == [
+        ("default", "limit", "configuration", "3", NOW),
+        ("other", "limit", "configuration", "1", NOW),
+    ]
     assert await book.ledger.configure({"default": settings_of(), "other": settings_of(limit=1)}) == []
     assert await book.ledger.configure({"default": settings_of(queue_max=9), "other": settings_of(limit=2)}) == [
         "default",
         "other",
     ]
     assert (await said(book))[2:] == [
-        ("default", "setting", "operator", "queue_max 9", NOW), ("other", "limit", "operator", "2", NOW),
+        ("default", "setting", "configuration", "queue_max 9", NOW), ("other", "limit", "configuration", "2", NOW),
     ]  # fmt: skip
     changed = await book.ledger.change_pool("default", {"lease_ms": 9_000, "limit": 3}, "eva", "why")
     assert changed == await pool(book) and changed.settings == settings_of(queue_max=9, lease_ms=9_000)
