@@ -177,9 +177,8 @@ class Watch:
             view = await self._view.pool(pool, most)
             at = time.monotonic()
             endings = await reading.trends.endings(pool, ENDINGS)
-            changes = as_changes(await reading.stories.changes(pool, 2 * CHANGES))[
-                :CHANGES
-            ]  # a reason is an event of its own
+            happened = await reading.stories.changes(pool, 2 * CHANGES)  # a reason is an event of its own
+            changes = as_changes(happened)[:CHANGES]
             owed, undelivered = await reading.owing.refunds(pool), await reading.owing.calls(pool)
             in_sql = await reading.line(pool, most + 1)
         except StoreDown as error:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx2
+import pytest
 import redis
 import sqlalchemy as sa
 
@@ -43,6 +44,13 @@ def other_redis() -> Path | None:
     """The server program that GATE_TEST_REDIS_SERVER names."""
     named = os.environ.get("GATE_TEST_REDIS_SERVER")
     return Path(shutil.which(named) or named) if named else None
+
+
+def missing(why: str) -> Any:
+    """A developer's machine may lack it; the one that judges may not."""
+    if "GATE_TEST_EVERYTHING" in os.environ:
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 def settings_of(**changed: int) -> PoolSettings:

@@ -47,10 +47,6 @@ async def _facts(settings: Settings, job_id: str) -> Facts:
         return by_sql_alone(story, error.detail)
 
 
-UNBROKEN = 1 << 20
-"""Columns of a line that goes to no terminal."""
-
-
 def _show(facts: Facts) -> None:
     job = facts.job
     labels = [f"{name} {value}" for name in ("tool", "user", "session") if (value := getattr(job, name)) is not None]
@@ -61,8 +57,8 @@ def _show(facts: Facts) -> None:
         when = [clock(one.at) if one.at is not None else "" for one in said]
         indent = max(len(time) for time in when) + (4 if any(when) else 2)
         for time, one in zip(when, said, strict=True):
-            room = max(console.width - indent, 1) if FITS else UNBROKEN
-            lines = Text(plain(one.words)).wrap(console, room, overflow="fold")
+            words = Text(plain(one.words))
+            lines = words.wrap(console, max(console.width - indent, 1), overflow="fold") if FITS else [words]
             for number, line in enumerate(lines):
                 line.rstrip()
                 console.print(Text.assemble(f"  {'' if number else time}".ljust(indent), line), soft_wrap=True)

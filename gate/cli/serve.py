@@ -26,7 +26,7 @@ GRACE_S = 7
 STOP_S = 9.5
 """For all of it."""
 SECRET_MIN = 16
-"""Characters of what a provider shows; 16 random bytes in base64 are 22, and 12 are what nobody guesses over a network."""
+"""Characters: twelve random bytes in base64, which nobody guesses over a network."""
 
 
 def serve(settings: Settings) -> None:

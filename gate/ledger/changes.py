@@ -93,7 +93,7 @@ def bind(batch: Batch, job: Job, provider: str, task_id: str, by: str = "holder"
     return batch.put(job, provider=provider, task_id=task_id)
 
 
-def keep_late(batch: Batch, job: Job, outcome: str, by: str = "holder") -> Job:
+def keep_late(batch: Batch, job: Job, outcome: str, by: str) -> Job:
     """The refund stands; that the work was done after all is kept for whoever asks."""
     if job.late_outcome is not None:
         return job

@@ -38,7 +38,7 @@ from tests.chaos import (
 )
 from tests.chaos.judge import Verdict, epochs, judge
 from tests.chaos.scene import Options, Scene, opened, settled, under_load
-from tests.chaos.stores import missing
+from tests.chaos.stores import lacking
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,8 @@ def options_of(given: argparse.Namespace, fault: str) -> Options:
 
 def refusal(options: Options) -> str:
     """Why this cannot be played here; '' if it can."""
-    if lacking := missing(options.redis, options.sql):
-        return f"needs {' and '.join(lacking)}"
+    if absent := lacking(options.redis, options.sql):
+        return f"needs {' and '.join(absent)}"
     if options.servers > 1 and (options.sql == "sqlite" or options.redis == "embedded"):
         return "several servers need Postgres and a shared Redis"
     if options.redis == "embedded" and options.fault not in EMBEDDED:

@@ -35,7 +35,7 @@ def free_port() -> int:
             return port
 
 
-def missing(redis: str, sql: str) -> list[str]:
+def lacking(redis: str, sql: str) -> list[str]:
     """Programs that these stores need and that are not here."""
     wanted = ["redis-cli"] + ["redis-server"] * (redis == "redis")
     return [name for name in wanted if not shutil.which(name)] + ["postgres"] * (sql == "postgres" and not _postgres_bins())

@@ -12,13 +12,14 @@ from gate.ledger import Deliveries, Ledger
 from gate.slots import scripts
 from tests.chaos.__main__ import FAULTS, play, refusal
 from tests.chaos.points import DOORS
+from tests.support import missing
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_nothing_is_lost_and_nobody_is_one_too_many(fault: str) -> None:
     options = replace(FAULTS[fault].small, fault=fault)
     if why := refusal(options):
-        pytest.skip(why)
+        missing(why)
     verdict = play(options)
     assert verdict.right, f"\n{verdict}"
 

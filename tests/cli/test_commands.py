@@ -77,6 +77,12 @@ def test_what_is_changed_by_hand_is_kept_with_its_reason(own: Served) -> None:
     assert "there is no pool" in run_gate("pools", "changes", "nowhere", cwd=own.folder).stderr
 
 
+def test_what_there_is_none_of_is_said_to_be_none(own: Served) -> None:
+    said(own, "pools", "set", "bare", "--limit", "1")
+    assert run_gate("jobs", "--pool", "bare", cwd=own.folder).stdout.split("\n")[2:3] == ["  none"]
+    assert "  none" in run_gate("trends", "--pool", "bare", cwd=own.folder).stdout
+
+
 def test_who_frees_a_slot_that_has_expired_hears_that_and_is_no_holder_in_its_history(own: Served) -> None:
     said(own, "pools", "set", "run-out", "--limit", "1")
     job = own.acquire("run-out", job_id="run-out", lease_seconds=1, credits=2).json()

@@ -115,6 +115,8 @@ def test_each_line_fits_the_terminal(own: Served) -> None:
     shown = run_gate("explain", "narrow", cwd=own.folder, COLUMNS="40").stdout
     _, *lines = shown.splitlines()
     assert max(len(line) for line in lines) <= 40 and not any(line.endswith(" ") for line in lines)
+    piped = run_gate("explain", "narrow", cwd=own.folder).stdout
+    assert "ana " * 29 + "ana" in piped, "a pipe has no edge"
     run_gate("cancel", "narrow", "--pool", "one", cwd=own.folder)
 
 

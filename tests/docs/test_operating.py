@@ -24,7 +24,7 @@ from gate.jobs import QUEUE_MAX
 from gate.providers.standard import STALE_S
 from tests.chaos.stores import free_port
 from tests.pages import block, needs_tools, play, prose, rows
-from tests.support import ROOT, Served, run_gate, until
+from tests.support import ROOT, Served, missing, run_gate, until
 
 PAGE = ROOT / "docs" / "operating.md"
 PATHS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -70,8 +70,8 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str]]:
     """A gate, and the address of an nginx before it, as the page has it but for TLS."""
     program = shutil.which("nginx", path=PATHS)
-    if program is None and not EVERYTHING:
-        pytest.skip("nginx stands before it")
+    if program is None:
+        missing("nginx stands before it")
     assert program is not None
     folder = tmp_path_factory.mktemp("behind")
     with Served(folder, on_defaults=True) as served:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from gate.verify import verify
-from tests.chaos.stores import missing
+from tests.chaos.stores import lacking
 from tests.soak import arrival, damage, expiry, mixed, moving
 from tests.soak.load import Options
 from tests.support import Served
@@ -44,6 +44,6 @@ def test_six_kinds_of_damage_made_by_hand_are_named_and_mended(tmp_path: Path) -
 
 
 def test_everything_moves() -> None:
-    sql = "sqlite" if "postgres" in missing("embedded", "postgres") else "postgres"
+    sql = "sqlite" if "postgres" in lacking("embedded", "postgres") else "postgres"
     said, wrong = moving.play(Options(jobs=40, seed=7, kill_every=6, sql=sql, redis="embedded"))
     assert wrong == [], said

@@ -98,7 +98,7 @@ WORDS = {
     "change_setting": "{what}",
     "change_paused": "paused",
     "change_resumed": "resumed",
-    "by_configuration": "by configuration",
+    "change_configured": "by configuration",
     "down": "{store} does not answer",
     "down_since": "since",
     "down_what": "What is below is the last that was seen; who holds a slot keeps it.",

@@ -98,7 +98,7 @@ WORDS = {
     "change_setting": "{what}",
     "change_paused": "pausado",
     "change_resumed": "retomado",
-    "by_configuration": "pela configuração",
+    "change_configured": "pela configuração",
     "down": "{store} não responde",
     "down_since": "desde",
     "down_what": "Abaixo está o que se viu por último; quem ocupa uma vaga fica com ela.",
