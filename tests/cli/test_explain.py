@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import Served, run_gate, until
+from tests.support import Served, gate_environment, run_gate, until
 from tests.tool import Tool
 
 
@@ -115,9 +117,11 @@ def test_each_line_fits_the_terminal(own: Served) -> None:
     shown = run_gate("explain", "narrow", cwd=own.folder, COLUMNS="40").stdout
     _, *lines = shown.splitlines()
     assert max(len(line) for line in lines) <= 40 and not any(line.endswith(" ") for line in lines)
-    reason = "; ".join(["a reason that is longer than any terminal is wide"] * 8)
-    run_gate("cancel", "narrow", "--pool", "one", "--reason", reason, cwd=own.folder)
-    assert reason in run_gate("explain", "narrow", cwd=own.folder).stdout, "a pipe has no edge"
+    error = "; ".join(["an error that is longer than any terminal is wide"] * 8)
+    run_gate("release", "narrow", "--pool", "one", "--outcome", "failed", "--error", error, cwd=own.folder)
+    pipe = {name: value for name, value in gate_environment().items() if name != "COLUMNS"}
+    words = [sys.executable, "-m", "gate", "explain", "narrow"]
+    assert error in subprocess.run(words, cwd=own.folder, env=pipe, capture_output=True, text=True, check=True).stdout
 
 
 def test_hostile_words_are_shown_and_do_nothing(own: Served) -> None:
