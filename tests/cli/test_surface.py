@@ -124,7 +124,12 @@ def test_ctrl_c_is_130(tmp_path: Path) -> None:
         served.acquire(job_id="first")
         words = [sys.executable, "-m", "gate", "acquire", "--job-id", "second", "--wait-seconds", "60"]
         process = subprocess.Popen(
-            words, cwd=tmp_path, env=gate_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            words,
+            cwd=tmp_path,
+            env=gate_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )
         path = "/v1/pools/default/jobs/second"
         asyncio.run(until(lambda: served.http.get(path).status_code == 200, "it waits", 60))
