@@ -78,7 +78,7 @@ def test_who_waits(plain: Gate) -> None:
     holder = plain.acquire("one")
     with pytest.raises(TimeoutError), plain.slot("one", wait_seconds=0.2, on_position=lambda *place: heard.append(place)):
         raise AssertionError("there was no room")
-    assert [place[:3] for place in heard] == [(1, 1, "pool_full")]
+    assert {place[:3] for place in heard} == {(1, 1, "pool_full")}  # told again when only the estimate has changed
     assert plain.pool("one").queued == 0
     with pytest.raises(ZeroDivisionError), plain.slot("one", on_position=lambda *_: 1 / 0):
         raise AssertionError("there was no room")
