@@ -47,8 +47,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._turn_away(431)
         elif self._in_rest and self._rest_bytes > REST_MAX_BYTES:
             self._cut()
-        elif (self._in_head or self._in_rest) and self._timer is None:  # a request that came whole needs none
-            self._await(HEAD_S if self._in_head else REST_S)
+        else:
+            self._time()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._time()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -66,6 +70,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_rest = False
         self.scope[WHOLE] = True
         super().on_message_complete()
+
+    def _time(self) -> None:
+        """A request that came whole needs no time; nor does one behind another that is still being answered: it is not even read."""
+        if not (self._in_head or self._in_rest) or self._timer is not None:
+            return
+        behind = self.pipeline if self._in_rest else self.cycle is not None and not self.cycle.response_complete
+        if not behind:
+            self._await(HEAD_S if self._in_head else REST_S)
 
     def _await(self, within_s: float | None) -> None:
         """The rest of a head, or of what is behind it; None: nothing."""
