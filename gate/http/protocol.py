@@ -73,11 +73,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _time(self) -> None:
         """A request that came whole needs no time; nor does one behind another that is still being answered: it is not even read."""
-        if not (self._in_head or self._in_rest) or self._timer is not None:
+        if self._timer is not None:
             return
-        behind = self.pipeline if self._in_rest else self.cycle is not None and not self.cycle.response_complete
-        if not behind:
-            self._await(HEAD_S if self._in_head else REST_S)
+        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+            self._await(HEAD_S)
+        elif self._in_rest and not self.pipeline:
+            self._await(REST_S)
 
     def _await(self, within_s: float | None) -> None:
         """The rest of a head, or of what is behind it; None: nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_the_page_is_what_its_figures_make_it() -> None:
     kept = page.FOLDER / "figures.json"
     found = json.loads(kept.read_text()) if kept.exists() else {"machine": {}, "suites": {}}
     assert page.filled(page.PAGE.read_text(), found) == page.PAGE.read_text()
+
+
+def test_what_the_page_says_of_a_slower_machine_stands_in_its_figures() -> None:
+    (said,) = (part for part in page.PAGE.read_text().split("\n\n") if part.startswith("Run again the next day"))
+    kept = json.loads((page.FOLDER / "figures-slow.json").read_text())
+    found = tables.made(kept)["targets"]
+    quoted = re.findall(r"\d+\.\d+(?:×| ms| s)", said)
+    assert len(quoted) == 16
+    assert not {figure for figure in quoted if f" {figure} |" not in found}
 
 
 def test_the_page_has_a_place_for_each_table_and_plot(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -105,3 +106,11 @@ def test_a_suite_that_fails_leaves_the_others(kept: Path, monkeypatch: pytest.Mo
     assert bench.measure(["dead", "starting"], kept) == ["dead"]
     assert json.loads(kept.read_text())["suites"].keys() == {"starting"}
     assert figures.load(kept)["suites"]["starting"]["found"] == {"ready_s": [1.0], "python_s": [0.012346]}
+
+
+def test_a_library_whose_line_is_damaged_is_left_out() -> None:
+    program = [sys.executable, "-c", "input(); print('{\"pairs\": 1')"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+        one = contenders.Contender(servers.Server("counted rows", 0, peer), Shape())
+        assert one.measure(1, 0.1, "round") is None
+    assert one.failed

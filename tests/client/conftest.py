@@ -17,7 +17,7 @@ queue_seconds = 30
 limit = 1
 cooldown_seconds = 0.5
 [pools.brief]
-lease_seconds = 0.5
+lease_seconds = 2
 [pools.impatient]
 limit = 1
 queue_seconds = 0.5

@@ -38,11 +38,11 @@ class Here:
         self.now -= 1
 
 
-@pytest.mark.parametrize("pool, lease_seconds", [("default", 0.5), ("default", 1.0), ("brief", None)])
+@pytest.mark.parametrize("pool, lease_seconds", [("default", 2.5), ("brief", None)])
 async def test_seven_workers_on_three_slots_with_leases_shorter_than_the_work(
     server: Served, gate: AsyncGate, pool: str, lease_seconds: float | None
 ) -> None:
-    here, work_s = Here(), 2 * (lease_seconds or 0.5)
+    here, work_s = Here(), 2 * (lease_seconds or 2.0)  # a machine that stands still for a second is not what is tried here
     prefix = fresh()
 
     async def worker(n: int) -> tuple[str, bool]:

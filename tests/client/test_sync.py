@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
@@ -78,7 +79,8 @@ def test_who_waits(plain: Gate) -> None:
     holder = plain.acquire("one")
     with pytest.raises(TimeoutError), plain.slot("one", wait_seconds=0.2, on_position=lambda *place: heard.append(place)):
         raise AssertionError("there was no room")
-    assert {place[:3] for place in heard} == {(1, 1, "pool_full")}  # told again when only the estimate has changed
+    assert {place[:3] for place in heard} == {(1, 1, "pool_full")}
+    assert all(told != before for before, told in pairwise(heard)), "told again what was known, the estimate too"
     assert plain.pool("one").queued == 0
     with pytest.raises(ZeroDivisionError), plain.slot("one", on_position=lambda *_: 1 / 0):
         raise AssertionError("there was no room")
