@@ -130,7 +130,7 @@ class Batch:
                 self._write()
 
     def finish(self) -> None:
-        """Writes what waits, and commits in the same journey. On SQLite whoever began commits."""
+        """Writes what waits, and commits in the same journey."""
         with together(self._connection):
             self._write()
             commit(self._connection)

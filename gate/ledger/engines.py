@@ -58,7 +58,7 @@ DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_inter
 
 
 def engine(url: str, *, writes: bool, in_batches: bool = False) -> Engine:
-    """`in_batches`: on Postgres whoever writes calls `begin` and `commit`, which travel with what stands between them. Raises
+    """`in_batches`: whoever writes calls `begin` and `commit`, which to Postgres travel with what stands between them. Raises
     ArgumentError when `url` is none that SQLAlchemy knows.
     """
     where = make_url(url)
@@ -69,7 +69,7 @@ def engine(url: str, *, writes: bool, in_batches: bool = False) -> Engine:
             execution_options={"schema_translate_map": {"gate": None}},
             pool_size=READERS + 1,
         )
-        _sqlite(made, writes)
+        _sqlite(made, writes, in_batches)
         return made
     if where.get_backend_name() != "postgresql":
         raise sa.exc.ArgumentError("gate knows sqlite:///FILE and postgresql://…")
@@ -88,15 +88,18 @@ def engine(url: str, *, writes: bool, in_batches: bool = False) -> Engine:
 
 
 def begin(connection: Connection, lock_ms: int) -> None:
-    """A transaction in which a row is waited for as long; on SQLite it has begun already."""
+    """A transaction, on Postgres one in which a row is waited for as long. Not the library's own: what it does for one is a tenth of
+    what a batch costs on SQLite, and on Postgres it would be a journey of its own.
+    """
     if connection.dialect.name == "postgresql":
         say(connection, "begin")
         _limit(connection, lock_ms)
+    else:
+        _begin(connection, "begin immediate")
 
 
 def commit(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        say(connection, "commit")
+    say(connection, "commit")
 
 
 def _limit(connection: Connection, lock_ms: int) -> None:
@@ -105,7 +108,7 @@ def _limit(connection: Connection, lock_ms: int) -> None:
     say(connection, f"select {names}", str(lock_ms), str(IDLE_TIMEOUT_MS))
 
 
-def _sqlite(made: Engine, writes: bool) -> None:
+def _sqlite(made: Engine, writes: bool, in_batches: bool) -> None:
     @sa.event.listens_for(made, "connect")
     def prepare(dbapi: Any, record: Any) -> None:
         dbapi.isolation_level = None  # the driver's own BEGIN would come too late and too weak
@@ -116,12 +119,15 @@ def _sqlite(made: Engine, writes: bool) -> None:
         if not writes:
             dbapi.execute("pragma query_only = on")
 
-    @sa.event.listens_for(made, "begin")
-    def begin(connection: Connection) -> None:
-        if connection.info["file"] != _file(made):
-            # What was written into a file that is gone would be gone too, and had been told.
-            raise OSError(f"{made.url.database} was moved or replaced; put it back, or restart gate")
-        say(connection, "begin immediate" if writes else "begin")
+    if not in_batches:
+        sa.event.listen(made, "begin", lambda connection: _begin(connection, "begin immediate" if writes else "begin"))
+
+
+def _begin(connection: Connection, text: str) -> None:
+    if connection.info["file"] != _file(connection.engine):
+        # What was written into a file that is gone would be gone too, and had been told.
+        raise OSError(f"{connection.engine.url.database} was moved or replaced; put it back, or restart gate")
+    say(connection, text)
 
 
 def _file(made: Engine) -> int | None:

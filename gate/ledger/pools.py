@@ -7,6 +7,7 @@ import secrets
 from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -57,7 +58,12 @@ FORMER_MAX = 20
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
 
-def _pool(row: Any) -> Pool:
+_Row = namedtuple("_Row", [column.name for column in pools.c])
+
+
+@lru_cache(maxsize=256)
+def _pool(row: _Row) -> Pool:
+    """Kept: a batch reads the row of its pool, and it hardly ever is another than the batch before read."""
     settings = PoolSettings(**{name: getattr(row, name) for name in SETTING_NAMES})
     former = tuple(row.redis_former.split())
     return Pool(
@@ -75,7 +81,6 @@ def _pool(row: Any) -> Pool:
 
 _locked = sa.select(pools).where(pools.c.name == sa.bindparam("pool")).with_for_update()
 _lock = Prepared(lambda: _locked, ["pool"])
-_Row = namedtuple("_Row", [column.name for column in pools.c])
 _all = sa.select(pools).order_by(pools.c.name)
 
 
@@ -113,7 +118,7 @@ def probe(connection: Connection, name: str) -> None:
 
 
 def every(connection: Connection) -> list[Pool]:
-    return [_pool(row) for row in connection.execute(_all)]
+    return [_pool(_Row(*row)) for row in connection.execute(_all)]
 
 
 def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -> int:

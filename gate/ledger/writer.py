@@ -190,7 +190,6 @@ class Writer:
         reached = False
         try:
             with answering(), self._transaction() as connection:
-                reached = connection.dialect.name == "sqlite"
                 batch = Batch(connection, (task.key for task in tasks))
                 batch.open(lock_ms)
                 reached = True
@@ -216,12 +215,13 @@ class Writer:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """On a connection that is kept from batch to batch, until something goes wrong on it."""
+        """On a connection that is kept from batch to batch, until something goes wrong on it. The batch begins and commits."""
         if self._connection is None:
             self._connection = self._engine.connect()
         try:
-            with self._connection.begin():
-                yield self._connection
+            yield self._connection
+            if self._connection.in_transaction():
+                self._connection.commit()  # what the library took for one, when a batch asked it something
         except BaseException:
             self._leave()
             raise
