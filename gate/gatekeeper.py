@@ -154,8 +154,7 @@ class Gatekeeper:
             if job.status == "queued" and job.ticket != decision.ticket:
                 await self._seat(pool, job, decision)
             if job.status == "queued":
-                # It may have been granted before its row was there: the recorder has passed that entry over.
-                self._recorder.kick(pool)
+                self._recorder.admitted(pool, job.job_id)  # it may have been granted before its row was there
                 self._news.tell_line(pool)  # of the job itself there is nothing to tell: who asked waits here, and knows it
                 job = await (in_line or self.view.placed)(job)
             elif job.tells:

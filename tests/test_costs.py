@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gate.ledger import batch, prepared
+from gate.ledger import Database, batch, prepared
 from gate.ledger.writer import Writer
 from gate.slots.pipe import Pipe
 from tests.support import House
@@ -23,6 +23,7 @@ from tests.support import House
 pytestmark = pytest.mark.anyio
 PAIRS = 200
 AT_ONCE = 20
+TURNS = 60
 
 
 @pytest.fixture
@@ -75,6 +76,37 @@ async def test_pairs_at_once_share_commits_and_statements(house: House, counted:
         await asyncio.gather(*(pair(house, number) for number in range(start, start + AT_ONCE)))
     assert counted["commits"] <= PAIRS // 4, "each by itself would need two"
     assert counted["statements"] <= 7 * counted["commits"], "however many they are"
+
+
+async def test_a_wait_and_its_hand_over_look_at_nothing_again(
+    house: House, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits is woken by what he waits for, and is shown it; what a script did is recorded as it said it."""
+    read, tell_line, in_line = Database.read, house.keeper._news.tell_line, asyncio.Event()
+
+    def counting_read(self: Database, work: Any) -> Any:
+        counted["reads"] += 1
+        return read(self, work)
+
+    def telling(*told: Any) -> None:
+        in_line.set()
+        tell_line(*told)
+
+    monkeypatch.setattr(Database, "read", counting_read)
+    monkeypatch.setattr(house.keeper._news, "tell_line", telling)
+    await house.gate.gatekeeper.poolkeeper.change(house.pool, {"limit": 1})
+    holder = await house.acquire()
+    counted.clear()
+    for _ in range(TURNS):
+        in_line.clear()
+        waiting = asyncio.create_task(house.acquire(wait_s=30))
+        await in_line.wait()
+        await house.release(holder)
+        holder = await waiting
+        await house.keeper.claim(house.pool, holder.job_id, holder.lease_id or "")
+    assert counted["EVALSHA"] <= 3 * TURNS + 20, "and a tick a second"
+    assert counted["XRANGE"] <= 20 and counted["reads"] <= 20
+    assert counted["commits"] <= 4 * TURNS + 20
 
 
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres")

@@ -199,17 +199,17 @@ class Pools:
         await self.rebuild(pool, self._known[pool].epoch, even_a_former=True)
 
     def _heed(self, pool: str, epoch: int, reply: Reply) -> None:
-        known = self._known[pool]
         if reply.emitted:
             self.on_emitted(pool, epoch, reply)
-        now = time.monotonic()
         if reply.more:
-            due = now
+            self.due_within(pool, 0)
         elif reply.next_ms is not None:
             # One millisecond more: a deadline is over when the clock is past it, not when it is about to be.
-            due = now + (reply.next_ms - reply.now_ms + 1) / 1000
-        else:
-            return
+            self.due_within(pool, (reply.next_ms - reply.now_ms + 1) / 1000)
+
+    def due_within(self, pool: str, within_s: float) -> None:
+        """The tick of the pool comes then at the latest."""
+        known, due = self._known[pool], time.monotonic() + within_s
         if known.due is None or due < known.due:
             known.due = due
             known.alarm.set()

@@ -24,6 +24,9 @@ log = structlog.get_logger("gate.recorder")
 
 PAGE_IS_GOOD_S = 0.25
 """How long a page may wait for SQL: half the shortest claim time."""
+AGAIN_S = 0.02
+"""How soon an entry is looked at again whose job SQL does not know yet: its commit is on its way. Then after twice as long, and so on,
+until it is as seldom as the tick looks anyway."""
 LATE_MAX = 3
 """How often a page is read again before it is recorded whatever the time: a slow SQL must not stop everything."""
 
@@ -41,21 +44,33 @@ class Recorder:
         self._next: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._told: dict[str, _Page] = {}
+        self._unread: set[str] = set()
+        """Pools whose outbox may hold more than what was told."""
+        self._unknown: dict[str, set[str]] = {}
+        """Jobs that the outbox speaks of and SQL did not know, by pool; and after how long it was looked at again."""
+        self._again_s: dict[str, float] = {}
         pools.on_emitted = self._emitted
 
-    def kick(self, pool: str) -> None:
-        """Soon, in the background."""
-        self._pass(pool)
+    def admitted(self, pool: str, job_id: str) -> None:
+        """SQL knows this job from now on: what was passed over because it did not is recorded in the background."""
+        if job_id in self._unknown.get(pool, ()):
+            self._read_all(pool)
 
     def _emitted(self, pool: str, epoch: int, reply: Reply) -> None:
         """A script has put something there. When it said all that is there, that is as good as read."""
         if reply.outbox:
             self._told[pool] = _Page(epoch, list(reply.outbox), time.monotonic() + PAGE_IS_GOOD_S)
-        self._pass(pool)
+            self._pass(pool)
+        else:
+            self._read_all(pool)
 
     async def run(self, pool: str) -> None:
         """Returns when everything is in SQL that was in the outbox at the call. Raises StoreDown."""
-        await asyncio.shield(self._pass(pool))
+        await asyncio.shield(self._read_all(pool))
+
+    def _read_all(self, pool: str) -> asyncio.Task[None]:
+        self._unread.add(pool)
+        return self._pass(pool)
 
     async def settle(self) -> None:
         """Waits for what was kicked."""
@@ -72,16 +87,31 @@ class Recorder:
     async def _record(self, pool: str) -> None:
         async with self._locks[pool]:
             del self._next[pool]
+            page = self._told.pop(pool, None)
+            more = page is None or pool in self._unread
+            self._unread.discard(pool)
+            unknown: set[str] = set()
             after: str | None = None
             late = 0
-            while True:
-                page = self._told.pop(pool, None) or await self._read(pool, after)
-                if not page.notes:
-                    return
-                if await self.apply(pool, page.epoch, page.notes, page.good_until if late < LATE_MAX else None):
-                    after = page.notes[-1].entry_id
-                else:
+            while (page := page or await self._read(pool, after)).notes:
+                passed_over = await self.apply(pool, page.epoch, page.notes, page.good_until if late < LATE_MAX else None)
+                if passed_over is None:
                     late += 1
+                else:
+                    unknown |= passed_over
+                    after = page.notes[-1].entry_id
+                    if not more:
+                        break
+                page = None
+            self._remember(pool, unknown)
+
+    def _remember(self, pool: str, unknown: set[str]) -> None:
+        if unknown:
+            self._unknown[pool] = unknown
+            again_s = self._again_s[pool] = self._again_s.get(pool, AGAIN_S / 2) * 2
+            self._pools.due_within(pool, again_s)  # another server may commit it, of which nobody here would hear
+        elif self._unknown.pop(pool, None):
+            del self._again_s[pool]
 
     async def _read(self, pool: str, after: str | None) -> _Page:
         # The epoch first: notes of an earlier life must not pass for those of a later one.
@@ -89,25 +119,30 @@ class Recorder:
         notes = await self._semaphore.notes(pool, after)
         return _Page(epoch, notes, time.monotonic() + PAGE_IS_GOOD_S)
 
-    async def apply(self, pool: str, epoch: int, notes: list[Note], good_until: float | None = None) -> bool:
-        """What `notes` say, into SQL; then out of the outbox, and to those who wait. False when that came too late, and they
-        have to be read again: a grant that ran out meanwhile must be seen together with its end.
+    async def apply(self, pool: str, epoch: int, notes: list[Note], good_until: float | None = None) -> set[str] | None:
+        """What `notes` say, into SQL; then out of the outbox, and to those who wait. The jobs that were passed over because SQL does
+        not know them yet; None when all that came too late, and they have to be read again: a grant that ran out meanwhile must
+        be seen together with its end.
         """
         recorded = await self._ledger.record(pool, epoch, notes, good_until)
         if recorded.late:
-            return False
+            return None
         if recorded.stale:
             self._pools.outdated(pool, epoch)
-            return True
+            return set()
         for note in notes:
             if note.kind == "unreadable":
                 log.warning("an entry of the outbox that gate did not write: thrown away", pool=pool, entry=note.entry_id)
         self._news.show(pool, recorded.changed)
+        done = set(recorded.done)
+        passed_over = {note.job_id for note in notes if note.entry_id not in done}
+        if passed_over:  # at once: their rows may be there before this pass is over
+            self._unknown.setdefault(pool, set()).update(passed_over)
         if recorded.done:
             await self._semaphore.delete_notes(pool, recorded.done)
         for grant in recorded.returns:
             await self.give_back(pool, grant)
-        return True
+        return passed_over
 
     async def give_back(self, pool: str, grant: Return) -> None:
         """A grant that SQL would not take goes to its place by its ticket. Nobody was told of it."""

@@ -88,8 +88,8 @@ def engine(url: str, *, writes: bool, in_batches: bool = False) -> Engine:
 
 
 def begin(connection: Connection, lock_ms: int) -> None:
-    """A transaction, on Postgres one in which a row is waited for as long. Not the library's own: what it does for one is a tenth of
-    what a batch costs on SQLite, and on Postgres it would be a journey of its own.
+    """A transaction, on Postgres one in which a row is waited for as long. Not the library's own, which costs as much as a statement on
+    SQLite, and on Postgres a journey.
     """
     if connection.dialect.name == "postgresql":
         say(connection, "begin")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gate.keeper.recorder import LATE_MAX, PAGE_IS_GOOD_S
+from gate.keeper.recorder import AGAIN_S, LATE_MAX, PAGE_IS_GOOD_S
 from gate.ledger import Recorded
-from tests.support import House
+from tests.support import House, until
 
 pytestmark = pytest.mark.anyio
 
@@ -63,3 +63,62 @@ async def test_an_entry_that_gate_did_not_write_is_thrown_away_and_said(house: H
         await house.release(await house.acquire())
         await house.settled()
     assert [(one["pool"], one["entry"]) for one in said if "thrown away" in one["event"]] == [(house.pool, entry)]
+
+
+async def _granted_before_its_row(house: House) -> str:
+    """A job that Redis has granted a slot and SQL does not know yet."""
+    epoch = await house.gate.known.epoch(house.pool)
+    holders = [await house.acquire() for _ in range(3)]
+    job_id = f"{house.pool}-faster"
+    await house.gate.semaphore.acquire(house.pool, epoch, job_id, None, None, None)
+    await house.release(holders[0])
+    await house.gate.recorder.run(house.pool)
+    return job_id
+
+
+async def test_a_grant_that_came_before_its_row_is_recorded_as_soon_as_the_row_is_there(house: House) -> None:
+    job_id = await _granted_before_its_row(house)
+
+    async def no_look(pool: str) -> None:
+        """Nobody else helps."""
+
+    house.gate.recorder.run = no_look
+    assert (await house.granted(await house.acquire(job_id))).status == "granted"
+
+
+async def test_a_grant_whose_row_another_server_may_commit_is_looked_at_again_and_ever_more_seldom(house: House) -> None:
+    due_within, asked = house.gate.known.due_within, []
+
+    def asking(pool: str, within_s: float) -> None:
+        asked.append(within_s)
+        due_within(pool, within_s)
+
+    house.gate.known.due_within = asking
+    job_id = await _granted_before_its_row(house)
+    again = [AGAIN_S * 2**turn for turn in range(6)]
+    await until(lambda: [one for one in asked if one in again] == again, "it is looked at again")
+    assert (await house.granted(await house.acquire(job_id))).status == "granted"
+    asked.clear()
+    await house.settled()
+    await house.gate.recorder.run(house.pool)
+    assert not [one for one in asked if one in again]
+
+
+async def test_a_told_page_that_came_after_entries_of_another_server_does_not_hide_them(house: House) -> None:
+    """Whoever needs all that is in the outbox has it, though the last script here told only its own."""
+    holders = [await house.acquire() for _ in range(3)]
+    first, second = await house.acquire(), await house.acquire()
+    await house.gate.ledger.end(house.pool, holders[1].job_id, "completed", by="holder", lease_id=holders[1].lease_id)
+    release = house.gate.semaphore.release
+
+    async def and_elsewhere_too(pool: str, epoch: int, job_id: str, lease_id: str) -> Any:
+        reply = await release(pool, epoch, job_id, lease_id)
+        await release(pool, epoch, holders[1].job_id, holders[1].lease_id or "")  # of which nobody here hears
+        return reply
+
+    house.gate.semaphore.release = and_elsewhere_too
+    await house.release(holders[0])
+    house.gate.semaphore.release = release
+    await house.gate.recorder.run(house.pool)
+    found = await house.keeper.view.reading.jobs([first.job_id, second.job_id])
+    assert [found[job.job_id].status for job in (first, second)] == ["granted", "granted"]

@@ -223,11 +223,11 @@ async def test_of_a_row_that_sql_refuses_nobody_is_told(ledger: Ledger, database
     assert recorded.done == ["2-0"]
 
 
-async def test_many_requests_share_one_commit(ledger: Ledger, database: Database) -> None:
-    commits = []
-    sa.event.listen(database._write_engine, "commit", lambda connection: commits.append(1))
+async def test_many_requests_share_one_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits, commit = [], batch.commit
+    monkeypatch.setattr(batch, "commit", lambda connection: (commits.append(1), commit(connection)))
     await asyncio.gather(*(admit(ledger, f"j{number}") for number in range(100)))
-    assert len(commits) <= 10
+    assert 1 <= len(commits) <= 10
 
 
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite only")

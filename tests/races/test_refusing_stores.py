@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import redis
@@ -14,6 +15,8 @@ from sqlalchemy.exc import DBAPIError
 
 from gate.errors import StoreDown
 from gate.jobs import now_ms
+from gate.ledger import batch
+from gate.ledger.prepared import say
 from gate.opening import open_gate
 from gate.verify import verify
 from tests.chaos.stores import Books, RedisServer
@@ -85,19 +88,18 @@ def takes_nothing(house: House, how: str) -> Iterator[None]:
             yield
         return
 
-    def refuse(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(refused)
+    begin = batch.begin
 
-    def let_begin(connection: sa.Connection) -> None:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("pragma query_only = off")
+    def refusing(connection: sa.Connection, lock_ms: int) -> None:
+        sqlite = connection.dialect.name == "sqlite"
+        say(connection, "pragma query_only = off" if sqlite else refused)
+        begin(connection, lock_ms)
+        if sqlite:
+            say(connection, refused)
 
-    listeners = [("begin", refuse), ("rollback", let_begin), ("commit", let_begin)]
-    for name, listener in listeners:
-        sa.event.listen(engine, name, listener)
-    yield
-    for name, listener in listeners:
-        sa.event.remove(engine, name, listener)
+    with mock.patch.object(batch, "begin", refusing):
+        yield
+    house.gate.ledger._database._writer._leave()
     engine.dispose()
 
 
