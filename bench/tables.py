@@ -76,7 +76,7 @@ def load(suites: Suites) -> str:
     times, busy = ratio(of["bytes"]["per_s"], one["per_s"]), middle(one["load_us"]) * middle(one["per_s"]) / 1e6
     return (
         f"The load alone, against a server that writes bytes back, does {number(times)} times the pairs of the fastest of gate and the "
-        f"no-op ({fastest}); there it takes {number(middle(one['load_us']))} µs of CPU a pair, {number(busy)} of one core: it is not the "
+        f"no-op. Against that one it takes {number(middle(one['load_us']))} µs of CPU a pair, {number(busy)} of one core: it is not the "
         "limit."
     )
 

@@ -103,7 +103,11 @@ class Demo:
             pool = await self._pool()
             slots = pool["limit"]
             if pool["running"] or pool["granted"] or pool["queued"] or pool["paused"] or slots < 2:
-                raise CannotStart("the demo needs pool default idle, not paused, with a limit of 2 or more")
+                now = ", ".join(f"{pool[state]} {state}" for state in ("running", "granted", "queued"))
+                paused = "paused" if pool["paused"] else "not paused"
+                raise CannotStart(
+                    f"the demo needs pool default idle, not paused, with a limit of 2 or more; now: {now}, {paused}, limit {slots}"
+                )
             async with self._watched(slots):
                 try:
                     await self._story(slots)
