@@ -79,9 +79,7 @@ async def test_one_row_that_sql_refuses_keeps_no_other_from_being_recorded(house
 def takes_nothing(house: House, how: str) -> Iterator[None]:
     """SQL answers, and lets itself be read; whatever gate writes is refused."""
     engine = house.gate.ledger._database._write_engine
-    refused = {"sqlite": "pragma query_only = on", "postgresql": "set default_transaction_read_only = on"}[
-        engine.dialect.name
-    ]
+    refused = {"sqlite": "pragma query_only = on", "postgresql": "set transaction read only"}[engine.dialect.name]
     if how == "locked":
         with sa.create_engine(engine.url).begin() as other:
             other.exec_driver_sql("lock table gate.jobs in share mode")
@@ -91,11 +89,10 @@ def takes_nothing(house: House, how: str) -> Iterator[None]:
     begin = batch.begin
 
     def refusing(connection: sa.Connection, lock_ms: int) -> None:
-        sqlite = connection.dialect.name == "sqlite"
-        say(connection, "pragma query_only = off" if sqlite else refused)
+        if connection.dialect.name == "sqlite":
+            say(connection, "pragma query_only = off")  # of the batch before
         begin(connection, lock_ms)
-        if sqlite:
-            say(connection, refused)
+        say(connection, refused)
 
     with mock.patch.object(batch, "begin", refusing):
         yield
