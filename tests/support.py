@@ -219,6 +219,16 @@ class House:
     async def status(self, job: Job | str) -> str:
         return (await self.look(job)).status
 
+    async def granted_before_its_row(self) -> str:
+        """A job that waited in Redis and was granted a slot there, and of which SQL knows nothing; its entry stays in the outbox."""
+        epoch = await self.gate.known.epoch(self.pool)
+        holders = [await self.acquire() for _ in range(3)]
+        job_id = f"{self.pool}-unknown"
+        await self.gate.semaphore.acquire(self.pool, epoch, job_id, None, None, None)
+        await self.release(holders[0])
+        await self.gate.recorder.run(self.pool)
+        return job_id
+
     async def refunds(self, job: Job | str) -> list[int]:
         job_id = job if isinstance(job, str) else job.job_id
         rows, _ = await self.keeper.view.reading.entries(job_id=job_id, kind="refund")

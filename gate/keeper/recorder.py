@@ -110,8 +110,9 @@ class Recorder:
             self._unknown[pool] = unknown
             again_s = self._again_s[pool] = self._again_s.get(pool, AGAIN_S / 2) * 2
             self._pools.due_within(pool, again_s)  # another server may commit it, of which nobody here would hear
-        elif self._unknown.pop(pool, None):
-            del self._again_s[pool]
+        else:
+            self._unknown.pop(pool, None)
+            self._again_s.pop(pool, None)
 
     async def _read(self, pool: str, after: str | None) -> _Page:
         # The epoch first: notes of an earlier life must not pass for those of a later one.

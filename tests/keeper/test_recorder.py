@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from gate.keeper.recorder import AGAIN_S, LATE_MAX, PAGE_IS_GOOD_S
 from gate.ledger import Recorded
+from gate.slots import Note
 from tests.support import House, until
 
 pytestmark = pytest.mark.anyio
@@ -65,19 +66,8 @@ async def test_an_entry_that_gate_did_not_write_is_thrown_away_and_said(house: H
     assert [(one["pool"], one["entry"]) for one in said if "thrown away" in one["event"]] == [(house.pool, entry)]
 
 
-async def _granted_before_its_row(house: House) -> str:
-    """A job that Redis has granted a slot and SQL does not know yet."""
-    epoch = await house.gate.known.epoch(house.pool)
-    holders = [await house.acquire() for _ in range(3)]
-    job_id = f"{house.pool}-faster"
-    await house.gate.semaphore.acquire(house.pool, epoch, job_id, None, None, None)
-    await house.release(holders[0])
-    await house.gate.recorder.run(house.pool)
-    return job_id
-
-
 async def test_a_grant_that_came_before_its_row_is_recorded_as_soon_as_the_row_is_there(house: House) -> None:
-    job_id = await _granted_before_its_row(house)
+    job_id = await house.granted_before_its_row()
 
     async def no_look(pool: str) -> None:
         """Nobody else helps."""
@@ -94,7 +84,7 @@ async def test_a_grant_whose_row_another_server_may_commit_is_looked_at_again_an
         due_within(pool, within_s)
 
     house.gate.known.due_within = asking
-    job_id = await _granted_before_its_row(house)
+    job_id = await house.granted_before_its_row()
     again = [AGAIN_S * 2**turn for turn in range(6)]
     await until(lambda: [one for one in asked if one in again] == again, "it is looked at again")
     assert (await house.granted(await house.acquire(job_id))).status == "granted"
@@ -122,3 +112,11 @@ async def test_a_told_page_that_came_after_entries_of_another_server_does_not_hi
     await house.gate.recorder.run(house.pool)
     found = await house.keeper.view.reading.jobs([first.job_id, second.job_id])
     assert [found[job.job_id].status for job in (first, second)] == ["granted", "granted"]
+
+
+async def test_what_was_passed_over_by_whoever_else_applied_it_breaks_no_pass(house: House) -> None:
+    """The sweep applies what it saw itself, and an entry may be gone by the next pass."""
+    epoch = await house.gate.known.epoch(house.pool)
+    unknown = Note("1-1", "expired", f"{house.pool}-unknown", 1, 1)
+    assert await house.gate.recorder.apply(house.pool, epoch, [unknown]) == {unknown.job_id}
+    await house.gate.recorder.run(house.pool)

@@ -203,12 +203,7 @@ async def test_a_crash_between_redis_and_sql_is_recorded_by_the_repeat(house: Ho
 
 async def test_a_crash_before_a_grant_was_told_is_recorded_by_the_repeat(house: House) -> None:
     """As before, and by the time it asks again it was promoted: it waited in Redis, and SQL never knew."""
-    epoch = await house.gate.known.epoch(house.pool)
-    holders = [await house.acquire() for _ in range(3)]
-    unknown = f"{house.pool}-unknown"
-    await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, None)
-    await house.release(holders[0])
-    await house.gate.recorder.run(house.pool)  # SQL does not know it yet: its entry stays
+    unknown = await house.granted_before_its_row()
     job = await house.acquire(unknown)
     assert job.status == "granted"
     assert (await house.keeper.claim(house.pool, unknown, job.lease_id or "")).status == "running"

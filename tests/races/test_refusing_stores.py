@@ -86,17 +86,23 @@ def takes_nothing(house: House, how: str) -> Iterator[None]:
             yield
         return
 
-    begin = batch.begin
+    begin, commit = batch.begin, batch.commit
 
     def refusing(connection: sa.Connection, lock_ms: int) -> None:
-        if connection.dialect.name == "sqlite":
-            say(connection, "pragma query_only = off")  # of the batch before
+        let_write(connection)  # the batch before may have failed on it
         begin(connection, lock_ms)
         say(connection, refused)
 
-    with mock.patch.object(batch, "begin", refusing):
+    def committing(connection: sa.Connection) -> None:
+        commit(connection)
+        let_write(connection)
+
+    def let_write(connection: sa.Connection) -> None:
+        if connection.dialect.name == "sqlite":
+            say(connection, "pragma query_only = off")
+
+    with mock.patch.multiple(batch, begin=refusing, commit=committing):
         yield
-    house.gate.ledger._database._writer._leave()
     engine.dispose()
 
 
