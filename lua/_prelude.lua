@@ -23,7 +23,7 @@
 
 local SLOTS, QUEUE, JOBS, OUTBOX, META, USERS = unpack(KEYS)
 local BOUND = 100 -- jobs that one step of a call looks at
-local ENDS = 40 -- leases, or waits, that it ends: each is some ten microseconds in which Redis does nothing else
+local ENDS = 25 -- leases, or waits, that it ends: each is some ten microseconds in which Redis does nothing else
 local ABSENCE_MS = 2500 -- a tick comes each second: two of them are missing, and every other call too
 
 -- How many there are: only a key of the right type has that answer.
@@ -83,11 +83,39 @@ local function vacate(job)
   return left == 1
 end
 
-local function unqueue(job)
+-- The places of the line, counted from 0, between which a waiter stands. It stands in order of its tickets, which count up by one: no more
+-- can be missing between a waiter and an end than are missing in all. (By an operator's hand it may be otherwise.)
+local function between(entry)
+  local head, tail = read(redis.call('LINDEX', QUEUE, 0)), read(redis.call('LINDEX', QUEUE, -1))
+  local last, ticket = waiting - 1, entry and tonumber(entry.ticket)
+  if not (head and tail and ticket) then return 0, last end
+  return math.max(0, math.floor(last - (tonumber(tail.ticket) - ticket))),
+         math.min(last, math.floor(ticket - tonumber(head.ticket)))
+end
+
+-- From which end it is found sooner: 1 the head, -1 the tail.
+local function side(from, to) return waiting - 1 - from < to and -1 or 1 end
+
+local function unqueue(job, entry)
   if waiting == 0 then return false end
-  local left = redis.call('LREM', QUEUE, 1, job)
+  local left = redis.call('LREM', QUEUE, waiting > BOUND and entry and side(between(entry)) or 1, job)
   waiting = waiting - left
   return left == 1
+end
+
+-- Its place, counted from 0, or nil. In a long line it is looked for where it stands if few before it have left, then where it stands
+-- if few behind it have, and only then among all.
+local function place(job, entry)
+  if waiting <= BOUND then return waiting > 0 and redis.call('LPOS', QUEUE, job) or nil end
+  local from, to = between(entry)
+  if from <= to then
+    for _, first in ipairs({math.max(from, to - BOUND + 1), from}) do
+      for i, waiter in ipairs(redis.call('LRANGE', QUEUE, first, math.min(to, first + BOUND - 1))) do
+        if waiter == job then return first + i - 1 end
+      end
+    end
+  end
+  return redis.call('LPOS', QUEUE, job, 'RANK', side(from, to)) or nil
 end
 
 local function forget(job, entry)

@@ -41,7 +41,7 @@ if redis.call('ZSCORE', SLOTS, job) then
   if not (known and known.lease_id) then return finish('torn', {}) end
   return stands(known.claimed and 'running' or 'granted', known, true)
 end
-if known and waiting > 0 and redis.call('LPOS', QUEUE, job) then return stands('queued', known, true) end
+if known and place(job, known) then return stands('queued', known, true) end
 local note = noted(job)
 if note then return finish('unrecorded', {ticket = note[8], queued_at = now, lease_ms = lease_ms}) end
 

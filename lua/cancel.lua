@@ -14,12 +14,10 @@
 
 begin()
 local job, ticket = ARGV[4], ARGV[5]
-if ticket ~= '' then
-  local entry = read(job)
-  if entry and entry.ticket ~= ticket or redis.call('ZSCORE', SLOTS, job) then return finish('absent', {}) end
-end
+local entry = read(job)
+if ticket ~= '' and (entry and entry.ticket ~= ticket or redis.call('ZSCORE', SLOTS, job)) then return finish('absent', {}) end
 local held_slot = vacate(job)
-local waited = not held_slot and unqueue(job)
-forget(job, read(job))
+local waited = not held_slot and unqueue(job, entry)
+forget(job, entry)
 if held_slot then warm_up() return finish('left_slot', {}) end
 return finish(waited and 'left_queue' or 'absent', {})

@@ -36,7 +36,7 @@ if redis.call('ZSCORE', SLOTS, job) then
   cool()
   vacate(job)
   unqueue(job) -- by an operator's hand it may stand in both
-elseif entry and waiting > 0 and redis.call('LPOS', QUEUE, job) then
+elseif entry and place(job, entry) then
   return finish('requeued', {})
 elseif restore ~= '' then
   entry = cjson.decode(restore)

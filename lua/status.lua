@@ -22,8 +22,8 @@ for i, job in ipairs(slots) do
   if i <= most then holders[i] = job end
 end
 local queue = most > 0 and redis.call('LRANGE', QUEUE, 0, most - 1) or {}
-local place = ARGV[4] ~= '' and redis.call('LPOS', QUEUE, ARGV[4])
+local stands_at = ARGV[4] ~= '' and place(ARGV[4], read(ARGV[4]))
 return finish('status', {
   limit = meta.limit, running = #slots - granted, granted = granted, queued = waiting,
   paused = meta.paused == 1, cooling_until = meta.cooling_until, oldest = oldest, holders = holders, queue = queue,
-  position = place and place + 1 or nil})
+  position = stands_at and stands_at + 1 or nil})

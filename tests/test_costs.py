@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 from collections import Counter
@@ -13,12 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 import sqlalchemy as sa
 
 from gate.ledger import Database, batch, prepared
 from gate.ledger.writer import Writer
 from gate.slots.pipe import Pipe
-from tests.support import House
+from tests.support import House, LineOfPool
 
 pytestmark = pytest.mark.anyio
 PAIRS = 200
@@ -160,6 +162,13 @@ async def test_no_query_of_a_pair_looks_at_more_rows_than_it_needs(house: House,
     assert not scans
 
 
+def of_a_script(people: redis.Redis) -> float:
+    """Microseconds of Redis for each script since the last look."""
+    cost = people.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
+    people.config_resetstat()
+    return cost
+
+
 async def test_a_script_is_not_dearer_than_so_many_that_do_nothing(house: House) -> None:
     """Redis's own account, of the same moments: a ratio, no time."""
     nothing = house.people.script_load("return 1")
@@ -168,9 +177,34 @@ async def test_a_script_is_not_dearer_than_so_many_that_do_nothing(house: House)
         house.people.config_resetstat()
         for _ in range(200):
             house.people.evalsha(nothing, 0)
-        base = house.people.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
-        house.people.config_resetstat()
+        base = of_a_script(house.people)
         for number in range(100):
             await pair(house, len(ratios) * 1000 + number + 10)
-        ratios.append(house.people.info("commandstats")["cmdstat_evalsha"]["usec_per_call"] / base)
+        ratios.append(of_a_script(house.people) / base)
     assert min(ratios) <= 60, ratios
+
+
+@pytest.mark.parametrize("line", ["valkey"], indirect=True)
+async def test_in_a_long_line_nobody_is_looked_for_among_all(line: LineOfPool, people: redis.Redis) -> None:
+    """A place at either end, and an end of a wait, with so many waiting beside the same with few: a ratio of one run."""
+
+    async def cost(count: int) -> float:
+        """Put there by hand: what a script has loaded is cleared away in those that come after it."""
+        await line.load(epoch=line.epoch + 1, limit=0, queue_max=30_000)
+        entry = {"queued_at": line.clock.now, "lease_ms": 1_000}
+        entries = {f"j{n}": json.dumps(entry | {"ticket": str(n)}) for n in range(1, count + 1)}
+        people.hset(line.key("jobs"), mapping=entries)
+        people.rpush(line.key("queue"), *entries)
+        of_a_script(people)
+        for n in range(1, 31):
+            assert (await line.status(f"j{n % 10 + 1}", most=0)).position == n % 10 + 1
+            assert (await line.status(f"j{count}", most=0)).position == count
+            await line.acquire(f"new{n}")
+            assert (await line.cancel(f"new{n}")).word == "left_queue"
+        return of_a_script(people)
+
+    ratios = []
+    for _ in range(3):
+        few = await cost(20)
+        ratios.append(await cost(20_000) / few)
+    assert min(ratios) <= 1.7, ratios

@@ -1,3 +1,6 @@
+import json
+from random import Random
+
 import pytest
 
 from tests.support import LineOfPool
@@ -57,3 +60,53 @@ async def test_a_slot_without_an_entry_is_counted_and_tells_nothing(line: LineOf
 async def test_an_empty_pool_has_no_oldest(line: LineOfPool) -> None:
     status = await line.status()
     assert (status.oldest, status.holders, status.queue, status.next_ms) == (None, (), (), None)
+
+
+async def long_line(line: LineOfPool, count: int) -> None:
+    waiters = [
+        (f"j{number}", {"ticket": str((1 << 32) + number), "queued_at": line.clock.now, "lease_ms": 1_000})
+        for number in range(1, count + 1)
+    ]
+    await line.load(epoch=2, waiters=waiters, limit=0)
+
+
+async def stands_as_listed(line: LineOfPool) -> bool:
+    """Everybody at the place that the list has him in, and whoever is not in it nowhere."""
+    listed = [job.decode() for job in await line.client.lrange(line.key("queue"), 0, -1)]
+    told = {job: (await line.status(job, most=0)).position for job in [*listed, "nobody"]}
+    return told == {job: number for number, job in enumerate(listed, 1)} | {"nobody": None}
+
+
+@pytest.mark.parametrize("gone", [0, 3, 60, 140])
+async def test_in_a_long_line_everybody_has_his_place_however_many_have_left(line: LineOfPool, gone: int) -> None:
+    """A place is looked for where the ticket says that it may be: among few, among all when more than a hundred have left."""
+    await long_line(line, 260)
+    for number in Random(gone).sample(range(1, 261), gone):
+        assert (await line.cancel(f"j{number}")).word == "left_queue"
+    assert (await line.status()).queued == 260 - gone
+    assert await stands_as_listed(line)
+
+
+async def test_in_a_long_line_that_was_turned_over_by_hand_everybody_has_his_place(line: LineOfPool) -> None:
+    await long_line(line, 150)
+    queue, jobs = line.key("queue"), line.key("jobs")
+    for head, tail in ((0, -1), (20, 130), (2, 149)):
+        one, other = await line.client.lindex(queue, head), await line.client.lindex(queue, tail)
+        await line.client.lset(queue, head, other)
+        await line.client.lset(queue, tail, one)
+    assert await stands_as_listed(line)
+    await line.client.hset(jobs, "j50", "{}")
+    for ticket in ("1.5", "inf", "-inf", "nan", str(1 << 52)):
+        for job in ("j150", "j60", "j1"):  # at the head, within, at the tail
+            entry = {"ticket": ticket, "queued_at": line.clock.now, "lease_ms": 1_000}
+            await line.client.hset(jobs, job, json.dumps(entry))
+        assert await stands_as_listed(line), ticket
+
+
+@pytest.mark.parametrize("job", ["j1", "j70", "j130", "j199", "j200"])
+async def test_from_a_long_line_whoever_leaves_is_the_one_that_is_named(line: LineOfPool, job: str) -> None:
+    await long_line(line, 200)
+    assert (await line.cancel(job)).word == "left_queue"
+    assert await line.queue() == [f"j{number}" for number in range(1, 201) if f"j{number}" != job][:100]
+    status = await line.status("j150", most=0)
+    assert (status.queued, status.position) == (199, 149 if int(job[1:]) < 150 else 150)

@@ -31,13 +31,13 @@ async def test_a_wait_that_is_too_long_ends(line: LineOfPool) -> None:
     assert await line.notes() == [("expired", "d", 0)]
 
 
-async def test_one_script_ends_forty_leases_and_says_that_there_is_more(line: LineOfPool) -> None:
+async def test_one_script_ends_twenty_five_leases_and_says_that_there_is_more(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=100)
-    for number in range(100):
+    for number in range(70):
         await line.acquire(f"j{number}")
     line.clock.turn(600_000)
     replies = [await line.tick() for _ in range(3)]
-    assert [reply.emitted for reply in replies] == [40, 40, 20]
+    assert [reply.emitted for reply in replies] == [25, 25, 20]
     assert [reply.more for reply in replies] == [True, True, False]
 
 
@@ -134,13 +134,13 @@ async def test_a_lease_that_runs_out_lifts_the_cool_down(line: LineOfPool) -> No
     assert await line.holders() == {"a"}
 
 
-async def test_one_script_ends_forty_waits_and_says_that_there_is_more(line: LineOfPool) -> None:
+async def test_one_script_ends_twenty_five_waits_and_says_that_there_is_more(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=0)
-    for number in range(60):
+    for number in range(45):
         await line.acquire(f"j{number}")
     line.clock.turn(600_000)
     replies = [await line.tick() for _ in range(2)]
-    assert [(reply.emitted, reply.more) for reply in replies] == [(40, True), (20, False)]
+    assert [(reply.emitted, reply.more) for reply in replies] == [(25, True), (20, False)]
 
 
 async def test_two_that_are_granted_by_one_call_have_a_lease_each(line: LineOfPool) -> None:

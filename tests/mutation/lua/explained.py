@@ -8,8 +8,8 @@ from __future__ import annotations
 
 TAIL = "if not last or (tail and tonumber(tail.ticket) < ticket) then return redis.call('RPUSH', QUEUE, job) end"
 SOONEST = "local soonest = in_use > 0 and tonumber(redis.call('ZRANGE', SLOTS, 0, 0, 'WITHSCORES')[2]) or nil"
-WAITS_ALREADY = "if known and waiting > 0 and redis.call('LPOS', QUEUE, job) then return stands('queued', known, true) end"
-SEATED_ALREADY = "elseif entry and waiting > 0 and redis.call('LPOS', QUEUE, job) then"
+WAITS_ALREADY = "if known and place(job, known) then return stands('queued', known, true) end"
+SEATED_ALREADY = "elseif entry and place(job, entry) then"
 COOLING = "if (tonumber(meta[4]) or 0) > now then say('  cooling down for %s: the provider refused', span(meta[4] - now)) end"
 
 EXPLAINED: list[tuple[str, str, str, str, str]] = [
