@@ -1,3 +1,4 @@
+import itertools
 import json
 from random import Random
 
@@ -87,6 +88,34 @@ async def test_in_a_long_line_everybody_has_his_place_however_many_have_left(lin
     assert await stands_as_listed(line)
 
 
+async def test_in_a_long_line_a_search_through_all_is_the_last_resort(line: LineOfPool) -> None:
+    if line.fake:
+        pytest.skip("fakeredis keeps no account of its commands")
+
+    async def searches(*jobs: str) -> int:
+        await line.client.config_resetstat()
+        for job in jobs:
+            assert (await line.status(job, most=0)).position is not None
+        return (await line.client.info("commandstats")).get("cmdstat_lpos", {}).get("calls", 0)
+
+    async def leave(*spans: range) -> None:
+        for number in itertools.chain(*spans):
+            assert (await line.cancel(f"j{number}")).word == "left_queue"
+
+    await long_line(line, 800)
+    await line.acquire("new")  # of this life of the pool: its ticket lies far above theirs
+    assert await searches("j1", "j2", "j150", "j799", "j800", "new") == 0
+    await leave(range(101, 151), range(221, 261))
+    assert await searches("j1", "j100", "j151", "j220", "j261", "j800", "new") == 0, "ninety have left"
+    await line.cancel("new")
+    await leave(range(2, 101))
+    assert await searches("j1") == 0, "nobody before it has left"
+    assert await searches("j151", "j220", "j350", "j800") == 0, "fewer than a hundred behind them have"
+    await leave(range(600, 710))
+    assert await searches("j1", "j800") == 0
+    assert await searches("j350") == 1, "more than a hundred on either side"
+
+
 async def test_in_a_long_line_that_was_turned_over_by_hand_everybody_has_his_place(line: LineOfPool) -> None:
     await long_line(line, 150)
     queue, jobs = line.key("queue"), line.key("jobs")
@@ -96,7 +125,7 @@ async def test_in_a_long_line_that_was_turned_over_by_hand_everybody_has_his_pla
         await line.client.lset(queue, tail, one)
     assert await stands_as_listed(line)
     await line.client.hset(jobs, "j50", "{}")
-    for ticket in ("1.5", "inf", "-inf", "nan", str(1 << 52)):
+    for ticket in ("1.5", "1e300", "-1e300", "inf", "nan", str(1 << 52)):
         for job in ("j150", "j60", "j1"):  # at the head, within, at the tail
             entry = {"ticket": ticket, "queued_at": line.clock.now, "lease_ms": 1_000}
             await line.client.hset(jobs, job, json.dumps(entry))
