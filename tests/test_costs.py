@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 import sqlalchemy as sa
@@ -135,6 +136,38 @@ async def test_a_batch_is_two_journeys_to_postgres(
         await pair(house, number)
     assert counted["journeys"] == 2 * counted["commits"]
     assert counted["alone"] <= PAIRS // 10 + 10, "but for a refund that is looked up, and what keeps itself busy"
+
+
+MANY_JOBS = """
+insert into gate.jobs (job_id, pool, status, credits, ticket, fence, lease_ms, enqueued_at, ended_at, ended_by)
+select 'before-' || n, %s, 'completed', 0, n, n, 1000, n, n, 'holder' from generate_series(1, 20000) as n"""
+
+
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres's planner")
+async def test_no_statement_of_a_pair_reads_a_whole_table_of_postgres(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anybody has counted the rows for its planner, which is how a young database is, too."""
+    asked: dict[str, tuple[Any, ...]] = {}
+    say = prepared.say
+
+    def hearing(connection: Any, text: str, *values: Any) -> Any:
+        asked[text] = values
+        return say(connection, text, *values)
+
+    await house.gate.gatekeeper.poolkeeper.change(house.pool, {"limit": AT_ONCE})
+    with psycopg.connect(house.sql_url, autocommit=True) as people:
+        people.execute(MANY_JOBS, [house.pool])
+        monkeypatch.setattr(prepared, "say", hearing)
+        await pair(house, 0)
+        await asyncio.gather(*(pair(house, number) for number in range(1, AT_ONCE)))
+        monkeypatch.undo()
+        plans = {
+            text: "\n".join(row[0] for row in people.execute(f"explain {text}", values))
+            for text, values in asked.items()
+            if re.match(r"(?i)\s*(select|insert|update)", text)
+        }
+        people.execute("delete from gate.jobs where job_id like 'before-%'")  # of which nothing else speaks
+    assert len(plans) > 5
+    assert not {text: plan for text, plan in plans.items() if re.search("Seq Scan on (jobs|ledger|events)", plan)}
 
 
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite's planner")

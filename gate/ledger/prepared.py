@@ -122,6 +122,7 @@ class Many:
 
     def __init__(self, table: sa.Table, columns: Sequence[str], key: str | None = None) -> None:
         self._table, self._columns, self._key = table, tuple(columns), key
+        self._told = (*columns, *([key] if key else []))
         values = {name: sa.bindparam(name) for name in columns}
         if key is None:
             one: sa.sql.ClauseElement = table.insert().inline().values(values)
@@ -140,7 +141,10 @@ class Many:
                 self._by_place(connection, rows[start : start + AT_ONCE])
         else:
             self._from_json = self._from_json or self._of_postgres(connection.dialect)
-            say(connection, self._from_json, to_json(rows).decode())
+            told = to_json(
+                [{name: it for name, it in zip(self._told, row, strict=True) if it is not None} for row in rows]
+            ).decode()
+            say(connection, self._from_json, told, *([len(rows)] if self._key else []))
 
     def _by_place(self, connection: Connection, rows: Sequence[Values]) -> None:
         text = self._texts.get(len(rows))
@@ -157,14 +161,16 @@ class Many:
         )
 
     def _of_postgres(self, dialect: sa.Dialect) -> str:
-        def value(place: int, name: str) -> str:
-            return f"(one.value ->> {place})::{self._table.c[name].type.compile(dialect)}"
-
-        table, source = f"gate.{self._table.name}", "json_array_elements(%s::json) as one"
+        """The names are told with the values: by place each value of a row would be looked for from the beginning of its text. And how many
+        rows there are is told as well: the planner believes in a hundred, and for so many it reads the whole table.
+        """
+        quoted = dialect.identifier_preparer.quote
+        typed = ", ".join(f"{quoted(name)} {self._table.c[name].type.compile(dialect)}" for name in self._told)
+        table, rows = f"gate.{self._table.name}", f"json_to_recordset(%s::json) as one({typed})"
         if self._key is None:
-            values = ", ".join(value(place, name) for place, name in enumerate(self._columns))
-            return self._insert(dialect, table, f"select {values} from {source}")
-        return self._update(dialect, table, source, value)
+            return self._insert(dialect, table, f"select * from {rows}")
+        some = f"(select * from {rows} limit %s) as one"
+        return self._update(dialect, table, some, lambda place, name: f"one.{quoted(name)}")
 
     def _insert(self, dialect: sa.Dialect, table: str, rows: str) -> str:
         return f"insert into {table} ({', '.join(map(dialect.identifier_preparer.quote, self._columns))}) {rows}"

@@ -51,6 +51,6 @@ IN_REDIS = [
         "gate/slots/connection.py", "if found != only:", "if False:",
         LIVES + "test_a_replica_that_lagged_is_loaded_anew_when_it_is_promoted")),
     Safeguard("leave_ticket", "a stranger's place is freed by its ticket, from the queue only", TWO, Guard(
-        "lua/cancel.lua", "if ticket ~= '' then", "if false then",
+        "lua/cancel.lua", "if ticket ~= '' and (", "if false and (",
         BORDERS + "test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since")),
 ]  # fmt: skip
