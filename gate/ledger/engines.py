@@ -116,7 +116,10 @@ def _sqlite(made: Engine, writes: bool, in_batches: bool) -> None:
         dbapi.execute("pragma synchronous = full")
         dbapi.execute("pragma foreign_keys = on")
         record.info["file"] = _file(made)
-        if not writes:
+        if writes:
+            # What a statement of many rows would be undone with is a file in /var/tmp otherwise, a copy of each page that it touches.
+            dbapi.execute("pragma temp_store = memory")
+        else:
             dbapi.execute("pragma query_only = on")
 
     if not in_batches:
