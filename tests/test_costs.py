@@ -19,7 +19,7 @@ import redis
 import sqlalchemy as sa
 
 from gate.ledger import Database, batch, prepared
-from gate.ledger.writer import Writer
+from gate.ledger.committing import Committer
 from gate.slots.pipe import Pipe
 from tests.support import House, LineOfPool
 
@@ -33,7 +33,7 @@ TURNS = 60
 def counted(monkeypatch: pytest.MonkeyPatch, house: House) -> Counter[str]:
     """By what was asked of Redis; `statements` and `commits` of the writer."""
     found: Counter[str] = Counter()
-    ask, say, commit = Pipe.ask, prepared.say, Writer._commit
+    ask, say, commit = Pipe.ask, prepared.say, Committer.commit
 
     async def counting_ask(self: Pipe, *words: Any) -> Any:
         found[words[0]] += 1
@@ -43,13 +43,13 @@ def counted(monkeypatch: pytest.MonkeyPatch, house: House) -> Counter[str]:
         found["statements"] += 1
         return say(connection, text, *values)
 
-    def counting_commit(self: Writer, *batch: Any) -> None:
+    def counting_commit(self: Committer, *batch: Any) -> None:
         found["commits"] += 1
         commit(self, *batch)
 
     monkeypatch.setattr(Pipe, "ask", counting_ask)
     monkeypatch.setattr(prepared, "say", counting_say)
-    monkeypatch.setattr(Writer, "_commit", counting_commit)
+    monkeypatch.setattr(Committer, "commit", counting_commit)
     engine = house.gate.ledger._database._write_engine
     sa.event.listen(engine, "before_cursor_execute", lambda *_: found.update(["statements"]))
     return found
@@ -175,7 +175,8 @@ async def test_no_query_of_a_pair_looks_at_more_rows_than_it_needs(house: House,
     asked: set[str] = set()
     database = house.gate.ledger._database
     await pair(house, 0)
-    connection = database._writer._connection
+    assert database._at_once is not None
+    connection = database._at_once._committer._connection
     assert connection is not None
     driver: Any = connection.connection.dbapi_connection
     driver.set_trace_callback(asked.add)

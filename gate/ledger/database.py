@@ -1,4 +1,4 @@
-"""The engine room of SQL: one writer thread that commits in groups, a few readers, SQLite or Postgres.
+"""The engine room of SQL: one writer that commits in groups, a few readers, SQLite or Postgres.
 
 Many requests, one commit. So work handed in here must be repeatable, and says no by returning, not by raising.
 
@@ -19,9 +19,11 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 
 from gate.errors import StoreDown
+from gate.ledger.atonce import AtOnce
 from gate.ledger.batch import Batch
+from gate.ledger.committing import Task
 from gate.ledger.engines import READERS, answering, engine
-from gate.ledger.writer import Task, Writer
+from gate.ledger.writer import Writer
 from gate.patience import Patience
 
 T = TypeVar("T")
@@ -42,6 +44,9 @@ class Database:
         self._read_engine = engine(url, writes=False)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gate-sql-read")
         self._writer = Writer(self._write_engine)
+        self._at_once: AtOnce | None = None
+        if self._write_engine.dialect.name == "sqlite":
+            self._at_once = AtOnce(engine(url, writes=True, in_batches=True, busy_ms=0), self._writer)
         self._patience = Patience(ANSWER_S, _let_go)
         self._unsent: list[Task] = []
 
@@ -60,12 +65,14 @@ class Database:
         """Whether somebody else holds the row of this pool."""
         return pool in self._writer.held
 
-    async def write(self, pool: str, job_id: str, work: Callable[[Batch], T], proves: bool = False) -> T:
+    async def write(
+        self, pool: str, job_id: str, work: Callable[[Batch], T], proves: bool = False, takes_long: bool = False
+    ) -> T:
         """What `work` returned, once it is committed. Raises StoreDown when SQL can't take it. `proves`: if this was committed,
-        the store takes everything again.
+        the store takes everything again. `takes_long`: it reads or writes very much.
         """
         loop = asyncio.get_running_loop()
-        task = Task((pool, job_id), work, loop, loop.create_future(), proves)
+        task = Task((pool, job_id), work, loop, loop.create_future(), proves, takes_long)
         self._patience.watch(task.future)
         if not self._unsent:
             loop.call_soon(self._hand_in)
@@ -76,7 +83,8 @@ class Database:
     def _hand_in(self) -> None:
         """All of one turn of the loop at once: each waking of the writer costs more than a row."""
         unsent, self._unsent = self._unsent, []
-        self._writer.put(unsent)
+        if self._at_once is None or not self._at_once.take(unsent):
+            self._writer.put(unsent)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -99,6 +107,8 @@ class Database:
         """Commits what was handed in, then closes."""
         self._hand_in()
         self._writer.close()
+        if self._at_once is not None:
+            self._at_once.close()
         self._patience.stop()
         self._readers.shutdown()
         self._write_engine.dispose()

@@ -57,15 +57,15 @@ DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_inter
 """A Postgres whose machine is gone is noticed within some ten seconds, in the middle of a statement too."""
 
 
-def engine(url: str, *, writes: bool, in_batches: bool = False) -> Engine:
-    """`in_batches`: whoever writes calls `begin` and `commit`, which to Postgres travel with what stands between them. Raises
-    ArgumentError when `url` is none that SQLAlchemy knows.
+def engine(url: str, *, writes: bool, in_batches: bool = False, busy_ms: int = SQLITE_BUSY_MS) -> Engine:
+    """`in_batches`: whoever writes calls `begin` and `commit`, which to Postgres travel with what stands between them. `busy_ms`: how
+    long SQLite waits for a lock. Raises ArgumentError when `url` is none that SQLAlchemy knows.
     """
     where = make_url(url)
     if where.get_backend_name() == "sqlite":
         made = sa.create_engine(
             where.set(drivername="sqlite+pysqlite"),
-            connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False, "cached_statements": STATEMENTS_KEPT},
+            connect_args={"timeout": busy_ms / 1000, "check_same_thread": False, "cached_statements": STATEMENTS_KEPT},
             execution_options={"schema_translate_map": {"gate": None}},
             pool_size=READERS + 1,
         )

@@ -310,7 +310,7 @@ class Ledger:
                 waiters=[job for job in live if job.status == "queued"],
             )
 
-        return await self._database.write(pool, "", work)
+        return await self._database.write(pool, "", work, takes_long=True)
 
     async def grace(self, pool: str, epoch: int, leases: Sequence[tuple[Job, int]]) -> None:
         """Writes down the deadlines that a rebuild under `epoch` gave to these leases, as they stood when it read them. Else the
@@ -329,7 +329,7 @@ class Ledger:
                 ):
                     batch.put(now, expires_at=due)
 
-        await self._database.write(pool, "", work)
+        await self._database.write(pool, "", work, takes_long=True)
 
     def reached(self, pool: str = "") -> bool:
         """Whether SQL can be written, as far as anybody knows; if not, `reach` finds out."""

@@ -11,26 +11,20 @@ for more than the first look at that row.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
 
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
 
-from gate import metrics
 from gate.errors import StoreDown
-from gate.ledger.batch import Batch
-from gate.ledger.engines import answering, sqlstate
+from gate.ledger.committing import Committer, Locked, Task, Unreached, answer
 
 BATCH_MAX = 256
 """Requests in one commit: beyond it the first of a batch waits longer than the commit saves."""
-LOCK_NOT_AVAILABLE = "55P03"
 LOCK_TIMEOUT_MS = 1_000
 """How long a batch waits for a row, on Postgres: other servers hold a pool's for the time of a commit."""
 LOCK_AGAIN_MS = 50
@@ -41,41 +35,10 @@ SET_ASIDE_S = 5.0
 """How long a request waits for a row in all."""
 
 
-@dataclass(slots=True)
-class Task:
-    """`key` is pool and job_id. `waits_for` is the row that somebody holds: the key of a job, or the pool and None."""
-
-    key: tuple[str, str]
-    work: Callable[[Batch], Any]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
-    proves: bool = False
-    handed_in: float = field(default_factory=time.monotonic)
-    result: Any = None
-    error: BaseException | None = None
-    waits_for: tuple[str, str | None] | None = None
-    refusal: StoreDown | None = None
-
-    def set_aside(self, row: tuple[str, str | None], refusal: StoreDown) -> None:
-        self.waits_for, self.refusal = row, refusal
-
-
-class Unreached(Exception):
-    """Not even a transaction could be begun; `args[0]` is the StoreDown that says why."""
-
-
-class Locked(Exception):
-    """Somebody holds a row; `args[0]` is the StoreDown that says whose."""
-
-    @property
-    def whole_pool(self) -> bool:
-        return self.args[0].held == "pool"
-
-
 class Writer:
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._connection: Connection | None = None
+        self._committer = Committer(engine)
+        self._behind = 0
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self.writable = True
         """False from the first thing that it did not take, for whatever reason but its own content, until something has been
@@ -87,7 +50,14 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="gate-sql-write", daemon=True)
         self._thread.start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody who was handed in has not been answered yet."""
+        return self._behind > 0
+
     def put(self, tasks: list[Task]) -> None:
+        """On the loop that hears of them."""
+        self._behind += len(tasks)
         self._tasks.put(tasks)
 
     def close(self) -> None:
@@ -110,8 +80,8 @@ class Writer:
                 aside = []
             self.held = frozenset(task.key[0] for task in aside if task.waits_for == (task.key[0], None))
             self.since = None
-            _tell(task for task in tasks if task not in aside)
-        self._leave()
+            self._tell(task for task in tasks if task not in aside)
+        self._committer.leave()
 
     def _next(self, wait_s: float | None) -> tuple[list[Task], bool]:
         """What is there, at least one; nothing after `wait_s`. And whether there will be more."""
@@ -187,78 +157,42 @@ class Writer:
             self._commit([task], LOCK_AGAIN_MS)
 
     def _commit(self, tasks: list[Task], lock_ms: int) -> None:
-        reached = False
         try:
-            with answering(), self._transaction() as connection:
-                batch = Batch(connection, (task.key for task in tasks))
-                batch.open(lock_ms)
-                reached = True
-                for task in tasks:
-                    task.result = task.work(batch)
-                batch.finish()
-        except StoreDown as error:
-            cause = error.__cause__
-            code = sqlstate(cause) if isinstance(cause, DBAPIError) else None
-            if not (reached or code):
-                raise Unreached(error) from error
-            locked = code == LOCK_NOT_AVAILABLE
-            if not locked or lock_ms == LOCK_TIMEOUT_MS:  # at the first look it may be a whole table
+            self._committer.commit(tasks, lock_ms)
+        except Locked:
+            if lock_ms == LOCK_TIMEOUT_MS:  # at the first look it may be a whole table
                 self.writable = False
-            if locked:
-                held = "pool" if "gate.pools" in (cause.statement or "") else "job"
-                raise Locked(StoreDown("sql", f"somebody holds the row of this {held} in SQL", held)) from error
             raise
-        metrics.commits.add(len(tasks))
-        for task in tasks:
-            task.waits_for = task.error = None
-            self.writable = self.writable or task.proves
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """On a connection that is kept from batch to batch, until something goes wrong on it. The batch begins and commits."""
-        if self._connection is None:
-            self._connection = self._engine.connect()
-        try:
-            yield self._connection
-            if self._connection.in_transaction():
-                self._connection.commit()  # what the library took for one, when a batch asked it something
-        except BaseException:
-            self._leave()
+        except StoreDown:
+            self.writable = False
             raise
+        self.committed(tasks)
 
-    def _leave(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+    def committed(self, tasks: Iterable[Task]) -> None:
+        """What that says of the store."""
+        self.writable = self.writable or any(task.proves for task in tasks)
 
     def _fail(self, tasks: list[Task], error: Unreached) -> None:
         self.writable = False
         for task in tasks:
             task.waits_for, task.error = None, error.args[0]
 
+    def _tell(self, tasks: Iterable[Task]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[Task]] = {}
+        for task in tasks:
+            if task.waits_for:
+                task.error = task.refusal
+            by_loop.setdefault(task.loop, []).append(task)
+        for loop, mine in by_loop.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._answer, mine)
+
+    def _answer(self, tasks: list[Task]) -> None:
+        self._behind -= len(tasks)
+        answer(tasks)
+
 
 def _row(task: Task) -> tuple[str, str]:
     assert task.waits_for is not None
     pool, job_id = task.waits_for
     return pool, job_id or ""
-
-
-def _tell(tasks: Iterable[Task]) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[Task]] = {}
-    for task in tasks:
-        if task.waits_for:
-            task.error = task.refusal
-        by_loop.setdefault(task.loop, []).append(task)
-    for loop, mine in by_loop.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_answer, mine)
-
-
-def _answer(tasks: list[Task]) -> None:
-    for task in tasks:
-        if task.future.done():
-            continue
-        if task.error is None:
-            task.future.set_result(task.result)
-        else:
-            task.future.set_exception(task.error)

@@ -19,7 +19,7 @@ from gate.cli.main import main
 from gate.keeper import sweep
 from gate.keeper.calling import Answer, Caller
 from gate.ledger import Database, Delivery, Owner
-from gate.ledger.writer import Writer
+from gate.ledger.committing import Committer
 from gate.slots import NOT_DONE, Note, Semaphore
 from gate.tools import Tool
 from tests.chaos.points import AT, EXITED, PASS
@@ -81,9 +81,9 @@ def at_scripts(trap: Trap) -> None:
 
 
 def at_commits(trap: Trap) -> None:
-    write, commit = Database.write, Writer._commit
+    write, commit = Database.write, Committer.commit
 
-    async def _write(self: Database, pool: str, job_id: str, work: Callable[[Any], Any], *more: Any) -> Any:
+    async def _write(self: Database, pool: str, job_id: str, work: Callable[[Any], Any], *more: Any, **how: Any) -> Any:
         door = commit_of(work)
 
         def until_the_commit(batch: Any) -> Any:
@@ -94,15 +94,15 @@ def at_commits(trap: Trap) -> None:
             return result
 
         until_the_commit.door = door  # type: ignore[attr-defined]
-        return await write(self, pool, job_id, until_the_commit, *more)
+        return await write(self, pool, job_id, until_the_commit, *more, **how)
 
-    def _commit(self: Writer, tasks: list[Any], lock_ms: int) -> None:
+    def _commit(self: Committer, tasks: Any, lock_ms: int) -> None:
         commit(self, tasks, lock_ms)
         for task in tasks:
             if took(task.work.door, task.result):
                 trap.after(task.work.door)
 
-    Database.write, Writer._commit = _write, _commit  # type: ignore[method-assign,assignment]
+    Database.write, Committer.commit = _write, _commit  # type: ignore[method-assign,assignment]
 
 
 def took(door: str, result: Any) -> bool:

@@ -202,7 +202,7 @@ async def test_a_row_that_another_server_writes_meanwhile_is_found_when_it_is_lo
             batch.connection.execute(tables.ledger.insert().values(at=1))
         return "found"
 
-    assert await database.write("default", "j", work) == "found"
+    assert await database.write("default", "j", work, takes_long=True) == "found"
 
 
 async def test_however_many_rows_there_are_few_statements_are_kept(ledger: Ledger, database: Database) -> None:
@@ -234,7 +234,7 @@ async def test_many_requests_share_one_commit(ledger: Ledger, monkeypatch: pytes
 async def test_a_locked_store_fails_all_who_wait_at_once(ledger: Ledger, database: Database, url: str, monkeypatch) -> None:
     """Somebody else holds the file: ten requests wait together for one time-out, not one after the other."""
     sa.event.listen(database._write_engine, "connect", lambda dbapi, _: dbapi.execute("pragma busy_timeout = 300"))
-    database._writer._leave()
+    database._writer._committer.leave()
     database._write_engine.dispose()
     holder = sa.create_engine(url, isolation_level="AUTOCOMMIT").connect()
     holder.exec_driver_sql("begin immediate")
@@ -312,7 +312,7 @@ async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Datab
     monkeypatch.setattr(database, "_patience", Patience(0.2, database_module._let_go))
     monkeypatch.setattr(database_module, "HANGS_S", 0.1)
     goes_on = threading.Event()
-    hanging = asyncio.create_task(database.write("default", "", lambda batch: goes_on.wait(5)))
+    hanging = asyncio.create_task(database.write("default", "", lambda batch: goes_on.wait(5), takes_long=True))
     await asyncio.sleep(0)
     with pytest.raises(StoreDown):
         await admit(ledger, "a", lease())

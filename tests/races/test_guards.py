@@ -26,6 +26,7 @@ BORDERS = "tests/races/test_borders.py::"
 LUA = "tests/lua/"
 LIVES = "tests/races/test_redis_lives.py::"
 REFUSING = "tests/races/test_refusing_stores.py::"
+ONCE = "tests/ledger/test_at_once.py::"
 LEDGER = "tests/ledger/test_ledger.py::"
 HTTP = "tests/http/test_v1.py::"
 DOORS = "tests/http/test_doors.py::"
@@ -141,11 +142,17 @@ OTHERS = [
     ("lua/_prelude.lua", "  if not for_new_work then redis.call('HDEL', META, '') end\n", "", REFUSING + "test_a_redis_without_room_takes_no_new_work_and_ends_the_old"),
     ("gate/ledger/ledger.py", 'if isinstance(error, StoreDown) and error.held != "job":', "if True:",
      REFUSING + "test_one_row_that_sql_refuses_keeps_no_other_from_being_recorded"),
-    ("gate/ledger/writer.py", "            if not locked or lock_ms == LOCK_TIMEOUT_MS:  # at the first look it may be a whole table\n                self.writable = False\n", "",
+    ("gate/ledger/writer.py", "        except StoreDown:\n            self.writable = False\n            raise\n", "",
      REFUSING + "test_who_could_not_renew_because_sql_took_nothing_has_grace"),
     ("gate/ledger/ledger.py", "lambda batch: pools.probe(batch.connection, pool), True)", "lambda batch: None, True)", REFUSING + "test_who_could_not_renew_because_sql_took_nothing_has_grace"),
     ("gate/ledger/engines.py", 'if connection.info["file"] != _file(connection.engine):', "if False:", REFUSING + "test_nothing_is_told_that_went_into_a_file_that_is_gone"),
     ("gate/gatekeeper.py", "            except Exception:  # whatever", "            except StoreDown:  # whatever", REFUSING + "test_a_place_whose_commit_sql_refuses_is_given_back"),
+    # ---- what the loop commits by itself
+    ("gate/ledger/atonce.py", "self._writer.busy or ", "", ONCE + "test_nobody_overtakes_who_waits_for_the_thread"),
+    ("gate/ledger/atonce.py", " or any(task.takes_long for task in tasks)", "", ONCE + "test_what_takes_long_by_itself_is_the_threads"),
+    ("gate/ledger/atonce.py", " or began < self._thread_until", "", ONCE + "test_one_standstill_of_the_disk_is_not_followed_by_another"),
+    ("gate/ledger/atonce.py", " - (time.thread_time() - worked)", "", ONCE + "test_what_the_loop_itself_has_computed_is_no_slow_disk"),
+    ("gate/ledger/database.py", ", busy_ms=0", "", ONCE + "test_while_somebody_holds_the_file_the_loop_goes_on"),
     # ---- second nets: what they catch is mended by others too, only later
     ("lua/restore.lua", " or noted(job) then", " then", LUA + "test_restore.py::test_what_the_outbox_is_about_to_end_stays_ended"),
     ("gate/ledger/ledger.py", " or job.lease.due > now_ms:", ":", BORDERS + "test_a_lease_renewed_since_the_sweep_looked_is_not_overdue"),

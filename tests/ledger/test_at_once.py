@@ -1,0 +1,152 @@
+"""What the loop commits to SQLite by itself, and what it leaves to the writer's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from gate.ledger import Database, atonce, batch
+from tests.support import settings_of
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite only"),
+]
+THREAD = "gate-sql-write"
+HELD_S = 1.0
+
+
+@pytest.fixture
+async def database(sql_url: str) -> AsyncIterator[Database]:
+    opened = Database(sql_url)
+    await opened.write("", "", lambda b: batch.pools.configure(b.connection, "default", settings_of()))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def other(sql_url: str) -> Iterator[sa.Connection]:
+    """Somebody at a terminal, in a transaction that may write."""
+    connection = sa.create_engine(sql_url, isolation_level="AUTOCOMMIT").connect()
+    connection.exec_driver_sql("begin immediate")
+    yield connection
+    connection.close()
+
+
+async def done_by(database: Database, pool: str = "default", **how: Any) -> str:
+    return await database.write(pool, "", lambda batch: threading.current_thread().name, **how)
+
+
+async def test_the_loop_commits_what_nothing_stands_in_the_way_of(database: Database) -> None:
+    assert await done_by(database) == threading.current_thread().name
+    assert set(await asyncio.gather(*(done_by(database) for _ in range(20)))) == {threading.current_thread().name}
+
+
+async def test_while_somebody_holds_the_file_the_loop_goes_on(database: Database, other: sa.Connection) -> None:
+    """The thread waits for him. What is asked meanwhile waits behind it, and the loop hardly stands still."""
+    first = asyncio.create_task(done_by(database))
+    longest_s, until = 0.0, time.monotonic() + HELD_S
+    while time.monotonic() < until:
+        began = time.monotonic()
+        await asyncio.sleep(0.01)
+        longest_s = max(longest_s, time.monotonic() - began)
+    second = asyncio.create_task(done_by(database))
+    await asyncio.sleep(0)
+    assert not first.done()
+    other.exec_driver_sql("rollback")
+    assert await first == await second == THREAD
+    assert longest_s < HELD_S / 2
+    assert await done_by(database) != THREAD, "nobody waits any more"
+
+
+async def test_nobody_overtakes_who_waits_for_the_thread(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    order, goes_on = itertools.count(), threading.Event()
+    commit = database._writer._committer.commit
+
+    def standing(tasks: Any, lock_ms: int) -> None:
+        goes_on.wait(5)
+        commit(tasks, lock_ms)
+
+    monkeypatch.setattr(database._writer._committer, "commit", standing)
+    first = asyncio.create_task(database.write("default", "", lambda batch: next(order), takes_long=True))
+    while not database._writer.busy:
+        await asyncio.sleep(0)
+    second = asyncio.create_task(database.write("default", "", lambda batch: next(order)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    goes_on.set()
+    assert (await first, await second) == (0, 1)
+
+
+async def test_a_request_that_fails_is_tried_again_by_the_thread_which_finds_out_whose_fault_it_is(
+    database: Database,
+) -> None:
+    def refused(batch: Any) -> None:
+        batch.connection.exec_driver_sql(
+            "insert into ledger (at, job_id, pool, kind, amount) values (1, 'nobody', 'p', 'charge', 1)"
+        )
+
+    answers = await asyncio.gather(
+        done_by(database), database.write("default", "x", refused), done_by(database), return_exceptions=True
+    )
+    assert answers[0] == answers[2] == THREAD
+    assert isinstance(answers[1], sa.exc.IntegrityError)
+    assert await done_by(database) != THREAD
+
+
+async def test_what_takes_long_by_itself_is_the_threads(database: Database) -> None:
+    assert await done_by(database, takes_long=True) == THREAD
+    assert await done_by(database) != THREAD
+
+
+async def test_a_disk_that_is_slow_is_waited_for_by_the_thread(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a while: then the loop tries it again."""
+    clock, commit, slow_s = [1_000.0], batch.commit, [atonce.SLOW_S / 2]
+
+    def committing(connection: sa.Connection) -> None:
+        commit(connection)
+        clock[0] += slow_s[0]
+
+    monkeypatch.setattr(batch, "commit", committing)
+    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: 0.0))
+    for _ in range(5 * atonce.LATELY):
+        assert await done_by(database) != THREAD, "fast enough"
+    slow_s[0] = 4 * atonce.SLOW_S
+    by = [await done_by(database) for _ in range(atonce.LATELY)]
+    assert THREAD not in by[:2] and by[-5:] == [THREAD] * 5, "not for one that was slow, and not for long"
+    clock[0] += atonce.THREAD_S
+    assert await done_by(database) != THREAD
+
+
+async def test_one_standstill_of_the_disk_is_not_followed_by_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, commit = [1_000.0], batch.commit
+
+    def hanging(connection: sa.Connection) -> None:
+        commit(connection)
+        clock[0] += 5.0
+
+    monkeypatch.setattr(batch, "commit", hanging)
+    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: 0.0))
+    assert [await done_by(database) == THREAD for _ in range(3)] == [False, True, True]
+
+
+async def test_what_the_loop_itself_has_computed_is_no_slow_disk(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1_000.0]
+
+    def computing(batch: Any) -> str:
+        clock[0] += 1.0
+        return threading.current_thread().name
+
+    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: clock[0]))
+    assert THREAD not in [await database.write("default", "", computing) for _ in range(3)]
