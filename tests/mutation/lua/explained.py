@@ -8,8 +8,6 @@ from __future__ import annotations
 
 TAIL = "if not last or (tail and tonumber(tail.ticket) < ticket) then return redis.call('RPUSH', QUEUE, job) end"
 SOONEST = "local soonest = in_use > 0 and tonumber(redis.call('ZRANGE', SLOTS, 0, 0, 'WITHSCORES')[2]) or nil"
-WAITS_ALREADY = "if known and place(job, known) then return stands('queued', known, true) end"
-SEATED_ALREADY = "elseif entry and place(job, entry) then"
 LEAVES = "local left = redis.call('LREM', QUEUE, waiting > BOUND and entry and side(between(entry)) or 1, job)"
 NEARER = "local function side(from, to) return waiting - 1 - from < to and -1 or 1 end"
 IN_SHORT = "if waiting <= BOUND then return waiting > 0 and redis.call('LPOS', QUEUE, job) or nil end"
@@ -70,10 +68,6 @@ EXPLAINED: list[tuple[str, str, str, str, str]] = [
     (
         "_prelude.lua", "answer", "if emitted > 0 then", "if emitted >= 0 then",
         "a short cut: who emitted nothing carries an outbox only when it is empty",
-    ),
-    *(
-        (file, "", was, was.replace("waiting > 0", "waiting >= 0"), "a short cut: in an empty queue nobody is found")
-        for file, was in (("acquire.lua", WAITS_ALREADY), ("requeue.lua", SEATED_ALREADY))
     ),
     *(
         ("_prelude.lua", "seat", was, becomes, "a short cut: without it the same place is found by looking through the queue")
