@@ -11,6 +11,7 @@ import time
 
 from sqlalchemy.engine import Engine
 
+from gate.ledger.checkpoints import Checkpoints
 from gate.ledger.committing import Committer, Task, answer
 from gate.ledger.writer import BATCH_MAX, Writer
 
@@ -23,10 +24,10 @@ THREAD_S = 10.0
 
 
 class AtOnce:
-    """`engine` waits for no lock."""
+    """`engine` waits for nobody."""
 
-    def __init__(self, engine: Engine, writer: Writer) -> None:
-        self._committer, self._writer = Committer(engine), writer
+    def __init__(self, engine: Engine, writer: Writer, checkpoints: Checkpoints) -> None:
+        self._committer, self._writer, self._checkpoints = Committer(engine), writer, checkpoints
         self._stood_s = 0.0
         self._thread_until = 0.0
 
@@ -44,6 +45,7 @@ class AtOnce:
             return False
         finally:
             self._stood(time.monotonic() - began - (time.thread_time() - worked))
+        self._checkpoints.committed(len(tasks))
         self._writer.committed(tasks)
         answer(tasks)
         return True
@@ -54,4 +56,5 @@ class AtOnce:
             self._stood_s, self._thread_until = 0.0, time.monotonic() + THREAD_S
 
     def close(self) -> None:
+        self._checkpoints.close()
         self._committer.leave()

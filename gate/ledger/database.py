@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 from gate.errors import StoreDown
 from gate.ledger.atonce import AtOnce
 from gate.ledger.batch import Batch
+from gate.ledger.checkpoints import Checkpoints
 from gate.ledger.committing import Task
 from gate.ledger.engines import READERS, answering, engine
 from gate.ledger.writer import Writer
@@ -46,7 +47,8 @@ class Database:
         self._writer = Writer(self._write_engine)
         self._at_once: AtOnce | None = None
         if self._write_engine.dialect.name == "sqlite":
-            self._at_once = AtOnce(engine(url, writes=True, in_batches=True, busy_ms=0), self._writer)
+            at_once = engine(url, writes=True, in_batches=True, waits=False)
+            self._at_once = AtOnce(at_once, self._writer, Checkpoints(self._write_engine))
         self._patience = Patience(ANSWER_S, _let_go)
         self._unsent: list[Task] = []
 
@@ -75,13 +77,13 @@ class Database:
         task = Task((pool, job_id), work, loop, loop.create_future(), proves, takes_long)
         self._patience.watch(task.future)
         if not self._unsent:
-            loop.call_soon(self._hand_in)
+            loop.call_soon(loop.call_soon, self._hand_in)
         self._unsent.append(task)
         # A caller that goes away does not take back what the writer is about to commit: it only does not hear of it.
         return await task.future
 
     def _hand_in(self) -> None:
-        """All of one turn of the loop at once: each waking of the writer costs more than a row."""
+        """All of two turns of the loop at once: a commit costs more than many rows."""
         unsent, self._unsent = self._unsent, []
         if self._at_once is None or not self._at_once.take(unsent):
             self._writer.put(unsent)

@@ -15,6 +15,8 @@ from gate.ledger.prepared import say
 READERS = 4
 SQLITE_BUSY_MS = 5_000
 """How long another process (the terminal, a backup) may hold the file's write lock."""
+LOG_PAGES = 8_000
+"""What SQLite may have written ahead (33 MB) before whoever does not wait for checkpoints makes one all the same."""
 STATEMENTS_KEPT = 256
 """Of a connection to SQLite: for each thing that a batch writes, one for each number of rows."""
 LOCK_TIMEOUT_MS = 5_000
@@ -57,19 +59,23 @@ DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_inter
 """A Postgres whose machine is gone is noticed within some ten seconds, in the middle of a statement too."""
 
 
-def engine(url: str, *, writes: bool, in_batches: bool = False, busy_ms: int = SQLITE_BUSY_MS) -> Engine:
-    """`in_batches`: whoever writes calls `begin` and `commit`, which to Postgres travel with what stands between them. `busy_ms`: how
-    long SQLite waits for a lock. Raises ArgumentError when `url` is none that SQLAlchemy knows.
+def engine(url: str, *, writes: bool, in_batches: bool = False, waits: bool = True) -> Engine:
+    """`in_batches`: whoever writes calls `begin` and `commit`, which to Postgres travel with what stands between them. `waits`: whether
+    SQLite may wait, for a lock or for its checkpoints. Raises ArgumentError when `url` is none that SQLAlchemy knows.
     """
     where = make_url(url)
     if where.get_backend_name() == "sqlite":
         made = sa.create_engine(
             where.set(drivername="sqlite+pysqlite"),
-            connect_args={"timeout": busy_ms / 1000, "check_same_thread": False, "cached_statements": STATEMENTS_KEPT},
+            connect_args={
+                "timeout": SQLITE_BUSY_MS / 1000 if waits else 0,
+                "check_same_thread": False,
+                "cached_statements": STATEMENTS_KEPT,
+            },
             execution_options={"schema_translate_map": {"gate": None}},
             pool_size=READERS + 1,
         )
-        _sqlite(made, writes, in_batches)
+        _sqlite(made, writes, in_batches, waits)
         return made
     if where.get_backend_name() != "postgresql":
         raise sa.exc.ArgumentError("gate knows sqlite:///FILE and postgresql://…")
@@ -108,7 +114,7 @@ def _limit(connection: Connection, lock_ms: int) -> None:
     say(connection, f"select {names}", str(lock_ms), str(IDLE_TIMEOUT_MS))
 
 
-def _sqlite(made: Engine, writes: bool, in_batches: bool) -> None:
+def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool) -> None:
     @sa.event.listens_for(made, "connect")
     def prepare(dbapi: Any, record: Any) -> None:
         dbapi.isolation_level = None  # the driver's own BEGIN would come too late and too weak
@@ -121,6 +127,8 @@ def _sqlite(made: Engine, writes: bool, in_batches: bool) -> None:
             dbapi.execute("pragma temp_store = memory")
         else:
             dbapi.execute("pragma query_only = on")
+        if not waits:
+            dbapi.execute(f"pragma wal_autocheckpoint = {LOG_PAGES}")
 
     if not in_batches:
         sa.event.listen(made, "begin", lambda connection: _begin(connection, "begin immediate" if writes else "begin"))

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from gate.ledger import Database, atonce, batch
-from tests.support import settings_of
+from gate.jobs import Request
+from gate.ledger import Database, Ledger, atonce, batch, checkpoints, engines
+from tests.support import settings_of, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -150,3 +154,23 @@ async def test_what_the_loop_itself_has_computed_is_no_slow_disk(database: Datab
 
     monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: clock[0]))
     assert THREAD not in [await database.write("default", "", computing) for _ in range(3)]
+
+
+async def test_what_was_written_ahead_goes_into_the_file_without_a_commit_that_waits_for_it(
+    database: Database, sql_url: str, tmp_path: Path
+) -> None:
+    ledger, facts = Ledger(database), {"epoch": 0, "at": 1, "lease_ms": 1_000, "lease": None}
+    for number in range(1, 3 * checkpoints.EVERY):
+        assert (await ledger.admit("default", Request(f"j{number}"), ticket=number, **facts)).word == "admitted"
+    assert database._at_once is not None
+    connection = database._at_once._committer._connection
+    assert connection is not None
+    assert connection.exec_driver_sql("pragma wal_autocheckpoint").scalar() == engines.LOG_PAGES
+    connection.commit()
+
+    def in_the_file() -> bool:
+        shutil.copy(sql_url.removeprefix("sqlite:///"), tmp_path / "without-its-log.db")
+        with sqlite3.connect(tmp_path / "without-its-log.db") as copy:
+            return copy.execute("select count(*) from jobs").fetchone()[0] >= checkpoints.EVERY
+
+    await until(in_the_file, "the first of them are in the file")

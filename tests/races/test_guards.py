@@ -152,7 +152,8 @@ OTHERS = [
     ("gate/ledger/atonce.py", " or any(task.takes_long for task in tasks)", "", ONCE + "test_what_takes_long_by_itself_is_the_threads"),
     ("gate/ledger/atonce.py", " or began < self._thread_until", "", ONCE + "test_one_standstill_of_the_disk_is_not_followed_by_another"),
     ("gate/ledger/atonce.py", " - (time.thread_time() - worked)", "", ONCE + "test_what_the_loop_itself_has_computed_is_no_slow_disk"),
-    ("gate/ledger/database.py", ", busy_ms=0", "", ONCE + "test_while_somebody_holds_the_file_the_loop_goes_on"),
+    ("gate/ledger/database.py", ", waits=False", "", ONCE + "test_while_somebody_holds_the_file_the_loop_goes_on"),
+    ("gate/ledger/atonce.py", "        self._checkpoints.committed(len(tasks))\n", "", ONCE + "test_what_was_written_ahead_goes_into_the_file_without_a_commit_that_waits_for_it"),
     # ---- second nets: what they catch is mended by others too, only later
     ("lua/restore.lua", " or noted(job) then", " then", LUA + "test_restore.py::test_what_the_outbox_is_about_to_end_stays_ended"),
     ("gate/ledger/ledger.py", " or job.lease.due > now_ms:", ":", BORDERS + "test_a_lease_renewed_since_the_sweep_looked_is_not_overdue"),
