@@ -31,6 +31,7 @@ SECRET_MIN = 16
 
 def serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotStart, in one line."""
+    gc.disable()  # until it is ready: what is imported stays, and to look through it again and again takes a tenth of the start
     _refuse_open_doors(settings)
     data = DataDir(settings.data_dir)
     data.take()
@@ -129,6 +130,7 @@ def _rest_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_AFTER, 10, 100)
+    gc.enable()
 
 
 def _force() -> None:
