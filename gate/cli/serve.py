@@ -124,10 +124,9 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
 
 
 def _rest_gc() -> None:
-    """What is there by now stays, and need not be looked through again; what a request makes hardly ever goes in circles. With the
-    usual settings the collector stops the loop every few requests (docs/performance.md: p99).
+    """What is there by now stays, and need not be looked through; what a request makes hardly ever goes in circles. With the usual
+    settings the collector stops the loop every few requests (docs/performance.md: p99).
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(GC_AFTER, 10, 100)
     gc.enable()
