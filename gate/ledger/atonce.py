@@ -7,54 +7,74 @@ thread has already; what is refused, to find out who is to blame; and what takes
 
 from __future__ import annotations
 
+import math
 import time
 
 from sqlalchemy.engine import Engine
 
 from gate.ledger.checkpoints import Checkpoints
 from gate.ledger.committing import Committer, Task, answer
-from gate.ledger.writer import BATCH_MAX, Writer
+from gate.ledger.writer import Writer
 
 SLOW_S = 0.003
 """So long the loop may stand still for a disk, on average of the last batches. What it computes meanwhile does not count."""
 LATELY = 16
 """Of so many, roughly: one long standstill is enough by itself."""
-THREAD_S = 10.0
-"""For how long the thread waits for a disk that was slower."""
+PAUSE_S = 10.0
+"""For how long the thread waits for a disk that was slower; and on, until one of its own batches took no longer than THREADS_S."""
+THREADS_S = 0.03
+AGAIN_S = 0.1
+"""How soon the loop tries again after something stood in the way: each time for nothing would cost more than the thread."""
+MANY = 64
+"""Requests that are too long a piece of work for the loop."""
 
 
 class AtOnce:
     """`engine` waits for nobody."""
 
     def __init__(self, engine: Engine, writer: Writer, checkpoints: Checkpoints) -> None:
-        self._committer, self._writer, self._checkpoints = Committer(engine), writer, checkpoints
-        self._stood_s = 0.0
-        self._thread_until = 0.0
+        self._engine, self._committer = engine, Committer(engine)
+        self._writer, self._checkpoints = writer, checkpoints
+        self._stood_s, self._slow, self._not_before = 0.0, False, 0.0
+        self._closed = False
 
     def take(self, tasks: list[Task]) -> bool:
         """Whether they are committed, and those who asked are answered; else nothing was done, and they are the writer's."""
         began, worked = time.monotonic(), time.thread_time()
-        if self._writer.busy or began < self._thread_until:
+        if self._writer.busy or not self._may(began):
             return False
-        if len(tasks) > BATCH_MAX or any(task.takes_long for task in tasks):
+        if len(tasks) > MANY or any(task.takes_long for task in tasks):
             return False
         tasks.sort(key=lambda task: task.key)
         try:
             self._committer.commit(tasks, 0)
         except Exception:
+            self._not_before = began + AGAIN_S
             return False
         finally:
             self._stood(time.monotonic() - began - (time.thread_time() - worked))
-        self._checkpoints.committed(len(tasks))
         self._writer.committed(tasks)
         answer(tasks)
+        self._checkpoints.committed(len(tasks))
+        return True
+
+    def _may(self, now: float) -> bool:
+        if self._closed or now < self._not_before:
+            return False
+        if self._slow and self._writer.took_s > THREADS_S:
+            return False
+        self._slow = False
         return True
 
     def _stood(self, stood_s: float) -> None:
         self._stood_s += (stood_s - self._stood_s) / LATELY
         if self._stood_s > SLOW_S:
-            self._stood_s, self._thread_until = 0.0, time.monotonic() + THREAD_S
+            self._stood_s, self._slow, self._not_before = 0.0, True, time.monotonic() + PAUSE_S
+            self._writer.took_s = math.inf  # until it shows otherwise
 
     def close(self) -> None:
+        """Before the writer's engine is: who closes the file last puts into it what was written ahead."""
+        self._closed = True
         self._checkpoints.close()
         self._committer.leave()
+        self._engine.dispose()

@@ -24,7 +24,8 @@ class Checkpoints:
         self._since += requests
         if self._since >= EVERY and (self._under_way is None or self._under_way.done()):
             self._since = 0
-            self._under_way = self._thread.submit(self._make)
+            with contextlib.suppress(RuntimeError):  # there is no thread to be had; another time
+                self._under_way = self._thread.submit(self._make)
 
     def _make(self) -> None:
         # Whatever is wrong with the file, whoever writes finds out; and makes one himself when none has been made for long.

@@ -85,6 +85,8 @@ class Database:
     def _hand_in(self) -> None:
         """All of two turns of the loop at once: a commit costs more than many rows."""
         unsent, self._unsent = self._unsent, []
+        if not unsent:
+            return
         if self._at_once is None or not self._at_once.take(unsent):
             self._writer.put(unsent)
 

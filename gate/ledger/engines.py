@@ -16,7 +16,10 @@ READERS = 4
 SQLITE_BUSY_MS = 5_000
 """How long another process (the terminal, a backup) may hold the file's write lock."""
 LOG_PAGES = 8_000
-"""What SQLite may have written ahead (33 MB) before whoever does not wait for checkpoints makes one all the same."""
+"""What SQLite may have written ahead (33 MB) before whoever does not wait for checkpoints makes one all the same. While somebody reads
+for long it becomes more; then it is cut to this again.
+"""
+PAGE_BYTES = 4_096
 STATEMENTS_KEPT = 256
 """Of a connection to SQLite: for each thing that a batch writes, one for each number of rows."""
 LOCK_TIMEOUT_MS = 5_000
@@ -125,6 +128,7 @@ def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool) -> None:
         if writes:
             # What a statement of many rows would be undone with is a file in /var/tmp otherwise, a copy of each page that it touches.
             dbapi.execute("pragma temp_store = memory")
+            dbapi.execute(f"pragma journal_size_limit = {LOG_PAGES * PAGE_BYTES}")
         else:
             dbapi.execute("pragma query_only = on")
         if not waits:

@@ -45,6 +45,8 @@ class Writer:
         committed that proves the contrary. A store that answers may still take nothing: it is read only, or full."""
         self.since: float | None = None
         """By time.monotonic(), when the batch under way began."""
+        self.took_s = 0.0
+        """How long the last one took."""
         self.held: frozenset[str] = frozenset()
         """Pools whose row somebody else holds."""
         self._thread = threading.Thread(target=self._run, name="gate-sql-write", daemon=True)
@@ -73,6 +75,7 @@ class Writer:
             self.since = time.monotonic()
             tasks = fresh + aside
             self._attempt_all(fresh, aside)
+            self.took_s = time.monotonic() - self.since
             if goes_on:
                 give_up = time.monotonic() - SET_ASIDE_S
                 aside = [task for task in tasks if task.waits_for and task.handed_in > give_up]

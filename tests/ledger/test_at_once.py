@@ -17,8 +17,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from gate.errors import StoreDown
 from gate.jobs import Request
 from gate.ledger import Database, Ledger, atonce, batch, checkpoints, engines
+from gate.ledger import database as database_module
+from gate.patience import Patience
 from tests.support import settings_of, until
 
 pytestmark = [
@@ -58,8 +61,8 @@ async def test_the_loop_commits_what_nothing_stands_in_the_way_of(database: Data
 async def test_while_somebody_holds_the_file_the_loop_goes_on(database: Database, other: sa.Connection) -> None:
     """The thread waits for him. What is asked meanwhile waits behind it, and the loop hardly stands still."""
     first = asyncio.create_task(done_by(database))
-    longest_s, until = 0.0, time.monotonic() + HELD_S
-    while time.monotonic() < until:
+    longest_s, over = 0.0, time.monotonic() + HELD_S
+    while time.monotonic() < over:
         began = time.monotonic()
         await asyncio.sleep(0.01)
         longest_s = max(longest_s, time.monotonic() - began)
@@ -69,7 +72,11 @@ async def test_while_somebody_holds_the_file_the_loop_goes_on(database: Database
     other.exec_driver_sql("rollback")
     assert await first == await second == THREAD
     assert longest_s < HELD_S / 2
-    assert await done_by(database) != THREAD, "nobody waits any more"
+
+    async def by_the_loop() -> bool:
+        return await done_by(database) != THREAD
+
+    await until(by_the_loop, "nobody stands in the way any more")
 
 
 async def test_nobody_overtakes_who_waits_for_the_thread(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +111,8 @@ async def test_a_request_that_fails_is_tried_again_by_the_thread_which_finds_out
     )
     assert answers[0] == answers[2] == THREAD
     assert isinstance(answers[1], sa.exc.IntegrityError)
+    assert await done_by(database) == THREAD, "for a moment"
+    await asyncio.sleep(atonce.AGAIN_S)
     assert await done_by(database) != THREAD
 
 
@@ -127,7 +136,7 @@ async def test_a_disk_that_is_slow_is_waited_for_by_the_thread(database: Databas
     slow_s[0] = 4 * atonce.SLOW_S
     by = [await done_by(database) for _ in range(atonce.LATELY)]
     assert THREAD not in by[:2] and by[-5:] == [THREAD] * 5, "not for one that was slow, and not for long"
-    clock[0] += atonce.THREAD_S
+    clock[0] += atonce.PAUSE_S
     assert await done_by(database) != THREAD
 
 
@@ -143,6 +152,64 @@ async def test_one_standstill_of_the_disk_is_not_followed_by_another(
     monkeypatch.setattr(batch, "commit", hanging)
     monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: 0.0))
     assert [await done_by(database) == THREAD for _ in range(3)] == [False, True, True]
+
+
+async def test_the_loop_does_not_go_back_to_a_disk_that_the_thread_finds_slow(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, commit, hangs = [1_000.0], batch.commit, [True]
+
+    def hanging(connection: sa.Connection) -> None:
+        commit(connection)
+        if hangs[0] and threading.current_thread().name == THREAD:
+            time.sleep(2 * atonce.THREADS_S)
+        clock[0] += 5.0 if hangs[0] else 0.0
+
+    monkeypatch.setattr(batch, "commit", hanging)
+    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: 0.0))
+    by = []
+    for _ in range(10):
+        by.append(await done_by(database))
+        clock[0] += atonce.PAUSE_S
+    assert by[0] != THREAD and by[1:] == [THREAD] * 9
+    hangs[0] = False
+    assert [await done_by(database) == THREAD for _ in range(2)] == [True, False], "once the thread has seen it"
+
+
+async def test_very_many_at_once_are_the_threads(database: Database) -> None:
+    assert set(await asyncio.gather(*(done_by(database) for _ in range(atonce.MANY + 1)))) == {THREAD}
+    assert set(await asyncio.gather(*(done_by(database) for _ in range(atonce.MANY)))) != {THREAD}
+
+
+async def test_nothing_stays_beside_the_file_of_a_gate_that_has_stopped(sql_url: str) -> None:
+    """Who copies the file of a stopped gate has all of it."""
+    opened = Database(sql_url)
+    await opened.write("", "", lambda b: batch.pools.configure(b.connection, "default", settings_of()))
+    await done_by(opened)
+    opened.close()
+    file = Path(sql_url.removeprefix("sqlite:///"))
+    assert [path.name for path in file.parent.glob(f"{file.name}*")] == [file.name]
+
+
+async def test_nothing_is_written_by_a_gate_that_has_stopped(sql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Database(sql_url)
+    opened.close()
+    monkeypatch.setattr(opened, "_patience", Patience(0.2, database_module._let_go))
+    done = []
+    with pytest.raises(StoreDown):
+        await opened.write("", "", lambda batch: done.append(1))
+    assert not done
+
+
+async def test_where_no_thread_is_to_be_had_whoever_was_committed_is_told_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(checkpoints, "EVERY", 1)
+    monkeypatch.setattr(threading.Thread, "start", nothing_left)
+    assert await done_by(database) != THREAD
 
 
 async def test_what_the_loop_itself_has_computed_is_no_slow_disk(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
