@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,9 @@ LOCK_NOT_AVAILABLE = "55P03"
 
 @dataclass(slots=True)
 class Task:
-    """`key` is pool and job_id. `takes_long`: its work reads or writes very much. `waits_for` is the row that somebody holds: the key of a job, or the pool and None."""
+    """`key` is pool and job_id. `takes_long`: its work reads or writes very much. `waits_for` is the row that somebody holds: the key of a
+    job, or the pool and None.
+    """
 
     key: tuple[str, str]
     work: Callable[[Batch], Any]
@@ -57,10 +59,11 @@ class Committer:
         self._engine = engine
         self._connection: Connection | None = None
 
-    def commit(self, tasks: Sequence[Task], lock_ms: int) -> None:
-        """Each task has its `result` then. Raises Unreached, Locked, StoreDown, and whatever a request did wrong; nothing is committed
+    def commit(self, tasks: list[Task], lock_ms: int) -> None:
+        """Puts them in order; each has its `result` then. Raises Unreached, Locked, StoreDown, and whatever a request did wrong; nothing is committed
         then, as far as anybody knows.
         """
+        tasks.sort(key=lambda task: task.key)
         reached = False
         try:
             with answering(), self._transaction() as connection:

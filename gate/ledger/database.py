@@ -41,13 +41,14 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._write_engine = engine(url, writes=True, in_batches=True)
-        self._read_engine = engine(url, writes=False)
+        lives_in: set[int] = set()
+        self._write_engine = engine(url, writes=True, in_batches=True, lives_in=lives_in)
+        self._read_engine = engine(url, writes=False, lives_in=lives_in)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gate-sql-read")
         self._writer = Writer(self._write_engine)
         self._at_once: AtOnce | None = None
         if self._write_engine.dialect.name == "sqlite":
-            at_once = engine(url, writes=True, in_batches=True, waits=False)
+            at_once = engine(url, writes=True, in_batches=True, waits=False, lives_in=lives_in)
             self._at_once = AtOnce(at_once, self._writer, Checkpoints(self._write_engine))
         self._patience = Patience(ANSWER_S, _let_go)
         self._unsent: list[Task] = []

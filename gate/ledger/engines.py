@@ -62,9 +62,12 @@ DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_inter
 """A Postgres whose machine is gone is noticed within some ten seconds, in the middle of a statement too."""
 
 
-def engine(url: str, *, writes: bool, in_batches: bool = False, waits: bool = True) -> Engine:
+def engine(
+    url: str, *, writes: bool, in_batches: bool = False, waits: bool = True, lives_in: set[int] | None = None
+) -> Engine:
     """`in_batches`: whoever writes calls `begin` and `commit`, which to Postgres travel with what stands between them. `waits`: whether
-    SQLite may wait, for a lock or for its checkpoints. Raises ArgumentError when `url` is none that SQLAlchemy knows.
+    SQLite may wait, for a lock or for its checkpoints. `lives_in`: given to each engine of one ledger, which file of SQLite's it is in.
+    Raises ArgumentError when `url` is none that SQLAlchemy knows.
     """
     where = make_url(url)
     if where.get_backend_name() == "sqlite":
@@ -78,7 +81,7 @@ def engine(url: str, *, writes: bool, in_batches: bool = False, waits: bool = Tr
             execution_options={"schema_translate_map": {"gate": None}},
             pool_size=READERS + 1,
         )
-        _sqlite(made, writes, in_batches, waits)
+        _sqlite(made, writes, in_batches, waits, set() if lives_in is None else lives_in)
         return made
     if where.get_backend_name() != "postgresql":
         raise sa.exc.ArgumentError("gate knows sqlite:///FILE and postgresql://…")
@@ -117,14 +120,21 @@ def _limit(connection: Connection, lock_ms: int) -> None:
     say(connection, f"select {names}", str(lock_ms), str(IDLE_TIMEOUT_MS))
 
 
-def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool) -> None:
+def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool, lives_in: set[int]) -> None:
+    @sa.event.listens_for(made, "do_connect")
+    def look(*_: Any) -> None:
+        # SQLite would make an empty file, and take the log beside it for that file's.
+        if lives_in:
+            _same(made, lives_in)
+
     @sa.event.listens_for(made, "connect")
     def prepare(dbapi: Any, record: Any) -> None:
         dbapi.isolation_level = None  # the driver's own BEGIN would come too late and too weak
         dbapi.execute("pragma journal_mode = wal")
         dbapi.execute("pragma synchronous = full")
         dbapi.execute("pragma foreign_keys = on")
-        record.info["file"] = _file(made)
+        lives_in.update(lives_in or filter(None, [_file(made)]))
+        record.info["file"] = lives_in
         if writes:
             # What a statement of many rows would be undone with is a file in /var/tmp otherwise, a copy of each page that it touches.
             dbapi.execute("pragma temp_store = memory")
@@ -139,10 +149,14 @@ def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool) -> None:
 
 
 def _begin(connection: Connection, text: str) -> None:
-    if connection.info["file"] != _file(connection.engine):
-        # What was written into a file that is gone would be gone too, and had been told.
-        raise OSError(f"{connection.engine.url.database} was moved or replaced; put it back, or restart gate")
+    _same(connection.engine, connection.info["file"])
     say(connection, text)
+
+
+def _same(made: Engine, lives_in: set[int]) -> None:
+    """Raises OSError. What was written into a file that is gone would be gone too, and had been told."""
+    if _file(made) not in lives_in:
+        raise OSError(f"{made.url.database} was moved or replaced; put it back, or restart gate")
 
 
 def _file(made: Engine) -> int | None:

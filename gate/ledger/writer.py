@@ -117,7 +117,6 @@ class Writer:
 
     def _attempt(self, tasks: list[Task], lock_ms: int) -> None:
         """All in one; failing that, one by one. A store that is not even reached fails all at once: nobody waits in turn."""
-        tasks.sort(key=lambda task: task.key)
         if not tasks:
             return
         try:

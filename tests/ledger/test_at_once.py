@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import itertools
 import os
 import shutil
@@ -19,7 +21,7 @@ import sqlalchemy as sa
 
 from gate.errors import StoreDown
 from gate.jobs import Request
-from gate.ledger import Database, Ledger, atonce, batch, checkpoints, engines
+from gate.ledger import Database, Ledger, atonce, batch, checkpoints, engines, prepared, tables
 from gate.ledger import database as database_module
 from gate.patience import Patience
 from tests.support import settings_of, until
@@ -192,8 +194,10 @@ async def test_nothing_stays_beside_the_file_of_a_gate_that_has_stopped(sql_url:
 
 
 async def test_nothing_is_written_by_a_gate_that_has_stopped(sql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Database(sql_url)
+    opened, begun = Database(sql_url), []
+    monkeypatch.setattr(batch, "begin", lambda *_: begun.append(1))
     opened.close()
+    assert not begun, "there was nothing"
     monkeypatch.setattr(opened, "_patience", Patience(0.2, database_module._let_go))
     done = []
     with pytest.raises(StoreDown):
@@ -207,9 +211,57 @@ async def test_where_no_thread_is_to_be_had_whoever_was_committed_is_told_so(
     def nothing_left(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
     monkeypatch.setattr(checkpoints, "EVERY", 1)
     monkeypatch.setattr(threading.Thread, "start", nothing_left)
     assert await done_by(database) != THREAD
+    assert not faults
+
+
+async def test_what_undoes_a_statement_of_many_rows_is_no_file(database: Database) -> None:
+    """A copy of each page that it touches, of which there are many here: job_ids in no order."""
+    ids = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(5_000)]
+    rows = [("default", id, "completed", 0, n, n, 1_000, n, n, "holder") for n, id in enumerate(ids, 1)]
+    columns = ("pool", "job_id", "status", "credits", "ticket", "fence", "lease_ms", "enqueued_at", "ended_at", "ended_by")
+    many = prepared.Many(tables.jobs, columns)
+
+    def work(batch: Any) -> list[str]:
+        many.run(batch.connection, rows[:-32])
+        many.run(batch.connection, rows[-32:])
+        opened = []
+        for one in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                opened.append(str(one.readlink()))
+        return [name for name in opened if "etilqs" in name]
+
+    assert await database.write("default", "", work) == []
+
+
+@pytest.mark.parametrize("takes_long", [False, True])
+async def test_a_log_that_grew_while_somebody_read_is_cut(database: Database, takes_long: bool) -> None:
+    def limit(batch: Any) -> int:
+        return batch.connection.exec_driver_sql("pragma journal_size_limit").scalar()
+
+    assert await database.write("", "", limit, takes_long=takes_long) == engines.LOG_PAGES * engines.PAGE_BYTES
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a copy"])
+async def test_the_thread_that_comes_late_takes_no_other_file_for_the_ledger(
+    database: Database, sql_url: str, tmp_path: Path, instead: str
+) -> None:
+    """All was done by the loop so far. SQLite would make a file where there is none, and take the log of the other for its own."""
+    file, away = Path(sql_url.removeprefix("sqlite:///")), tmp_path / "away.db"
+    file.rename(away)
+    if instead == "a copy":
+        shutil.copy(away, file)
+    with pytest.raises(StoreDown, match="put it back"):
+        await done_by(database, takes_long=True)
+    with pytest.raises(StoreDown, match="put it back"):
+        await database.read(lambda connection: connection.exec_driver_sql("select 1").scalar())
+    assert file.exists() == (instead == "a copy")
+    away.rename(file)
+    assert await done_by(database, takes_long=True) == THREAD
 
 
 async def test_what_the_loop_itself_has_computed_is_no_slow_disk(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
