@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import redis
 import redis.asyncio
 
 from gate.embedded import EmbeddedRedis
-from gate.ledger import schema
+from gate.ledger import atonce, schema
 from gate.opening import open_gate
 from gate.verify import verify
 from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, other_redis, settings_of
@@ -67,6 +68,12 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with fresh_database(tmp_path_factory.mktemp("migrated")) as url:
         schema.migrate(url)
         yield url
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of who commits to SQLite, or of how: a disk that is slow today makes it the thread."""
+    monkeypatch.setattr(atonce, "SLOW_S", math.inf)
 
 
 @pytest.fixture

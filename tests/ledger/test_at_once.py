@@ -29,7 +29,10 @@ from tests.support import settings_of, until
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite only"),
+    pytest.mark.usefixtures("quick_disk"),
 ]
+SLOW_S = atonce.SLOW_S
+THREADS_S = 0.2
 THREAD = "gate-sql-write"
 HELD_S = 1.0
 
@@ -49,6 +52,16 @@ def other(sql_url: str) -> Iterator[sa.Connection]:
     connection.exec_driver_sql("begin immediate")
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the loop sees of the disk, instead of what it does; and the thread finds it quick."""
+    now = [1_000.0]
+    monkeypatch.setattr(atonce, "THREADS_S", HELD_S)
+    monkeypatch.setattr(atonce, "SLOW_S", SLOW_S)
+    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: now[0], thread_time=lambda: 0.0))
+    return now
 
 
 async def done_by(database: Database, pool: str = "default", **how: Any) -> str:
@@ -101,7 +114,7 @@ async def test_nobody_overtakes_who_waits_for_the_thread(database: Database, mon
 
 
 async def test_a_request_that_fails_is_tried_again_by_the_thread_which_finds_out_whose_fault_it_is(
-    database: Database,
+    clock: list[float], database: Database
 ) -> None:
     def refused(batch: Any) -> None:
         batch.connection.exec_driver_sql(
@@ -113,8 +126,8 @@ async def test_a_request_that_fails_is_tried_again_by_the_thread_which_finds_out
     )
     assert answers[0] == answers[2] == THREAD
     assert isinstance(answers[1], sa.exc.IntegrityError)
-    assert await done_by(database) == THREAD, "for a moment"
-    await asyncio.sleep(atonce.AGAIN_S)
+    assert await done_by(database) == THREAD, "for a while"
+    clock[0] += atonce.AGAIN_S
     assert await done_by(database) != THREAD
 
 
@@ -123,19 +136,20 @@ async def test_what_takes_long_by_itself_is_the_threads(database: Database) -> N
     assert await done_by(database) != THREAD
 
 
-async def test_a_disk_that_is_slow_is_waited_for_by_the_thread(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_is_slow_is_waited_for_by_the_thread(
+    clock: list[float], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For a while: then the loop tries it again."""
-    clock, commit, slow_s = [1_000.0], batch.commit, [atonce.SLOW_S / 2]
+    commit, slow_s = batch.commit, [SLOW_S / 2]
 
     def committing(connection: sa.Connection) -> None:
         commit(connection)
         clock[0] += slow_s[0]
 
     monkeypatch.setattr(batch, "commit", committing)
-    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: 0.0))
     for _ in range(5 * atonce.LATELY):
         assert await done_by(database) != THREAD, "fast enough"
-    slow_s[0] = 4 * atonce.SLOW_S
+    slow_s[0] = 4 * SLOW_S
     by = [await done_by(database) for _ in range(atonce.LATELY)]
     assert THREAD not in by[:2] and by[-5:] == [THREAD] * 5, "not for one that was slow, and not for long"
     clock[0] += atonce.PAUSE_S
@@ -143,32 +157,31 @@ async def test_a_disk_that_is_slow_is_waited_for_by_the_thread(database: Databas
 
 
 async def test_one_standstill_of_the_disk_is_not_followed_by_another(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    clock: list[float], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, commit = [1_000.0], batch.commit
+    commit = batch.commit
 
     def hanging(connection: sa.Connection) -> None:
         commit(connection)
         clock[0] += 5.0
 
     monkeypatch.setattr(batch, "commit", hanging)
-    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: 0.0))
     assert [await done_by(database) == THREAD for _ in range(3)] == [False, True, True]
 
 
 async def test_the_loop_does_not_go_back_to_a_disk_that_the_thread_finds_slow(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    clock: list[float], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, commit, hangs = [1_000.0], batch.commit, [True]
+    monkeypatch.setattr(atonce, "THREADS_S", THREADS_S)
+    commit, hangs = batch.commit, [True]
 
     def hanging(connection: sa.Connection) -> None:
         commit(connection)
         if hangs[0] and threading.current_thread().name == THREAD:
-            time.sleep(2 * atonce.THREADS_S)
+            time.sleep(2 * THREADS_S)
         clock[0] += 5.0 if hangs[0] else 0.0
 
     monkeypatch.setattr(batch, "commit", hanging)
-    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: 0.0))
     by = []
     for _ in range(10):
         by.append(await done_by(database))
@@ -264,9 +277,9 @@ async def test_the_thread_that_comes_late_takes_no_other_file_for_the_ledger(
     assert await done_by(database, takes_long=True) == THREAD
 
 
-async def test_what_the_loop_itself_has_computed_is_no_slow_disk(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [1_000.0]
-
+async def test_what_the_loop_itself_has_computed_is_no_slow_disk(
+    clock: list[float], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def computing(batch: Any) -> str:
         clock[0] += 1.0
         return threading.current_thread().name
