@@ -54,11 +54,14 @@ def _is_text(value: str) -> str:
     return value
 
 
+_as_it_is = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+
+
 def _is_json_up_to(limit: int) -> Any:
     def check(value: Any) -> Any:
         _is_shallow_text(value)
         try:
-            size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+            size = len(_as_it_is(value).encode())
         except ValueError as error:
             raise ValueError("must be JSON without NaN, Infinity or lone surrogates") from error
         if size > limit:
