@@ -174,11 +174,14 @@ def short(ms: int | None) -> str | None:
     return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%m-%d %H:%M}"
 
 
+SQL_ALONE = "SQL alone (no gate runs here, so there is no Redis to look at)"
+
+
 def report(found: Report, json_wanted: bool) -> None:
     if json_wanted:
         as_json(asdict(found))
         return
-    stores = "both stores" if found.redis_checked else "SQL alone (no gate runs here, so there is no Redis to look at)"
+    stores, held = ("both stores", "I1-I9") if found.redis_checked else (SQL_ALONE, "I1-I6 and I8")
     counts = ", ".join(f"{count} {name}" for name, count in found.checked.items())
     if found.breaches:
         rows = ((breach.invariant, breach.about, breach.finding) for breach in found.breaches)
@@ -186,7 +189,7 @@ def report(found: Report, json_wanted: bool) -> None:
             f"{_several(len(found.breaches), 'breach', 'es')} in {stores} ({counts})", ("invariant", "about", "finding"), rows
         )
     else:
-        console.print(f"clean: I1-I9 hold in {stores} ({counts})", soft_wrap=True)
+        console.print(f"clean: {held} hold in {stores} ({counts})", soft_wrap=True)
 
 
 def _several(count: int, what: str, more: str = "s") -> str:
@@ -197,7 +200,7 @@ def findings(found: Sequence[Finding], both: bool, json_wanted: bool) -> None:
     if json_wanted:
         as_json([asdict(one) for one in found])
         return
-    stores = "both stores" if both else "SQL alone (no gate runs here, so there is no Redis to look at)"
+    stores = "both stores" if both else SQL_ALONE
     if not found:
         line(f"nothing is wrong in {stores}")
         return

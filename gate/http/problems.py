@@ -56,8 +56,8 @@ HTTP_CODES = {
     405: ("method_not_allowed", "Another method is wanted"),
     413: ("too_large", "The body is too large"),
 }
-
-
+TOLD = 5
+"""Faults in `detail`, which is one sentence for people; `errors` has all."""
 OLD_PATHS = ("/functions/v1/runninghub-queue-manager", "/rest/v1/rpc/")
 OLD_HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 """Of whatever is answered there: without them a browser shows its page no error at all, or an old answer."""
@@ -110,15 +110,20 @@ def _asks_for_a_key(error: GateError) -> dict[str, str]:
 async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
     """Names each field and never repeats what was sent: it may be no JSON (NaN), huge, or a secret."""
     assert isinstance(error, RequestValidationError)
-    errors = [
-        {"field": _field(found["loc"]), "message": found["msg"].removeprefix("Value error, ")} for found in error.errors()
-    ]
+    errors = [{"field": _field(found["loc"]), "message": _message(found)} for found in error.errors()]
     if errors[0]["field"] == "body" and "json" not in request.headers.get("content-type", ""):
         errors = [{"field": "body", "message": "send JSON, with content-type: application/json"}]
-    first = errors[0]
-    detail = f"{first['field']}: {first['message']}"
+    detail = "; ".join(f"{one['field']}: {one['message']}" for one in errors[:TOLD])
+    if len(errors) > TOLD:
+        detail += f"; and {len(errors) - TOLD} more"
     status, code, title = TABLE[Invalid]
     return problem(status, code, title, detail, errors=errors)
+
+
+def _message(found: dict[str, Any]) -> str:
+    if found["type"] == "json_invalid":  # what the decoder wants there is of its own words
+        return f"it is not JSON: {found['ctx']['error']}, at character {found['loc'][1]}"
+    return found["msg"].removeprefix("Value error, ")
 
 
 def _field(location: tuple[Any, ...]) -> str:

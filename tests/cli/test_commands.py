@@ -255,7 +255,7 @@ def test_with_the_server_stopped_the_ledger_is_there_and_verify_checks_sql_alone
     assert [row["kind"] for row in rows] == ["charge", "refund"]
     assert "failed" in run_gate("jobs", cwd=tmp_path).stdout
     checked = run_gate("verify", cwd=tmp_path)
-    assert checked.returncode == 0 and "SQL alone" in checked.stdout
+    assert checked.returncode == 0 and "clean: I1-I6 and I8 hold in SQL alone" in checked.stdout
 
 
 def test_the_demo_on_a_live_service(own: Served) -> None:

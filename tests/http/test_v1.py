@@ -247,6 +247,22 @@ def test_what_is_no_acquire_at_all(served: Served, text: str) -> None:
     assert problem(answer, 422, "invalid")["errors"][0]["field"]
 
 
+def test_where_the_json_breaks_is_told(served: Served) -> None:
+    answer = served.http.post(
+        "/v1/pools/default/acquire", content=b'{"user": "ana" "tool": "x"}', headers={"content-type": "application/json"}
+    )
+    told = problem(answer, 422, "invalid")
+    assert told["detail"] == "body: it is not JSON: Expecting ',' delimiter, at character 15"
+    assert told["errors"][0]["field"] == "body"
+
+
+def test_every_field_at_fault_is_told_and_of_very_many_how_many(served: Served) -> None:
+    body = {"credits": -1, "wait_seconds": 61} | {f"x{number}": 1 for number in range(9)}
+    told = problem(served.http.post("/v1/pools/default/acquire", json=body), 422, "invalid")
+    assert told["detail"].startswith("credits: ") and "; wait_seconds: " in told["detail"]
+    assert told["detail"].endswith("; and 6 more") and len(told["errors"]) == 11
+
+
 def test_a_parameter_that_nobody_knows(served: Served) -> None:
     refused = problem(served.http.get("/v1/ledger", params={"usr": "ana"}), 422, "invalid")
     assert refused["errors"][0]["field"] == "usr"
