@@ -28,8 +28,10 @@ from gate.http import (
 from gate.keeper.keyring import KeyRing
 from gate.tools import Tools
 
-ROUTERS = (jobs.router, pools.router, looking.router, metrics.router, reference.router)
+ROUTERS = (jobs.router, pools.router, looking.router, metrics.router)
 """Of version 1."""
+READ_BY_PEOPLE = (reference.router, *panel.ROUTERS)
+"""Whose door knows the session of a browser too, which shows no key by itself."""
 
 
 def make_app(
@@ -54,7 +56,7 @@ def make_app(
         app.include_router(router, dependencies=[Depends(doors.enter), Depends(doors.known_query)])
     for router in (supabase.router, webhooks.router):  # what others send has its own form: more than is known may be there
         app.include_router(router, dependencies=[Depends(doors.enter)])
-    for router in panel.ROUTERS:
+    for router in READ_BY_PEOPLE:
         app.include_router(router, dependencies=[Depends(panel.enter)])
     reference.describe(app)
     return app

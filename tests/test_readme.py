@@ -49,12 +49,15 @@ def test_every_route_is_in_the_table(served: Served) -> None:
 
 
 def test_the_codes_it_names_are_those_of_the_table_of_errors() -> None:
-    from gate.http.problems import TABLE
+    from gate.http.problems import HTTP_CODES, TABLE
 
     named = README.split("with a stable `code`:")[1].split("\n\n")[0]
     found = set(re.findall(r"`(\w+)`", named))
-    assert found == {code for _, code, _ in TABLE.values()} | {"too_large"}
-    for status, code, _ in TABLE.values():
+    told = {(status, code) for status, code, _ in TABLE.values()} | {
+        (status, code) for status, (code, _) in HTTP_CODES.items()
+    }
+    assert found == {code for _, code in told}
+    for status, code in told:
         assert re.search(rf"{status}[^·]*`{code}`", named)
 
 

@@ -154,7 +154,7 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
     for pool in gate.pools:
         live = pool.settings
         lines.append(
-            f"  pool   {pool.name}: {live.limit} slots, leases of {live.lease_ms / 1000:g} s,"
+            f"  pool   {pool.name}: {live.limit} slot{'s' * (live.limit != 1)}, leases of {live.lease_ms / 1000:g} s,"
             f" {live.claim_ms / 1000:g} s to claim, at most {live.queue_max} wait for {live.queue_ms / 1000:g} s"
         )
         for name, value in configured[pool.name].in_ms().items() if pool.name in configured else ():
@@ -162,7 +162,9 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
                 lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
     for provider, secrets in settings.provider_secrets().items():
         if any(len(secret.removeprefix("whsec_")) < SECRET_MIN for secret in secrets):
-            lines.append(f"  from   {provider}: a secret shorter than {SECRET_MIN} characters, which can be guessed")
+            lines.append(
+                f"  warns  provider {provider}: its secret is shorter than {SECRET_MIN} characters and can be guessed"
+            )
     for tool in settings.known_tools():
         if tool.start_url is None:
             lines.append(f"  tool   {tool.table}: no start_url, so whoever enqueues its jobs has to start them himself")

@@ -1,7 +1,7 @@
 """Who may ask for what: one table of routes and roles, and the check that stands before every route.
 
-A key comes as `Authorization: Bearer KEY`, or in `apikey` as supabase-js sends it; on the panel's own routes a session that a
-key has opened counts too (`gate.http.panel.session`), and opens nothing else. While no key exists, and only then, whoever
+A key comes as `Authorization: Bearer KEY`, or in `apikey` as supabase-js sends it; on the panel's own routes and for the reference a
+session that a key has opened counts too (`gate.http.panel.session`), and opens nothing else. While no key exists, and only then, whoever
 comes from this machine is let in as an admin.
 """
 
@@ -93,6 +93,8 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/static/{version}/{name}"): ANYONE,
     ("GET", "/healthz"): ANYONE,
     ("GET", "/readyz"): ANYONE,
+    ("HEAD", "/healthz"): ANYONE,
+    ("HEAD", "/readyz"): ANYONE,
 }
 
 
@@ -128,6 +130,10 @@ def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyRin
         scope.setdefault("state", {})["caller"] = caller.name
         return caller
     if not caller.role:
+        if not ring.closed:
+            raise Unauthorized(
+                "no key exists yet, and without one only this machine is let in, by no proxy: gate keys create NAME"
+            )
         raise Unauthorized("show a living key: Authorization: Bearer KEY, or apikey: KEY")
     raise Forbidden(f"a key with the role {caller.role} may not do this")
 
@@ -168,10 +174,12 @@ def from_here(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
 
 def known_query(request: Request) -> None:
     """Refuses a query parameter that the route does not know: `?usr=ana` must not answer for everybody."""
-    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    asked = request.scope["route"].dependant
+    known = {parameter.alias for parameter in asked.query_params}
+    fields = {name for body in asked.body_params for name in getattr(body.field_info.annotation, "model_fields", ())}
     for name in request.query_params:
         if name not in known:
-            raise Invalid(name, f"there is no parameter {name!r} here")
+            raise Invalid(name, f"{name!r} goes into the body" if name in fields else f"there is no parameter {name!r} here")
 
 
 def gatekeeper(request: Request) -> Gatekeeper:

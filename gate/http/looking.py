@@ -50,12 +50,14 @@ async def balance(user: Annotated[Label, Path()], keeper: Keeper) -> JSONRespons
     return JSONResponse(balance_body(user, await keeper.view.reading.balance(user)))
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", tags=["health"])
 async def healthz() -> dict[str, str]:
     """This process is alive."""
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", tags=["health"], responses={503: {}})
 async def readyz(keeper: Keeper) -> Any:
     """Both stores answer."""

@@ -10,11 +10,12 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from gate.http.doors import ANYONE, TABLE
+from gate.http.panel.room import PanelRoute
 from gate.http.problems import HTTP_CODES
 from gate.http.problems import TABLE as REFUSALS
 from gate.http.wire import ProblemOut
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 METHODS = ("get", "put", "post")
 OF_A_LEASE = frozenset({"claim", "renew", "release", "task"})
 CONFLICTS = {

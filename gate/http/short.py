@@ -76,7 +76,7 @@ class ShortWay:
             if len(message["body"]) > limits.BODY_MAX_BYTES:
                 return await self._long(scope, _first(message, receive), send)
             body = route.body.validate_python(strict.loads(message["body"]))
-        except (GateError, HTTPException, ValidationError, ValueError, KeyError, RecursionError):
+        except (GateError, HTTPException, ValidationError, ValueError, KeyError):
             return await self._long(scope, _first(message, receive), send)
         try:
             answer = await route.endpoint(**names, body=body, keeper=self._gatekeeper, asking=asking)

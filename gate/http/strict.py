@@ -36,8 +36,17 @@ class _StrictRequest(Request):
 
 
 def loads(text: bytes) -> Any:
-    """Raises NotMeant, ValueError, RecursionError."""
-    return _decoder.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
+    """Raises NotMeant; JSONDecodeError, when it is no JSON."""
+    try:
+        return _decoder.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
+    except json.JSONDecodeError:
+        raise
+    except UnicodeDecodeError as error:
+        raise NotMeant("body", f"it is not {error.encoding.upper()}, at byte {error.start}") from error
+    except ValueError as error:  # Python reads no number of more than some thousand digits
+        raise NotMeant("body", "a number is too large") from error
+    except RecursionError as error:
+        raise NotMeant("body", "it is nested too deep") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -297,9 +297,31 @@ def test_a_body_too_large(served: Served) -> None:
     problem(served.acquire(payload={"a": "x" * 300_000}), 413, "too_large")
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"payload": ' + b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"}", "it is nested too deep"),
+        (b'{"credits": ' + b"9" * 5_000 + b"}", "a number is too large"),
+        (b'{"user": "\xff"}', "it is not UTF-8, at byte 10"),
+    ],
+)
+def test_json_that_cannot_be_read_is_told_why(served: Served, body: bytes, told: str) -> None:
+    refused = served.http.post("/v1/pools/default/acquire", content=body, headers={"content-type": "application/json"})
+    assert (refused.status_code, refused.json()["detail"]) == (422, f"body: {told}")
+
+
+def test_what_belongs_into_the_body_is_told_so(served: Served) -> None:
+    refused = served.http.post("/v1/pools/default/acquire?wait_seconds=5", json={"user": "ana"})
+    assert refused.status_code == 422 and refused.json()["errors"] == [
+        {"field": "wait_seconds", "message": "'wait_seconds' goes into the body"}
+    ]
+
+
 def test_health(served: Served) -> None:
     assert served.http.get("/healthz").json() == {"status": "alive"}
     assert served.http.get("/readyz").json() == {"status": "ready"}
+    for path in ("/healthz", "/readyz"):  # as many a load balancer asks
+        assert (served.http.head(path).status_code, served.http.head(path).content) == (200, b"")
 
 
 def test_openapi_names_every_route(served: Served) -> None:

@@ -86,10 +86,13 @@ def test_a_tool_key_is_refused_with_a_sentence(kept: Kept) -> None:
     assert kept.person().sign_in("gate_admin_" + "0" * 72).status_code == 401
 
 
-def test_a_session_opens_nothing_but_the_panel(kept: Kept) -> None:
+def test_a_session_opens_nothing_but_the_panel_and_the_reference(kept: Kept) -> None:
     person = kept.person("admin")
-    for path in ("/v1/pools", "/v1/ledger", "/docs", "/openapi.json"):
+    for path in ("/v1/pools", "/v1/ledger", "/metrics"):
         assert person.get(path).status_code == 401, path
+    for path in ("/docs", "/openapi.json"):
+        assert person.get(path).status_code == 200, path
+        assert kept.person().get(path).status_code == 401, path
     assert person.http.post("/v1/pools/default/pause").status_code == 401
     assert person.http.post("/functions/v1/runninghub-queue-manager/status", json={}).status_code == 401
 

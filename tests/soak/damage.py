@@ -5,6 +5,7 @@ python -m tests.soak.damage
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def play(folder: Path) -> tuple[str, list[str]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser("python -m tests.soak.damage", description=__doc__.split("\n\n")[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         said, wrong = play(Path(folder))
     print(said)

@@ -2,7 +2,7 @@
 
 The cookie says which key opened it and until when, sealed with the hash of that key. So nothing is kept on the server: a restart
 keeps every session, several servers agree, and a revoked key ends its sessions when the key ring hears of it. It counts on the
-panel's routes and on no other.
+panel's routes and for reading the reference (/docs), and on no other.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def enter(request: Request) -> Visitor:
     visitor = visitor_of(request)
     if may != doors.ANYONE and visitor.role not in may:
         if not visitor.role:
-            raise Unauthorized("sign in with a key of the role read or admin")
+            raise Unauthorized(
+                "sign in at /session with a key of the role read or admin, or show one: Authorization: Bearer KEY"
+            )
         raise Forbidden(f"a key with the role {visitor.role} may not do this")
     request.scope.setdefault("state", {})["caller"] = visitor.name
     request.state.visitor = visitor
