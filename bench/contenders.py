@@ -20,11 +20,11 @@ from bench.progress import say
 
 POOL = "[pools.bench]\nlimit = 200\n"
 GATES = ("gate, SQLite", "gate, Postgres")
-PLAIN = ("bytes", "noop", *GATES, "SKIP LOCKED", "counted rows")
+PLAIN = ("bytes", "uvicorn", "noop", *GATES, "SKIP LOCKED", "counted rows")
 """Those that need no environment of their own."""
 PREFECTS = ("Prefect, SQLite", "Prefect, Postgres")
 ALL = (*PLAIN, *PREFECTS, "steindamm")
-OURS = ("bytes", "noop", *GATES)
+OURS = ("bytes", "uvicorn", "noop", *GATES)
 """Those that refuse nobody, and whose failure is the bench's."""
 
 
@@ -113,6 +113,8 @@ def _start(name: str, folder: Path, url: str, pid: int) -> Iterator[servers.Serv
         match name:
             case "bytes" | "noop":
                 made = servers.python(name, f"bench.peers.{name}")
+            case "uvicorn":
+                made = servers.python(name, "bench.peers.uvicorn_alone")
             case "gate, SQLite":
                 made = servers.gate(name, folder / "gate-sqlite", pools=POOL)
             case "gate, Postgres":

@@ -25,7 +25,7 @@ pyplot.rcParams.update({
 })  # fmt: skip
 COLOURS = {
     "gate, SQLite": "#c0392b", "gate, Postgres": "#e67e22", "noop": "#2c3e50", "bytes": "#999999", "SKIP LOCKED": "#2471a3",
-    "counted rows": "#5dade2", "Prefect, SQLite": "#7d3c98", "Prefect, Postgres": "#bb8fce", "steindamm": "#229954",
+    "counted rows": "#5dade2", "Prefect, SQLite": "#7d3c98", "Prefect, Postgres": "#bb8fce", "steindamm": "#229954", "uvicorn": "#d35400",
 }  # fmt: skip
 Suites = dict[str, Any]
 APART = 0.045

@@ -10,6 +10,7 @@ from bench.targets import TARGETS, Suites
 
 KINDS = {
     "bytes": "bytes back, nothing else",
+    "uvicorn": "uvicorn alone, bytes back",
     "noop": "FastAPI no-op",
     "SKIP LOCKED": "`SKIP LOCKED` table, no HTTP",
     "counted rows": "counted rows, no HTTP",
@@ -49,6 +50,20 @@ def targets(suites: Suites) -> str:
             one.verdict(figure),
         ])  # fmt: skip
     return markdown(["target", "must", "aim", "found", "CPU µs a pair", ""], rows)
+
+
+def asked(suites: Suites) -> str:
+    """What each target comes to here, beside what does nothing: where one asks for more, no gate can be written that meets it."""
+    of = suites["throughput"]["clients"]["32"]
+    rows = []
+    for one in TARGETS:
+        if one.asks is not None:
+            pairs = one.asks(suites)
+            nothing = [f"{number(pairs / middle(of[name]['per_s']))}×" for name in ("noop", "uvicorn")]
+            rows.append([one.what, f"{number(one.must)}×", number(pairs), *nothing])
+    return markdown(
+        ["target, with 32 clients", "must", "pairs/s that it asks for", "of the no-op's", "of uvicorn's alone"], rows
+    )
 
 
 def throughput(suites: Suites) -> str:
@@ -177,6 +192,7 @@ def made(all_of_it: dict[str, Any]) -> dict[str, str]:
     makers: dict[str, Callable[[], str]] = {
         "machine": lambda: _machine(all_of_it),
         "targets": lambda: targets(suites),
+        "asked": lambda: asked(suites),
         "throughput": lambda: f"{throughput(suites)}\n\n{load(suites)}",
         "clients": lambda: clients(suites),
         "handover": lambda: handover(suites),

@@ -26,6 +26,8 @@ class Target:
     at_most: bool = False
     """Whether less is better."""
     cpu: Callable[[Suites], str] | None = None
+    asks: Callable[[Suites], float] | None = None
+    """How many pairs/s it must be on the machine that was measured, with 32 clients."""
 
     def figure(self, suites: Suites) -> float | None:
         try:
@@ -71,7 +73,13 @@ def _times(mine: str, theirs: str, must: float, aim: float, clients: int = 32) -
     def cpu(suites: Suites) -> str:
         return " : ".join(f"{middle(one):,.0f}" for one in both(suites, "cpu_us"))
 
-    return Target(f"{mine}: pairs/s of {its}, {crowd}", must, aim, lambda suites: ratio(*both(suites, "per_s")), cpu=cpu)
+    def asks(suites: Suites) -> float:
+        return must * middle(both(suites, "per_s")[1])
+
+    what = f"{mine}: pairs/s of {its}, {crowd}"
+    return Target(
+        what, must, aim, lambda suites: ratio(*both(suites, "per_s")), cpu=cpu, asks=asks if clients == 32 else None
+    )
 
 
 def _tail(mine: str) -> Target:

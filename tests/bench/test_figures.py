@@ -14,7 +14,7 @@ from bench import contenders, environments, page, tables
 from bench.medians import PERCENTS, percentiles, ratio
 from bench.targets import TARGETS, Target
 
-RATES = {"bytes": 30_000.0, "noop": 3000.0, "gate, SQLite": 3300.0, "gate, Postgres": 1500.0, "SKIP LOCKED": 3000.0,
+RATES = {"bytes": 30_000.0, "uvicorn": 15_000.0, "noop": 3000.0, "gate, SQLite": 3300.0, "gate, Postgres": 1500.0, "SKIP LOCKED": 3000.0,
          "counted rows": 300.0, "Prefect, SQLite": 20.0, "Prefect, Postgres": 60.0, "steindamm": 4000.0}  # fmt: skip
 
 
@@ -105,6 +105,13 @@ def test_the_table_of_targets_says_it_all() -> None:
     assert len(rows) == 2 + len(TARGETS)
     (one,) = [row for row in rows if "SQLite: pairs/s of the no-op" in row]
     assert [cell.strip() for cell in one.split("|")[2:-1]] == ["1×", "1.50×", "1.10×", "200 : 200", "met"]
+
+
+def test_what_a_target_asks_for_stands_beside_what_does_nothing() -> None:
+    rows = tables.asked(suites()).splitlines()
+    (one,) = [row for row in rows if "counting rows" in row]
+    assert [cell.strip() for cell in one.split("|")[2:-1]] == ["10×", "3,000", "1×", "0.20×"]
+    assert len(rows) == 2 + sum("32 clients" in one.what for one in TARGETS)
 
 
 def test_ratios_are_of_the_same_round() -> None:

@@ -1,0 +1,26 @@
+"""The server that gate runs in, with an application that answers at once with the same bytes: no framework, no model, nobody asked for a
+key. What no application in it can exceed on this machine.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from bench.peers.bytes import BODY
+
+HEADERS = [(b"content-length", b"%d" % len(BODY)), (b"content-type", b"application/json")]
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        app, port=int(sys.argv[1]), log_level="warning", access_log=False, lifespan="off", http="httptools", loop="uvloop"
+    )
