@@ -69,7 +69,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
 
     from gate import logs
     from gate.app import in_front, make_app
-    from gate.http.protocol import BoundedProtocol
+    from gate.http.offers import DecliningProtocol
     from gate.ledger import PoolSettings
     from gate.opening import Outside, open_gate
 
@@ -90,7 +90,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
         app = make_app(gate.gatekeeper, gate.keyring, tools, settings.provider_secrets())
         config = uvicorn.Config(
             in_front(app, settings.access_log),
-            http=BoundedProtocol,  # on httptools: h11 lets smuggled requests through
+            http=DecliningProtocol,  # on httptools: h11 lets smuggled requests through
             ws="none",
             proxy_headers=False,  # who is this machine is never told by a header
             lifespan="off",

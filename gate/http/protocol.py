@@ -28,6 +28,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_rest = False
     _rest_bytes = 0
     _timer: asyncio.TimerHandle | None = None
+    _garbage = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
@@ -52,7 +53,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._garbage and self.cycle.response_complete and not self.transport.is_closing():
+            super().send_400_response(self._garbage)
         self._time()
+
+    def send_400_response(self, msg: str) -> None:
+        """Behind the answers to what came before it: in their place it would be taken for one of them."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._garbage = msg
+        else:
+            super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
