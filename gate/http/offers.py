@@ -22,7 +22,7 @@ class DecliningProtocol(BoundedProtocol):
         while data:
             self._came, self._again = data, b""
             super().data_received(data)
-            data = self._again
+            data, self._came = self._again, b""
 
     def on_headers_complete(self) -> None:
         if self._is_offer():

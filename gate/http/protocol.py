@@ -53,13 +53,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._garbage and self.cycle.response_complete and not self.transport.is_closing():
-            super().send_400_response(self._garbage)
+        if self._garbage and not self.transport.is_closing():
+            self.send_400_response(self._garbage)
         self._time()
 
     def send_400_response(self, msg: str) -> None:
         """Behind the answers to what came before it: in their place it would be taken for one of them."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        # In the rest of a request it is of one that waits for its answer itself.
+        if bool(self.pipeline) if self._in_rest else under_way:
             self._garbage = msg
         else:
             super().send_400_response(msg)

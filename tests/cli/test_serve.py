@@ -118,7 +118,7 @@ def test_a_setting_that_is_none_is_said_to_be_that(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("secret", "short"), [("whsec_c2hvcnQ=", True), ("whsec_MDEyMzQ1Njc4OWFi", False)])
 def test_a_secret_that_can_be_guessed_is_said_at_the_start(tmp_path: Path, secret: str, short: bool) -> None:
     with Served(tmp_path, on_defaults=True, config=f'[providers.standard]\nsecrets = ["{secret}"]\n') as served:
-        assert ("standard: a secret shorter than 16 characters" in "".join(served.said)) is short
+        assert ("standard: its secret is shorter than 16 characters" in "".join(served.said)) is short
 
 
 def test_a_second_server_says_that_the_data_dir_is_in_use(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_flags_over_environment_over_file(tmp_path: Path) -> None:
     with Served(tmp_path, on_defaults=True, config=config, GATE_LIMIT="4", GATE_PORT="1") as served:
         said = "".join(served.said)
         assert "default: 4 slots" in said and "at most 7 wait" in said
-        assert "video: 1 slots, leases of 1800 s" in said
+        assert "video: 1 slot, leases of 1800 s" in said
 
 
 def test_another_redis_and_another_database(tmp_path: Path, valkey: str) -> None:

@@ -233,12 +233,15 @@ def test_half_a_request_behind_another_is_cut_after_its_answer(own: Served) -> N
     assert said.startswith(b"HTTP/1.1 200 OK") and b"HTTP/1.1 200 OK" not in said[1:]
 
 
-def test_garbage_behind_a_request_is_told_behind_its_answer(own: Served) -> None:
+@pytest.mark.parametrize(
+    "garbage", [b"\x16\x03\x01 no HTTP\r\n\r\n", b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: x\r\n\r\n0\r\n"]
+)
+def test_garbage_behind_a_request_is_told_behind_its_answer(own: Served, garbage: bytes) -> None:
     with raw(own) as ahead:
         for _ in range(2):
             ahead.sendall(b"GET /v1/pools/default/jobs/waits?wait_seconds=1 HTTP/1.1\r\nhost: x\r\n\r\n")
         assert own.http.get("/healthz").status_code == 200  # what was sent is read by now
-        ahead.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+        ahead.sendall(garbage)
         ahead.sendall(b"nor this\r\n\r\n")
         said = b"".join(iter(lambda: ahead.recv(65536), b""))
     assert re.findall(rb"HTTP/1.1 (\d+) ", said) == [b"200", b"200", b"400"]

@@ -17,6 +17,7 @@ WEBSOCKET = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version
 
 @pytest.fixture
 def connection(served: Served) -> Iterator[socket.socket]:
+    assert served.http.put("/v1/pools/offers", json={"limit": 100}).is_success
     host, port = served.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=15) as made:
         yield made
@@ -28,7 +29,7 @@ def acquire(job_id: str, offer: bytes = b"", **more: Any) -> bytes:
 
 
 def head(*lines: bytes) -> bytes:
-    first = b"POST /v1/pools/default/acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    first = b"POST /v1/pools/offers/acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     return first + b"".join(lines) + b"\r\n"
 
 
