@@ -32,6 +32,7 @@ SKEW_MS = 1_000
 LATELY_MS = 3_600_000
 REFUSALS_MIN = 10
 """Fewer say nothing about a provider."""
+UNBOUND_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,10 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         if table not in configured:
             says = f"calls for a tool that is configured no longer: {count}"
             yield Finding("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
-    if unbound := await reading.owing.bindings():
-        says = f"callbacks of the last week whose task nobody has bound: {unbound}"
+    unbound, tasks = await reading.owing.bindings(UNBOUND_NAMED)
+    if unbound:
+        such = "; the newest of " if unbound > len(tasks) else "; of "
+        says = f"callbacks of the last week whose task nobody has bound: {unbound}{such}{', '.join(tasks)}"
         yield Finding(
             "unbound", "webhooks", says, "whoever starts a task has to say which it is: task_id in the answer, or PUT …/task"
         )

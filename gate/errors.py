@@ -62,6 +62,10 @@ class Forbidden(GateError):
     pass
 
 
+class ForeignPage(Forbidden):
+    """Whoever asks may do it, but by a page of this gate that is not older than his session."""
+
+
 class PoolUnknown(GateError):
     pass
 

@@ -339,7 +339,7 @@ class Gatekeeper:
         if outcome == "refused":
             return await self._refuse(pool, job_id, lease_id, by, error)
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
-        job = await self._ended(ended)
+        job = await self._ended(pool, ended)
         await self._free(job)
         return job
 
@@ -362,7 +362,7 @@ class Gatekeeper:
     async def cancel(self, pool: str, job_id: str, reason: str | None = None, outcome: str = "cancelled") -> Job:
         """Ends any job that has not ended, by somebody else than its holder. Raises JobUnknown, AlreadyEnded."""
         await self._pools.know(pool)
-        job = await self._ended(await self._ledger.end(pool, job_id, outcome, by="operator", reason=reason))
+        job = await self._ended(pool, await self._ledger.end(pool, job_id, outcome, by="operator", reason=reason))
         with contextlib.suppress(StoreDown):
             await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
         self._news.tell(pool, [job_id])
@@ -370,7 +370,7 @@ class Gatekeeper:
 
     async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None) -> Job:
         refused = await self._ledger.refuse(pool, job_id, lease_id, by, error)
-        job = await self._ended(refused)
+        job = await self._ended(pool, refused)
         if refused.word == "refused":
             with contextlib.suppress(StoreDown):
                 entry = entries.waiting(job)  # the lease may have been reaped since SQL let go of it
@@ -380,9 +380,9 @@ class Gatekeeper:
             self._news.tell(pool, [job_id])
         return await self.view.placed(job)
 
-    async def _ended(self, ended: Ended) -> Job:
+    async def _ended(self, pool: str, ended: Ended) -> Job:
         if ended.job is None:
-            raise JobUnknown("there is no such job in this pool")
+            raise JobUnknown(f"there is no such job in pool {pool!r}")
         if ended.word == "lost":
             job = await self.view.placed_if_seen(ended.job)
             raise LeaseLost("this lease is not, or no longer, a lease of this job", job)

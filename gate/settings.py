@@ -125,7 +125,10 @@ class Settings(PoolDefaults, BaseSettings):
         for name, values in pools.items():
             if not POOL_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no pool name")
-            PoolDefaults.model_validate(values)
+            try:
+                PoolDefaults.model_validate(values)
+            except ValidationError as error:
+                raise ValueError(f"of {name}, {_fault(error)}") from error
         return pools
 
     @field_validator("tools")
@@ -195,10 +198,14 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     try:
         return FromFile(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise CannotStart(f"there is no setting {where!r}") from error
-        raise CannotStart(f"the setting {where!r} is wrong: {first['msg'].removeprefix('Value error, ')}") from error
+        raise CannotStart(_fault(error)) from error
     except ValueError as error:  # gate.toml is no TOML
         raise CannotStart(f"{config or 'gate.toml'} cannot be read: {error}") from error
+
+
+def _fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"there is no setting {where!r}"
+    return f"the setting {where!r} is wrong: {first['msg'].removeprefix('Value error, ')}"

@@ -65,7 +65,7 @@ class View:
         job = await self.reading.job(job_id)
         if job is None or job.pool != pool:
             await self._pools.know(pool)
-            raise JobUnknown("there is no such job in this pool")
+            raise JobUnknown(f"there is no such job in pool {pool!r}")
         return job
 
     async def wait(self, pool: str, job_id: str, status: str, wait_s: float) -> Job:

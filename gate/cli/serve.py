@@ -160,12 +160,23 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
         for name, value in configured[pool.name].in_ms().items() if pool.name in configured else ():
             if (now := getattr(live, name)) != value:
                 lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
+        if live.lease_ms > live.max_hold_ms:
+            lines.append(f"         no lease goes beyond the longest hold, {live.max_hold_ms / 1000:g} s: max_hold_seconds")
+    if not gate.keyring.closed:
+        lines.append("  keys   none: whoever is on this machine is let in, as an admin")
+    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+    if admin_key is not None and len(admin_key) < SECRET_MIN:
+        lines.append(f"  warns  GATE_ADMIN_KEY is shorter than {SECRET_MIN} characters and can be guessed")
     for provider, secrets in settings.provider_secrets().items():
         if any(len(secret.removeprefix("whsec_")) < SECRET_MIN for secret in secrets):
             lines.append(
                 f"  warns  provider {provider}: its secret is shorter than {SECRET_MIN} characters and can be guessed"
             )
     for tool in settings.known_tools():
+        if tool.provider is not None and tool.provider not in settings.provider_secrets():
+            lines.append(
+                f"  tool   {tool.table}: there is no [providers.{tool.provider}], so nobody may say how its tasks end"
+            )
         if tool.start_url is None:
             lines.append(f"  tool   {tool.table}: no start_url, so whoever enqueues its jobs has to start them himself")
         if (tool.start_url or tool.events_url) and tool.secret is None:

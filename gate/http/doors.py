@@ -122,6 +122,8 @@ def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyRin
     if not ring.closed and from_here(scope, headers):
         if _by_a_foreign_page(scope, headers):
             raise Forbidden("a page of another origin may not ask while no key exists")
+        if not asks_for_here(headers):
+            raise Forbidden("while no key exists gate answers to this machine's own names only, such as localhost")
         return Caller("", "admin")
     tokens = shown_keys(headers.get(b"authorization", b""), headers.get(b"apikey", b""))
     found = next((who for token in tokens if (who := ring.who(token))), None)
@@ -132,18 +134,41 @@ def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyRin
     if not caller.role:
         if not ring.closed:
             raise Unauthorized(
-                "no key exists yet, and without one only this machine is let in, by no proxy: gate keys create NAME"
+                "no key exists yet, and without one only this machine is let in, by no proxy: gate keys create NAME --role admin"
             )
         raise Unauthorized("show a living key: Authorization: Bearer KEY, or apikey: KEY")
-    raise Forbidden(f"a key with the role {caller.role} may not do this")
+    raise Forbidden(f"a key with the role {caller.role} may not do this; {' or '.join(sorted(may - {''}))} may")
 
 
 def _by_a_foreign_page(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
     """A browser on this machine carries what any page tells it to send. The routes of old front ends are made for that."""
     if not scope["path"].startswith("/v1/"):
         return False
-    origin = urlsplit(headers.get(b"origin", b"").decode("latin-1")).hostname
-    return origin is not None and not is_here(origin)
+    origin = headers.get(b"origin")
+    # A frame in a sandbox is of the origin `null`, whoever's it is.
+    return origin is not None and not is_here(_name_in(origin.decode("latin-1")) or "")
+
+
+def asks_for_here(headers: Mapping[bytes, bytes]) -> bool:
+    """A page's own name, turned to lead here (DNS rebinding), makes it a page of this origin. Such a name has a dot, and is no address."""
+    host = _name_in(f"//{headers.get(b'host', b'').decode('latin-1')}")
+    return host is not None and ("." not in host or host.endswith(".localhost") or _is_address(host))
+
+
+def _name_in(address: str) -> str | None:
+    """The host in it, '' where it has none; None where it is no address."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_here(host: str) -> bool:

@@ -49,7 +49,7 @@ async def acquire(
 ) -> JSONResponse:
     """Take a slot, or join the queue. 200 only with `running`; 202 with `queued` or `granted` (claim it first).
 
-    An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job.
+    An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job. Beside a `job_id` it counts for nothing.
     """
     job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
     wanted = request_of(body, job_id, asking.role == "tool")

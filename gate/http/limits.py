@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_MAX_BYTES = 256 * 1024
 """A payload and an output, with room to spare."""
+TOO_LARGE = f"a body may have at most {BODY_MAX_BYTES} bytes"
 BODY_S = 10.0
 """From the end of the headers to the end of the body."""
 CLOSE = {"Connection": "close"}
@@ -24,7 +25,7 @@ class BodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen, whole = 0, False
+        seen, whole, announced = 0, False, _announced(scope)
         loop = asyncio.get_running_loop()
         until = loop.time() + BODY_S
 
@@ -32,6 +33,8 @@ class BodyLimit:
             nonlocal seen, whole
             if whole:
                 return await receive()  # that the caller has gone
+            if announced > BODY_MAX_BYTES:  # nobody is asked to send it
+                raise HTTPException(413, TOO_LARGE, CLOSE)
             try:
                 async with asyncio.timeout_at(until):
                     message = await receive()
@@ -40,7 +43,13 @@ class BodyLimit:
             seen += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if seen > BODY_MAX_BYTES:
-                raise HTTPException(413, f"a body may have at most {BODY_MAX_BYTES} bytes", CLOSE)
+                raise HTTPException(413, TOO_LARGE, CLOSE)
             return message
 
         await self._app(scope, counted, send)
+
+
+def _announced(scope: Scope) -> int:
+    """Bytes of its body; 0 of one that does not say."""
+    headers = scope.get("headers", ())
+    return next((int(value) for name, value in headers if name == b"content-length"), 0)

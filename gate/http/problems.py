@@ -8,10 +8,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from gate.errors import (
     AlreadyEnded,
     Forbidden,
+    ForeignPage,
     Forged,
     GateError,
     Invalid,
@@ -28,6 +30,7 @@ from gate.errors import (
     Unreadable,
     UserBusy,
 )
+from gate.http import doors
 from gate.http.strict import NotMeant
 from gate.shown import job_body
 
@@ -38,6 +41,7 @@ TABLE: dict[type[GateError], tuple[int, str, str]] = {
     Unauthorized: (401, "unauthorized", "A key is wanted"),
     Forged: (401, "forged", "The provider's secret is missing or wrong"),
     Forbidden: (403, "forbidden", "This key may not do that"),
+    ForeignPage: (403, "forbidden", "That page may not do that"),
     PoolUnknown: (404, "pool_unknown", "No such pool"),
     JobUnknown: (404, "job_unknown", "No such job"),
     ProviderUnknown: (404, "provider_unknown", "No such provider"),
@@ -57,7 +61,8 @@ HTTP_CODES = {
     413: ("too_large", "The body is too large"),
 }
 TOLD = 5
-"""Faults in `detail`, which is one sentence for people; `errors` has all."""
+"""Faults in `detail`, which is one sentence for people; `errors` has more."""
+LISTED = 100
 OLD_PATHS = ("/functions/v1/runninghub-queue-manager", "/rest/v1/rpc/")
 OLD_HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 """Of whatever is answered there: without them a browser shows its page no error at all, or an old answer."""
@@ -110,12 +115,13 @@ def _asks_for_a_key(error: GateError) -> dict[str, str]:
 async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
     """Names each field and never repeats what was sent: it may be no JSON (NaN), huge, or a secret."""
     assert isinstance(error, RequestValidationError)
-    errors = [{"field": _field(found["loc"]), "message": _message(found)} for found in error.errors()]
+    faults = error.errors()
+    errors = [{"field": _field(found["loc"]), "message": _message(found)} for found in faults[:LISTED]]
     if errors[0]["field"] == "body" and "json" not in request.headers.get("content-type", ""):
         errors = [{"field": "body", "message": "send JSON, with content-type: application/json"}]
     detail = "; ".join(f"{one['field']}: {one['message']}" for one in errors[:TOLD])
-    if len(errors) > TOLD:
-        detail += f"; and {len(errors) - TOLD} more"
+    if len(faults) > TOLD:
+        detail += f"; and {len(faults) - TOLD} more"
     status, code, title = TABLE[Invalid]
     return problem(status, code, title, detail, errors=errors)
 
@@ -146,6 +152,15 @@ async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
         errors = [{"field": "body", "message": "it is not JSON"}]
         return problem(422, "invalid", "The request is invalid", "body: it is not JSON", errors=errors)
     code, title = HTTP_CODES.get(error.status_code, ("refused", "Refused"))
-    answer = problem(error.status_code, code, title, str(error.detail))
-    answer.headers.update(error.headers or {})
+    headers, detail = dict(error.headers or {}), str(error.detail)
+    if error.status_code == 405:  # the framework tells the methods of the first route of this path
+        headers["allow"] = ", ".join(_methods(request.url.path)) or headers["allow"]
+        detail = f"here are {headers['allow']}"
+    answer = problem(error.status_code, code, title, detail)
+    answer.headers.update(headers)
     return answer
+
+
+def _methods(path: str) -> list[str]:
+    """Of all routes of this path."""
+    return sorted({method for method, of in doors.TABLE if compile_path(of)[0].match(path)})

@@ -92,9 +92,11 @@ def _refusals(path: str, operation: dict[str, Any], is_open: bool) -> list[int]:
 
 
 def _titles(status: int, path: str) -> str:
-    codes = {
-        f"`{code}`: {title}": None for of, code, title in REFUSALS.values() if of == status and _may_be(code, status, path)
-    }
+    titles: dict[str, str] = {}
+    for of, code, title in REFUSALS.values():
+        if of == status and _may_be(code, status, path):
+            titles.setdefault(code, f"`{code}`: {title}")
+    codes = titles.values()
     return "; ".join(codes) or "`{}`: {}".format(*HTTP_CODES[status])
 
 

@@ -87,11 +87,11 @@ class ShortWay:
 
 def _names(parts: list[str]) -> dict[str, str] | None:
     """/v1/pools/POOL/VERB, or /v1/pools/POOL/jobs/JOB_ID/VERB."""
-    if parts[1:3] != ["v1", "pools"] or not POOL_NAME.fullmatch(parts[3]):
+    if len(parts) not in (5, 7) or parts[1:3] != ["v1", "pools"] or not POOL_NAME.fullmatch(parts[3]):
         return None
     if len(parts) == 5:
         return {"pool": parts[3]}
-    if len(parts) == 7 and parts[4] == "jobs" and JOB_ID.fullmatch(parts[5]):
+    if parts[4] == "jobs" and JOB_ID.fullmatch(parts[5]):
         return {"pool": parts[3], "job_id": parts[5]}
     return None
 

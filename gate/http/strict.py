@@ -11,6 +11,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from gate.http import doors
+
 
 class NotMeant(HTTPException):
     """It is JSON to some reader, and no two would read it alike. `field` is the name at fault, or `body`."""
@@ -25,6 +27,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            doors.enter(request)  # before its body is read: the framework reads that first
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return strict
@@ -32,6 +35,8 @@ class StrictRoute(APIRoute):
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise NotMeant("body", "send it as it is, without a content-encoding")
         return loads(await self.body())
 
 

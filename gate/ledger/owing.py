@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from gate.jobs import now_ms
 from gate.ledger.batch import Batch
@@ -45,10 +46,16 @@ class Owing:
         query = sa.select(deliveries.c.tool, sa.func.count()).where(_undone).group_by(deliveries.c.tool)
         return await self._database.read(lambda c: {tool: count for tool, count in c.execute(query)})
 
-    async def bindings(self) -> int:
-        """Callbacks whose task nobody has bound, of those that still wait for it."""
-        query = sa.select(sa.func.count()).where(webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS)
-        return await self._database.read(lambda c: c.execute(query).scalar_one())
+    async def bindings(self, most: int) -> tuple[int, list[str]]:
+        """Callbacks whose task nobody has bound, of those that still wait for it; the newest by provider and task."""
+        waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS)
+        count = sa.select(sa.func.count()).where(*waits)
+        newest = sa.select(webhooks.c.provider, webhooks.c.task_id).where(*waits).order_by(webhooks.c.id.desc()).limit(most)
+
+        def look(connection: Connection) -> tuple[int, list[str]]:
+            return connection.execute(count).scalar_one(), [" ".join(row) for row in connection.execute(newest)]
+
+        return await self._database.read(look)
 
     async def refusals(self, pool: str, lately_ms: int) -> tuple[int, int]:
         """How often its providers refused a job lately, and how many ran to an end."""

@@ -71,7 +71,9 @@ def test_calls_that_nobody_answers_and_a_tool_that_is_gone_are_named(tmp_path: P
 def test_callbacks_that_nobody_bound_are_named(sleeping: Served) -> None:
     body = {"event": "TASK_END", "taskId": "nobody's", "eventData": {"code": 0, "data": [{"fileUrl": "https://f/1.png"}]}}
     assert sleeping.post("/v1/webhooks/runninghub/default?token=t", body).json() == {"result": "kept"}
-    assert named(doctor(sleeping)[1]) == {("unbound", "webhooks")}
+    found = doctor(sleeping)[1]
+    assert named(found) == {("unbound", "webhooks")}
+    assert found[0]["says"].endswith(": 1; of runninghub nobody's")
 
 
 def test_a_pool_that_refuses_more_than_it_runs_is_named(tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ def test_interrupted_it_stops_cleanly(tmp_path: Path) -> None:
 def test_a_setting_that_is_none_is_said_to_be_that(tmp_path: Path) -> None:
     (tmp_path / "gate.toml").write_text("limt = 3\n")
     refuses(tmp_path, "gate: there is no setting 'limt'")
+    (tmp_path / "gate.toml").write_text("[pools.video]\nlimt = 3\n")
+    refuses(tmp_path, "of video, there is no setting 'limt'")
     (tmp_path / "gate.toml").write_text("[providers.runninghub]\nsecrets = []\n")
     refuses(tmp_path, "the setting 'providers' is wrong: runninghub has neither a token nor secrets")
 
@@ -119,6 +121,18 @@ def test_a_setting_that_is_none_is_said_to_be_that(tmp_path: Path) -> None:
 def test_a_secret_that_can_be_guessed_is_said_at_the_start(tmp_path: Path, secret: str, short: bool) -> None:
     with Served(tmp_path, on_defaults=True, config=f'[providers.standard]\nsecrets = ["{secret}"]\n') as served:
         assert ("standard: its secret is shorter than 16 characters" in "".join(served.said)) is short
+
+
+def test_what_will_be_regretted_is_said_at_the_start(tmp_path: Path) -> None:
+    """An open door, a key that can be guessed, a lease that is cut short, a provider whose word counts nothing."""
+    config = 'lease_seconds = 7200\n[tools.upscaler]\nprovider = "runinghub"\n'
+    with Served(tmp_path, on_defaults=True, config=config) as served:
+        said = "".join(served.said)
+        assert "  keys   none: whoever is on this machine is let in, as an admin\n" in said
+        assert "no lease goes beyond the longest hold, 3600 s" in said and "there is no [providers.runinghub]" in said
+    with Served(tmp_path, on_defaults=True, config="", GATE_ADMIN_KEY="short") as served:
+        said = "".join(served.said)
+        assert "  keys " not in said and "GATE_ADMIN_KEY is shorter than 16 characters" in said
 
 
 def test_a_second_server_says_that_the_data_dir_is_in_use(tmp_path: Path) -> None:

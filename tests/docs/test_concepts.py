@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import gate.gatekeeper
+from gate.http.limits import BODY_MAX_BYTES
 from gate.http.problems import HTTP_CODES, TABLE
 from gate.http.wire import OUTPUT_MAX_BYTES, JobOut
 from gate.jobs import ENDED, HOLDING, PAYLOAD_MAX_BYTES, STATUSES
@@ -74,5 +75,6 @@ def test_settings_reasons_and_bounds_are_those_of_the_code() -> None:
     (waiting,) = re.findall(r"told why: `(\w+)`, `(\w+)` .*?, `(\w+)`", text)
     assert str(JobOut.model_fields["reason"].annotation).count("'") == 6
     assert all(f"'{reason}'" in str(JobOut.model_fields["reason"].annotation) for reason in waiting)
-    assert f"{PAYLOAD_MAX_BYTES // 1024} KiB of payload, {OUTPUT_MAX_BYTES // 1024} KiB of output" in text
+    sizes = f"a payload of more than {PAYLOAD_MAX_BYTES // 1024} KiB or an output of more than {OUTPUT_MAX_BYTES // 1024} KiB"
+    assert sizes in text and f"a whole body has at most {BODY_MAX_BYTES // 1024} KiB" in text
     assert sweep.EVERY_S == 10 and "looks every ten seconds" in text

@@ -81,6 +81,14 @@ def test_the_table_of_roles(guarded: Guarded, method: str, path: str) -> None:
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
+def test_whoever_has_no_key_is_told_so_before_his_body_is_read(guarded: Guarded) -> None:
+    for path, role in (("acquire", "read"), ("jobs/nobody/release", "read"), ("pause", "tool")):
+        for key, status in (("", 401), (guarded.keys[role], 403)):
+            headers = {"content-type": "application/json", "apikey": key}
+            refused = guarded.served.http.post(f"/v1/pools/default/{path}", content=b'{"a": NaN', headers=headers)
+            assert refused.status_code == status, (path, refused.text)
+
+
 def test_a_key_is_shown_in_either_header(guarded: Guarded) -> None:
     key = guarded.keys["read"]
     assert guarded.ask("GET", "/v1/pools", key, "apikey").status_code == 200
@@ -168,6 +176,14 @@ def test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows(tmp_path: 
         foreign = own.http.post("/v1/pools/default/pause", headers={"origin": "http://evil.example"})
         assert foreign.status_code == 403, "a page in this machine's browser is not this machine"
         assert own.http.get("/v1/pools", headers={"origin": own.url}).status_code == 200
+        for name, status in (
+            ("evil.example:8000", 403),
+            ("[::1", 403),
+            ("a.localhost", 200),
+            ("127.0.0.1:1", 200),
+            ("[::1]:1", 200),
+        ):
+            assert own.http.get("/v1/pools", headers={"host": name}).status_code == status, name
         run_gate("keys", "create", "last", "--role", "read", cwd=tmp_path)
         run_gate("keys", "revoke", "last", cwd=tmp_path)
         closed = lambda: own.http.get("/v1/pools").status_code == 401  # noqa: E731

@@ -189,6 +189,45 @@ def test_a_head_without_end_is_cut(own: Served) -> None:
         assert b" 431 " in connection.recv(65536)
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1", "/v1/pools", "/v1/pools/", "/v1/pools/default", "/v1/pools/default/jobs", "/v1/pools/default/jobs/j"]
+)
+def test_a_post_where_none_is_had(own: Served, path: str) -> None:
+    """The short way looks at the parts of a path that has fewer."""
+    assert own.http.post(path, json={}).status_code in (404, 405)
+
+
+@pytest.mark.parametrize("address", ["http://[", "http://]", "http://[::1", "null", ""])
+def test_an_origin_that_is_no_address_is_a_foreign_one(own: Served, address: str) -> None:
+    for path in ("/v1/pools/default/pause", "/session", "/session/end", "/pools/default/do/pause"):
+        refused = own.http.post(
+            path, headers={"origin": address}, **({"json": {}} if "v1" in path else {"data": {"csrf": "x"}})
+        )
+        assert refused.status_code == 403, (path, refused.text)
+    for path in ("/v1/pools", "/docs", "/", "/session"):
+        host = address.removeprefix("http://") or "a.b"
+        assert own.http.get(path, headers={"host": host}).status_code < 500, path
+    assert not own.http.get("/v1/pools/default").json()["paused"]
+
+
+def test_paths_of_the_panel_with_what_no_store_can_hold(own: Served) -> None:
+    for path in ("/users/%00", "/users/a%00b", "/pools/default/jobs/%00", "/pools/default/jobs/%00/live", "/pools/default/jobs/%00/do/cancel",
+                 "/pools/%00", "/find?q=%00"):  # fmt: skip
+        assert 400 <= own.http.get(path).status_code < 500, path
+
+
+def test_very_many_faults_are_not_all_told(own: Served) -> None:
+    told = own.http.post("/v1/pools/default/acquire", json={f"x{number}": 1 for number in range(9_000)})
+    assert told.status_code == 422 and told.json()["detail"].endswith("; and 8995 more") and len(told.content) < 20_000
+
+
+def test_a_body_that_is_announced_too_large_is_not_asked_for(own: Served) -> None:
+    head = b"POST /v1/pools/default/acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n"
+    with raw(own) as connection:
+        connection.sendall(head + b"content-length: 999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
 def test_trailers_without_end_are_cut(own: Served) -> None:
     before = memory(own)
     with raw(own) as connection, pytest.raises(ConnectionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import threading
@@ -308,6 +309,17 @@ def test_a_body_too_large(served: Served) -> None:
 def test_json_that_cannot_be_read_is_told_why(served: Served, body: bytes, told: str) -> None:
     refused = served.http.post("/v1/pools/default/acquire", content=body, headers={"content-type": "application/json"})
     assert (refused.status_code, refused.json()["detail"]) == (422, f"body: {told}")
+
+
+def test_a_body_that_is_packed_is_told_so(served: Served) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    refused = served.http.post("/v1/pools/default/acquire", content=gzip.compress(b"{}"), headers=headers)
+    assert (refused.status_code, refused.json()["detail"]) == (422, "body: send it as it is, without a content-encoding")
+
+
+def test_another_method_is_told_which_there_are(served: Served) -> None:
+    refused = served.http.delete("/v1/pools/default")
+    assert (refused.status_code, refused.headers["allow"], refused.json()["detail"]) == (405, "GET, PUT", "here are GET, PUT")
 
 
 def test_what_belongs_into_the_body_is_told_so(served: Served) -> None:

@@ -223,9 +223,10 @@ async def test_bindings_that_are_missing_and_refusals_are_counted_of_late_only(b
     owing = book.reading.owing
     await book.ledger.hear("default", "acme", Said("completed", "d1", "t1"), "")
     await book.ledger.hear("default", "acme", Said("completed", "d2", None, "nobody"), "")
-    assert await owing.bindings() == 1
+    await book.ledger.hear("default", "acme", Said("completed", "d3", "t2"), "")
+    assert await owing.bindings(1) == (2, ["acme t2"])
     book.clock(NOW + KEPT_MS)
-    assert await owing.bindings() == 0
+    assert await owing.bindings(1) == (0, [])
     book.clock(NOW)
     for number, outcome in enumerate(("completed", "failed", "cancelled", "refused", "refused", "refused")):
         await book.running(f"j{number}", number + 1, ticket=number + 1)

@@ -11,6 +11,7 @@ import pytest
 from gate.http.panel import assets, pages, words
 from tests.panel.conftest import ADMIN, Kept, Person
 from tests.panel.scenes import HOSTILE, printable
+from tests.support import Served
 
 TEMPLATES = sorted((Path(pages.__file__).parent / "templates").iterdir())
 
@@ -196,3 +197,17 @@ def test_the_panel_weighs_nothing_until_it_is_asked_for() -> None:
         tree = ast.parse(path.read_text())
         tops = [name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names]
         assert "jinja2" not in tops, path.name
+
+
+def test_a_callback_with_half_an_emoji_can_be_looked_at(tmp_path: Path) -> None:
+    """It is JSON, and as it came it is kept; but no text holds it."""
+    with Served(tmp_path, config='[providers.runninghub]\ntoken = "t"\n') as own:
+        job = own.acquire().json()
+        own.http.put(f"/v1/pools/default/jobs/{job['job_id']}/task", json={"provider": "runninghub", "task_id": "T9"})
+        body = b'{"event":"TASK_END","taskId":"T9","eventData":{"code":1,"msg":"a cut \\ud83d emoji"}}'
+        headers = {"content-type": "application/json"}
+        assert own.http.post("/v1/webhooks/runninghub/default?token=t", content=body, headers=headers).json() == {
+            "result": "applied"
+        }
+        page = own.http.get(f"/pools/default/jobs/{job['job_id']}", headers={"accept": "text/html"})
+        assert page.status_code == 200 and r"a cut \ud83d emoji" in page.text

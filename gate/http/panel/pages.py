@@ -80,6 +80,7 @@ def answer(html: str, request: Request, visitor: Visitor, status: int = 200) -> 
 def _indented(text: str) -> str:
     """What somebody sent, easier to read when it is JSON; as it came when it is not, or not small."""
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False) if len(text) < 20_000 else text
+        shown = json.dumps(json.loads(text), indent=2, ensure_ascii=False) if len(text) < 20_000 else text
     except (ValueError, RecursionError):
         return text
+    return shown.encode(errors="backslashreplace").decode()  # half an emoji is no text, and no page can hold it

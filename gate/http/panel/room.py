@@ -8,12 +8,13 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from gate.errors import Forbidden, GateError, JobUnknown, PoolUnknown, StoreDown, Unauthorized
+from gate.errors import Forbidden, ForeignPage, GateError, JobUnknown, PoolUnknown, StoreDown, Unauthorized
 from gate.http.panel import pages, session, words
 from gate.http.problems import TABLE
 
 PAGES: dict[type[GateError], tuple[str, str]] = {
     Forbidden: ("not_allowed", "not_allowed_why"),
+    ForeignPage: ("not_this_page", "stale"),
     PoolUnknown: ("not_found", "not_found_why"),
     JobUnknown: ("not_found", "not_found_why"),
     StoreDown: ("store_down", "store_down_why"),
@@ -59,7 +60,7 @@ def _page(request: Request, error: GateError) -> Response:
     if isinstance(error, Unauthorized) and not by_script(request):
         at = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
         return pages.page("sign_in.html", request, visitor, status, next=at if request.method == "GET" else "/", wrong=None)
-    title, why = PAGES.get(type(error), ("not_allowed", "stale"))
+    title, why = PAGES.get(type(error), PAGES[ForeignPage])
     store = error.store if isinstance(error, StoreDown) else "sql"
     if by_script(request):
         html = pages.fragment("_refused.html", language(request), title=title, why=why, store=store)

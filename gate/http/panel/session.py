@@ -14,11 +14,10 @@ import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
 
-from gate.errors import Forbidden, Unauthorized
+from gate.errors import Forbidden, ForeignPage, Unauthorized
 from gate.http import doors
 
 if TYPE_CHECKING:
@@ -73,11 +72,11 @@ def visitor_of(request: Request) -> Visitor:
     """Whoever asks; `role` is '' of one who has shown nothing that counts."""
     ring: KeyRing = request.app.state.keyring
     cookie = request.cookies.get(COOKIE, "")
-    if not ring.closed and doors.from_here(request.scope, _headers(request)) and _asks_for_here(request):
+    headers = dict(reversed(request.scope["headers"]))
+    if not ring.closed and doors.from_here(request.scope, headers) and doors.asks_for_here(headers):
         return _without_key(cookie, "admin")
     if (found := _opened_by(cookie, ring)) is not None:
         return Visitor(*found, cookie, False)
-    headers = _headers(request)
     shown = doors.shown_keys(headers.get(b"authorization", b""), headers.get(b"apikey", b""))
     name, role = next((who for key in shown if (who := ring.who(key))), ("", ""))
     visitor = _without_key(cookie, role)
@@ -143,31 +142,21 @@ def give(response: Response, request: Request, cookie: str) -> None:
 
 
 def of_this_page(request: Request) -> None:
-    """What changes something comes from a page of this gate, whatever it carries. Raises Forbidden."""
+    """What changes something comes from a page of this gate, whatever it carries. Raises ForeignPage."""
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
     if site is not None:
         same = site == "same-origin"
     else:  # an old browser, or no https: a proxy that speaks it for gate may change the host, so this is asked second
-        same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+        same = origin is None or origin.partition("//")[2] == request.headers.get("host")
     if not same:
-        raise Forbidden("a page of another origin may not ask for this")
+        raise ForeignPage("a page of another origin may not ask for this; a proxy in between has to pass the Host on")
 
 
 def checked(visitor: Visitor, token: str) -> None:
-    """Raises Forbidden."""
+    """Raises ForeignPage."""
     if visitor.fresh or not hmac.compare_digest(visitor.csrf.encode(), token.encode()):
-        raise Forbidden("this page is older than your session: load it again")
-
-
-def _headers(request: Request) -> dict[bytes, bytes]:
-    return dict(reversed(request.scope["headers"]))
-
-
-def _asks_for_here(request: Request) -> bool:
-    """A name of another machine that leads to this one (DNS rebinding) is a foreign page's way in."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    return host is not None and doors.is_here(host)
+        raise ForeignPage("this page is older than your session: load it again")
 
 
 Looking = Annotated[Visitor, Depends(enter)]

@@ -14,6 +14,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from gate.errors import StoreDown
 from gate.gatekeeper import Gatekeeper
+from gate.http import wire
 from gate.http.doors import Keeper
 from gate.http.panel import pages, session
 from gate.http.panel.board import Pool, hello
@@ -22,7 +23,7 @@ from gate.http.panel.session import Looking, Visitor
 from gate.jobs import JOB_ID, LABEL_MAX, now_ms
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
-JobId = Annotated[str, Path(max_length=128)]
+JobId = Annotated[wire.JobId, Path()]
 AT_LEAST_EVERY_S = 2.0
 """A refund may be paid, a callback may come, after the job has ended: nobody wakes for these."""
 JOBS_OF_A_USER = 100
@@ -79,9 +80,7 @@ async def _told(keeper: Gatekeeper, pool: str, job_id: str, tongue: str, visitor
 
 
 @router.get("/users/{user:text}", response_model=None)
-async def user(
-    user: Annotated[str, Path(min_length=1, max_length=LABEL_MAX)], request: Request, keeper: Keeper, visitor: Looking
-) -> Response:
+async def user(user: Annotated[wire.Label, Path()], request: Request, keeper: Keeper, visitor: Looking) -> Response:
     reading = keeper.view.reading
     jobs = await reading.stories.of_user(user, JOBS_OF_A_USER)
     balance = await reading.balance(user)
