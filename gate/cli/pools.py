@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from gate.gatekeeper import Gatekeeper
     from gate.view import PoolView
 
-app = typer.Typer(help="Every pool as it is now; `set` changes one live, or makes it.", invoke_without_command=True)
+app = typer.Typer(
+    help="Every pool as it is now; `settings` shows what is set of one, `set` changes it live, or makes it.",
+    invoke_without_command=True,
+)
 PoolArgument = Annotated[str | None, typer.Argument(help="The pool; default: that of --pool.", metavar="POOL")]
 Seconds = Annotated[float | None, typer.Option(help="0.5 and up.")]
 
@@ -89,6 +92,21 @@ def change(
             return await gate.poolkeeper.make(pool, values, why) or await gate.poolkeeper.change(pool, values, why)
 
     show.pool(stores.visit(settings_of(data_dir, config), call), json)
+
+
+@app.command("settings")
+def its_settings(
+    named: PoolArgument = None,
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """What is set of a pool now, live changes included; works with the server stopped."""
+    from gate.cli import show, stores
+
+    name = named or pool
+    show.settings(stores.look(settings_of(data_dir, config), lambda reading: stores.pool(reading, name)), json)
 
 
 @app.command()

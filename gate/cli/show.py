@@ -22,7 +22,7 @@ from gate.wording import span
 if TYPE_CHECKING:
     from gate.demo import Step
     from gate.doctor import Finding
-    from gate.ledger import Key
+    from gate.ledger import Key, Pool
     from gate.ledger.owing import Pending
     from gate.slots import Line
     from gate.verify import Report
@@ -136,6 +136,19 @@ def pools(several: Sequence[PoolView], json_wanted: bool) -> None:
         return
     columns = ("pool", "limit", "running", "granted", "free", "queued", "oldest", "grants")
     table("pools", columns, ((view.name, *_counts(view.line)) for view in several))
+
+
+def settings(pool: Pool, json_wanted: bool) -> None:
+    """By the names that `gate pools set` and gate.toml give them."""
+    found = {
+        name.replace("_ms", "_seconds"): value / 1000 if name.endswith("_ms") else value
+        for name, value in asdict(pool.settings).items()
+    }
+    if json_wanted:
+        as_json({"pool": pool.name, **found, "paused": pool.paused})
+        return
+    rows = [(name, f"{value:g}") for name, value in found.items()]
+    table(f"pool {pool.name}{', paused' if pool.paused else ''}: what is set", ("setting", "now"), rows)
 
 
 def _counts(line: Line) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from gate.datadir import DataDir
 from gate.errors import CannotStart, PoolUnknown
 from gate.gatekeeper import Gatekeeper
 from gate.jobs import Job
-from gate.ledger import Database, Event, PoolSettings, Reading, schema
+from gate.ledger import Database, Event, Pool, PoolSettings, Reading, schema
 from gate.ledger.trends import Bucket
 from gate.opening import Open, open_gate
 from gate.settings import Settings
@@ -67,6 +67,14 @@ async def recent(reading: Reading, pool: str, status: str | None, user: str | No
     return await reading.recent(pool, status, user, most)
 
 
+async def pool(reading: Reading, name: str) -> Pool:
+    """Its row: what is set live. Raises PoolUnknown."""
+    for one in await reading.pools():
+        if one.name == name:
+            return one
+    raise PoolUnknown(f"there is no pool {name!r}")
+
+
 async def changes(reading: Reading, pool: str, most: int) -> list[Event]:
     """Raises PoolUnknown."""
     await _known(reading, pool)
@@ -79,9 +87,8 @@ async def lately(reading: Reading, pool: str, span: str) -> list[Bucket]:
     return await reading.trends.lately(pool, span)
 
 
-async def _known(reading: Reading, pool: str) -> None:
-    if pool not in (one.name for one in await reading.pools()):
-        raise PoolUnknown(f"there is no pool {pool!r}")
+async def _known(reading: Reading, name: str) -> None:
+    await pool(reading, name)
 
 
 def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:

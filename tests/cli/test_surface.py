@@ -36,6 +36,7 @@ ALONE = {
     "explain": ("explain", "s1"),
     "trends": ("trends", "--span", "day"),
     "pools changes": ("pools", "changes", "default"),
+    "pools settings": ("pools", "settings", "default"),
     "ledger": ("ledger",),
     "verify": ("verify",),
     "doctor": ("doctor",),
