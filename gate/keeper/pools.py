@@ -12,6 +12,7 @@ from typing import TypeVar
 import structlog
 
 from gate.errors import PoolUnknown, StoreDown
+from gate.keeper.turn import Turn
 from gate.ledger import Ledger, Reading
 from gate.slots import NOT_DONE, Reply, Semaphore, entries
 
@@ -41,7 +42,7 @@ class _Known:
     taken_at: float = -LOADING_S
     due: float | None = None
     alarm: asyncio.Event = field(default_factory=asyncio.Event)
-    rebuilding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    rebuilding: Turn = field(default_factory=Turn)
 
 
 class Pools:
@@ -52,7 +53,7 @@ class Pools:
         self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
         self._link = semaphore.link
         self._known: dict[str, _Known] = {}
-        self._turning = asyncio.Lock()
+        self._turning = Turn()
         self.on_emitted: Callable[[str, int, Reply], None] = lambda pool, epoch, reply: None
         self.on_known: Callable[[str], None] = lambda pool: None
 

@@ -52,7 +52,15 @@ async def hold(client: Client, lease_s: float) -> Told:
 
 
 async def unwritten(scene: Scene, client: Client) -> None:
-    """Somebody holds the row of the pool while a job takes a place in it: SQL does not write it in time, and the place goes back."""
+    """Somebody holds the row of the pool while a job takes a place in it: SQL does not write it in time, and the place goes back. Not before
+    the pool is loaded: while its row is held it cannot be.
+    """
+    try:
+        loaded = await client.http.get(f"{client.servers[0]}/v1/pools/{POOL}", timeout=10)
+    except httpx2.TransportError:
+        return
+    if loaded.status_code != 200:
+        return
     client.count += 1
     with contextlib.ExitStack() as closing:
         await asyncio.to_thread(closing.enter_context, scene.books.held(POOL))

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
@@ -69,6 +70,29 @@ async def answered(gate: Open, job_id: str) -> Job:
         return None
 
     return await until(asked, "the gate answers")
+
+
+async def test_who_waits_for_a_load_that_fails_has_failed_with_it(start: Start, sql_url: str) -> None:
+    """Each by himself would try again, one after the other, and wait for SQL as long as all before him."""
+    server = start()
+    async with opened(server.url, sql_url) as gate:
+        tried, over = 0, asyncio.Event()
+
+        async def hangs(*_: object, **__: object) -> None:
+            nonlocal tried
+            tried += 1
+            await over.wait()
+            raise StoreDown("sql", "SQL has not answered")
+
+        waiting = gate.known._known["default"].rebuilding._lock
+        with mock.patch.object(gate.known._ledger, "begin_rebuild", hangs):
+            server.cli("flushall")
+            asking = [asyncio.create_task(acquire(gate, f"j{number}")) for number in range(6)]
+            await until(lambda: len(waiting._waiters or ()) >= 5, "one loads, the others wait")
+            over.set()
+            said = await asyncio.gather(*asking, return_exceptions=True)
+        assert {str(one) for one in said} == {"SQL has not answered"} and tried == 1
+        assert (await answered(gate, "j0")).status == "running", "and the next one tries again"
 
 
 async def test_an_old_snapshot_put_back_is_loaded_anew(start: Start, sql_url: str) -> None:
