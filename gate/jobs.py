@@ -135,3 +135,10 @@ def in_ms(values: dict[str, Any]) -> dict[str, Any]:
         name.replace("_seconds", "_ms"): round(value * 1000) if name.endswith("_seconds") else value
         for name, value in values.items()
     }
+
+
+def in_seconds(values: dict[str, int]) -> dict[str, float]:
+    """And back."""
+    return {
+        name.replace("_ms", "_seconds"): value / 1000 if name.endswith("_ms") else value for name, value in values.items()
+    }

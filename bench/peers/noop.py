@@ -4,13 +4,12 @@ nothing is decided, nothing written down and nobody is asked for a key.
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
-import uvicorn
 from fastapi import FastAPI, Path
 from fastapi.responses import JSONResponse
 
+from bench.peers.uvicorn_alone import serve
 from gate.http.wire import AcquireBody, JobId, ReleaseBody
 from gate.jobs import Job
 from gate.shown import job_body
@@ -36,6 +35,4 @@ async def release(pool: str, job_id: Annotated[JobId, Path()], body: ReleaseBody
 
 
 if __name__ == "__main__":
-    uvicorn.run(
-        app, port=int(sys.argv[1]), log_level="warning", access_log=False, lifespan="off", http="httptools", loop="uvloop"
-    )
+    serve(app)

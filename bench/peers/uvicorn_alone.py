@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.peers.bytes import BODY
 
@@ -20,7 +20,18 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": BODY})
 
 
-if __name__ == "__main__":
+def serve(application: ASGIApp) -> None:
+    """On the port that is the program's argument; the no-op's server too."""
     uvicorn.run(
-        app, port=int(sys.argv[1]), log_level="warning", access_log=False, lifespan="off", http="httptools", loop="uvloop"
+        application,
+        port=int(sys.argv[1]),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        http="httptools",
+        loop="uvloop",
     )
+
+
+if __name__ == "__main__":
+    serve(app)

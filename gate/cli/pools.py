@@ -106,7 +106,7 @@ def its_settings(
     from gate.cli import show, stores
 
     name = named or pool
-    show.settings(stores.look(settings_of(data_dir, config), lambda reading: stores.pool(reading, name)), json)
+    show.settings(stores.look(settings_of(data_dir, config), lambda reading: stores.row_of(reading, name)), json)
 
 
 @app.command()

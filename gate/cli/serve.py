@@ -164,8 +164,7 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
             lines.append(f"         no lease goes beyond the longest hold, {live.max_hold_ms / 1000:g} s: max_hold_seconds")
     if not gate.keyring.closed:
         lines.append("  keys   none: whoever is on this machine is let in, as an admin")
-    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
-    if admin_key is not None and len(admin_key) < SECRET_MIN:
+    if settings.admin_key is not None and len(settings.admin_key) < SECRET_MIN:
         lines.append(f"  warns  GATE_ADMIN_KEY is shorter than {SECRET_MIN} characters and can be guessed")
     for provider, secrets in settings.provider_secrets().items():
         if any(len(secret.removeprefix("whsec_")) < SECRET_MIN for secret in secrets):

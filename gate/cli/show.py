@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gate.jobs import Job
+from gate.jobs import Job, in_seconds
 from gate.shown import job_body, moment
 from gate.wording import span
 
@@ -140,10 +140,7 @@ def pools(several: Sequence[PoolView], json_wanted: bool) -> None:
 
 def settings(pool: Pool, json_wanted: bool) -> None:
     """By the names that `gate pools set` and gate.toml give them."""
-    found = {
-        name.replace("_ms", "_seconds"): value / 1000 if name.endswith("_ms") else value
-        for name, value in asdict(pool.settings).items()
-    }
+    found = in_seconds(asdict(pool.settings))
     if json_wanted:
         as_json({"pool": pool.name, **found, "paused": pool.paused})
         return

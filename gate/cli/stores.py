@@ -63,11 +63,11 @@ async def sql(settings: Settings) -> AsyncIterator[Reading]:
 
 async def recent(reading: Reading, pool: str, status: str | None, user: str | None, most: int) -> list[Job]:
     """Raises PoolUnknown."""
-    await _known(reading, pool)
+    await row_of(reading, pool)
     return await reading.recent(pool, status, user, most)
 
 
-async def pool(reading: Reading, name: str) -> Pool:
+async def row_of(reading: Reading, name: str) -> Pool:
     """Its row: what is set live. Raises PoolUnknown."""
     for one in await reading.pools():
         if one.name == name:
@@ -77,18 +77,14 @@ async def pool(reading: Reading, name: str) -> Pool:
 
 async def changes(reading: Reading, pool: str, most: int) -> list[Event]:
     """Raises PoolUnknown."""
-    await _known(reading, pool)
+    await row_of(reading, pool)
     return await reading.stories.changes(pool, most)
 
 
 async def lately(reading: Reading, pool: str, span: str) -> list[Bucket]:
     """Raises PoolUnknown."""
-    await _known(reading, pool)
+    await row_of(reading, pool)
     return await reading.trends.lately(pool, span)
-
-
-async def _known(reading: Reading, name: str) -> None:
-    await pool(reading, name)
 
 
 def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:

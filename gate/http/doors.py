@@ -151,8 +151,13 @@ def _by_a_foreign_page(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
 
 def asks_for_here(headers: Mapping[bytes, bytes]) -> bool:
     """A page's own name, turned to lead here (DNS rebinding), makes it a page of this origin. Such a name has a dot, and is no address."""
-    host = _name_in(f"//{headers.get(b'host', b'').decode('latin-1')}")
+    host = asked_for(headers)
     return host is not None and ("." not in host or host.endswith(".localhost") or _is_address(host))
+
+
+def asked_for(headers: Mapping[bytes, bytes]) -> str | None:
+    """The name under which gate was asked, '' where none is told; None of what is no address."""
+    return _name_in(f"//{headers.get(b'host', b'').decode('latin-1')}")
 
 
 def _name_in(address: str) -> str | None:

@@ -154,8 +154,8 @@ async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
     code, title = HTTP_CODES.get(error.status_code, ("refused", "Refused"))
     headers, detail = dict(error.headers or {}), str(error.detail)
     if error.status_code == 405:  # the framework tells the methods of the first route of this path
-        headers["allow"] = ", ".join(_methods(request.url.path)) or headers["allow"]
-        detail = f"here are {headers['allow']}"
+        headers["Allow"] = ", ".join(_methods(request.url.path))
+        detail = f"here are {headers['Allow']}"
     answer = problem(error.status_code, code, title, detail)
     answer.headers.update(headers)
     return answer

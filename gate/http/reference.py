@@ -5,17 +5,17 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from gate.http.doors import ANYONE, TABLE
+from gate.http.doors import ANYONE, TABLE, known_query
 from gate.http.panel.room import PanelRoute
 from gate.http.problems import HTTP_CODES
 from gate.http.problems import TABLE as REFUSALS
 from gate.http.wire import ProblemOut
 
-router = APIRouter(route_class=PanelRoute, include_in_schema=False)
+router = APIRouter(route_class=PanelRoute, include_in_schema=False, dependencies=[Depends(known_query)])
 METHODS = ("get", "put", "post")
 OF_A_LEASE = frozenset({"claim", "renew", "release", "task"})
 CONFLICTS = {
@@ -96,8 +96,7 @@ def _titles(status: int, path: str) -> str:
     for of, code, title in REFUSALS.values():
         if of == status and _may_be(code, status, path):
             titles.setdefault(code, f"`{code}`: {title}")
-    codes = titles.values()
-    return "; ".join(codes) or "`{}`: {}".format(*HTTP_CODES[status])
+    return "; ".join(titles.values()) or "`{}`: {}".format(*HTTP_CODES[status])
 
 
 def _may_be(code: str, status: int, path: str) -> bool:

@@ -15,20 +15,18 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._failures = 0
-        self._failure = StoreDown("redis", "")
+        self._failed: StoreDown | None = None
 
     async def __aenter__(self) -> None:
-        failures = self._failures
+        before = self._failed
         await self._lock.acquire()
-        if self._failures != failures:
+        if (failed := self._failed) is not None and failed is not before:
             self._lock.release()
-            raise StoreDown(self._failure.store, self._failure.detail, self._failure.held) from self._failure
+            raise StoreDown(failed.store, failed.detail, failed.held) from failed
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, StoreDown):
-            self._failures += 1
-            self._failure = error
+            self._failed = error
         self._lock.release()

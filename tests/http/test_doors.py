@@ -184,6 +184,9 @@ def test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows(tmp_path: 
             ("[::1]:1", 200),
         ):
             assert own.http.get("/v1/pools", headers={"host": name}).status_code == status, name
+        assert own.http.get("/", headers={"host": "evil"}).status_code == 401, (
+            "a page is let in under this machine's names alone"
+        )
         run_gate("keys", "create", "last", "--role", "read", cwd=tmp_path)
         run_gate("keys", "revoke", "last", cwd=tmp_path)
         closed = lambda: own.http.get("/v1/pools").status_code == 401  # noqa: E731

@@ -340,6 +340,7 @@ def test_openapi_names_every_route(served: Served) -> None:
     paths = served.http.get("/openapi.json").json()["paths"]
     assert {"/v1/pools/{pool}/acquire", "/v1/ledger/balances/{user}", "/v1/users/{user}/active"} <= paths.keys()
     assert served.http.get("/docs").status_code == 200
+    assert [served.http.get(f"{path}?x=1").status_code for path in ("/docs", "/openapi.json")] == [422, 422]
 
 
 def test_a_stop_answers_who_waits_and_ends_cleanly(tmp_path) -> None:

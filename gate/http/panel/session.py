@@ -73,7 +73,7 @@ def visitor_of(request: Request) -> Visitor:
     ring: KeyRing = request.app.state.keyring
     cookie = request.cookies.get(COOKIE, "")
     headers = dict(reversed(request.scope["headers"]))
-    if not ring.closed and doors.from_here(request.scope, headers) and doors.asks_for_here(headers):
+    if not ring.closed and doors.from_here(request.scope, headers) and doors.is_here(doors.asked_for(headers) or ""):
         return _without_key(cookie, "admin")
     if (found := _opened_by(cookie, ring)) is not None:
         return Visitor(*found, cookie, False)
