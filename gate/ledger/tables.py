@@ -84,6 +84,8 @@ jobs = Table(
     Column("starts", Boolean, nullable=False, server_default=false()),
     Column("tells", Boolean, nullable=False, server_default=false()),
     Column("settles", Boolean, nullable=False, server_default=false()),
+    Column("queue_ms", BigInteger),
+    Column("late_output", Text),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),
@@ -97,7 +99,7 @@ jobs = Table(
         "status <> 'expired' or coalesce(end_reason in ('queue_timeout', 'claim_timeout', 'lease_timeout'), false)",
         name="jobs_expired",
     ),
-    CheckConstraint("late_outcome is null or status = 'expired'", name="jobs_late"),
+    CheckConstraint(f"late_outcome is null or status in ({REFUNDED})", name="jobs_late"),
     CheckConstraint("pruned_at is null or ended_at is not null", name="jobs_pruned"),
 )
 Index(
@@ -185,6 +187,31 @@ webhooks = Table(
 )
 Index("webhooks_task", webhooks.c.provider, webhooks.c.task_id, webhooks.c.id)
 Index("webhooks_job", webhooks.c.job_id, webhooks.c.id)
+
+unread_callbacks = Table(
+    "unread_callbacks",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("times", BigInteger, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("pool", Text, nullable=False),
+    Column("task_id", Text),
+    Column("hash", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("applied_at", BigInteger),
+    Column("applied_by", Text),
+    Column("job_id", Text),
+    Column("outcome", Text),
+    Column("reason", Text),
+    UniqueConstraint("provider", "pool", "hash", name="unread_callbacks_once"),
+    CheckConstraint("(applied_at is null) = (job_id is null)", name="unread_callbacks_applied"),
+    sqlite_autoincrement=True,
+)
+Index("unread_callbacks_task", unread_callbacks.c.provider, unread_callbacks.c.task_id)
+Index("unread_callbacks_job", unread_callbacks.c.job_id)
 
 owed = Table(
     "owed",
