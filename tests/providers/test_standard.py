@@ -130,7 +130,7 @@ def test_who_has_configured_no_secret_is_told_so() -> None:
         (b'{"type": "x", "type": "y"}', "body"),
         (b'{"type": "x", "data": {"n": NaN}}', "body"),
         (b'{"type": "x", "data": {"n": 1e999}}', "body"),
-        (b" " * (256 * 1024 + 1), "body"),
+        (b" " * (8 * 1024 * 1024 + 1), "body"),
         ({"data": {}}, "type"),
         ({"type": 1, "data": {}}, "type"),
         ({"type": "x"}, "data"),
