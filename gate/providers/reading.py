@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from gate.errors import Unreadable
+from gate.jobs import LABEL_MAX
 
 BODY_MAX_BYTES = 8 * 1024 * 1024
 """A callback that carries a picture or a log inside must still end its job."""
@@ -67,21 +68,17 @@ def clean(text: str) -> str:
     return UNSTORABLE.sub("", text)
 
 
-def bounded(text: str) -> str:
-    return clean(text)[:TEXT_MAX]
+def label(value: Any, field: str) -> str:
+    """The id of a task: printable text, or a whole number, which stays exact.
 
-
-def cleaned(value: Any, field: str, depth: int = DEPTH_MAX) -> Any:
-    """The same value with all its texts clean."""
-    if isinstance(value, str):
-        return clean(value)
-    if not isinstance(value, dict | list):
-        return value
-    if depth == 0:
-        raise Unreadable(field, f"must be at most {DEPTH_MAX} levels deep")
-    if isinstance(value, list):
-        return [cleaned(one, field, depth - 1) for one in value]
-    return {clean(name): cleaned(one, field, depth - 1) for name, one in value.items()}
+    Raises:
+        Unreadable: it is neither, or longer than 256 characters.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**LABEL_MAX:
+        value = str(value)
+    if not (isinstance(value, str) and 1 <= len(value) <= LABEL_MAX and value.isprintable()):
+        raise Unreadable(field, f"must be 1 to {LABEL_MAX} printable characters, or a whole number")
+    return value
 
 
 def kept_text(value: Any, most: int = TEXT_MAX) -> str | None:
@@ -96,7 +93,7 @@ def kept_text(value: Any, most: int = TEXT_MAX) -> str | None:
     """
     if value is None or value == [] or value == {}:
         return None
-    text = clean(value if isinstance(value, str) else _written(_shallow(value, DEPTH_MAX))).strip()
+    text = (clean(value) if isinstance(value, str) else json_text(value)).strip()
     if len(text) > most:
         text = text[: most - len(MARK)] + MARK
     return text or None
@@ -115,7 +112,12 @@ def kept_output(value: Any, most: int = OUTPUT_MAX_BYTES) -> Any:
     output = _shallow(value, DEPTH_MAX)
     if size(output) <= most:
         return output
-    return {"cut": True, "text": fitted(_written(output), most - size({"cut": True, "text": ""}) + 2)}
+    return {"cut": True, "text": fitted(json_text(output), most - size({"cut": True, "text": ""}) + 2)}
+
+
+def json_text(value: Any) -> str:
+    """The clean JSON of a value, as deep as an output may be."""
+    return _written(_shallow(value, DEPTH_MAX))
 
 
 def fitted(text: str, most: int) -> str:
