@@ -310,6 +310,33 @@ async def test_a_callback_faster_than_the_answer_to_the_start_ends_the_job(tmp_p
         assert tool.told(job_id) == ["job.queued", "job.granted", "job.running", "job.completed"]
 
 
+@pytest.mark.parametrize("way", ["a browser's own clock", "a cancel"])
+async def test_a_success_after_an_end_that_was_not_the_providers_is_kept_and_told(
+    tmp_path: Path, tool: Tool, way: str
+) -> None:
+    with serving(tmp_path, tool) as served:
+        job_id, _ = enqueue(served)
+        if way == "a cancel":
+            assert served.act(job(served, job_id), "cancel").status_code == 200
+        else:
+            body = {"table": TABLE, "jobId": job_id, "status": "failed", "errorMessage": "took too long"}
+            assert served.post(f"{MANAGER}/finish", body).json() == {"success": True, "refundedAmount": 10}
+        before = job(served, job_id)
+        assert call_back(served, f"t-{job_id}") == "late"
+        after = job(served, job_id)
+        assert after["late_outcome"] == "completed" and after["late_output"]["files"][0]["url"] == "https://f/1.png"
+        assert {name: after[name] for name in before if not name.startswith("late_")} == {
+            name: before[name] for name in before if not name.startswith("late_")
+        }, "the end and its refund stand"
+        await until(lambda: tool.told(job_id)[-1:] == ["job.late"], "its tool is told")
+        (late,) = [call.job for call in tool.calls if call.body["type"] == "job.late"]
+        assert late["late_output"] == after["late_output"] and late["status"] == after["status"]
+        done = {"table": TABLE, "jobId": job_id, "status": "completed", "outputUrl": "https://f/2.png"}
+        assert served.post(f"{MANAGER}/finish", done).json()["skipped"] is True
+        assert job(served, job_id) == after, "the first success is kept"
+        assert verify(served.sql_url, served.redis_url).breaches == []
+
+
 async def test_a_call_under_way_when_gate_is_killed_is_made_again_by_the_same_name(tmp_path: Path, tool: Tool) -> None:
     asked, go = threading.Event(), threading.Event()
 
