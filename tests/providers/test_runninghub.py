@@ -92,6 +92,8 @@ def test_a_success_of_the_new_shape() -> None:
         ({"results": [TEXT]}, {"files": [], "texts": ["a poem"]}),
         ({"results": [TEXT, TEXT, {"url": URL, "outputType": "png"}]}, FILES | {"texts": ["a poem"]}),
         ({"data": {"text": "a poem"}}, {"files": [], "texts": ["a poem"]}),
+        ({"data": {"text": "a poem", "outputFileList": [URL]}}, {"files": [{"url": URL, "type": ""}], "texts": ["a poem"]}),
+        ({"data": {"url": URL, "type": "png", "files": [{"url": "b"}]}}, {"files": [*FILES["files"], {"url": "b", "type": ""}]}),
         ({"results": [{"url": URL, "outputType": "png"}], "data": [{"fileUrl": URL}]}, FILES),
         ({"results": [{"url": URL, "outputType": "png"}], "data": [{"fileUrl": "b"}]},
          {"files": [*FILES["files"], {"url": "b", "type": ""}]}),
