@@ -29,9 +29,13 @@ BODY = {
 
 @router.post("/v1/webhooks/{provider}/{pool}", response_model=HeardOut, openapi_extra={"requestBody": BODY})
 async def webhook(provider: str, pool: str, request: Request, keeper: Keeper) -> JSONResponse:
-    """How a task ended, in the provider's own words. `standard` is Standard Webhooks with `{type, data: {job_id | task_id, outcome,
-    error?, output?}}`; `runninghub` shows `?token=`. Answers `{result}`: `applied`, `late`, `kept` (until its task is bound),
-    `ignored`, `repeat`.
+    """Hear how a task ended, in the provider's own words. `standard` is Standard Webhooks with `{type, data: {job_id | task_id,
+    outcome, error?, output?}}` and `webhook-*` or `svix-*` headers; `runninghub` shows `?token=`. Answers `{result}`: `applied`,
+    `late`, `kept` (until its task is bound), `ignored`, `repeat`.
+
+    A `task_id` may be a number. An end is never refused for its error or its output: what is too long or too deep is cut, and
+    `… (cut)` marks the place. The output of `runninghub` is `{files: [{url, type, …}], texts?, coins?, usage?, taskUsageList?,
+    cut?}`, wherever the callback has them; a success of an unknown shape completes the job with the callback under `raw`.
     """
     return await _heard(provider, pool, request, keeper)
 

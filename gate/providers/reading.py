@@ -74,7 +74,7 @@ def label(value: Any, field: str) -> str:
     Raises:
         Unreadable: it is neither, or longer than 256 characters.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**LABEL_MAX:
+    if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not (isinstance(value, str) and 1 <= len(value) <= LABEL_MAX and value.isprintable()):
         raise Unreadable(field, f"must be 1 to {LABEL_MAX} printable characters, or a whole number")
