@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gate.errors import Invalid
 from gate.jobs import Job, Request
 from gate.ledger import Owner, Reading
 from gate.tools import Tools
@@ -23,8 +24,12 @@ class Admission:
     def __init__(self, tools: Tools, reading: Reading, owner: Owner | None) -> None:
         self._tools, self._reading, self._owner = tools, reading, owner
 
-    async def complete(self, request: Request, by_gate: bool = False) -> Request:
-        """`by_gate`: gate starts it, if its tool says where. Raises JobUnknown when the owner has no such job, StoreDown."""
+    async def complete(self, request: Request, by_gate: bool = False, or_refuse: bool = False) -> Request:
+        """`by_gate`: gate starts it, if its tool says where; with `or_refuse` a tool that does not is refused. Raises JobUnknown
+        when the owner has no such job, StoreDown; Invalid.
+        """
+        if by_gate and or_refuse:
+            self._require_start_url(request)
         if request.tool is None:
             return self._settled(request)
         tool = self._tools[request.tool]
@@ -37,6 +42,16 @@ class Admission:
         price = await self._owner.price(request.tool, request.job_id)
         said = {"user": price.user, "credits": price.credits, "settles": self._owner.pays}
         return Priced(**told._asdict() | said)
+
+    def _require_start_url(self, request: Request) -> None:
+        """Raises Invalid when the request names no tool, or a tool without a `start_url`."""
+        if request.tool is None:
+            raise Invalid("started_by", "gate starts a job by the start_url of its tool; name a tool")
+        if self._tools[request.tool].start_url is None:
+            raise Invalid(
+                "started_by",
+                f"tool {request.tool!r} has no start_url; set it in [tools.{request.tool}], or start the job yourself",
+            )
 
     def _settled(self, request: Request) -> Request:
         """Only what somebody trusted says that he charged is paid back from the owner's table."""
