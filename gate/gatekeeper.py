@@ -83,13 +83,15 @@ class Gatekeeper:
 
     # ---- in ----------------------------------------------------------------------------------------------------
 
-    async def acquire(self, pool: str, request: Request, wait_s: float = 0) -> Job:
-        """A slot, or a place in the queue; a queued job waits up to `wait_s` for its grant.
+    async def acquire(self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False) -> Job:
+        """A slot, or a place in the queue; a queued job waits up to `wait_s` for its grant. `by_gate`: its tool's start call
+        starts the job, and the wait lasts until that call was answered.
 
-        Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown; JobUnknown, when the owner has no such job.
-        A refusal has written nothing.
+        Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown; JobUnknown, when the owner has no such job;
+        Invalid, when gate is to start it and its tool has no `start_url`. A refusal has written nothing.
         """
-        request = await self._admission.complete(request)
+        end = time.monotonic() + wait_s
+        request = await self._admission.complete(request, by_gate, or_refuse=True)
         if not wait_s:
             job = await self._acquire(pool, request)
         else:
@@ -97,7 +99,7 @@ class Gatekeeper:
             with self.view.parked(request.job_id, "queued") as changed:
                 job = await self._acquire(pool, request, lambda job: self.view.until_changed(job, changed, wait_s))
         assert job is not None
-        return job
+        return await self.view.until_started(job, end) if by_gate else job
 
     async def take(self, pool: str, request: Request) -> Job | None:
         """A slot that is free now, or nothing: then it is not queued either, and a job that gate starts is not the caller's.

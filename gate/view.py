@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from gate.board import Board
-from gate.errors import JobUnknown, StoreDown
+from gate.errors import AlreadyEnded, JobUnknown, StoreDown
 from gate.figures import Figures
 from gate.jobs import Job, now_ms
 from gate.keeper.pools import Pools
@@ -90,6 +91,18 @@ class View:
             changed.clear()
             job = shown or await self.job(job.pool, job.job_id)
         return await self.placed(job)
+
+    async def until_started(self, job: Job, end: float) -> Job:
+        """The job once gate has started it; as it stands at `end` (s of time.monotonic()) when gate has not. The provider may
+        refuse a start, so a granted job may wait in the queue again. Raises AlreadyEnded.
+        """
+        while job.starts and job.status in ("queued", "granted") and (left := end - time.monotonic()) > 0:
+            before, job = job.status, await self.wait(job.pool, job.job_id, job.status, left)
+            if job.status == before:  # the time is over, or this server stops
+                break
+        if job.ended:
+            raise AlreadyEnded(f"this job is {job.status} already", job)
+        return job
 
     async def follow(self, pool: str, job_id: str) -> AsyncIterator[Job]:
         """The job, and again whenever its status or its place has changed, until it has ended. Raises JobUnknown."""

@@ -103,7 +103,8 @@ class _Body(BaseModel):
 
 
 class AcquireBody(_Body):
-    """`credits`: what the caller has charged already; it needs a `job_id`, so that a retry cannot charge twice."""
+    """`credits`: what the caller has charged already; it needs a `job_id`, so that a retry cannot charge twice. `started_by`:
+    `gate` calls the tool's `start_url` when the job is granted a slot; a tool without one is refused. Default: `caller`."""
 
     job_id: JobId | None = None
     user: Label | None = None
@@ -113,6 +114,7 @@ class AcquireBody(_Body):
     payload: Payload | None = None
     lease_seconds: Seconds | None = None
     wait_seconds: Annotated[float, Field(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)] = 0
+    started_by: Literal["caller", "gate"] | None = None
 
 
 class LeaseBody(_Body):
@@ -200,6 +202,7 @@ class JobOut(BaseModel):
     credits: int
     payload: dict[str, Any] | None
     task: TaskOut | None
+    started_by: Literal["caller", "gate"]
     status: Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
     position: int | None
     queue_length: int | None
