@@ -53,5 +53,7 @@ repairs: Counter[str] = Counter()
 """Of the sweep, by kind."""
 deliveries: Counter[tuple[str, str]] = Counter()
 """By kind and result."""
+unread_callbacks: Counter[str] = Counter()
+"""By provider: callbacks that showed the right secret and could not be read."""
 answers: dict[tuple[str, str], Answers] = {}
 """By method and route, as it is written in the table of routes."""

@@ -15,6 +15,7 @@ from fastapi.responses import PlainTextResponse, Response
 
 from gate import __version__, metrics
 from gate.http.doors import Keeper
+from gate.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from gate.figures import Scrape
@@ -165,6 +166,9 @@ class _Collector:
         yield self._counter("gate_sweep_repairs", "Differences between the stores that were mended.", ["kind"], repairs)
         sent = [([kind, result], metrics.deliveries[kind, result]) for kind in RESULTS for result in RESULTS[kind]]
         yield self._counter("gate_deliveries", "Calls made to tools, by what came of them.", ["kind", "result"], sent)
+        unread = [([provider], metrics.unread_callbacks[provider]) for provider in sorted(PROVIDERS)]
+        says = "Callbacks that showed the right secret and could not be read."
+        yield self._counter("gate_callbacks_unread", says, ["provider"], unread)
         routes = sorted(metrics.answers.items())
         answers = [([*route, f"{digit}xx"], one.by_class[digit]) for route, one in routes for digit in range(2, 6)]
         yield self._counter("gate_http_answers", "HTTP answers.", ["method", "route", "status"], answers)
