@@ -58,6 +58,7 @@ from gate.ledger import Admitted, Ended, Ledger, Return, Started
 from gate.places import Places
 from gate.poolkeeper import PoolKeeper
 from gate.slots import Acquired, Extended, Semaphore, entries
+from gate.unread import UnreadKeeper
 from gate.view import View
 
 TRIES = 5
@@ -69,15 +70,16 @@ COMMIT_S = 0.02
 
 
 class Gatekeeper:
-    """`view` is for looking, at the same two stores; `poolkeeper` is for a pool as a whole; `early_end` for jobs not admitted."""
+    """`view` is for looking, at the same two stores; `poolkeeper` is for a pool as a whole; `early_end` for jobs not admitted,
+    `unread` for callbacks that could not be read."""
 
     def __init__(
         self, semaphore: Semaphore, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View,
-        admission: Admission, poolkeeper: PoolKeeper,
+        admission: Admission, poolkeeper: PoolKeeper, unread: UnreadKeeper,
     ) -> None:  # fmt: skip
         self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
         self._recorder, self._news, self.view = recorder, news, view
-        self._admission, self.poolkeeper = admission, poolkeeper
+        self._admission, self.poolkeeper, self.unread = admission, poolkeeper, unread
         self._places = Places(semaphore, pools, recorder)
         self.early_end = EarlyEnd(ledger, pools, news, admission)
 

@@ -169,6 +169,9 @@ class _Collector:
         odd = [([name], metrics.not_understood[name]) for name in sorted(PROVIDERS)]
         says = "Successes of providers whose output has a shape that gate does not know."
         yield self._counter("gate_callbacks_not_understood", says, ["provider"], odd)
+        unread = [([provider], metrics.unread_callbacks[provider]) for provider in sorted(PROVIDERS)]
+        says = "Callbacks that showed the right secret and could not be read."
+        yield self._counter("gate_callbacks_unread", says, ["provider"], unread)
         routes = sorted(metrics.answers.items())
         answers = [([*route, f"{digit}xx"], one.by_class[digit]) for route, one in routes for digit in range(2, 6)]
         yield self._counter("gate_http_answers", "HTTP answers.", ["method", "route", "status"], answers)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from gate import metrics
-from gate.errors import PoolUnknown, ProviderUnknown
+from gate.errors import PoolUnknown, ProviderUnknown, Unreadable
 from gate.gatekeeper import Gatekeeper
 from gate.http.doors import Keeper
 from gate.http.wire import HeardOut
@@ -52,7 +52,11 @@ async def _heard(provider: str, pool: str, request: Request, keeper: Gatekeeper)
         raise ProviderUnknown(f"there is no provider {clean(provider)!r}")
     body = await request.body()
     callback = Callback(dict(request.headers), dict(request.query_params), body, secrets.get(provider, ()), time.time())
-    said = PROVIDERS[provider].read(callback)
+    try:
+        said = PROVIDERS[provider].read(callback)
+    except Unreadable as error:  # its secret was right: Forged is another error, and raised before
+        await keeper.unread.keep(pool, provider, body, f"{error.field}: {error.detail}")
+        raise
     if said is None:
         return JSONResponse({"result": SAID["history"]})
     if not POOL_NAME.fullmatch(pool):  # SQL could not even be asked for it

@@ -18,6 +18,8 @@ from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
 from gate.ledger.story import Event, Stories, happened
 from gate.ledger.tables import events, jobs, ledger
 from gate.ledger.trends import Trends
+from gate.ledger.unread import Unread as Unread  # what http shows, by the one room of the ledger that it may import
+from gate.ledger.unread import UnreadCallbacks
 
 PAGE = 100
 """Rows of the ledger in one answer."""
@@ -55,11 +57,13 @@ class Balance:
 
 
 class Reading:
-    """`owing` is what gate still owes, `trends` how it went, `stories` all that is known of one job, one user, one pool's settings."""
+    """`owing` is what gate still owes, `trends` how it went, `stories` all that is known of one job, one user, one pool's settings,
+    `unread` the callbacks that could not be read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.owing, self.trends, self.stories = Owing(database), Trends(database), Stories(database)
+        self.unread = UnreadCallbacks(database)
 
     async def pools(self) -> list[Pool]:
         return await self._database.read(pools.every)

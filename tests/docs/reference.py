@@ -6,7 +6,7 @@ import re
 from typing import Any, cast
 
 from gate.app import make_app
-from gate.http.doors import ADMIN, ANYONE, TABLE, TOOL
+from gate.http.doors import ADMIN, ANYONE, LOOK, TABLE, TOOL
 from gate.http.limits import BODY_MAX_BYTES, BODY_S
 from gate.http.problems import RETRY_AFTER_S
 from gate.http.problems import TABLE as REFUSALS
@@ -16,7 +16,7 @@ from gate.jobs import JOB_ID, PAYLOAD_MAX_BYTES, POOL_NAME
 from tests.support import ROOT
 
 PAGE = ROOT / "docs" / "http.md"
-WHO = {TOOL: "tool, admin", ADMIN: "admin", ANYONE: "anyone"}
+WHO = {TOOL: "tool, admin", ADMIN: "admin", LOOK: "admin, read", ANYONE: "anyone"}
 """By the roles of a route; else any key."""
 TAGS = {
     "jobs": "Jobs",
