@@ -64,19 +64,19 @@ class Owner:
                 if not cursor.nextset():
                     return found
 
-    def row(self, status: str, user: str | None = None, **values: Any) -> str:
+    def row(self, status: str, user: str | None = None, price: int = PRICE, **values: Any) -> str:
         """A job of a user who had 100 credits, and paid for it."""
         number = next(_numbers)
         user = user or f"00000000-0000-4000-8000-{number:012}"
         values = {
-            "id": f"00000000-0000-4000-9000-{number:012}", "user_id": user, "status": status, "user_credit_cost": PRICE,
+            "id": f"00000000-0000-4000-9000-{number:012}", "user_id": user, "status": status, "user_credit_cost": price,
             "credits_charged": True, **values,
         }  # fmt: skip
         names = ", ".join(values)
         with psycopg.connect(self.url, autocommit=True) as db:
             charge = """insert into upscaler_credits values (%s, 100 - %s)
                 on conflict (user_id) do update set balance = upscaler_credits.balance - %s"""
-            db.execute(charge, (user, PRICE, PRICE))
+            db.execute(charge, (user, price, price))
             db.execute(
                 f"insert into upscaler_jobs ({names}) values ({', '.join(['%s'] * len(values))})", list(values.values())
             )
