@@ -213,8 +213,8 @@ def cut_over(owner: Owner, served: Served, types: Any, tool_key: str) -> None:
     queue = served.http.get("/v1/pools/default").json()["queue"]
     assert [job["job_id"] for job in queue] == waits and queue[0]["payload"] == {"webappId": "1"}
     assert queue[0]["credits"] == PRICE and queue[0]["user"] == owner.user(waits[0])
-    given_back = owner.sql(block("sql", "only one job at a time"))
-    assert given_back == [[(PRICE,)]] and owner.of(again) == ("failed", True, 90)
+    assert json.loads(types(block("sh", "only one job at a time"))) == {"success": True, "refundedAmount": PRICE}
+    row_is(again, "failed", True, 90)
     row_is(runs, "running", False, 90)
 
     # ---- what the old functions did meanwhile
@@ -299,9 +299,10 @@ def way_back(owner: Owner, served: Served, types: Any) -> None:
     late = owner.row("pending")
     said = served.post(f"{MANAGER}/run-or-queue", {"table": "upscaler_jobs", "jobId": late})
     assert (said.status_code, said.json()["code"], said.json()["refunded"]) == (400, "queue_full", False)
-    assert owner.sql(f"select give_back_charge('upscaler_jobs', '{late}', 'full')") == [[(PRICE,)]]
-    assert owner.sql(f"select give_back_charge('upscaler_jobs', '{late}', 'full')") == [[(0,)]]
-    assert owner.of(late) == ("failed", True, 100)
+    end = {"table": "upscaler_jobs", "jobId": late, "status": "failed", "errorMessage": "full", "notAdmitted": True}
+    assert served.post(f"{MANAGER}/finish", end).json() == {"success": True, "refundedAmount": PRICE}
+    assert served.post(f"{MANAGER}/finish", end).json()["skipped"] is True
+    asyncio.run(until(lambda: owner.of(late) == ("failed", True, 100), "its charge went back, once"))
     for _ in range(2):
         owner.sql(file("back.sql"))
     assert owner.sql("select active from cron.job order by jobid") == [[(True,), (True,)]]
