@@ -39,8 +39,9 @@ def make_app(
     keyring: KeyRing,
     tools: Tools | None = None,
     provider_secrets: Mapping[str, Sequence[str]] | None = None,
+    check_counts: bool = False,
 ) -> FastAPI:
-    """Every route. `provider_secrets`: what callbacks have to show, by provider."""
+    """Every route. `provider_secrets`: what callbacks have to show, by provider; `check_counts`: see `Settings`."""
     app = FastAPI(
         title="gate",
         version=__version__,
@@ -51,6 +52,7 @@ def make_app(
     )
     app.state.gatekeeper, app.state.keyring = gatekeeper, keyring
     app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
+    app.state.check_counts = check_counts
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(doors.enter), Depends(doors.known_query)])

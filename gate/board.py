@@ -86,5 +86,5 @@ class Board:
                     event.set()
 
 
-def _shown(line: Line) -> tuple[int, str]:
-    return line.queued, line.reason
+def _shown(line: Line) -> tuple[object, ...]:
+    return line.queued, line.reason, line.cooling_tools

@@ -7,6 +7,7 @@ invariant    one of I1-I9 of `gate verify` does not hold
 migrations   the tables are of another version than this gate
 owed         refunds that the owner's function has not paid
 undelivered  calls that a tool has not answered, or whose tool is configured no longer
+tool_down    a tool whose start address answers 401, 403, 404 or with a redirect: gate starts none of its jobs
 unbound      callbacks whose task nobody has bound
 refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
 """
@@ -30,6 +31,8 @@ BETWEEN_LOOKS_S = 1.0
 SKEW_MS = 1_000
 """By so much clocks may differ before anybody would notice."""
 LATELY_MS = 3_600_000
+TOOL_DOWN_LATELY_MS = 600_000
+"""gate tries a tool that is down again each minute: after ten without a try it has nothing to start."""
 REFUSALS_MIN = 10
 """Fewer say nothing about a provider."""
 UNBOUND_NAMED = 3
@@ -145,6 +148,9 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         if table not in configured:
             says = f"calls for a tool that is configured no longer: {count}"
             yield Finding("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
+    for table, error in sorted((await reading.owing.tools_down(TOOL_DOWN_LATELY_MS)).items()):
+        says = f"its start address fails, and none of its jobs is started: {error}"
+        yield Finding("tool_down", table, says, f"look at start_url and secret of [tools.{table}], and at the address itself")
     unbound, tasks = await reading.owing.bindings(UNBOUND_NAMED)
     if unbound:
         such = "; the newest of " if unbound > len(tasks) else "; of "

@@ -168,7 +168,7 @@ class Gatekeeper:
 
     async def _decide(self, pool: str, epoch: int, request: Request, or_wait: bool) -> Acquired:
         facts = (request.job_id, request.user, request.tool, request.lease_ms)
-        return await self._semaphore.acquire(pool, epoch, *facts, or_wait, request.starts)
+        return await self._semaphore.acquire(pool, epoch, *facts, or_wait, request.starts, request.queue_ms)
 
     async def _admit(self, pool: str, request: Request, epoch: int, decision: Acquired, or_wait: bool) -> Admitted:
         lease = decision.lease if decision.word == "running" else None
@@ -289,6 +289,28 @@ class Gatekeeper:
             await self._free(job)
         return job
 
+    async def hold(self, pool: str, job_id: str, lease_id: str) -> float:
+        """Keep the grant whose start call is under way; nothing is claimed. Seconds until its claim time is over.
+
+        Raises what `claim` raises.
+        """
+        for _ in range(TRIES):
+            epoch, reply = await self._pools.run(pool, lambda epoch: self._semaphore.hold(pool, epoch, job_id, lease_id))
+            if reply.word == "lost":
+                raise await self._why_lost(pool, job_id, lease_id)
+            recorded = await self._ledger.extend(
+                pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until, claims=False
+            )
+            if recorded.word == "extended":
+                return (reply.due - reply.now_ms) / 1000
+            if recorded.word == "stale":
+                self._pools.outdated(pool, epoch)
+            elif recorded.job is not None and recorded.job.status == "queued":
+                await self._recorder.run(pool)  # the grant itself is in the outbox still
+            else:
+                raise await self._why_lost(pool, job_id, lease_id)
+        raise StoreDown("redis", "the stores kept moving; come again")
+
     async def _extend(
         self, pool: str, job_id: str, lease_id: str, script: Callable[[int], Awaitable[Extended]],
         started: Started | None = None,
@@ -331,13 +353,14 @@ class Gatekeeper:
         self, pool: str, job_id: str, lease_id: str, outcome: str, error: str | None = None, output: Any = None,
         by: str = "holder",
     ) -> Job:  # fmt: skip
-        """The holder gives its slot back, with `completed`, `failed`, `cancelled`, or `refused` by the provider.
+        """The holder gives its slot back, with `completed`, `failed`, `cancelled`, or `refused` by the provider. `tool_down`, by gate
+        itself, is a refusal after which only the tool cools down.
 
         Raises JobUnknown, LeaseLost (a late outcome is kept), AlreadyEnded. A repeat answers as the first did.
         """
         await self._pools.know(pool)
-        if outcome == "refused":
-            return await self._refuse(pool, job_id, lease_id, by, error)
+        if outcome in ("refused", "tool_down"):
+            return await self._refuse(pool, job_id, lease_id, by, error, outcome)
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
         job = await self._ended(pool, ended)
         await self._free(job)
@@ -368,14 +391,36 @@ class Gatekeeper:
         self._news.tell(pool, [job_id])
         return job
 
-    async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None) -> Job:
-        refused = await self._ledger.refuse(pool, job_id, lease_id, by, error)
+    async def end_unadmitted(self, pool: str, table: str, job_id: str, outcome: str, reason: str | None, error: str | None) -> Job:
+        """End a job that was charged and never admitted, so that its charge goes back once, whenever its admission comes.
+
+        Args:
+            pool: Where its tool's jobs are admitted.
+            table: The tool; the owner's function has to know the job in it.
+            outcome: `failed` or `cancelled`.
+
+        Raises:
+            JobUnknown: Neither gate nor the owner's function knows it, or no such function is configured for the table.
+            AlreadyEnded: It was admitted, or ended so before. `job` is the job, which may still live.
+            StoreDown: SQL or the owner's function does not answer.
+        """
+        await self._pools.know(pool)
+        if not self._admission.is_priced(table):
+            raise JobUnknown(f"there is no such job in {table}")
+        request = await self._admission.complete(Request(job_id, tool=table))
+        ended = await self._ledger.end_unadmitted(pool, request, outcome, by="caller", reason=reason, error=error)
+        job = await self._ended(pool, ended)
+        self._news.tell(pool, [job_id])
+        return job
+
+    async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None, why: str) -> Job:
+        refused = await self._ledger.refuse(pool, job_id, lease_id, by, error, why == "tool_down")
         job = await self._ended(pool, refused)
         if refused.word == "refused":
             with contextlib.suppress(StoreDown):
                 entry = entries.waiting(job)  # the lease may have been reaped since SQL let go of it
                 await self._pools.run(
-                    pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, "refused", entry)
+                    pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, why, entry)
                 )
             self._news.tell(pool, [job_id])
         return await self.view.placed(job)

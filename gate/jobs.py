@@ -48,7 +48,8 @@ class Refund(NamedTuple):
 class Job(NamedTuple):
     """A job as SQL has it; `position`, `queue_length` and `reason` are Redis's word, and only of a waiter. `task_id` is the
     provider's name for what its current lease started. `starts`: gate starts it, at its tool's start_url; `tells`: each change
-    of its status is told to its tool; `settles`: its refund is paid by the owner's function."""
+    of its status is told to its tool; `settles`: its refund is paid by the owner's function. `queue_ms` is its own queue time, None
+    where the pool's counts. `late_output` belongs to `late_outcome`: what came after the job had ended without the provider."""
 
     job_id: str
     pool: str
@@ -77,6 +78,8 @@ class Job(NamedTuple):
     starts: bool = False
     tells: bool = False
     settles: bool = False
+    queue_ms: int | None = None
+    late_output: Any = None
     refund: Refund | None = None
     position: int | None = None
     queue_length: int | None = None
@@ -98,7 +101,7 @@ class Job(NamedTuple):
 
 class Request(NamedTuple):
     """What somebody asks `acquire` for. `credits` is what the caller has charged already; `trusted`: he showed a tool key, so
-    his word is good for a refund by the owner's function. `starts`, `tells` and `settles` as in Job; gate sets them."""
+    his word is good for a refund by the owner's function. `starts`, `tells`, `settles` and `queue_ms` as in Job; gate sets them."""
 
     job_id: str
     user: str | None = None
@@ -111,6 +114,7 @@ class Request(NamedTuple):
     starts: bool = False
     tells: bool = False
     settles: bool = False
+    queue_ms: int | None = None
 
     def same_content(self, job: Job) -> bool:
         """Whether a repeat means the same job: what both name has to be equal."""

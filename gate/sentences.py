@@ -83,6 +83,11 @@ def _waits(facts: Facts) -> Iterator[Said]:
         yield Said(
             f"Why: its provider refused a job, so the pool cools down {until(facts.cooling_until or 0, facts.now_ms)}."
         )
+    elif job.reason == "tool_down":
+        yield Said(
+            "Why: its tool's start address answers as if it were not there, or as if the secret were wrong. gate tries again each minute at"
+            " the latest; the jobs of other tools go on."
+        )
     elif job.reason == "pool_full" and len(facts.holders) >= facts.limit:
         held = f"all {several(facts.limit, 'slot')} are held" if facts.limit > 1 else "the only slot is held"
         yield Said(f"Why: {held if facts.limit else 'the pool has no slots: its limit is 0'}.")
@@ -144,6 +149,7 @@ HAPPENED = {
     "callback": "a callback that changed nothing",
     "late": "somebody said, too late, how it went",
     "returned": "its grant was taken back before anybody was told; it has its place again",
+    "tool_down": "its tool's start address failed",
     "seated": "it was put back at its place in the queue",
     "refunded": "its refund was paid",
 }

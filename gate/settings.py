@@ -74,11 +74,15 @@ class ToolSettings(BaseModel):
     start_url: Annotated[str, AfterValidator(_is_address)] | None = None
     events_url: Annotated[str, AfterValidator(_is_address)] | None = None
     secret: Annotated[SecretStr, AfterValidator(_signs)] | None = None
+    pool: Annotated[str, AfterValidator(_is_name)] = "default"  # where the compatible paths admit its jobs
+    lease_seconds: Seconds | None = None  # of its jobs; default: the pool's
+    queue_seconds: Seconds | None = None  # likewise
 
     def tool(self, table: str) -> Tool:
         name = self.name or SHIPPED_NAMES.get(table, table)
         secret = self.secret.get_secret_value() if self.secret else None
-        return Tool(table, name, self.provider, self.start_url, self.events_url, secret)
+        times = [None if seconds is None else round(seconds * 1000) for seconds in (self.lease_seconds, self.queue_seconds)]
+        return Tool(table, name, self.provider, self.start_url, self.events_url, secret, self.pool, *times)
 
 
 class ProviderSettings(BaseModel):
@@ -104,6 +108,7 @@ class Settings(PoolDefaults, BaseSettings):
     database_url: Annotated[str | None, Field(repr=False)] = None
     admin_key: SecretStr | None = None
     access_log: bool = False
+    check_counts: bool = False  # whether a `check` that names no job is told how many slots are free
     job_sql: str | None = None
     refund_sql: str | None = None
     pools: dict[str, dict[str, Any]] = {}
@@ -166,7 +171,7 @@ class Settings(PoolDefaults, BaseSettings):
     def pool_defaults(self) -> dict[str, PoolDefaults]:
         """Every pool this gate has to have; `default` always exists."""
         common = self.defaults().model_dump()
-        named: dict[str, dict[str, Any]] = {"default": {}, **self.pools}
+        named: dict[str, dict[str, Any]] = {"default": {}, **{one.pool: {} for one in self.tools.values()}, **self.pools}
         return {name: PoolDefaults.model_validate(common | values) for name, values in named.items()}
 
     def known_tools(self) -> Tools:

@@ -57,4 +57,5 @@ def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
         "output": job.output,
         "refund": {"amount": job.refund.amount, "at": moment(job.refund.at), "owed": job.refund.owed} if job.refund else None,
         "late_outcome": job.late_outcome,
+        "late_output": job.late_output,
     }

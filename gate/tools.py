@@ -17,7 +17,8 @@ SHIPPED_NAMES = {
 @dataclass(frozen=True, slots=True)
 class Tool:
     """`table` is the label that its jobs carry; `secret` signs what is sent to both addresses. `provider` is whose task ids
-    its start call answers."""
+    its start call answers. `pool` is where the compatible paths admit its jobs; `lease_ms` and `queue_ms` are None where the pool's
+    own count."""
 
     table: str
     name: str
@@ -25,6 +26,9 @@ class Tool:
     start_url: str | None = None
     events_url: str | None = None
     secret: str | None = None
+    pool: str = "default"
+    lease_ms: int | None = None
+    queue_ms: int | None = None
 
     def address(self, kind: str) -> str | None:
         """`kind` is `start` or `event`."""
@@ -42,6 +46,11 @@ class Tools:
 
     def __iter__(self) -> Iterator[Tool]:
         return iter(self._configured.values())
+
+    @property
+    def pools(self) -> list[str]:
+        """Every pool that a tool waits in, `default` among them, by name."""
+        return sorted({"default", *(tool.pool for tool in self)})
 
     def __contains__(self, table: object) -> bool:
         return table in self._configured

@@ -7,8 +7,9 @@ It may run while gate serves: a finding counts as a breach only when it is still
     I3  each job with credits has one charge of that amount
     I4  slots in use were never above the limit in force, by the events; each end of a job is one of them
     I5  each job that the events or the ledger name is there
-    I6  first grants follow tickets, but for jobs whose place in Redis was lost and given back
-    I7  no free slot beside a waiter, unless paused or cooling
+    I6  first grants follow tickets, but for jobs whose place in Redis was lost and given back, and for those that gate could not
+        start because their tool's start address failed
+    I7  no free slot beside a waiter, unless the pool is paused or cooling, or the tool of that job is
     I8  fences of grants are unique in a pool, and increase for each job
     I9  each member of slots and queue is a job live in SQL, a slot under its lease, and has an entry in jobs
 """
@@ -35,6 +36,8 @@ AT_A_TIME = 1_000
 ENDS = frozenset({"completed", "failed", "cancelled", "expired"})
 LEAVES = ENDS | {"queued"}
 """What happens to a job that holds no slot after it."""
+TOOL_DOWN_MS = 60_000
+"""Longest time (ms) for which one failure of a start address keeps a tool's jobs back."""
 UNRECORDED_MS = 40_000
 """A grant younger than this may not be in SQL yet."""
 
@@ -134,13 +137,15 @@ def _orphans(sql: Connection, at: str) -> Iterator[Breach]:
 def _history(sql: Connection, at: str, pool: str, passed: Callable[[], None]) -> Iterator[Breach]:
     """Plays the events of a pool from its first; `passed` is called after each AT_A_TIME of them."""
     events = sql.execute(
-        sa.text(f"select id, job_id, kind, fence, why from {at}events where pool = :pool order by id"),
+        sa.text(f"select id, at, job_id, kind, fence, why from {at}events where pool = :pool order by id"),
         {"pool": pool},
     )
     jobs = sql.execute(
-        sa.text(f"select job_id, ticket, status, ended_at, pruned_at from {at}jobs where pool = :pool"), {"pool": pool}
+        sa.text(f"select job_id, ticket, tool, status, ended_at, pruned_at from {at}jobs where pool = :pool"), {"pool": pool}
     ).all()
-    tickets = {row.job_id: row.ticket for row in jobs}
+    tickets, tools = {row.job_id: row.ticket for row in jobs}, {row.job_id: row.tool for row in jobs}
+    waiting: set[str] = set()
+    down_until: dict[str, int] = {}
     said = sa.text(f"select distinct job_id from {at}events where pool = :pool and kind in {tuple(sorted(ENDS))}")
     told = {row.job_id for row in sql.execute(said, {"pool": pool})}
     unsaid = {
@@ -158,8 +163,17 @@ def _history(sql: Connection, at: str, pool: str, passed: Callable[[], None]) ->
         if number % AT_A_TIME == 0:
             passed()
         job = event.job_id
+        if event.kind == "queued":
+            waiting.add(job)
+            if down_until.get(tools.get(job) or "", 0) > event.at and job not in last_fence:
+                returned.add(job)
+        elif job is not None and event.kind != "tool_down":
+            waiting.discard(job)
         if event.kind == "limit":
             limit = int(event.why)
+        elif event.kind == "tool_down":
+            down_until[event.why] = event.at + TOOL_DOWN_MS
+            returned.update(one for one in waiting if tools.get(one) == event.why and one not in last_fence)
         elif event.kind == "seated":  # its place was lost for a while: nobody can say who was before whom
             if job not in last_fence:
                 returned.add(job)
@@ -224,6 +238,14 @@ def _entry(raw: str) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
+def _tool_cools(seen: _Seen, entry: dict[str, Any] | None) -> bool:
+    """Whether gate starts this job, and its tool's start address failed a moment ago."""
+    if entry is None or not entry.get("by_gate"):
+        return False
+    until = seen.meta.get(f"cool:{entry.get('tool')}", "0").split(" ")[0]
+    return until.isdigit() and int(until) > seen.now_ms
+
+
 def _members(sql: Connection, at: str, pool: str, seen: _Seen) -> Iterator[Breach]:
     rows = {
         row.job_id: row
@@ -234,8 +256,9 @@ def _members(sql: Connection, at: str, pool: str, seen: _Seen) -> Iterator[Breac
     }
     cooling = int(float(seen.meta.get("cooling_until", 0))) > seen.now_ms
     held_back = cooling or seen.meta.get("paused") == "1"
-    if seen.queue and len(seen.slots) < int(seen.meta.get("limit", 0)) and not held_back:
-        yield Breach("I7", pool, f"{len(seen.queue)} wait beside a free slot")
+    waits = [job for job in seen.queue if not _tool_cools(seen, seen.entries.get(job))]
+    if waits and len(seen.slots) < int(seen.meta.get("limit", 0)) and not held_back:
+        yield Breach("I7", pool, f"{len(waits)} wait beside a free slot")
     places = defaultdict(int)
     for job in [*seen.slots, *seen.queue]:
         places[job] += 1

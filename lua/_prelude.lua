@@ -46,12 +46,13 @@ end
 
 local meta = {}
 do
-  local names = {'grace_to', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
+  local names = {'grace_to', 'tools_until', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
                  'max_active_per_user', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence'}
   local values = redis.call('HMGET', META, unpack(names))
   meta.grace_to = tonumber(values[1]) -- there only while somebody is still to be given grace
-  if values[2] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
-  for i = 3, #names do
+  meta.tools_until = tonumber(values[2]) or 0 -- no tool cools down beyond it
+  if values[3] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
+  for i = 4, #names do
     local value = tonumber(values[i])
     if not value then return cjson.encode({word = 'cold'}) end
     meta[names[i]] = value
@@ -193,27 +194,53 @@ local function reap()
   more = more or #dead == ENDS
 end
 
+-- A tool whose start address cannot be right cools down by itself (see requeue, tool_down): gate starts none of its jobs
+-- until then. In meta as `cool:TOOL` = `UNTIL_MS TIMES`.
+local function cooled_until(tool)
+  local text = redis.call('HGET', META, 'cool:' .. tool)
+  return tonumber(text and string.match(text, '^%d+')) or 0
+end
+
+local function cools(entry)
+  return meta.tools_until > now and entry and entry.by_gate and entry.tool and cooled_until(entry.tool) > now
+end
+
+-- Waiters whose tool cools down keep their places and are passed by those behind them.
 local function promote()
-  local looked_at = 0
-  while waiting > 0 and may_grant() do
-    local job = redis.call('LINDEX', QUEUE, 0)
-    if looked_at == BOUND or not ids_left() then more = true return end
+  local looked_at, passed = 0, 0
+  while waiting > passed and may_grant() do
+    local job = redis.call('LINDEX', QUEUE, passed)
+    if looked_at == BOUND or not ids_left() then more = passed < BOUND return end
     looked_at = looked_at + 1
     local entry = read(job)
-    -- Whoever holds a slot has no place in the queue: by an operator's hand it may stand there.
-    if entry and not redis.call('ZSCORE', SLOTS, job) then grant(job, entry, false) end
-    redis.call('LPOP', QUEUE)
-    waiting = waiting - 1
+    if cools(entry) then
+      passed = passed + 1
+    else
+      -- A job that holds a slot has no place in the queue: by an operator's hand it may stand there.
+      if entry and not redis.call('ZSCORE', SLOTS, job) then grant(job, entry, false) end
+      if passed == 0 then redis.call('LPOP', QUEUE) else redis.call('LREM', QUEUE, 1, job) end
+      waiting = waiting - 1
+    end
   end
 end
 
 -- Who waited through an absence of gate or of a store has the claim time of grace after it.
 local function queue_due(entry)
-  local due = entry.queued_at + meta.queue_ms
+  local due = entry.queued_at + (tonumber(entry.queue_ms) or meta.queue_ms)
   return entry.queued_at < meta.loaded_at and math.max(due, meta.loaded_at + meta.claim_ms) or due
 end
 
--- Waiters stand in order of arrival, so the overdue ones are at the head; only who has grace may stand before them.
+-- Ends the wait of one whose time is over; a job that holds a slot only loses its place.
+local function end_wait(job, entry)
+  unqueue(job)
+  if not redis.call('ZSCORE', SLOTS, job) then
+    if entry then emit('expired', job, entry, '0') end
+    forget(job, entry)
+  end
+end
+
+-- Waiters stand in order of arrival, so the overdue ones are at the head; only waiters with grace, or with a queue time of
+-- their own, may stand before them.
 local function end_waits()
   local ended, graced = 0, 0
   while ended < ENDS and graced < BOUND do
@@ -221,14 +248,10 @@ local function end_waits()
     local job = redis.call('LINDEX', QUEUE, graced)
     local entry = read(job)
     if entry and queue_due(entry) > now then
-      if entry.queued_at + meta.queue_ms > now then return end
+      if not entry.queue_ms and entry.queued_at + meta.queue_ms > now then return end
       graced = graced + 1
     else
-      unqueue(job)
-      if not redis.call('ZSCORE', SLOTS, job) then
-        if entry then emit('expired', job, entry, '0') end
-        forget(job, entry)
-      end
+      end_wait(job, entry)
       ended = ended + 1
     end
   end

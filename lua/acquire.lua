@@ -10,6 +10,7 @@
 --   7 lease_ms  integer  '' = the pool's
 --   8 or_wait   0 or 1   0 = a free slot now, or nothing: it is not queued
 --   9 by_gate   0 or 1   1 = gate starts it: it is granted from the queue, at once if a slot is free, and gate alone claims it
+--  10 queue_ms  integer  '' = the pool's
 -- Replies
 --   running     holds a slot and knows it (known, by_gate, ticket, queued_at, lease_ms, lease_id, fence, granted_at, due, hard)
 --   granted     known only: holds a slot, not claimed yet (the same fields)
@@ -54,13 +55,16 @@ if user ~= '' and meta.max_active_per_user > 0 then
   end
 end
 
-local free = waiting == 0 and may_grant() and ids_left()
+-- After begin only waiters whose tool cools down stand beside a free slot: they are passed, unless more of them stand than one call
+-- looks at.
+local next_in_line = waiting == 0 or (waiting <= BOUND and not more and may_grant())
+local free = next_in_line and may_grant() and ids_left()
 if not free and ARGV[8] == '0' then return finish('no_slot', {}) end
 if not free and waiting >= meta.queue_max then return finish('queue_full', {}) end
 
 local entry = {tool = tool ~= '' and tool or nil, user = user ~= '' and user or nil, queued_at = now,
                ticket = digits(redis.call('HINCRBY', META, 'ticket', 1)),
-               lease_ms = lease_ms, by_gate = ARGV[9] == '1' or nil}
+               lease_ms = lease_ms, by_gate = ARGV[9] == '1' or nil, queue_ms = tonumber(ARGV[10])}
 if free and not entry.by_gate then
   count_for_user(job, entry)
   grant(job, entry, true)

@@ -20,5 +20,7 @@ if not entry.claimed then
   entry.claimed, entry.due = true, math.min(now + entry.lease_ms, entry.hard)
   redis.call('ZADD', SLOTS, 'XX', digits(entry.due), job)
   write(job, entry)
+  -- Its start address works: the tool's other jobs are started again.
+  if entry.by_gate and entry.tool and meta.tools_until > 0 then redis.call('HDEL', META, 'cool:' .. entry.tool) end
 end
 return finish('claimed', {fence = entry.fence, due = entry.due})

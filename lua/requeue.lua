@@ -7,6 +7,7 @@
 --   4 job_id   string
 --   5 fence    integer  of the grant that goes back
 --   6 why      word     refused = the provider would not take it: the pool cools down, doubling to at most 60 s
+--                       tool_down = its tool's start address cannot be right: that tool alone cools down, likewise
 --                       not_taken = SQL would not take the grant: the pool waits 1 s
 --                       lost = Redis has no place for it any more: nothing cools down
 --   7 restore  JSON     the entry to seat when Redis knows nothing of the job; '' = leave it unknown
@@ -18,8 +19,18 @@
 begin()
 local job, why, restore = ARGV[4], ARGV[6], ARGV[7]
 
-local function cool()
+local function cool_tool(tool)
+  local till, times = cooled_until(tool), 0
+  if till > now then return end -- several start calls of one moment were answered alike
+  times = tonumber(string.match(redis.call('HGET', META, 'cool:' .. tool) or '', '%d+$')) or 0
+  till = now + math.min(meta.cooldown_ms * 2 ^ math.min(times, 20), 60000)
+  meta.tools_until = math.max(meta.tools_until, till)
+  redis.call('HSET', META, 'cool:' .. tool, digits(till) .. ' ' .. digits(times + 1), 'tools_until', digits(meta.tools_until))
+end
+
+local function cool(entry)
   if why == 'lost' then return end
+  if why == 'tool_down' and entry.tool then return cool_tool(entry.tool) end
   local wait = 1000
   if why == 'refused' then
     meta.refusals = meta.refusals + 1
@@ -33,14 +44,14 @@ local entry = read(job)
 if redis.call('ZSCORE', SLOTS, job) then
   if entry and (entry.fence or '0') ~= ARGV[5] then return finish('newer', {}) end
   if not entry then return finish('absent', {}) end
-  cool()
+  cool(entry)
   vacate(job)
   unqueue(job) -- by an operator's hand it may stand in both
 elseif entry and place(job, entry) then
   return finish('requeued', {})
 elseif restore ~= '' then
   entry = cjson.decode(restore)
-  cool()
+  cool(entry)
   unqueue(job) -- a place without an entry in jobs is no place
 else
   return finish('absent', {})

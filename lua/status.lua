@@ -7,7 +7,8 @@
 --   5 most    integer  how many holders and waiters to name
 -- Replies
 --   status    limit, running, granted, queued, paused, cooling_until, oldest (granted_at in ms, or absent),
---             holders and queue (arrays of job_id), position (1 = next, or absent)
+--             holders and queue (arrays of job_id), position (1 = next, or absent),
+--             tools (tool -> ms until which it cools down, or absent)
 
 begin()
 local most = tonumber(ARGV[5])
@@ -21,9 +22,21 @@ for i, job in ipairs(slots) do
   end
   if i <= most then holders[i] = job end
 end
+local tools -- that cool down, with their time; a JSON object, or absent
+if meta.tools_until > now then
+  local all = redis.call('HGETALL', META)
+  for i = 1, #all, 2 do
+    local tool = string.match(all[i], '^cool:(.*)$')
+    local till = tool and tonumber(string.match(all[i + 1], '^%d+')) or 0
+    if till > now then
+      tools = tools or {}
+      tools[tool] = till
+    end
+  end
+end
 local queue = most > 0 and redis.call('LRANGE', QUEUE, 0, most - 1) or {}
 local stands_at = ARGV[4] ~= '' and place(ARGV[4], read(ARGV[4]))
 return finish('status', {
   limit = meta.limit, running = #slots - granted, granted = granted, queued = waiting,
   paused = meta.paused == 1, cooling_until = meta.cooling_until, oldest = oldest, holders = holders, queue = queue,
-  position = stands_at and stands_at + 1 or nil})
+  position = stands_at and stands_at + 1 or nil, tools = tools})

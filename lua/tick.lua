@@ -1,4 +1,4 @@
--- tick: nothing but what every verb does. An idle pool reaps and promotes by it.
+-- tick: what every verb does, and a look at waiters with a queue time of their own. An idle pool reaps and promotes by it.
 --
 -- Guarantee: after it (and again while it says `more`) no dead lease holds a slot, no waiter stands beside a free one.
 --
@@ -7,4 +7,20 @@
 --   ticked
 
 begin()
+-- A waiter with a queue time of its own may be overdue behind one that is not: each tick looks at the next hundred waiters.
+if waiting > 0 then
+  local from = tonumber(redis.call('HGET', META, 'wait_scan')) or 0
+  if from >= waiting then from = 0 end
+  local page = redis.call('LRANGE', QUEUE, from, from + BOUND - 1)
+  local ended = 0
+  for _, job in ipairs(page) do
+    local entry = read(job)
+    if entry and entry.queue_ms and ended < ENDS and queue_due(entry) <= now then
+      end_wait(job, entry)
+      ended = ended + 1
+    end
+  end
+  local next_from = from + #page - ended
+  if next_from ~= from then redis.call('HSET', META, 'wait_scan', digits(#page < BOUND and 0 or next_from)) end
+end
 return finish('ticked', {})

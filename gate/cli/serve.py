@@ -87,7 +87,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     async with open_gate(
         near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:
-        app = make_app(gate.gatekeeper, gate.keyring, tools, settings.provider_secrets())
+        app = make_app(gate.gatekeeper, gate.keyring, tools, settings.provider_secrets(), settings.check_counts)
         config = uvicorn.Config(
             in_front(app, settings.access_log),
             http=DecliningProtocol,  # on httptools: h11 lets smuggled requests through

@@ -10,8 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_MAX_BYTES = 256 * 1024
-"""A payload and an output, with room to spare."""
-TOO_LARGE = f"a body may have at most {BODY_MAX_BYTES} bytes"
+"""A payload, with room to spare."""
+END_MAX_BYTES = 8 * 1024 * 1024
+"""Of a request that ends a job: callers send the provider's whole callback with it, and an end is not refused for its size."""
+ENDS = ("/release", "/runninghub-queue-manager/finish", "/runninghub-webhook")
 BODY_S = 10.0
 """From the end of the headers to the end of the body."""
 CLOSE = {"Connection": "close"}
@@ -25,7 +27,8 @@ class BodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen, whole, announced = 0, False, _announced(scope)
+        seen, whole, announced, most = 0, False, _announced(scope), max_bytes(scope["path"]) if "path" in scope else 0
+        too_large = f"a body may have at most {most} bytes"
         loop = asyncio.get_running_loop()
         until = loop.time() + BODY_S
 
@@ -33,8 +36,8 @@ class BodyLimit:
             nonlocal seen, whole
             if whole:
                 return await receive()  # that the caller has gone
-            if announced > BODY_MAX_BYTES:  # nobody is asked to send it
-                raise HTTPException(413, TOO_LARGE, CLOSE)
+            if announced > most:  # the caller is not asked to send it
+                raise HTTPException(413, too_large, CLOSE)
             try:
                 async with asyncio.timeout_at(until):
                     message = await receive()
@@ -42,11 +45,16 @@ class BodyLimit:
                 raise HTTPException(408, f"a body has to be here within {BODY_S:g} s", CLOSE) from None
             seen += len(message.get("body", b""))
             whole = not message.get("more_body", False)
-            if seen > BODY_MAX_BYTES:
-                raise HTTPException(413, TOO_LARGE, CLOSE)
+            if seen > most:
+                raise HTTPException(413, too_large, CLOSE)
             return message
 
         await self._app(scope, counted, send)
+
+
+def max_bytes(path: str) -> int:
+    """How large the body of a request to this path may be."""
+    return END_MAX_BYTES if path.rstrip("/").endswith(ENDS) or path.startswith("/v1/webhooks/") else BODY_MAX_BYTES
 
 
 def _announced(scope: Scope) -> int:

@@ -37,7 +37,7 @@ class _StrictRequest(Request):
     async def json(self) -> Any:
         if self.headers.get("content-encoding", "identity").lower() != "identity":
             raise NotMeant("body", "send it as it is, without a content-encoding")
-        return loads(await self.body())
+        return (loads_end if self.url.path.endswith("/release") else loads)(await self.body())
 
 
 def loads(text: bytes) -> Any:
@@ -52,6 +52,23 @@ def loads(text: bytes) -> Any:
         raise NotMeant("body", "a number is too large") from error
     except RecursionError as error:
         raise NotMeant("body", "it is nested too deep") from error
+
+
+def loads_end(text: bytes) -> Any:
+    """Of a request that ends a job, and so is not refused for its text: NaN and infinity become null, broken UTF-8 is marked.
+
+    Raises NotMeant; JSONDecodeError, when it is no JSON.
+    """
+    try:
+        return loads(text)
+    except NotMeant:
+        pass
+    try:
+        return _lenient.decode(text.decode("utf-8", "replace"))
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise NotMeant("body", "a number is too large, or it is nested too deep") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,4 +91,10 @@ def _finite(text: str) -> float:
     return number
 
 
+def _finite_or_none(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+_lenient = json.JSONDecoder(object_pairs_hook=_once, parse_constant=lambda _: None, parse_float=_finite_or_none)
 _decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)

@@ -1,7 +1,7 @@
-"""The queue manager that gate replaces: the same paths, bodies and answers, as a thin skin over the same gatekeeper.
+"""The compatible routes: paths, bodies and answers of the queue manager that gate replaces, over the same gatekeeper.
 
-Old front ends cannot be changed: their fields are theirs, unknown ones are ignored, refusals are `{"error": …}`, and nothing is
-ever cached. Everything happens in the pool `default`; a table of theirs is the tool of a job here.
+Installed front ends cannot be changed: unknown fields are ignored, refusals are `{"error": …}`, and no answer is ever cached. A
+table of theirs is the tool of a job here, and its pool is that of the tool.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE
 from gate.jobs import CREDITS_MAX, HOLDING, LABEL_MAX, Job
 from gate.jobs import Request as Wanted
+from gate.providers.reading import kept_text
 from gate.tools import Tool, Tools
 from gate.view import PoolView
 
-POOL = "default"
 MANAGER = "/functions/v1/runninghub-queue-manager"
 PREFLIGHT = HEADERS | {
     "Access-Control-Allow-Methods": "POST, OPTIONS",
@@ -49,6 +49,12 @@ def _or_none(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _a_task(value: Any) -> str | None:
+    """A provider's task id, exact however it is written; None for what cannot be one."""
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return text if 0 < len(text) <= LABEL_MAX and text.isprintable() else None
+
+
 def _a_number(value: Any) -> float | int | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 else None
 
@@ -57,6 +63,7 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore")
     _asking: Caller = PrivateAttr()
     _tools: Tools = PrivateAttr()
+    _counts_slots: bool = PrivateAttr()
 
 
 class CheckBody(_Body):
@@ -79,13 +86,16 @@ class UserBody(_Body):
 
 
 class FinishBody(_Body):
+    """An end is never refused for its text: what no store keeps is cleaned, cut or left out."""
+
     table: wire.Label
     jobId: Id
     status: Literal["completed", "failed", "cancelled"]
-    outputUrl: wire.Text | None = None
-    errorMessage: wire.Text | None = None
-    taskId: wire.Label | None = None
+    outputUrl: Annotated[str | None, BeforeValidator(kept_text)] = None
+    errorMessage: Annotated[str | None, BeforeValidator(kept_text)] = None
+    taskId: Annotated[str | None, BeforeValidator(_a_task)] = None
     rhCost: Annotated[float | int | None, BeforeValidator(_a_number)] = None
+    notAdmitted: bool = False
 
 
 class SessionBody(_Body):
@@ -98,7 +108,7 @@ class CancelBody(_Body):
     p_job_id: Id
 
 
-NO_START_URL = "a tool has no start_url: who enqueues its jobs has to start them himself"
+NO_START_URL = "a tool has no start_url: a caller that enqueues its jobs has to start them"
 log = structlog.get_logger("gate.tools")
 _warned: set[str] = set()
 OVER: dict[str, Any] = {"success": True, "skipped": True, "reason": "already_terminal"}
@@ -112,73 +122,103 @@ router = APIRouter(include_in_schema=False)
 
 
 async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
-    """How many slots are free. With a jobId a free one is taken for it in the same step; without one nothing is queued."""
-    mine = None
+    """Take a free slot for the job that is named, in the same step; without a free slot nothing is queued.
+
+    A call that names no job is never promised a slot: five callers that were each told of three free slots would start five tasks.
+    """
     if body.jobId is not None and body.table is None:
         raise _Missing("table")
-    if body.jobId is not None:
-        with contextlib.suppress(AlreadyEnded):
-            mine = await keeper.take(POOL, _wanted(body))
-    view = await keeper.view.pool(POOL, 0)
-    running, free = _in_use(view), _free(view)
-    if body.jobId is not None:
-        running -= 1 if mine else 0  # counted as before, so that a repeat says the same
-        free = max(view.line.limit - running, 1) if mine else 0
+    pool = _pool(body)
+    if body.jobId is None:
+        view = await keeper.view.pool(pool, 0)
+        free = _free(view) if body._counts_slots else 0
+        return {"available": free > 0, **_counts(view, _in_use(view), free)}
+    mine = None
+    with contextlib.suppress(AlreadyEnded):
+        mine = await keeper.take(pool, _wanted(body))
+    view = await keeper.view.pool(pool, 0)
+    running = _in_use(view) - (1 if mine else 0)  # counted as before, so that a repeat is answered the same
+    free = max(view.line.limit - running, 1) if mine else 0
     return {"available": free > 0, **_counts(view, running, free)}
 
 
 async def enqueue(keeper: Gatekeeper, body: EnqueueBody) -> Answer:
-    """gate starts it, where its tool says how; who asked is told what came of that, when a slot was free."""
+    """Admit a job that gate starts. With a free slot the answer waits for its start call.
+
+    Callers take `queued` or `taskId` for a success and anything else for a failed start. So a job whose start is still under way is
+    answered as queued.
+    """
     _warn_once(body._tools[body.table])
+    repeat = await keeper.view.reading.job(body.jobId) is not None
     try:
-        job = await keeper.enqueue(POOL, _wanted(body))
+        job = await keeper.enqueue(_pool(body), _wanted(body))
     except AlreadyEnded as error:
         assert error.job is not None
         job = error.job
     if job.ended and (job.task_id is None or not job.starts) and not (job.starts and job.status == "completed"):
         raise _NotStarted(job)
-    view = await keeper.view.pool(POOL, 0)
-    waits = job.status == "queued"
-    task = {"taskId": job.task_id} if job.task_id is not None else {}
-    return {"success": True, "queued": waits, "position": job.position or 0, "totalQueued": view.line.queued, **task}
+    view = await keeper.view.pool(job.pool, 0)
+    starts = job.starts and not job.ended and job.task_id is None and job.status != "queued"
+    position = job.position or (1 if starts and job.status == "granted" else 0)
+    answer = {
+        "success": True,
+        "queued": job.status == "queued" or starts,
+        "position": position,
+        "totalQueued": max(view.line.queued, position),
+        "status": _status_in_their_words(job),
+    }
+    if job.task_id is not None:
+        answer["taskId"] = job.task_id
+    return answer | {"duplicate": True} if repeat else answer
 
 
 async def check_user_active(keeper: Gatekeeper, body: UserBody) -> Answer:
     job = await keeper.view.active(body.userId)
     if job is None:
         return {"hasActiveJob": False, "activeTool": None}
-    status = "starting" if job.status == "granted" else job.status
     return {
         "hasActiveJob": True,
         "activeTool": body._tools[job.tool].name if job.tool else None,
         "activeJobId": job.job_id,
-        "activeStatus": status,
+        "activeStatus": _status_in_their_words(job),
     }
 
 
-async def process_next(keeper: Gatekeeper, _body: _Body) -> Answer:
-    """gate grants by itself; what was granted in this very call is told."""
-    granted = await keeper.poolkeeper.turn(POOL)
-    if granted:
-        waited_s = round((granted.granted_at or 0) - granted.enqueued_at) / 1000
-        return {"processed": True, "table": granted.tool, "jobId": granted.job_id, "queueWaitSeconds": waited_s}
-    view = await keeper.view.pool(POOL, 0)
-    return {"processed": False, "reason": "Global limit reached" if view.line.queued else "No queued jobs"}
+async def process_next(keeper: Gatekeeper, body: _Body) -> Answer:
+    """Answer what was granted in this very call: gate grants by itself."""
+    waiting = 0
+    for pool in body._tools.pools:
+        granted = await keeper.poolkeeper.turn(pool)
+        if granted:
+            waited_s = round((granted.granted_at or 0) - granted.enqueued_at) / 1000
+            return {"processed": True, "table": granted.tool, "jobId": granted.job_id, "queueWaitSeconds": waited_s}
+        waiting += (await keeper.view.pool(pool, 0)).line.queued
+    return {"processed": False, "reason": "Global limit reached" if waiting else "No queued jobs"}
 
 
 async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
-    job = await _known(keeper, body.table, body.jobId)
+    try:
+        job = await _known(keeper, body.table, body.jobId)
+    except JobUnknown:
+        if body.status == "completed":
+            raise
+        job = await _end_unadmitted(keeper, body, body.table, body.jobId, body.status, body.errorMessage)
+        if job.ended:
+            return {"success": True, "refundedAmount": job.refund.amount if job.refund else 0}
+    if body.notAdmitted:
+        return {"success": True, "skipped": True, "reason": "already_terminal" if job.ended else "admitted"}
     if body.taskId is not None and job.task_id not in (None, body.taskId):
-        return OVER  # word of an earlier task of this job
+        # The caller speaks of a task that this lease is not: of an earlier one, as far as gate can tell.
+        return OVER if job.ended else {"success": True, "skipped": True, "reason": "another_task", "taskId": job.task_id}
     named = {"url": body.outputUrl, "rhCost": body.rhCost}
     output = {name: value for name, value in named.items() if value is not None} or None
     try:
-        if job.lease_id and (job.status in HOLDING or job.status == "expired"):  # what comes too late is kept
-            ended = await keeper.release(POOL, job.job_id, job.lease_id, body.status, body.errorMessage, output)
+        if job.lease_id and (job.status in HOLDING or job.ended):  # what comes too late is kept
+            ended = await keeper.release(job.pool, job.job_id, job.lease_id, body.status, body.errorMessage, output)
         elif job.ended:
             raise AlreadyEnded("it has ended", job)
         else:
-            ended = await keeper.cancel(POOL, job.job_id, body.errorMessage, body.status)
+            ended = await keeper.cancel(job.pool, job.job_id, body.errorMessage, body.status)
     except (AlreadyEnded, LeaseLost):
         return OVER
     return {"success": True, "refundedAmount": ended.refund.amount if ended.refund else 0}
@@ -188,18 +228,23 @@ async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
     if body.sessionId is None and body.userId is None:
         raise _Missing("sessionId or userId")
     user = body.userId if body.sessionId is None else None
-    jobs = await keeper.poolkeeper.cancel_waiting(POOL, session=body.sessionId, user=user)
+    jobs = []
+    for pool in body._tools.pools:
+        jobs += await keeper.poolkeeper.cancel_waiting(pool, session=body.sessionId, user=user)
     told = [{"table": job.tool, "id": job.job_id} for job in jobs]
     return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
 
 
-async def status(keeper: Gatekeeper, _body: _Body) -> Answer:
-    view = await keeper.view.pool(POOL, wire.QUEUE_MAX)
-    running, free = _in_use(view), _free(view)
-    by_tool = Counter(job.tool or "" for job in view.queue)
+async def status(keeper: Gatekeeper, body: _Body) -> Answer:
+    """Totals over the pools that tools wait in."""
+    views = [await keeper.view.pool(pool, wire.QUEUE_MAX) for pool in body._tools.pools]
+    limit, waiting = sum(view.line.limit for view in views), sum(view.line.queued for view in views)
+    running, free = sum(map(_in_use, views)), sum(map(_free, views))
+    by_tool = Counter(job.tool or "" for view in views for job in view.queue)
     return {
-        "totalMaxSlots": view.line.limit, "totalRunning": running, "totalSlotsAvailable": free,
-        "queuedByTool": dict(by_tool), "accounts": [], **_counts(view, running, free),
+        "totalMaxSlots": limit, "totalRunning": running, "totalSlotsAvailable": free,
+        "queuedByTool": dict(by_tool), "accounts": [],
+        "running": running, "maxConcurrent": limit, "slotsAvailable": free, "totalQueued": waiting,
     }  # fmt: skip
 
 
@@ -247,22 +292,38 @@ async def nothing_there() -> JSONResponse:
     return _refused(400, "Invalid endpoint")
 
 
-async def _clean_up(keeper: Gatekeeper, _body: _Body) -> Answer:
-    """Every call reaps; what this one found dead is told, a row a table."""
+async def _clean_up(keeper: Gatekeeper, body: _Body) -> Answer:
+    """Every call reaps; what this one found dead is answered, a row for each table."""
     counts, credits = Counter[str](), Counter[str]()
-    for job in await keeper.poolkeeper.reaped(POOL):
-        counts[job.tool or ""] += 1
-        credits[job.tool or ""] += job.refund.amount if job.refund else 0
+    for pool in body._tools.pools:
+        for job in await keeper.poolkeeper.reaped(pool):
+            counts[job.tool or ""] += 1
+            credits[job.tool or ""] += job.refund.amount if job.refund else 0
     return [{"table_name": t, "cancelled_count": n, "refunded_credits": credits[t]} for t, n in sorted(counts.items())]
 
 
 async def _cancel(keeper: Gatekeeper, body: CancelBody) -> Answer:
+    reason = "cancelled by its user"
     try:
-        job = await _known(keeper, body.p_table_name, body.p_job_id)
-        job = await keeper.cancel(POOL, job.job_id, "cancelled by its user")
+        try:
+            job = await _known(keeper, body.p_table_name, body.p_job_id)
+        except JobUnknown:
+            job = await _end_unadmitted(keeper, body, body.p_table_name, body.p_job_id, "cancelled", reason)
+        if not (job.ended and job.ended_by == "caller"):
+            job = await keeper.cancel(job.pool, job.job_id, reason)
     except AlreadyEnded as error:
         return [{"success": False, "refunded_amount": 0, "error_message": error.detail}]
     return [{"success": True, "refunded_amount": job.refund.amount if job.refund else 0, "error_message": None}]
+
+
+async def _end_unadmitted(keeper: Gatekeeper, body: _Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
+    """The job that this ended before its admission; or the live one, when the admission was first. Raises JobUnknown."""
+    reason, error = (why, None) if outcome == "cancelled" else (None, why)
+    try:
+        return await keeper.end_unadmitted(body._tools[table].pool, table, job_id, outcome, reason, error)
+    except AlreadyEnded as error_:
+        assert error_.job is not None
+        return await _known(keeper, table, job_id)
 
 
 # ---- what they have in common
@@ -279,8 +340,10 @@ class _NotStarted(Exception):
 async def _answered(request: Request, keeper: Gatekeeper, asking: Caller, shape: type[B], answer: Path) -> JSONResponse:
     try:
         text = await request.body()
-        body = shape.model_validate(json.loads(text) if text.strip() else {})
+        # Bytes that are not UTF-8 stand in texts: an end is not refused for them, and a name with such bytes is no name.
+        body = shape.model_validate(json.loads(text.decode("utf-8", "replace")) if text.strip() else {})
         body._asking, body._tools = asking, request.app.state.tools
+        body._counts_slots = request.app.state.check_counts
         return JSONResponse(await answer(keeper, body), headers=HEADERS)
     except _NotStarted as error:
         job: Job = error.args[0]
@@ -289,7 +352,7 @@ async def _answered(request: Request, keeper: Gatekeeper, asking: Caller, shape:
         return _refused(400, _in_words(error))
     except (UserBusy, QueueFull) as error:
         _, code, _title = TABLE[type(error)]
-        return _refused(400, error.detail, success=False, code=code, refunded=False)
+        return _refused(400, error.detail, success=False, code=code, refunded=False, **_active(error))
     except GateError as error:
         status_code, code, _title = TABLE[type(error)]
         retry_s = RETRY_AFTER_S.get(type(error))
@@ -310,6 +373,22 @@ def _refused(status_code: int, error: str, headers: dict[str, str] | None = None
     return JSONResponse({"error": error, **more}, status_code, HEADERS | (headers or {}))
 
 
+def _active(error: GateError) -> dict[str, Any]:
+    """The job that keeps the user busy."""
+    if not isinstance(error, UserBusy):
+        return {}
+    named = {"activeJobId": error.active_job_id}
+    return named | {"activeStatus": _status_in_their_words(error.job)} if error.job else named
+
+
+def _status_in_their_words(job: Job) -> str:
+    return {"granted": "starting", "expired": "failed"}.get(job.status, job.status)
+
+
+def _pool(body: CheckBody) -> str:
+    return body._tools[body.table].pool if body.table is not None else "default"
+
+
 def _wanted(body: CheckBody) -> Wanted:
     assert body.jobId is not None
     session = body.sessionId if isinstance(body, EnqueueBody) else None
@@ -323,9 +402,9 @@ def _wanted(body: CheckBody) -> Wanted:
 
 
 async def _known(keeper: Gatekeeper, table: str, job_id: str) -> Job:
-    """Raises JobUnknown; of another table's job too."""
-    job = await keeper.view.job(POOL, job_id)
-    if job.tool != table:
+    """The job, in whatever pool. Raises JobUnknown, also for a job of another table."""
+    job = await keeper.view.reading.job(job_id)
+    if job is None or job.tool != table:
         raise JobUnknown(f"there is no such job in {table}")
     return job
 

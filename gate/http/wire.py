@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gate.jobs import (
     CREDITS_MAX,
@@ -20,6 +20,7 @@ from gate.jobs import (
     in_ms,
 )
 from gate.ledger.reading import Balance, Entry, Event
+from gate.providers.reading import kept_output, kept_text
 from gate.shown import job_body, moment
 from gate.view import PoolView
 
@@ -92,7 +93,9 @@ Text = Annotated[str, Field(max_length=TEXT_MAX), AfterValidator(_is_text)]
 LeaseId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)]
 Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]
 Payload = Annotated[dict[str, Any], _is_json_up_to(PAYLOAD_MAX_BYTES)]
-Output = Annotated[Any, _is_json_up_to(OUTPUT_MAX_BYTES)]
+KeptText = Annotated[str | None, BeforeValidator(kept_text)]
+"""Of an end: cleaned and cut, never refused."""
+KeptOutput = Annotated[Any, BeforeValidator(kept_output)]
 
 
 class _Body(BaseModel):
@@ -126,8 +129,8 @@ class ReleaseBody(LeaseBody):
     """`refused`: the provider would not take it. The job goes back to its place, nothing is refunded."""
 
     outcome: Literal["completed", "failed", "cancelled", "refused"]
-    error: Text | None = None
-    output: Output = None
+    error: KeptText = None
+    output: KeptOutput = None
 
 
 class TaskBody(_Body):
@@ -200,7 +203,7 @@ class JobOut(BaseModel):
     status: Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
     position: int | None
     queue_length: int | None
-    reason: Literal["pool_full", "paused", "cooling_down"] | None
+    reason: Literal["pool_full", "paused", "cooling_down", "tool_down"] | None
     eta_seconds: float | None
     enqueued_at: str
     lease: LeaseOut | None
@@ -211,6 +214,7 @@ class JobOut(BaseModel):
     output: Any
     refund: RefundOut | None
     late_outcome: str | None
+    late_output: Any
 
 
 class PoolOut(BaseModel):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -16,11 +17,25 @@ from standardwebhooks.webhooks import Webhook
 from gate import __version__
 from gate.jobs import LABEL_MAX
 from gate.ledger import Delivery
+from gate.providers.reading import kept_text
 from gate.tools import Tool
 
 ANSWER_MAX_BYTES = 64 * 1024
-TEXT_MAX = 4_000
-"""Characters of an error."""
+BUSY_CODES = frozenset({415, 421, 1003, 1011, 1520})
+"""RunningHub's words for "not now": all instances taken, queue full, rate limit, system busy, no machine free."""
+ALIVE_CODES = frozenset({804, 813})
+"""A task of that id runs, or waits, there already."""
+
+
+class Verdict(StrEnum):
+    """What the answer to a start call means."""
+
+    STARTED = "started"
+    REFUSED = "refused"  # the provider has no room now
+    TOOL_DOWN = "tool_down"  # the address or the secret is wrong: no job of this tool can start
+    UNWELL = "unwell"  # the tool failed; whether it started the job is not known
+    FAILED = "failed"  # it will be the same the next time
+    SILENT = "silent"  # there was no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +51,50 @@ class Answer:
         return self.status is not None and 200 <= self.status < 300
 
     @property
-    def refused(self) -> bool:
-        """The provider would not take the job now."""
-        return self.status in (409, 429) or (self.good and self.said.get("outcome") == "refused")
+    def verdict(self) -> Verdict:
+        if self.status is None:
+            return Verdict.SILENT
+        codes = {_code(self.said.get(name)) for name in ("code", "errorCode")}
+        if self.status in (409, 429) or (self.good and self.said.get("outcome") == "refused") or codes & BUSY_CODES:
+            return Verdict.REFUSED
+        if self.good or (codes & ALIVE_CODES and self.task_id is not None):
+            return Verdict.STARTED
+        if self.status in (401, 403, 404) or 300 <= self.status < 400:
+            return Verdict.TOOL_DOWN
+        return Verdict.FAILED if 400 <= self.status < 500 else Verdict.UNWELL
 
     @property
-    def final(self) -> bool:
-        """It will say the same the next time."""
-        return self.status is not None and 400 <= self.status < 500
+    def names_task(self) -> bool:
+        """Whether it means to name a task, readable or not."""
+        return bool(self.said.keys() & {"task_id", "taskId"})
 
     @property
     def task_id(self) -> str | None:
-        found = self.said.get("task_id")
-        if isinstance(found, int) and not isinstance(found, bool):
-            found = str(found)
-        return found if isinstance(found, str) and 0 < len(found) <= LABEL_MAX and found.isprintable() else None
+        """The provider's task, as our tools, RunningHub's second and its first interface write it."""
+        data = self.said.get("data")
+        places = (self.said, data if isinstance(data, dict) else {})
+        for found in (place.get(name) for place in places for name in ("task_id", "taskId")):
+            if isinstance(found, int) and not isinstance(found, bool):
+                found = str(found)
+            if isinstance(found, str) and 0 < len(found) <= LABEL_MAX and found.isprintable():
+                return found
+        return None
 
     @property
     def why(self) -> str:
         """In words, for people."""
         if self.error is not None:
             return self.error
-        for name in ("error", "message", "detail"):
-            text = self.said.get(name)
-            if isinstance(text, str) and (text := _clean(text).strip()):
-                return text[:TEXT_MAX]
+        for name in ("error", "message", "detail", "msg", "errorMessage"):
+            if isinstance(self.said.get(name), str) and (text := kept_text(self.said[name])):
+                return text
         return f"answered {self.status}"
+
+
+def _code(value: Any) -> int | None:
+    """A provider's code, which comes as a number or as its digits."""
+    text = str(value)
+    return int(text) if isinstance(value, int | str) and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 class Caller:
@@ -91,7 +124,7 @@ class Caller:
         except TimeoutError:
             return Answer(None, {}, f"no answer within {within_s:g} s")
         except Exception as error:  # an address, a certificate, a connection, a protocol: all mean that nobody answered
-            return Answer(None, {}, _clean(f"no answer: {type(error).__name__} {error}".strip())[:TEXT_MAX])
+            return Answer(None, {}, kept_text(f"no answer: {type(error).__name__} {error}"))
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -127,8 +160,3 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _clean(text: str) -> str:
-    """As SQL can keep it: no NUL, no lone surrogate."""
-    return text.replace("\x00", "").encode("utf-8", "ignore").decode()

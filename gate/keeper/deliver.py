@@ -14,23 +14,32 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, assert_never
 
 import structlog
 
 from gate import metrics
 from gate.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StoreDown
 from gate.jobs import Job
-from gate.keeper.calling import Answer, Caller
+from gate.keeper.calling import Answer, Caller, Verdict
 from gate.ledger import Deliveries, Delivery, Started
 from gate.tools import Tools
 
 log = structlog.get_logger("gate.deliver")
 
-ANSWER_S = {"start": 25.0, "event": 10.0}
-"""How long a call may take."""
-HOLD_MS = {kind: round(seconds * 1000) + 5_000 for kind, seconds in ANSWER_S.items()}
-"""The call, and the time to write down what came of it."""
+ANSWER_S = {"start": 150.0, "event": 10.0}
+"""How long (s) a call may take. A start call may upload a picture, and wait for the provider's own queue."""
+HOLD_MS = {"start": 30_000, "event": 15_000}
+"""How long (ms) a taken row is held: for the call, and to write down what came of it. A start call that takes longer holds its row,
+and its grant, again and again."""
+HOLD_AGAIN_S = 10.0
+"""Longest time (s) between two such holds: a server that dies leaves its row to the others soon."""
+FIRST_HOLD_S = 0.25
+"""Most start calls are answered before it, and need no hold."""
+UNWELL_TRIES = 4
+"""Calls under one webhook-id that may be answered 5xx before the job goes back to its place. The tool may have started the job and lost
+the answer: a repeat under the same id is answered with that task, a new grant would start a second one."""
 WAIT_S = {"start": 0.5, "event": 1.0}
 WAIT_MAX_S = {"start": 5.0, "event": 300.0}
 """Between tries: doubling. A grant has only its claim time, an event a day."""
@@ -46,6 +55,8 @@ class Starting(Protocol):
     """What an answer to a start call does; each raises LeaseLost, AlreadyEnded or JobUnknown when it comes too late."""
 
     async def started(self, pool: str, job_id: str, lease_id: str, started: Started) -> Job: ...
+
+    async def hold(self, pool: str, job_id: str, lease_id: str) -> float: ...
 
     async def release(
         self, pool: str, job_id: str, lease_id: str, outcome: str, error: str | None, output: None, by: str
@@ -99,14 +110,15 @@ class Deliver:
             call.add_done_callback(self._calls.discard)
 
     async def _deliver(self, delivery: Delivery, until: float) -> None:
-        """`until` by time.monotonic(): from then on the row may be another server's."""
+        """Make one call. `until` by time.monotonic(): from then on the row may be another server's."""
+        held = _Held(until)
         try:
-            if time.monotonic() > until - ANSWER_S[delivery.kind]:  # this process stood still, or the commit took its time
-                await _recorded(lambda: self._deliveries.put_off(delivery, 0, "not called: it took too long"), until)
+            if time.monotonic() > until - min(ANSWER_S[delivery.kind], EVERY_S):  # this process, or the commit, took its time
+                await _recorded(lambda: self._deliveries.put_off(delivery, 0, "not called: it took too long"), held)
                 return
-            answer = await self._caller.call(self._tools[delivery.tool], delivery, ANSWER_S[delivery.kind])
+            answer = await self._called(delivery, held)
             heed = self._heed_start if delivery.kind == "start" else self._heed_event
-            await _recorded(lambda: heed(delivery, answer), until)
+            await _recorded(lambda: heed(delivery, answer), held)
         except Exception:
             log.exception(
                 "a delivery fell; it is made again",
@@ -118,6 +130,36 @@ class Deliver:
             self._busy[delivery.lane] -= 1
             self._due.set()  # the next of this job, or of this lane
 
+    async def _called(self, delivery: Delivery, held: _Held) -> Answer:
+        call = self._caller.call(self._tools[delivery.tool], delivery, ANSWER_S[delivery.kind])
+        if delivery.kind != "start":
+            return await call
+        holding = asyncio.create_task(self._hold(delivery, held))
+        try:
+            return await call
+        finally:
+            holding.cancel()
+            await asyncio.gather(holding, return_exceptions=True)
+
+    async def _hold(self, delivery: Delivery, held: _Held) -> None:
+        """While the start call is under way neither its grant's claim time runs out nor does another server take its row."""
+        assert delivery.lease_id is not None
+        wait_s = FIRST_HOLD_S
+        while True:
+            await asyncio.sleep(wait_s)
+            asked = time.monotonic()
+            try:
+                left_s = await self._starting.hold(delivery.pool, delivery.job_id, delivery.lease_id)
+                await self._deliveries.keep(delivery, HOLD_MS["start"])
+            except StoreDown as error:
+                log.debug("a start call is not held", error=str(error))
+                wait_s = FIRST_HOLD_S
+                continue
+            except (LeaseLost, AlreadyEnded, JobUnknown, PoolUnknown):
+                return  # its answer comes too late
+            held.until = asked + HOLD_MS["start"] / 1000
+            wait_s = min(HOLD_AGAIN_S, max(left_s / 3, 0.1))
+
     async def _heed_event(self, delivery: Delivery, answer: Answer) -> None:
         if answer.good:
             await self._close(delivery, "delivered")
@@ -128,23 +170,32 @@ class Deliver:
         assert delivery.lease_id is not None
         grant = (delivery.pool, delivery.job_id, delivery.lease_id)
         about = {"pool": delivery.pool, "job_id": delivery.job_id, "tool": delivery.tool}
+        verdict = answer.verdict
+        if verdict is Verdict.UNWELL and delivery.attempts >= UNWELL_TRIES:
+            verdict = Verdict.REFUSED
         try:
-            if answer.refused:
-                why = None if answer.good else answer.why
-                await self._starting.release(*grant, "refused", why, None, "tool")
-                await self._close(delivery, "refused", why)
-            elif answer.good:
-                provider = self._tools[delivery.tool].provider
-                if answer.task_id is None and answer.said.keys() & {"task_id", "taskId"}:
-                    log.warning("a start call named its task in no way that gate can bind", **about)
-                await self._starting.started(*grant, Started(delivery.id, provider, answer.task_id))
-                metrics.deliveries["start", "delivered"] += 1
-            elif answer.final:
-                log.warning("a start call failed for good", **about, why=answer.why)
-                await self._starting.release(*grant, "failed", answer.why, None, "tool")
-                await self._close(delivery, "failed", answer.why)
-            else:
-                await self._again(delivery, answer)
+            match verdict:
+                case Verdict.STARTED:
+                    if answer.task_id is None and answer.names_task:
+                        log.warning("a start call named its task in no way that gate can bind", **about)
+                    provider = self._tools[delivery.tool].provider
+                    await self._starting.started(*grant, Started(delivery.id, provider, answer.task_id))
+                    metrics.deliveries["start", "delivered"] += 1
+                case Verdict.REFUSED | Verdict.TOOL_DOWN:
+                    why = None if answer.good else answer.why
+                    if verdict is Verdict.TOOL_DOWN:
+                        why = f"{answer.why} (HTTP {answer.status})"
+                        log.error("tool.start_address_fails", **about, status=answer.status, why=answer.why)
+                    await self._starting.release(*grant, verdict.value, why, None, "tool")
+                    await self._close(delivery, verdict.value, why)
+                case Verdict.FAILED:
+                    log.warning("a start call failed for good", **about, why=answer.why)
+                    await self._starting.release(*grant, "failed", answer.why, None, "tool")
+                    await self._close(delivery, "failed", answer.why)
+                case Verdict.UNWELL | Verdict.SILENT:
+                    await self._again(delivery, answer)
+                case _:
+                    assert_never(verdict)
         except (LeaseLost, AlreadyEnded, JobUnknown, PoolUnknown):
             task = f"; its task is {answer.task_id}" if answer.task_id else ""
             log.warning("a start call was answered too late", **about, task=answer.task_id)
@@ -173,14 +224,21 @@ class Deliver:
         asyncio.get_running_loop().call_later((wait_ms + 10) / 1000, self.kick)  # then, and not up to a second later
 
 
-async def _recorded(record: Callable[[], Awaitable[object]], until: float) -> None:
-    """What was answered is not forgotten because a store is away for a moment: tried again while the row is held."""
+@dataclass(slots=True)
+class _Held:
+    """Until when, by time.monotonic(), no other server takes the row of a call."""
+
+    until: float
+
+
+async def _recorded(record: Callable[[], Awaitable[object]], held: _Held) -> None:
+    """Record an answer; tried again, while the row is held, when a store is away for a moment."""
     while True:
         try:
             await record()
             return
         except StoreDown as error:
-            if time.monotonic() > until:
+            if time.monotonic() > held.until:
                 log.warning("an answer could not be recorded; the call is made again", error=str(error))
                 return
             await asyncio.sleep(WAIT_S["start"])

@@ -4,7 +4,7 @@ from gate.ledger.database import Database
 from gate.ledger.deliveries import Deliveries, Delivery
 from gate.ledger.keys import Key
 from gate.ledger.ledger import Ledger
-from gate.ledger.owner import Owner
+from gate.ledger.owner import Owner, Price
 from gate.ledger.pools import Pool, PoolSettings
 from gate.ledger.reading import Event, InLine, Reading
 from gate.ledger.results import Admitted, Ended, Recorded, Return, Started
@@ -22,6 +22,7 @@ __all__ = [
     "Owner",
     "Pool",
     "PoolSettings",
+    "Price",
     "Reading",
     "Recorded",
     "Return",

@@ -35,6 +35,7 @@ def new_job(pool: str, request: Request, ticket: int, at: int, lease_ms: int, le
         starts=request.starts,
         tells=request.tells,
         settles=request.settles,
+        queue_ms=request.queue_ms,
     )
 
 
@@ -93,12 +94,18 @@ def bind(batch: Batch, job: Job, provider: str, task_id: str, by: str = "holder"
     return batch.put(job, provider=provider, task_id=task_id)
 
 
-def keep_late(batch: Batch, job: Job, outcome: str, by: str) -> Job:
-    """The refund stands; that the work was done after all is kept for whoever asks."""
-    if job.late_outcome is not None:
+def keep_late(batch: Batch, job: Job, outcome: str, by: str, output: Any = None) -> Job:
+    """Keep an outcome that came after the job had ended, with its output, and owe its tool the event `job.late`.
+
+    The end and its refund stand. The first such outcome is kept, except that a success replaces a failure.
+    """
+    if job.late_outcome is not None and not (outcome == "completed" and job.late_outcome != "completed"):
         return job
-    event(batch, job.pool, job.job_id, "late", by, now_ms(), fence=job.fence, why=outcome)
-    return batch.put(job, late_outcome=outcome)
+    at = now_ms()
+    event(batch, job.pool, job.job_id, "late", by, at, fence=job.fence, why=outcome)
+    job = batch.put(job, late_outcome=outcome, late_output=output)
+    deliveries.owe_late(batch, job, at)
+    return job
 
 
 def told(batch: Batch, job: Job, at: int) -> Job:

@@ -54,6 +54,12 @@ def owe(batch: Batch, job: Job, at: int) -> None:
         _add(batch, job, "start", "job.start", at)
 
 
+def owe_late(batch: Batch, job: Job, at: int) -> None:
+    """Write down the event that a job's provider spoke after its end."""
+    if job.tells:
+        _add(batch, job, "event", "job.late", at)
+
+
 def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapping[Lane, int]) -> list[Delivery]:
     """At most `room` of each lane that are due, now held by `by` for `hold_ms` (by kind)."""
     now = clock_ms(connection)
@@ -91,6 +97,12 @@ def put_off(connection: Connection, delivery_id: int, by: str, wait_ms: int, err
     free = {"taken_by": None, "taken_until": None, "due_at": now + wait_ms, "error": error}
     connection.execute(deliveries.update().where(*mine).values(**free))
     return True
+
+
+def keep(connection: Connection, delivery_id: int, by: str, hold_ms: int) -> None:
+    """Hold a row that is being called about for longer."""
+    mine = deliveries.c.id == delivery_id, deliveries.c.taken_by == by, _undone
+    connection.execute(deliveries.update().where(*mine).values(taken_until=clock_ms(connection) + hold_ms))
 
 
 def free(connection: Connection, by: str) -> None:
@@ -159,6 +171,12 @@ class Deliveries:
 
     async def take(self, hold_ms: Mapping[str, int], room: Mapping[Lane, int]) -> list[Delivery]:
         return await self._database.write("", "", lambda batch: take(batch.connection, self._by, hold_ms, room))
+
+    async def keep(self, delivery: Delivery, hold_ms: int) -> None:
+        """Hold a row, whose call is still under way, for `hold_ms` from now."""
+        await self._database.write(
+            delivery.pool, delivery.job_id, lambda batch: keep(batch.connection, delivery.id, self._by, hold_ms)
+        )
 
     async def close(self, delivery: Delivery, result: str, error: str | None = None) -> None:
         await self._database.write(

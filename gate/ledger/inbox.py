@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.jobs import HOLDING, Job, now_ms
+from gate.jobs import HOLDING, REFUNDED, Job, now_ms
 from gate.ledger import changes
 from gate.ledger.batch import Batch
 from gate.ledger.results import Ended
@@ -90,8 +90,15 @@ def _apply(batch: Batch, job: Job, provider: str, outcome: str, error: str | Non
     if job.status in HOLDING:
         reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
         return "ended", changes.end(batch, job, outcome, "provider", reason, error, output)
-    if job.status == "expired" and job.fence and job.late_outcome is None:
-        return "late", changes.keep_late(batch, job, outcome, provider)
+    # Only the provider knows how its task ended: what a browser, an operator or a deadline said does not silence it.
+    if (
+        job.status in REFUNDED
+        and job.fence
+        and job.ended_by != "provider"
+        and (job.status == "expired" or outcome == "completed")
+    ):
+        kept = changes.keep_late(batch, job, outcome, provider, output)
+        return ("late", kept) if kept is not job else ("history", job)
     return "history", job
 
 

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from gate.errors import StoreDown
-from gate.jobs import HOLDING, Job, Lease, Request, now_ms
+from gate.jobs import HOLDING, REFUNDED, Job, Lease, Request, now_ms
 from gate.ledger import changes, inbox, pools, recording, starting
 from gate.ledger.batch import Batch
 from gate.ledger.database import Database
@@ -103,7 +103,9 @@ class Ledger:
                 if job.status == outcome and job.ended_by == by:
                     return Ended("repeat", job)
                 if job.status == "expired" and lease_id is not None:
-                    return Ended("lost", changes.keep_late(batch, job, outcome, by))
+                    return Ended("lost", changes.keep_late(batch, job, outcome, by, output))
+                if job.status in REFUNDED and lease_id is not None and outcome == "completed" and job.ended_by != by:
+                    job = changes.keep_late(batch, job, outcome, by, output)
                 return Ended("already", job)
             if (lease_id is not None and job.status not in HOLDING) or (only_queued and job.status != "queued"):
                 return Ended("lost", job)
@@ -111,8 +113,34 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
-    async def refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None = None) -> Ended:
-        """Live -> queued, by lease: no refund, no attempt lost. The row keeps the lease it gave back until the next."""
+    async def end_unadmitted(
+        self, pool: str, request: Request, outcome: str, *, by: str, reason: str | None = None, error: str | None = None
+    ) -> Ended:
+        """Write a job that ends before its admission: with its charge, its end and its refund, in one transaction.
+
+        The primary key decides between this and an admission at the same moment: `ended` means that a later admission finds the
+        job ended; `already` means that the admission was first, and nothing was changed.
+        """
+
+        def work(batch: Batch) -> Ended:
+            lease_ms = request.lease_ms or batch.pool(pool).settings.lease_ms
+            job = batch.job(pool, request.job_id)
+            if job is not None:
+                return Ended("already", job)
+            job = changes.new_job(pool, request, 0, now_ms(), lease_ms, None)
+            batch.insert(job)
+            if job.credits:
+                changes.book(batch, job.job_id, job.user, pool, "charge", job.credits, job.enqueued_at)
+            return Ended("ended", changes.end(batch, job, outcome, by, reason, error))
+
+        return await self._database.write(pool, request.job_id, work)
+
+    async def refuse(
+        self, pool: str, job_id: str, lease_id: str, by: str, error: str | None = None, tool_down: bool = False
+    ) -> Ended:
+        """Live -> queued, by lease: no refund, no attempt lost. The row keeps the lease it gave back until the next. `tool_down`: its
+        tool's start address fails, so that jobs of other tools pass those of this one for a while.
+        """
 
         def work(batch: Batch) -> Ended:
             batch.pool(pool)
@@ -128,18 +156,22 @@ class Ledger:
             before = job
             job = batch.put(job, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
                             task_id=None)  # fmt: skip
-            why, at = "refused by the provider" + (f": {error}" if error else ""), now_ms()
+            refusal = "its tool's start address fails" if tool_down else "refused by the provider"
+            why, at = refusal + (f": {error}" if error else ""), now_ms()
             changes.event(batch, pool, job_id, "queued", by, at, why=why)
+            if tool_down:
+                changes.event(batch, pool, job_id, "tool_down", by, at, why=job.tool)
             return Ended("refused", changes.told(batch, job, at), before)
 
         return await self._database.write(pool, job_id, work)
 
     async def extend(
         self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None,
-        started: Started | None = None,
+        started: Started | None = None, claims: bool = True,
     ) -> Extended:  # fmt: skip
         """Records a claim or a renewal that Redis granted: a granted job runs, and what was told never shrinks. `started`: by a
-        start call that was answered so; then it is bound in the same step, and that call is done.
+        start call that was answered so; then it is bound in the same step, and that call is done. `claims`: False where a grant is
+        only held for longer.
         """
 
         def work(batch: Batch) -> Extended:
@@ -151,7 +183,7 @@ class Ledger:
                 return Extended("unknown")
             if job.status not in HOLDING or job.lease_id != lease_id:
                 return Extended("lost", job)
-            if job.status == "granted":
+            if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
                 changes.event(batch, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
                 job = changes.told(batch, job, at) if started is None else starting.bound(batch, job, started, at)

@@ -64,6 +64,18 @@ class Owing:
         ran = sa.select(sa.func.count()).where(lately, events.c.kind.in_(("completed", "failed")))
         return await self._database.read(lambda c: (c.execute(refused).scalar_one(), c.execute(ran).scalar_one()))
 
+    async def tools_down(self, lately_ms: int) -> dict[str, str]:
+        """Tools whose last start call of late was answered as if its address or its secret were wrong, with that answer."""
+        ended = deliveries.c.done_at.is_not(None) & (deliveries.c.done_at > now_ms() - lately_ms)
+        query = sa.select(deliveries.c.tool, deliveries.c.result, deliveries.c.error)
+        query = query.where(ended, deliveries.c.kind == "start").order_by(deliveries.c.done_at, deliveries.c.id)
+
+        def look(connection: Connection) -> dict[str, str]:
+            last = {row.tool: (row.result, row.error) for row in connection.execute(query)}
+            return {tool: error or "" for tool, (result, error) in last.items() if result == "tool_down"}
+
+        return await self._database.read(look)
+
     async def hurry(self) -> None:
         """Whatever waits for another try is tried at once."""
 

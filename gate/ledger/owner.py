@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from sqlalchemy.engine import Connection, CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gate.errors import CannotStart, JobUnknown, StoreDown
-from gate.jobs import CREDITS_MAX, LABEL_MAX, now_ms
+from gate.jobs import CREDITS_MAX, LABEL_MAX, PAYLOAD_MAX_BYTES, now_ms
 from gate.ledger import changes
 from gate.ledger.batch import Batch
 from gate.ledger.engines import DEAD_PEER, first_line
@@ -42,10 +43,14 @@ NO_SUCH_JOB = frozenset({"22P02", "22003", "P0002"})
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Whose job it is, and what was charged for it."""
+    """What the owner's row says of a job: whose it is, what was charged, and, where GATE_JOB_SQL answers them, its session and
+    payload. `credits` is None while the row has no price: then the caller's counts.
+    """
 
     user: str | None
-    credits: int
+    credits: int | None
+    session: str | None = None
+    payload: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +182,32 @@ def _price_of(row: Any) -> Price:
         raise StoreDown("sql", "GATE_JOB_SQL has to answer user, credits, charged")
     named = row._mapping
     user, credits_, charged = (named[name] for name in names) if all(name in named for name in names) else row[:3]
-    credits_ = _whole(credits_ if charged is True else charged or 0)
     user = None if user is None else str(user)
-    if credits_ is None or (user is not None and not (0 < len(user) <= LABEL_MAX and user.isprintable())):
+    priced = not (credits_ is None and isinstance(charged, bool | None))
+    whole = _whole(credits_ if charged is True else charged or 0) if priced else None
+    if (priced and whole is None) or not (user is None or _is_label(user)):
         raise StoreDown("sql", "GATE_JOB_SQL answered something else than a user and whole credits")
-    return Price(user, credits_)
+    session = named.get("session")
+    return Price(user, whole, str(session) if session is not None and _is_label(str(session)) else None, _payload_of(named))
+
+
+def _is_label(text: str) -> bool:
+    return 0 < len(text) <= LABEL_MAX and text.isprintable()
+
+
+def _payload_of(named: Any) -> dict[str, Any] | None:
+    """The column `payload`, an object as json, jsonb or text. Raises StoreDown for what no start call can carry."""
+    found = named.get("payload")
+    try:
+        found = json.loads(found) if isinstance(found, str) and found.strip() else found
+        size = len(json.dumps(found, ensure_ascii=False, allow_nan=False).encode())
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreDown("sql", f"GATE_JOB_SQL answered a payload that is not JSON: {error}") from error
+    if not found:
+        return None
+    if not isinstance(found, dict) or size > PAYLOAD_MAX_BYTES:
+        raise StoreDown("sql", f"GATE_JOB_SQL has to answer a payload that is an object of at most {PAYLOAD_MAX_BYTES} bytes")
+    return found
 
 
 def _whole(credits_: Any) -> int | None:

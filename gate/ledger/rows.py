@@ -16,7 +16,7 @@ from gate.ledger.tables import jobs, ledger, owed
 
 FIELDS = tuple(name for name in Job._fields if name in jobs.c)
 """The first of a Job's, in their order."""
-_JSON_FIELDS = ("payload", "output")
+_JSON_FIELDS = ("payload", "output", "late_output")
 _COLUMNS = frozenset(FIELDS)
 _JSON = [FIELDS.index(name) for name in _JSON_FIELDS]
 _FLAGS = [FIELDS.index(name) for name in ("starts", "tells", "settles")]

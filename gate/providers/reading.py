@@ -1,4 +1,7 @@
-"""Bodies from outside: bounded, and never more than a typed refusal."""
+"""Bodies from outside: bounded, and never more than a typed refusal.
+
+An end is never refused for its texts: `kept_text` and `kept_output` clean a value, cut what is too long and leave a mark.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from typing import Any
 
 from gate.errors import Unreadable
 
-BODY_MAX_BYTES = 256 * 1024
+BODY_MAX_BYTES = 8 * 1024 * 1024
+"""A callback that carries a picture or a log inside must still end its job."""
 TEXT_MAX = 4_000
 """Characters of an error."""
 OUTPUT_MAX_BYTES = 64 * 1024
+MARK = "… (cut)"
+"""Ends a text that is longer than what is kept, and stands for a value that is deeper than that."""
 DEPTH_MAX = 32
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL and lone surrogates: SQL keeps neither."""
@@ -78,6 +84,68 @@ def cleaned(value: Any, field: str, depth: int = DEPTH_MAX) -> Any:
     return {clean(name): cleaned(one, field, depth - 1) for name, one in value.items()}
 
 
+def kept_text(value: Any, most: int = TEXT_MAX) -> str | None:
+    """The part of a value that is kept as an error.
+
+    Args:
+        value: a string, or any other value of JSON, of which the JSON text counts.
+        most: characters of the result, with the mark of a cut.
+
+    Returns:
+        Clean text without blanks at its ends, or None when nothing is left of it.
+    """
+    if value is None or value == [] or value == {}:
+        return None
+    text = clean(value if isinstance(value, str) else _written(_shallow(value, DEPTH_MAX))).strip()
+    if len(text) > most:
+        text = text[: most - len(MARK)] + MARK
+    return text or None
+
+
+def kept_output(value: Any, most: int = OUTPUT_MAX_BYTES) -> Any:
+    """The part of a value of JSON that is kept as an output.
+
+    Args:
+        value: any value of JSON; NaN and infinity become null, and what is more than 32 levels deep becomes the mark of a cut.
+        most: bytes of the result as JSON in UTF-8.
+
+    Returns:
+        The clean value, or `{"cut": true, "text": "<the beginning of its JSON>… (cut)"}` when it is too large.
+    """
+    output = _shallow(value, DEPTH_MAX)
+    if size(output) <= most:
+        return output
+    return {"cut": True, "text": fitted(_written(output), most - size({"cut": True, "text": ""}) + 2)}
+
+
+def fitted(text: str, most: int) -> str:
+    """As much of a clean text as JSON writes in `most` bytes, quotes included, with a mark when that is not all of it."""
+    if size(text) <= most:
+        return text
+    text = text[:most]
+    while (bytes_ := size(text + MARK)) > most and text:
+        text = text[: min(len(text) - 1, len(text) * most // bytes_)]
+    return text + MARK
+
+
+def _shallow(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if not isinstance(value, dict | list):
+        return value
+    if depth == 0:
+        return MARK
+    if isinstance(value, list):
+        return [_shallow(one, depth - 1) for one in value]
+    return {clean(name): _shallow(one, depth - 1) for name, one in value.items()}
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
 def size(value: Any) -> int:
     """Bytes of clean JSON."""
-    return len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    return len(_written(value).encode())

@@ -17,6 +17,8 @@ def waiting(job: Job) -> dict[str, Any]:
         entry["user"] = job.user
     if job.tool is not None:
         entry["tool"] = job.tool
+    if job.queue_ms is not None:
+        entry["queue_ms"] = job.queue_ms
     if job.starts:
         entry["by_gate"] = True
     return entry

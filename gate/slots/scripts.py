@@ -7,7 +7,20 @@ from pathlib import Path
 _PACKAGED = Path(__file__).parent.parent / "lua"
 FOLDER = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent.parent / "lua"
 
-WITH_PRELUDE = ("acquire", "claim", "renew", "release", "requeue", "restore", "undo", "cancel", "configure", "tick", "status")
+WITH_PRELUDE = (
+    "acquire",
+    "claim",
+    "renew",
+    "hold",
+    "release",
+    "requeue",
+    "restore",
+    "undo",
+    "cancel",
+    "configure",
+    "tick",
+    "status",
+)
 ALONE = ("rebuild", "inspect")
 
 

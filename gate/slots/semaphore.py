@@ -69,7 +69,7 @@ class Acquired(Reply):
 
 @dataclass(slots=True)
 class Extended(Reply):
-    """`claimed`, `renewed`, `lost` or `by_gate`; `due` is the deadline that now stands."""
+    """`claimed`, `renewed`, `held`, `lost` or `by_gate`; `due` is the deadline that now stands."""
 
     fence: int = 0
     due: int = 0
@@ -93,14 +93,19 @@ class Line(Reply):
     holders: tuple[str, ...] = ()
     queue: tuple[str, ...] = ()
     position: int | None = None
+    cooling_tools: frozenset[str] = frozenset()
 
     @property
     def free(self) -> int:
         return max(self.limit - self.running - self.granted, 0)
 
+    def reason_of(self, tool: str | None) -> str:
+        """Why a job waits here that gate starts at this tool."""
+        return "tool_down" if tool in self.cooling_tools and not self.paused else self.reason
+
     @property
     def reason(self) -> str:
-        """Why whoever waits here waits."""
+        """Why a job waits here."""
         if self.paused:
             return "paused"
         return "cooling_down" if self.cooling_until else "pool_full"
@@ -168,8 +173,9 @@ class Semaphore:
         lease_ms: int | None,
         or_wait: bool = True,
         by_gate: bool = False,
+        queue_ms: int | None = None,
     ) -> Acquired:
-        asked = (job_id, user or "", tool or "", lease_ms or "", int(or_wait), int(by_gate))
+        asked = (job_id, user or "", tool or "", lease_ms or "", int(or_wait), int(by_gate), queue_ms or "")
         raw = await self._run("acquire", pool, epoch, *asked)
         return Acquired(
             *_head(raw),
@@ -187,6 +193,9 @@ class Semaphore:
 
     async def renew(self, pool: str, epoch: int, job_id: str, lease_id: str, lease_ms: int | None) -> Extended:
         return _extended(await self._run("renew", pool, epoch, job_id, lease_id, lease_ms or ""))
+
+    async def hold(self, pool: str, epoch: int, job_id: str, lease_id: str) -> Extended:
+        return _extended(await self._run("hold", pool, epoch, job_id, lease_id))
 
     async def release(self, pool: str, epoch: int, job_id: str, lease_id: str) -> Reply:
         return Reply(*_head(await self._run("release", pool, epoch, job_id, lease_id)))
@@ -229,6 +238,7 @@ class Semaphore:
             holders=tuple(raw["holders"]),
             queue=tuple(raw["queue"]),
             position=int(raw["position"]) if "position" in raw else None,
+            cooling_tools=frozenset(raw.get("tools", ())),
         )
 
     async def rebuild(

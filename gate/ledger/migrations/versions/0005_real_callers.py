@@ -58,7 +58,9 @@ def _replace_check_on_sqlite() -> None:
     version = connection.exec_driver_sql("pragma schema_version").scalar_one()
     connection.exec_driver_sql("pragma writable_schema = on")
     changed = connection.execute(
-        sa.text("update sqlite_master set sql = replace(sql, :before, :after) where name = 'jobs' and instr(sql, :before) > 0"),
+        sa.text(
+            "update sqlite_master set sql = replace(sql, :before, :after) where name = 'jobs' and instr(sql, :before) > 0"
+        ),
         {"before": LATE_BEFORE, "after": LATE},
     )
     connection.exec_driver_sql(f"pragma schema_version = {version + 1}")
