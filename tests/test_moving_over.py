@@ -154,10 +154,11 @@ def test_the_guide_can_be_played(owner: Owner, tmp_path: Path) -> None:
 def play(owner: Owner, tmp_path: Path) -> None:
     # ---- the database
     owner.sql(file("database.sql"))  # once more
-    trial = owner.row("failed", id="00000000-0000-0000-0000-00000000000a")
+    trial = owner.row("pending", id="00000000-0000-0000-0000-00000000000a")
     told, during, after = owner.sql(block("sql", "rollback;"))
-    assert told[0][1:] == (PRICE, True) and after[0][1] is True and len(during) == 1
-    assert owner.of(trial) == ("failed", False, 90), "the trial is not kept"
+    assert told[0][1:] == (PRICE, True, None, None) and after[0][1] is True and len(during) == 1
+    assert owner.of(trial) == ("pending", False, 90), "the trial is not kept"
+    owner.sql(f"delete from upscaler_jobs where id = '{trial}'")
 
     # ---- settings and keys
     config = block("toml", "[tools.upscaler_jobs]")
