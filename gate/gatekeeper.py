@@ -38,6 +38,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gate.admission import Admission
+from gate.early_end import EarlyEnd
 from gate.errors import (
     AlreadyEnded,
     JobIdReused,
@@ -54,6 +55,7 @@ from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
 from gate.ledger import Admitted, Ended, Ledger, Return, Started
+from gate.places import Places
 from gate.poolkeeper import PoolKeeper
 from gate.slots import Acquired, Extended, Semaphore, entries
 from gate.view import View
@@ -67,7 +69,7 @@ COMMIT_S = 0.02
 
 
 class Gatekeeper:
-    """`view` is for looking, at the same two stores; `poolkeeper` is for a pool as a whole."""
+    """`view` is for looking, at the same two stores; `poolkeeper` is for a pool as a whole; `early_end` for jobs not admitted."""
 
     def __init__(
         self, semaphore: Semaphore, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View,
@@ -76,6 +78,8 @@ class Gatekeeper:
         self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
         self._recorder, self._news, self.view = recorder, news, view
         self._admission, self.poolkeeper = admission, poolkeeper
+        self._places = Places(semaphore, pools, recorder)
+        self.early_end = EarlyEnd(ledger, pools, news, admission)
 
     # ---- in ----------------------------------------------------------------------------------------------------
 
@@ -133,26 +137,26 @@ class Gatekeeper:
             try:
                 admitted = await self._admit(pool, decided, epoch, decision, or_wait)
             except Exception:  # whatever kept it out of SQL, the place in Redis must not stay
-                await self._undo(pool, request.job_id, decision)
+                await self._places.undo(pool, request.job_id, decision)
                 raise
             if admitted.word == "stale":
                 self._pools.outdated(pool, epoch)
                 continue
             if admitted.word == "no_room":
-                await self._undo(pool, request.job_id, decision)
+                await self._places.undo(pool, request.job_id, decision)
                 return None
             job = admitted.job
             assert job is not None
             if admitted.word in ("ended", "reused", "live"):
-                await self._undo(pool, request.job_id, decision, job)
+                await self._places.undo(pool, request.job_id, decision, job)
             if admitted.word == "live":
-                await self._restore(pool, job)
+                await self._places.restore(pool, job)
             if admitted.word == "reused":
                 raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
             if admitted.word == "ended":
                 raise AlreadyEnded(f"this job is {job.status} already", job)
             if job.status == "queued" and job.ticket != decision.ticket:
-                await self._seat(pool, job, decision)
+                await self._places.seat(pool, job, decision)
             if job.status == "queued":
                 self._recorder.admitted(pool, job.job_id)  # it may have been granted before its row was there
                 self._news.tell_line(pool)  # of the job itself there is nothing to tell: who asked waits here, and knows it
@@ -219,30 +223,6 @@ class Gatekeeper:
             raise AlreadyEnded(f"this job is {job.status} already", job)
         return job
 
-    async def _undo(self, pool: str, job_id: str, decision: Acquired, job: Job | None = None) -> None:
-        """Takes back what this call took and SQL does not want; never what another call stands on. `job`: as SQL has it."""
-        never_here = job is not None and (job.ended or job.pool != pool)
-        with contextlib.suppress(StoreDown):  # then the lease runs out by itself, or the sweep finds it
-            if never_here:  # no other call stands on it either: each undo would be left to the other
-                await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
-            elif not (decision.known or decision.word == "unrecorded"):
-                await self._pools.run(
-                    pool, lambda epoch: self._semaphore.undo(pool, epoch, job_id, decision.ticket), grants_or_reaps=False
-                )
-
-    async def _seat(self, pool: str, job: Job, decision: Acquired) -> None:
-        """SQL has the job under an earlier ticket than Redis gives it now: its place was lost, or its first commit came through
-        after its caller was told that it had not. It stands where that ticket belongs.
-        """
-        await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job.job_id, decision.ticket))
-        await self._recorder.give_back(pool, Return(job, job.fence, "lost"))
-
-    async def _restore(self, pool: str, job: Job) -> None:
-        """SQL has the job as running and Redis has lost its lease: it is put back as it was."""
-        with contextlib.suppress(StoreDown):
-            entry = entries.holding(job)
-            await self._pools.run(pool, lambda epoch: self._semaphore.restore(pool, epoch, job.job_id, entry))
-
     # ---- while it runs -----------------------------------------------------------------------------------------
 
     async def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
@@ -294,27 +274,21 @@ class Gatekeeper:
 
         Raises what `claim` raises.
         """
-        for _ in range(TRIES):
-            epoch, reply = await self._pools.run(pool, lambda epoch: self._semaphore.hold(pool, epoch, job_id, lease_id))
-            if reply.word == "lost":
-                raise await self._why_lost(pool, job_id, lease_id)
-            recorded = await self._ledger.extend(
-                pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until, claims=False
-            )
-            if recorded.word == "extended":
-                return (reply.due - reply.now_ms) / 1000
-            if recorded.word == "stale":
-                self._pools.outdated(pool, epoch)
-            elif recorded.job is not None and recorded.job.status == "queued":
-                await self._recorder.run(pool)  # the grant itself is in the outbox still
-            else:
-                raise await self._why_lost(pool, job_id, lease_id)
-        raise StoreDown("redis", "the stores kept moving; come again")
+        held = await self._record_extension(
+            pool, job_id, lease_id, lambda epoch: self._semaphore.hold(pool, epoch, job_id, lease_id), claims=False
+        )
+        return (held[1].due - held[1].now_ms) / 1000
 
     async def _extend(
         self, pool: str, job_id: str, lease_id: str, script: Callable[[int], Awaitable[Extended]],
         started: Started | None = None,
     ) -> Job:  # fmt: skip
+        return (await self._record_extension(pool, job_id, lease_id, script, started))[0]
+
+    async def _record_extension(
+        self, pool: str, job_id: str, lease_id: str, script: Callable[[int], Awaitable[Extended]],
+        started: Started | None = None, claims: bool = True,
+    ) -> tuple[Job, Extended]:  # fmt: skip
         for _ in range(TRIES):
             epoch, reply = await self._pools.run(pool, script)
             if reply.word == "lost":
@@ -324,14 +298,14 @@ class Gatekeeper:
                 raise StartedByGate("gate starts this job at its tool; nobody else claims it", job)
             recorded = await self._ledger.extend(
                 pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until,
-                started=started,
+                started=started, claims=claims,
             )  # fmt: skip
             if recorded.word == "extended":
                 assert recorded.job is not None
                 self._news.tell(pool, [job_id])
                 if started is None and _over(reply.good_until):
                     continue  # as in acquire
-                return recorded.job
+                return recorded.job, reply
             if recorded.word == "stale":
                 self._pools.outdated(pool, epoch)
             elif recorded.job is not None and recorded.job.status == "queued":
@@ -391,37 +365,13 @@ class Gatekeeper:
         self._news.tell(pool, [job_id])
         return job
 
-    async def end_unadmitted(self, pool: str, table: str, job_id: str, outcome: str, reason: str | None, error: str | None) -> Job:
-        """End a job that was charged and never admitted, so that its charge goes back once, whenever its admission comes.
-
-        Args:
-            pool: Where its tool's jobs are admitted.
-            table: The tool; the owner's function has to know the job in it.
-            outcome: `failed` or `cancelled`.
-
-        Raises:
-            JobUnknown: Neither gate nor the owner's function knows it, or no such function is configured for the table.
-            AlreadyEnded: It was admitted, or ended so before. `job` is the job, which may still live.
-            StoreDown: SQL or the owner's function does not answer.
-        """
-        await self._pools.know(pool)
-        if not self._admission.is_priced(table):
-            raise JobUnknown(f"there is no such job in {table}")
-        request = await self._admission.complete(Request(job_id, tool=table))
-        ended = await self._ledger.end_unadmitted(pool, request, outcome, by="caller", reason=reason, error=error)
-        job = await self._ended(pool, ended)
-        self._news.tell(pool, [job_id])
-        return job
-
     async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None, why: str) -> Job:
         refused = await self._ledger.refuse(pool, job_id, lease_id, by, error, why == "tool_down")
         job = await self._ended(pool, refused)
         if refused.word == "refused":
             with contextlib.suppress(StoreDown):
                 entry = entries.waiting(job)  # the lease may have been reaped since SQL let go of it
-                await self._pools.run(
-                    pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, why, entry)
-                )
+                await self._pools.run(pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, why, entry))
             self._news.tell(pool, [job_id])
         return await self.view.placed(job)
 

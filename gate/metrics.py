@@ -53,5 +53,7 @@ repairs: Counter[str] = Counter()
 """Of the sweep, by kind."""
 deliveries: Counter[tuple[str, str]] = Counter()
 """By kind and result."""
+not_understood: Counter[str] = Counter()
+"""By provider: callbacks of a success whose output has an unknown shape."""
 answers: dict[tuple[str, str], Answers] = {}
 """By method and route, as it is written in the table of routes."""

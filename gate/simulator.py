@@ -1,5 +1,7 @@
 """A provider to try gate against: RunningHub's documented API on loopback, where what happens to a task is on demand.
 
+A task is started at `/task/openapi/run` (or `create`, `ai-app/run`) or in the newer form at `/openapi/v2/run/ai-app/{id}`.
+
 `python -m gate.simulator --port 0 --limit 3` prints its address; in a test it is `with Simulator(limit=3) as simulator:`.
 `POST /control` `{limit?, defaults?, next?, tasks?}` sets what happens: to all from now on, to the next runs one by one, to tasks
 that run. The field `gateTest` of a run's body does so for that run. `GET /control` tells what was seen.
@@ -29,11 +31,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 SUCCESS = {"code": 0, "msg": "success"}
 CALLBACK_S = 30
+Odd = Literal[
+    "results_file_url", "data_url", "data_object", "output_file_list", "results_object", "plain_results", "plain_data",
+    "text", "long_address", "unknown",
+]  # fmt: skip
+"""Shapes of a success beside the two documented ones. `unknown` is one that gate does not know."""
+Busy = Literal[415, 421, 1003, 1011, 1520, 429, 500, 503]
+"""How a provider says that it cannot take a task now: a code in the body, or the last three as the HTTP status."""
+Form = Literal["v1", "v2"]
+"""Of the path that a run call takes, which its answer has too."""
+LONG = 4_100
+"""Characters of the address of `long_address`: longer than what gate keeps of an error."""
+BUSY = {415: "TASK_INSTANCE_MAXED", 421: "TASK_QUEUE_MAXED", 1003: "rate limit", 1011: "system busy", 1520: "queue limit"}
+"""What is said beside the codes that stand in a body."""
 
 
 class Plan(BaseModel):
     """What happens to a task. `late` seconds pass between its end and its callback; `early`: the run call is answered after
-    the callback; `empty` is a success without output.
+    the callback; `empty` is a success without output. `odd` gives a success another shape than `shape`. `busy` starts nothing:
+    the run call is answered with that code, or with 429, 500 or 503 as its HTTP status. The answer of a run call comes
+    `starting_s` seconds after the call; the task itself begins at once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +64,9 @@ class Plan(BaseModel):
     late: Annotated[float, Field(ge=0)] = 0
     early: bool = False
     refuse: bool = False
+    odd: Odd | None = None
+    busy: Busy | None = None
+    starting_s: Annotated[float, Field(ge=0)] = 0
 
     def changed(self, change: dict[str, Any]) -> Plan:
         return Plan.model_validate(self.model_dump() | change)
@@ -89,12 +109,33 @@ class _Task:
         why = {"errorMessage": "APIKEY_TASK_STATUS_ERROR", "errorCode": "805", "failedReason": self.reason()}
         return body | {"results": None} | why
 
+    def odd(self, shape: Odd) -> dict[str, Any]:
+        """A success whose output stands elsewhere than the documentation says."""
+        (url,) = self.results()
+        new, old = {"taskId": self.task_id, "status": "SUCCESS", "usage": {"consumeCoins": "1"}}, SUCCESS
+        text = {"url": None, "outputType": "txt", "text": f"a text of {self.task_id}"}
+        shapes: dict[Odd, dict[str, Any]] = {
+            "results_file_url": new | {"results": [{"fileUrl": url, "fileType": "png"}]},
+            "data_url": old | {"data": [{"url": url, "outputType": "png"}]},
+            "data_object": old | {"data": {"fileUrl": url, "fileType": "png"}},
+            "output_file_list": old | {"data": {"outputFileList": [{"fileUrl": url, "fileType": "png"}]}},
+            "results_object": new | {"results": {"url": url, "outputType": "png"}},
+            "plain_results": new | {"results": [url]},
+            "plain_data": old | {"data": [url]},
+            "text": new | {"results": [text]},
+            "long_address": new | {"results": [{"url": f"{url}?{'x' * (LONG - len(url) - 1)}", "outputType": "png"}]},
+            "unknown": new | {"results": {"picture": {"at": url}}},
+        }
+        return shapes[shape]
+
     def reason(self) -> dict[str, Any]:
         message = "cancelled" if self.cancelled else self.plan.error
         return {"node_name": "KSampler", "exception_message": message, "traceback": "[]", "node_id": "3"}
 
     def callback(self) -> dict[str, Any]:
         data = self.old() if self.plan.shape == "old" else self.new()
+        if self.plan.odd is not None and self.status == "SUCCESS" and self.plan.outcome == "completed":
+            data = self.odd(self.plan.odd)
         return {"event": "TASK_END", "taskId": self.task_id, "eventData": json.dumps(data) if self.plan.as_string else data}
 
 
@@ -110,24 +151,28 @@ class _Provider:
         self._numbers = itertools.count(1_900_000_000_000_000_000 + secrets.randbelow(10**16) * 10)
         self._lives: set[asyncio.Task[None]] = set()
 
-    async def run(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def run(self, body: dict[str, Any], form: Form) -> JSONResponse:
         webhook_url, own = body.get("webhookUrl"), body.get("gateTest", {})
         if not isinstance(webhook_url, str | None) or not isinstance(own, dict):
-            return {"code": 301, "msg": "PARAMS_INVALID", "data": None}
-        if self.running() >= self.limit or (plan := self._plan(own)).refuse:
+            return _refused(form, 301, "PARAMS_INVALID")
+        if self.running() >= self.limit:
             self.refused += 1
-            return {"code": 421, "msg": "TASK_QUEUE_MAXED", "data": None}
+            return _busy(form, 421)
+        plan = self._plan(own)
+        if plan.refuse or plan.busy is not None:
+            self.refused += 1
+            await asyncio.sleep(plan.starting_s)
+            return _busy(form, plan.busy or 421)
         task = _Task(str(next(self._numbers)), plan, webhook_url)
         self.tasks[task.task_id] = task
         self.most = max(self.most, self.running())
         life = asyncio.create_task(self._live(task))
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
+        await asyncio.sleep(plan.starting_s)
         if plan.early:
             await asyncio.wait([life])
-        return SUCCESS | {
-            "data": {"taskId": task.task_id, "taskStatus": "RUNNING", "clientId": "simulator", "netWssUrl": None}
-        }
+        return _started(form, task.task_id)
 
     def _plan(self, own: dict[str, Any]) -> Plan:
         return self.defaults.changed(self.next.popleft() if self.next else {}).changed(own)
@@ -211,6 +256,26 @@ def _unknown() -> dict[str, Any]:
     return {"code": 807, "msg": "APIKEY_TASK_NOT_FOUND", "data": None}
 
 
+def _started(form: Form, task_id: str) -> JSONResponse:
+    if form == "v2":
+        quiet = {"errorCode": "", "errorMessage": "", "results": None}
+        return JSONResponse({"taskId": task_id, "status": "RUNNING", **quiet})
+    data = {"taskId": task_id, "taskStatus": "RUNNING", "clientId": "simulator", "netWssUrl": None}
+    return JSONResponse(SUCCESS | {"data": data})
+
+
+def _refused(form: Form, code: int, why: str) -> JSONResponse:
+    if form == "v2":
+        return JSONResponse({"taskId": "", "status": "FAILED", "errorCode": code, "errorMessage": why, "results": None})
+    return JSONResponse({"code": code, "msg": why, "data": None})
+
+
+def _busy(form: Form, code: int) -> JSONResponse:
+    if code in BUSY:
+        return _refused(form, code, BUSY[code])
+    return JSONResponse({"error": "the provider is busy"}, code)
+
+
 def _app(provider: _Provider) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -227,7 +292,11 @@ def _app(provider: _Provider) -> FastAPI:
     @app.post("/task/openapi/create")
     @app.post("/task/openapi/ai-app/run")
     async def run(body: dict[str, Any]) -> Any:
-        return await provider.run(body)
+        return await provider.run(body, "v1")
+
+    @app.post("/openapi/v2/run/ai-app/{app_id}")
+    async def run_v2(app_id: str, body: dict[str, Any]) -> Any:
+        return await provider.run(body, "v2")
 
     @app.post("/task/openapi/status")
     async def status(body: dict[str, Any]) -> Any:

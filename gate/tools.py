@@ -10,8 +10,15 @@ SHIPPED_NAMES = {
     "pose_changer_jobs": "Pose Changer",
     "veste_ai_jobs": "Veste AI",
     "video_upscaler_jobs": "Video Upscaler",
+    "arcano_cloner_jobs": "Arcano Cloner",
+    "character_generator_jobs": "Gerador Personagem",
+    "flyer_maker_jobs": "Flyer Maker",
+    "bg_remover_jobs": "Remover Fundo",
+    "image_generator_jobs": "Gerar Imagem",
+    "video_generator_jobs": "Gerar Vídeo",
+    "movieled_maker_jobs": "MovieLed Maker",
 }
-"""Front ends map back from these."""
+"""Display names of the owner's job tables. Front ends map these exact strings back to a table."""
 
 
 @dataclass(frozen=True, slots=True)

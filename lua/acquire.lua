@@ -10,7 +10,7 @@
 --   7 lease_ms  integer  '' = the pool's
 --   8 or_wait   0 or 1   0 = a free slot now, or nothing: it is not queued
 --   9 by_gate   0 or 1   1 = gate starts it: it is granted from the queue, at once if a slot is free, and gate alone claims it
---  10 queue_ms  integer  '' = the pool's
+--   10 queue_ms  integer  '' = the pool's
 -- Replies
 --   running     holds a slot and knows it (known, by_gate, ticket, queued_at, lease_ms, lease_id, fence, granted_at, due, hard)
 --   granted     known only: holds a slot, not claimed yet (the same fields)

@@ -20,7 +20,7 @@ if waiting > 0 then
       ended = ended + 1
     end
   end
-  local next_from = from + #page - ended
-  if next_from ~= from then redis.call('HSET', META, 'wait_scan', digits(#page < BOUND and 0 or next_from)) end
+  local next_from = #page < BOUND and 0 or from + #page - ended
+  if next_from ~= from then redis.call('HSET', META, 'wait_scan', digits(next_from)) end
 end
 return finish('ticked', {})

@@ -62,6 +62,7 @@ def test_keeper_reaches_the_stores_by_their_faces() -> None:
         "gate.slots.keys",
         "gate.ledger",
         "gate.ledger.keys",
+        "gate.providers.reading",
         "gate.tools",
         "gate.waiters",
     }

@@ -15,6 +15,7 @@ from fastapi.responses import PlainTextResponse, Response
 
 from gate import __version__, metrics
 from gate.http.doors import Keeper
+from gate.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from gate.figures import Scrape
@@ -165,6 +166,9 @@ class _Collector:
         yield self._counter("gate_sweep_repairs", "Differences between the stores that were mended.", ["kind"], repairs)
         sent = [([kind, result], metrics.deliveries[kind, result]) for kind in RESULTS for result in RESULTS[kind]]
         yield self._counter("gate_deliveries", "Calls made to tools, by what came of them.", ["kind", "result"], sent)
+        odd = [([name], metrics.not_understood[name]) for name in sorted(PROVIDERS)]
+        says = "Successes of providers whose output has a shape that gate does not know."
+        yield self._counter("gate_callbacks_not_understood", says, ["provider"], odd)
         routes = sorted(metrics.answers.items())
         answers = [([*route, f"{digit}xx"], one.by_class[digit]) for route, one in routes for digit in range(2, 6)]
         yield self._counter("gate_http_answers", "HTTP answers.", ["method", "route", "status"], answers)

@@ -10,12 +10,12 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import ValidationError
 
 from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, UserBusy
 from gate.gatekeeper import Gatekeeper
@@ -23,10 +23,10 @@ from gate.http import wire
 from gate.http.doors import Asking, Caller, Keeper
 from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE
-from gate.jobs import CREDITS_MAX, HOLDING, LABEL_MAX, Job
+from gate.http.supabase_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
+from gate.jobs import HOLDING, Job
 from gate.jobs import Request as Wanted
-from gate.providers.reading import kept_text
-from gate.tools import Tool, Tools
+from gate.tools import Tool
 from gate.view import PoolView
 
 MANAGER = "/functions/v1/runninghub-queue-manager"
@@ -35,84 +35,11 @@ PREFLIGHT = HEADERS | {
     "Access-Control-Allow-Headers": "authorization, x-client-info, apikey, content-type",
     "Access-Control-Max-Age": "86400",
 }
-Id = Annotated[wire.JobId, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
-
-
-def _a_name(value: Any) -> str | int | None:
-    """What is none is nothing: it must not keep a job from running."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value if abs(value) < 2**63 else None
-    return value if isinstance(value, str) and len(value) <= LABEL_MAX and value.isprintable() else None
-
-
-def _or_none(value: Any) -> Any:
-    return None if value == "" else value
-
-
-def _a_task(value: Any) -> str | None:
-    """A provider's task id, exact however it is written; None for what cannot be one."""
-    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    return text if 0 < len(text) <= LABEL_MAX and text.isprintable() else None
-
-
-def _a_number(value: Any) -> float | int | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 else None
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    _asking: Caller = PrivateAttr()
-    _tools: Tools = PrivateAttr()
-    _counts_slots: bool = PrivateAttr()
-
-
-class CheckBody(_Body):
-    table: wire.Label | None = None
-    jobId: Id | None = None
-    userId: Annotated[wire.Label | None, BeforeValidator(_or_none)] = None
-    creditCost: Annotated[int, Field(ge=0, le=CREDITS_MAX)] | None = None
-
-
-class EnqueueBody(CheckBody):
-    table: wire.Label
-    jobId: Id
-    sessionId: Annotated[wire.Label | None, BeforeValidator(_or_none)] = None
-    job_payload: wire.Payload | None = None
-    webappId: Annotated[str | int | None, BeforeValidator(_a_name)] = None
-
-
-class UserBody(_Body):
-    userId: wire.Label
-
-
-class FinishBody(_Body):
-    """An end is never refused for its text: what no store keeps is cleaned, cut or left out."""
-
-    table: wire.Label
-    jobId: Id
-    status: Literal["completed", "failed", "cancelled"]
-    outputUrl: Annotated[str | None, BeforeValidator(kept_text)] = None
-    errorMessage: Annotated[str | None, BeforeValidator(kept_text)] = None
-    taskId: Annotated[str | None, BeforeValidator(_a_task)] = None
-    rhCost: Annotated[float | int | None, BeforeValidator(_a_number)] = None
-    notAdmitted: bool = False
-
-
-class SessionBody(_Body):
-    sessionId: Annotated[wire.Label | None, BeforeValidator(_or_none)] = None
-    userId: Annotated[wire.Label | None, BeforeValidator(_or_none)] = None
-
-
-class CancelBody(_Body):
-    p_table_name: wire.Label
-    p_job_id: Id
-
-
 NO_START_URL = "a tool has no start_url: a caller that enqueues its jobs has to start them"
 log = structlog.get_logger("gate.tools")
 _warned: set[str] = set()
 OVER: dict[str, Any] = {"success": True, "skipped": True, "reason": "already_terminal"}
-B = TypeVar("B", bound=_Body)
+B = TypeVar("B", bound=Body)
 Answer = dict[str, Any] | list[dict[str, Any]]
 Path = Callable[[Gatekeeper, Any], Awaitable[Answer]]
 router = APIRouter(include_in_schema=False)
@@ -184,7 +111,7 @@ async def check_user_active(keeper: Gatekeeper, body: UserBody) -> Answer:
     }
 
 
-async def process_next(keeper: Gatekeeper, body: _Body) -> Answer:
+async def process_next(keeper: Gatekeeper, body: Body) -> Answer:
     """Answer what was granted in this very call: gate grants by itself."""
     waiting = 0
     for pool in body._tools.pools:
@@ -235,7 +162,7 @@ async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
     return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
 
 
-async def status(keeper: Gatekeeper, body: _Body) -> Answer:
+async def status(keeper: Gatekeeper, body: Body) -> Answer:
     """Totals over the pools that tools wait in."""
     views = [await keeper.view.pool(pool, wire.QUEUE_MAX) for pool in body._tools.pools]
     limit, waiting = sum(view.line.limit for view in views), sum(view.line.queued for view in views)
@@ -248,15 +175,15 @@ async def status(keeper: Gatekeeper, body: _Body) -> Answer:
     }  # fmt: skip
 
 
-PATHS: dict[str, tuple[type[_Body], Path]] = {
+PATHS: dict[str, tuple[type[Body], Path]] = {
     "check": (CheckBody, check),
     "run-or-queue": (EnqueueBody, enqueue),
     "enqueue": (EnqueueBody, enqueue),
     "check-user-active": (UserBody, check_user_active),
-    "process-next": (_Body, process_next),
+    "process-next": (Body, process_next),
     "finish": (FinishBody, finish),
     "cancel-session": (SessionBody, cancel_session),
-    "status": (_Body, status),
+    "status": (Body, status),
 }
 
 
@@ -278,7 +205,7 @@ async def manager(path: str, request: Request, keeper: Keeper, asking: Asking) -
 
 @router.post("/rest/v1/rpc/cleanup_all_stale_ai_jobs")
 async def clean_up(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
-    return await _answered(request, keeper, asking, _Body, _clean_up)
+    return await _answered(request, keeper, asking, Body, _clean_up)
 
 
 @router.post("/rest/v1/rpc/user_cancel_ai_job")
@@ -292,7 +219,7 @@ async def nothing_there() -> JSONResponse:
     return _refused(400, "Invalid endpoint")
 
 
-async def _clean_up(keeper: Gatekeeper, body: _Body) -> Answer:
+async def _clean_up(keeper: Gatekeeper, body: Body) -> Answer:
     """Every call reaps; what this one found dead is answered, a row for each table."""
     counts, credits = Counter[str](), Counter[str]()
     for pool in body._tools.pools:
@@ -316,11 +243,11 @@ async def _cancel(keeper: Gatekeeper, body: CancelBody) -> Answer:
     return [{"success": True, "refunded_amount": job.refund.amount if job.refund else 0, "error_message": None}]
 
 
-async def _end_unadmitted(keeper: Gatekeeper, body: _Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
+async def _end_unadmitted(keeper: Gatekeeper, body: Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
     """The job that this ended before its admission; or the live one, when the admission was first. Raises JobUnknown."""
     reason, error = (why, None) if outcome == "cancelled" else (None, why)
     try:
-        return await keeper.end_unadmitted(body._tools[table].pool, table, job_id, outcome, reason, error)
+        return await keeper.early_end.end(body._tools[table].pool, table, job_id, outcome, reason, error)
     except AlreadyEnded as error_:
         assert error_.job is not None
         return await _known(keeper, table, job_id)

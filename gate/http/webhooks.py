@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from gate import metrics
 from gate.errors import PoolUnknown, ProviderUnknown
 from gate.gatekeeper import Gatekeeper
 from gate.http.doors import Keeper
@@ -53,4 +54,6 @@ async def _heard(provider: str, pool: str, request: Request, keeper: Gatekeeper)
     if not POOL_NAME.fullmatch(pool):  # SQL could not even be asked for it
         raise PoolUnknown(f"there is no pool {clean(pool)!r}")
     word = await keeper.hear(pool, provider, said, clean(body.decode("utf-8", "replace")))
+    if not said.understood and word != "repeat":
+        metrics.not_understood[provider] += 1
     return JSONResponse({"result": SAID[word]})

@@ -35,6 +35,8 @@ HOLD_MS = {"start": 30_000, "event": 15_000}
 and its grant, again and again."""
 HOLD_AGAIN_S = 10.0
 """Longest time (s) between two such holds: a server that dies leaves its row to the others soon."""
+CALLED_WITHIN_S = {"start": 5.0, "event": 10.0}
+"""How long (s) a row has to be held still when its call begins: for the whole call, or until its first further hold."""
 FIRST_HOLD_S = 0.25
 """Most start calls are answered before it, and need no hold."""
 UNWELL_TRIES = 4
@@ -113,7 +115,7 @@ class Deliver:
         """Make one call. `until` by time.monotonic(): from then on the row may be another server's."""
         held = _Held(until)
         try:
-            if time.monotonic() > until - min(ANSWER_S[delivery.kind], EVERY_S):  # this process, or the commit, took its time
+            if time.monotonic() > until - CALLED_WITHIN_S[delivery.kind]:  # this process, or the commit, took its time
                 await _recorded(lambda: self._deliveries.put_off(delivery, 0, "not called: it took too long"), held)
                 return
             answer = await self._called(delivery, held)

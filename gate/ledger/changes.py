@@ -8,35 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.jobs import REFUNDED, Job, Lease, Refund, Request, now_ms
+from gate.jobs import REFUNDED, Job, Lease, Refund, now_ms
 from gate.ledger import deliveries
 from gate.ledger.batch import Batch
 from gate.ledger.tables import events, ledger, owed, tasks
-
-
-def new_job(pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease: Lease | None, given_up: int = 0) -> Job:
-    return Job(
-        job_id=request.job_id,
-        pool=pool,
-        status="running" if lease else "queued",
-        user=request.user,
-        tool=request.tool,
-        session=request.session,
-        credits=request.credits or 0,
-        payload=request.payload,
-        ticket=ticket,
-        fence=lease.fence if lease else given_up,
-        lease_id=lease.lease_id if lease else None,
-        lease_ms=lease_ms,
-        enqueued_at=at,
-        granted_at=lease.granted_at if lease else None,
-        expires_at=lease.due if lease else None,
-        hard_expires_at=lease.hard if lease else None,
-        starts=request.starts,
-        tells=request.tells,
-        settles=request.settles,
-        queue_ms=request.queue_ms,
-    )
 
 
 def take(batch: Batch, job: Job, lease: Lease, status: str, by: str) -> Job:

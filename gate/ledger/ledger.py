@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gate.errors import StoreDown
 from gate.jobs import HOLDING, REFUNDED, Job, Lease, Request, now_ms
-from gate.ledger import changes, inbox, pools, recording, starting
+from gate.ledger import admission, changes, inbox, pools, recording, starting
 from gate.ledger.batch import Batch
 from gate.ledger.database import Database
 from gate.ledger.engines import first_line
@@ -61,17 +61,14 @@ class Ledger:
                 return Admitted("stale")
             job = batch.job(pool, request.job_id)
             if job is not None:
-                return _admit_again(batch, row, job, request, ticket, lease, given_up)
+                return admission.again(batch, row, job, request, ticket, lease, given_up)
             if ticket <= row.void_ticket:
                 return Admitted("stale")  # its place was freed for want of this row; it may come again, behind the others
             if lease is not None and not (newer(row, lease.fence, 0) and room(batch, row)):
                 return Admitted("no_room")
-            job = changes.new_job(pool, request, ticket, at, lease_ms, lease, given_up)
-            batch.insert(job)
+            job = admission.new(batch, pool, request, ticket, at, lease_ms, lease, given_up)
             if given_up:
                 changes.event(batch, pool, request.job_id, "returned", "gate", at, fence=given_up, why="not_taken")
-            if request.credits:
-                changes.book(batch, request.job_id, request.user, pool, "charge", request.credits, at)
             changes.event(batch, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
             return Admitted("admitted", changes.told(batch, job, at))
 
@@ -124,13 +121,9 @@ class Ledger:
 
         def work(batch: Batch) -> Ended:
             lease_ms = request.lease_ms or batch.pool(pool).settings.lease_ms
-            job = batch.job(pool, request.job_id)
-            if job is not None:
+            if (job := batch.job(pool, request.job_id)) is not None:
                 return Ended("already", job)
-            job = changes.new_job(pool, request, 0, now_ms(), lease_ms, None)
-            batch.insert(job)
-            if job.credits:
-                changes.book(batch, job.job_id, job.user, pool, "charge", job.credits, job.enqueued_at)
+            job = admission.new(batch, pool, request, 0, now_ms(), lease_ms, None)
             return Ended("ended", changes.end(batch, job, outcome, by, reason, error))
 
         return await self._database.write(pool, request.job_id, work)
@@ -399,23 +392,3 @@ def _over(good_until: float | None) -> bool:
 
 def _in(pool: str, job: Job | None) -> Job | None:
     return job if job is not None and job.pool == pool else None
-
-
-def _admit_again(
-    batch: Batch, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
-) -> Admitted:
-    if job.pool != pool.name or not request.same_content(job):
-        return Admitted("reused", job)
-    if job.ended:
-        return Admitted("ended", job)
-    if job.status == "queued" and ticket > job.ticket:
-        changes.seated(batch, job)
-    if given_up > job.fence and job.status == "queued":
-        batch.put(job, fence=given_up)
-    if lease is None or job.lease_id == lease.lease_id:
-        return Admitted("admitted", job)
-    if job.status != "queued":
-        return Admitted("live", job)
-    if not (newer(pool, lease.fence, job.fence) and room(batch, pool)):
-        return Admitted("no_room", job)
-    return Admitted("admitted", changes.take(batch, job, lease, "running", "caller"))

@@ -1,6 +1,7 @@
 """RunningHub: `{event: "TASK_END", taskId, eventData}`, unsigned, so that the secret is `?token=`.
 
 `eventData` is an object, or JSON in a string, of an old shape `{code, msg, data}` or a new one `{status, results, …}`.
+What the task made is read by `gate.providers.runninghub_output`, whichever shape it has.
 """
 
 from __future__ import annotations
@@ -8,17 +9,32 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from gate.errors import Forged, Unreadable
 from gate.jobs import LABEL_MAX
-from gate.providers.reading import OUTPUT_MAX_BYTES, TEXT_MAX, bounded, clean, leniently, size
+from gate.providers.reading import TEXT_MAX, kept_text, label, leniently
+from gate.providers.runninghub_output import carries, costs_of, number, output_of
 from gate.providers.said import NO_SECRET, Callback, Outcome, Provider, Said
 
 NO_OUTPUT = "the task succeeded without output"
 NO_REASON = "the task failed, no reason was given"
-Ending = tuple[Outcome, str | None, Any]
+OUTCOMES: dict[str, Outcome | None] = {
+    "SUCCESS": "completed", "FAILED": "failed", "CANCELED": "cancelled", "CANCELLED": "cancelled",
+    "RUNNING": None, "QUEUED": None, "CREATE": None,
+}  # fmt: skip
+"""By the status of the new shape. None: the task goes on."""
+PENDING_CODES = (804, 813)
+"""Of the old shape: the task runs, or waits in the provider's queue."""
+SAID_MAX = TEXT_MAX // 4
+"""Characters of an error that stand in brackets behind the reason."""
+
+
+class Ending(NamedTuple):
+    outcome: Outcome
+    error: str | None
+    output: Any
+    understood: bool = True
 
 
 def read(callback: Callback) -> Said | None:
@@ -30,19 +46,17 @@ def read(callback: Callback) -> Said | None:
         raise Unreadable("event", "must be a string")
     if body["event"] != "TASK_END":
         return None
-    task_id = _task_id(body.get("taskId"))
+    task_id = label(body.get("taskId"), "taskId")
     event = body.get("eventData")
     if isinstance(event, str):
         event = leniently(event, "eventData")
     if not isinstance(event, dict):
         raise Unreadable("eventData", "must be an object, or one as JSON in a string")
-    if event.get("status") is not None:
-        outcome, error, output = _new(event)
-    elif event.get("code") is not None:
-        outcome, error, output = _old(event)
-    else:
-        raise Unreadable("eventData", "must have a code or a status")
-    return Said(outcome, _delivery_id(task_id, outcome, error, output), task_id, None, error, output)
+    ending = _ending(event)
+    if ending is None:
+        return None
+    outcome, error, output, understood = ending
+    return Said(outcome, _delivery_id(task_id, outcome, error, output), task_id, None, error, output, understood)
 
 
 def _known(callback: Callback) -> None:
@@ -57,89 +71,58 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _task_id(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**LABEL_MAX:
-        value = str(value)
-    if not (isinstance(value, str) and 1 <= len(value) <= LABEL_MAX and value.isprintable()):
-        raise Unreadable("taskId", f"must be 1 to {LABEL_MAX} printable characters")
-    return value
+def _ending(event: dict[str, Any]) -> Ending | None:
+    outcome = _outcome(event)
+    if outcome is None:
+        return None
+    if outcome != "completed":
+        return Ending(outcome, _why(event) or (NO_REASON if outcome == "failed" else None), costs_of(event) or None)
+    found = output_of(event)
+    if found is None:
+        return Ending("failed", _with_brackets(NO_OUTPUT, _message(event)), costs_of(event) or None)
+    return Ending("completed", None, *found)
 
 
-def _old(event: dict[str, Any]) -> Ending:
-    code, data = event["code"], event.get("data")
+def _outcome(event: dict[str, Any]) -> Outcome | None:
+    status, code = event.get("status"), event.get("code")
+    if status is not None:
+        word = status.strip().upper() if isinstance(status, str) else ""
+        if word not in OUTCOMES:
+            raise Unreadable("eventData.status", f"must be one of {', '.join(OUTCOMES)}")
+        return OUTCOMES[word]
+    if code is None:
+        raise Unreadable("eventData", "must have a code or a status")
     if isinstance(code, bool) or not isinstance(code, int | float | str):
         raise Unreadable("eventData.code", "must be a number")
-    if str(code) in ("0", "0.0"):
-        return _success(_files(data, "fileUrl", "fileType"), _text(event.get("msg")), {})
-    reason = data.get("failedReason") if isinstance(data, dict) else None
-    return "failed", _why(reason, _text(event.get("msg")) or f"code {clean(str(code))[:LABEL_MAX]}"), None
+    if number(code) == 0:
+        return "completed"
+    return None if number(code) in PENDING_CODES else "failed"
 
 
-def _new(event: dict[str, Any]) -> Ending:
-    status, said = event["status"], _text(event.get("errorMessage"))
-    if status == "SUCCESS":
-        usage = event.get("usage")
-        coins = _number(usage.get("consumeCoins")) if isinstance(usage, dict) else None
-        return _success(_files(event.get("results"), "url", "outputType"), said, {} if coins is None else {"coins": coins})
-    if status == "FAILED":
-        code = event.get("errorCode")
-        code = str(code) if isinstance(code, int) and abs(code) < 10**9 else _text(code)
-        return "failed", _why(event.get("failedReason"), said or (code and f"code {code}")), None
-    raise Unreadable("eventData.status", "must be SUCCESS or FAILED")
+def _why(event: dict[str, Any]) -> str | None:
+    """The reason, with what the provider says of it in brackets."""
+    data, reason = event.get("data"), event.get("failedReason")
+    if not carries(reason) and isinstance(data, dict):
+        reason = data.get("failedReason")
+    code = kept_text(event.get("errorCode"), LABEL_MAX) or kept_text(event.get("code"), LABEL_MAX)
+    said, code = _message(event), code and f"code {code}"
+    if isinstance(reason, dict):
+        exception = kept_text(reason.get("exception_message")) or kept_text(reason.get("message"))
+        if exception is None:
+            return said or (kept_text(reason) if carries(reason) else code)
+    else:
+        exception = kept_text(reason)
+    return _with_brackets(exception, said or code) if exception else said or code
 
 
-def _success(files: list[dict[str, str]], said: str | None, more: dict[str, Any]) -> Ending:
-    if not files:
-        return "failed", _with_brackets(NO_OUTPUT, said), None
-    return "completed", None, {"files": files, **more}
-
-
-def _files(found: Any, url: str, kind: str) -> list[dict[str, str]]:
-    """Those that have an address, as many as an output has room for."""
-    files: list[dict[str, str]] = []
-    room = OUTPUT_MAX_BYTES - 256
-    for one in found if isinstance(found, list) else []:
-        address = _text(one.get(url)) if isinstance(one, dict) else None
-        if address is None or len(one[url]) > TEXT_MAX:
-            continue
-        file = {"url": address, "type": (_text(one.get(kind)) or "")[:LABEL_MAX]}
-        room -= size(file) + 2
-        if room < 0:
-            break
-        files.append(file)
-    return files
-
-
-def _why(reason: Any, said: str | None) -> str:
-    exception = _text(reason.get("exception_message")) if isinstance(reason, dict) else _text(reason)
-    if exception is None:
-        return said or NO_REASON
-    return _with_brackets(exception, said)
+def _message(event: dict[str, Any]) -> str | None:
+    return kept_text(event.get("errorMessage")) or kept_text(event.get("msg"))
 
 
 def _with_brackets(first: str, said: str | None) -> str:
     if said is None or said == first:
         return first
-    room = TEXT_MAX - min(len(said), TEXT_MAX // 4) - 3
-    return bounded(f"{first[:room]} ({said[: TEXT_MAX // 4]})")
-
-
-def _text(value: Any) -> str | None:
-    """None too when there is nothing to read in it."""
-    return (bounded(value).strip() or None) if isinstance(value, str) else None
-
-
-def _number(value: Any) -> float | int | None:
-    """Also of a text, as it comes at times."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    if not math.isfinite(number):
-        return None
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    return f"{kept_text(first, TEXT_MAX - min(len(said), SAID_MAX) - 3)} ({kept_text(said, SAID_MAX)})"
 
 
 def _delivery_id(task_id: str, *meant: Any) -> str:

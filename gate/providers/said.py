@@ -25,7 +25,8 @@ class Callback:
 @dataclass(frozen=True, slots=True)
 class Said:
     """How a task ended. Either `task_id` or `job_id` is named, the other is None. Two of one provider with the same
-    `delivery_id` are the same.
+    `delivery_id` are the same. `understood` is false for a success whose output has a shape that gate does not know: the
+    output then carries the callback itself.
     """
 
     outcome: Outcome
@@ -34,6 +35,7 @@ class Said:
     job_id: str | None = None
     error: str | None = None
     output: Any = None
+    understood: bool = True
 
 
 @dataclass(frozen=True, slots=True)

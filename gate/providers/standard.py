@@ -10,15 +10,16 @@ import hmac
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from standardwebhooks.webhooks import Webhook
 
 from gate.errors import Forged, Unreadable
-from gate.jobs import JOB_ID, LABEL_MAX
-from gate.providers.reading import OUTPUT_MAX_BYTES, bounded, cleaned, size, strictly
+from gate.jobs import JOB_ID
+from gate.providers.reading import kept_output, kept_text, label, strictly
 from gate.providers.said import NO_SECRET, Callback, Provider, Said
 
+PREFIXES = ("webhook", "svix")
+"""Of the three headers, the one that counts first: Svix sends its own names, which mean the same."""
 STALE_S = 300
 """Either way."""
 OUTCOMES = ("completed", "failed", "cancelled")
@@ -46,27 +47,17 @@ def read(callback: Callback) -> Said | None:
         raise Unreadable("data.job_id", "name one of job_id and task_id")
     if job_id is not None and not (isinstance(job_id, str) and JOB_ID.fullmatch(job_id)):
         raise Unreadable("data.job_id", f"must match {JOB_ID.pattern}")
-    if task_id is not None and not (isinstance(task_id, str) and 1 <= len(task_id) <= LABEL_MAX and task_id.isprintable()):
-        raise Unreadable("data.task_id", f"must be 1 to {LABEL_MAX} printable characters")
-    error = data.get("error")
-    if error is not None and not isinstance(error, str):
-        raise Unreadable("data.error", "must be a string")
-    return Said(
-        data["outcome"], delivery_id, task_id, job_id, None if error is None else bounded(error), _output(data.get("output"))
-    )
-
-
-def _output(value: Any) -> Any:
-    output = cleaned(value, "data.output")
-    if size(output) > OUTPUT_MAX_BYTES:
-        raise Unreadable("data.output", f"must be at most {OUTPUT_MAX_BYTES} bytes of JSON")
-    return output
+    if task_id is not None:
+        task_id = label(task_id, "data.task_id")
+    error, output = kept_text(data.get("error")), kept_output(data.get("output"))
+    return Said(data["outcome"], delivery_id, task_id, job_id, error, output)
 
 
 def _signed(callback: Callback) -> str:
     """The delivery id, once its signature is seen to be good."""
     headers = {name.lower(): value for name, value in callback.headers.items()}
-    delivery_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    prefix = next((one for one in PREFIXES if f"{one}-signature" in headers), PREFIXES[0])
+    delivery_id, timestamp = headers.get(f"{prefix}-id", ""), headers.get(f"{prefix}-timestamp", "")
     if not DELIVERY_ID.fullmatch(delivery_id) or not TIMESTAMP.fullmatch(timestamp):
         raise Forged("webhook-id and webhook-timestamp are wanted, the latter as whole seconds")
     if abs(callback.now_s - int(timestamp)) > STALE_S:
@@ -75,7 +66,7 @@ def _signed(callback: Callback) -> str:
         body = callback.body.decode()
     except UnicodeDecodeError:
         raise Forged("no signature fits") from None
-    shown = [one.encode("utf-8", "replace") for one in headers.get("webhook-signature", "").split(" ")]
+    shown = [one.encode("utf-8", "replace") for one in headers.get(f"{prefix}-signature", "").split(" ")]
     moment = datetime.fromtimestamp(int(timestamp), UTC)
     right = [one.sign(delivery_id, moment, body).encode() for one in _usable(callback.secrets)]
     if not right:

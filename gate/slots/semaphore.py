@@ -99,8 +99,7 @@ class Line(Reply):
     def free(self) -> int:
         return max(self.limit - self.running - self.granted, 0)
 
-    def reason_of(self, tool: str | None) -> str:
-        """Why a job waits here that gate starts at this tool."""
+    def reason_of(self, tool: str | None) -> str:  # of a job that gate starts
         return "tool_down" if tool in self.cooling_tools and not self.paused else self.reason
 
     @property
@@ -288,8 +287,7 @@ class Semaphore:
         with answering():
             await self.link.pipe.ask("XDEL", keys.outbox(pool), *entry_ids)
 
-    async def now_ms(self) -> int:
-        """By Redis's clock."""
+    async def now_ms(self) -> int:  # by Redis's clock
         with answering():
             seconds, micros = await self.link.client.time()
         return int(seconds) * 1000 + int(micros) // 1000

@@ -103,6 +103,20 @@ def test_who_is_active(empty: Served) -> None:
     }  # fmt: skip
 
 
+def test_every_table_of_the_owner_has_the_display_name_that_front_ends_map_back(empty: Served) -> None:
+    names = {
+        "upscaler_jobs": "Upscaler Arcano", "pose_changer_jobs": "Pose Changer", "veste_ai_jobs": "Veste AI",
+        "video_upscaler_jobs": "Video Upscaler", "arcano_cloner_jobs": "Arcano Cloner",
+        "character_generator_jobs": "Gerador Personagem", "flyer_maker_jobs": "Flyer Maker",
+        "bg_remover_jobs": "Remover Fundo", "image_generator_jobs": "Gerar Imagem",
+        "video_generator_jobs": "Gerar Vídeo", "movieled_maker_jobs": "MovieLed Maker",
+    }  # fmt: skip
+    for table in names:
+        enqueue(empty, table, userId=f"user-of-{table}")
+    active = {table: ask(empty, "check-user-active", userId=f"user-of-{table}")["activeTool"] for table in names}
+    assert active == names
+
+
 def test_finish_frees_the_slot_pays_back_once_and_skips_a_repeat(empty: Served) -> None:
     job_id, _ = enqueue(empty, creditCost=7)
     _, _ = enqueue(empty)

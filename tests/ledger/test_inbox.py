@@ -125,7 +125,7 @@ async def test_after_the_expiry_it_is_late_once(book: Book) -> None:
     await book.record(book.note("a", 1, at=700_000))
     before = await book.job()
     late = await hear(book, said())
-    assert late == Ended("late", before._replace(late_outcome="completed"), before)
+    assert late == Ended("late", before._replace(late_outcome="completed", late_output=said().output), before)
     assert (await book.history())[-1] == ("late", "acme", 1, "completed", NOW)
     assert (await hear(book, said("d2"))).word == "history"
     await book.queued("w")

@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import pytest
 
 from gate.providers import PROVIDERS
 from gate.providers.said import Callback, Said
-from gate.simulator import Simulator
+from gate.simulator import Busy, Odd, Simulator
 from tests.support import ROOT, gate_environment, until
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +86,8 @@ async def test_a_task_runs_and_calls_back(simulator: Simulator, ear: Ear, verb: 
     await until(lambda: ear.heard, "it called back")
     (said,) = ear.said()
     assert (said.task_id, said.outcome, said.error) == (task, "completed", None)
-    assert said.output["files"] == [{"url": f"https://files.invalid/{task}.png", "type": "png"}]
+    (file,) = said.output["files"]
+    assert file.items() >= {"url": f"https://files.invalid/{task}.png", "type": "png"}.items()
     assert ask(simulator, "status", taskId=task)["data"] == "SUCCESS"
     assert ask(simulator, "outputs", taskId=task)["data"][0]["fileUrl"].endswith(f"{task}.png")
 
@@ -100,6 +101,66 @@ async def test_it_fails_or_succeeds_without_output_on_demand(simulator: Simulato
     failed, empty = ear.said()
     assert (failed.outcome, failed.error) == ("failed", "no memory (APIKEY_TASK_STATUS_ERROR)")
     assert empty.outcome == "failed" and "without output" in (empty.error or "")
+
+
+@pytest.mark.parametrize("odd", get_args(Odd))
+async def test_a_success_of_another_shape_is_what_gate_reads(simulator: Simulator, ear: Ear, odd: str) -> None:
+    task = run(simulator, ear, odd=odd, seconds=0)
+    await until(lambda: ear.heard, "it called back")
+    (said,) = ear.said()
+    assert (said.task_id, said.outcome, said.error, said.understood) == (task, "completed", None, odd != "unknown")
+    url = f"https://files.invalid/{task}.png"
+    addresses = [file["url"] for file in said.output["files"]]
+    if odd == "long_address":
+        assert [len(address) for address in addresses] == [4100] and addresses[0].startswith(url)
+    elif odd in ("text", "unknown"):
+        assert (
+            addresses == [] and ("texts" in said.output) == (odd == "text") and ("raw" in said.output) == (odd == "unknown")
+        )
+    else:
+        assert addresses == [url]
+    failed = run(simulator, ear, odd=odd, outcome="failed", seconds=0)
+    await until(lambda: len(ear.heard) == 2, "a failure has no other shape")
+    assert (ear.said()[1].task_id, ear.said()[1].outcome) == (failed, "failed")
+
+
+def test_the_newer_run_call_starts_a_task_and_answers_in_its_own_form(simulator: Simulator) -> None:
+    def run_v2(**test: Any) -> Any:
+        return httpx2.post(f"{simulator.url}/openapi/v2/run/ai-app/20", json={"nodeInfoList": [], "gateTest": test}).json()
+
+    started = run_v2(seconds=60)
+    task = started.pop("taskId")
+    assert started == {"status": "RUNNING", "errorCode": "", "errorMessage": "", "results": None}
+    assert ask(simulator, "status", taskId=task)["data"] == "RUNNING"
+    run_v2(seconds=60)
+    full = {"taskId": "", "status": "FAILED", "errorCode": 421, "errorMessage": "TASK_QUEUE_MAXED", "results": None}
+    assert run_v2() == full
+    assert simulator.seen()["refused"] == 1 and len(simulator.seen()["tasks"]) == 2
+
+
+@pytest.mark.parametrize("busy", get_args(Busy))
+@pytest.mark.parametrize("path", ["task/openapi/run", "openapi/v2/run/ai-app/20"])
+def test_a_busy_start_starts_nothing_and_the_next_one_does(simulator: Simulator, path: str, busy: int) -> None:
+    simulator.control(next=[{"busy": busy}])
+    first, second = (httpx2.post(f"{simulator.url}/{path}", json={}) for _ in range(2))
+    if busy in (429, 500, 503):
+        assert first.status_code == busy
+    else:
+        assert first.status_code == 200 and first.json()["errorCode" if "v2" in path else "code"] == busy
+    assert second.status_code == 200 and (second.json().get("data") or second.json())["taskId"]
+    seen = simulator.seen()
+    assert (seen["refused"], len(seen["tasks"])) == (1, 1)
+
+
+async def test_a_slow_start_is_answered_later_than_its_callback(simulator: Simulator, ear: Ear) -> None:
+    before = time.monotonic()
+    task = run(simulator, ear, starting_s=1, seconds=0)
+    answered = time.monotonic()
+    await until(lambda: ear.heard, "it called back")
+    assert ear.said()[0].task_id == task and ear.heard[0][0] < answered and answered - before >= 1
+    simulator.control(next=[{"busy": 421, "starting_s": 0.2}])
+    before = time.monotonic()
+    assert ask(simulator, "run")["code"] == 421 and time.monotonic() - before >= 0.2
 
 
 async def test_over_its_limit_it_refuses(simulator: Simulator) -> None:

@@ -28,7 +28,7 @@ MODULES = [
     "gate/keeper/recorder.py",
     "gate/keeper/sweep.py",
     "gate/http/webhooks.py",
-    *(f"gate/providers/{name}.py" for name in ("reading", "runninghub", "said", "standard")),
+    *(f"gate/providers/{name}.py" for name in ("reading", "runninghub", "runninghub_output", "said", "standard")),
 ]
 """The tables, the engine room of SQL, the owner's functions and what is only read have tests of their own, and are not here."""
 
