@@ -24,7 +24,7 @@ from gate.http.doors import Asking, Caller, Keeper
 from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE
 from gate.http.supabase_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
-from gate.jobs import HOLDING, Job
+from gate.jobs import HOLDING, REFUNDED, Job
 from gate.jobs import Request as Wanted
 from gate.tools import Tool
 from gate.view import PoolView
@@ -140,7 +140,8 @@ async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
     named = {"url": body.outputUrl, "rhCost": body.rhCost}
     output = {name: value for name, value in named.items() if value is not None} or None
     try:
-        if job.lease_id and (job.status in HOLDING or job.ended):  # what comes too late is kept
+        late = job.status == "expired" or (job.status in REFUNDED and body.status == "completed")
+        if job.lease_id and (job.status in HOLDING or late):  # what comes too late is kept
             ended = await keeper.release(job.pool, job.job_id, job.lease_id, body.status, body.errorMessage, output)
         elif job.ended:
             raise AlreadyEnded("it has ended", job)

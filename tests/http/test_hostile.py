@@ -17,7 +17,8 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from tests.support import Served
+from gate.http.limits import max_bytes
+from tests.support import Served, fresh
 
 WORDS = ("x\x00y", "a\nb", "{}", "{x}", "x" * 5000, "'; drop table jobs; --", "\u202e", "../..", "%00", "")
 NUMBERS = (float("nan"), 1e309, -1, 2**63, 2**64, 10**400, -0.5, 1e18)
@@ -41,7 +42,8 @@ ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
     }),
     "/v1/pools/default/pause": ("POST", {"reason": "r"}),
 }  # fmt: skip
-FIELDS = [(path, field) for path, (_, body) in ROUTES.items() for field in body]
+FIELDS = [(path, field) for path, (_, body) in ROUTES.items() for field in body if field not in ("error", "output")]
+"""Those that may be wrong: an end is not refused for its text."""
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,19 @@ def test_each_field_of_each_route(own: Served, path: str, field: str) -> None:
     assert stores(own) == before
 
 
+@pytest.mark.parametrize("error", ["x" * 5000, "\x00", "\ud83d", 17, {"a": 1}, ["\x00"]], ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("output", [float("nan"), 1e309, "x" * 70_000, json.loads("[" * 40 + "]" * 40), {"a": "\ud83d\x00"}],
+                         ids=lambda value: repr(value)[:20])  # fmt: skip
+def test_a_release_is_never_refused_for_its_text(own: Served, error: Any, output: Any) -> None:
+    own.http.put("/v1/pools/ends", json={"limit": 100})
+    job = own.acquire("ends", job_id=fresh()).json()
+    at = f"/v1/pools/ends/jobs/{job['job_id']}"
+    body = {"lease_id": job["lease"]["lease_id"], "outcome": "failed", "error": error, "output": output}
+    answer = send(own, "POST", f"{at}/release", json.dumps(body))
+    assert answer.status_code == 200 and answer.json()["status"] == "failed", answer.text
+    assert len(json.dumps(answer.json()["output"])) <= 70_000 and "\x00" not in str(own.http.get(at).json())
+
+
 def send(served: Served, method: str, path: str, text: str | bytes) -> Any:
     return served.http.request(method, path, content=text, headers={"content-type": "application/json"})
 
@@ -131,7 +146,7 @@ def test_each_route_against_what_is_no_body_of_its(own: Served, path: str) -> No
     for name, text in wrong.items():
         answer = send(own, method, path, text)
         assert answer.status_code == 422 and answer.json()["errors"], (name, answer.text[:300])
-    answer = send(own, method, path, json.dumps(body | {"surprise": "x" * 1_000_000}))
+    answer = send(own, method, path, json.dumps(body | {"surprise": "x" * (max_bytes(path) + 1)}))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     assert stores(own) == before
 

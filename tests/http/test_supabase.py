@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,10 +42,110 @@ def enqueue(served: Served, table: str = UPSCALER, **body: Any) -> tuple[str, An
     return job_id, ask(served, "run-or-queue", table=table, jobId=job_id, **body)
 
 
-def test_a_bare_check_takes_nothing(empty: Served) -> None:
-    free = {"available": True, "running": 0, "maxConcurrent": 2, "slotsAvailable": 2, "totalQueued": 0}
-    assert ask(empty, "check") == ask(empty, "check") == free
-    assert empty.http.post(f"{MANAGER}/check").json() == free, "an empty body is {}"
+def test_a_check_that_names_no_job_promises_no_slot(empty: Served) -> None:
+    """As the tools of the first plan send it: no body at all. Told of free slots, each of them would start a task."""
+    free = {"available": False, "running": 0, "maxConcurrent": 2, "slotsAvailable": 0, "totalQueued": 0}
+    assert ask(empty, "check") == ask(empty, "check", table=UPSCALER) == free
+    bare = empty.http.post(f"{MANAGER}/check", headers={"content-type": "application/json"})
+    assert bare.json() == free, "an empty body is {}"
+    enqueue(empty), enqueue(empty), enqueue(empty)
+    assert ask(empty, "check") == free | {"running": 2, "totalQueued": 1}, "what it counts is true"
+
+
+def test_a_setting_keeps_the_counting_answer(tmp_path: Path) -> None:
+    with Served(tmp_path, GATE_CHECK_COUNTS="true") as served:
+        assert ask(served, "check")["slotsAvailable"] == 3
+        enqueue(served)
+        assert ask(served, "check") == {
+            "available": True, "running": 1, "maxConcurrent": 3, "slotsAvailable": 2, "totalQueued": 0,
+        }  # fmt: skip
+
+
+def test_a_repeat_says_so_and_how_the_job_stands(empty: Served) -> None:
+    job_id, first = enqueue(empty)
+    assert "duplicate" not in first and first["status"] == "running"
+    again = ask(empty, "run-or-queue", table=UPSCALER, jobId=job_id)
+    assert (again["duplicate"], again["status"]) == (True, "running")
+
+
+def test_a_busy_user_is_told_which_job_keeps_it_busy(empty: Served) -> None:
+    job_id, _ = enqueue(empty, userId="caio")
+    refused = empty.post(f"{MANAGER}/run-or-queue", {"table": POSE, "jobId": fresh(), "userId": "caio"}).json()
+    assert (refused["code"], refused["activeJobId"], refused["activeStatus"]) == ("user_busy", job_id, "running")
+
+
+def test_a_tool_waits_in_its_own_line_with_its_own_times(tmp_path: Path) -> None:
+    config = """
+[pools.video]
+limit = 1
+[tools.video_upscaler_jobs]
+pool = "video"
+lease_seconds = 1800
+queue_seconds = 2
+"""
+    video = "video_upscaler_jobs"
+    with Served(tmp_path, config=config, GATE_LIMIT="2") as served:
+        for _ in range(3):
+            enqueue(served)  # the default pool is full
+        job_id, said = enqueue(served, video, sessionId="tab")
+        assert (said["queued"], said["status"]) == (False, "running")
+        job = served.http.get(f"/v1/pools/video/jobs/{job_id}").json()
+        assert job["pool"] == "video"
+        lease = job["lease"]
+        assert datetime.fromisoformat(lease["expires_at"]) - datetime.fromisoformat(lease["granted_at"]) == timedelta(
+            minutes=30
+        )
+        waits, said = enqueue(served, video, sessionId="tab")
+        assert (said["queued"], said["position"], said["totalQueued"]) == (True, 1, 1), "of its own line"
+        overdue = served.http.get(f"/v1/pools/video/jobs/{waits}", params={"wait_seconds": 20}).json()
+        assert (overdue["status"], overdue["end_reason"]) == ("expired", "queue_timeout")
+        status = ask(served, "status")
+        assert (status["totalMaxSlots"], status["totalRunning"], status["totalQueued"]) == (3, 3, 1)
+        waits, _ = enqueue(served, video, sessionId="tab")
+        assert ask(served, "cancel-session", sessionId="tab")["cancelledJobs"] == [{"table": video, "id": waits}]
+        assert ask(served, "check", table=video)["maxConcurrent"] == 1
+        done = {"table": video, "jobId": job_id, "status": "completed"}
+        assert ask(served, "finish", **done) == {"success": True, "refundedAmount": 0}
+
+
+def test_a_short_queue_time_is_kept_behind_a_longer_one(tmp_path: Path) -> None:
+    config = "[tools.pose_changer_jobs]\nqueue_seconds = 1\n"
+    with Served(tmp_path, config=config, GATE_LIMIT="1") as served:
+        enqueue(served)
+        patient, _ = enqueue(served)
+        hasty, _ = enqueue(served, POSE)
+        at = f"/v1/pools/default/jobs/{hasty}"
+        assert served.http.get(at, params={"wait_seconds": 20}).json()["end_reason"] == "queue_timeout"
+        assert served.http.get(f"/v1/pools/default/jobs/{patient}").json()["status"] == "queued"
+
+
+END_TEXTS = {
+    "errorMessage": ["x" * 5000, "cut \ud83d", "a\x00b", {"message": "an object"}, 17],
+    "outputUrl": ["https://x/" + "y" * 5000, "https://x/\x00.png"],
+    "taskId": [1900000000000000001],
+    "webhookPayload": [{"eventData": "x" * 300_000}, "text", None],
+    "rhCost": ["a text", "NaN"],
+}
+
+
+@pytest.mark.parametrize("field", END_TEXTS)
+def test_an_end_is_never_refused_for_its_text(empty: Served, field: str) -> None:
+    for value in END_TEXTS[field]:
+        job_id, _ = enqueue(empty, creditCost=3)
+        body = {"table": UPSCALER, "jobId": job_id, "status": "failed", field: value}
+        content = json.dumps(body).encode()
+        answer = empty.http.post(f"{MANAGER}/finish", content=content)
+        assert (answer.status_code, answer.json()["refundedAmount"]) == (200, 3), (value, answer.text)
+        job = empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()
+        assert job["status"] == "failed" and "\x00" not in str(job)
+        if value == "x" * 5000:
+            assert job["error"].startswith("xxx") and job["error"].endswith("… (cut)")
+
+
+def test_an_end_in_broken_utf_8_is_still_an_end(empty: Served) -> None:
+    job_id, _ = enqueue(empty)
+    body = f'{{"table": "{UPSCALER}", "jobId": "{job_id}", "status": "failed", "errorMessage": "caf'.encode() + b'\xe9"}'
+    assert empty.http.post(f"{MANAGER}/finish", content=body).status_code == 200
 
 
 def test_a_check_with_a_job_takes_a_slot_and_says_so_again_when_asked_again(empty: Served) -> None:
@@ -195,16 +298,8 @@ def test_the_word_of_an_earlier_task_ends_nothing(empty: Served) -> None:
     job_id, _ = enqueue(empty)
     empty.http.put(f"/v1/pools/default/jobs/{job_id}/task", json={"provider": "runninghub", "task_id": f"now-{job_id}"})
     late = {"table": UPSCALER, "jobId": job_id, "status": "failed", "taskId": "before"}
-    assert ask(empty, "finish", **late)["skipped"] is True
-    assert empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()["status"] == "running"
-
-
-def test_a_text_that_no_database_keeps_is_refused(empty: Served) -> None:
-    job_id, _ = enqueue(empty)
-    for text in ("a\x00b", "\x00"):
-        for field in ("errorMessage", "outputUrl"):
-            body = {"table": UPSCALER, "jobId": job_id, "status": "failed", field: text}
-            assert empty.post(f"{MANAGER}/finish", body).status_code == 400
+    said = {"success": True, "skipped": True, "reason": "another_task", "taskId": f"now-{job_id}"}
+    assert ask(empty, "finish", **late) == said, "and the caller is told which task counts"
     assert empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()["status"] == "running"
 
 

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from gate.http.limits import END_MAX_BYTES
 from tests.support import Served, fresh
 
 OLD, NEW = "whsec_b2xkIHNlY3JldCBvZiB0aGUgdGVzdA==", "whsec_bmV3IHNlY3JldCBvZiB0aGUgdGVzdA=="
@@ -257,7 +258,7 @@ def test_what_it_cannot_read_is_named_and_what_it_need_not_is_ignored(own: Serve
         assert answer.json()["errors"][0]["field"]
     assert result(own.post(at, {"event": "TASK_STARTED", "taskId": "1", "more": {"unknown": 1}})) == "ignored"
     assert own.post("/v1/webhooks/nobody/default").json()["code"] == "provider_unknown"
-    assert own.http.post(at, content=b"x" * (300 * 1024)).status_code == 413
+    assert own.http.post(at, content=b"x" * (END_MAX_BYTES + 1)).status_code == 413
 
 
 def test_its_body_is_kept_with_the_job_as_it_came_and_bounded(own: Served) -> None:
