@@ -41,6 +41,7 @@ create table upscaler_jobs (
 create table pose_changer_jobs (like upscaler_jobs including all);
 create table veste_ai_jobs (like upscaler_jobs including all);
 create table video_upscaler_jobs (like upscaler_jobs including all);
+create table flyer_maker_jobs (like upscaler_jobs including all);
 
 create function refund_upscaler_credits(_user_id uuid, _amount integer, _description text default 'Refund')
 returns table (success boolean, new_balance integer, error_message text) language plpgsql security definer as $$

@@ -81,7 +81,7 @@ def test_every_command_is_one(page: Path, tmp_path: Path) -> None:
         for line in re.findall(rf"^gate {' '.join(words)}.*$", text, flags=re.MULTILINE):
             assert all(flag in known.stdout for flag in re.findall(r"--[a-z-]+", line)), line
     asked = re.findall(r"^curl -X (\w+) \S+?(/v1/\S+|/functions/v1/\S+)(.*)$", text, flags=re.MULTILINE)
-    assert len(asked) == text.count("curl ") == 6
+    assert len(asked) == text.count("curl ") == 7
     for method, path, rest in asked:
         shaped = re.sub(r"/jobs/[^/]+", "/jobs/{job_id}", path.replace("/default", "/{pool}"))
         shaped = re.sub(r"(queue-manager)/.+", r"\1/{path:text}", shaped)
@@ -96,10 +96,10 @@ def test_the_database_has_what_the_functions_ask_of_it() -> None:
     functions = ROOT / "examples/supabase/functions"
     text = "".join(path.read_text() for path in (functions / "runninghub-queue-manager").glob("*.ts"))
     called = re.findall(r'db\.rpc\("(\w+)", \{(.*?)\}', text)
-    assert {name for name, _ in called} == {"give_back_charge", "set_queue_positions"}
+    assert {name for name, _ in called} == {"rows_left", "set_queue_positions"}
     for name, given in called:
-        (taken,) = re.findall(rf"create or replace function {name}\((.*?)\) returns", sql)
+        (taken,) = re.findall(rf"create or replace function {name}\((.*?)\)\s+returns", sql)
         assert re.findall(r"(\w+):", given) == re.findall(r"(\w+) \w+(?:,|$)", taken), name
-    (tables,) = re.findall(r"select array\[(.*?)\]", sql)
-    (listed,) = re.findall(r"TABLES = new Set\(\[(.*?)\]\)", (functions / "_shared/rows.ts").read_text())
+    (tables,) = re.findall(r"unnest\(array\[(.*?)\]", sql, re.DOTALL)
+    (listed,) = re.findall(r"TABLES = new Set\(\[(.*?)\]\)", (functions / "_shared/rows.ts").read_text(), re.DOTALL)
     assert re.findall(r"\w+", tables) == re.findall(r"\w+", listed)

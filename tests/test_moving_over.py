@@ -64,19 +64,19 @@ class Owner:
                 if not cursor.nextset():
                     return found
 
-    def row(self, status: str, user: str | None = None, **values: Any) -> str:
+    def row(self, status: str, user: str | None = None, price: int = PRICE, **values: Any) -> str:
         """A job of a user who had 100 credits, and paid for it."""
         number = next(_numbers)
         user = user or f"00000000-0000-4000-8000-{number:012}"
         values = {
-            "id": f"00000000-0000-4000-9000-{number:012}", "user_id": user, "status": status, "user_credit_cost": PRICE,
+            "id": f"00000000-0000-4000-9000-{number:012}", "user_id": user, "status": status, "user_credit_cost": price,
             "credits_charged": True, **values,
         }  # fmt: skip
         names = ", ".join(values)
         with psycopg.connect(self.url, autocommit=True) as db:
             charge = """insert into upscaler_credits values (%s, 100 - %s)
                 on conflict (user_id) do update set balance = upscaler_credits.balance - %s"""
-            db.execute(charge, (user, PRICE, PRICE))
+            db.execute(charge, (user, price, price))
             db.execute(
                 f"insert into upscaler_jobs ({names}) values ({', '.join(['%s'] * len(values))})", list(values.values())
             )
@@ -154,10 +154,11 @@ def test_the_guide_can_be_played(owner: Owner, tmp_path: Path) -> None:
 def play(owner: Owner, tmp_path: Path) -> None:
     # ---- the database
     owner.sql(file("database.sql"))  # once more
-    trial = owner.row("failed", id="00000000-0000-0000-0000-00000000000a")
+    trial = owner.row("pending", id="00000000-0000-0000-0000-00000000000a")
     told, during, after = owner.sql(block("sql", "rollback;"))
-    assert told[0][1:] == (PRICE, True) and after[0][1] is True and len(during) == 1
-    assert owner.of(trial) == ("failed", False, 90), "the trial is not kept"
+    assert told[0][1:] == (PRICE, True, None, None) and after[0][1] is True and len(during) == 1
+    assert owner.of(trial) == ("pending", False, 90), "the trial is not kept"
+    owner.sql(f"delete from upscaler_jobs where id = '{trial}'")
 
     # ---- settings and keys
     config = block("toml", "[tools.upscaler_jobs]")
@@ -213,8 +214,8 @@ def cut_over(owner: Owner, served: Served, types: Any, tool_key: str) -> None:
     queue = served.http.get("/v1/pools/default").json()["queue"]
     assert [job["job_id"] for job in queue] == waits and queue[0]["payload"] == {"webappId": "1"}
     assert queue[0]["credits"] == PRICE and queue[0]["user"] == owner.user(waits[0])
-    given_back = owner.sql(block("sql", "only one job at a time"))
-    assert given_back == [[(PRICE,)]] and owner.of(again) == ("failed", True, 90)
+    assert json.loads(types(block("sh", "only one job at a time"))) == {"success": True, "refundedAmount": PRICE}
+    row_is(again, "failed", True, 90)
     row_is(runs, "running", False, 90)
 
     # ---- what the old functions did meanwhile
@@ -299,9 +300,10 @@ def way_back(owner: Owner, served: Served, types: Any) -> None:
     late = owner.row("pending")
     said = served.post(f"{MANAGER}/run-or-queue", {"table": "upscaler_jobs", "jobId": late})
     assert (said.status_code, said.json()["code"], said.json()["refunded"]) == (400, "queue_full", False)
-    assert owner.sql(f"select give_back_charge('upscaler_jobs', '{late}', 'full')") == [[(PRICE,)]]
-    assert owner.sql(f"select give_back_charge('upscaler_jobs', '{late}', 'full')") == [[(0,)]]
-    assert owner.of(late) == ("failed", True, 100)
+    end = {"table": "upscaler_jobs", "jobId": late, "status": "failed", "errorMessage": "full", "notAdmitted": True}
+    assert served.post(f"{MANAGER}/finish", end).json() == {"success": True, "refundedAmount": PRICE}
+    assert served.post(f"{MANAGER}/finish", end).json()["skipped"] is True
+    asyncio.run(until(lambda: owner.of(late) == ("failed", True, 100), "its charge went back, once"))
     for _ in range(2):
         owner.sql(file("back.sql"))
     assert owner.sql("select active from cron.job order by jobid") == [[(True,), (True,)]]

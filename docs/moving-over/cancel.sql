@@ -1,5 +1,7 @@
 -- Browsers call user_cancel_ai_job in the database, not in a function that could be replaced. From here on it asks gate, which ends
--- the job, pays back, and has the row written. The request goes out when the call has committed. back.sql undoes it.
+-- the job, pays back, and has the row written; also a job that was not admitted yet. The request goes out when the call has committed.
+-- The row keeps in cancel_asked_at that it was asked: where the request is lost, the replacement function finds the row later and asks
+-- again. back.sql undoes it.
 
 create extension if not exists pg_net;
 create schema if not exists before_gate;
@@ -26,6 +28,7 @@ begin
   elsif over then
     return query select false, 0, 'the job is over';
   else
+    execute format('update %I set cancel_asked_at = now() where id = $1', p_table_name) using p_job_id;
     perform net.http_post(
       url := (select decrypted_secret from vault.decrypted_secrets where name = 'gate_url') || '/rest/v1/rpc/user_cancel_ai_job',
       body := jsonb_build_object('p_table_name', p_table_name, 'p_job_id', p_job_id),

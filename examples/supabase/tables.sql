@@ -14,9 +14,19 @@ create table upscaler_jobs (
   position integer,
   task_id text,
   output_url text,
+  late_output_url text,                            -- of a success that came after gate had ended the job
   error_message text,
+  job_payload jsonb,                               -- what the provider is asked: webappId, nodeInfoList
   user_credit_cost integer not null default 0 check (user_credit_cost >= 0),
+  credits_charged boolean not null default false,
+  credits_refunded boolean not null default false,
   refunded_credits integer not null default 0,
+  rh_cost integer,                                 -- the provider's coins
+  waited_in_queue boolean not null default false,
+  queue_wait_seconds integer not null default 0,
+  started_at timestamptz,
+  completed_at timestamptz,
+  cancel_asked_at timestamptz,                     -- when its user asked to cancel it
   start_id text not null default '',               -- for which start call a task was started
   gate_at timestamptz not null default 'epoch',    -- when that was so which gate told last
   created_at timestamptz not null default now()
@@ -24,6 +34,22 @@ create table upscaler_jobs (
 create table pose_changer_jobs (like upscaler_jobs including all);
 create table veste_ai_jobs (like upscaler_jobs including all);
 create table video_upscaler_jobs (like upscaler_jobs including all);
+create table arcano_cloner_jobs (like upscaler_jobs including all);
+create table character_generator_jobs (like upscaler_jobs including all);
+create table flyer_maker_jobs (like upscaler_jobs including all);
+create table bg_remover_jobs (like upscaler_jobs including all);
+create table image_generator_jobs (like upscaler_jobs including all);
+create table video_generator_jobs (like upscaler_jobs including all);
+create table movieled_maker_jobs (like upscaler_jobs including all);
+
+-- Every table of jobs, and no other: the functions below touch nothing that does not stand here.
+create function gate_tables() returns text[] language sql immutable as $$
+  select array[
+    'upscaler_jobs', 'pose_changer_jobs', 'veste_ai_jobs', 'video_upscaler_jobs',
+    'arcano_cloner_jobs', 'character_generator_jobs', 'flyer_maker_jobs', 'bg_remover_jobs',
+    'image_generator_jobs', 'video_generator_jobs', 'movieled_maker_jobs'
+  ]
+$$;
 
 create function consume_upscaler_credits(_user_id uuid, _amount integer, _description text) returns boolean
 language sql as $$
@@ -39,22 +65,40 @@ language sql as $$
   on conflict (user_id) do update set balance = c.balance + excluded.balance
 $$;
 
--- gate did not admit the job: its charge goes back, once, in one transaction with the row. Only a row that no answer of gate has
--- touched is paid, and what it says was charged, not what a browser says. Answers what was paid back.
-create function give_back_charge(p_table_name text, p_job_id uuid, p_error text) returns integer
+-- For GATE_REFUND_SQL: pays back, and writes it into the row in the same transaction.
+create function gate_refund(p_user text, p_amount integer, p_description text, p_job_id text) returns void
 language plpgsql as $$
 declare
-  whose uuid;
-  charged integer;
+  of_table text;
 begin
-  execute format(
-    'update %I set status = ''failed'', error_message = $2, refunded_credits = user_credit_cost
-     where id = $1 and status = ''pending'' returning user_id, user_credit_cost', p_table_name
-  ) into whose, charged using p_job_id, p_error;
-  if charged > 0 then
-    perform refund_upscaler_credits(whose, charged, 'not admitted');
-  end if;
-  return coalesce(charged, 0);
+  foreach of_table in array gate_tables() loop
+    execute format('update %I set credits_refunded = true where id::text = $1', of_table) using p_job_id;
+  end loop;
+  perform refund_upscaler_credits(p_user::uuid, p_amount, p_description);
+end
+$$;
+
+-- Rows that were left behind: `pending` for longer than p_pending_seconds, or with a cancel that gate has not carried out for 20 s. The
+-- function ends them through gate, p_most at a time.
+create function rows_left(p_pending_seconds integer, p_most integer)
+returns table (table_name text, id uuid, cancel_asked boolean)
+language plpgsql as $$
+declare
+  of_table text;
+  found bigint := 0;
+  more bigint;
+begin
+  foreach of_table in array gate_tables() loop
+    return query execute format(
+      'select %L::text, id, cancel_asked_at is not null from %I
+       where status = ''pending'' and created_at < now() - make_interval(secs => $1)
+         or cancel_asked_at < now() - interval ''20 seconds'' and status not in (''completed'', ''failed'', ''cancelled'')
+       order by created_at limit $2', of_table, of_table
+    ) using p_pending_seconds, p_most - found;
+    get diagnostics more = row_count;
+    found := found + more;
+    exit when found >= p_most;
+  end loop;
 end
 $$;
 
@@ -73,12 +117,20 @@ begin
 end
 $$;
 
--- For GATE_JOB_SQL: whose job it is, and what was charged.
-create function gate_job(p_table_name text, p_job_id text, out "user" uuid, out credits integer, out charged boolean)
-language plpgsql as $$
+-- For GATE_JOB_SQL: whose job it is, what was charged, its browser tab, and what the provider is asked. `credits` is null while the row
+-- has no price, so that the caller's counts. Nothing is charged where the job is over or the charge went back.
+create function gate_job(
+  p_table_name text, p_job_id text,
+  out "user" uuid, out credits integer, out charged boolean, out session text, out payload jsonb
+) language plpgsql as $$
 begin
-  execute format('select user_id, user_credit_cost, true from %I where id::text = $1', p_table_name)
-    into "user", credits, charged using p_job_id;
+  execute format(
+    'select user_id,
+       case when is_over then 0 when user_credit_cost = 0 and not credits_charged then null else user_credit_cost end,
+       credits_charged and not is_over, session_id, job_payload
+     from (select *, credits_refunded or status in (''completed'', ''failed'', ''cancelled'') as is_over from %I) as job
+     where id::text = $1', p_table_name
+  ) into "user", credits, charged, session, payload using p_job_id;
 end
 $$;
 
@@ -88,7 +140,7 @@ do $$
 declare
   of_table text;
 begin
-  foreach of_table in array array['upscaler_jobs', 'pose_changer_jobs', 'veste_ai_jobs', 'video_upscaler_jobs'] loop
+  foreach of_table in array gate_tables() loop
     execute format('alter table %I enable row level security', of_table);
     execute format('create policy own on %I for select using (auth.uid() = user_id)', of_table);
   end loop;
@@ -96,7 +148,9 @@ end
 $$;
 alter table user_credits enable row level security;
 create policy own on user_credits for select using (auth.uid() = user_id);
-revoke execute on function consume_upscaler_credits, refund_upscaler_credits, give_back_charge, set_queue_positions, gate_job
+revoke execute on function
+    gate_tables, consume_upscaler_credits, refund_upscaler_credits, gate_job, gate_refund, rows_left, set_queue_positions
   from public, anon, authenticated;
-grant execute on function consume_upscaler_credits, refund_upscaler_credits, give_back_charge, set_queue_positions, gate_job
+grant execute on function
+    gate_tables, consume_upscaler_credits, refund_upscaler_credits, gate_job, gate_refund, rows_left, set_queue_positions
   to service_role;

@@ -21,9 +21,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 ANON_KEY, SERVICE_KEY = "the-public-anon-key", "the-service-role-key"
-TABLES = ("upscaler_jobs", "pose_changer_jobs", "veste_ai_jobs", "video_upscaler_jobs")
+TABLES = (
+    "upscaler_jobs", "pose_changer_jobs", "veste_ai_jobs", "video_upscaler_jobs", "arcano_cloner_jobs",
+    "character_generator_jobs", "flyer_maker_jobs", "bg_remover_jobs", "image_generator_jobs", "video_generator_jobs",
+    "movieled_maker_jobs",
+)  # fmt: skip
 DEFAULTS = {
     "session_id": None, "status": "pending", "position": None, "task_id": None, "output_url": None, "error_message": None,
+    "late_output_url": None, "job_payload": None, "credits_charged": False, "credits_refunded": False, "rh_cost": None,
+    "waited_in_queue": False, "queue_wait_seconds": 0, "started_at": None, "completed_at": None, "cancel_asked_at": None,
     "user_credit_cost": 0, "refunded_credits": 0, "start_id": "", "gate_at": "1970-01-01T00:00:00.000Z",
 }  # fmt: skip
 NOT_PASSED = {"host", "connection", "content-length", "transfer-encoding", "content-encoding", "date", "server"}
@@ -135,14 +141,8 @@ class Platform:
     def refund_upscaler_credits(self, _user_id: str, _amount: int, _description: str) -> None:
         self.balances[_user_id] = self.balances.get(_user_id, 0) + _amount
 
-    def give_back_charge(self, p_table_name: str, p_job_id: str, p_error: str) -> int:
-        row = self.tables[p_table_name].get(p_job_id)
-        if row is None or row["status"] != "pending":
-            return 0
-        amount: int = row["user_credit_cost"]
-        row |= {"status": "failed", "error_message": p_error, "refunded_credits": amount}
-        self.refund_upscaler_credits(row["user_id"], amount, "not admitted")
-        return amount
+    def rows_left(self, p_pending_seconds: int, p_most: int) -> list[Row]:
+        return []
 
     def set_queue_positions(self, p_places: list[dict[str, Any]]) -> None:
         for place in p_places:

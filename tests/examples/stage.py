@@ -96,9 +96,10 @@ class Stage:
         with contextlib.ExitStack() as undone:
             undone.push(self._closing)
             self.simulator = self._closing.enter_context(Simulator(limit=3, seconds=60))
-            self.platform = self._closing.enter_context(Platform(self.simulator.url))
-            self.gate = Served(self.folder, config=self._config())
-            made = run_gate("keys", "create", "supabase", "--role", "tool", "--json", cwd=self.folder)
+            self.platform = self._closing.enter_context(self._platform())
+            self.gate = Served(self.folder, config=self._config(), **self._environment())
+            words = ("keys", "create", "supabase", "--role", "tool", "--json")
+            made = run_gate(*words, cwd=self.folder, **self._environment())
             self.key: str = json.loads(made.stdout)["key"]
             self._closing.enter_context(self.gate)
             self.gate.http.headers["authorization"] = f"Bearer {self.key}"
@@ -108,6 +109,13 @@ class Stage:
 
     def __exit__(self, *_error: object) -> None:
         self._closing.close()
+
+    def _platform(self) -> Platform:
+        return Platform(self.simulator.url)
+
+    def _environment(self) -> dict[str, str]:
+        """Of gate, beside its file."""
+        return {}
 
     def _config(self) -> str:
         manager = f"{self.platform.url}/functions/v1/{MANAGER}"

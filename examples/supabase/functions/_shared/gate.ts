@@ -1,8 +1,10 @@
 // gate, as these functions call it: with a key that stays on the server.
 
+import { parse } from "./json.ts";
+
 const URL_ = need("GATE_URL");
 const KEY = need("GATE_KEY");
-const WAIT_MS = 55_000; // gate answers within 25 s, also when it starts a job before it answers
+const WAIT_MS = 55_000; // gate answers within 25 s, also while a start call is under way
 
 export type Json = Record<string, unknown>;
 
@@ -30,7 +32,7 @@ async function called(how: RequestInit, path: string, pauses: number[]): Promise
   for (const pause of [...pauses, null]) {
     try {
       const answer = await fetch(URL_ + path, { ...how, headers, signal, redirect: "error" });
-      const body = await answer.json(); // what is not JSON was said by something in between
+      const body = parse(await answer.text()); // what is not JSON was said by something in between
       return { status: answer.status, body, retryAfter: answer.headers.get("retry-after") };
     } catch (error) {
       console.error("gate does not answer:", (error as Error).name); // no more: its message may name the address and the token

@@ -1,12 +1,31 @@
 // Answers, as browsers of any origin may read them.
 
 import { type Json, Unreached } from "./gate.ts";
+import { parse } from "./json.ts";
 
 const HEADERS = { "access-control-allow-origin": "*", "cache-control": "no-store" };
+const ALLOWED_HEADERS = [ // every header that a supabase-js of today or of last year sends
+  "authorization",
+  "x-client-info",
+  "apikey",
+  "content-type",
+  "content-profile",
+  "accept-profile",
+  "accept",
+  "prefer",
+  "range",
+  "x-region",
+  "x-supabase-api-version",
+  "x-retry-count",
+  "x-request-id",
+  "traceparent",
+  "tracestate",
+  "baggage",
+];
 const PREFLIGHT = {
   ...HEADERS,
   "access-control-allow-methods": "POST, OPTIONS",
-  "access-control-allow-headers": "authorization, x-client-info, apikey, content-type",
+  "access-control-allow-headers": ALLOWED_HEADERS.join(", "),
   "access-control-max-age": "86400",
 };
 
@@ -38,7 +57,7 @@ export function serve(handle: (request: Request) => Promise<Response>): void {
 /** What the body says. Null when it is no JSON object. */
 export function read(text: string): Json | null {
   try {
-    const body = text.trim() ? JSON.parse(text) : {};
+    const body = text.trim() ? parse(text) : {};
     return body && typeof body === "object" && !Array.isArray(body) ? body : null;
   } catch {
     return null;

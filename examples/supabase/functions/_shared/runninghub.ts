@@ -1,42 +1,81 @@
-// RunningHub: starts a task, cancels one. It answers 200 to everything; what it means stands in `code`.
+// RunningHub: starts a task, cancels one. It answers 200 to nearly everything. The meaning is in `code`, or in v2's `errorCode`.
 
 import { type Json, need } from "./gate.ts";
+import { parse } from "./json.ts";
 
 const URL_ = need("RUNNINGHUB_URL");
 const KEY = need("RUNNINGHUB_API_KEY");
-const WAIT_MS = 20_000; // less than the 25 s after which gate calls again
+const START_WAIT_MS = 120_000; // a start may take a minute; gate gives the start call 150 s
+const CANCEL_WAIT_MS = 20_000; // less than the 25 s that gate gives the event whose handler cancels
 const CALLBACK = `${need("SUPABASE_URL")}/functions/v1/runninghub-webhook?token=${encodeURIComponent(need("RUNNINGHUB_TOKEN"))}`;
-const FULL = new Set([415, 421]); // TASK_INSTANCE_MAXED, TASK_QUEUE_MAXED
+const STARTED = new Set([0, 804, 813]); // SUCCESS, APIKEY_TASK_IS_RUNNING, APIKEY_TASK_IS_QUEUED
+const BUSY = new Set([415, 421, 1003, 1011, 1520]); // no instance free, queue full, too many requests
+const BUSY_HTTP = new Set([429, 500, 501, 502, 503, 504]);
+const BARRED_HTTP = new Set([401, 403, 404]); // a wrong key or address: every job of this tool would fail in the same way
 
-/** `away`: it was not there to be asked. `unclear`: it was asked and did not answer, so that a task may have started. */
-export type Started = { task: string } | { refused: true } | { failed: string } | { away: true } | { unclear: true };
+/**
+ * `refused`: busy, try later. `away`: no connection, so no task has started. `unclear`: it was asked and gave no readable answer, so
+ * a task may have started. `barred`: the HTTP status with which the provider turns every call away.
+ */
+export type Started =
+  | { task: string }
+  | { refused: true }
+  | { failed: string }
+  | { away: true }
+  | { unclear: true }
+  | { barred: number };
+
+interface Answer {
+  status: number;
+  body: Json | null; // null when it is no JSON object
+}
 
 export async function run(payload: Json): Promise<Started> {
   const { webappId, nodeInfoList, ...more } = payload;
-  let said: { code?: number; msg?: string; data?: { taskId?: string } };
+  let said: Answer;
   try {
-    said = await call("ai-app/run", { ...more, webappId, nodeInfoList, webhookUrl: CALLBACK });
+    said = await call("ai-app/run", { ...more, webappId, nodeInfoList, webhookUrl: CALLBACK }, START_WAIT_MS);
   } catch (error) {
     const why = `${error} ${(error as Error).cause}`; // Deno says it in the one or the other
     return why.includes("client error (Connect)") ? { away: true } : { unclear: true };
   }
-  if (said.code === 0 && said.data?.taskId) return { task: String(said.data.taskId) };
-  if (FULL.has(Number(said.code))) return { refused: true };
-  return { failed: `${said.msg ?? "the provider would not start it"} (code ${said.code})` };
+  return meaning(said);
 }
 
-/** Throws when the provider does not answer. A task that is over already is none to cancel. */
+function meaning({ status, body }: Answer): Started {
+  const codes = [body?.code, body?.errorCode].filter((code) => code !== undefined && code !== null).map(Number);
+  if (BUSY_HTTP.has(status) || codes.some((code) => BUSY.has(code))) return { refused: true };
+  if (BARRED_HTTP.has(status)) return { barred: status };
+  if (status < 300 && body === null) return { unclear: true };
+  const task = (body?.data as Json | null | undefined)?.taskId ?? body?.taskId;
+  if (status < 300 && task && codes.every((code) => STARTED.has(code))) return { task: String(task) };
+  const words = body?.msg || body?.errorMessage || body?.message || "the provider would not start it";
+  return { failed: `${words} (code ${codes.find((code) => code !== 0) ?? `HTTP ${status}`})` };
+}
+
+/**
+ * Cancels a task. One that is over already needs no cancelling.
+ *
+ * @throws Error if the provider does not answer, so that the event comes again.
+ */
 export async function cancel(taskId: string): Promise<void> {
-  const said = await call("cancel", { taskId });
-  if (said.code !== 0) console.error(`task ${taskId} is not cancelled: code ${said.code}`);
+  const { status, body } = await call("cancel", { taskId }, CANCEL_WAIT_MS);
+  if (BUSY_HTTP.has(status)) throw new Error(`task ${taskId} is not cancelled: HTTP ${status}`);
+  if (body?.code !== 0) console.error(`task ${taskId} is not cancelled: code ${body?.code ?? `HTTP ${status}`}`);
 }
 
-async function call(verb: string, body: Json) {
+async function call(verb: string, body: Json, waitMs: number): Promise<Answer> {
   const answer = await fetch(`${URL_}/task/openapi/${verb}`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ ...body, apiKey: KEY }),
-    signal: AbortSignal.timeout(WAIT_MS),
+    signal: AbortSignal.timeout(waitMs),
   });
-  return await answer.json();
+  const text = await answer.text();
+  try {
+    const said = parse(text);
+    return { status: answer.status, body: said && typeof said === "object" && !Array.isArray(said) ? said : null };
+  } catch {
+    return { status: answer.status, body: null };
+  }
 }

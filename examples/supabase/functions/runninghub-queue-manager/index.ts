@@ -1,9 +1,11 @@
-// The queue manager, at the address that installed front ends know. It decides nothing: gate does. Here is what only the owner's
-// side can do: write the job's row, give back the charge of a job that was not admitted, start at the provider.
+// The queue manager, at the address that installed front ends know. It decides nothing: gate does. Only the owner's side can write the
+// job's row and start at the provider. Money is gate's too: a charge goes back through gate or not at all, so it goes back once.
 
 import { ask, type Json, type Said } from "../_shared/gate.ts";
 import { answer, read, serve } from "../_shared/http.ts";
-import { db, got, TABLES } from "../_shared/rows.ts";
+import { db, TABLES } from "../_shared/rows.ts";
+import { endUnadmitted } from "./end.ts";
+import { endRowsLeft } from "./left.ts";
 import { signed } from "./signed.ts";
 import { start } from "./start.ts";
 import { tell } from "./tell.ts";
@@ -11,7 +13,6 @@ import { tell } from "./tell.ts";
 const NAME = "runninghub-queue-manager";
 const PATHS = ["check", "run-or-queue", "enqueue", "check-user-active", "process-next", "finish", "cancel-session", "status"];
 const ADMITS = ["run-or-queue", "enqueue"];
-const NOT_ADMITTED = ["user_busy", "queue_full"];
 const PAUSES_MS = [500, 1_500]; // a restart of gate is not worth an error
 
 serve(async (request) => {
@@ -21,6 +22,7 @@ serve(async (request) => {
   if (path === "events") return await signed(request, text, tell);
   if (!PATHS.includes(path)) return answer(400, { error: "Invalid endpoint" });
   const said = ADMITS.includes(path) ? await admit(path, text) : await forward(path, text);
+  endRowsLeft(); // after the answer: the caller does not wait for it
   return answer(said.status, said.body, said.retryAfter);
 });
 
@@ -35,23 +37,50 @@ async function admit(path: string, text: string): Promise<Said> {
     return { status: 400, body: { error: "Unknown table" }, retryAfter: null };
   }
   const said = await forward(path, text);
-  const { table, jobId } = body as { table: string; jobId: string };
-  if (NOT_ADMITTED.includes(String(said.body.code))) {
-    const amount = got(await db.rpc("give_back_charge", { p_table_name: table, p_job_id: jobId, p_error: said.body.error }));
-    return { ...said, body: { ...said.body, refunded: amount > 0 } };
-  }
+  const { table, jobId } = body;
+  if (typeof table !== "string" || !(typeof jobId === "string" && jobId)) return said;
+  if (said.status >= 400 && said.status < 500) return await refused(said, table, jobId);
   const row = rowOf(said);
   if (row) {
     // Once an event was written, it knows better than this answer, which may be older. `pending` is the row that has heard nothing.
     const may = row.status === "queued" ? ["pending", "queued"] : ["pending"]; // its place in line stands in no event
-    const { error } = await db.from(table).update(row).eq("id", jobId).in("status", may);
-    if (error) console.error(`the row of ${jobId} waits for its event: ${error.message}`);
+    await write(table, jobId, row, may);
   }
-  return said;
+  return forOldTools(said);
+}
+
+/** What a refused admission means for the charge. Where gate has ended the job already, its charge has gone back already. */
+async function refused(said: Said, table: string, jobId: string): Promise<Said> {
+  const error = String(said.body.error ?? "the job was not admitted");
+  if (said.body.refunded === true) {
+    await write(table, jobId, { status: "failed", error_message: error }, ["pending"]);
+    return said;
+  }
+  const amount = await endUnadmitted(table, jobId, "failed", error);
+  return { ...said, body: { success: false, ...said.body, refunded: amount > 0 } };
 }
 
 function rowOf({ status, body }: Said): Json | null {
-  if (status === 400 && body.success === false) return { status: "failed", error_message: body.error };
   if (status !== 200) return null;
-  return body.queued ? { status: "queued", position: body.position } : { status: "running", position: null };
+  const word = body.status ?? (body.queued ? "queued" : "running");
+  switch (word) {
+    case "queued":
+      return { status: "queued", position: body.position, waited_in_queue: true };
+    case "starting":
+    case "running":
+      return { status: word, position: null };
+    default:
+      return null; // a repeat for a job that is over
+  }
+}
+
+/** Installed tools look for `queued`, then for `taskId`, and call everything else a failure: a job that is under way never is one. */
+function forOldTools(said: Said): Said {
+  if (said.status !== 200 || said.body.queued || said.body.taskId) return said;
+  return { ...said, body: { ...said.body, queued: true, position: said.body.position || 1 } };
+}
+
+async function write(table: string, jobId: string, row: Json, only: string[]): Promise<void> {
+  const { error } = await db.from(table).update(row).eq("id", jobId).in("status", only);
+  if (error) console.error(`the row of ${jobId} waits for its event: ${error.message}`);
 }

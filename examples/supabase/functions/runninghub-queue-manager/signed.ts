@@ -3,6 +3,7 @@
 import { Webhook } from "npm:standardwebhooks@1.1.1";
 import { need } from "../_shared/gate.ts";
 import { answer } from "../_shared/http.ts";
+import { parse } from "../_shared/json.ts";
 
 export interface Job {
   job_id: string;
@@ -10,8 +11,12 @@ export interface Job {
   tool: string | null;
   payload: Record<string, unknown> | null;
   error: string | null;
+  ended_by: string | null;
   end_reason: string | null;
-  output: { url?: string; files?: { url: string }[] } | null;
+  enqueued_at: string;
+  lease: { granted_at: string } | null;
+  output: Record<string, unknown> | null;
+  late_output?: Record<string, unknown> | null;
   refund: { amount: number } | null;
 }
 
@@ -32,5 +37,5 @@ export async function signed(request: Request, text: string, handle: (message: M
   } catch {
     return answer(401, { error: "The signature is missing, stale or wrong" });
   }
-  return await handle({ ...JSON.parse(text), id: headers["webhook-id"] });
+  return await handle({ ...parse(text), id: headers["webhook-id"] });
 }

@@ -32,6 +32,10 @@ export async function start({ id, data: job }: Message): Promise<Response> {
     return answer(200, { task_id: task }); // also when the row could not be written: gate has to know
   }
   if ("failed" in started) return answer(422, { error: started.failed });
+  if ("barred" in started) { // gate holds this tool's starts back and raises an alarm, instead of failing the whole line
+    got(await mine());
+    return answer(started.barred, { error: `the provider turns every call away: HTTP ${started.barred}` });
+  }
   if ("unclear" in started) return answer(422, { error: "the provider did not answer" });
   got(await mine()); // nothing has started: another call may try
   return "refused" in started ? answer(200, { outcome: "refused" }) : answer(503, { error: "the provider is not there" });

@@ -4,41 +4,49 @@ import { look } from "../_shared/gate.ts";
 import { answer } from "../_shared/http.ts";
 import { db, got, TABLES } from "../_shared/rows.ts";
 import { cancel } from "../_shared/runninghub.ts";
+import { costOf, urlOf } from "./output.ts";
 import type { Job, Message } from "./signed.ts";
 
-const MOVES_THE_QUEUE = ["job.queued", "job.granted", "job.cancelled", "job.expired"];
+const MOVES_THE_QUEUE = ["job.queued", "job.granted", "job.failed", "job.cancelled", "job.expired"];
+const GIVES_UP = ["job.failed", "job.cancelled", "job.expired"];
+const WAITED_S = 1; // a shorter wait is the admission itself
 
 export async function tell({ type, timestamp, data: job }: Message): Promise<Response> {
-  const row = rowOf(type, job);
-  if (!row || !TABLES.has(job.tool ?? "")) return answer(200, { skipped: true });
+  if (!TABLES.has(job.tool ?? "")) return answer(200, { skipped: true });
+  if (type === "job.late") return await keepLate(job);
+  const row = rowOf(type, timestamp, job);
+  if (!row) return answer(200, { skipped: true });
   // A call that was slow may come through after a later one: the row never goes back.
   const written = got(
     await db.from(job.tool!).update({ ...row, gate_at: timestamp }).eq("id", job.job_id).lte("gate_at", timestamp)
       .select("task_id"),
   );
   const task = written?.[0]?.task_id;
-  if (task && (type === "job.cancelled" || type === "job.expired")) await cancel(task);
+  // The provider still works at what it has not ended itself, and would be paid for it.
+  if (task && GIVES_UP.includes(type) && job.ended_by !== "provider") await cancel(task);
   if (MOVES_THE_QUEUE.includes(type)) await renumber(job.pool);
   return answer(200, { success: true });
 }
 
 /** Front ends know neither `granted` nor `expired`. An ended job has no start_id, so that a start under way finds out. */
-function rowOf(type: string, job: Job): Record<string, unknown> | null {
+function rowOf(type: string, at: string, job: Job): Record<string, unknown> | null {
   const ended = {
     position: null,
     start_id: "",
+    completed_at: at,
     error_message: job.error ?? job.end_reason,
     refunded_credits: job.refund?.amount ?? 0,
+    ...costs(job),
   };
   switch (type) {
     case "job.queued":
-      return { status: "queued", task_id: null };
+      return { status: "queued", task_id: null, waited_in_queue: true };
     case "job.granted":
       return { status: "starting", position: null };
     case "job.running":
-      return { status: "running", position: null };
+      return { status: "running", position: null, started_at: at, ...waited(job) };
     case "job.completed":
-      return { ...ended, status: "completed", error_message: null, output_url: job.output?.url ?? job.output?.files?.[0]?.url };
+      return { ...ended, status: "completed", error_message: null, output_url: urlOf(job.output) };
     case "job.cancelled":
       return { ...ended, status: "cancelled" };
     case "job.failed":
@@ -47,6 +55,24 @@ function rowOf(type: string, job: Job): Record<string, unknown> | null {
     default:
       return null;
   }
+}
+
+function waited(job: Job): Record<string, unknown> {
+  if (!job.lease) return {};
+  const seconds = (Date.parse(job.lease.granted_at) - Date.parse(job.enqueued_at)) / 1000;
+  return { queue_wait_seconds: Math.max(0, Math.round(seconds)), ...(seconds > WAITED_S && { waited_in_queue: true }) };
+}
+
+function costs(job: Job): Record<string, unknown> {
+  const cost = costOf(job.output);
+  return cost === null ? {} : { rh_cost: cost };
+}
+
+/** The provider succeeded after gate had ended the job: its refund and its status stay, the output is kept for the owner. */
+async function keepLate(job: Job): Promise<Response> {
+  const url = urlOf(job.late_output);
+  if (url) got(await db.from(job.tool!).update({ late_output_url: url }).eq("id", job.job_id));
+  return answer(200, { success: true });
 }
 
 /** Those who wait move up without an event of their own: the first hundred of them are written anew. */

@@ -18,7 +18,16 @@ serve(async (request) => {
   const charge = { _user_id: user.id, _amount: PRICE, _description: "Upscaler Arcano" };
   if (!got(await db.rpc("consume_upscaler_credits", charge))) return answer(402, { success: false, error: "Not enough credits" });
   const jobId = crypto.randomUUID();
-  const row = { id: jobId, user_id: user.id, session_id: asked.sessionId, status: "pending", user_credit_cost: PRICE };
+  const payload = { webappId: WEBAPP, nodeInfoList: [{ nodeId: "9", fieldName: "image", fieldValue: asked.imageUrl }] };
+  const row = {
+    id: jobId,
+    user_id: user.id,
+    session_id: asked.sessionId,
+    status: "pending",
+    user_credit_cost: PRICE,
+    credits_charged: true,
+    job_payload: payload,
+  };
   const { error } = await db.from(TABLE).insert(row);
   if (error) {
     got(await db.rpc("refund_upscaler_credits", charge));
@@ -32,8 +41,7 @@ serve(async (request) => {
       userId: user.id,
       creditCost: PRICE,
       sessionId: asked.sessionId,
-      webappId: WEBAPP,
-      job_payload: { nodeInfoList: [{ nodeId: "9", fieldName: "image", fieldValue: asked.imageUrl }] },
+      job_payload: payload,
     },
   });
   if (!said.response) throw said.error; // the row stays pending: asked again with its id, the queue manager takes it up
