@@ -180,7 +180,12 @@ class View:
         if eta_ms is not None:
             eta_ms = max(eta_ms, line.cooling_until or 0) - now_ms()
         eta_seconds = None if eta_ms is None else round(max(eta_ms, 0) / 1000, 1)
-        return job._replace(position=position, queue_length=line.queued, reason=line.reason_of(job.tool if job.starts else None), eta_seconds=eta_seconds)
+        return job._replace(
+            position=position,
+            queue_length=line.queued,
+            reason=line.reason_of(job.tool if job.starts else None),
+            eta_seconds=eta_seconds,
+        )
 
 
 def _news(job: Job) -> Job:

@@ -137,7 +137,7 @@ class _Collector:
         for name, says, value in (
             ("gate_grants", "Slots given.", lambda one: one.grants),
             ("gate_refusals", "Jobs that a provider would not take; they wait again.", lambda one: one.refusals),
-            ("gate_late_outcomes", "Outcomes that came after the job had expired; its refund stands.", lambda one: one.late),
+            ("gate_late_outcomes", "Outcomes that came after the end of their job; its refund stands.", lambda one: one.late),
             ("gate_refunds", "Refunds booked.", lambda one: one.refunds),
             ("gate_refunds_credits", "The credits of these.", lambda one: one.credits),
         ):

@@ -285,7 +285,7 @@ class UnreadPageOut(BaseModel):
 
 
 class EventOut(BaseModel):
-    """Something that happened to a job. `kind` is the status it then had, or `task`, `callback`, `late`, `returned`, `seated`, `refunded`."""
+    """Something that happened to a job. `kind` is the status it then had, or `task`, `callback`, `late`, `returned`, `seated`, `tool_down`, `refunded`."""
 
     at: str
     kind: str

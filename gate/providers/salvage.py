@@ -10,7 +10,7 @@ from typing import Any
 
 from gate.errors import Unreadable
 from gate.jobs import LABEL_MAX
-from gate.providers.reading import OUTPUT_MAX_BYTES, clean, cleaned, leniently, size
+from gate.providers.reading import OUTPUT_MAX_BYTES, clean, kept_output, leniently
 
 NAMES = ("taskId", "task_id")
 NAMED = re.compile(
@@ -20,8 +20,6 @@ NAMED = re.compile(
 """In JSON that breaks, in JSON inside a string, in a form. A name without its end is none: it may be cut."""
 WORDS = frozenset({"null", "none", "true", "false", "undefined"})
 """Values without quotes that are no name."""
-TEXT_MAX = 10_000
-"""Characters of an output that is no JSON: however they are escaped, they fit into OUTPUT_MAX_BYTES."""
 
 
 def task_id(body: str) -> str | None:
@@ -47,12 +45,10 @@ def task_id(body: str) -> str | None:
 def output(body: str) -> dict[str, Any]:
     """Make the output of a completed job from a body: its JSON as `raw`, or its text when that is no JSON or too large."""
     try:
-        found = {"raw": cleaned(leniently(body), "body")}
-        if size(found) <= OUTPUT_MAX_BYTES:
-            return found
-    except (Unreadable, ValueError):  # ValueError: a number beyond all bounds, which no JSON holds
-        pass
-    return {"raw": clean(body)[:TEXT_MAX]}
+        found = leniently(body)
+    except Unreadable:
+        found = clean(body)
+    return {"raw": kept_output(found, OUTPUT_MAX_BYTES - 1024)}
 
 
 def _label(value: Any) -> str | None:
