@@ -32,7 +32,7 @@ ON_THE_WAY = [
         KEEPER, EXTEND, "            return await self._job(pool, job_id)\n" + EXTEND,
         RACES + "test_a_claim_is_told_only_after_sql_has_it")),
     Safeguard("undo", "what SQL will not write goes back", World(kinds=frozenset({"down"})), Guard(
-        KEEPER, "                await self._undo(pool, request.job_id, decision)\n                raise\n", "                raise\n",
+        KEEPER, "                await self._places.undo(pool, request.job_id, decision)\n                raise\n", "                raise\n",
         TOLD + "test_a_slot_goes_back_when_sql_cannot_write"), behind=("sweep_stranger",), harm=DISAGREE),
     Safeguard("delete_after", "an entry of the outbox is deleted when SQL has it", World(calls=BRIEF), Guard(
         RECORDER, RECORD, DELETE + RECORD, BORDERS + "test_an_entry_that_sql_cannot_take_stays_in_the_outbox"),
