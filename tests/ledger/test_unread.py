@@ -16,7 +16,9 @@ from tests.ledger.book import NOW, Book
 pytestmark = pytest.mark.anyio
 
 
-async def keep(book: Book, body: bytes = b"{", pool: str = "default", task_id: str | None = "t", why: str = "no JSON") -> bool:
+async def keep(
+    book: Book, body: bytes = b"{", pool: str = "default", task_id: str | None = "t", why: str = "no JSON"
+) -> bool:
     return await book.reading.unread.keep(pool, "acme", body, body.decode(), task_id, why)
 
 
