@@ -181,6 +181,7 @@ WORDS = {
     "callbacks_empty": "No provider has called back about it.",
     "unread": "Callbacks that could not be read",
     "unread_why": "They showed the right secret, and gate does not understand them. An admin reads one and applies it to its job.",
+    "unread_one": "callback {n}",
     "unread_times": "came {n} times",
     "unread_applied": "applied",
     "raw": "As it came",

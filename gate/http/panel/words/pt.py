@@ -181,6 +181,7 @@ WORDS = {
     "callbacks_empty": "Nenhum provedor chamou de volta sobre ele.",
     "unread": "Callbacks que não puderam ser lidos",
     "unread_why": "Mostraram o segredo certo, e o gate não os entende. Um admin lê um deles e o aplica ao seu job.",
+    "unread_one": "callback {n}",
     "unread_times": "chegou {n} vezes",
     "unread_applied": "aplicado",
     "raw": "Como chegou",
