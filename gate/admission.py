@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gate.errors import Invalid
 from gate.jobs import Job, Request
 from gate.ledger import Owner, Price, Reading
 from gate.tools import Tools
@@ -28,17 +29,21 @@ class Admission:
         """Whether the owner's function is asked about jobs of this table."""
         return self._owner is not None and self._owner.prices and table in self._tools
 
-    async def complete(self, request: Request, by_gate: bool = False) -> Request:
+    async def complete(self, request: Request, by_gate: bool = False, or_refuse: bool = False) -> Request:
         """The request with all that gate decides about it.
 
         Args:
             request: As the caller sent it.
             by_gate: Whether gate starts the job, if its tool says where.
+            or_refuse: With `by_gate`: a tool that does not say where is refused.
 
         Raises:
+            Invalid: The tool is missing, or has no start_url.
             JobUnknown: The owner's function knows no such row.
             StoreDown: SQL or that function does not answer.
         """
+        if by_gate and or_refuse:
+            self._require_start_url(request)
         if request.tool is None:
             return self._settled(request)
         tool = self._tools[request.tool]
@@ -70,6 +75,16 @@ class Admission:
             "settles": self._owner.pays and (by_row or request.trusted),
         }
         return Priced(**request._asdict() | row)
+
+    def _require_start_url(self, request: Request) -> None:
+        """Raises Invalid when the request names no tool, or a tool without a `start_url`."""
+        if request.tool is None:
+            raise Invalid("started_by", "gate starts a job by the start_url of its tool; name a tool")
+        if self._tools[request.tool].start_url is None:
+            raise Invalid(
+                "started_by",
+                f"tool {request.tool!r} has no start_url; set it in [tools.{request.tool}], or start the job yourself",
+            )
 
     def _settled(self, request: Request) -> Request:
         """Only a charge that a trusted caller names is paid back by the owner's function."""

@@ -11,6 +11,7 @@ from gate import __version__
 from gate.gatekeeper import Gatekeeper
 from gate.http import (
     accesslog,
+    callbacks,
     counting,
     doors,
     jobs,
@@ -28,7 +29,7 @@ from gate.http import (
 from gate.keeper.keyring import KeyRing
 from gate.tools import Tools
 
-ROUTERS = (jobs.router, pools.router, looking.router, metrics.router)
+ROUTERS = (jobs.router, pools.router, looking.router, callbacks.router, metrics.router)
 """Of version 1."""
 READ_BY_PEOPLE = (reference.router, *panel.ROUTERS)
 """Whose door knows the session of a browser too, which shows no key by itself."""

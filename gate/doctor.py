@@ -9,6 +9,7 @@ owed         refunds that the owner's function has not paid
 undelivered  calls that a tool has not answered, or whose tool is configured no longer
 tool_down    a tool whose start address answers 401, 403, 404 or with a redirect: gate starts none of its jobs
 unbound      callbacks whose task nobody has bound
+unread       callbacks that showed the right secret and could not be read
 refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
 """
 
@@ -20,6 +21,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from gate.errors import CannotStart, StoreDown
+from gate.jobs import now_ms
 from gate.ledger import Database, Reading, schema
 from gate.ledger.owing import Pending
 from gate.opening import Open, open_gate
@@ -36,6 +38,8 @@ TOOL_DOWN_LATELY_MS = 600_000
 REFUSALS_MIN = 10
 """Fewer say nothing about a provider."""
 UNBOUND_NAMED = 3
+WEEK_MS = 7 * 24 * 3_600_000
+"""A callback that nobody has applied for longer is no news any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,12 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         yield Finding(
             "unbound", "webhooks", says, "whoever starts a task has to say which it is: task_id in the answer, or PUT …/task"
         )
+    unread, tasks = await reading.unread.lately(now_ms() - WEEK_MS, UNBOUND_NAMED)
+    if unread:
+        such = f"; the newest of task {', '.join(tasks)}" if tasks else ""
+        says = f"callbacks of the last week that could not be read: {unread}{such}"
+        helps = "gate callbacks shows them; gate callbacks apply ID JOB --outcome … --reason … ends a job by one"
+        yield Finding("unread", "callbacks", says, helps)
     if fix and (owed_any or waits_any):
         await reading.owing.hurry()
 

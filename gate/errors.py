@@ -8,13 +8,16 @@ GateError
 ├── Forbidden         the key's role may not do this
 ├── PoolUnknown
 ├── JobUnknown
+├── CallbackUnknown
 ├── ProviderUnknown
 ├── Conflict          the request is well-formed, the state of things is against it
 │   ├── UserBusy          the user has as many live jobs as allowed
 │   ├── JobIdReused       the id names another job
 │   ├── TaskTaken         the provider's task is another job's
 │   ├── StartedByGate     gate starts this job, and nobody else
-│   └── AlreadyEnded      by somebody else, or with another outcome
+│   ├── AlreadyEnded      by somebody else, or with another outcome
+│   ├── NotRunning        the job waits and holds no slot
+│   └── CallbackApplied   an unread callback is applied once
 ├── LeaseLost         expired, taken back, or never this job's
 ├── QueueFull
 ├── StoreDown         Redis or SQL does not answer; come again
@@ -74,6 +77,10 @@ class JobUnknown(GateError):
     pass
 
 
+class CallbackUnknown(GateError):
+    pass
+
+
 class ProviderUnknown(GateError):
     pass
 
@@ -101,6 +108,14 @@ class StartedByGate(Conflict):
 
 
 class AlreadyEnded(Conflict):
+    pass
+
+
+class NotRunning(Conflict):
+    pass
+
+
+class CallbackApplied(Conflict):
     pass
 
 

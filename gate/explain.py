@@ -94,6 +94,7 @@ def body(facts: Facts) -> dict[str, Any]:
         "owed": _dated(story.debt),
         "deliveries": _all(story.told),
         "callbacks": _all(story.heard),
+        "unread_callbacks": _all(story.unread),
     }
 
 
@@ -104,5 +105,5 @@ def _all(rows: Iterable[Any]) -> list[dict[str, Any]]:
 def _dated(row: Any) -> Any:
     if row is None:
         return None
-    times = {"at", "since", "due_at", "done_at"}
+    times = {"at", "since", "due_at", "done_at", "last_at", "applied_at"}
     return {name: moment(value) if name in times else value for name, value in asdict(row).items()}

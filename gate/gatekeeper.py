@@ -58,6 +58,7 @@ from gate.ledger import Admitted, Ended, Ledger, Return, Started
 from gate.places import Places
 from gate.poolkeeper import PoolKeeper
 from gate.slots import Acquired, Extended, Semaphore, entries
+from gate.unread import UnreadKeeper
 from gate.view import View
 
 TRIES = 5
@@ -69,27 +70,30 @@ COMMIT_S = 0.02
 
 
 class Gatekeeper:
-    """`view` is for looking, at the same two stores; `poolkeeper` is for a pool as a whole; `early_end` for jobs not admitted."""
+    """`view` is for looking, at the same two stores; `poolkeeper` is for a pool as a whole; `early_end` for jobs not admitted,
+    `unread` for callbacks that could not be read."""
 
     def __init__(
         self, semaphore: Semaphore, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View,
-        admission: Admission, poolkeeper: PoolKeeper,
+        admission: Admission, poolkeeper: PoolKeeper, unread: UnreadKeeper,
     ) -> None:  # fmt: skip
         self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
         self._recorder, self._news, self.view = recorder, news, view
-        self._admission, self.poolkeeper = admission, poolkeeper
+        self._admission, self.poolkeeper, self.unread = admission, poolkeeper, unread
         self._places = Places(semaphore, pools, recorder)
         self.early_end = EarlyEnd(ledger, pools, news, admission)
 
     # ---- in ----------------------------------------------------------------------------------------------------
 
-    async def acquire(self, pool: str, request: Request, wait_s: float = 0) -> Job:
-        """A slot, or a place in the queue; a queued job waits up to `wait_s` for its grant.
+    async def acquire(self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False) -> Job:
+        """A slot, or a place in the queue; a queued job waits up to `wait_s` for its grant. `by_gate`: its tool's start call
+        starts the job, and the wait lasts until that call was answered.
 
-        Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown; JobUnknown, when the owner has no such job.
-        A refusal has written nothing.
+        Raises PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, StoreDown; JobUnknown, when the owner has no such job;
+        Invalid, when gate is to start it and its tool has no `start_url`. A refusal has written nothing.
         """
-        request = await self._admission.complete(request)
+        end = time.monotonic() + wait_s
+        request = await self._admission.complete(request, by_gate, or_refuse=True)
         if not wait_s:
             job = await self._acquire(pool, request)
         else:
@@ -97,7 +101,7 @@ class Gatekeeper:
             with self.view.parked(request.job_id, "queued") as changed:
                 job = await self._acquire(pool, request, lambda job: self.view.until_changed(job, changed, wait_s))
         assert job is not None
-        return job
+        return await self.view.until_started(job, end) if by_gate else job
 
     async def take(self, pool: str, request: Request) -> Job | None:
         """A slot that is free now, or nothing: then it is not queued either, and a job that gate starts is not the caller's.

@@ -55,5 +55,7 @@ deliveries: Counter[tuple[str, str]] = Counter()
 """By kind and result."""
 not_understood: Counter[str] = Counter()
 """By provider: callbacks of a success whose output has an unknown shape."""
+unread_callbacks: Counter[str] = Counter()
+"""By provider: callbacks that showed the right secret and could not be read."""
 answers: dict[tuple[str, str], Answers] = {}
 """By method and route, as it is written in the table of routes."""

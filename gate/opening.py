@@ -29,6 +29,7 @@ from gate.poolkeeper import PoolKeeper
 from gate.slots import Semaphore
 from gate.slots.connection import Link, trust
 from gate.tools import Tools
+from gate.unread import UnreadKeeper
 from gate.view import View
 from gate.waiters import Waiters
 
@@ -100,7 +101,8 @@ async def open_gate(
     owner = outside.owner(sql_url)
     poolkeeper = PoolKeeper(semaphore, ledger, pools, recorder, news, view, made_live)
     admission = Admission(outside.tools, reading, owner)
-    gatekeeper = Gatekeeper(semaphore, ledger, pools, recorder, news, view, admission, poolkeeper)
+    unread = UnreadKeeper(semaphore, pools, news, reading.unread)
+    gatekeeper = Gatekeeper(semaphore, ledger, pools, recorder, news, view, admission, poolkeeper, unread)
     keyring = KeyRing(reading, admin_key)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(database.close)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from gate.explain import Facts
 from gate.jobs import Job
 from gate.ledger.story import Debt, Event, Heard, Story, Told
+from gate.ledger.unread import Unread
 from gate.wording import clock, names, several, short, span, until
 
 
@@ -162,6 +163,8 @@ def _happened(event: Event) -> str:
         what = "back in the queue, at its place"
     elif event.kind == "running" and event.by == "caller":
         what = "a slot was free: running at once"
+    elif event.kind == "callback" and event.by == "operator":
+        what = "a callback that could not be read was applied"
     why = TIMEOUTS.get(why or "", RETURNED.get(why or "", why))
     by = "gate" if event.by == "gate" else f"the {event.by}"
     return f"{what}, by {by}" + (f": {why}" if why else "")
@@ -210,6 +213,7 @@ def _told(story: Story) -> Iterator[Said]:
     """In the order of time, whoever spoke."""
     said = [Said(_call(told), told.at) for told in story.told]
     said += [Said(_callback(heard), heard.at) for heard in story.heard]
+    said += [Said(_unread(one), one.last_at) for one in story.unread]
     yield from sorted(said, key=lambda one: one.at or 0)
 
 
@@ -239,6 +243,17 @@ def _callback(heard: Heard) -> str:
     error = f" ({heard.error})" if heard.error else ""
     words = f"callback{task} from {heard.provider}: {heard.outcome}{error}; {VERDICTS.get(heard.verdict, heard.verdict)}"
     return words + (f". It said: {short(heard.body)}" if heard.body else "")
+
+
+def _unread(one: Unread) -> str:
+    task = f" of task {one.task_id}" if one.task_id else ""
+    times = f", {one.times} times" if one.times > 1 else ""
+    words = f"callback {one.id}{task} from {one.provider} that could not be read{times}: {one.why}"
+    if one.applied_at is None:
+        words += f"; `gate callbacks apply {one.id} JOB --outcome … --reason …` ends the job by it"
+    else:
+        words += f"; applied as {one.outcome} at {clock(one.applied_at)} by {one.applied_by}: {one.reason}"
+    return f"{words}. It said: {short(one.body)}"
 
 
 def _began(story: Story) -> int | None:

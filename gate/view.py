@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from gate.board import Board
-from gate.errors import JobUnknown, StoreDown
+from gate.errors import AlreadyEnded, JobUnknown, StoreDown
 from gate.figures import Figures
 from gate.jobs import Job, now_ms
 from gate.keeper.pools import Pools
@@ -91,6 +92,18 @@ class View:
             job = shown or await self.job(job.pool, job.job_id)
         return await self.placed(job)
 
+    async def until_started(self, job: Job, end: float) -> Job:
+        """The job once gate has started it; as it stands at `end` (s of time.monotonic()) when gate has not. The provider may
+        refuse a start, so a granted job may wait in the queue again. Raises AlreadyEnded.
+        """
+        while job.starts and job.status in ("queued", "granted") and (left := end - time.monotonic()) > 0:
+            before, job = job.status, await self.wait(job.pool, job.job_id, job.status, left)
+            if job.status == before:  # the time is over, or this server stops
+                break
+        if job.ended:
+            raise AlreadyEnded(f"this job is {job.status} already", job)
+        return job
+
     async def follow(self, pool: str, job_id: str) -> AsyncIterator[Job]:
         """The job, and again whenever its status or its place has changed, until it has ended. Raises JobUnknown."""
         last: Job | None = None
@@ -167,7 +180,12 @@ class View:
         if eta_ms is not None:
             eta_ms = max(eta_ms, line.cooling_until or 0) - now_ms()
         eta_seconds = None if eta_ms is None else round(max(eta_ms, 0) / 1000, 1)
-        return job._replace(position=position, queue_length=line.queued, reason=line.reason_of(job.tool if job.starts else None), eta_seconds=eta_seconds)
+        return job._replace(
+            position=position,
+            queue_length=line.queued,
+            reason=line.reason_of(job.tool if job.starts else None),
+            eta_seconds=eta_seconds,
+        )
 
 
 def _news(job: Job) -> Job:

@@ -18,6 +18,7 @@ from gate.errors import GateError, StoreDown
 from gate.jobs import Job, now_ms
 from gate.ledger.owing import Pending
 from gate.ledger.story import Changed, as_changes
+from gate.ledger.unread import Unread
 from gate.slots import Line
 from gate.waiters import Waiters, the_line
 
@@ -38,6 +39,8 @@ AT_LEAST_EVERY_S = 2.0
 GLANCE_S = 0.4
 """Nobody is sent word of a slot that was free and is taken: so the line alone is looked at, which costs Redis one script."""
 ENDINGS = 8
+UNREAD = 5
+"""Callbacks that could not be read and wait for an operator, of those the newest."""
 CHANGES = 6
 TWICE_S = 1.5
 """Between two looks a commit that was on its way has come: what both saw differ is drift (as in keeper/sweep.py)."""
@@ -56,7 +59,7 @@ class Differs:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A pool at one moment. `view` is the last that was read, None before the first; `down` the store that is away, and since when
-    (ms); `owed` and `undelivered` the refunds and the calls that were tried in vain; `differs` what two looks saw; `granting_since` (monotonic) how long somebody waits beside a free slot for no reason.
+    (ms); `owed` and `undelivered` the refunds and the calls that were tried in vain; `differs` what two looks saw; `unread` the newest callbacks that could not be read and wait for an operator; `granting_since` (monotonic) how long somebody waits beside a free slot for no reason.
     `made`: what whoever shows it has made of it, once for all.
     """
 
@@ -66,6 +69,7 @@ class Seen:
     owed: Pending | None = None
     undelivered: Pending | None = None
     differs: tuple[Differs, ...] = ()
+    unread: list[Unread] = field(default_factory=list)
     down: str | None = None
     down_since: int = 0
     granting_since: float | None = None
@@ -180,6 +184,7 @@ class Watch:
             happened = await reading.stories.changes(pool, 2 * CHANGES)  # a reason is an event of its own
             changes = as_changes(happened)[:CHANGES]
             owed, undelivered = await reading.owing.refunds(pool), await reading.owing.calls(pool)
+            unread = await reading.unread.pending(pool, UNREAD)
             in_sql = await reading.line(pool, most + 1)
         except StoreDown as error:
             return _away(before, error)
@@ -191,7 +196,7 @@ class Watch:
         ended = {job.job_id for job in (*view.holders, *view.queue) if job.ended}
         differs = tuple(sorted(differing(view, held, waits, ended, most)))
         in_vain = [pending if pending.error else None for pending in (owed, undelivered)]
-        return Seen(view, endings, changes, *in_vain, differs, granting_since=since, at=at)
+        return Seen(view, endings, changes, *in_vain, differs, unread, granting_since=since, at=at)
 
 
 def _away(before: Seen, error: StoreDown) -> Seen:

@@ -32,8 +32,12 @@ async def _facts(settings: Settings, job_id: str) -> Facts:
         story = await reading.stories.of(job_id)
         if story is None and (bound := await reading.stories.of_task(job_id)) is not None:
             story = await reading.stories.of(bound)
+        unread = await reading.unread.of_task(job_id) if story is None else []
     if story is None:
-        raise JobUnknown(f"no pool has, or ever had, a job {job_id!r}, nor a provider's task of that name")
+        detail = f"no pool has, or ever had, a job {job_id!r}, nor a provider's task of that name"
+        if unread:
+            detail += f"; callback {unread[-1].id}, which could not be read, names that task: gate callbacks"
+        raise JobUnknown(detail)
     if story.job.ended:
         return by_sql_alone(story, None)
     where = stores.redis_url(settings)

@@ -18,6 +18,7 @@ def acquire(
     credits: Annotated[int | None, typer.Option(help="Charged already; needs --job-id.")] = None,
     lease_seconds: Annotated[float | None, typer.Option(help="Default: the pool's.")] = None,
     wait_seconds: Annotated[float, typer.Option(min=0, max=60, help="Wait so long for a grant.")] = 0,
+    started_by: Annotated[str | None, typer.Option(help="caller (default), or gate: by the start_url of the tool.")] = None,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,
@@ -28,8 +29,11 @@ def acquire(
     from gate.http.wire import AcquireBody
 
     given = {"job_id": job_id, "user": user, "tool": tool, "session": session, "credits": credits}
-    request = request_of(AcquireBody.model_validate(given | {"lease_seconds": lease_seconds}))
-    job = stores.visit(settings_of(data_dir, config), lambda gate: gate.acquire(pool, request, wait_seconds))
+    body = AcquireBody.model_validate(given | {"lease_seconds": lease_seconds, "started_by": started_by})
+    request, by_gate = request_of(body), body.started_by == "gate"
+    settings = settings_of(data_dir, config)
+    outside = stores.outside_of(settings) if by_gate else None
+    job = stores.visit(settings, lambda gate: gate.acquire(pool, request, wait_seconds, by_gate), outside)
     show.job(job, json)
 
 

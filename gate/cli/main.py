@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from gate.cli import jobs, keys, pools, upkeep
+from gate.cli import callbacks, jobs, keys, pools, upkeep
 from gate.cli.flags import ConfigFlag, DataDirFlag, JsonFlag, settings_of
 from gate.errors import CannotStart, GateError
 
@@ -79,6 +79,7 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(pools.app, name="pools")
+app.add_typer(callbacks.app, name="callbacks")
 app.add_typer(keys.app, name="keys")
 app.add_typer(upkeep.db, name="db")
 

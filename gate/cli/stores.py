@@ -14,9 +14,10 @@ from gate.datadir import DataDir
 from gate.errors import CannotStart, PoolUnknown
 from gate.gatekeeper import Gatekeeper
 from gate.jobs import Job
+from gate.keeper.wake import Wake
 from gate.ledger import Database, Event, Pool, PoolSettings, Reading, schema
 from gate.ledger.trends import Bucket
-from gate.opening import Open, open_gate
+from gate.opening import Open, Outside, open_gate
 from gate.settings import Settings
 
 T = TypeVar("T")
@@ -87,16 +88,23 @@ async def lately(reading: Reading, pool: str, span: str) -> list[Bucket]:
     return await reading.trends.lately(pool, span)
 
 
-def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]]) -> T:
-    """What `call` returns, on the stores of a running server. Raises CannotStart when none runs here."""
+def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]], outside: Outside | None = None) -> T:
+    """What `call` returns, on the stores of a running server; `outside` only where `call` has to know the tools. Raises
+    CannotStart when none runs here.
+    """
     where = redis_url(settings)
     if where is None:
         raise CannotStart(f"{not_running(settings)}: start it with `gate serve`, or say --data-dir")
     logs.configure(logging.WARNING)  # on stderr: stdout is the answer's
 
     async def run() -> T:
-        async with opened(settings, where) as gate:
-            return await call(gate.gatekeeper)
+        async with opened(settings, where, outside) as gate:
+            # A visitor hears no news of the servers. Without this a wait would last its whole time.
+            waking = asyncio.create_task(Wake(gate.gatekeeper.view.reading, gate.waiters).keep())
+            try:
+                return await call(gate.gatekeeper)
+            finally:
+                waking.cancel()
 
     return asyncio.run(run())
 
@@ -105,6 +113,12 @@ def not_running(settings: Settings) -> str:
     return f"no gate runs in {settings.data_dir.absolute()}"
 
 
-def opened(settings: Settings, where: str) -> AbstractAsyncContextManager[Open]:
+def outside_of(settings: Settings) -> Outside:
+    """The tools and the owner's functions of these settings, as the server has them."""
+    return Outside(settings.known_tools(), settings.job_sql, settings.refund_sql)
+
+
+def opened(settings: Settings, where: str, outside: Outside | None = None) -> AbstractAsyncContextManager[Open]:
     """The gate on the Redis at `where`, for a visitor. A pool that it makes has the defaults of these settings."""
-    return open_gate(where, sql_url(settings), made_live=PoolSettings(**settings.defaults().in_ms()))
+    made_live = PoolSettings(**settings.defaults().in_ms())
+    return open_gate(where, sql_url(settings), made_live=made_live, outside=outside)

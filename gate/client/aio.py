@@ -20,7 +20,7 @@ from gate.client.calls import Call
 from gate.client.errors import GateError, LeaseLost, Unreachable
 from gate.client.lease import BaseLease
 from gate.client.passage import GOODBYE_S, POLL_S, POLL_TO_TELL_S, Ask, Passage, Pause, Steps
-from gate.client.shapes import Balance, Job, LedgerPage, Outcome, Pool, Status
+from gate.client.shapes import Balance, Job, LedgerPage, Outcome, Pool, StartedBy, Status
 from gate.jobs import new_job_id
 
 T = TypeVar("T")
@@ -152,12 +152,16 @@ class AsyncGate:
         payload: dict[str, Any] | None = None,
         lease_seconds: float | None = None,
         wait_seconds: float | None = None,
+        started_by: StartedBy | None = None,
     ) -> Job:
-        """`running`: start. `queued`: wait for it with `job`. `granted`: `claim` it first. `wait_seconds`: 0 to 60."""
+        """`running`: start. `queued`: wait for it with `job`. `granted`: `claim` it first. `wait_seconds`: 0 to 60.
+
+        `started_by="gate"`: gate starts the job by the start call of its tool; `wait_seconds` waits for that, and nobody claims.
+        """
         return await self._call(
             calls.acquire(
                 pool, job_id=job_id or new_job_id(), user=user, tool=tool, session=session, credits=credits, payload=payload,
-                lease_seconds=lease_seconds, wait_seconds=wait_seconds,
+                lease_seconds=lease_seconds, wait_seconds=wait_seconds, started_by=started_by,
             )
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from gate.client.shapes import Balance, Job, LedgerPage, Outcome, Pool, Status
+from gate.client.shapes import Balance, Job, LedgerPage, Outcome, Pool, StartedBy, Status
 
 T = TypeVar("T")
 
@@ -53,10 +53,11 @@ def acquire(
     payload: dict[str, Any] | None = None,
     lease_seconds: float | None = None,
     wait_seconds: float | None = None,
+    started_by: StartedBy | None = None,
 ) -> Call[Job]:
     body = _named(
         job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload, lease_seconds=lease_seconds,
-        wait_seconds=wait_seconds,
+        wait_seconds=wait_seconds, started_by=started_by,
     )  # fmt: skip
     content = json.dumps(body, allow_nan=False).encode()
     return Call("POST", f"{_of_pool(pool)}/acquire", Job.of, content, waits=wait_seconds or 0)

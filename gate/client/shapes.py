@@ -11,6 +11,7 @@ from gate.jobs import ENDED
 
 Status = Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
 Outcome = Literal["completed", "failed", "cancelled", "refused"]
+StartedBy = Literal["caller", "gate"]
 Body = Mapping[str, Any]
 
 
@@ -55,6 +56,7 @@ class Job(_Shape):
     credits: int
     payload: dict[str, Any] | None
     task: dict[str, Any] | None
+    started_by: StartedBy
     status: Status
     position: int | None
     queue_length: int | None

@@ -40,7 +40,7 @@ ANY_KEY = frozenset({"tool", "admin", "read"})
 TOOL = frozenset({"tool", "admin"})
 ADMIN = frozenset({"admin"})
 LOOK = frozenset({"admin", "read"})
-"""The panel: a tool's key never goes into a browser."""
+"""The panel, and what concerns operators alone: a tool's key never goes into a browser."""
 
 TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/v1/pools/{pool}/acquire"): TOOL,
@@ -71,6 +71,8 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("OPTIONS", "/rest/v1/rpc/{name}"): ANYONE,
     ("POST", "/v1/webhooks/{provider}/{pool}"): ANYONE,
     ("POST", "/functions/v1/runninghub-webhook"): ANYONE,
+    ("GET", "/v1/callbacks/unread"): LOOK,
+    ("POST", "/v1/callbacks/unread/{callback_id}/apply"): ADMIN,
     ("GET", "/docs"): ANY_KEY,
     ("GET", "/openapi.json"): ANY_KEY,
     ("GET", "/metrics"): ANY_KEY,
@@ -83,6 +85,8 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/pools/{pool}/trends"): LOOK,
     ("GET", "/pools/{pool}/do/{verb}"): ADMIN,
     ("POST", "/pools/{pool}/do/{verb}"): ADMIN,
+    ("GET", "/pools/{pool}/callbacks/{callback_id}/do/apply"): ADMIN,
+    ("POST", "/pools/{pool}/callbacks/{callback_id}/do/apply"): ADMIN,
     ("GET", "/pools/{pool}/jobs/{job_id}"): LOOK,
     ("GET", "/pools/{pool}/jobs/{job_id}/live"): LOOK,
     ("GET", "/pools/{pool}/jobs/{job_id}/do/{verb}"): ADMIN,

@@ -49,11 +49,14 @@ async def acquire(
 ) -> JSONResponse:
     """Take a slot, or join the queue. 200 only with `running`; 202 with `queued` or `granted` (claim it first).
 
+    With `"started_by": "gate"`, gate starts the job itself by the `start_url` of its tool, now or when its turn comes: do not claim it.
+    `wait_seconds` then waits until the job has been started.
+
     An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job. Beside a `job_id` it counts for nothing.
     """
     job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
     wanted = request_of(body, job_id, asking.role == "tool")
-    job = await keeper.acquire(pool, wanted, body.wait_seconds)
+    job = await keeper.acquire(pool, wanted, body.wait_seconds, by_gate=body.started_by == "gate")
     return _answer(job, asking, 202 if job.status in ("queued", "granted") else 200)
 
 

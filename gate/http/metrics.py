@@ -137,7 +137,7 @@ class _Collector:
         for name, says, value in (
             ("gate_grants", "Slots given.", lambda one: one.grants),
             ("gate_refusals", "Jobs that a provider would not take; they wait again.", lambda one: one.refusals),
-            ("gate_late_outcomes", "Outcomes that came after the job had expired; its refund stands.", lambda one: one.late),
+            ("gate_late_outcomes", "Outcomes that came after the end of their job; its refund stands.", lambda one: one.late),
             ("gate_refunds", "Refunds booked.", lambda one: one.refunds),
             ("gate_refunds_credits", "The credits of these.", lambda one: one.credits),
         ):
@@ -169,6 +169,9 @@ class _Collector:
         odd = [([name], metrics.not_understood[name]) for name in sorted(PROVIDERS)]
         says = "Successes of providers whose output has a shape that gate does not know."
         yield self._counter("gate_callbacks_not_understood", says, ["provider"], odd)
+        unread = [([provider], metrics.unread_callbacks[provider]) for provider in sorted(PROVIDERS)]
+        says = "Callbacks that showed the right secret and could not be read."
+        yield self._counter("gate_callbacks_unread", says, ["provider"], unread)
         routes = sorted(metrics.answers.items())
         answers = [([*route, f"{digit}xx"], one.by_class[digit]) for route, one in routes for digit in range(2, 6)]
         yield self._counter("gate_http_answers", "HTTP answers.", ["method", "route", "status"], answers)

@@ -12,6 +12,8 @@ from starlette.routing import compile_path
 
 from gate.errors import (
     AlreadyEnded,
+    CallbackApplied,
+    CallbackUnknown,
     Forbidden,
     ForeignPage,
     Forged,
@@ -20,6 +22,7 @@ from gate.errors import (
     JobIdReused,
     JobUnknown,
     LeaseLost,
+    NotRunning,
     PoolUnknown,
     ProviderUnknown,
     QueueFull,
@@ -44,12 +47,15 @@ TABLE: dict[type[GateError], tuple[int, str, str]] = {
     ForeignPage: (403, "forbidden", "That page may not do that"),
     PoolUnknown: (404, "pool_unknown", "No such pool"),
     JobUnknown: (404, "job_unknown", "No such job"),
+    CallbackUnknown: (404, "callback_unknown", "No such callback"),
     ProviderUnknown: (404, "provider_unknown", "No such provider"),
     UserBusy: (409, "user_busy", "The user has a live job already"),
     JobIdReused: (409, "job_id_reused", "This job_id is another job"),
     TaskTaken: (409, "task_taken", "This task is another job's"),
     StartedByGate: (409, "started_by_gate", "gate starts this job"),
     AlreadyEnded: (409, "already_ended", "The job has ended already"),
+    NotRunning: (409, "not_running", "The job holds no slot"),
+    CallbackApplied: (409, "callback_applied", "This callback was applied before"),
     LeaseLost: (410, "lease_lost", "The lease is lost"),
     QueueFull: (429, "queue_full", "The queue is full"),
     StoreDown: (503, "store_down", "A store does not answer"),
@@ -63,8 +69,13 @@ HTTP_CODES = {
 TOLD = 5
 """Faults in `detail`, which is one sentence for people; `errors` has more."""
 LISTED = 100
-OLD_PATHS = ("/functions/v1/runninghub-queue-manager", "/rest/v1/rpc/")
-OLD_HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
+PROCEDURES = "/rest/v1/rpc/"
+OLD_PATHS = ("/functions/v1/runninghub-queue-manager", PROCEDURES)
+OLD_HEADERS = {
+    "Cache-Control": "no-store",
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Retry-After, Content-Range",
+}
 """Of whatever is answered there: without them a browser shows its page no error at all, or an old answer."""
 
 
@@ -95,7 +106,7 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 def refusal(request: Request, error: GateError) -> JSONResponse:
     status, code, title = TABLE[type(error)]
     if request.url.path.startswith(OLD_PATHS):
-        return JSONResponse({"error": error.detail, "code": code}, status, OLD_HEADERS | _asks_for_a_key(error))
+        return _on_old_path(request, status, error.detail, code, _asks_for_a_key(error))
     more: dict[str, Any] = {}
     if isinstance(error, Invalid):
         more["errors"] = [{"field": error.field, "message": error.detail}]
@@ -106,6 +117,22 @@ def refusal(request: Request, error: GateError) -> JSONResponse:
     answer = problem(status, code, title, error.detail, RETRY_AFTER_S.get(type(error)), **more)
     answer.headers.update(_asks_for_a_key(error))
     return answer
+
+
+def _on_old_path(request: Request, status: int, detail: str, code: str, headers: dict[str, str]) -> JSONResponse:
+    body = {"error": detail, "code": code}
+    if request.url.path.startswith(PROCEDURES):
+        body = as_postgrest(body)
+    return JSONResponse(body, status, OLD_HEADERS | headers)
+
+
+def as_postgrest(body: dict[str, Any]) -> dict[str, Any]:
+    """A refusal on an old path with the fields of PostgREST added. supabase-js hands this body to the page as `error` of an rpc.
+
+    Args:
+        body: has `error`, and `code` where gate has a code for it.
+    """
+    return {"code": "invalid", "message": body["error"], "details": None, "hint": None} | body
 
 
 def _asks_for_a_key(error: GateError) -> dict[str, str]:
@@ -142,9 +169,7 @@ async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if request.url.path.startswith(OLD_PATHS):
         code, _ = HTTP_CODES.get(error.status_code, ("refused", ""))
-        return JSONResponse(
-            {"error": str(error.detail), "code": code}, error.status_code, OLD_HEADERS | dict(error.headers or {})
-        )
+        return _on_old_path(request, error.status_code, str(error.detail), code, dict(error.headers or {}))
     if isinstance(error, NotMeant):
         errors = [{"field": error.field, "message": error.detail}]
         return problem(422, "invalid", "The request is invalid", f"{error.field}: {error.detail}", errors=errors)

@@ -25,6 +25,7 @@ CONFLICTS = {
     "release": {"already_ended"},
     "cancel": {"already_ended"},
     "task": {"task_taken", "started_by_gate", "already_ended"},
+    "apply": {"callback_applied", "not_running", "already_ended"},
 }
 """Which of the 409 each verb of a job may be refused with."""
 SCHEMES = {
@@ -83,9 +84,9 @@ def _refusals(path: str, operation: dict[str, Any], is_open: bool) -> list[int]:
         return [401, 404, 413, 422, 503] if "webhooks" in path else []
     verb = path.rsplit("/", 1)[-1]
     found = {401, 403, 422, 503}
-    found |= {404} if "{pool}" in path else set()
+    found |= {404} if "{pool}" in path or verb == "apply" else set()
     found |= {413} if "requestBody" in operation else set()
-    found |= {409} if verb in OF_A_LEASE | {"acquire"} or path.endswith("{job_id}/cancel") else set()
+    found |= {409} if verb in OF_A_LEASE | {"acquire", "apply"} or path.endswith("{job_id}/cancel") else set()
     found |= {410} if verb in OF_A_LEASE else set()
     found |= {429} if verb == "acquire" else set()
     return sorted(found)
@@ -105,7 +106,9 @@ def _may_be(code: str, status: int, path: str) -> bool:
         return code in CONFLICTS[verb]
     if code in ("forged", "provider_unknown", "unauthorized"):
         return ("webhooks" in path) == (code != "unauthorized")
-    return code != "job_unknown" or "{job_id}" in path or verb == "acquire"
+    if code in ("pool_unknown", "callback_unknown"):
+        return (verb == "apply") == (code == "callback_unknown")
+    return code != "job_unknown" or "{job_id}" in path or verb in ("acquire", "apply")
 
 
 def _page(document: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from gate.gatekeeper import Gatekeeper
 from gate.http import wire
 from gate.http.doors import Asking, Caller, Keeper
 from gate.http.problems import OLD_HEADERS as HEADERS
-from gate.http.problems import RETRY_AFTER_S, TABLE
+from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
 from gate.http.supabase_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
 from gate.jobs import HOLDING, REFUNDED, Job
 from gate.jobs import Request as Wanted
@@ -31,8 +31,9 @@ from gate.view import PoolView
 
 MANAGER = "/functions/v1/runninghub-queue-manager"
 PREFLIGHT = HEADERS | {
-    "Access-Control-Allow-Methods": "POST, OPTIONS",
-    "Access-Control-Allow-Headers": "authorization, x-client-info, apikey, content-type",
+    "Access-Control-Allow-Methods": "POST, GET, HEAD, OPTIONS",
+    "Access-Control-Allow-Headers": "authorization, x-client-info, apikey, content-type, content-profile, accept-profile, "
+    "accept, prefer, range, x-region, x-supabase-api-version, x-retry-count, x-request-id, traceparent, tracestate, baggage",
     "Access-Control-Max-Age": "86400",
 }
 NO_START_URL = "a tool has no start_url: a caller that enqueues its jobs has to start them"
@@ -206,18 +207,31 @@ async def manager(path: str, request: Request, keeper: Keeper, asking: Asking) -
 
 @router.post("/rest/v1/rpc/cleanup_all_stale_ai_jobs")
 async def clean_up(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
-    return await _answered(request, keeper, asking, Body, _clean_up)
+    return _procedure(await _answered(request, keeper, asking, Body, _clean_up))
 
 
 @router.post("/rest/v1/rpc/user_cancel_ai_job")
 async def cancel(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
-    return await _answered(request, keeper, asking, CancelBody, _cancel)
+    return _procedure(await _answered(request, keeper, asking, CancelBody, _cancel))
 
 
 @router.post(MANAGER)
-@router.post("/rest/v1/rpc/{name}")
 async def nothing_there() -> JSONResponse:
     return _refused(400, "Invalid endpoint")
+
+
+@router.post("/rest/v1/rpc/{name}")
+async def no_such_procedure(name: str) -> JSONResponse:
+    message = f"Could not find the function public.{name} in the schema cache"
+    return _procedure(_refused(400, "Invalid endpoint", code="PGRST202", message=message))
+
+
+def _procedure(answer: JSONResponse) -> JSONResponse:
+    """The answer of a procedure. A refusal has the fields that supabase-js reads of one."""
+    if answer.status_code >= 400:
+        more = {"Retry-After": answer.headers["retry-after"]} if "retry-after" in answer.headers else {}
+        return JSONResponse(as_postgrest(json.loads(bytes(answer.body))), answer.status_code, HEADERS | more)
+    return answer
 
 
 async def _clean_up(keeper: Gatekeeper, body: Body) -> Answer:

@@ -19,7 +19,7 @@ from gate.jobs import (
     SLOTS_MAX,
     in_ms,
 )
-from gate.ledger.reading import Balance, Entry, Event
+from gate.ledger.reading import Balance, Entry, Event, Unread
 from gate.providers.reading import kept_output, kept_text
 from gate.shown import job_body, moment
 from gate.view import PoolView
@@ -103,7 +103,8 @@ class _Body(BaseModel):
 
 
 class AcquireBody(_Body):
-    """`credits`: what the caller has charged already; it needs a `job_id`, so that a retry cannot charge twice."""
+    """`credits`: what the caller has charged already; it needs a `job_id`, so that a retry cannot charge twice. `started_by`:
+    `gate` calls the tool's `start_url` when the job is granted a slot; a tool without one is refused. Default: `caller`."""
 
     job_id: JobId | None = None
     user: Label | None = None
@@ -113,6 +114,7 @@ class AcquireBody(_Body):
     payload: Payload | None = None
     lease_seconds: Seconds | None = None
     wait_seconds: Annotated[float, Field(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)] = 0
+    started_by: Literal["caller", "gate"] | None = None
 
 
 class LeaseBody(_Body):
@@ -150,6 +152,14 @@ class CancelBody(_Body):
 
 class ReasonBody(_Body):
     reason: Text | None = None
+
+
+class ApplyBody(_Body):
+    """`outcome` is how the provider's task ended, as you read it; `reason` says how you know, and is kept in the history."""
+
+    job_id: JobId
+    outcome: Literal["completed", "failed", "cancelled"]
+    reason: Annotated[str, Field(min_length=1, max_length=TEXT_MAX), AfterValidator(_is_text)]
 
 
 class PoolBody(_Body):
@@ -200,6 +210,7 @@ class JobOut(BaseModel):
     credits: int
     payload: dict[str, Any] | None
     task: TaskOut | None
+    started_by: Literal["caller", "gate"]
     status: Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
     position: int | None
     queue_length: int | None
@@ -246,8 +257,35 @@ class HeardOut(BaseModel):
     result: Literal["applied", "late", "kept", "ignored", "repeat"]
 
 
+class UnreadOut(BaseModel):
+    """A callback that could not be read. `at` is the first of `times` that this body came, `last_at` the last; `why` says what could not be
+    read; `body` is cut to 4,000 characters. From `applied_at` on: null until an operator has applied it to a job."""
+
+    id: int
+    at: str
+    last_at: str
+    times: int
+    provider: str
+    pool: str
+    task_id: str | None
+    why: str
+    body: str | None
+    applied_at: str | None
+    applied_by: str | None
+    job_id: str | None
+    outcome: Literal["completed", "failed", "cancelled"] | None
+    reason: str | None
+
+
+class UnreadPageOut(BaseModel):
+    """`next` goes into `after`; null on the last page."""
+
+    rows: list[UnreadOut]
+    next: int | None
+
+
 class EventOut(BaseModel):
-    """Something that happened to a job. `kind` is the status it then had, or `task`, `callback`, `late`, `returned`, `seated`, `refunded`."""
+    """Something that happened to a job. `kind` is the status it then had, or `task`, `callback`, `late`, `returned`, `seated`, `tool_down`, `refunded`."""
 
     at: str
     kind: str
@@ -300,6 +338,26 @@ class BalanceOut(BaseModel):
 
 def event_body(event: Event) -> dict[str, Any]:
     return {"at": moment(event.at), "kind": event.kind, "by": event.by, "why": event.why, "fence": event.fence}
+
+
+def unread_body(one: Unread, secrets: bool = True) -> dict[str, Any]:
+    """`secrets`: whether the caller may act, and so see what the provider sent."""
+    return {
+        "id": one.id,
+        "at": moment(one.at),
+        "last_at": moment(one.last_at),
+        "times": one.times,
+        "provider": one.provider,
+        "pool": one.pool,
+        "task_id": one.task_id,
+        "why": one.why,
+        "body": one.body[:TEXT_MAX] if secrets else None,
+        "applied_at": moment(one.applied_at),
+        "applied_by": one.applied_by,
+        "job_id": one.job_id,
+        "outcome": one.outcome,
+        "reason": one.reason,
+    }
 
 
 def pool_body(view: PoolView, secrets: bool = True) -> dict[str, Any]:

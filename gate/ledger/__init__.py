@@ -8,6 +8,7 @@ from gate.ledger.owner import Owner, Price
 from gate.ledger.pools import Pool, PoolSettings
 from gate.ledger.reading import Event, InLine, Reading
 from gate.ledger.results import Admitted, Ended, Recorded, Return, Started
+from gate.ledger.unread import Unread, UnreadCallbacks
 
 __all__ = [
     "Admitted",
@@ -27,4 +28,6 @@ __all__ = [
     "Recorded",
     "Return",
     "Started",
+    "Unread",
+    "UnreadCallbacks",
 ]

@@ -108,3 +108,22 @@ def _in(pool: str, job: Job | None) -> Job | None:
 
 def _count(batch: Batch, job_id: str) -> int:
     return batch.connection.execute(sa.select(sa.func.count()).where(webhooks.c.job_id == job_id)).scalar_one()
+
+
+def hear_by_hand(
+    batch: Batch, pool: str, job_id: str, provider: str, outcome: str, error: str | None, output: Any, why: str
+) -> Ended:
+    """Apply an outcome that an operator has read out of a callback, as if the provider had said it. `why` goes into the history.
+
+    Returns:
+        `ended`, `late` or `history` as of `hear`, `waiting`: the job holds no slot, or `unknown`: the pool has no such job.
+    """
+    before = _in(pool, batch.job(pool, job_id))
+    if before is None:
+        return Ended("unknown")
+    if before.status == "queued":
+        return Ended("waiting", before)
+    verdict, job = _apply(batch, before, provider, outcome, error, output)
+    if verdict != "history":
+        changes.event(batch, pool, job_id, "callback", "operator", now_ms(), fence=job.fence or None, why=why)
+    return Ended(verdict, job, before)

@@ -12,7 +12,7 @@ from gate.jobs import now_ms
 from gate.ledger.batch import Batch
 from gate.ledger.database import Database
 from gate.ledger.inbox import KEPT_MS
-from gate.ledger.tables import deliveries, events, jobs, owed, webhooks
+from gate.ledger.tables import deliveries, events, jobs, owed, tasks, webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Owing:
 
     async def bindings(self, most: int) -> tuple[int, list[str]]:
         """Callbacks whose task nobody has bound, of those that still wait for it; the newest by provider and task."""
-        waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS)
+        of_task = (tasks.c.provider == webhooks.c.provider) & (tasks.c.task_id == webhooks.c.task_id)
+        waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS, ~sa.exists().where(of_task))
         count = sa.select(sa.func.count()).where(*waits)
         newest = sa.select(webhooks.c.provider, webhooks.c.task_id).where(*waits).order_by(webhooks.c.id.desc()).limit(most)
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gate.errors import CannotStart
 from gate.jobs import now_ms
+from gate.ledger import unread
 from gate.ledger.engines import engine, first_line
 from gate.ledger.tables import deliveries, events, jobs, webhooks
 
@@ -26,8 +27,8 @@ class Pruned:
 
 def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = lambda done, whole: None) -> Pruned:
     """Of each job that ended longer ago than that: its payload, session, error, output and history, what tools were told of it and
-    what its provider sent. Its row stays (a job_id is one job for ever), and so does the ledger. `progress` is told the
-    jobs done, of how many. Raises CannotStart in one line.
+    what its provider sent. Its row stays (a job_id is one job for ever), and so does the ledger. Callbacks that could not be read go with
+    the job that they were applied to, or by their own age. `progress` is told the jobs done, of how many. Raises CannotStart in one line.
     """
     made = engine(url, writes=True)
     before, after, pruned = now_ms() - older_than_ms, "", Pruned()
@@ -45,6 +46,7 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
             with made.begin() as connection:
                 ids = list(connection.execute(due, {"after": after}).scalars())
                 if not ids:
+                    unread.forget(connection, before_ms=before)
                     return pruned
                 emptied = {name: None for name in CARRIED} | {"pruned_at": now_ms()}
                 connection.execute(jobs.update().where(jobs.c.job_id.in_(ids)).values(**emptied))
@@ -54,6 +56,7 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
                 # That a callback came is remembered for good, or the same one would count again.
                 said = {"body": None, "output": None, "error": None}
                 connection.execute(webhooks.update().where(webhooks.c.job_id.in_(ids)).values(**said))
+                unread.forget(connection, jobs=ids)
             pruned.jobs += len(ids)
             progress(pruned.jobs, whole)
             after = ids[-1]

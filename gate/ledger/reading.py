@@ -16,8 +16,10 @@ from gate.ledger.owing import Owing
 from gate.ledger.pools import Pool
 from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
 from gate.ledger.story import Event, Stories, happened
-from gate.ledger.tables import events, jobs, ledger
+from gate.ledger.tables import events, jobs, ledger, tasks
 from gate.ledger.trends import Trends
+from gate.ledger.unread import Unread as Unread  # what http shows, by the one room of the ledger that it may import
+from gate.ledger.unread import UnreadCallbacks
 
 PAGE = 100
 """Rows of the ledger in one answer."""
@@ -55,17 +57,25 @@ class Balance:
 
 
 class Reading:
-    """`owing` is what gate still owes, `trends` how it went, `stories` all that is known of one job, one user, one pool's settings."""
+    """`owing` is what gate still owes, `trends` how it went, `stories` all that is known of one job, one user, one pool's settings,
+    `unread` the callbacks that could not be read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.owing, self.trends, self.stories = Owing(database), Trends(database), Stories(database)
+        self.unread = UnreadCallbacks(database)
 
     async def pools(self) -> list[Pool]:
         return await self._database.read(pools.every)
 
     async def job(self, job_id: str) -> Job | None:
         return await self._database.read(lambda connection: find(connection, job_id))
+
+    async def pool_of_task(self, provider: str, task_id: str) -> str | None:
+        """The pool of the job that is bound to this task; None when no job is."""
+        query = sa.select(jobs.c.pool).join(tasks, tasks.c.job_id == jobs.c.job_id)
+        query = query.where(tasks.c.provider == provider, tasks.c.task_id == task_id)
+        return await self._database.read(lambda connection: connection.execute(query).scalar())
 
     async def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """Those of them that SQL knows."""

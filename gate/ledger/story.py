@@ -14,6 +14,7 @@ from gate.jobs import Job
 from gate.ledger.database import Database
 from gate.ledger.rows import find, is_holding, job_of, jobs_with_refund
 from gate.ledger.tables import deliveries, events, jobs, ledger, owed, pools, tasks, webhooks
+from gate.ledger.unread import Unread, about
 
 AHEAD_MAX = 1000
 """Waiters before the job that are named to whoever shows it; beyond it they are counted."""
@@ -110,7 +111,8 @@ class Paid:
 @dataclass(frozen=True, slots=True)
 class Story:
     """`holders` and `ahead` are those of its pool and those before it, as SQL has the line, for a job that is live; `ahead_count`
-    counts all of them, `queued` those behind it too. `pause` is who paused the pool, while it is paused.
+    counts all of them, `queued` those behind it too. `pause` is who paused the pool, while it is paused. `unread` are callbacks that
+    could not be read and name one of its tasks, or were applied to it.
     """
 
     job: Job
@@ -121,6 +123,7 @@ class Story:
     debt: Debt | None
     told: list[Told]
     heard: list[Heard]
+    unread: list[Unread]
     holders: list[str]
     ahead: list[str]
     ahead_count: int
@@ -178,8 +181,8 @@ def _story(connection: Connection, job_id: str) -> Story | None:
     debt = sa.select(owed.c.amount, owed.c.since, owed.c.due_at, owed.c.attempts, owed.c.error).where(owed.c.job_id == job_id)
     told = sa.select(*(deliveries.c[name] for name in Told.__slots__)).where(deliveries.c.job_id == job_id)
     its_tasks = sa.select(tasks.c.provider, tasks.c.task_id).where(tasks.c.job_id == job_id)
-    about = (webhooks.c.job_id == job_id) | sa.tuple_(webhooks.c.provider, webhooks.c.task_id).in_(its_tasks)
-    heard = sa.select(*(webhooks.c[name] for name in Heard.__slots__)).where(about)
+    of_it = (webhooks.c.job_id == job_id) | sa.tuple_(webhooks.c.provider, webhooks.c.task_id).in_(its_tasks)
+    heard = sa.select(*(webhooks.c[name] for name in Heard.__slots__)).where(of_it)
     pool = connection.execute(sa.select(pools.c.limit, pools.c.paused).where(pools.c.name == job.pool)).one()
     paused = happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
@@ -202,6 +205,7 @@ def _story(connection: Connection, job_id: str) -> Story | None:
         next((Debt(*row) for row in rows(debt)), None),
         [Told(*row) for row in rows(told.order_by(deliveries.c.id))],
         [Heard(*row) for row in rows(heard.order_by(webhooks.c.id))],
+        about(connection, job_id, rows(its_tasks)),
         holders,
         ahead,
         count,

@@ -74,7 +74,7 @@ def label(value: Any, field: str) -> str:
     Raises:
         Unreadable: it is neither, or longer than 256 characters.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**LABEL_MAX:
+    if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not (isinstance(value, str) and 1 <= len(value) <= LABEL_MAX and value.isprintable()):
         raise Unreadable(field, f"must be 1 to {LABEL_MAX} printable characters, or a whole number")
@@ -118,68 +118,6 @@ def kept_output(value: Any, most: int = OUTPUT_MAX_BYTES) -> Any:
 def json_text(value: Any) -> str:
     """The clean JSON of a value, as deep as an output may be."""
     return _written(_shallow(value, DEPTH_MAX))
-
-
-def fitted(text: str, most: int) -> str:
-    """As much of a clean text as JSON writes in `most` bytes, quotes included, with a mark when that is not all of it."""
-    if size(text) <= most:
-        return text
-    text = text[:most]
-    while (bytes_ := size(text + MARK)) > most and text:
-        text = text[: min(len(text) - 1, len(text) * most // bytes_)]
-    return text + MARK
-
-
-def _shallow(value: Any, depth: int) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if not isinstance(value, dict | list):
-        return value
-    if depth == 0:
-        return MARK
-    if isinstance(value, list):
-        return [_shallow(one, depth - 1) for one in value]
-    return {clean(name): _shallow(one, depth - 1) for name, one in value.items()}
-
-
-def _written(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def kept_text(value: Any, most: int = TEXT_MAX) -> str | None:
-    """The part of a value that is kept as an error.
-
-    Args:
-        value: a string, or any other value of JSON, of which the JSON text counts.
-        most: characters of the result, with the mark of a cut.
-
-    Returns:
-        Clean text without blanks at its ends, or None when nothing is left of it.
-    """
-    if value is None or value == [] or value == {}:
-        return None
-    text = clean(value if isinstance(value, str) else _written(_shallow(value, DEPTH_MAX))).strip()
-    if len(text) > most:
-        text = text[: most - len(MARK)] + MARK
-    return text or None
-
-
-def kept_output(value: Any, most: int = OUTPUT_MAX_BYTES) -> Any:
-    """The part of a value of JSON that is kept as an output.
-
-    Args:
-        value: any value of JSON; NaN and infinity become null, and what is more than 32 levels deep becomes the mark of a cut.
-        most: bytes of the result as JSON in UTF-8.
-
-    Returns:
-        The clean value, or `{"cut": true, "text": "<the beginning of its JSON>… (cut)"}` when it is too large.
-    """
-    output = _shallow(value, DEPTH_MAX)
-    if size(output) <= most:
-        return output
-    return {"cut": True, "text": fitted(_written(output), most - size({"cut": True, "text": ""}) + 2)}
 
 
 def fitted(text: str, most: int) -> str:

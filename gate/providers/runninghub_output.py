@@ -164,11 +164,13 @@ def _parts(value: Any, depth: int) -> Iterator[dict[str, Any]]:
     elif isinstance(value, list):
         for one in value:
             yield from _parts(one, depth - 1)
-    elif isinstance(value, dict) and (_address(value) or _line(value.get("text"))):
-        yield value
     elif isinstance(value, dict):
+        address = _address(value)
+        if address or _line(value.get("text")):
+            yield value
         for name in INSIDE:
-            yield from _parts(value.get(name), depth - 1)
+            if not (address and name in URLS):
+                yield from _parts(value.get(name), depth - 1)
 
 
 def _address(part: dict[str, Any]) -> str:

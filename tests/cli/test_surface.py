@@ -29,11 +29,13 @@ SERVED = {
     "pause": ("pause", "video", "--reason", "the provider is down"),
     "resume": ("resume", "--pool", "video"),
     "rebuild": ("rebuild",),
+    "callbacks apply": ("callbacks", "apply", "1", "s3", "--outcome", "failed", "--reason", "I read it"),
 }
 """By command: words for it that need a server."""
 ALONE = {
     "jobs": ("jobs",),
     "explain": ("explain", "s1"),
+    "callbacks": ("callbacks",),
     "trends": ("trends", "--span", "day"),
     "pools changes": ("pools", "changes", "default"),
     "pools settings": ("pools", "settings", "default"),
@@ -79,6 +81,11 @@ def test_every_command_that_prints_has_json() -> None:
 def test_with_a_server_and_without(tmp_path: Path) -> None:
     with Served(tmp_path, on_defaults=True) as served:
         served.acquire(job_id="s2")
+        served.acquire(job_id="s3")
+        served.sql(
+            "insert into @unread_callbacks (id, at, last_at, times, provider, pool, hash, body, why)"
+            " values (1, 1, 1, 1, 'runninghub', 'default', 'x', '{', 'body: it is not JSON')"
+        )
         for name, words in [*SERVED.items(), *ALONE.items()]:
             done = run_gate(*words, "--json", cwd=tmp_path)
             assert done.returncode == 0, (name, done.stdout, done.stderr)
@@ -113,6 +120,8 @@ def test_with_a_server_and_without(tmp_path: Path) -> None:
         ("cancel", "a", "--user", "ana"),
         ("trends", "--span", "year"),
         ("status", "--wtach"),
+        ("callbacks", "apply", "1"),
+        ("callbacks", "apply", "one", "a", "--outcome", "failed", "--reason", "x"),
     ],
 )
 def test_words_that_make_no_command_are_exit_2(words: tuple[str, ...], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def body(status: str, lease_s: float = 600, after_s: float = 0, **changed: Any) 
         "task": None, "status": status, "position": 1 if waits else None, "queue_length": 1 if waits else None,
         "reason": "pool_full" if waits else None, "eta_seconds": None, "enqueued_at": at(0),
         "lease": lease if status in ("granted", "running") else None, "ended_at": None, "ended_by": None, "end_reason": None,
-        "error": None, "output": None, "refund": None, "late_outcome": None,
+        "error": None, "output": None, "refund": None, "late_outcome": None, "started_by": "caller",
     } | changed  # fmt: skip
 
 

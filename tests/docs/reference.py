@@ -6,8 +6,8 @@ import re
 from typing import Any, cast
 
 from gate.app import make_app
-from gate.http.doors import ADMIN, ANYONE, TABLE, TOOL
-from gate.http.limits import BODY_MAX_BYTES, BODY_S
+from gate.http.doors import ADMIN, ANYONE, LOOK, TABLE, TOOL
+from gate.http.limits import BODY_MAX_BYTES, BODY_S, END_MAX_BYTES
 from gate.http.problems import RETRY_AFTER_S
 from gate.http.problems import TABLE as REFUSALS
 from gate.http.reference import METHODS
@@ -16,7 +16,7 @@ from gate.jobs import JOB_ID, PAYLOAD_MAX_BYTES, POOL_NAME
 from tests.support import ROOT
 
 PAGE = ROOT / "docs" / "http.md"
-WHO = {TOOL: "tool, admin", ADMIN: "admin", ANYONE: "anyone"}
+WHO = {TOOL: "tool, admin", ADMIN: "admin", LOOK: "admin, read", ANYONE: "anyone"}
 """By the roles of a route; else any key."""
 TAGS = {
     "jobs": "Jobs",
@@ -37,7 +37,8 @@ document itself at `/openapi.json`. What the words mean, and what to do about ea
 - A refusal is `application/problem+json` ([ProblemOut](#problemout)) with a stable `code`. `Retry-After`: {", ".join(f"{seconds} s after {status}" for status, seconds in WAITS)}.
 - A `job_id` matches `{JOB_ID.pattern}`, a pool's name `{POOL_NAME.pattern}`; labels (user, tool, session, task_id) are printable.
 - A `payload` is an object of at most {PAYLOAD_MAX_BYTES // 1024} KiB of JSON, an `output` anything of at most {OUTPUT_MAX_BYTES // 1024} KiB, both at most {DEPTH_MAX} levels deep. A whole body has at
-  most {BODY_MAX_BYTES // 1024} KiB (413), and is here within {BODY_S:g} s (408).
+  most {BODY_MAX_BYTES // 1024} KiB, one that ends a job {END_MAX_BYTES // 2**20} MiB (413), and is here within {BODY_S:g} s (408).
+- An end is never refused for its text: what `release` or a callback says is cleaned, and cut where it is too long (`… (cut)`).
 - Times are RFC 3339, UTC, with milliseconds; lengths of time are seconds, and may be fractional.
 """
 TAIL = """

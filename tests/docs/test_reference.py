@@ -70,6 +70,18 @@ def test_each_refusal_is_named_where_it_is_met(served: Served) -> None:
     webhook = "/v1/webhooks/{provider}/{pool}"
     refused("forged", "POST", webhook, {}, provider="standard")
     refused("provider_unknown", "POST", webhook, {}, provider="nobody")
+    apply = "/v1/callbacks/unread/{callback_id}/apply"
+    read = {"job_id": ended["job_id"], "outcome": "failed", "reason": "I read it"}
+    refused("callback_unknown", "POST", apply, read, callback_id="1000")
+    served.sql(
+        "insert into @unread_callbacks (id, at, last_at, times, provider, pool, hash, body, why)"
+        " values (7, 1, 1, 1, 'standard', 'small', 'x', '{', 'it is not JSON')"
+    )
+    refused("job_unknown", "POST", apply, read, callback_id="7")
+    refused("not_running", "POST", apply, read | {"job_id": kept[2]["job_id"]}, callback_id="7")
+    done = kept[1]["job_id"]
+    served.post(apply.format(callback_id=7), read | {"job_id": done}).raise_for_status()
+    refused("callback_applied", "POST", apply, read | {"job_id": done}, callback_id="7")
     for one in (live, other, *kept):
         served.act(one, "cancel")
     assert {code for _, code, _ in REFUSALS.values()} - met == {"unauthorized", "forbidden", "started_by_gate", "store_down"}

@@ -64,6 +64,7 @@ def test_both_ways_answer_alike(served: Served) -> None:
         ("/v1/pools/nowhere/acquire", {}),
         ("/v1/pools/default/acquire", {"credits": 5}),
         ("/v1/pools/default/acquire", {"usr": "ana"}),
+        ("/v1/pools/default/acquire", {"started_by": "gate", "tool": "upscaler_jobs"}),
         ("/v1/pools/default/acquire", b'{"user": "a", "user": "b"}'),
         ("/v1/pools/default/acquire", b"{"),
         ("/v1/pools/default/acquire", b'"' + b"x" * 300_000 + b'"'),

@@ -279,7 +279,7 @@ def test_an_unknown_path_is_said_in_words_that_a_browser_may_read(empty: Served,
     answer = empty.http.post(MANAGER + path)
     assert (answer.status_code, answer.json()) == (400, {"error": "Invalid endpoint"})
     other = empty.http.post("/rest/v1/rpc/nobody")
-    assert (other.status_code, other.json()) == (400, {"error": "Invalid endpoint"})
+    assert (other.status_code, other.json()["error"]) == (400, "Invalid endpoint")
     assert empty.http.options(MANAGER + path).status_code == 204
     taken = empty.http.post(f"{MANAGER}/check", json={"jobId": "a"})
     assert (taken.status_code, taken.json()) == (400, {"error": "Missing table"})
@@ -351,4 +351,34 @@ def test_a_page_of_another_origin_may_ask(empty: Served) -> None:
     answer = empty.http.options(f"{MANAGER}/check", headers=asked)
     assert answer.status_code == 204 and answer.headers["access-control-allow-origin"] == "*"
     allowed = answer.headers["access-control-allow-headers"].split(", ")
-    assert {"authorization", "x-client-info", "apikey", "content-type"} == set(allowed)
+    assert {
+        "authorization", "x-client-info", "apikey", "content-type", "content-profile", "accept-profile", "accept", "prefer",
+        "range", "x-region", "x-supabase-api-version", "x-retry-count", "x-request-id", "traceparent", "tracestate", "baggage",
+    } == set(allowed)  # fmt: skip
+    assert answer.headers["access-control-allow-methods"] == "POST, GET, HEAD, OPTIONS"
+    for path in (MANAGER, f"{MANAGER}/finish", "/rest/v1/rpc/user_cancel_ai_job", "/rest/v1/rpc/any_other"):
+        other = empty.http.options(path, headers=asked)
+        assert (other.status_code, other.headers["access-control-allow-headers"]) == (204, ", ".join(allowed)), path
+
+
+def test_a_refused_procedure_has_the_fields_of_postgrest(empty: Served) -> None:
+    def refused(name: str, content: bytes = b"{}", **headers: str) -> tuple[int, dict[str, Any]]:
+        answer = empty.http.post(f"/rest/v1/rpc/{name}", content=content, headers=headers)
+        body = answer.json()
+        assert body["message"] and body["error"] and body["code"], "supabase-js shows `message`, gate's callers `error`"
+        assert {"details": None, "hint": None}.items() <= body.items()
+        assert answer.headers["access-control-expose-headers"] == "Retry-After, Content-Range"
+        assert answer.headers["access-control-allow-origin"] == "*" and answer.headers["cache-control"] == "no-store"
+        return answer.status_code, body
+
+    mine = json.dumps({"p_table_name": UPSCALER, "p_job_id": fresh()}).encode()
+    status, body = refused("user_cancel_ai_job", mine)
+    assert (status, body["code"], body["message"]) == (404, "job_unknown", body["error"])
+    status, body = refused("nobody")
+    assert (status, body["code"], body["error"]) == (400, "PGRST202", "Invalid endpoint")
+    assert body["message"] == "Could not find the function public.nobody in the schema cache"
+    assert refused("user_cancel_ai_job")[1]["message"] == "Missing p_table_name"
+    assert refused("user_cancel_ai_job", b"{")[0] == 400
+    assert refused("cleanup_all_stale_ai_jobs", b"{}", **{"x-forwarded-for": "1.2.3.4"})[0] == 401
+    assert refused("cleanup_all_stale_ai_jobs", b" " * 300_000)[0] == 413
+    assert empty.http.get("/rest/v1/rpc/user_cancel_ai_job").json()["message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -96,6 +97,131 @@ def test_a_failure_in_the_new_shape_pays_back(own: Served) -> None:
     assert result(hub(own, task_id, **failed())) == "applied"
     ended = look(own, job)
     assert (ended["status"], ended["error"], ended["refund"]["amount"]) == ("failed", "no GPU (TASK_FAILED)", 10)
+
+
+ADDRESS = "https://f/1.png"
+TEXT = {"url": None, "outputType": "txt", "text": "a poem"}
+LONG = "https://f/" + "u" * 4100
+
+
+@pytest.mark.parametrize(
+    ("event", "output"),
+    [
+        ({"status": "SUCCESS", "results": [{"fileUrl": ADDRESS}]}, {"files": [{"url": ADDRESS, "type": ""}]}),
+        ({"code": 0, "data": [{"url": ADDRESS}]}, {"files": [{"url": ADDRESS, "type": ""}]}),
+        ({"code": 0, "data": {"fileUrl": ADDRESS}}, {"files": [{"url": ADDRESS, "type": ""}]}),
+        ({"code": 0, "data": {"outputFileList": [{"fileUrl": ADDRESS}]}}, {"files": [{"url": ADDRESS, "type": ""}]}),
+        ({"status": "SUCCESS", "results": {"url": ADDRESS}}, {"files": [{"url": ADDRESS, "type": ""}]}),
+        ({"status": "SUCCESS", "results": [ADDRESS]}, {"files": [{"url": ADDRESS, "type": ""}]}),
+        ({"code": 0, "data": [ADDRESS]}, {"files": [{"url": ADDRESS, "type": ""}]}),
+        ({"status": "SUCCESS", "results": [TEXT]}, {"files": [], "texts": ["a poem"]}),
+        ({"status": "SUCCESS", "results": [{"url": LONG}]}, {"files": [{"url": LONG, "type": ""}]}),
+        (
+            {"status": "SUCCESS", "results": [ADDRESS], "usage": {"consumeCoins": "3", "consumeMoney": "0.1"}},
+            {"files": [{"url": ADDRESS, "type": ""}], "coins": 3, "usage": {"consumeCoins": "3", "consumeMoney": "0.1"}},
+        ),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_success_of_each_shape_completes_the_job_with_its_output(own: Served, event: Any, output: Any) -> None:
+    before = not_understood(own)
+    job, task_id = running(own)
+    assert result(hub(own, task_id, **event)) == "applied"
+    ended = look(own, job)
+    assert (ended["status"], ended["output"], ended["error"], ended["refund"]) == ("completed", output, None, None)
+    assert not_understood(own) == before
+
+
+def not_understood(served: Served) -> float:
+    (line,) = re.findall(
+        r'^gate_callbacks_not_understood_total\{provider="runninghub"\} (.*)$', served.http.get("/metrics").text, re.M
+    )
+    return float(line)
+
+
+def test_a_success_of_an_unknown_shape_completes_the_job_keeps_the_event_and_is_counted_once(own: Served) -> None:
+    before = not_understood(own)
+    job, task_id = running(own)
+    event = {"status": "SUCCESS", "results": {"picture": {"at": ADDRESS}}}
+    assert result(hub(own, task_id, **event)) == "applied"
+    ended = look(own, job)
+    assert (ended["status"], ended["output"], ended["refund"]) == ("completed", {"files": [], "raw": event}, None)
+    assert result(hub(own, task_id, **event)) == "repeat"
+    assert not_understood(own) == before + 1
+
+
+def test_a_callback_of_a_task_that_goes_on_ends_nothing(own: Served) -> None:
+    job, task_id = running(own)
+    for event in ({"code": 804}, {"code": "813"}, {"status": "RUNNING"}, {"status": "QUEUED"}, {"status": "CREATE"}):
+        assert result(hub(own, task_id, **event)) == "ignored"
+    assert look(own, job)["status"] == "running"
+    assert result(hub(own, task_id, status="CANCELLED", usage={"consumeCoins": 2})) == "applied"
+    ended = look(own, job)
+    assert (ended["status"], ended["output"]["coins"], ended["refund"]["amount"]) == ("cancelled", 2, 10)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        ("e" * 5000, "e" * 3993 + "… (cut)"),
+        ("cut \ud83d", "cut"),
+        ("a\x00b", "ab"),
+        ({"why": 5}, '{"why": 5}'),
+        (7, "7"),
+    ],
+    ids=["long", "lone surrogate", "NUL", "object", "number"],
+)
+def test_an_end_is_never_refused_for_its_error(own: Served, error: Any, kept: str) -> None:
+    job, task_id = running(own)
+    said = {"event": "TASK_END", "taskId": task_id, "eventData": {"status": "FAILED", "errorMessage": error}}
+    path = f"/v1/webhooks/runninghub/default?token={TOKEN}"
+    assert result(own.http.post(path, content=json.dumps(said))) == "applied", "with the surrogate as an escape of JSON"
+    other, other_task = running(own, "standard")
+    assert result(signed(own, {"task_id": other_task, "outcome": "failed", "error": error})) == "applied"
+    for one in (job, other):
+        ended = look(own, one)
+        assert (ended["status"], ended["error"], ended["refund"]["amount"]) == ("failed", kept, 10)
+
+
+def test_an_end_is_never_refused_for_its_output(own: Served) -> None:
+    deep: Any = "x"
+    for _ in range(40):
+        deep = [deep]
+    for output in ("x" * 100_000, deep):
+        job, task_id = running(own, "standard")
+        assert result(signed(own, {"task_id": task_id, "outcome": "completed", "output": output})) == "applied"
+        ended = look(own, job)
+        assert ended["status"] == "completed" and "… (cut)" in json.dumps(ended["output"], ensure_ascii=False)
+
+
+def test_a_numeric_task_is_found_exactly(own: Served) -> None:
+    number = 1_904_154_698_679_771_137 + time.time_ns() % 10**6
+    for provider in ("runninghub", "standard"):
+        job, other = (own.acquire(job_id=fresh()).json() for _ in range(2))
+        assert (
+            bind(own, job, provider, str(number)).status_code
+            == bind(own, other, provider, str(number + 1)).status_code
+            == 200
+        )
+        if provider == "standard":
+            assert result(signed(own, {"task_id": number, "outcome": "completed"})) == "applied"
+        else:
+            body = {"event": "TASK_END", "taskId": number, "eventData": {"code": 0, "data": FILES}}
+            assert result(own.post(f"/v1/webhooks/runninghub/default?token={TOKEN}", body)) == "applied"
+        assert [look(own, one)["status"] for one in (job, other)] == ["completed", "running"]
+        own.act(look(own, other), "cancel")
+
+
+def test_the_header_names_of_svix_are_read(own: Served) -> None:
+    job, task_id = running(own, "standard")
+    body, moment = json.dumps({"type": "x", "data": {"task_id": task_id, "outcome": "completed"}}), datetime.now(UTC)
+    shown = {
+        "svix-id": "s-1",
+        "svix-timestamp": str(int(moment.timestamp())),
+        "svix-signature": Webhook(NEW).sign("s-1", moment, body),
+    }
+    assert result(own.http.post("/v1/webhooks/standard/default", content=body, headers=shown)) == "applied"
+    assert look(own, job)["status"] == "completed"
 
 
 def test_it_is_heard_where_the_queue_manager_was_called_back(own: Served) -> None:

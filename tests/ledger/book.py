@@ -8,7 +8,20 @@ import pytest
 import sqlalchemy as sa
 
 from gate.jobs import Job, Lease, Request
-from gate.ledger import Admitted, Database, Ledger, Reading, Recorded, changes, deliveries, inbox, owing, pools, recording
+from gate.ledger import (
+    Admitted,
+    Database,
+    Ledger,
+    Reading,
+    Recorded,
+    changes,
+    deliveries,
+    inbox,
+    owing,
+    pools,
+    recording,
+    unread,
+)
 from gate.ledger import ledger as ledger_module
 from gate.slots import Note
 from tests.support import settings_of
@@ -34,7 +47,7 @@ class Book:
         await self.ledger.configure({"default": settings_of(), "other": settings_of(limit=1)})
 
     def clock(self, ms: int) -> None:
-        for module in (changes, deliveries, inbox, owing, pools, recording, ledger_module):
+        for module in (changes, deliveries, inbox, owing, pools, recording, unread, ledger_module):
             self._monkeypatch.setattr(module, "now_ms", lambda: ms)
         self._monkeypatch.setattr(deliveries, "clock_ms", lambda connection: ms)
 

@@ -87,6 +87,15 @@ async def test_what_a_provider_says_of_its_task_ends_it_and_is_kept_whole(book: 
     ]
 
 
+async def test_a_task_that_failed_keeps_its_costs_as_an_output(book: Book) -> None:
+    await book.running()
+    await bind(book)
+    costs = {"coins": 2, "usage": {"consumeCoins": "2"}}
+    ended = await hear(book, replace(said(outcome="failed"), output=costs))
+    job = await book.job()
+    assert (ended.word, job.status, job.error, job.output, job.refund) == ("ended", "failed", "e", costs, Refund(5, NOW))
+
+
 async def test_a_job_named_by_its_id_is_ended_by_its_provider_or_where_it_has_none(book: Book) -> None:
     await book.running()
     named = said(task_id=None, job_id="a")

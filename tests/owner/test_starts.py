@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import httpx2
 import pytest
@@ -44,21 +45,20 @@ async def test_a_refusal_costs_neither_place_nor_money(open_scene: OpenScene) ->
         assert first.webhook_id != second.webhook_id and scene.paid("a") == PRICE
 
 
-async def test_one_that_hangs_keeps_its_own_slot_for_the_claim_time_and_nobody_elses(open_scene: OpenScene) -> None:
-    async with open_scene({"claim_seconds": 4}) as scene:
+async def test_one_that_takes_longer_than_the_claim_time_keeps_its_own_slot_and_starts(open_scene: OpenScene) -> None:
+    async with open_scene({"claim_seconds": 1}) as scene:
         hanging = asyncio.create_task(asyncio.to_thread(scene.asks, "a", answers=["hangs"]))
         await until(lambda: scene.side.account.starts_of("a"), "it is called")
+        began = time.monotonic()
         for job_id in "bcd":
             assert scene.asks(job_id)["taskId"]
             await scene.row_is(job_id, "completed")
-        assert not scene.side.account.over("a")
-        await scene.row_is("a", "failed", within_s=15)
-        assert scene.job("a")["end_reason"] == "claim_timeout"
-        await until(lambda: scene.paid("a") == 0, "it is paid back")
-        answer = await hanging
-        assert (answer["success"], answer["refunded"]) == (False, True)
-        scene.side.let_go()  # it starts after all, and nobody is told so
-        await until(lambda: scene.side.account.tasks_of("a"), "it is started too late")
+        await until(lambda: time.monotonic() - began > 3, "three claim times pass")
+        assert scene.job("a")["status"] == "granted"
+        scene.side.let_go()
+        assert (await hanging)["taskId"]
+        await scene.row_is("a", "completed")
+        assert len(scene.side.account.starts_of("a")) == 1 and scene.paid("a") == PRICE
 
 
 async def test_gate_killed_in_the_middle_of_a_start_call_calls_again_at_once_and_starts_once(open_scene: OpenScene) -> None:

@@ -17,7 +17,7 @@ from tests.support import Served, run_gate
 
 PANEL = sorted((method, route.path) for router in ROUTERS for route in router.routes for method in route.methods)
 GUARDED = [at for at in PANEL if TABLE[at] != ANYONE]
-TOLD_APART = {"{pool}": "default", "{job_id}": "nobody", "{user:text}": "ana"}
+TOLD_APART = {"{callback_id}": "1", "{pool}": "default", "{job_id}": "nobody", "{user:text}": "ana"}
 
 
 def filled(path: str) -> str:

@@ -92,6 +92,8 @@ def test_a_success_of_the_new_shape() -> None:
         ({"results": [TEXT]}, {"files": [], "texts": ["a poem"]}),
         ({"results": [TEXT, TEXT, {"url": URL, "outputType": "png"}]}, FILES | {"texts": ["a poem"]}),
         ({"data": {"text": "a poem"}}, {"files": [], "texts": ["a poem"]}),
+        ({"data": {"text": "a poem", "outputFileList": [URL]}}, {"files": [{"url": URL, "type": ""}], "texts": ["a poem"]}),
+        ({"data": {"url": URL, "type": "png", "files": [{"url": "b"}]}}, {"files": [*FILES["files"], {"url": "b", "type": ""}]}),
         ({"results": [{"url": URL, "outputType": "png"}], "data": [{"fileUrl": URL}]}, FILES),
         ({"results": [{"url": URL, "outputType": "png"}], "data": [{"fileUrl": "b"}]},
          {"files": [*FILES["files"], {"url": "b", "type": ""}]}),
@@ -251,6 +253,7 @@ def test_what_is_no_number_in_json_is_nothing() -> None:
         ({"status": "FAILED", "failedReason": {"node_name": "n"}}, '{"node_name": "n"}'),
         ({"status": "FAILED", "failedReason": {"node_name": "n"}, "errorMessage": "bad"}, "bad"),
         ({"status": "FAILED", "failedReason": 5}, "5"),
+        ({"status": "FAILED", "failedReason": "top", "data": {"failedReason": "inner"}}, "top"),
         ({"status": "FAILED", "failedReason": {}, "data": {"failedReason": {"exception_message": "e"}}}, "e"),
     ],
     ids=lambda value: str(value)[:60].encode("ascii", "backslashreplace").decode(),
@@ -289,6 +292,8 @@ def test_texts_are_kept_as_far_as_there_is_room() -> None:
     assert said.output["files"] == FILES["files"] and said.output["texts"][0] == "é" * 5000 and said.output["cut"]
     assert said.output["texts"][1].endswith("b" + MARK) and len(said.output["texts"]) == 2
     assert OUTPUT_MAX - 128 < output_size(said) <= OUTPUT_MAX
+    said = read({"code": 0, "data": {"text": "b" * 100_000}})
+    assert said.output["texts"][0].endswith("b" + MARK) and said.output["cut"] and output_size(said) <= OUTPUT_MAX
     said = read({"code": 0, "data": [{"text": f"{n}"} for n in range(20_000)]})
     assert said.output["cut"] and len(said.output["texts"]) > 5000 and output_size(said) <= OUTPUT_MAX
 

@@ -33,6 +33,8 @@ DOORS = "tests/http/test_doors.py::"
 SWEEP = "tests/keeper/test_sweep.py::"
 DELIVER = "tests/keeper/test_deliver.py::"
 WEBHOOKS = "tests/http/test_webhooks.py::"
+UNREAD = "tests/ledger/test_unread.py::"
+UNREAD_HTTP = "tests/http/test_unread.py::"
 MONEY = "tests/owner_money/"
 OTHERS = [
     # ---- Lua
@@ -84,6 +86,14 @@ OTHERS = [
     ("gate/ledger/inbox.py", "job.provider in (None, provider)", "True", WEBHOOKS + "test_a_provider_ends_only_jobs_bound_to_it_or_to_none"),
     ("gate/ledger/inbox.py", "return job if job is not None and job.pool == pool else None", "return job",
      WEBHOOKS + "test_it_ends_only_jobs_of_the_pool_it_names"),
+    ("gate/ledger/unread.py", "if row.applied_at is not None:", "if False:", UNREAD + "test_each_is_applied_once_however_many_try"),
+    ("gate/ledger/unread.py", "    if connection.execute(again).rowcount:", "    if False:", UNREAD + "test_servers_that_hear_it_at_once_count_together"),
+    ("gate/ledger/unread.py", "                batch.pool(pool)\n", "                pass\n", UNREAD + "test_the_same_body_is_one_row_that_counts"),
+    ("gate/ledger/unread.py", "connection.execute(sa.select(sa.func.count()).where(*of_both)).scalar_one() > PENDING_MAX", "False",
+     UNREAD + "test_the_oldest_that_nobody_applied_are_dropped"),
+    ("gate/ledger/inbox.py", '    if before.status == "queued":\n', "    if False:\n", UNREAD + "test_where_nothing_can_be_added_nothing_is_written"),
+    ("gate/unread.py", "            await self._free(job)\n", "            pass\n",
+     UNREAD_HTTP + "test_applied_it_ends_the_job_once_and_its_slot_goes_to_the_next"),
     # ---- where the two meet
     ("gate/gatekeeper.py", 'if admitted.word in ("ended", "reused", "live"):', "if False:",
      RACES + "test_a_job_that_ended_is_not_admitted_again_and_its_slot_goes_back"),

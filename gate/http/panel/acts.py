@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
-from gate.errors import AlreadyEnded, JobUnknown
+from gate.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning
+from gate.gatekeeper import Gatekeeper
 from gate.http.doors import Keeper
+from gate.http.looking import SQL_INTEGER_MAX
 from gate.http.panel import pages, session, words
 from gate.http.panel.board import Pool
 from gate.http.panel.forms import fields
@@ -17,12 +19,14 @@ from gate.http.panel.room import PanelRoute, by_script, language
 from gate.http.panel.session import Looking, Visitor
 from gate.http.panel.story import JobId
 from gate.http.wire import TEXT_MAX
-from gate.jobs import HOLDING, SLOTS_MAX
+from gate.jobs import HOLDING, JOB_ID, SLOTS_MAX
+from gate.ledger.reading import Unread
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 OF_A_JOB, OF_A_POOL = ("cancel", "release"), ("pause", "resume", "limit")
 OUTCOMES = ("completed", "failed", "cancelled")
 REASON_MAX = 500
+CallbackId = Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)]
 
 
 class _Wrong(Exception):
@@ -60,6 +64,50 @@ async def act_on_a_job(pool: Pool, job_id: JobId, verb: str, request: Request, k
     return await _act(request, visitor, verb, pool, job_id, act)
 
 
+@router.get("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
+async def ask_about_a_callback(
+    pool: Pool, callback_id: CallbackId, request: Request, keeper: Keeper, visitor: Looking
+) -> Response:
+    """The form, with the job that is bound to the callback's task, if there is one."""
+    one = await _unread(keeper, pool, callback_id)
+    bound = await keeper.view.reading.stories.of_task(one.task_id) if one.task_id is not None else None
+    return _form(request, visitor, "apply", pool, bound, callback=one)
+
+
+@router.post("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
+async def apply_a_callback(
+    pool: Pool, callback_id: CallbackId, request: Request, keeper: Keeper, visitor: Looking
+) -> Response:
+    await _sent(request, visitor)  # a foreign page must not even learn which callbacks there are
+    one = await _unread(keeper, pool, callback_id)
+
+    async def act(form: dict[str, str], reason: str) -> dict[str, str]:
+        job_id, outcome = form.get("job", "").strip(), form.get("outcome", "")
+        if outcome not in OUTCOMES:
+            raise _Wrong("outcome_wrong")
+        try:
+            if not JOB_ID.fullmatch(job_id):
+                raise JobUnknown("that is no job_id")
+            await keeper.unread.apply(callback_id, job_id, outcome, reason, visitor.name or "operator")
+        except JobUnknown as error:
+            raise _Wrong("job_wrong", 404) from error
+        except NotRunning as error:
+            raise _Wrong("holds_none", 409) from error
+        except CallbackApplied as error:
+            raise _Wrong("callback_applied", 409) from error
+        return {"job": job_id}
+
+    return await _act(request, visitor, "apply", pool, None, act, one)
+
+
+async def _unread(keeper: Gatekeeper, pool: str, callback_id: int) -> Unread:
+    """Raises CallbackUnknown."""
+    one = await keeper.unread.callbacks.one(callback_id)
+    if one is None or one.pool != pool:
+        raise CallbackUnknown(f"there is no unread callback {callback_id} in pool {pool!r}")
+    return one
+
+
 @router.get("/pools/{pool}/do/{verb}", response_model=None)
 async def ask_about_a_pool(pool: Pool, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
     """The form."""
@@ -94,23 +142,33 @@ def _settings(verb: str, form: dict[str, str]) -> dict[str, int | bool]:
 Act = Callable[[dict[str, str], str], Awaitable[dict[str, str]]]
 
 
-async def _act(request: Request, visitor: Visitor, verb: str, pool: str, job_id: str | None, act: Act) -> Response:
-    session.of_this_page(request)
-    form = await fields(request)
-    session.checked(visitor, form.get("csrf", ""))
+async def _act(
+    request: Request, visitor: Visitor, verb: str, pool: str, job_id: str | None, act: Act, callback: Unread | None = None
+) -> Response:
+    form = await _sent(request, visitor)
     tongue = language(request)
     try:
         done = await act(form, _reason(form, visitor))
     except _Wrong as wrong:
-        return _form(request, visitor, verb, pool, job_id, wrong.status, wrong=words.of(tongue)[wrong.says], form=form)
+        says = words.of(tongue)[wrong.says]
+        return _form(request, visitor, verb, pool, job_id, wrong.status, wrong=says, form=form, callback=callback)
     except AlreadyEnded as error:
         t = words.of(tongue)
         status = t[f"status_{error.job.status}"] if error.job is not None else ""
-        return _form(request, visitor, verb, pool, job_id, 409, wrong=t["already_ended"].format(status=status), form=form)
+        says = t["already_ended"].format(status=status)
+        return _form(request, visitor, verb, pool, job_id, 409, wrong=says, form=form, callback=callback)
     said = words.of(tongue)[f"done_{verb}"].format(**done)
     if not by_script(request):
         return RedirectResponse(f"/pools/{pool}" + (f"/jobs/{job_id}" if job_id else ""), 303, pages.HEADERS)
     return pages.answer(pages.fragment("_done.html", tongue, said=said), request, visitor)
+
+
+async def _sent(request: Request, visitor: Visitor) -> dict[str, str]:
+    """The form, which a page of this session has sent. Raises ForeignPage, Invalid."""
+    session.of_this_page(request)
+    form = await fields(request)
+    session.checked(visitor, form.get("csrf", ""))
+    return form
 
 
 def _reason(form: dict[str, str], visitor: Visitor) -> str:
@@ -124,11 +182,12 @@ def _reason(form: dict[str, str], visitor: Visitor) -> str:
 
 def _form(
     request: Request, visitor: Visitor, verb: str, pool: str, job_id: str | None, status: int = 200, *,
-    limit: int | None = None, wrong: str | None = None, form: dict[str, str] | None = None,
+    limit: int | None = None, wrong: str | None = None, form: dict[str, str] | None = None, callback: Unread | None = None,
 ) -> Response:  # fmt: skip
     values = {
         "verb": verb, "pool": pool, "job_id": job_id, "wrong": wrong, "outcomes": OUTCOMES, "form": form or {},
         "limit": (form or {}).get("limit", limit), "csrf": visitor.csrf, "scripted": by_script(request),
+        "callback": callback,
     }  # fmt: skip
     if by_script(request):
         return pages.answer(pages.fragment("_form.html", language(request), **values), request, visitor, status)

@@ -19,7 +19,7 @@ from gate.watch import ALL, NONE, SHOWN, Seen
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 Pool = Annotated[str, Path(max_length=64)]
-PARTS = ("summary", "alerts", "actions", "slots", "queue", "endings", "changes")
+PARTS = ("summary", "alerts", "unread", "actions", "slots", "queue", "endings", "changes")
 """Of the page of a pool: each a template of its own, and sent when it is another than before."""
 CARDS = 60
 """Slots that are drawn; of the others only how many there are."""

@@ -8,7 +8,16 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from gate.errors import Forbidden, ForeignPage, GateError, JobUnknown, PoolUnknown, StoreDown, Unauthorized
+from gate.errors import (
+    CallbackUnknown,
+    Forbidden,
+    ForeignPage,
+    GateError,
+    JobUnknown,
+    PoolUnknown,
+    StoreDown,
+    Unauthorized,
+)
 from gate.http.panel import pages, session, words
 from gate.http.problems import TABLE
 
@@ -17,6 +26,7 @@ PAGES: dict[type[GateError], tuple[str, str]] = {
     ForeignPage: ("not_this_page", "stale"),
     PoolUnknown: ("not_found", "not_found_why"),
     JobUnknown: ("not_found", "not_found_why"),
+    CallbackUnknown: ("not_found", "not_found_why"),
     StoreDown: ("store_down", "store_down_why"),
 }
 

@@ -1,0 +1,59 @@
+"""What can be saved from a body that could not be read: the task that it names, and its content as an output.
+
+Tolerant where the pages of the providers are strict: nothing here decides how a job ended, an operator does.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gate.errors import Unreadable
+from gate.jobs import LABEL_MAX
+from gate.providers.reading import OUTPUT_MAX_BYTES, clean, kept_output, leniently
+
+NAMES = ("taskId", "task_id")
+NAMED = re.compile(
+    r"""\b(?:taskId|task_id)\b\\*["']?\s*[:=]\s*\\*(?:"([^"\\]{1,256})\\*"|'([^'\\]{1,256})\\*'|([\w.:-]{1,256})(?![\w.:-]))""",
+    re.IGNORECASE,
+)
+"""In JSON that breaks, in JSON inside a string, in a form. A name without its end is none: it may be cut."""
+WORDS = frozenset({"null", "none", "true", "false", "undefined"})
+"""Values without quotes that are no name."""
+
+
+def task_id(body: str) -> str | None:
+    """Find the task that a body names: at its top, one level below, or anywhere in its text. None when it names none."""
+    try:
+        found = leniently(body)
+    except Unreadable:
+        found = None
+    if isinstance(found, dict):
+        for part in (found, *found.values()):
+            for name in NAMES if isinstance(part, dict) else ():
+                if (label := _label(part.get(name))) is not None:
+                    return label
+    for match in NAMED.finditer(body):
+        quoted = match[1] or match[2]
+        if quoted is None and match[3].lower() in WORDS:
+            continue
+        if (label := _label(quoted or match[3])) is not None:
+            return label
+    return None
+
+
+def output(body: str) -> dict[str, Any]:
+    """Make the output of a completed job from a body: its JSON as `raw`, or its text when that is no JSON or too large."""
+    try:
+        found = leniently(body)
+    except Unreadable:
+        found = clean(body)
+    return {"raw": kept_output(found, OUTPUT_MAX_BYTES - 1024)}
+
+
+def _label(value: Any) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**LABEL_MAX:
+        value = str(value)
+    if isinstance(value, str) and 1 <= len(value.strip()) <= LABEL_MAX and value.strip().isprintable():
+        return value.strip()
+    return None
