@@ -337,6 +337,32 @@ async def test_a_success_after_an_end_that_was_not_the_providers_is_kept_and_tol
         assert verify(served.sql_url, served.redis_url).breaches == []
 
 
+async def test_a_callback_at_the_old_path_finds_the_pool_of_its_tool(tmp_path: Path, tool: Tool) -> None:
+    """Bound before or after it comes, and with no finding that its task is bound to no job."""
+    asked = threading.Event()
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        task_id = "t-" + body["data"]["job_id"]
+        if asked.is_set():
+            assert call_back(served, task_id) == "kept"
+        return 200, {"task_id": task_id}
+
+    tool.answer = answer
+    with Served(tmp_path, config=tool.config("video_upscaler_jobs") + 'pool = "video"\n' + TOKEN) as served:
+        for faster in (False, True):
+            if faster:
+                asked.set()
+            job_id, said = enqueue(served, "video_upscaler_jobs")
+            assert said.json()["taskId"] == f"t-{job_id}"
+            if not faster:
+                assert call_back(served, f"t-{job_id}") == "applied"
+            ended = served.http.get(f"/v1/pools/video/jobs/{job_id}").json()
+            assert (ended["status"], ended["ended_by"]) == ("completed", "provider")
+            assert call_back(served, f"t-{job_id}") == "repeat"
+        found = run_gate("doctor", "--json", cwd=tmp_path)
+        assert json.loads(found.stdout) == [], found.stdout
+
+
 async def test_a_call_under_way_when_gate_is_killed_is_made_again_by_the_same_name(tmp_path: Path, tool: Tool) -> None:
     asked, go = threading.Event(), threading.Event()
 

@@ -74,6 +74,7 @@ class Account:
     rows: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     refusals: list[Refused] = field(default_factory=list)
+    late: dict[str, dict[str, Any]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     _known: set[str] = field(default_factory=set)
 

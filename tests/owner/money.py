@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ Does = Literal["works", "raises", "sleeps"]
 SCHEMA = """
 create table owner_jobs (
   table_name text not null, job_id text not null, user_id text not null, credits bigint not null, charged boolean not null,
-  primary key (table_name, job_id));
+  payload jsonb, primary key (table_name, job_id));
 create table owner_credits (user_id text primary key, balance bigint not null);
 create table owner_refunds (
   job_id text not null, user_id text not null, amount bigint not null, description text, at timestamptz not null default now());
@@ -36,10 +37,10 @@ begin
 end $$;
 
 create function owner_job(wanted_table text, wanted_job text)
-returns table ("user" text, credits bigint, charged boolean) language plpgsql as $$
+returns table ("user" text, credits bigint, charged boolean, session text, payload jsonb) language plpgsql as $$
 begin
   perform owner_is('job');
-  return query select j.user_id, j.credits, j.charged from owner_jobs j
+  return query select j.user_id, j.credits, j.charged, 'tab of ' || j.user_id, j.payload from owner_jobs j
     where j.table_name = wanted_table and j.job_id = wanted_job;
 end $$;
 
@@ -68,14 +69,17 @@ class Money:
         with self._engine.connect() as connection:
             return list(connection.execute(sa.text(query), values))
 
-    def charge(self, table: str, job_id: str, user: str, credits: int, charged: bool = True) -> None:
-        """As the owner's front end does it before it asks for a slot."""
+    def charge(
+        self, table: str, job_id: str, user: str, credits: int, charged: bool = True, payload: dict[str, Any] | None = None
+    ) -> None:
+        """Charge a user and write the job's row, as the owner's tool does it before it asks for a slot."""
         taken = credits if charged else 0
         self._do(
-            """with job as (insert into owner_jobs values (:table, :job, :user, :credits, :charged))
+            """with job as (insert into owner_jobs values (:table, :job, :user, :credits, :charged, cast(:payload as jsonb)))
             insert into owner_credits values (:user, :first - :taken)
             on conflict (user_id) do update set balance = owner_credits.balance - :taken""",
             table=table, job=job_id, user=user, credits=credits, charged=charged, taken=taken, first=AT_FIRST,
+            payload=None if payload is None else json.dumps(payload),
         )  # fmt: skip
 
     def switch(self, function: Literal["job", "refund"], does: Does, share: float = 1, seconds: float = 0) -> None:

@@ -83,6 +83,9 @@ class Side:
         async def event(request: Request) -> Any:
             webhook_id, kind, job = await self._read(request)
             status = kind.removeprefix("job.")
+            if status == "late":  # the row stays as it is
+                self.account.late[webhook_id] = job
+                return {}
             self.account.hear(webhook_id, status, job)
             if status in ("cancelled", "expired") and job["task"]:
                 await self._cancel(job["task"]["task_id"])
@@ -121,10 +124,13 @@ class Side:
         plan = self.plan | plans[min(self._begun[call.job_id], len(plans) - 1)]
         self._begun[call.job_id] += 1
         sent = time.time()
-        said = await self._ask("run", webhookUrl=self.callback_url, gateTest=plan)
-        if said["code"] == MAXED:
-            self.account.refusals.append(Refused(call.job_id, sent, time.time(), plan.get("refuse", False)))
-            return 200, {"outcome": "refused"}
+        answer = await self._run(plan)
+        said = answer.json()
+        if answer.status_code != 200 or said["code"] != 0:
+            planned = plan.get("refuse", False) or plan.get("busy") is not None
+            self.account.refusals.append(Refused(call.job_id, sent, time.time(), planned))
+            # Tools say it in their own words, or pass on what the provider said.
+            return (200, {"outcome": "refused"}) if said.get("code") == MAXED else (answer.status_code, said)
         task = Task(said["data"]["taskId"], call.job_id, plan, sent, time.time())
         self.account.tasks[task.task_id] = task
         return 200, {"task_id": task.task_id}
@@ -134,6 +140,10 @@ class Side:
             self.account.wrong.append(f"asked to cancel {task_id}, which nobody started")
             return
         await self._ask("cancel", taskId=task_id)
+
+    async def _run(self, plan: dict[str, Any]) -> httpx2.Response:
+        body = {"apiKey": "k", "webhookUrl": self.callback_url, "gateTest": plan}
+        return await self._http.post("/task/openapi/run", json=body)
 
     async def _ask(self, verb: str, **body: Any) -> Any:
         return (await self._http.post(f"/task/openapi/{verb}", json={"apiKey": "k"} | body)).json()

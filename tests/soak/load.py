@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 
+from gate.simulator import Busy, Odd
 from tests.owner.account import ENDED
 from tests.owner.scene import LIMIT, MANAGER, TOOLS, Scene
 
@@ -57,7 +58,13 @@ def drawn(seed: int, number: int) -> Drawn:
         plan["late"] = round(dice.choice((dice.uniform(0.2, 1.5), LEASE_S + dice.uniform(0.5, 2))), 3)
     else:
         plan |= {"callback": callback, "early": callback != "lost" and dice.random() < 0.05}
-    plans = [{"refuse": True}, plan] if dice.random() < 0.05 else [plan]
+    if plan["outcome"] == "completed" and dice.random() < 0.1:
+        plan["odd"] = dice.choice(get_args(Odd))
+    plans = [plan]
+    if dice.random() < 0.05:
+        plans.insert(0, {"refuse": True})
+    elif dice.random() < 0.05:
+        plans.insert(0, {"busy": dice.choice(get_args(Busy))})
     (answer,) = dice.choices(("starts", "breaks", "loses", "fails"), (91, 3, 3, 3))
     return Drawn(
         f"m{seed}-{number}", dice.choice(list(TOOLS)), f"u{dice.randrange(USERS)}", dice.randrange(1, 50), dice.random() < 0.95,
@@ -83,7 +90,7 @@ class Load:
             self.jobs.append(job)
             if self.scene.money is not None:
                 charge = self.scene.money.charge
-                await asyncio.to_thread(charge, job.table, job.job_id, job.user, job.credits, job.charged)
+                await asyncio.to_thread(charge, job.table, job.job_id, job.user, job.credits, job.charged, job.payload)
             await self.submit(job)
             if job.cancelled is not None:
                 if job.cancelled == "running":
@@ -92,14 +99,11 @@ class Load:
             await self.row(job, *ENDED)
 
     async def submit(self, job: Drawn) -> None:
-        body = {
-            "table": job.table,
-            "jobId": job.job_id,
-            "userId": job.user,
-            "creditCost": job.credits,
-            "job_payload": job.payload,
-        }
-        asked, answer = await self.call(f"{MANAGER}/run-or-queue", body | {"sessionId": job.user})
+        """As the tools of today call: the row has all but table and id. Where no function reads the row, the call has it all."""
+        body: dict[str, Any] = {"table": job.table, "jobId": job.job_id}
+        if self.scene.money is None:
+            body |= {"userId": job.user, "creditCost": job.credits, "job_payload": job.payload, "sessionId": job.user}
+        asked, answer = await self.call(f"{MANAGER}/run-or-queue", body)
         said = answer.json()
         if answer.status_code == 200 and said["success"]:
             kind = "queued" if said["queued"] else "started"
