@@ -9,6 +9,7 @@ import subprocess
 import tomllib
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,38 @@ def test_credits_are_charged_and_given_back(owner: Owner) -> None:
     assert owner.sql(pay, ana=ana) == [(False,)]
     owner.sql("select refund_upscaler_credits(cast(:ana as uuid), 15, 'x')", ana=ana)
     assert [owner.sql(pay, ana=ana) for _ in range(2)] == [[(True,)], [(False,)]]
-    job_id = owner.row("veste_ai_jobs", user_id=ana)
-    back = "select give_back_charge('veste_ai_jobs', cast(:job as uuid), 'full')"
-    assert [owner.sql(back, job=job_id) for _ in range(2)] == [[(10,)], [(0,)]]
+    job_id = owner.row("veste_ai_jobs", user_id=ana, credits_charged=True)
+    owner.sql("select gate_refund(:ana, 10, 'x', :job)", ana=ana, job=job_id)
     assert owner.sql("select balance from user_credits") == [(15,)]
-    assert owner.sql("select status, error_message, refunded_credits from veste_ai_jobs") == [("failed", "full", 10)]
+    assert owner.sql("select credits_refunded from veste_ai_jobs") == [(True,)]
+
+
+@pytest.mark.parametrize(
+    "values, priced",
+    [
+        ({"user_credit_cost": 10, "credits_charged": True}, (10, True)),
+        ({"user_credit_cost": 10}, (10, False)),
+        ({"user_credit_cost": 0}, (None, False)),
+        ({"user_credit_cost": 0, "credits_charged": True}, (0, True)),
+        ({"credits_charged": True, "credits_refunded": True}, (0, False)),
+        ({"credits_charged": True, "status": "completed"}, (0, False)),
+    ],
+)
+def test_a_row_says_what_is_charged(owner: Owner, values: dict[str, Any], priced: tuple[int | None, bool]) -> None:
+    job_id = owner.row(**values)
+    assert owner.sql("select credits, charged from gate_job('upscaler_jobs', :job)", job=job_id) == [priced]
+
+
+def test_rows_that_were_left_are_found(owner: Owner) -> None:
+    old, asked = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) - timedelta(minutes=1)
+    pending = owner.row("movieled_maker_jobs", created_at=old)
+    cancelled = owner.row(status="running", cancel_asked_at=asked)
+    owner.row(status="running", created_at=old)
+    owner.row(status="cancelled", cancel_asked_at=asked)
+    owner.row(cancel_asked_at=datetime.now(UTC))
+    found = owner.sql("select table_name, id::text, cancel_asked from rows_left(900, 20)")
+    assert found == [("upscaler_jobs", cancelled, True), ("movieled_maker_jobs", pending, False)]
+    assert len(owner.sql("select id from rows_left(900, 1)")) == 1
 
 
 def test_places_are_written_to_those_who_wait(owner: Owner) -> None:
@@ -135,7 +163,7 @@ def test_places_are_written_to_those_who_wait(owner: Owner) -> None:
 @pytest.mark.anyio
 async def test_gate_asks_for_the_price_and_pays_back(owner: Owner) -> None:
     ana = str(uuid.uuid4())
-    job_id = owner.row(user_id=ana)
+    job_id = owner.row(user_id=ana, credits_charged=True)
     path = "/functions/v1/runninghub-queue-manager/"
     mine = {"table": "upscaler_jobs", "jobId": job_id}
     assert owner.gate.post(path + "run-or-queue", mine | {"creditCost": 1_000, "userId": "eve"}).status_code == 200

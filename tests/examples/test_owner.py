@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,11 @@ def owner_stage(functions: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def owner(owner_stage: OwnerStage) -> Iterator[OwnerStage]:
+async def owner(owner_stage: OwnerStage) -> AsyncIterator[OwnerStage]:
+    """The stage with an empty pool, whose provider works at nothing."""
     yield owner_stage
     owner_stage.clear()
+    await until(lambda: owner_stage.simulator.seen()["running"] == 0, "the provider works at nothing")
 
 
 def row_is(stage: OwnerStage, job_id: str, **wanted: Any) -> Any:
@@ -55,6 +59,11 @@ def call_back(stage: OwnerStage, job_id: str, event: dict[str, Any]) -> None:
     body = {"event": "TASK_END", "taskId": stage.platform.row(job_id)["task_id"], "eventData": event}
     address = f"{stage.platform.url}/functions/v1/runninghub-webhook?token={TOKEN}"
     assert httpx2.post(address, json=body, timeout=60).status_code == 200
+
+
+def over(stage: OwnerStage, job_id: str) -> None:
+    """Its task comes to its end at the provider."""
+    stage.simulator.control(tasks={stage.platform.row(job_id)["task_id"]: {"seconds": 0}})
 
 
 async def test_a_row_alone_starts_a_complete_task(owner: OwnerStage) -> None:
@@ -132,10 +141,11 @@ async def test_a_row_says_when_it_ran_how_long_it_waited_and_what_it_cost(owner:
     assert row["created_at"] <= row["started_at"] <= row["completed_at"]
     assert (row["rh_cost"], row["queue_wait_seconds"], row["waited_in_queue"]) == (12, 0, False)
 
+    over(owner, job_id)
     full = [owner.run()[0] for _ in range(3)]
     waits, said = owner.run()
     assert said.json()["queued"] is True
-    call_back(owner, full[0], {"status": "FAILED", "errorMessage": "no"})
+    over(owner, full[0])
     await until(row_is(owner, waits, status="running", waited_in_queue=True), "the fourth runs, and has waited")
 
 
@@ -181,13 +191,22 @@ async def test_a_browser_that_ends_a_job_ends_its_task_and_a_late_success_is_kep
     assert (row["status"], row["output_url"], row["credits_refunded"]) == ("failed", None, True)
 
 
-async def test_a_slow_start_is_told_as_queued_and_its_row_as_starting(owner: OwnerStage) -> None:
-    """Installed tools call an answer without `queued` and `taskId` a failure."""
-    asked = owner.new()
-    owner.gate.post("/v1/pools/default/pause")
-    said = owner.ask("run-or-queue", **asked).json()
-    assert said["queued"] is True and said["position"] >= 1
-    owner.gate.post("/v1/pools/default/resume")
-    await until(row_is(owner, asked["jobId"], status="running"), "it runs")
-    repeat = owner.ask("run-or-queue", **asked).json()
-    assert repeat["duplicate"] is True and repeat["taskId"]
+async def test_a_start_slower_than_its_answer_is_told_as_queued_and_its_row_as_starting(owner: OwnerStage) -> None:
+    """Installed tools call an answer without `queued` and `taskId` a failure. gate answers after 25 s at the latest."""
+    may_answer = threading.Event()
+
+    async def slow() -> None:
+        await asyncio.to_thread(may_answer.wait, 60)
+
+    owner.platform.provider_hook = lambda path, _body: slow() if path == "ai-app/run" else None
+    job_id, said = await asyncio.to_thread(owner.run)
+    answer = said.json()
+    assert (answer["success"], answer["queued"], answer["position"], answer["status"]) == (True, True, 1, "starting")
+    row = owner.platform.row(job_id)
+    assert (row["status"], row["position"] or None, row["task_id"]) == ("starting", None, None)
+    repeat = owner.ask("run-or-queue", table="upscaler_jobs", jobId=job_id, creditCost=10)
+    assert repeat.json()["queued"] is True and owner.platform.row(job_id)["status"] == "starting"
+    may_answer.set()
+    await until(row_is(owner, job_id, status="running"), "its start has finished")
+    assert owner.platform.row(job_id)["task_id"] == owner.job(job_id)["task"]["task_id"]
+    assert owner.simulator.seen()["running"] == 1, "it was started once"

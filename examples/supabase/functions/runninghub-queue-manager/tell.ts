@@ -40,7 +40,7 @@ function rowOf(type: string, at: string, job: Job): Record<string, unknown> | nu
   };
   switch (type) {
     case "job.queued":
-      return { status: "queued", task_id: null, waited_in_queue: true };
+      return { status: "queued", task_id: null };
     case "job.granted":
       return { status: "starting", position: null };
     case "job.running":
