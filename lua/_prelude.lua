@@ -129,6 +129,7 @@ local function count_for_user(job, entry)
 end
 
 local function admit(job, entry)
+  if entry.queue_ms then redis.call('HSET', META, 'own_waits', 1) end -- tick looks at waiters with a queue time of their own
   write(job, entry)
   count_for_user(job, entry)
 end

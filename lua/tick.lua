@@ -8,7 +8,9 @@
 
 begin()
 -- A waiter with a queue time of its own may be overdue behind one that is not: each tick looks at the next hundred waiters.
-if waiting > 0 then
+local scans = redis.call('HGET', META, 'own_waits')
+if scans and waiting == 0 then redis.call('HDEL', META, 'own_waits', 'wait_scan') end
+if scans and waiting > 0 then
   local from = tonumber(redis.call('HGET', META, 'wait_scan')) or 0
   if from >= waiting then from = 0 end
   local page = redis.call('LRANGE', QUEUE, from, from + BOUND - 1)

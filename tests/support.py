@@ -123,7 +123,7 @@ class LineOfPool:
         return await self.semaphore.rebuild(self.pool, epoch, whole, list(leases), list(waiters))
 
     async def acquire(
-        self, job: str, user: str | None = None, tool: str | None = None, lease_ms: int | None = None, **how: bool
+        self, job: str, user: str | None = None, tool: str | None = None, lease_ms: int | None = None, **how: Any
     ) -> Acquired:
         return await self.semaphore.acquire(self.pool, self.epoch, job, user, tool, lease_ms, **how)
 
@@ -132,6 +132,9 @@ class LineOfPool:
 
     async def renew(self, job: str, lease_id: str, lease_ms: int | None = None) -> Extended:
         return await self.semaphore.renew(self.pool, self.epoch, job, lease_id, lease_ms)
+
+    async def hold(self, job: str, lease_id: str) -> Extended:
+        return await self.semaphore.hold(self.pool, self.epoch, job, lease_id)
 
     async def release(self, job: str, lease_id: str) -> Reply:
         return await self.semaphore.release(self.pool, self.epoch, job, lease_id)

@@ -1,0 +1,93 @@
+"""A tool whose start address fails cools down by itself; jobs of other tools pass those that gate would start at it."""
+
+from __future__ import annotations
+
+import pytest
+
+from gate.slots.semaphore import Acquired
+from tests.support import LineOfPool
+
+pytestmark = pytest.mark.anyio
+
+
+async def down(line: LineOfPool, job: str) -> None:
+    """The start call of its grant was answered 404."""
+    await line.requeue(job, int((await line.entry(job))["fence"]), "tool_down")
+
+
+async def enqueue(line: LineOfPool, job: str, tool: str = "broken") -> Acquired:
+    return await line.acquire(job, None, tool, by_gate=True)
+
+
+async def test_its_jobs_keep_their_places_and_others_pass(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await enqueue(line, "first")
+    await down(line, "first")
+    await enqueue(line, "second")
+    assert await line.queue() == ["first", "second"] and await line.holders() == set()
+    await enqueue(line, "other", "well")
+    assert await line.holders() == {"other"} and await line.queue() == ["first", "second"]
+    assert (await line.status()).cooling_tools == {"broken"} and (await line.status()).cooling_until is None
+
+
+async def test_a_job_that_its_caller_starts_passes_too(line: LineOfPool) -> None:
+    await enqueue(line, "first")
+    await down(line, "first")
+    assert (await line.acquire("mine", None, "broken")).word == "running"
+    assert (await line.acquire("now", None, "well", or_wait=False)).word == "running"
+    assert await line.queue() == ["first"]
+
+
+async def test_it_is_tried_again_after_the_cool_down_which_doubles(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await enqueue(line, "first")
+    for wait_ms in (5_000, 10_000, 20_000, 40_000, 60_000, 60_000):
+        await down(line, "first")
+        line.clock.turn(wait_ms - 1)
+        await line.tick()
+        assert await line.holders() == set(), wait_ms
+        line.clock.turn(1)
+        await line.tick()
+        assert await line.holders() == {"first"}, wait_ms
+
+
+async def test_failures_of_one_moment_count_once(line: LineOfPool) -> None:
+    for job in "abc":
+        await enqueue(line, job)
+    for job in "abc":
+        await down(line, job)
+    line.clock.turn(5_000)
+    await line.tick()
+    assert await line.holders() == {"a", "b", "c"}
+
+
+async def test_a_start_that_works_lifts_it(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await enqueue(line, "first")
+    await enqueue(line, "second")
+    await down(line, "first")
+    line.clock.turn(5_000)
+    await line.tick()
+    lease_id = (await line.entry("first"))["lease_id"]
+    assert (await line.claim("first", lease_id, by_gate=True)).word == "claimed"
+    await line.release("first", lease_id)
+    assert await line.holders() == {"second"} and not (await line.status()).cooling_tools
+
+
+async def test_a_newcomer_waits_behind_more_of_them_than_one_call_looks_at(line: LineOfPool) -> None:
+    """Behind them others may wait that came before it."""
+    await line.load(epoch=2, limit=1)
+    for number in range(101):
+        await enqueue(line, f"j{number}")
+    await down(line, "j0")
+    assert (await line.acquire("mine")).word == "queued"
+    assert (await line.status("mine")).position == 102
+
+
+async def test_it_is_over_with_its_life_in_redis(line: LineOfPool) -> None:
+    await enqueue(line, "first")
+    await down(line, "first")
+    entry = await line.entry("first")
+    await line.load(epoch=2, waiters=[("first", entry)])
+    await line.tick()
+    assert await line.holders() == {"first"}
