@@ -52,7 +52,7 @@ def test_every_word_that_a_label_may_be_is_there_from_the_beginning() -> None:
     kinds = {kind for case in re.findall(r"case (.*):", sweep) for kind in re.findall(r'"(\w+)"', case)}
     assert kinds == set(REPAIRS)
     deliver = (ROOT / "gate" / "keeper" / "deliver.py").read_text()
-    results = set(re.findall(r'_close\(delivery, "(\w+)"', deliver)) | {"put_off", "given_up"}
+    results = set(re.findall(r'_close\(delivery, "(\w+)"', deliver)) | {"put_off", "given_up", "refused", "tool_down"}
     assert results == {result for of_kind in RESULTS.values() for result in of_kind}
     assert set(CAUSES) == ENDED
 

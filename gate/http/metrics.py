@@ -32,7 +32,7 @@ REPAIRS = (
     "adopt", "ended", "give_back", "overdue", "restore", "seat", "settings", "stranger", "unheard",
 )  # fmt: skip
 RESULTS = {
-    "start": ("delivered", "refused", "failed", "over", "put_off"),
+    "start": ("delivered", "refused", "tool_down", "failed", "over", "put_off"),
     "event": ("delivered", "put_off", "given_up"),
 }
 TEXT = "text/plain; version=0.0.4; charset=utf-8"

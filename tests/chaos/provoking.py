@@ -17,7 +17,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from tests.chaos.account import Told
-from tests.chaos.buyers import asked, call_back
+from tests.chaos.buyers import CREDITS, MANAGER, TABLE, asked, call_back
 from tests.chaos.clients import Client
 from tests.chaos.scene import Scene
 from tests.support import until
@@ -177,13 +177,29 @@ async def _mended(seen: Callable[[], Awaitable[Any]]) -> bool:
     return False
 
 
+async def given_up(_scene: Scene, client: Client) -> None:
+    """A browser ends a job that was charged and has not been admitted."""
+    client.count += 1
+    told = client.account.opened(f"early-{client.name}-{client.count}", "default", CREDITS)
+    client.account.jobs[told.job_id].asked.add("failed")
+    await asked(client, "POST", f"{MANAGER}/finish", {"table": TABLE, "jobId": told.job_id, "status": "failed"})
+    await client.look(told)
+
+
 ROUNDS: dict[str, Round] = {
     "script:undo": unwritten, "script:requeue": refused, "sql:refuse": refused, "sql:bind": bound, "sql:hear": bound,
     "script:configure": changed, "sql:change_pool": changed, "sql:make_pool": made, "script:restore": lost,
     "sql:seated": unseated, "sql:expire_overdue": overdue, "sql:void": stranger,
-    "sql:say_ended": ghost,
+    "sql:say_ended": ghost, "sql:end_unadmitted": given_up,
 }  # fmt: skip
-OFTEN = {"call:start": "takes", "sql:fail": "fails", "sql:delivery.put_off": "breaks"}
+OFTEN = {
+    "script:hold": "is slow",
+    "sql:hold": "is slow",
+    "sql:delivery.keep": "is slow",
+    "call:start": "takes",
+    "sql:fail": "fails",
+    "sql:delivery.put_off": "breaks",
+}
 """What the tool says oftener then."""
 EMPTIED = ("script:rebuild", "sql:begin_rebuild", "sql:grace")
 """Reached by a start on an empty Redis; the last of them, when a lease ran out meanwhile."""

@@ -24,7 +24,10 @@ def test_nothing_is_lost_and_nobody_is_one_too_many(fault: str) -> None:
     assert verdict.right, f"\n{verdict}"
 
 
-SEVERAL = {"sql:end": {"sql:release", "sql:cancel", "sql:fail"}, "sql:extend": {"sql:claim", "sql:renew", "sql:started"}}
+SEVERAL = {
+    "sql:end": {"sql:release", "sql:cancel", "sql:fail"},
+    "sql:extend": {"sql:claim", "sql:renew", "sql:started", "sql:hold"},
+}
 NOTHING = {"sql:reach"}
 """It only tries whether SQL can be written."""
 

@@ -95,8 +95,14 @@ async def test_nobody_there() -> None:
 
 
 def test_every_refusal_of_the_server_has_its_class() -> None:
-    of_providers = {"forged", "provider_unknown"}
-    assert {code for _, code, _ in TABLE.values()} - of_providers <= _BY_CODE.keys()
+    of_others = {
+        "forged",
+        "provider_unknown",
+        "callback_unknown",
+        "callback_applied",
+        "not_running",
+    }  # of providers and operators
+    assert {code for _, code, _ in TABLE.values()} - of_others <= _BY_CODE.keys()
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,9 @@ def test_the_owners_money(postgres_url: str) -> None:
         with gate.begin() as connection:
             return list(connection.execute(sa.text(query)))
 
-    assert [tuple(row) for row in call("select * from owner_job('upscaler_jobs', 'a')")] == [("ana", 10, True)]
+    assert [tuple(row) for row in call("select * from owner_job('upscaler_jobs', 'a')")] == [
+        ("ana", 10, True, "tab of ana", None)
+    ]
     assert call("select * from owner_job('pose_changer_jobs', 'a')") == []
     pay = "select owner_refund('ana', 10, 'it failed', 'a')"
     money.switch("refund", "raises")

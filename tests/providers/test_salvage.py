@@ -46,7 +46,7 @@ def test_no_body_takes_long() -> None:
 def test_the_output_is_its_json_or_its_text_and_bounded() -> None:
     assert salvage.output('{"n": [1, NaN]}') == {"raw": {"n": [1, None]}}
     assert salvage.output('{"n": 1') == {"raw": '{"n": 1'}
-    assert salvage.output('{"n": 1e999}') == {"raw": '{"n": 1e999}'}
+    assert salvage.output('{"n": 1e999}') == {"raw": {"n": None}}
     for large in (json.dumps(["x" * 1000] * 100), "[" * 100 + "]" * 100, '"\\u0000' + "\x01" * 70_000):
         found = salvage.output(large)
-        assert isinstance(found["raw"], str) and size(found) <= OUTPUT_MAX_BYTES
+        assert found["raw"] and size(found) <= OUTPUT_MAX_BYTES
