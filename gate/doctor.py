@@ -39,7 +39,7 @@ REFUSALS_MIN = 10
 """Fewer say nothing about a provider."""
 UNBOUND_NAMED = 3
 WEEK_MS = 7 * 24 * 3_600_000
-"""A callback that nobody has applied for longer is no news any more."""
+"""Age (ms) above which a callback that was not applied is no longer reported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ class AsyncGate:
     ) -> Job:
         """`running`: start. `queued`: wait for it with `job`. `granted`: `claim` it first. `wait_seconds`: 0 to 60.
 
-        `started_by="gate"`: gate starts the job by the start call of its tool; `wait_seconds` waits for that, and nobody claims.
+        `started_by="gate"`: gate starts the job by the start call of its tool; `wait_seconds` waits for that; do not claim the job.
         """
         return await self._call(
             calls.acquire(

@@ -98,7 +98,7 @@ class UnreadCallbacks:
         return rows[:most], rows[most - 1].id if len(rows) > most else None
 
     async def pending(self, pool: str, most: int) -> list[Unread]:
-        """Read those of a pool that nobody has applied, the newest first."""
+        """Read those of a pool that were not applied, the newest first."""
         query = sa.select(*_columns).where(unread_callbacks.c.pool == pool, _pending)
         return await self._read(query.order_by(unread_callbacks.c.id.desc()).limit(most))
 
@@ -108,7 +108,7 @@ class UnreadCallbacks:
         return await self._read(query.order_by(unread_callbacks.c.id).limit(PAGE_MAX))
 
     async def lately(self, since_ms: int, most: int) -> tuple[int, list[str]]:
-        """Count those that came since then and that nobody has applied; and name the tasks of the newest of them, by provider."""
+        """Count those that came since then and were not applied; and name the tasks of the newest of them, by provider."""
         wanted = (_pending, unread_callbacks.c.last_at > since_ms)
         count = sa.select(sa.func.count()).where(*wanted)
         newest = sa.select(unread_callbacks.c.provider, unread_callbacks.c.task_id)

@@ -1,4 +1,4 @@
-// Ends a job through gate, which gives its charge back once, whoever else ends or admits the job at the same moment.
+// Ends a job through gate, which gives its charge back once, whatever else ends or admits the job at the same moment.
 
 import { ask, type Json } from "../_shared/gate.ts";
 import { db } from "../_shared/rows.ts";
