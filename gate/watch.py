@@ -189,7 +189,7 @@ class Watch:
         except StoreDown as error:
             return _away(before, error)
         line = view.line
-        granting = bool(line.queued and line.free and not line.paused and not line.cooling_until)
+        granting = bool(line.queued and line.free and not (line.paused or line.cooling_until or line.cooling_tools))
         since = (before.granting_since or at) if granting else None
         held = {one.job_id for one in in_sql if one.granted_at is not None}
         waits = {one.job_id for one in in_sql if one.granted_at is None}

@@ -91,6 +91,11 @@ class _Collector:
             ("gate_lease_oldest_seconds", "Age of the oldest lease.", lambda one: one.oldest_lease_s),
             ("gate_queue_length", "Jobs that wait.", lambda one: one.queued),
             ("gate_paused", "1 while nobody is granted a slot by an operator's word.", lambda one: one.paused),
+            (
+                "gate_tools_down_seconds",
+                "What is left of the cool-down of tools whose start address fails.",
+                lambda one: one.tools_down_s,
+            ),
             ("gate_cooling_seconds", "What is left of the cool-down after a refusal.", lambda one: one.cooling_s),
             ("gate_epoch", "Which life of the pool Redis holds; 0: none.", lambda one: one.epoch),
             ("gate_outbox_entries", "What Redis has done and SQL has not recorded.", lambda one: one.outbox),

@@ -12,7 +12,7 @@ from typing import Any
 from gate.slots import keys
 from gate.slots.connection import Link, answering
 
-OF_META = ("epoch", "limit", "paused", "cooling_until")
+OF_META = ("epoch", "limit", "paused", "cooling_until", "tools_until")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Figures:
     queued: int
     paused: bool
     cooling_s: float
+    tools_down_s: float
     oldest_lease_s: float
     outbox: int
     oldest_entry_s: float
@@ -55,7 +56,7 @@ async def read(link: Link, pool: str) -> Figures:
         holders = [name for name, _ in pairs]
         known = [_entry(raw) for raw in await ask("HMGET", jobs, *holders)] if holders else []
     now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-    epoch, limit, paused, cooling_until = (_number(value) for value in settings)
+    epoch, limit, paused, cooling_until, tools_until = (_number(value) for value in settings)
     claimed = sum(bool(entry.get("claimed")) for entry in known)
     granted_at = [at for entry in known if isinstance(at := entry.get("granted_at"), (int, float)) and at > 0]
     return Figures(
@@ -67,6 +68,7 @@ async def read(link: Link, pool: str) -> Figures:
         queued=queued,
         paused=bool(paused),
         cooling_s=max(cooling_until - now_ms, 0) / 1000,
+        tools_down_s=max(tools_until - now_ms, 0) / 1000,
         oldest_lease_s=_age_s(now_ms, min(granted_at, default=now_ms)),
         outbox=entries,
         oldest_entry_s=_age_s(now_ms, int(oldest[0][0].partition(b"-")[0])) if oldest else 0.0,

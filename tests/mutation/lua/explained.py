@@ -20,7 +20,8 @@ EXPLAINED: list[tuple[str, str, str, str, str]] = [
     ),
     (
         "_prelude.lua", "end_waits",
-        "if entry.queued_at + meta.queue_ms > now then return end", "if entry.queued_at + meta.queue_ms >= now then return end",
+        "if not entry.queue_ms and entry.queued_at + meta.queue_ms > now then return end",
+        "if not entry.queue_ms and entry.queued_at + meta.queue_ms >= now then return end",
         "it stands where a waiter with grace is looked at: at one exact millisecond the look ends one waiter sooner, and a tick follows",
     ),
     (
