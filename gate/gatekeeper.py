@@ -264,6 +264,10 @@ class Gatekeeper:
             await self._free(bound.job)
         return bound.job
 
+    async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None:
+        """Bind the task of a start call that was answered after its job had ended: what the provider says of it is kept."""
+        await self._ledger.bind(pool, job_id, provider, task_id, lease_id, or_ended=True)
+
     async def started(self, pool: str, job_id: str, lease_id: str, started: Started) -> Job:
         """The tool has said that it started the job of this grant. Raises what `claim` raises."""
         job = await self._extend(

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from gate.http import doors
+from gate.providers.reading import tolerantly
 
 
 class NotMeant(HTTPException):
@@ -55,7 +56,7 @@ def loads(text: bytes) -> Any:
 
 
 def loads_end(text: bytes) -> Any:
-    """Of a request that ends a job, and so is not refused for its text: NaN and infinity become null, broken UTF-8 is marked.
+    """Of a request that ends a job, and so is not refused for its text: see `tolerantly`.
 
     Raises NotMeant; JSONDecodeError, when it is no JSON.
     """
@@ -64,11 +65,11 @@ def loads_end(text: bytes) -> Any:
     except NotMeant:
         pass
     try:
-        return _lenient.decode(text.decode("utf-8", "replace"))
+        return tolerantly(text, object_pairs_hook=_once)
     except json.JSONDecodeError:
         raise
-    except (ValueError, RecursionError) as error:
-        raise NotMeant("body", "a number is too large, or it is nested too deep") from error
+    except ValueError as error:
+        raise NotMeant("body", "it is not JSON") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -91,10 +92,4 @@ def _finite(text: str) -> float:
     return number
 
 
-def _finite_or_none(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
-
-
-_lenient = json.JSONDecoder(object_pairs_hook=_once, parse_constant=lambda _: None, parse_float=_finite_or_none)
 _decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)

@@ -26,6 +26,7 @@ from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
 from gate.http.supabase_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
 from gate.jobs import HOLDING, REFUNDED, Job
 from gate.jobs import Request as Wanted
+from gate.providers.reading import tolerantly
 from gate.tools import Tool
 from gate.view import PoolView
 
@@ -87,7 +88,7 @@ async def enqueue(keeper: Gatekeeper, body: EnqueueBody) -> Answer:
         raise _NotStarted(job)
     view = await keeper.view.pool(job.pool, 0)
     starts = job.starts and not job.ended and job.task_id is None and job.status != "queued"
-    position = job.position or (1 if starts and job.status == "granted" else 0)
+    position = job.position or int(starts)
     answer = {
         "success": True,
         "queued": job.status == "queued" or starts,
@@ -282,8 +283,7 @@ class _NotStarted(Exception):
 async def _answered(request: Request, keeper: Gatekeeper, asking: Caller, shape: type[B], answer: Path) -> JSONResponse:
     try:
         text = await request.body()
-        # Bytes that are not UTF-8 stand in texts: an end is not refused for them, and a name with such bytes is no name.
-        body = shape.model_validate(json.loads(text.decode("utf-8", "replace")) if text.strip() else {})
+        body = shape.model_validate(tolerantly(text) if text.strip() else {})
         body._asking, body._tools = asking, request.app.state.tools
         body._counts_slots = request.app.state.check_counts
         return JSONResponse(await answer(keeper, body), headers=HEADERS)
@@ -363,7 +363,9 @@ def _in_use(view: PoolView) -> int:
 
 def _free(view: PoolView) -> int:
     line = view.line
-    return 0 if line.queued or line.paused or line.cooling_until else line.free
+    # Waiters of a tool whose start address fails keep no other from a free slot.
+    waits = line.queued and not line.cooling_tools
+    return 0 if waits or line.paused or line.cooling_until else line.free
 
 
 def _counts(view: PoolView, running: int, free: int) -> dict[str, Any]:

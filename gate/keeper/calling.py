@@ -27,6 +27,10 @@ ALIVE_CODES = frozenset({804, 813})
 """A task of that id runs, or waits, there already."""
 
 
+FINE_CODES = frozenset({0, 200})
+"""Codes of an answer that names no failure."""
+
+
 class Verdict(StrEnum):
     """What the answer to a start call means."""
 
@@ -57,6 +61,8 @@ class Answer:
         codes = {_code(self.said.get(name)) for name in ("code", "errorCode")}
         if self.status in (409, 429) or (self.good and self.said.get("outcome") == "refused") or codes & BUSY_CODES:
             return Verdict.REFUSED
+        if self.good and self.task_id is None and codes - {None, *FINE_CODES}:
+            return Verdict.FAILED
         if self.good or (codes & ALIVE_CODES and self.task_id is not None):
             return Verdict.STARTED
         if self.status in (401, 403, 404) or 300 <= self.status < 400:

@@ -60,6 +60,8 @@ class Starting(Protocol):
 
     async def hold(self, pool: str, job_id: str, lease_id: str) -> float: ...
 
+    async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None: ...
+
     async def release(
         self, pool: str, job_id: str, lease_id: str, outcome: str, error: str | None, output: None, by: str
     ) -> Job: ...
@@ -201,6 +203,10 @@ class Deliver:
         except (LeaseLost, AlreadyEnded, JobUnknown, PoolUnknown):
             task = f"; its task is {answer.task_id}" if answer.task_id else ""
             log.warning("a start call was answered too late", **about, task=answer.task_id)
+            provider = self._tools[delivery.tool].provider
+            if answer.task_id is not None and provider is not None:
+                with contextlib.suppress(PoolUnknown):
+                    await self._starting.bind_late(*grant, provider, answer.task_id)
             await self._close(delivery, "over", f"answered {answer.status} too late{task}")
 
     async def _close(self, delivery: Delivery, result: str, error: str | None = None) -> None:

@@ -186,9 +186,10 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
-    async def bind(self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str) -> Ended:
+    async def bind(self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, or_ended: bool = False) -> Ended:
         """Which provider task a lease is. A task is one lease of one job for ever; a lease may get another task (the provider
-        lost the first), and then only the newer counts.
+        lost the first), and then only the newer counts. `or_ended`: also of a job that has ended meanwhile, so that what
+        its provider says of the task is kept.
         """
 
         def work(batch: Batch) -> Ended:
@@ -201,7 +202,7 @@ class Ledger:
                 return Ended("taken", job)
             if known is not None and (job.provider, job.task_id) == (provider, task_id):
                 return Ended("repeat", job)
-            if job.status != "running":
+            if job.status != "running" and not (or_ended and job.ended):
                 return Ended("lost", job)
             return inbox.bound(batch, changes.bind(batch, job, provider, task_id))
 

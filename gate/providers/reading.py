@@ -21,6 +21,11 @@ OUTPUT_MAX_BYTES = 64 * 1024
 MARK = "… (cut)"
 """Ends a text that is longer than what is kept, and stands for a value that is deeper than that."""
 DEPTH_MAX = 32
+PARSED_DEPTH_MAX = 200
+DIGITS_MAX = 400
+"""Digits of a whole number that is read. Python refuses numbers of some thousand digits."""
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+"""What nests, and strings, in which the same characters nest nothing."""
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL and lone surrogates: SQL keeps neither."""
 
@@ -31,8 +36,60 @@ def strictly(body: bytes) -> Any:
 
 
 def leniently(text: bytes | str, field: str = "body") -> Any:
-    """Whatever passes for JSON. NaN and infinity are dropped to null: nothing can store them."""
-    return _parsed(text, field, "utf-8-sig", parse_constant=lambda _: None)
+    """Whatever passes for JSON, as `tolerantly` reads it. Raises Unreadable."""
+    if len(text) > BODY_MAX_BYTES:
+        raise Unreadable(field, f"must be at most {BODY_MAX_BYTES} bytes")
+    try:
+        return tolerantly(text)
+    except ValueError:
+        raise Unreadable(field, "it is not JSON") from None
+
+
+def tolerantly(text: bytes | str, **how: Any) -> Any:
+    """JSON of a message that ends a job, and so is not refused for a text or a number in it.
+
+    Bytes that are not UTF-8 are marked; NaN, infinity and numbers of more than 400 digits become null, and so does what is nested
+    deeper than 200 levels.
+
+    Args:
+        text: the message.
+        how: further arguments of `json.loads`.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig", "replace")
+    how |= {"parse_constant": lambda _: None, "parse_int": _whole_or_none, "parse_float": _finite_or_none}
+    try:
+        return json.loads(text, **how)
+    except RecursionError:
+        return json.loads(_without_depth(text), **how)
+
+
+def _whole_or_none(text: str) -> int | None:
+    return int(text) if len(text) <= DIGITS_MAX else None
+
+
+def _finite_or_none(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _without_depth(text: str) -> str:
+    """The same JSON with null for what is nested deeper than the parser goes."""
+    kept, depth, at = list[str](), 0, 0
+    for found in _TOKENS.finditer(text):
+        token = found.group()
+        if token in "[{":
+            depth += 1
+            if depth == PARSED_DEPTH_MAX + 1:
+                kept += [text[at : found.start()], "null"]
+        elif token in "]}":
+            depth -= 1
+            if depth == PARSED_DEPTH_MAX:
+                at = found.end()
+    return "".join([*kept, text[at:]]) if depth == 0 else text[:1]
 
 
 def _parsed(text: bytes | str, field: str, encoding: str, **how: Any) -> Any:
@@ -91,7 +148,7 @@ def kept_text(value: Any, most: int = TEXT_MAX) -> str | None:
     Returns:
         Clean text without blanks at its ends, or None when nothing is left of it.
     """
-    if value is None or value == [] or value == {}:
+    if value is None or value == [] or value == {} or (isinstance(value, float) and not math.isfinite(value)):
         return None
     text = (clean(value) if isinstance(value, str) else json_text(value)).strip()
     if len(text) > most:

@@ -142,6 +142,18 @@ def test_an_end_is_never_refused_for_its_text(empty: Served, field: str) -> None
             assert job["error"].startswith("xxx") and job["error"].endswith("… (cut)")
 
 
+@pytest.mark.parametrize("payload", ["[" * 3000 + "]" * 3000, "9" * 5000, "1e999"], ids=["deep", "digits", "infinity"])
+def test_an_end_is_an_end_whatever_stands_beside_it(empty: Served, payload: str) -> None:
+    job_id, _ = enqueue(empty)
+    body = f'{{"table": "{UPSCALER}", "jobId": "{job_id}", "status": "failed", "webhookPayload": {payload}}}'
+    assert empty.http.post(f"{MANAGER}/finish", content=body).status_code == 200
+    taken = empty.acquire(job_id=fresh()).json()
+    body = f'{{"lease_id": "{taken["lease"]["lease_id"]}", "outcome": "failed", "output": {payload}}}'
+    at = f"/v1/pools/default/jobs/{taken['job_id']}/release"
+    released = empty.http.post(at, content=body, headers={"content-type": "application/json"})
+    assert released.status_code == 200, released.text
+
+
 def test_an_end_in_broken_utf_8_is_still_an_end(empty: Served) -> None:
     job_id, _ = enqueue(empty)
     body = f'{{"table": "{UPSCALER}", "jobId": "{job_id}", "status": "failed", "errorMessage": "caf'.encode() + b'\xe9"}'

@@ -387,6 +387,20 @@ def test_what_it_cannot_read_is_named_and_what_it_need_not_is_ignored(own: Serve
     assert own.http.post(at, content=b"x" * (END_MAX_BYTES + 1)).status_code == 413
 
 
+@pytest.mark.parametrize(
+    "extra", [b'"\xff\xe9"', b"[" * 3000 + b"]" * 3000, b"9" * 5000, b"1e999"], ids=["bytes", "deep", "digits", "infinity"]
+)
+def test_a_success_ends_its_job_whatever_stands_beside_it(own: Served, extra: bytes) -> None:
+    job, task_id = running(own)
+    file = b'[{"fileUrl": "https://f/1.png", "fileType": "png", "taskCostTime": ' + extra + b"}]"
+    event = b'{"code": 0, "msg": "success", "data": ' + file + b', "more": ' + extra + b"}"
+    body = b'{"event": "TASK_END", "taskId": "' + task_id.encode() + b'", "eventData": ' + event + b"}"
+    answer = own.http.post(f"/v1/webhooks/runninghub/default?token={TOKEN}", content=body)
+    assert answer.json() == {"result": "applied"}
+    ended = own.http.get(f"/v1/pools/{job['pool']}/jobs/{job['job_id']}").json()
+    assert ended["status"] == "completed" and ended["output"]["files"][0]["url"] == "https://f/1.png"
+
+
 def test_its_body_is_kept_with_the_job_as_it_came_and_bounded(own: Served) -> None:
     job, task_id = running(own)
     hub(own, task_id, code=0, data=FILES, msg="x" * 100_000)

@@ -146,8 +146,14 @@ async def test_a_refused_start_goes_back_to_its_place_and_is_started_anew(
         assert job(served, job_id)["refund"] is None
 
 
-async def test_a_start_that_fails_for_good_is_paid_back_and_said_so(tmp_path: Path, tool: Tool) -> None:
-    tool.answer = lambda body: (422, {"error": "the picture is empty"})
+@pytest.mark.parametrize(
+    "answer", [(422, {"error": "the picture is empty"}), (200, {"code": 433, "msg": "the picture is empty", "data": None}),
+               (200, {"taskId": "", "errorCode": "433", "errorMessage": "the picture is empty"})], ids=repr,
+)  # fmt: skip
+async def test_a_start_that_fails_for_good_is_paid_back_and_said_so(
+    tmp_path: Path, tool: Tool, answer: tuple[int, Any]
+) -> None:
+    tool.answer = lambda body: answer
     with serving(tmp_path, tool) as served:
         job_id, said = enqueue(served)
         assert said.status_code == 400
@@ -289,8 +295,11 @@ async def test_an_answer_after_the_end_of_its_job_starts_nothing(tmp_path: Path,
         over.set()
         asking.join()
         await until(lambda: (tmp_path / "errors.log").read_text().count("answered too late"), "the late answer is heard")
-        assert job(served, job_id)["status"] == "cancelled" and job(served, job_id)["task"] is None
-        assert call_back(served, "late") == "kept", "no job is bound to it"
+        await until(lambda: job(served, job_id)["task"], "its task is bound, so that its provider's word is kept")
+        assert job(served, job_id)["status"] == "cancelled"
+        assert call_back(served, "late") == "late"
+        assert job(served, job_id)["late_output"]["files"][0]["url"] == "https://f/1.png"
+        await until(lambda: tool.told(job_id)[-1:] == ["job.late"], "its tool is told")
 
 
 async def test_a_callback_faster_than_the_answer_to_the_start_ends_the_job(tmp_path: Path, tool: Tool) -> None:
