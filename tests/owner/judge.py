@@ -57,7 +57,7 @@ def judge(scene: Scene) -> list[str]:
         findings = (
             *_told(account, job_id, job, [row.kind for row in books.events[job_id] if row.kind in STATUSES]),
             *_started(account, job_id, books.events[job_id]),
-            *_caused(scene, job_id, job, seen),
+            *_caused(scene, job_id, job, seen, [row.kind for row in books.events[job_id]]),
         )
         found += [f"{about}: {finding}" for finding in findings]
     found += [f"events of {job_id}, which gate does not know" for job_id in account.told.keys() - books.jobs.keys()]
@@ -123,8 +123,8 @@ def _seen(scene: Scene) -> Seen:
     return Seen(outcomes, {call["taskId"] for call in seen["callbacks"] if call["answer"] == 200})
 
 
-def _caused(scene: Scene, job_id: str, job: Any, seen: Seen) -> Iterator[str]:
-    """What the provider said, where gate heard it, is how the job ended."""
+def _caused(scene: Scene, job_id: str, job: Any, seen: Seen, history: list[str]) -> Iterator[str]:
+    """What the provider said, where gate heard it, is how the job ended. A task that was bound after the end came too late for that."""
     account = scene.side.account
     task = account.tasks.get(job.task_id) if job.task_id is not None else None
     said = seen.outcomes[task.task_id] if task is not None and task.plan.get("callback") != "lost" else None
@@ -136,7 +136,8 @@ def _caused(scene: Scene, job_id: str, job: Any, seen: Seen) -> Iterator[str]:
         return
     if job.status == "expired" and job.late_outcome != said:
         yield f"its provider said {said}, too late, and what was kept is {job.late_outcome}"
-    if job.status == "expired" and task.plan.get("late", 0) + task.plan.get("seconds", 0) + SLACK_S < scene.lease_s:
+    bound_before = "task" in history[: history.index("expired")] if "expired" in history else False
+    if bound_before and task.plan.get("late", 0) + task.plan.get("seconds", 0) + SLACK_S < scene.lease_s:
         yield "and its provider called back in time"
     if job.status in ("completed", "failed") and job.status != said:
         yield f"its provider said {said}"
