@@ -57,7 +57,7 @@ end
 
 -- After begin only waiters whose tool cools down stand beside a free slot: they are passed, unless more of them stand than one call
 -- looks at.
-local next_in_line = waiting == 0 or (waiting <= BOUND and not more and may_grant())
+local next_in_line = waiting == 0 or (waiting <= BOUND and not more)
 local free = next_in_line and may_grant() and ids_left()
 if not free and ARGV[8] == '0' then return finish('no_slot', {}) end
 if not free and waiting >= meta.queue_max then return finish('queue_full', {}) end
