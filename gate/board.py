@@ -13,7 +13,7 @@ import structlog
 from gate.errors import GateError, StoreDown
 from gate.jobs import QUEUE_MAX
 from gate.keeper.pools import Pools
-from gate.slots import Line, Semaphore
+from gate.slots import QueueState
 from gate.waiters import Waiters, the_line
 
 log = structlog.get_logger("gate.board")
@@ -26,15 +26,15 @@ AT_LEAST_EVERY_S = 5.0
 
 @dataclass(slots=True)
 class _Board:
-    line: Line | None = None
+    line: QueueState | None = None
     places: dict[str, int] = field(default_factory=dict)
     followers: defaultdict[str, set[asyncio.Event]] = field(default_factory=lambda: defaultdict(set))
     task: asyncio.Task[None] | None = None
 
 
 class Board:
-    def __init__(self, semaphore: Semaphore, pools: Pools, waiters: Waiters) -> None:
-        self._semaphore, self._pools, self._waiters = semaphore, pools, waiters
+    def __init__(self, pools: Pools, waiters: Waiters) -> None:
+        self._pools, self._waiters = pools, waiters
         self._boards: defaultdict[str, _Board] = defaultdict(_Board)
 
     @contextlib.contextmanager
@@ -54,7 +54,7 @@ class Board:
                 board.task.cancel()
                 self._boards.pop(pool, None)
 
-    def place(self, pool: str, job_id: str) -> tuple[int, Line] | None:
+    def place(self, pool: str, job_id: str) -> tuple[int, QueueState] | None:
         """Its position and the line, as last read; None when it does not wait, or nothing was read yet."""
         board = self._boards.get(pool)
         if board is None or board.line is None or job_id not in board.places:
@@ -77,7 +77,7 @@ class Board:
                         await changed.wait()
 
     async def _read(self, pool: str, board: _Board) -> None:
-        _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, QUEUE_MAX))
+        line = await self._pools.pool(pool).status(most=QUEUE_MAX)
         before, moved = board.places, board.line is None or _shown(board.line) != _shown(line)
         board.line, board.places = line, {job_id: place for place, job_id in enumerate(line.queue, 1)}
         for job_id, events in board.followers.items():
@@ -86,5 +86,5 @@ class Board:
                     event.set()
 
 
-def _shown(line: Line) -> tuple[object, ...]:
+def _shown(line: QueueState) -> tuple[object, ...]:
     return line.queued, line.reason, line.cooling_tools

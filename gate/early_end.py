@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from gate.admission import Admission
 from gate.errors import AlreadyEnded, JobUnknown
 from gate.jobs import Job, Request
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
-from gate.ledger import Ledger
+from gate.ledger import EndResult, Ledger
+from gate.pricing import JobPricing
 
 
 class EarlyEnd:
-    def __init__(self, ledger: Ledger, pools: Pools, news: News, admission: Admission) -> None:
-        self._ledger, self._pools, self._news, self._admission = ledger, pools, news, admission
+    def __init__(self, ledger: Ledger, pools: Pools, news: News, pricing: JobPricing) -> None:
+        self._ledger, self._pools, self._news, self._pricing = ledger, pools, news, pricing
 
     async def end(self, pool: str, table: str, job_id: str, outcome: str, reason: str | None, error: str | None) -> Job:
         """End a job that was never admitted, whenever its admission comes.
@@ -30,12 +30,12 @@ class EarlyEnd:
             StoreDown: SQL or the owner's function does not answer.
         """
         await self._pools.know(pool)
-        if not self._admission.is_priced(table):
+        if not self._pricing.is_priced(table):
             raise JobUnknown(f"there is no such job in {table}")
-        request = await self._admission.complete(Request(job_id, tool=table))
+        request = await self._pricing.complete(Request(job_id, tool=table))
         ended = await self._ledger.end_unadmitted(pool, request, outcome, by="caller", reason=reason, error=error)
         assert ended.job is not None
-        if ended.word == "already":
+        if ended.result is EndResult.ALREADY:
             raise AlreadyEnded(f"this job is {ended.job.status} already", ended.job)
         self._news.tell(pool, [job_id])
         return ended.job

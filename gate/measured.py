@@ -7,7 +7,7 @@ from typing import Any
 
 from gate import metrics
 from gate.keeper.pools import Pools
-from gate.slots import NOT_DONE, Link, Semaphore
+from gate.slots import UNDONE, Link, Semaphore
 
 
 class MeasuredSemaphore(Semaphore):
@@ -22,7 +22,7 @@ class MeasuredSemaphore(Semaphore):
         began = time.monotonic()
         raw = await super()._call(verb, pool, args)
         metrics.scripts[verb].add(time.monotonic() - began)
-        if (word := raw["word"]) in NOT_DONE:
+        if (word := raw["word"]) in UNDONE:
             metrics.undone[word] += 1
         elif verb == "rebuild":
             metrics.rebuilds[pool, word] += 1

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from gate.admission import Admission
 from gate.figures import Figures
 from gate.gatekeeper import Gatekeeper
 from gate.keeper.keyring import KeyRing
@@ -26,6 +25,7 @@ from gate.ledger import Database, Deliveries, Ledger, Owner, Pool, PoolSettings,
 from gate.ledger.owner import refuse_sqlite
 from gate.measured import MeasuredPools, MeasuredSemaphore
 from gate.poolkeeper import PoolKeeper
+from gate.pricing import JobPricing
 from gate.slots import Semaphore
 from gate.slots.connection import Link, trust
 from gate.tools import Tools
@@ -94,15 +94,15 @@ async def open_gate(
     semaphore, waiters = MeasuredSemaphore(link), Waiters()
     news = News(waiters, link)
     pools = MeasuredPools(semaphore, ledger, reading)
-    recorder = Recorder(semaphore, ledger, pools, news)
-    sweep = Sweep(semaphore, ledger, reading, pools, recorder, news)
+    recorder = Recorder(ledger, pools, news)
+    sweep = Sweep(ledger, reading, pools, recorder, news)
     figures = Figures(semaphore, pools, database)
     view = View(semaphore, reading, pools, recorder, waiters, figures)
     owner = outside.owner(sql_url)
-    poolkeeper = PoolKeeper(semaphore, ledger, pools, recorder, news, view, made_live)
-    admission = Admission(outside.tools, reading, owner)
-    unread = UnreadKeeper(semaphore, pools, news, reading.unread)
-    gatekeeper = Gatekeeper(semaphore, ledger, pools, recorder, news, view, admission, poolkeeper, unread)
+    poolkeeper = PoolKeeper(ledger, pools, recorder, news, view, made_live)
+    pricing = JobPricing(outside.tools, reading, owner)
+    unread = UnreadKeeper(pools, news, reading.unread)
+    gatekeeper = Gatekeeper(ledger, pools, recorder, news, view, pricing, poolkeeper, unread)
     keyring = KeyRing(reading, admin_key)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(database.close)
@@ -116,13 +116,13 @@ async def open_gate(
         for row in await reading.pools() if serving else []:
             await pools.epoch(row.name)
             if row.name in changed:  # Redis may hold the settings of before
-                await pools.run(row.name, lambda epoch, row=row: semaphore.configure(row.name, epoch, row.in_redis()))
+                await pools.pool(row.name).configure(row.in_redis())
         closing.push_async_callback(news.settle)
         closing.push_async_callback(recorder.settle)
         if serving:
             await keyring.read()
             await figures.tally.begin()
-            tick = Tick(semaphore, pools, recorder)
+            tick = Tick(pools, recorder)
             tasks = {
                 asyncio.create_task(_keep(one))
                 for one in (sweep.keep, Wake(reading, waiters).keep, news.listen, keyring.keep)

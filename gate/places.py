@@ -8,34 +8,31 @@ from gate.errors import StoreDown
 from gate.jobs import Job
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
-from gate.ledger import Return
-from gate.slots import Acquired, Semaphore, entries
+from gate.ledger import GrantReturn
+from gate.slots import AcquireReply, AcquireResult
 
 
 class Places:
-    def __init__(self, semaphore: Semaphore, pools: Pools, recorder: Recorder) -> None:
-        self._semaphore, self._pools, self._recorder = semaphore, pools, recorder
+    def __init__(self, pools: Pools, recorder: Recorder) -> None:
+        self._pools, self._recorder = pools, recorder
 
-    async def undo(self, pool: str, job_id: str, decision: Acquired, job: Job | None = None) -> None:
+    async def undo(self, pool: str, job_id: str, decision: AcquireReply, job: Job | None = None) -> None:
         """Takes back what this call took and SQL does not want; never what another call stands on. `job`: as SQL has it."""
         never_here = job is not None and (job.ended or job.pool != pool)
         with contextlib.suppress(StoreDown):  # then the lease runs out by itself, or the sweep finds it
             if never_here:  # no other call stands on it either: each undo would be left to the other
-                await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
-            elif not (decision.known or decision.word == "unrecorded"):
-                await self._pools.run(
-                    pool, lambda epoch: self._semaphore.undo(pool, epoch, job_id, decision.ticket), grants_or_reaps=False
-                )
+                await self._pools.pool(pool).cancel(job_id)
+            elif not (decision.known or decision.result is AcquireResult.UNRECORDED):
+                await self._pools.pool(pool).undo(job_id, decision.ticket)
 
-    async def seat(self, pool: str, job: Job, decision: Acquired) -> None:
+    async def seat(self, pool: str, job: Job, decision: AcquireReply) -> None:
         """SQL has the job under an earlier ticket than Redis gives it now: its place was lost, or its first commit came through
         after its caller was told that it had not. It stands where that ticket belongs.
         """
-        await self._pools.run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job.job_id, decision.ticket))
-        await self._recorder.give_back(pool, Return(job, job.fence, "lost"))
+        await self._pools.pool(pool).cancel(job.job_id, decision.ticket)
+        await self._recorder.give_back(pool, GrantReturn(job, job.fence, "lost"))
 
     async def restore(self, pool: str, job: Job) -> None:
         """SQL has the job as running and Redis has lost its lease: it is put back as it was."""
         with contextlib.suppress(StoreDown):
-            entry = entries.holding(job)
-            await self._pools.run(pool, lambda epoch: self._semaphore.restore(pool, epoch, job.job_id, entry))
+            await self._pools.pool(pool).restore(job)

@@ -10,8 +10,7 @@ from gate.jobs import HOLDING, Job
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
-from gate.ledger import Ledger, PoolSettings
-from gate.slots import Semaphore
+from gate.ledger import EndResult, Ledger, PoolSettings
 from gate.view import PoolView, View
 
 
@@ -19,10 +18,10 @@ class PoolKeeper:
     """`defaults` are of a pool that is made live; None when this is no server."""
 
     def __init__(
-        self, semaphore: Semaphore, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View,
+        self, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View,
         defaults: PoolSettings | None,
     ) -> None:  # fmt: skip
-        self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
+        self._ledger, self._pools = ledger, pools
         self._recorder, self._news, self._view, self._defaults = recorder, news, view, defaults
 
     async def make(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolView | None:
@@ -41,7 +40,7 @@ class PoolKeeper:
         await self._pools.know(pool)
         changed = await self._ledger.change_pool(pool, values, reason=reason)
         with contextlib.suppress(StoreDown):
-            await self._pools.run(pool, lambda epoch: self._semaphore.configure(pool, epoch, changed.in_redis()))
+            await self._pools.pool(pool).configure(changed.in_redis())
         self._news.tell_line(pool)
         return await self._view.pool(pool)
 
@@ -53,10 +52,10 @@ class PoolKeeper:
         cancelled = []
         for job in await self._view.reading.waiting(pool, session, user):
             ended = await self._ledger.end(pool, job.job_id, "cancelled", by="operator", reason=reason, only_queued=True)
-            if ended.word != "ended" or ended.job is None:
+            if ended.result is not EndResult.ENDED or ended.job is None:
                 continue
             with contextlib.suppress(StoreDown):
-                await self._pools.run(pool, lambda epoch, job=job: self._semaphore.cancel(pool, epoch, job.job_id))
+                await self._pools.pool(pool).cancel(job.job_id)
             cancelled.append(ended.job)
         self._news.tell(pool, [job.job_id for job in cancelled])
         return cancelled
@@ -81,5 +80,5 @@ class PoolKeeper:
         return [job for job in (await self._view.reading.jobs(list(live))).values() if job.status == "expired"]
 
     async def _look_after(self, pool: str) -> None:
-        await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))
+        await self._pools.pool(pool).tick()
         await self._recorder.run(pool)

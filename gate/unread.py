@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import assert_never
 
 import structlog
 
@@ -18,10 +19,9 @@ from gate.errors import (
 from gate.jobs import POOL_NAME, Job
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
-from gate.ledger import UnreadCallbacks
+from gate.ledger import ApplyResult, UnreadCallbacks
 from gate.providers import salvage
 from gate.providers.reading import clean
-from gate.slots import Semaphore
 
 log = structlog.get_logger("gate.unread")
 
@@ -29,8 +29,8 @@ log = structlog.get_logger("gate.unread")
 class UnreadKeeper:
     """`callbacks` reads what is kept."""
 
-    def __init__(self, semaphore: Semaphore, pools: Pools, news: News, callbacks: UnreadCallbacks) -> None:
-        self._semaphore, self._pools, self._news, self.callbacks = semaphore, pools, news, callbacks
+    def __init__(self, pools: Pools, news: News, callbacks: UnreadCallbacks) -> None:
+        self._pools, self._news, self.callbacks = pools, news, callbacks
 
     async def keep(self, pool: str, provider: str, raw: bytes, why: str) -> None:
         """Count, log and keep a callback whose secret was right. Of an unknown pool it is counted and logged only.
@@ -70,22 +70,27 @@ class UnreadKeeper:
         output = salvage.output(one.body) if outcome == "completed" else None
         applied = await self.callbacks.apply(one, job_id, outcome, reason, by, output)
         job = applied.job
-        if applied.word == "gone":
-            raise CallbackUnknown(f"there is no unread callback {callback_id} any more")
-        if applied.word == "spent":
-            raise CallbackApplied(f"callback {callback_id} was applied before; each is applied once")
-        if job is None:
-            raise JobUnknown(f"there is no such job in pool {one.pool!r}, where callback {callback_id} came in")
-        if applied.word == "waiting":
-            raise NotRunning("this job waits and holds no slot, so no callback can be about it", job)
-        if applied.word == "history":
-            raise AlreadyEnded(f"this job is {job.status} already", job)
-        if applied.word == "ended":
+        match applied.result:
+            case ApplyResult.GONE:
+                raise CallbackUnknown(f"there is no unread callback {callback_id} any more")
+            case ApplyResult.SPENT:
+                raise CallbackApplied(f"callback {callback_id} was applied before; each is applied once")
+            case ApplyResult.UNKNOWN:
+                raise JobUnknown(f"there is no such job in pool {one.pool!r}, where callback {callback_id} came in")
+            case ApplyResult.WAITING:
+                raise NotRunning("this job waits and holds no slot, so no callback can be about it", job)
+            case ApplyResult.HISTORY:
+                assert job is not None
+                raise AlreadyEnded(f"this job is {job.status} already", job)
+            case ApplyResult.ENDED | ApplyResult.LATE:
+                assert job is not None
+            case _:
+                assert_never(applied.result)
+        if applied.result is ApplyResult.ENDED:
             await self._free(job)
         self._news.tell(job.pool, [job.job_id])
         return job
 
     async def _free(self, job: Job) -> None:
         with contextlib.suppress(StoreDown):  # its own deadline frees it at the latest
-            lease_id = job.lease_id or ""
-            await self._pools.run(job.pool, lambda epoch: self._semaphore.release(job.pool, epoch, job.job_id, lease_id))
+            await self._pools.pool(job.pool).release(job.job_id, job.lease_id or "")

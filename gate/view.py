@@ -16,7 +16,7 @@ from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
 from gate.ledger import Event, Reading
 from gate.pace import Pace
-from gate.slots import Line, Semaphore
+from gate.slots import QueueState, Semaphore
 from gate.waiters import Bell, Waiters
 from gate.watch import Watch
 
@@ -29,7 +29,7 @@ class PoolView:
     """A pool at one moment, with its holders and its queue as jobs in order."""
 
     name: str
-    line: Line
+    line: QueueState
     holders: list[Job]
     queue: list[Job]
 
@@ -43,17 +43,16 @@ class View:
         self.figures = figures
         self._semaphore, self.reading, self._pools = semaphore, reading, pools
         self._recorder, self._waiters = recorder, waiters
-        self._pace, self._board = Pace(reading), Board(semaphore, pools, waiters)
+        self._pace, self._board = Pace(reading), Board(pools, waiters)
         self.watch = Watch(self, waiters)
 
     async def know(self, pool: str) -> None:
         """Raises PoolUnknown."""
         await self._pools.know(pool)
 
-    async def line(self, pool: str, most: int) -> Line:
+    async def line(self, pool: str, most: int) -> QueueState:
         """As Redis has it; of its holders and its queue at most so many. Raises PoolUnknown."""
-        _, line = await self._pools.run(pool, lambda epoch: self._semaphore.status(pool, epoch, None, most))
-        return line
+        return await self._pools.pool(pool).status(most=most)
 
     async def names(self) -> list[str]:
         """Of every pool; while SQL is away, of those that were known before."""
@@ -128,9 +127,7 @@ class View:
         for _ in range(TRIES):
             if job.status != "queued":
                 return job
-            _, line = await self._pools.run(
-                job.pool, lambda epoch, job=job: self._semaphore.status(job.pool, epoch, job.job_id)
-            )
+            line = await self._pools.pool(job.pool).status(job.job_id)
             if line.position is not None:
                 return await self._at(job, line.position, line)
             await self._recorder.run(job.pool)
@@ -173,7 +170,7 @@ class View:
         """Raises StoreDown unless both stores answer, and SQL takes what is written."""
         await asyncio.gather(self._semaphore.ping(), self.reading.ping(), self._pools.writable())
 
-    async def _at(self, job: Job, position: int, line: Line) -> Job:
+    async def _at(self, job: Job, position: int, line: QueueState) -> Job:
         if job.status != "queued":
             return job
         eta_ms = None if line.paused else await self._pace.eta(job.pool, job.job_id, position, line.limit)

@@ -19,7 +19,7 @@ from gate.jobs import Job, now_ms
 from gate.ledger.owing import Pending
 from gate.ledger.story import Changed, as_changes
 from gate.ledger.unread import Unread
-from gate.slots import Line
+from gate.slots import QueueState
 from gate.waiters import Waiters, the_line
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def differing(view: PoolView, held: set[str], waits: set[str], ended: set[str], 
             yield Differs("seat", job_id)
 
 
-def _moves(line: Line) -> tuple[Any, ...]:
+def _moves(line: QueueState) -> tuple[Any, ...]:
     """What somebody who looks at the line would see move."""
     who = line.holders, line.queue, line.running, line.granted, line.queued
     return *who, line.limit, line.paused, line.cooling_until

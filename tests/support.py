@@ -30,7 +30,7 @@ from gate.embedded import EmbeddedRedis
 from gate.jobs import Job, Request
 from gate.ledger import PoolSettings
 from gate.opening import Open
-from gate.slots import Acquired, Extended, Line, Loaded, Reply, Semaphore, keys
+from gate.slots import AcquireReply, ExtendReply, QueueState, RebuildReply, ScriptReply, Semaphore, keys
 from tests.warm import warm
 
 ROOT = Path(__file__).parent.parent
@@ -117,47 +117,47 @@ class LineOfPool:
         self.client, self.pool, self.clock, self.fake, self.epoch = client, pool, clock, fake, 1
         self.semaphore = Semaphore(Pinned(client), clock)
 
-    async def load(self, *, epoch: int = 1, leases: Any = (), waiters: Any = (), **settings: int) -> Loaded:
+    async def load(self, *, epoch: int = 1, leases: Any = (), waiters: Any = (), **settings: int) -> RebuildReply:
         self.epoch = epoch
         whole = SETTINGS | {"paused": 0} | settings
         return await self.semaphore.rebuild(self.pool, epoch, whole, list(leases), list(waiters))
 
     async def acquire(
         self, job: str, user: str | None = None, tool: str | None = None, lease_ms: int | None = None, **how: Any
-    ) -> Acquired:
+    ) -> AcquireReply:
         return await self.semaphore.acquire(self.pool, self.epoch, job, user, tool, lease_ms, **how)
 
-    async def claim(self, job: str, lease_id: str, by_gate: bool = False) -> Extended:
+    async def claim(self, job: str, lease_id: str, by_gate: bool = False) -> ExtendReply:
         return await self.semaphore.claim(self.pool, self.epoch, job, lease_id, by_gate)
 
-    async def renew(self, job: str, lease_id: str, lease_ms: int | None = None) -> Extended:
+    async def renew(self, job: str, lease_id: str, lease_ms: int | None = None) -> ExtendReply:
         return await self.semaphore.renew(self.pool, self.epoch, job, lease_id, lease_ms)
 
-    async def hold(self, job: str, lease_id: str) -> Extended:
+    async def hold(self, job: str, lease_id: str) -> ExtendReply:
         return await self.semaphore.hold(self.pool, self.epoch, job, lease_id)
 
-    async def release(self, job: str, lease_id: str) -> Reply:
+    async def release(self, job: str, lease_id: str) -> ScriptReply:
         return await self.semaphore.release(self.pool, self.epoch, job, lease_id)
 
-    async def requeue(self, job: str, fence: int, why: str = "refused", restore: Any = None) -> Reply:
+    async def requeue(self, job: str, fence: int, why: str = "refused", restore: Any = None) -> ScriptReply:
         return await self.semaphore.requeue(self.pool, self.epoch, job, fence, why, restore)
 
-    async def cancel(self, job: str, ticket: int | None = None) -> Reply:
+    async def cancel(self, job: str, ticket: int | None = None) -> ScriptReply:
         return await self.semaphore.cancel(self.pool, self.epoch, job, ticket)
 
-    async def restore(self, job: str, entry: dict[str, Any]) -> Reply:
+    async def restore(self, job: str, entry: dict[str, Any]) -> ScriptReply:
         return await self.semaphore.restore(self.pool, self.epoch, job, entry)
 
-    async def configure(self, **settings: int) -> Reply:
+    async def configure(self, **settings: int) -> ScriptReply:
         return await self.semaphore.configure(self.pool, self.epoch, settings)
 
-    async def undo(self, job: str, ticket: int) -> Reply:
+    async def undo(self, job: str, ticket: int) -> ScriptReply:
         return await self.semaphore.undo(self.pool, self.epoch, job, ticket)
 
-    async def tick(self) -> Reply:
+    async def tick(self) -> ScriptReply:
         return await self.semaphore.tick(self.pool, self.epoch)
 
-    async def status(self, job: str | None = None, most: int = 100) -> Line:
+    async def status(self, job: str | None = None, most: int = 100) -> QueueState:
         return await self.semaphore.status(self.pool, self.epoch, job, most)
 
     async def holders(self) -> set[str]:
@@ -207,7 +207,7 @@ class House:
 
     async def acquire(self, job_id: str | None = None, wait_s: float = 0, **request: Any) -> Job:
         job_id = job_id or f"{self.pool}-{next(self._numbers)}"
-        return await self.keeper.acquire(self.pool, Request(job_id, **request), wait_s)
+        return await self.keeper.admission.acquire(self.pool, Request(job_id, **request), wait_s)
 
     async def release(self, job: Job, outcome: str = "completed", **more: Any) -> Job:
         assert job.lease_id is not None

@@ -239,7 +239,7 @@ async def test_in_a_long_line_nobody_is_looked_for_among_all(line: LineOfPool, p
             assert (await line.status(f"j{n % 10 + 1}", most=0)).position == n % 10 + 1
             assert (await line.status(f"j{count}", most=0)).position == count
             await line.acquire(f"new{n}")
-            assert (await line.cancel(f"new{n}")).word == "left_queue"
+            assert (await line.cancel(f"new{n}")).result == "left_queue"
         return of_a_script(people)
 
     ratios = []

@@ -12,7 +12,7 @@ import pytest
 from gate import watch
 from gate.errors import StoreDown
 from gate.jobs import Job
-from gate.slots import Line
+from gate.slots import QueueState
 from gate.view import PoolView
 from gate.watch import ALL, SHOWN, Differs, Seen, differing
 from tests.support import House, until
@@ -29,7 +29,7 @@ def view(holders: str = "", queue: str = "", ended: str = "", **line: Any) -> Po
     of = [job(one, "completed" if one in ended else "running") for one in holders if one.islower()]
     waits = [job(one, "completed" if one in ended else "queued") for one in queue if one.islower()]
     counts = {"running": len(holders), "queued": len(queue)} | line
-    return PoolView("p", Line("status", limit=3, holders=tuple(holders), queue=tuple(queue), **counts), of, waits)
+    return PoolView("p", QueueState("status", limit=3, holders=tuple(holders), queue=tuple(queue), **counts), of, waits)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def acquire(
     request, by_gate = request_of(body), body.started_by == "gate"
     settings = settings_of(data_dir, config)
     outside = stores.outside_of(settings) if by_gate else None
-    job = stores.visit(settings, lambda gate: gate.acquire(pool, request, wait_seconds, by_gate), outside)
+    job = stores.visit(settings, lambda gate: gate.admission.acquire(pool, request, wait_seconds, by_gate), outside)
     show.job(job, json)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gate.doctor import Finding
     from gate.ledger import Key, Pool
     from gate.ledger.owing import Pending
-    from gate.slots import Line
+    from gate.slots import QueueState
     from gate.verify import Report
     from gate.view import PoolView
 
@@ -148,7 +148,7 @@ def settings(pool: Pool, json_wanted: bool) -> None:
     table(f"pool {pool.name}{', paused' if pool.paused else ''}: what is set", ("setting", "now"), rows)
 
 
-def _counts(line: Line) -> tuple[object, ...]:
+def _counts(line: QueueState) -> tuple[object, ...]:
     oldest = span(line.now_ms - line.oldest) if line.oldest is not None else None
     grants = "paused" if line.paused else "go on"
     if line.cooling_until and not line.paused:

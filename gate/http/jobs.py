@@ -56,7 +56,7 @@ async def acquire(
     """
     job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
     wanted = request_of(body, job_id, asking.role == "tool")
-    job = await keeper.acquire(pool, wanted, body.wait_seconds, by_gate=body.started_by == "gate")
+    job = await keeper.admission.acquire(pool, wanted, body.wait_seconds, by_gate=body.started_by == "gate")
     return _answer(job, asking, 202 if job.status in ("queued", "granted") else 200)
 
 

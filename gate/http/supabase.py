@@ -64,7 +64,7 @@ async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
         return {"available": free > 0, **_counts(view, _in_use(view), free)}
     mine = None
     with contextlib.suppress(AlreadyEnded):
-        mine = await keeper.take(pool, _wanted(body))
+        mine = await keeper.admission.take(pool, _wanted(body))
     view = await keeper.view.pool(pool, 0)
     running = _in_use(view) - (1 if mine else 0)  # counted as before, so that a repeat is answered the same
     free = max(view.line.limit - running, 1) if mine else 0
@@ -80,7 +80,7 @@ async def enqueue(keeper: Gatekeeper, body: EnqueueBody) -> Answer:
     _warn_once(body._tools[body.table])
     repeat = await keeper.view.reading.job(body.jobId) is not None
     try:
-        job = await keeper.enqueue(_pool(body), _wanted(body))
+        job = await keeper.admission.enqueue(_pool(body), _wanted(body))
     except AlreadyEnded as error:
         assert error.job is not None
         job = error.job

@@ -15,8 +15,8 @@ from gate.http.doors import Keeper
 from gate.http.wire import HeardOut
 from gate.jobs import POOL_NAME
 from gate.providers import PROVIDERS
+from gate.providers.callback import Callback
 from gate.providers.reading import clean
-from gate.providers.said import Callback
 
 router = APIRouter(tags=["webhooks"])
 SAID = {"ended": "applied", "late": "late", "waits": "kept", "history": "ignored", "repeat": "repeat"}

@@ -23,7 +23,8 @@ from gate import metrics
 from gate.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StoreDown
 from gate.jobs import Job
 from gate.keeper.calling import Answer, Caller, Verdict
-from gate.ledger import Deliveries, Delivery, Started
+from gate.ledger import Deliveries, Delivery
+from gate.model.messages import StartReply
 from gate.tools import Tools
 
 log = structlog.get_logger("gate.deliver")
@@ -56,7 +57,7 @@ SETTLE_S = 2.0
 class Starting(Protocol):
     """What an answer to a start call does; each raises LeaseLost, AlreadyEnded or JobUnknown when it comes too late."""
 
-    async def started(self, pool: str, job_id: str, lease_id: str, started: Started) -> Job: ...
+    async def started(self, pool: str, job_id: str, lease_id: str, started: StartReply) -> Job: ...
 
     async def hold(self, pool: str, job_id: str, lease_id: str) -> float: ...
 
@@ -183,7 +184,7 @@ class Deliver:
                     if answer.task_id is None and answer.names_task:
                         log.warning("a start call named its task in no way that gate can bind", **about)
                     provider = self._tools[delivery.tool].provider
-                    await self._starting.started(*grant, Started(delivery.id, provider, answer.task_id))
+                    await self._starting.started(*grant, StartReply(delivery.id, provider, answer.task_id))
                     metrics.deliveries["start", "delivered"] += 1
                 case Verdict.REFUSED | Verdict.TOOL_DOWN:
                     why = None if answer.good else answer.why

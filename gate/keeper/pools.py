@@ -5,19 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TypeVar
 
 import structlog
 
 from gate.errors import PoolUnknown, StoreDown
+from gate.jobs import Job, Request
 from gate.keeper.turn import Turn
-from gate.ledger import Ledger, Reading
-from gate.slots import NOT_DONE, Reply, Semaphore, entries
+from gate.ledger import EpochResult, Ledger, Reading
+from gate.model.messages import OutboxEntry
+from gate.slots import (
+    AcquireReply,
+    ExtendReply,
+    NotDone,
+    QueueState,
+    RebuildResult,
+    RedisSnapshot,
+    RestoreResult,
+    ScriptReply,
+    Semaphore,
+    Undone,
+    entry_codec,
+)
 
 log = structlog.get_logger("gate.pools")
-R = TypeVar("R", bound=Reply)
+R = TypeVar("R", bound=ScriptReply[StrEnum])
 
 REPLACED = "this server reaches a Redis that other servers have left for another; point GATE_REDIS_URL at theirs, or restart this Redis"
 FOREIGN = "pool {pool!r} in this Redis belongs to a gate with another ledger, which called less than ten seconds ago"
@@ -54,7 +69,7 @@ class Pools:
         self._link = semaphore.link
         self._known: dict[str, _Known] = {}
         self._turning = Turn()
-        self.on_emitted: Callable[[str, int, Reply], None] = lambda pool, epoch, reply: None
+        self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
         self.on_known: Callable[[str], None] = lambda pool: None
 
     @property
@@ -72,11 +87,21 @@ class Pools:
             if new:
                 self.on_known(pool.name)
 
-    async def run(self, pool: str, script: Callable[[int], Awaitable[R]], *, grants_or_reaps: bool = True) -> tuple[int, R]:
-        """The reply of `script`, which is given the epoch, and that epoch. One that grants or reaps is not run while SQL
-        cannot be written.
+    def pool(self, name: str) -> PoolSlots:
+        """The slots and the queue of one pool. Nothing is looked up yet: each of its calls raises PoolUnknown."""
+        return PoolSlots(self, self._semaphore, name)
 
-        Raises PoolUnknown; StoreDown when a store does not answer or the pool stays cold for 5 s.
+    async def run(self, pool: str, script: Callable[[int], Awaitable[R]], *, grants_or_reaps: bool = True) -> R:
+        """Run a script under the epoch that counts, and load the pool first when Redis does not have it.
+
+        Args:
+            pool: Name of the pool.
+            script: Makes the call; it is given the epoch.
+            grants_or_reaps: The script may do so. Then it is not run while SQL cannot be written.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer, or the pool could not be loaded for 5 s.
         """
         give_up = time.monotonic() + COLD_WAIT_S
         if grants_or_reaps and not self._ledger.reached(pool):
@@ -89,13 +114,17 @@ class Pools:
             epoch = known.epoch
             assert epoch is not None
             loads, identity = known.loads, self._link.identity
-            reply = await script(epoch)
-            if reply.word not in NOT_DONE:
+            try:
+                reply = await script(epoch)
+            except NotDone as undone:
+                why = undone.why
+            else:
+                reply.epoch = epoch
                 self._heed(pool, epoch, reply)
-                return epoch, reply
+                return reply
             if time.monotonic() > give_up:
                 raise StoreDown("redis", f"Redis has lost pool {pool!r} and it could not be rebuilt yet")
-            if reply.word == "elsewhere":
+            if why is Undone.ELSEWHERE:
                 await self._turn(identity)
             elif time.monotonic() < known.taken_at + LOADING_S:
                 await asyncio.sleep(LOOK_AGAIN_S)  # somebody else is loading it
@@ -162,22 +191,25 @@ class Pools:
             identity = await self._link.meet()
             self._link.pin(identity)
             found = await self._ledger.begin_rebuild(pool, identity, refused, known.floor, even_a_former=even_a_former)
-            if found.word == "replaced":
+            if found.result is EpochResult.REPLACED:
                 raise StoreDown("redis", REPLACED)
-            if found.word == "taken":
+            if found.result is EpochResult.TAKEN:
                 return self._take(known, found.epoch, identity)
-            loaded = await self._semaphore.rebuild(
-                pool,
-                found.epoch,
-                found.pool.in_redis(),
-                [(job.job_id, entries.holding(job)) for job in found.leases],
-                [(job.job_id, entries.waiting(job)) for job in found.waiters],
-            )
-            if loaded.word == "foreign":
+            try:
+                loaded = await self._semaphore.rebuild(
+                    pool,
+                    found.epoch,
+                    found.pool.in_redis(),
+                    [(job.job_id, entry_codec.holding(job)) for job in found.leases],
+                    [(job.job_id, entry_codec.waiting(job)) for job in found.waiters],
+                )
+            except NotDone:  # another Redis answers meanwhile
+                known.epoch = None
+                return
+            if loaded.result is RebuildResult.FOREIGN:
                 raise StoreDown("redis", FOREIGN.format(pool=pool))
-            if loaded.word == "refused":
+            if loaded.result is RebuildResult.REFUSED:
                 known.floor = loaded.epoch
-            if loaded.word != "loaded":
                 known.epoch = None
                 return
             known.epoch, known.redis, known.last = found.epoch, identity, found.epoch
@@ -199,7 +231,7 @@ class Pools:
         await self.load()
         await self.rebuild(pool, self._known[pool].epoch, even_a_former=True)
 
-    def _heed(self, pool: str, epoch: int, reply: Reply) -> None:
+    def _heed(self, pool: str, epoch: int, reply: ScriptReply[StrEnum]) -> None:
         if reply.emitted:
             self.on_emitted(pool, epoch, reply)
         if reply.more:
@@ -226,3 +258,81 @@ class Pools:
                 async with asyncio.timeout(left):
                     await known.alarm.wait()
         known.due = None
+
+
+class PoolSlots:
+    """The slots, the queue and the outbox of one pool, at the epoch that counts.
+
+    Each call that runs a script loads the pool first when Redis has lost it. All raise PoolUnknown and StoreDown.
+    """
+
+    def __init__(self, pools: Pools, semaphore: Semaphore, name: str) -> None:
+        self._pools, self._semaphore, self._name = pools, semaphore, name
+
+    async def acquire(self, request: Request, or_wait: bool = True) -> AcquireReply:
+        """Take a slot, or join the queue; see `Semaphore.acquire`."""
+        facts = (request.job_id, request.user, request.tool, request.lease_ms, or_wait, request.starts, request.queue_ms)
+        return await self._run(lambda epoch: self._semaphore.acquire(self._name, epoch, *facts))
+
+    async def claim(self, job_id: str, lease_id: str, by_gate: bool = False) -> ExtendReply:
+        """Say that a granted job has started."""
+        return await self._run(lambda epoch: self._semaphore.claim(self._name, epoch, job_id, lease_id, by_gate))
+
+    async def renew(self, job_id: str, lease_id: str, lease_ms: int | None = None) -> ExtendReply:
+        """Extend a lease by `lease_ms` from now; None for the job's own length."""
+        return await self._run(lambda epoch: self._semaphore.renew(self._name, epoch, job_id, lease_id, lease_ms))
+
+    async def hold(self, job_id: str, lease_id: str) -> ExtendReply:
+        """Keep a grant whose start call is under way."""
+        return await self._run(lambda epoch: self._semaphore.hold(self._name, epoch, job_id, lease_id))
+
+    async def release(self, job_id: str, lease_id: str) -> None:
+        """Give the slot of a lease back, if it still holds one."""
+        await self._run(lambda epoch: self._semaphore.release(self._name, epoch, job_id, lease_id))
+
+    async def cancel(self, job_id: str, ticket: int | None = None) -> None:
+        """Take a job out, if it is there; with `ticket`, only if it came under that ticket."""
+        await self._run(lambda epoch: self._semaphore.cancel(self._name, epoch, job_id, ticket))
+
+    async def undo(self, job_id: str, ticket: int) -> None:
+        """Take back the place that a first call under `ticket` took, unless another call relies on it."""
+        script = self._semaphore.undo
+        await self._pools.run(self._name, lambda epoch: script(self._name, epoch, job_id, ticket), grants_or_reaps=False)
+
+    async def requeue(self, job: Job, fence: int, why: str) -> None:
+        """Put a job whose grant was given back to its place; see `Semaphore.requeue`."""
+        entry = entry_codec.waiting(job)  # the lease may have been reaped since SQL let go of it
+        await self._run(lambda epoch: self._semaphore.requeue(self._name, epoch, job.job_id, fence, why, entry))
+
+    async def restore(self, job: Job) -> bool:
+        """Put a lease back that SQL has and Redis has lost. False when that is not possible, or not necessary."""
+        entry = entry_codec.holding(job)
+        reply = await self._run(lambda epoch: self._semaphore.restore(self._name, epoch, job.job_id, entry))
+        return reply.result is RestoreResult.RESTORED
+
+    async def configure(self, settings: dict[str, int]) -> None:
+        """Bring settings of SQL into Redis."""
+        await self._run(lambda epoch: self._semaphore.configure(self._name, epoch, settings))
+
+    async def tick(self) -> int:
+        """Reap what has run out and grant what is free. Returns the epoch that counts."""
+        return (await self._run(lambda epoch: self._semaphore.tick(self._name, epoch))).epoch
+
+    async def status(self, job_id: str | None = None, most: int = 0) -> QueueState:
+        """Read the pool, with the position of one waiter, and the names of `most` waiters and holders."""
+        return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most))
+
+    async def snapshot(self) -> RedisSnapshot:
+        """Read everything of the pool at one moment. Nothing is reaped or granted by it."""
+        return await self._semaphore.survey(self._name)
+
+    async def outbox(self, after: str | None = None, most: int = 500) -> list[OutboxEntry]:
+        """Read the oldest entries of the outbox behind `after`."""
+        return await self._semaphore.notes(self._name, after, most)
+
+    async def delete_from_outbox(self, entry_ids: Iterable[str]) -> None:
+        """Delete entries that SQL has recorded."""
+        await self._semaphore.delete_notes(self._name, entry_ids)
+
+    async def _run(self, script: Callable[[int], Awaitable[R]]) -> R:
+        return await self._pools.run(self._name, script)

@@ -10,14 +10,16 @@ import asyncio
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from enum import StrEnum
 
 import structlog
 
 from gate.errors import StoreDown
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
-from gate.ledger import Ledger, Return
-from gate.slots import Note, Reply, Semaphore, entries
+from gate.ledger import GrantReturn, Ledger
+from gate.model.messages import EntryKind, OutboxEntry
+from gate.slots import ScriptReply
 
 log = structlog.get_logger("gate.recorder")
 
@@ -34,13 +36,13 @@ LATE_MAX = 3
 @dataclass(frozen=True, slots=True)
 class _Page:
     epoch: int
-    notes: list[Note]
+    notes: list[OutboxEntry]
     good_until: float
 
 
 class Recorder:
-    def __init__(self, semaphore: Semaphore, ledger: Ledger, pools: Pools, news: News) -> None:
-        self._semaphore, self._ledger, self._pools, self._news = semaphore, ledger, pools, news
+    def __init__(self, ledger: Ledger, pools: Pools, news: News) -> None:
+        self._ledger, self._pools, self._news = ledger, pools, news
         self._next: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._told: dict[str, _Page] = {}
@@ -56,7 +58,7 @@ class Recorder:
         if job_id in self._unknown.get(pool, ()):
             self._read_all(pool)
 
-    def _emitted(self, pool: str, epoch: int, reply: Reply) -> None:
+    def _emitted(self, pool: str, epoch: int, reply: ScriptReply[StrEnum]) -> None:
         """A script has put something there. When it said all that is there, that is as good as read."""
         if reply.outbox:
             self._told[pool] = _Page(epoch, list(reply.outbox), time.monotonic() + PAGE_IS_GOOD_S)
@@ -117,10 +119,12 @@ class Recorder:
     async def _read(self, pool: str, after: str | None) -> _Page:
         # The epoch first: notes of an earlier life must not pass for those of a later one.
         epoch = await self._pools.epoch(pool)
-        notes = await self._semaphore.notes(pool, after)
+        notes = await self._pools.pool(pool).outbox(after)
         return _Page(epoch, notes, time.monotonic() + PAGE_IS_GOOD_S)
 
-    async def apply(self, pool: str, epoch: int, notes: list[Note], good_until: float | None = None) -> set[str] | None:
+    async def apply(
+        self, pool: str, epoch: int, notes: list[OutboxEntry], good_until: float | None = None
+    ) -> set[str] | None:
         """What `notes` say, into SQL; then out of the outbox, and to those who wait. The jobs that were passed over because SQL does
         not know them yet; None when all that came too late, and they have to be read again: a grant that ran out meanwhile must
         be seen together with its end.
@@ -132,7 +136,7 @@ class Recorder:
             self._pools.outdated(pool, epoch)
             return set()
         for note in notes:
-            if note.kind == "unreadable":
+            if note.kind is EntryKind.UNREADABLE:
                 log.warning("an entry of the outbox that gate did not write: thrown away", pool=pool, entry=note.entry_id)
         self._news.show(pool, recorded.changed)
         done = set(recorded.done)
@@ -140,19 +144,15 @@ class Recorder:
         if passed_over:  # at once: their rows may be there before this pass is over
             self._unknown.setdefault(pool, set()).update(passed_over)
         if recorded.done:
-            await self._semaphore.delete_notes(pool, recorded.done)
+            await self._pools.pool(pool).delete_from_outbox(recorded.done)
         for grant in recorded.returns:
             await self.give_back(pool, grant)
         return passed_over
 
-    async def give_back(self, pool: str, grant: Return) -> None:
+    async def give_back(self, pool: str, grant: GrantReturn) -> None:
         """A grant that SQL would not take goes to its place by its ticket. Nobody was told of it."""
         log.warning("SQL would not take a grant", pool=pool, job_id=grant.job.job_id, fence=grant.fence)
-        restore = entries.waiting(grant.job)
-        await self._pools.run(
-            pool,
-            lambda epoch: self._semaphore.requeue(pool, epoch, grant.job.job_id, grant.fence, grant.why, restore),
-        )
+        await self._pools.pool(pool).requeue(grant.job, grant.fence, grant.why)
 
 
 def _look(task: asyncio.Task[None]) -> None:

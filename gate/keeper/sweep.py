@@ -12,6 +12,8 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
 
 import structlog
 
@@ -21,27 +23,57 @@ from gate.jobs import HOLDING, Job, Lease
 from gate.keeper.news import News
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
-from gate.ledger import Ledger, Pool, Reading, Return
-from gate.slots import Note, Reply, Semaphore, Survey, entries
+from gate.ledger import GrantReturn, Ledger, Pool, Reading
+from gate.model.messages import EntryKind, OutboxEntry
+from gate.slots import RedisSnapshot
 
 log = structlog.get_logger("gate.sweep")
 
 EVERY_S = 10.0
-ALL_NOTES = 100_000
+ALL_ENTRIES = 100_000
 STRANGER_MS = 30_000
 """What Redis has and SQL has not may be a commit on its way; so long no commit takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`kind` names the repair. `fence` is of the grant it is about (0: of a place in the queue)."""
+class DriftKind(StrEnum):
+    """How Redis and SQL differ. The values are labels of the metric gate_repairs_total."""
 
-    kind: str
+    SETTINGS = "settings"
+    """Redis has other settings of the pool than SQL."""
+    ENDED = "ended"
+    """The job has ended in SQL and is still in Redis."""
+    UNKNOWN_JOB = "stranger"
+    """The job is in Redis and never reached SQL."""
+    UNRECORDED_GRANT = "adopt"
+    """The job waits in SQL, and holds a newer grant that the outbox does not report."""
+    RETURNED_GRANT = "give_back"
+    """The job waits in SQL, and still holds a grant that it gave back."""
+    LOST_PLACE = "seat"
+    """The job waits in SQL and is not in Redis."""
+    LOST_LEASE = "restore"
+    """The job holds a lease in SQL that Redis has lost."""
+    OVERDUE = "overdue"
+    """The job holds a lease in SQL that Redis has lost and whose deadline has passed."""
+    ORPHAN_ENTRY = "unheard"
+    """The outbox names a job that is neither in SQL nor in Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A difference between Redis and SQL.
+
+    Attributes:
+        kind: What differs.
+        job_id: The job; empty for settings.
+        fence: Fence of the grant; 0 for a place in the queue.
+    """
+
+    kind: DriftKind
     job_id: str
     fence: int = 0
 
 
-def examine(seen: Survey, live: dict[str, Job], others: dict[str, Job]) -> Iterator[Finding]:
+def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -> Iterator[Drift]:
     """What differs between Redis (`seen`) and SQL (`live` are the pool's live jobs, `others` what else Redis names).
 
     What the outbox speaks of is on its way, and no difference.
@@ -55,41 +87,39 @@ def examine(seen: Survey, live: dict[str, Job], others: dict[str, Job]) -> Itera
             other = others.get(job_id)
             since = entry.get("granted_at" if held else "queued_at", 0)
             if other is not None and other.ended:
-                yield Finding("ended", job_id)
+                yield Drift(DriftKind.ENDED, job_id)
             elif seen.now_ms - since > STRANGER_MS:
-                yield Finding("stranger", job_id, fence)
+                yield Drift(DriftKind.UNKNOWN_JOB, job_id, fence)
         elif job.status == "queued":
             if held and entry:
-                yield Finding("adopt" if fence > job.fence else "give_back", job_id, fence)
+                yield Drift(DriftKind.UNRECORDED_GRANT if fence > job.fence else DriftKind.RETURNED_GRANT, job_id, fence)
             elif not entry:
-                yield Finding("seat", job_id)
+                yield Drift(DriftKind.LOST_PLACE, job_id)
         elif held and entry and fence != job.fence:
-            yield Finding("stranger", job_id, fence)
+            yield Drift(DriftKind.UNKNOWN_JOB, job_id, fence)
         elif not (held and entry):
             yield _lost(seen, job)
     for job_id in live.keys() - seen.slots.keys() - set(seen.queue) - seen.noted.keys():
         job = live[job_id]
-        yield _lost(seen, job) if job.status in HOLDING else Finding("seat", job_id)
+        yield _lost(seen, job) if job.status in HOLDING else Drift(DriftKind.LOST_PLACE, job_id)
     for job_id in seen.noted.keys() - live.keys() - others.keys() - seen.slots.keys() - set(seen.queue):
         if seen.now_ms - seen.noted[job_id] > STRANGER_MS:
-            yield Finding("unheard", job_id)
+            yield Drift(DriftKind.ORPHAN_ENTRY, job_id)
 
 
-def _lost(seen: Survey, job: Job) -> Finding:
+def _lost(seen: RedisSnapshot, job: Job) -> Drift:
     assert job.expires_at is not None
-    return Finding("overdue" if job.expires_at <= seen.now_ms else "restore", job.job_id, job.fence)
+    return Drift(DriftKind.OVERDUE if job.expires_at <= seen.now_ms else DriftKind.LOST_LEASE, job.job_id, job.fence)
 
 
-Mend = Callable[[str, int, Survey, dict[str, Job], Finding, float], Awaitable[bool]]
+Mend = Callable[[str, int, RedisSnapshot, dict[str, Job], Drift, float], Awaitable[bool]]
 
 
 class Sweep:
-    def __init__(
-        self, semaphore: Semaphore, ledger: Ledger, reading: Reading, pools: Pools, recorder: Recorder, news: News
-    ) -> None:
-        self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
+    def __init__(self, ledger: Ledger, reading: Reading, pools: Pools, recorder: Recorder, news: News) -> None:
+        self._ledger, self._reading = ledger, reading
         self._pools, self._recorder, self._news = pools, recorder, news
-        self._before: dict[str, set[Finding]] = {}
+        self._before: dict[str, set[Drift]] = {}
 
     async def keep(self) -> None:
         """For ever."""
@@ -105,26 +135,27 @@ class Sweep:
                     log.exception("not swept", pool=pool)  # what one pool holds must not keep the others from being mended
             await asyncio.sleep(EVERY_S)
 
-    async def sweep(self, pool: str) -> list[Finding]:
+    async def sweep(self, pool: str) -> list[Drift]:
         """One look at one pool; mends what the look before saw too, and says what that was. Raises StoreDown."""
         return await self._look(pool, self._mend)
 
-    async def drift(self, pool: str) -> list[Finding]:
+    async def drift(self, pool: str) -> list[Drift]:
         """What a look sees that the look before saw too; mends nothing. Raises StoreDown."""
         return await self._look(pool, None)
 
-    async def _look(self, pool: str, mend: Mend | None) -> list[Finding]:
-        epoch, _ = await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))
+    async def _look(self, pool: str, mend: Mend | None) -> list[Drift]:
+        slots = self._pools.pool(pool)
+        epoch = await slots.tick()
         await self._recorder.run(pool)
         looked_at = time.monotonic()
-        seen = await self._semaphore.survey(pool)
+        seen = await slots.snapshot()
         live = await self._reading.live(pool)
         named = {*seen.slots, *seen.queue, *seen.noted} - live.keys()
         others = {job_id: job for job_id, job in (await self._reading.jobs(sorted(named))).items() if job.pool == pool}
         found = set(examine(seen, live, others))
         settings = await self._settings(pool)
         if any(seen.settings.get(name) != value for name, value in settings.in_redis().items()):
-            found.add(Finding("settings", ""))
+            found.add(Drift(DriftKind.SETTINGS, ""))
         if seen.epoch != epoch:
             return []  # it was rebuilt meanwhile: the next one sees clearly
         twice = found & self._before.get(pool, set())
@@ -132,86 +163,81 @@ class Sweep:
             self._before[pool] = found
             return sorted(twice, key=str)
         self._before[pool] = found - twice
-        mended = [finding for finding in sorted(twice, key=str) if await mend(pool, epoch, seen, live, finding, looked_at)]
-        for finding in mended:
-            metrics.repairs[finding.kind] += 1
-            log.warning("mended", pool=pool, repair=finding.kind, job_id=finding.job_id, fence=finding.fence)
+        mended = [drift for drift in sorted(twice, key=str) if await mend(pool, epoch, seen, live, drift, looked_at)]
+        for drift in mended:
+            metrics.repairs[drift.kind] += 1
+            log.warning("mended", pool=pool, repair=drift.kind, job_id=drift.job_id, fence=drift.fence)
         return mended
 
     async def _settings(self, pool: str) -> Pool:
         return next(one for one in await self._reading.pools() if one.name == pool)
 
     async def _mend(
-        self, pool: str, epoch: int, seen: Survey, live: dict[str, Job], finding: Finding, looked_at: float
+        self, pool: str, epoch: int, seen: RedisSnapshot, live: dict[str, Job], drift: Drift, looked_at: float
     ) -> bool:
-        job_id, fence = finding.job_id, finding.fence
+        job_id, slots = drift.job_id, self._pools.pool(pool)
         job = live.get(job_id)
-        match finding.kind:
-            case "settings":
-                wanted = (await self._settings(pool)).in_redis()
-                await self._run(pool, lambda epoch: self._semaphore.configure(pool, epoch, wanted))
-            case "ended":
+        match drift.kind:
+            case DriftKind.SETTINGS:
+                await slots.configure((await self._settings(pool)).in_redis())
+            case DriftKind.ENDED:
                 await self._ledger.say_ended(pool, job_id)
-                await self._run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
-            case "stranger":
-                return await self._free(pool, epoch, seen, finding)
-            case "unheard":
+                await slots.cancel(job_id)
+            case DriftKind.UNKNOWN_JOB:
+                return await self._free(pool, epoch, seen, drift)
+            case DriftKind.ORPHAN_ENTRY:
                 return await self._forget(pool, epoch, job_id)
-            case "overdue":
-                if not await self._ledger.expire_overdue(pool, epoch, job_id, fence, seen.now_ms):
+            case DriftKind.OVERDUE:
+                if not await self._ledger.expire_overdue(pool, epoch, job_id, drift.fence, seen.now_ms):
                     return False
-                await self._run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
+                await slots.cancel(job_id)
                 self._news.tell(pool, [job_id])
-            case "restore":
+            case DriftKind.LOST_LEASE:
                 assert job is not None
-                entry = entries.holding(job)
-                reply = await self._run(pool, lambda epoch: self._semaphore.restore(pool, epoch, job_id, entry))
-                return reply.word == "restored"
-            case "adopt":
+                return await slots.restore(job)
+            case DriftKind.UNRECORDED_GRANT:
                 good_until = looked_at + (seen.slots[job_id] - seen.now_ms) / 1000
                 await self._recorder.apply(pool, epoch, [_grant_in(seen, job_id)], good_until)
-            case "seat" | "give_back":
+            case DriftKind.LOST_PLACE | DriftKind.RETURNED_GRANT:
                 assert job is not None
-                if finding.kind == "seat":
+                if drift.kind is DriftKind.LOST_PLACE:
                     await self._ledger.seated(pool, job_id)
-                await self._recorder.give_back(pool, Return(job, fence, "lost"))
+                await self._recorder.give_back(pool, GrantReturn(job, drift.fence, "lost"))
+            case _:
+                assert_never(drift.kind)
         return True
 
-    async def _free(self, pool: str, epoch: int, seen: Survey, finding: Finding) -> bool:
+    async def _free(self, pool: str, epoch: int, seen: RedisSnapshot, drift: Drift) -> bool:
         """Void in SQL first: a commit that is slower than slow must not find its slot given away."""
-        job_id = finding.job_id
+        job_id, slots = drift.job_id, self._pools.pool(pool)
         entry = seen.entries.get(job_id) or {}
         ticket = int(entry.get("ticket", 0))
-        if not await self._ledger.void(pool, epoch, job_id, finding.fence, ticket):
+        if not await self._ledger.void(pool, epoch, job_id, drift.fence, ticket):
             return False
         lease_id = entry.get("lease_id")
         if job_id in seen.slots and lease_id:
-            await self._run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease_id))
+            await slots.release(job_id, lease_id)
         else:  # what has no entry has no ticket either; it cannot have come again since
-            place = ticket if entry else None
-            await self._run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id, place))
+            await slots.cancel(job_id, ticket if entry else None)
         return True
 
     async def _forget(self, pool: str, epoch: int, job_id: str) -> bool:
-        """Entries of the outbox about a job that never reached SQL, and whose slot is gone: nobody was told of it."""
-        notes = [note for note in await self._semaphore.notes(pool, most=ALL_NOTES) if note.job_id == job_id]
-        if not notes:
+        """Delete entries of the outbox about a job that never reached SQL and whose slot is gone. No caller was told of it."""
+        slots = self._pools.pool(pool)
+        entries = [entry for entry in await slots.outbox(most=ALL_ENTRIES) if entry.job_id == job_id]
+        if not entries:
             return False
-        fence, ticket = max(note.fence for note in notes), max(note.ticket for note in notes)
+        fence, ticket = max(entry.fence for entry in entries), max(entry.ticket for entry in entries)
         if not await self._ledger.void(pool, epoch, job_id, fence, ticket):
             return False
-        await self._semaphore.delete_notes(pool, [note.entry_id for note in notes])
+        await slots.delete_from_outbox([entry.entry_id for entry in entries])
         return True
 
-    async def _run(self, pool: str, script) -> Reply:  # type: ignore[no-untyped-def]
-        _, reply = await self._pools.run(pool, script)
-        return reply
 
-
-def _grant_in(seen: Survey, job_id: str) -> Note:
+def _grant_in(seen: RedisSnapshot, job_id: str) -> OutboxEntry:
     """The outbox entry that is missing, from what Redis holds."""
     entry = seen.entries[job_id]
     assert entry is not None
     fence, granted_at = int(entry["fence"]), int(entry["granted_at"])
     lease = Lease(entry["lease_id"], fence, granted_at, seen.slots[job_id], int(entry["hard"]))
-    return Note("0-1", "granted", job_id, fence, granted_at, lease)
+    return OutboxEntry("0-1", EntryKind.GRANTED, job_id, fence, granted_at, lease)

@@ -12,7 +12,6 @@ import structlog
 from gate.errors import StoreDown
 from gate.keeper.pools import Pools
 from gate.keeper.recorder import Recorder
-from gate.slots import Semaphore
 
 log = structlog.get_logger("gate.tick")
 
@@ -20,15 +19,15 @@ AT_LEAST_EVERY_S = 1.0
 
 
 class Tick:
-    def __init__(self, semaphore: Semaphore, pools: Pools, recorder: Recorder) -> None:
-        self._semaphore, self._pools, self._recorder = semaphore, pools, recorder
+    def __init__(self, pools: Pools, recorder: Recorder) -> None:
+        self._pools, self._recorder = pools, recorder
 
     async def keep(self, pool: str) -> None:
         """For ever."""
         trouble = None
         while True:
             try:
-                await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))
+                await self._pools.pool(pool).tick()
                 await self._recorder.run(pool)
                 trouble = None
             except StoreDown as error:

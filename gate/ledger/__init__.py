@@ -7,16 +7,35 @@ from gate.ledger.ledger import Ledger
 from gate.ledger.owner import Owner, Price
 from gate.ledger.pools import Pool, PoolSettings
 from gate.ledger.reading import Event, InLine, Reading
-from gate.ledger.results import Admitted, Ended, Recorded, Return, Started
+from gate.ledger.results import (
+    AdmitResult,
+    ApplyResult,
+    BindResult,
+    CallbackResult,
+    Change,
+    EndResult,
+    EpochResult,
+    ExtensionResult,
+    GrantReturn,
+    RecordReply,
+    RefuseResult,
+)
 from gate.ledger.unread import Unread, UnreadCallbacks
 
 __all__ = [
-    "Admitted",
+    "AdmitResult",
+    "ApplyResult",
+    "BindResult",
+    "CallbackResult",
+    "Change",
     "Database",
     "Deliveries",
     "Delivery",
-    "Ended",
+    "EndResult",
+    "EpochResult",
     "Event",
+    "ExtensionResult",
+    "GrantReturn",
     "InLine",
     "Key",
     "Ledger",
@@ -25,9 +44,8 @@ __all__ = [
     "PoolSettings",
     "Price",
     "Reading",
-    "Recorded",
-    "Return",
-    "Started",
+    "RecordReply",
+    "RefuseResult",
     "Unread",
     "UnreadCallbacks",
 ]

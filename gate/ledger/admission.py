@@ -7,7 +7,7 @@ from gate.ledger import changes
 from gate.ledger.batch import Batch
 from gate.ledger.pools import Pool
 from gate.ledger.recording import newer, room
-from gate.ledger.results import Admitted
+from gate.ledger.results import AdmitResult, Change
 
 
 def new(
@@ -21,23 +21,25 @@ def new(
     return job
 
 
-def again(batch: Batch, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int) -> Admitted:
+def again(
+    batch: Batch, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
+) -> Change[AdmitResult]:
     """Answer a repeated admission, which may bring the row a newer lease."""
     if job.pool != pool.name or not request.same_content(job):
-        return Admitted("reused", job)
+        return Change(AdmitResult.REUSED, job)
     if job.ended:
-        return Admitted("ended", job)
+        return Change(AdmitResult.ENDED, job)
     if job.status == "queued" and ticket > job.ticket:
         changes.seated(batch, job)
     if given_up > job.fence and job.status == "queued":
         batch.put(job, fence=given_up)
     if lease is None or job.lease_id == lease.lease_id:
-        return Admitted("admitted", job)
+        return Change(AdmitResult.ADMITTED, job)
     if job.status != "queued":
-        return Admitted("live", job)
+        return Change(AdmitResult.LIVE, job)
     if not (newer(pool, lease.fence, job.fence) and room(batch, pool)):
-        return Admitted("no_room", job)
-    return Admitted("admitted", changes.take(batch, job, lease, "running", "caller"))
+        return Change(AdmitResult.NO_ROOM, job)
+    return Change(AdmitResult.ADMITTED, changes.take(batch, job, lease, "running", "caller"))
 
 
 def _row(pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease: Lease | None, given_up: int) -> Job:

@@ -7,15 +7,16 @@ the second applies: a callback finds the binding, or a binding finds the callbac
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import sqlalchemy as sa
+from pydantic import JsonValue
 
 from gate.jobs import HOLDING, REFUNDED, Job, now_ms
 from gate.ledger import changes
 from gate.ledger.batch import Batch
-from gate.ledger.results import Ended
+from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.tables import webhooks
+from gate.model.messages import ProviderReport
 
 KEPT_MS = 7 * 24 * 3600 * 1000
 """How long a callback waits for the binding of its task."""
@@ -25,35 +26,42 @@ RAW_OF_A_JOB = 20
 """Callbacks of one job whose bodies are kept: beyond it only that they came."""
 
 
-def hear(batch: Batch, pool: str, provider: str, said: Any, raw: str) -> Ended:
-    """`said` is a `gate.providers.said.Said`, `raw` its body as it came. `ended`: the job has ended by it · `late`: it came after the
-    expiry, and is kept · `waits` for its binding · `history`: nothing happens · `repeat`: it was heard before.
+def hear(batch: Batch, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
+    """Apply a provider's report once, and keep its body.
+
+    Args:
+        batch: Holds the pool's row.
+        pool: The pool that the callback names.
+        provider: The provider, by its name.
+        report: What it says.
+        raw: The callback's body as it came.
     """
     once = sa.select(webhooks.c.id).where(
-        webhooks.c.provider == provider, webhooks.c.pool == pool, webhooks.c.delivery_id == said.delivery_id
+        webhooks.c.provider == provider, webhooks.c.pool == pool, webhooks.c.delivery_id == report.delivery_id
     )
     if batch.connection.execute(once).first() is not None:
-        return Ended("repeat")
-    job, current, early = _about(batch, pool, provider, said)
-    verdict = "waits" if early else "history"
+        return Change(CallbackResult.REPEAT)
+    job, current, early = _about(batch, pool, provider, report)
+    verdict = CallbackResult.WAITS if early else CallbackResult.HISTORY
     before = job
     if job is not None and current:
-        verdict, job = _apply(batch, job, provider, said.outcome, said.error, said.output)
+        verdict, job = _apply(batch, job, provider, report.outcome, report.error, report.output)
     kept = job is None or _count(batch, job.job_id) < RAW_OF_A_JOB
+    at = now_ms()
     row = {
-        "at": now_ms(), "provider": provider, "delivery_id": said.delivery_id, "pool": pool, "task_id": said.task_id,
-        "job_id": job.job_id if job else said.job_id, "outcome": said.outcome, "error": said.error,
-        "output": None if said.output is None else json.dumps(said.output),
-        "body": raw[:RAW_MAX] if kept else None, "verdict": verdict,
+        "at": at, "provider": provider, "delivery_id": report.delivery_id, "pool": pool, "task_id": report.task_id,
+        "job_id": job.job_id if job else report.job_id, "outcome": report.outcome, "error": report.error,
+        "output": None if report.output is None else json.dumps(report.output),
+        "body": raw[:RAW_MAX] if kept else None, "verdict": verdict.value,
     }  # fmt: skip
     batch.connection.execute(webhooks.insert().values(**row))
-    if job is not None and verdict == "history" and kept:
-        why = said.outcome + ("" if current else ", of an earlier task")
-        changes.event(batch, pool, job.job_id, "callback", provider, row["at"], why=why)
-    return Ended(verdict, job, before)
+    if job is not None and verdict is CallbackResult.HISTORY and kept:
+        why = report.outcome + ("" if current else ", of an earlier task")
+        changes.event(batch, pool, job.job_id, "callback", provider, at, why=why)
+    return Change(verdict, job, before)
 
 
-def bound(batch: Batch, job: Job) -> Ended:
+def bound(batch: Batch, job: Job) -> Change[BindResult]:
     """The job, just bound to its task; and what that task's provider has said already, in the order it came, has happened."""
     kept = sa.select(webhooks).where(
         webhooks.c.provider == job.provider,
@@ -62,34 +70,37 @@ def bound(batch: Batch, job: Job) -> Ended:
         webhooks.c.verdict == "waits",
         webhooks.c.at > now_ms() - KEPT_MS,
     )
-    word, after = "bound", job
+    result, after = BindResult.BOUND, job
     assert job.provider is not None
     for row in batch.connection.execute(kept.order_by(webhooks.c.id)).all():
         output = None if row.output is None else json.loads(row.output)
         verdict, after = _apply(batch, after, job.provider, row.outcome, row.error, output)
-        word = "ended" if verdict == "ended" else word
-        told = {"verdict": verdict, "job_id": job.job_id}
+        result = BindResult.ENDED if verdict is CallbackResult.ENDED else result
+        told = {"verdict": verdict.value, "job_id": job.job_id}
         batch.connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(**told))
-    return Ended(word, after, job)
+    return Change(result, after, job)
 
 
-def _about(batch: Batch, pool: str, provider: str, said: Any) -> tuple[Job | None, bool, bool]:
+def _about(batch: Batch, pool: str, provider: str, report: ProviderReport) -> tuple[Job | None, bool, bool]:
     """The job; whether the provider has a say in it now: bound to him, by its current task, or by job_id to none; and whether
     nothing is bound to that task yet.
     """
-    if said.task_id is None:
-        job = _in(pool, batch.job(pool, said.job_id))
+    if report.task_id is None:
+        assert report.job_id is not None
+        job = _in(pool, batch.job(pool, report.job_id))
         return job, job is not None and job.provider in (None, provider), False
-    known = changes.task(batch, provider, said.task_id)
+    known = changes.task(batch, provider, report.task_id)
     job = _in(pool, batch.job(pool, known.job_id)) if known is not None else None
-    mine = job is not None and (job.provider, job.task_id, job.lease_id) == (provider, said.task_id, known.lease_id)
+    mine = job is not None and (job.provider, job.task_id, job.lease_id) == (provider, report.task_id, known.lease_id)
     return job, mine, known is None
 
 
-def _apply(batch: Batch, job: Job, provider: str, outcome: str, error: str | None, output: Any) -> tuple[str, Job]:
+def _apply(
+    batch: Batch, job: Job, provider: str, outcome: str, error: str | None, output: JsonValue
+) -> tuple[CallbackResult, Job]:
     if job.status in HOLDING:
         reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
-        return "ended", changes.end(batch, job, outcome, "provider", reason, error, output)
+        return CallbackResult.ENDED, changes.end(batch, job, outcome, "provider", reason, error, output)
     # Only the provider knows how its task ended: what a browser, an operator or a deadline said does not silence it.
     if (
         job.status in REFUNDED
@@ -98,8 +109,8 @@ def _apply(batch: Batch, job: Job, provider: str, outcome: str, error: str | Non
         and (job.status == "expired" or outcome == "completed")
     ):
         kept = changes.keep_late(batch, job, outcome, provider, output)
-        return ("late", kept) if kept is not job else ("history", job)
-    return "history", job
+        return (CallbackResult.LATE, kept) if kept is not job else (CallbackResult.HISTORY, job)
+    return CallbackResult.HISTORY, job
 
 
 def _in(pool: str, job: Job | None) -> Job | None:
@@ -111,8 +122,8 @@ def _count(batch: Batch, job_id: str) -> int:
 
 
 def hear_by_hand(
-    batch: Batch, pool: str, job_id: str, provider: str, outcome: str, error: str | None, output: Any, why: str
-) -> Ended:
+    batch: Batch, pool: str, job_id: str, provider: str, outcome: str, error: str | None, output: JsonValue, why: str
+) -> Change[ApplyResult]:
     """Apply an outcome that an operator has read out of a callback, as if the provider had said it. `why` goes into the history.
 
     Returns:
@@ -120,10 +131,10 @@ def hear_by_hand(
     """
     before = _in(pool, batch.job(pool, job_id))
     if before is None:
-        return Ended("unknown")
+        return Change(ApplyResult.UNKNOWN)
     if before.status == "queued":
-        return Ended("waiting", before)
+        return Change(ApplyResult.WAITING, before)
     verdict, job = _apply(batch, before, provider, outcome, error, output)
-    if verdict != "history":
+    if verdict is not CallbackResult.HISTORY:
         changes.event(batch, pool, job_id, "callback", "operator", now_ms(), fence=job.fence or None, why=why)
-    return Ended(verdict, job, before)
+    return Change(ApplyResult(verdict.value), job, before)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
+from pydantic import JsonValue
 from sqlalchemy.exc import DBAPIError
 
 from gate.errors import StoreDown
@@ -22,9 +22,21 @@ from gate.ledger.database import Database
 from gate.ledger.engines import first_line
 from gate.ledger.pools import Pool, PoolSettings
 from gate.ledger.recording import newer, room
-from gate.ledger.results import Admitted, Ended, Extended, Recorded, Snapshot, Started
+from gate.ledger.results import (
+    AdmitResult,
+    BindResult,
+    CallbackResult,
+    Change,
+    EndResult,
+    EpochResult,
+    ExtensionResult,
+    RebuildPlan,
+    RecordReply,
+    RefuseResult,
+)
 from gate.ledger.rows import is_live, job_of, jobs_with_refund
 from gate.ledger.tables import jobs
+from gate.model.messages import EntryKind, OutboxEntry, ProviderReport, StartReply
 
 log = structlog.get_logger("gate.ledger")
 
@@ -49,28 +61,30 @@ class Ledger:
         lease: Lease | None,
         good_until: float | None = None,
         given_up: int = 0,
-    ) -> Admitted:
+    ) -> Change[AdmitResult]:
         """Writes what Redis decided for `request`: running under `lease`, or queued when that is None; with the charge.
         `given_up`: the fence of a grant that goes back; nobody may record it any more.
         `good_until` by time.monotonic(): this process may have stood still for longer than the lease.
         """
 
-        def work(batch: Batch) -> Admitted:
+        def work(batch: Batch) -> Change[AdmitResult]:
             row = batch.pool(pool)
             if row.epoch != epoch or _over(good_until):
-                return Admitted("stale")
+                return Change(AdmitResult.STALE)
             job = batch.job(pool, request.job_id)
             if job is not None:
                 return admission.again(batch, row, job, request, ticket, lease, given_up)
             if ticket <= row.void_ticket:
-                return Admitted("stale")  # its place was freed for want of this row; it may come again, behind the others
+                return Change(
+                    AdmitResult.STALE
+                )  # its place was freed for want of this row; it may come again, behind the others
             if lease is not None and not (newer(row, lease.fence, 0) and room(batch, row)):
-                return Admitted("no_room")
+                return Change(AdmitResult.NO_ROOM)
             job = admission.new(batch, pool, request, ticket, at, lease_ms, lease, given_up)
             if given_up:
                 changes.event(batch, pool, request.job_id, "returned", "gate", at, fence=given_up, why="not_taken")
             changes.event(batch, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
-            return Admitted("admitted", changes.told(batch, job, at))
+            return Change(AdmitResult.ADMITTED, changes.told(batch, job, at))
 
         return await self._database.write(pool, request.job_id, work)
 
@@ -84,68 +98,68 @@ class Ledger:
         lease_id: str | None = None,
         reason: str | None = None,
         error: str | None = None,
-        output: Any = None,
+        output: JsonValue = None,
         only_queued: bool = False,
-    ) -> Ended:
+    ) -> Change[EndResult]:
         """The outcome and its refund, in one transaction, once. `by` is `holder` (who names its lease) or `operator`."""
 
-        def work(batch: Batch) -> Ended:
+        def work(batch: Batch) -> Change[EndResult]:
             batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
-                return Ended("unknown")
+                return Change(EndResult.UNKNOWN)
             if lease_id is not None and job.lease_id != lease_id:
-                return Ended("lost", job)
+                return Change(EndResult.LOST, job)
             if job.ended:
                 if job.status == outcome and job.ended_by == by:
-                    return Ended("repeat", job)
+                    return Change(EndResult.REPEAT, job)
                 if job.status == "expired" and lease_id is not None:
-                    return Ended("lost", changes.keep_late(batch, job, outcome, by, output))
+                    return Change(EndResult.LOST, changes.keep_late(batch, job, outcome, by, output))
                 if job.status in REFUNDED and lease_id is not None and outcome == "completed" and job.ended_by != by:
                     job = changes.keep_late(batch, job, outcome, by, output)
-                return Ended("already", job)
+                return Change(EndResult.ALREADY, job)
             if (lease_id is not None and job.status not in HOLDING) or (only_queued and job.status != "queued"):
-                return Ended("lost", job)
-            return Ended("ended", changes.end(batch, job, outcome, by, reason, error, output), job)
+                return Change(EndResult.LOST, job)
+            return Change(EndResult.ENDED, changes.end(batch, job, outcome, by, reason, error, output), job)
 
         return await self._database.write(pool, job_id, work)
 
     async def end_unadmitted(
         self, pool: str, request: Request, outcome: str, *, by: str, reason: str | None = None, error: str | None = None
-    ) -> Ended:
+    ) -> Change[EndResult]:
         """Write a job that ends before its admission: with its charge, its end and its refund, in one transaction.
 
         The primary key decides between this and an admission at the same moment: `ended` means that a later admission finds the
         job ended; `already` means that the admission was first, and nothing was changed.
         """
 
-        def work(batch: Batch) -> Ended:
+        def work(batch: Batch) -> Change[EndResult]:
             lease_ms = request.lease_ms or batch.pool(pool).settings.lease_ms
             if (job := batch.job(pool, request.job_id)) is not None:
-                return Ended("already", job)
+                return Change(EndResult.ALREADY, job)
             job = admission.new(batch, pool, request, 0, now_ms(), lease_ms, None)
-            return Ended("ended", changes.end(batch, job, outcome, by, reason, error))
+            return Change(EndResult.ENDED, changes.end(batch, job, outcome, by, reason, error))
 
         return await self._database.write(pool, request.job_id, work)
 
     async def refuse(
         self, pool: str, job_id: str, lease_id: str, by: str, error: str | None = None, tool_down: bool = False
-    ) -> Ended:
+    ) -> Change[RefuseResult]:
         """Live -> queued, by lease: no refund, no attempt lost. The row keeps the lease it gave back until the next. `tool_down`: its
         tool's start address fails, so that jobs of other tools pass those of this one for a while.
         """
 
-        def work(batch: Batch) -> Ended:
+        def work(batch: Batch) -> Change[RefuseResult]:
             batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
-                return Ended("unknown")
+                return Change(RefuseResult.UNKNOWN)
             if job.lease_id != lease_id:
-                return Ended("lost", job)
+                return Change(RefuseResult.LOST, job)
             if job.status == "queued":
-                return Ended("repeat", job)
+                return Change(RefuseResult.REPEAT, job)
             if job.ended:
-                return Ended("lost" if job.status == "expired" else "already", job)
+                return Change(RefuseResult.LOST if job.status == "expired" else RefuseResult.ALREADY, job)
             before = job
             job = batch.put(job, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
                             task_id=None)  # fmt: skip
@@ -154,91 +168,95 @@ class Ledger:
             changes.event(batch, pool, job_id, "queued", by, at, why=why)
             if tool_down:
                 changes.event(batch, pool, job_id, "tool_down", by, at, why=job.tool)
-            return Ended("refused", changes.told(batch, job, at), before)
+            return Change(RefuseResult.REFUSED, changes.told(batch, job, at), before)
 
         return await self._database.write(pool, job_id, work)
 
     async def extend(
         self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None,
-        started: Started | None = None, claims: bool = True,
-    ) -> Extended:  # fmt: skip
+        started: StartReply | None = None, claims: bool = True,
+    ) -> Change[ExtensionResult]:  # fmt: skip
         """Records a claim or a renewal that Redis granted: a granted job runs, and what was told never shrinks. `started`: by a
         start call that was answered so; then it is bound in the same step, and that call is done. `claims`: False where a grant is
         only held for longer.
         """
 
-        def work(batch: Batch) -> Extended:
+        def work(batch: Batch) -> Change[ExtensionResult]:
             row = batch.pool(pool)
             if row.epoch != epoch or _over(good_until):
-                return Extended("stale")
+                return Change(ExtensionResult.STALE)
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
-                return Extended("unknown")
+                return Change(ExtensionResult.UNKNOWN)
             if job.status not in HOLDING or job.lease_id != lease_id:
-                return Extended("lost", job)
+                return Change(ExtensionResult.LOST, job)
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
                 changes.event(batch, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
                 job = changes.told(batch, job, at) if started is None else starting.bound(batch, job, started, at)
             elif job.expires_at is None or due > job.expires_at:
                 job = batch.put(job, expires_at=due)
-            return Extended("extended", job)
+            return Change(ExtensionResult.EXTENDED, job)
 
         return await self._database.write(pool, job_id, work)
 
-    async def bind(self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, or_ended: bool = False) -> Ended:
+    async def bind(
+        self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, or_ended: bool = False
+    ) -> Change[BindResult]:
         """Which provider task a lease is. A task is one lease of one job for ever; a lease may get another task (the provider
         lost the first), and then only the newer counts. `or_ended`: also of a job that has ended meanwhile, so that what
         its provider says of the task is kept.
         """
 
-        def work(batch: Batch) -> Ended:
+        def work(batch: Batch) -> Change[BindResult]:
             batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if job is None or job.lease_id != lease_id:
-                return Ended("lost", job)
+                return Change(BindResult.LOST, job)
             known = changes.task(batch, provider, task_id)
             if known is not None and (known.job_id, known.lease_id) != (job_id, lease_id):
-                return Ended("taken", job)
+                return Change(BindResult.TAKEN, job)
             if known is not None and (job.provider, job.task_id) == (provider, task_id):
-                return Ended("repeat", job)
+                return Change(BindResult.REPEAT, job)
             if job.status != "running" and not (or_ended and job.ended):
-                return Ended("lost", job)
+                return Change(BindResult.LOST, job)
             return inbox.bound(batch, changes.bind(batch, job, provider, task_id))
 
         return await self._database.write(pool, job_id, work)
 
-    async def hear(self, pool: str, provider: str, said: Any, raw: str) -> Ended:
-        """What a provider said (a `gate.providers.said.Said`), once. The words are those of `inbox.hear`. Raises PoolUnknown."""
+    async def hear(self, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
+        """What a provider said (a `gate.providers.callback.Said`), once. The words are those of `inbox.hear`. Raises PoolUnknown."""
 
-        def work(batch: Batch) -> Ended:
+        def work(batch: Batch) -> Change[CallbackResult]:
             batch.pool(pool)
-            return inbox.hear(batch, pool, provider, said, raw)
+            return inbox.hear(batch, pool, provider, report, raw)
 
-        return await self._database.write(pool, said.job_id or "", work)
+        return await self._database.write(pool, report.job_id or "", work)
 
-    async def record(self, pool: str, epoch: int, notes: Sequence[Any], good_until: float | None = None) -> Recorded:
+    async def record(
+        self, pool: str, epoch: int, notes: Sequence[OutboxEntry], good_until: float | None = None
+    ) -> RecordReply:
         """Applies a page of the outbox (`gate.slots.Note`) in order, by compare-and-set; `good_until` by time.monotonic():
         after it nothing is done, because a grant may have run out while this waited for its turn.
         """
 
-        def work(batch: Batch, apart: bool = False) -> Recorded:
+        def work(batch: Batch, apart: bool = False) -> RecordReply:
             row = batch.pool(pool)
             if row.epoch != epoch:
-                return Recorded(stale=True)
+                return RecordReply(stale=True)
             if _over(good_until):
-                return Recorded(late=True)
-            recorded, unknown = Recorded(), set()
-            over = {(note.job_id, note.fence) for note in notes if note.kind == "expired"}
+                return RecordReply(late=True)
+            recorded, unknown = RecordReply(), set()
+            over = {(note.job_id, note.fence) for note in notes if note.kind is EntryKind.EXPIRED}
             batch.expect(pool, [note.job_id for note in notes])
             for note in notes:
-                job = _in(pool, batch.job(pool, note.job_id)) if note.kind in ("granted", "expired") else None
-                if job is None and note.kind != "unreadable":
+                job = _in(pool, batch.job(pool, note.job_id)) if note.kind in (EntryKind.GRANTED, EntryKind.EXPIRED) else None
+                if job is None and note.kind is not EntryKind.UNREADABLE:
                     unknown.add(note.job_id)
                 if note.job_id in unknown:
                     continue  # its commit is still on the way: this entry stays, and those of that job behind it
                 # A grant whose time is over before SQL heard of it was told to nobody: it never was.
-                if job is not None and not (note.kind == "granted" and (note.job_id, note.fence) in over):
+                if job is not None and not (note.kind is EntryKind.GRANTED and (note.job_id, note.fence) in over):
                     changed, returns = len(recorded.changed), len(recorded.returns)
                     try:
                         with batch.apart() if apart else contextlib.nullcontext():
@@ -315,21 +333,21 @@ class Ledger:
 
     async def begin_rebuild(
         self, pool: str, identity: str, refused_epoch: int | None = None, floor: int = 0, *, even_a_former: bool = False
-    ) -> Snapshot:
+    ) -> RebuildPlan:
         """A new epoch (above `floor`, the highest seen in Redis) in the Redis of this identity, and the rows to load. Unless
         somebody has loaded it there already, above `refused_epoch` (None: at any epoch).
         """
 
-        def work(batch: Batch) -> Snapshot:
+        def work(batch: Batch) -> RebuildPlan:
             row = batch.pool(pool)
             if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):
-                return Snapshot("taken", row.epoch, row)
+                return RebuildPlan(EpochResult.TAKEN, row.epoch, row)
             if identity in row.former and not even_a_former:
-                return Snapshot("replaced", row.epoch, row)
+                return RebuildPlan(EpochResult.REPLACED, row.epoch, row)
             query = jobs_with_refund.where(jobs.c.pool == pool, is_live).order_by(jobs.c.ticket)
             live = [job_of(found) for found in batch.connection.execute(query)]
-            return Snapshot(
-                "raised",
+            return RebuildPlan(
+                EpochResult.RAISED,
                 pools.raise_epoch(batch.connection, row, floor, identity),
                 row,
                 leases=[job for job in live if job.status in HOLDING],

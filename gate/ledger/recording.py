@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gate.jobs import HOLDING, Job, now_ms
 from gate.ledger import changes
 from gate.ledger.batch import Batch
 from gate.ledger.pools import Pool
-from gate.ledger.results import Recorded, Return
+from gate.ledger.results import GrantReturn, RecordReply
+from gate.model.messages import EntryKind, OutboxEntry
 
 
 def newer(pool: Pool, fence: int, last_fence: int) -> bool:
@@ -21,8 +20,9 @@ def room(batch: Batch, pool: Pool) -> bool:
     return not pool.paused and batch.held(pool.name) < pool.settings.limit
 
 
-def record(batch: Batch, pool: Pool, job: Job, note: Any, recorded: Recorded) -> None:
-    if note.kind == "granted":
+def record(batch: Batch, pool: Pool, job: Job, note: OutboxEntry, recorded: RecordReply) -> None:
+    if note.kind is EntryKind.GRANTED:
+        assert note.lease is not None
         if job.status != "queued" or not newer(pool, note.fence, job.fence):
             return
         if room(batch, pool):
@@ -39,13 +39,13 @@ def record(batch: Batch, pool: Pool, job: Job, note: Any, recorded: Recorded) ->
         _give_back(batch, job, note.fence, "lost", recorded)
 
 
-def _give_back(batch: Batch, job: Job, fence: int, why: str, recorded: Recorded) -> None:
+def _give_back(batch: Batch, job: Job, fence: int, why: str, recorded: RecordReply) -> None:
     # Written down once, while it has no fence: who reads the history must not think that somebody overtook this job.
     if job.fence == 0:
         changes.event(batch, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
     # Until it is back at its place another server could find room and tell somebody of it.
     batch.put(job, fence=fence)
-    recorded.returns.append(Return(job, fence, why))
+    recorded.returns.append(GrantReturn(job, fence, why))
 
 
 def expire(batch: Batch, job: Job, at: int) -> Job:

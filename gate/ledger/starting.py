@@ -7,10 +7,10 @@ from __future__ import annotations
 from gate.jobs import Job
 from gate.ledger import changes, deliveries, inbox
 from gate.ledger.batch import Batch
-from gate.ledger.results import Started
+from gate.model.messages import StartReply
 
 
-def bound(batch: Batch, job: Job, started: Started, at: int) -> Job:
+def bound(batch: Batch, job: Job, started: StartReply, at: int) -> Job:
     """`job`, which has just begun to run, as it is then: it may have ended already, when its provider was faster than the answer."""
     error = None
     running = changes.told(batch, job, at)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import JsonValue
 from sqlalchemy.engine import Connection
 
 from gate.errors import PoolUnknown
@@ -19,7 +20,7 @@ from gate.jobs import now_ms
 from gate.ledger import inbox
 from gate.ledger.batch import Batch
 from gate.ledger.database import Database
-from gate.ledger.results import Ended
+from gate.ledger.results import ApplyResult, Change
 from gate.ledger.tables import unread_callbacks
 
 BODY_MAX = 64 * 1024
@@ -120,7 +121,9 @@ class UnreadCallbacks:
 
         return await self._database.read(look)
 
-    async def apply(self, one: Unread, job_id: str, outcome: str, reason: str, by: str, output: Any) -> Ended:
+    async def apply(
+        self, one: Unread, job_id: str, outcome: str, reason: str, by: str, output: JsonValue
+    ) -> Change[ApplyResult]:
         """End a job as the provider of a callback would have ended it, and mark the callback, in one transaction.
 
         Returns:
@@ -133,18 +136,18 @@ class UnreadCallbacks:
             StoreDown: SQL does not take it.
         """
 
-        def work(batch: Batch) -> Ended:
+        def work(batch: Batch) -> Change[ApplyResult]:
             batch.pool(one.pool)
             query = sa.select(unread_callbacks.c.applied_at).where(unread_callbacks.c.id == one.id)
             row = batch.connection.execute(query).first()
             if row is None:
-                return Ended("gone")
+                return Change(ApplyResult.GONE)
             if row.applied_at is not None:
-                return Ended("spent")
+                return Change(ApplyResult.SPENT)
             why = f"unread callback {one.id}: {reason}"
             error = None if outcome == "completed" else reason
             heard = inbox.hear_by_hand(batch, one.pool, job_id, one.provider, outcome, error, output, why)
-            if heard.word in ("ended", "late"):
+            if heard.result in (ApplyResult.ENDED, ApplyResult.LATE):
                 mark = {"applied_at": now_ms(), "applied_by": by, "job_id": job_id, "outcome": outcome, "reason": reason}
                 changed = unread_callbacks.update().where(unread_callbacks.c.id == one.id, _pending).values(**mark)
                 batch.connection.execute(changed)
@@ -152,7 +155,7 @@ class UnreadCallbacks:
 
         return await self._database.write(one.pool, job_id, work)
 
-    async def _read(self, query: sa.Select) -> list[Unread]:
+    async def _read(self, query: sa.Select[Any]) -> list[Unread]:
         return await self._database.read(lambda c: [Unread(*row) for row in c.execute(query)])
 
 
@@ -189,7 +192,7 @@ def about(connection: Connection, job_id: str, tasks: Sequence[tuple[str, str]])
 def forget(connection: Connection, *, jobs: Sequence[str] = (), before_ms: int | None = None) -> int:
     """Delete those that were applied to these jobs, or else all that nothing has happened to since then. Returns how many."""
     table = unread_callbacks
-    wanted = table.c.job_id.in_(jobs)
+    wanted: sa.ColumnElement[bool] = table.c.job_id.in_(jobs)
     if before_ms is not None:
         wanted = (table.c.last_at < before_ms) & (_pending | (table.c.applied_at < before_ms))
     return connection.execute(table.delete().where(wanted)).rowcount

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from gate.providers import runninghub, standard
-from gate.providers.said import Provider
+from gate.providers.callback import Provider
 
 PROVIDERS: dict[str, Provider] = {one.name: one for one in (standard.PROVIDER, runninghub.PROVIDER)}

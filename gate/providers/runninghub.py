@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from gate.errors import Forged, Unreadable
 from gate.jobs import LABEL_MAX
+from gate.model.messages import Outcome, ProviderReport
+from gate.providers.callback import NO_SECRET, Callback, Provider
 from gate.providers.reading import TEXT_MAX, kept_text, label, leniently
 from gate.providers.runninghub_output import carries, costs_of, number, output_of
-from gate.providers.said import NO_SECRET, Callback, Outcome, Provider, Said
 
 NO_OUTPUT = "the task succeeded without output"
 NO_REASON = "the task failed, no reason was given"
@@ -37,7 +38,7 @@ class Ending(NamedTuple):
     understood: bool = True
 
 
-def read(callback: Callback) -> Said | None:
+def read(callback: Callback) -> ProviderReport | None:
     _known(callback)
     body = leniently(callback.body)
     if not isinstance(body, dict):
@@ -56,7 +57,7 @@ def read(callback: Callback) -> Said | None:
     if ending is None:
         return None
     outcome, error, output, understood = ending
-    return Said(outcome, _delivery_id(task_id, outcome, error, output), task_id, None, error, output, understood)
+    return ProviderReport(outcome, _delivery_id(task_id, outcome, error, output), task_id, None, error, output, understood)
 
 
 def _known(callback: Callback) -> None:

@@ -15,8 +15,9 @@ from standardwebhooks.webhooks import Webhook
 
 from gate.errors import Forged, Unreadable
 from gate.jobs import JOB_ID
+from gate.model.messages import ProviderReport
+from gate.providers.callback import NO_SECRET, Callback, Provider
 from gate.providers.reading import kept_output, kept_text, label, strictly
-from gate.providers.said import NO_SECRET, Callback, Provider, Said
 
 PREFIXES = ("webhook", "svix")
 """Of the three headers, the one that counts first: Svix sends its own names, which mean the same."""
@@ -28,7 +29,7 @@ TIMESTAMP = re.compile(r"[1-9][0-9]{0,11}")
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 
 
-def read(callback: Callback) -> Said | None:
+def read(callback: Callback) -> ProviderReport | None:
     delivery_id = _signed(callback)
     body = strictly(callback.body)
     if not isinstance(body, dict):
@@ -50,7 +51,7 @@ def read(callback: Callback) -> Said | None:
     if task_id is not None:
         task_id = label(task_id, "data.task_id")
     error, output = kept_text(data.get("error")), kept_output(data.get("output"))
-    return Said(data["outcome"], delivery_id, task_id, job_id, error, output)
+    return ProviderReport(data["outcome"], delivery_id, task_id, job_id, error, output)
 
 
 def _signed(callback: Callback) -> str:

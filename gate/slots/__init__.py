@@ -1,6 +1,36 @@
 """Redis: who may run now."""
 
 from gate.slots.connection import Link
-from gate.slots.semaphore import NOT_DONE, Acquired, Extended, Line, Loaded, Note, Reply, Semaphore, Survey
+from gate.slots.results import (
+    AcquireReply,
+    AcquireResult,
+    ExtendReply,
+    ExtendResult,
+    NotDone,
+    QueueState,
+    RebuildReply,
+    RebuildResult,
+    RedisSnapshot,
+    RestoreResult,
+    ScriptReply,
+    Undone,
+)
+from gate.slots.semaphore import UNDONE, Semaphore
 
-__all__ = ["NOT_DONE", "Acquired", "Extended", "Line", "Link", "Loaded", "Note", "Reply", "Semaphore", "Survey"]
+__all__ = [
+    "UNDONE",
+    "AcquireReply",
+    "AcquireResult",
+    "ExtendReply",
+    "ExtendResult",
+    "Link",
+    "NotDone",
+    "QueueState",
+    "RebuildReply",
+    "RebuildResult",
+    "RedisSnapshot",
+    "RestoreResult",
+    "ScriptReply",
+    "Semaphore",
+    "Undone",
+]

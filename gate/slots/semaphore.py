@@ -1,7 +1,10 @@
-"""The semaphore: one method a script, one result each. Redis decides who may run now, and nothing else.
+"""The semaphore of a pool in Redis: three run, the fourth waits.
 
-Every call names the epoch its caller believes in. Three replies say that nothing was done or written: `cold`, the pool is in
-another life here, or in none; `damaged`, a key holds what gate never put there; `elsewhere`, another Redis answers.
+Redis decides who may run now, and nothing else. Each method runs one Lua script, which decides and acts in one step; its header
+in lua/ lists its results. Every script first reaps the leases that have run out, then grants free slots to waiters.
+
+Every call names the epoch under which its caller has loaded the pool. When Redis does not have the pool under that epoch, the
+call does nothing and raises NotDone.
 """
 
 from __future__ import annotations
@@ -10,147 +13,61 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 import structlog
 from pydantic_core import from_json
 from redis.exceptions import NoScriptError, ReadOnlyError
 
 from gate.jobs import Lease
-from gate.slots import keys, scripts
+from gate.model.messages import OutboxEntry
+from gate.slots import entry_codec, keys, scripts
 from gate.slots.chance import Chance
 from gate.slots.connection import AnotherRedis, Link, answering
+from gate.slots.entry_codec import Entry
+from gate.slots.results import (
+    AcquireReply,
+    AcquireResult,
+    CancelResult,
+    ExtendReply,
+    ExtendResult,
+    NotDone,
+    QueueState,
+    RebuildReply,
+    RebuildResult,
+    RedisSnapshot,
+    ReleaseResult,
+    RequeueResult,
+    RestoreResult,
+    ScriptReply,
+    Undone,
+    UndoResult,
+    UpkeepResult,
+)
 
 log = structlog.get_logger("gate.slots")
 
-NEVER_MS = 2**53
-"""A deadline that an operator set to infinity."""
 GRANTS_PER_CALL = 8
-"""How many waiters one call may promote: 32 random characters travel for each. Ticks carry a hundred."""
+"""Waiters that one call may grant a slot. 32 random characters travel for each."""
 GRANTS_PER_TICK = 100
-NOT_DONE = frozenset({"cold", "damaged", "elsewhere"})
-"""The words of a call that did nothing: its caller has to see to the pool, then come again."""
-
-
-@dataclass(slots=True)
-class Reply:
-    """`now_ms` and `next_ms` (the earliest deadline, None when nothing is due) are by Redis's clock; `asked` is by this
-    machine's `time.monotonic()`, before the call. `more`: the call stopped at its bound, call `tick`. `emitted`: how many entries
-    it put into the outbox; `outbox`: these, when nothing else stood there."""
-
-    word: str
-    asked: float = 0
-    now_ms: int = 0
-    next_ms: int | None = None
-    more: bool = False
-    emitted: int = 0
-    outbox: tuple[Note, ...] = ()
-
-
-@dataclass(slots=True)
-class Acquired(Reply):
-    """`running`, `granted`, `queued`, `unrecorded`, `user_busy`, `queue_full`, `no_slot` or `torn`; `known`: it stood there before;
-    `by_gate`: gate starts it, by the word of whoever came first."""
-
-    known: bool = False
-    by_gate: bool = False
-    ticket: int = 0
-    queued_at: int = 0
-    lease_ms: int = 0
-    lease: Lease | None = None
-    active: tuple[str, ...] = ()
-
-    @property
-    def good_until(self) -> float | None:
-        """By time.monotonic(), when the lease is over at the earliest."""
-        return self.asked + (self.lease.due - self.now_ms) / 1000 if self.lease else None
-
-
-@dataclass(slots=True)
-class Extended(Reply):
-    """`claimed`, `renewed`, `held`, `lost` or `by_gate`; `due` is the deadline that now stands."""
-
-    fence: int = 0
-    due: int = 0
-
-    @property
-    def good_until(self) -> float:
-        return self.asked + (self.due - self.now_ms) / 1000
-
-
-@dataclass(slots=True)
-class Line(Reply):
-    """The pool at one moment: `holders` and `queue` are job_ids, `oldest` when the oldest lease was granted (ms)."""
-
-    limit: int = 0
-    running: int = 0
-    granted: int = 0
-    queued: int = 0
-    paused: bool = False
-    cooling_until: int | None = None
-    oldest: int | None = None
-    holders: tuple[str, ...] = ()
-    queue: tuple[str, ...] = ()
-    position: int | None = None
-    cooling_tools: frozenset[str] = frozenset()
-
-    @property
-    def free(self) -> int:
-        return max(self.limit - self.running - self.granted, 0)
-
-    def reason_of(self, tool: str | None) -> str:  # of a job that gate starts
-        return "tool_down" if tool in self.cooling_tools and not self.paused else self.reason
-
-    @property
-    def reason(self) -> str:
-        """Why a job waits here."""
-        if self.paused:
-            return "paused"
-        return "cooling_down" if self.cooling_until else "pool_full"
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """`loaded` · `refused`: Redis has `epoch` already, or a higher one · `foreign`: a living gate with another ledger has the
-    pool there · `elsewhere`. `graced`: the new deadlines of jobs whose own were over."""
-
-    word: str
-    epoch: int = 0
-    graced: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """An entry of the outbox: what a script did that SQL has to hear of. `fence` 0: its time in the queue was over."""
-
-    entry_id: str
-    kind: str
-    job_id: str
-    fence: int
-    at: int
-    lease: Lease | None = None
-    ticket: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """Everything of a pool at one moment, read and not touched. `entries` has None for what is no entry of gate's;
-    `noted` are the jobs that the outbox speaks of, each with the time (ms) of the last entry about it."""
-
-    now_ms: int
-    epoch: int
-    slots: dict[str, int]
-    queue: tuple[str, ...]
-    entries: dict[str, dict[str, Any] | None]
-    noted: dict[str, int]
-    settings: dict[str, int]
+"""Waiters that one tick may grant a slot."""
+UNDONE = frozenset(Undone)
 
 
 class Semaphore:
-    """`clock` (a function to milliseconds) is for tests; without it each script reads the server's."""
+    """The semaphores of all pools in one Redis.
+
+    Every method raises StoreDown when Redis does not answer, and all that name an epoch raise NotDone.
+    """
 
     def __init__(self, link: Link, clock: Callable[[], int] | None = None) -> None:
+        """Use a connection.
+
+        Args:
+            link: The connection to Redis.
+            clock: For tests: the time (ms since 1970). Without it each script reads the clock of Redis.
+        """
         self.link = link
         self._clock = clock
         self._chance = Chance()
@@ -159,7 +76,7 @@ class Semaphore:
         self._scripts = {verb: (source := scripts.source(verb), hashlib.sha1(source.encode()).hexdigest()) for verb in verbs}
 
     def belongs(self, pool: str, ledger_id: str) -> None:
-        """Whose pool it is: what another ledger has in this Redis under the same name is `cold` to us."""
+        """Name the ledger of a pool. A pool of the same name that another ledger has loaded counts as not loaded."""
         self._ledger_ids[pool] = ledger_id
 
     async def acquire(
@@ -173,60 +90,99 @@ class Semaphore:
         or_wait: bool = True,
         by_gate: bool = False,
         queue_ms: int | None = None,
-    ) -> Acquired:
+    ) -> AcquireReply:
+        """Take a slot, or join the queue. A repeat for the same job is answered with where the job stands.
+
+        Args:
+            pool: Name of the pool.
+            epoch: Epoch under which the pool was loaded.
+            job_id: The job.
+            user: Its user; None for nobody, whose jobs are not limited.
+            tool: Its tool.
+            lease_ms: Length of its leases (ms); None for the pool's.
+            or_wait: False to take a free slot now or nothing.
+            by_gate: gate starts the job, so it is granted through the queue and only gate claims it.
+            queue_ms: How long it may wait (ms); None for the pool's.
+        """
         asked = (job_id, user or "", tool or "", lease_ms or "", int(or_wait), int(by_gate), queue_ms or "")
         raw = await self._run("acquire", pool, epoch, *asked)
-        return Acquired(
-            *_head(raw),
+        result = AcquireResult(raw["word"])
+        return AcquireReply(
+            *_head(raw, result),
             known=raw.get("known", False),
             by_gate=raw.get("by_gate", False),
             ticket=int(raw.get("ticket", 0)),
             queued_at=int(raw.get("queued_at", 0)),
             lease_ms=int(raw.get("lease_ms", 0)),
-            lease=_lease(raw) if raw["word"] in ("running", "granted") else None,
+            lease=_lease(raw) if result in (AcquireResult.RUNNING, AcquireResult.GRANTED) else None,
             active=tuple(raw.get("active", ())),
         )
 
-    async def claim(self, pool: str, epoch: int, job_id: str, lease_id: str, by_gate: bool = False) -> Extended:
+    async def claim(self, pool: str, epoch: int, job_id: str, lease_id: str, by_gate: bool = False) -> ExtendReply:
+        """Say that a granted job has started: it has a full lease from now on.
+
+        Args:
+            by_gate: The caller is gate, which alone claims the jobs that it starts.
+        """
         return _extended(await self._run("claim", pool, epoch, job_id, lease_id, int(by_gate)))
 
-    async def renew(self, pool: str, epoch: int, job_id: str, lease_id: str, lease_ms: int | None) -> Extended:
+    async def renew(self, pool: str, epoch: int, job_id: str, lease_id: str, lease_ms: int | None) -> ExtendReply:
+        """Extend a lease by `lease_ms` from now; None for the job's own length. A renewal never shortens."""
         return _extended(await self._run("renew", pool, epoch, job_id, lease_id, lease_ms or ""))
 
-    async def hold(self, pool: str, epoch: int, job_id: str, lease_id: str) -> Extended:
+    async def hold(self, pool: str, epoch: int, job_id: str, lease_id: str) -> ExtendReply:
+        """Keep a grant whose start call is under way, by one more claim time from now. Nothing is claimed."""
         return _extended(await self._run("hold", pool, epoch, job_id, lease_id))
 
-    async def release(self, pool: str, epoch: int, job_id: str, lease_id: str) -> Reply:
-        return Reply(*_head(await self._run("release", pool, epoch, job_id, lease_id)))
+    async def release(self, pool: str, epoch: int, job_id: str, lease_id: str) -> ScriptReply[ReleaseResult]:
+        """Give the slot of a lease back. The next waiter has it before this returns."""
+        return _reply(await self._run("release", pool, epoch, job_id, lease_id), ReleaseResult)
 
     async def requeue(
-        self, pool: str, epoch: int, job_id: str, fence: int, why: str, restore: dict[str, Any] | None = None
-    ) -> Reply:
+        self, pool: str, epoch: int, job_id: str, fence: int, why: str, restore: Entry | None = None
+    ) -> ScriptReply[RequeueResult]:
+        """Put a job whose grant was given back to its place in the queue.
+
+        Args:
+            fence: Fence of that grant. A job that holds a newer one stays where it is.
+            why: `refused` by the provider, `tool_down`, `not_taken` by SQL, or `lost`.
+            restore: The job's entry, in case Redis has lost it.
+        """
         entry = json.dumps(restore) if restore else ""
-        return Reply(*_head(await self._run("requeue", pool, epoch, job_id, fence, why, entry)))
+        return _reply(await self._run("requeue", pool, epoch, job_id, fence, why, entry), RequeueResult)
 
-    async def restore(self, pool: str, epoch: int, job_id: str, entry: dict[str, Any]) -> Reply:
-        return Reply(*_head(await self._run("restore", pool, epoch, job_id, json.dumps(entry))))
+    async def restore(self, pool: str, epoch: int, job_id: str, entry: Entry) -> ScriptReply[RestoreResult]:
+        """Put a lease back that SQL has and Redis has lost."""
+        return _reply(await self._run("restore", pool, epoch, job_id, json.dumps(entry)), RestoreResult)
 
-    async def configure(self, pool: str, epoch: int, settings: dict[str, int]) -> Reply:
-        return Reply(*_head(await self._run("configure", pool, epoch, json.dumps(settings), grants=GRANTS_PER_TICK)))
+    async def configure(self, pool: str, epoch: int, settings: dict[str, int]) -> ScriptReply[UpkeepResult]:
+        """Change settings of the pool. More free slots are granted at once; a lower limit ends no lease."""
+        asked = await self._run("configure", pool, epoch, json.dumps(settings), grants=GRANTS_PER_TICK)
+        return _reply(asked, UpkeepResult)
 
-    async def undo(self, pool: str, epoch: int, job_id: str, ticket: int) -> Reply:
-        return Reply(*_head(await self._run("undo", pool, epoch, job_id, ticket)))
+    async def undo(self, pool: str, epoch: int, job_id: str, ticket: int) -> ScriptReply[UndoResult]:
+        """Take back the place that a first call under `ticket` took, unless another call relies on it."""
+        return _reply(await self._run("undo", pool, epoch, job_id, ticket), UndoResult)
 
-    async def cancel(self, pool: str, epoch: int, job_id: str, ticket: int | None = None) -> Reply:
-        return Reply(*_head(await self._run("cancel", pool, epoch, job_id, "" if ticket is None else ticket)))
+    async def cancel(self, pool: str, epoch: int, job_id: str, ticket: int | None = None) -> ScriptReply[CancelResult]:
+        """Take a job out, whether it waits or holds a slot; with `ticket`, only if it came under that ticket."""
+        return _reply(await self._run("cancel", pool, epoch, job_id, "" if ticket is None else ticket), CancelResult)
 
-    async def tick(self, pool: str, epoch: int) -> Reply:
-        return Reply(*_head(await self._run("tick", pool, epoch, grants=GRANTS_PER_TICK)))
+    async def tick(self, pool: str, epoch: int) -> ScriptReply[UpkeepResult]:
+        """Reap what has run out and grant what is free. Every other call does so too, up to a bound."""
+        return _reply(await self._run("tick", pool, epoch, grants=GRANTS_PER_TICK), UpkeepResult)
 
-    async def status(self, pool: str, epoch: int, job_id: str | None = None, most: int = 0) -> Line:
+    async def status(self, pool: str, epoch: int, job_id: str | None = None, most: int = 0) -> QueueState:
+        """Read the pool.
+
+        Args:
+            job_id: A waiter whose position is wanted.
+            most: How many waiters are named at most.
+        """
         raw = await self._run("status", pool, epoch, job_id or "", most)
-        if raw["word"] in NOT_DONE:
-            return Line(word=raw["word"])
         cooling = int(raw["cooling_until"])
-        return Line(
-            *_head(raw),
+        return QueueState(
+            *_head(raw, UpkeepResult.STATUS),
             limit=int(raw["limit"]),
             running=int(raw["running"]),
             granted=int(raw["granted"]),
@@ -245,16 +201,25 @@ class Semaphore:
         pool: str,
         epoch: int,
         settings: dict[str, int],
-        leases: Sequence[tuple[str, dict[str, Any]]],
-        waiters: Sequence[tuple[str, dict[str, Any]]],
-    ) -> Loaded:
+        leases: Sequence[tuple[str, Entry]],
+        waiters: Sequence[tuple[str, Entry]],
+    ) -> RebuildReply:
+        """Load a pool under a new epoch, in the place of whatever Redis has of it.
+
+        Args:
+            epoch: The new epoch. Redis refuses one that it has already, or has left behind.
+            settings: Fields of `meta`.
+            leases: Job and entry of each lease.
+            waiters: Job and entry of each waiter, in order of their tickets.
+        """
         ledger_id = self._ledger_ids.get(pool, "")
         args = [epoch, self._now(), json.dumps(settings), json.dumps(leases), json.dumps(waiters), ledger_id]
-        raw = await self._call("rebuild", pool, args)
+        raw = _done(await self._call("rebuild", pool, args))
         graced = {job: int(due) for job, due in raw.get("graced", ())}
-        return Loaded(raw["word"], int(raw.get("epoch", epoch)), graced)
+        return RebuildReply(RebuildResult(raw["word"]), int(raw.get("epoch", epoch)), graced)
 
-    async def survey(self, pool: str) -> Survey:
+    async def survey(self, pool: str) -> RedisSnapshot:
+        """Read everything of a pool at one moment, without a script: nothing is reaped or granted by it."""
         slots, queue, jobs, outbox, meta, _ = keys.keys(pool)
         with answering():
             async with self.link.client.pipeline(transaction=True) as asked:
@@ -265,34 +230,44 @@ class Semaphore:
                 asked.xrange(outbox)
                 asked.hgetall(meta)
                 (seconds, micros), held, waiting, entries, noted, settings = await asked.execute()
-        numbers = {name.decode(): _number(value) for name, value in settings.items()}
-        return Survey(
-            self._now() or seconds * 1000 + micros // 1000,
+        numbers = {name.decode(): entry_codec.whole_number(value) for name, value in settings.items()}
+        reported = [entry_codec.stored_outbox_entry(entry_id, item.keys(), item.values()) for entry_id, item in noted]
+        name = entry_codec.job_id
+        return RedisSnapshot(
+            self._clock() if self._clock else seconds * 1000 + micros // 1000,
             numbers.get("epoch", 0),
-            {job: _ms(due) for raw, due in held if (job := _name(raw)) is not None},
-            tuple(job for raw in waiting if (job := _name(raw)) is not None),
-            {job: _entry(raw) for name, raw in entries.items() if (job := _name(name)) is not None},
-            {note.job_id: note.at for note in (_read_note(entry_id, item.keys(), item.values()) for entry_id, item in noted)},
+            {job: entry_codec.deadline_ms(due) for raw, due in held if (job := name(raw)) is not None},
+            tuple(job for raw in waiting if (job := name(raw)) is not None),
+            {job: entry_codec.entry(text) for raw, text in entries.items() if (job := name(raw)) is not None},
+            {entry.job_id: entry.at for entry in reported},
             numbers,
         )
 
-    async def notes(self, pool: str, after: str | None = None, most: int = 500) -> list[Note]:
-        """The oldest entries of the outbox behind `after`, in order."""
+    async def notes(self, pool: str, after: str | None = None, most: int = 500) -> list[OutboxEntry]:
+        """Read the oldest entries of the outbox, in order.
+
+        Args:
+            after: ID of the entry behind which to begin; None for the first.
+            most: Number of entries at most.
+        """
         with answering():
             start = f"({after}" if after else "-"
             rows = await self.link.pipe.ask("XRANGE", keys.outbox(pool), start, "+", "COUNT", most)
-        return [_read_note(entry_id, fields[::2], fields[1::2]) for entry_id, fields in rows]
+        return [entry_codec.stored_outbox_entry(entry_id, fields[::2], fields[1::2]) for entry_id, fields in rows]
 
     async def delete_notes(self, pool: str, entry_ids: Iterable[str]) -> None:
+        """Delete entries of the outbox, which SQL has recorded."""
         with answering():
             await self.link.pipe.ask("XDEL", keys.outbox(pool), *entry_ids)
 
-    async def now_ms(self) -> int:  # by Redis's clock
+    async def now_ms(self) -> int:
+        """Read the clock of Redis (ms since 1970)."""
         with answering():
             seconds, micros = await self.link.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def ping(self) -> None:
+        """Raise StoreDown unless Redis answers."""
         with answering():
             await self.link.client.ping()
 
@@ -301,7 +276,7 @@ class Semaphore:
 
     async def _run(self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL) -> dict[str, Any]:
         life = f"{epoch}.{self._ledger_ids.get(pool, '')}"
-        return await self._call(verb, pool, [life, self._now(), self._chance.digits(32 * grants), *args])
+        return _done(await self._call(verb, pool, [life, self._now(), self._chance.digits(32 * grants), *args]))
 
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
         asked = time.monotonic()
@@ -310,91 +285,51 @@ class Semaphore:
         with answering():
             try:
                 try:
-                    raw = from_json(await pipe.ask(*words))
+                    raw: dict[str, Any] = from_json(await pipe.ask(*words))
                 except NoScriptError:
                     await pipe.ask("SCRIPT", "LOAD", source)
                     raw = from_json(await pipe.ask(*words))
             except AnotherRedis:
-                return {"word": "elsewhere"}
+                return {"word": Undone.ELSEWHERE.value}
             except ReadOnlyError:
                 await self.link.part()  # it was made a replica: when it can be written again it is another life
                 raise
-        if raw["word"] == "damaged":
+        if raw["word"] == Undone.DAMAGED:
             log.warning("a key holds what gate never put there", key=raw["key"], found=raw["found"])
         raw["asked"] = asked
         return raw
 
 
-def _head(raw: dict[str, Any]) -> tuple[str, float, int, int | None, bool, int, tuple[Note, ...]]:
-    """What each Reply begins with."""
+R = TypeVar("R", bound=StrEnum)
+
+
+def _done(raw: dict[str, Any]) -> dict[str, Any]:
+    if raw["word"] in UNDONE:
+        raise NotDone(Undone(raw["word"]))
+    return raw
+
+
+def _head(raw: dict[str, Any], result: R) -> tuple[R, float, int, int | None, bool, int, tuple[OutboxEntry, ...]]:
+    """The fields of ScriptReply."""
     due = raw.get("next")
     return (
-        raw["word"],
+        result,
         raw.get("asked", 0),
         int(raw.get("now", 0)),
         None if due is None else int(due),
         raw.get("more", False),
         int(raw.get("emitted", 0)),
-        tuple([_note(entry_id, fields[::2], fields[1::2]) for entry_id, fields in raw.get("outbox", ())]),
+        tuple([entry_codec.outbox_entry(entry_id, fields[::2], fields[1::2]) for entry_id, fields in raw.get("outbox", ())]),
     )
+
+
+def _reply(raw: dict[str, Any], results: type[R]) -> ScriptReply[R]:
+    return ScriptReply(*_head(raw, results(raw["word"])))
+
+
+def _extended(raw: dict[str, Any]) -> ExtendReply:
+    return ExtendReply(*_head(raw, ExtendResult(raw["word"])), fence=int(raw.get("fence", 0)), due=int(raw.get("due", 0)))
 
 
 def _lease(raw: dict[str, Any]) -> Lease:
     return Lease(raw["lease_id"], int(raw["fence"]), int(raw["granted_at"]), int(raw["due"]), int(raw["hard"]))
-
-
-def _extended(raw: dict[str, Any]) -> Extended:
-    return Extended(*_head(raw), fence=int(raw.get("fence", 0)), due=int(raw.get("due", 0)))
-
-
-def _read_note(entry_id: bytes, names: Iterable[bytes], values: Iterable[bytes]) -> Note:
-    """`unreadable` when it is none of gate's: an operator may add to a stream by hand."""
-    try:
-        return _note(entry_id.decode(), [name.decode() for name in names], [value.decode() for value in values])
-    except (KeyError, ValueError):
-        return Note(entry_id.decode(), "unreadable", "", 0, 0)
-
-
-def _note(entry_id: str, names: Iterable[str], values: Iterable[str]) -> Note:
-    text = dict(zip(names, values, strict=True))
-    fence, at = int(text["fence"]), int(text["at"])
-    lease = None
-    if text["kind"] == "granted":
-        lease = Lease(text["lease_id"], fence, at, int(text["due"]), int(text["hard"]))
-    return Note(entry_id, text["kind"], text["job"], fence, at, lease, int(text["ticket"]))
-
-
-def _name(raw: bytes) -> str | None:
-    """None for what is no job_id: no job of gate's, whoever put it there."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        log.warning("a name in Redis is none of gate's", name=raw)
-        return None
-
-
-def _ms(score: float) -> int:
-    return int(min(max(score, 0), float(NEVER_MS)))
-
-
-def _number(value: bytes) -> int:
-    try:
-        return int(float(value))
-    except (ValueError, OverflowError):
-        return -1
-
-
-def _entry(raw: bytes) -> dict[str, Any] | None:
-    """None for what the scripts would not take for an entry either."""
-    try:
-        entry = json.loads(raw)
-    except ValueError:
-        return None
-    if not (isinstance(entry, dict) and {"ticket", "queued_at", "lease_ms"} <= entry.keys()):
-        return None
-    try:
-        if "fence" in entry:
-            int(entry["fence"])
-    except (TypeError, ValueError):
-        return None
-    return entry

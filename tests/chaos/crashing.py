@@ -20,7 +20,8 @@ from gate.keeper import sweep
 from gate.keeper.calling import Answer, Caller
 from gate.ledger import Database, Delivery, Owner
 from gate.ledger.committing import Committer
-from gate.slots import NOT_DONE, Note, Semaphore
+from gate.model.messages import OutboxEntry
+from gate.slots import UNDONE, Semaphore
 from gate.tools import Tool
 from tests.chaos.points import AT, EXITED, PASS
 from tests.chaos.warm import orders
@@ -61,11 +62,11 @@ def at_scripts(trap: Trap) -> None:
         _script.set(verb)
         trap.before(f"script:{verb}")
         raw = await call(self, verb, pool, args)
-        if raw["word"] not in NOT_DONE:
+        if raw["word"] not in UNDONE:
             trap.after(f"script:{verb}")
         return raw
 
-    async def _notes(self: Semaphore, pool: str, *page: Any, **more: Any) -> list[Note]:
+    async def _notes(self: Semaphore, pool: str, *page: Any, **more: Any) -> list[OutboxEntry]:
         trap.before("outbox:read")
         found = await notes(self, pool, *page, **more)
         if found:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gate.providers import callback
 from gate.slots import scripts
 from tests import test_walls
 from tests.pages import block, rows
@@ -65,7 +66,6 @@ def test_the_other_commands_name_what_is_there() -> None:
 def test_names_in_the_recipes_are_those_of_the_code() -> None:
     from gate.http import doors, problems
     from gate.ledger import schema
-    from gate.providers import said
 
     text = PAGE.read_text().split("## To add something")[1]
     for name, room in (
@@ -73,7 +73,7 @@ def test_names_in_the_recipes_are_those_of_the_code() -> None:
         ("TABLE", doors),
         ("TABLE", problems),
         ("HEAD", schema),
-        ("Callback", said),
+        ("Callback", callback),
     ):
         assert f"`{name}`" in text and hasattr(room, name)
     headers = [path.read_text() for path in scripts.FOLDER.glob("*.lua")]

@@ -465,7 +465,7 @@ async def test_two_servers_never_call_at_once_for_one_grant(valkey: str, pool: s
     async with two_servers(valkey, pool, sql_url, tool) as servers:
         names = [fresh() for _ in range(40)]
         for n, name in enumerate(names):
-            await servers[n % 2].gatekeeper.enqueue(pool, Request(name, tool=TABLE))
+            await servers[n % 2].gatekeeper.admission.enqueue(pool, Request(name, tool=TABLE))
         await until(lambda: len(tool.starts()) >= 40, "all are started")
         await until(lambda: all(tool.told(name)[-1:] == ["job.running"] for name in names), "all is told")
         for name in names:

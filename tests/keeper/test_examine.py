@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gate.jobs import Job
-from gate.keeper.sweep import STRANGER_MS, Finding, examine
-from gate.slots import Survey
+from gate.keeper.sweep import STRANGER_MS, Drift, DriftKind, examine
+from gate.slots import RedisSnapshot
 
 NOW = 1_000_000
 OLD = NOW - STRANGER_MS
@@ -17,13 +17,15 @@ HOLDS = WAITS._replace(status="running", fence=5, granted_at=1, expires_at=NOW +
 ENDED = HOLDS._replace(status="completed")
 
 
-def seen(slot: bool = False, waits: bool = False, entry: dict[str, Any] | None = None, noted: int | None = None) -> Survey:
+def seen(
+    slot: bool = False, waits: bool = False, entry: dict[str, Any] | None = None, noted: int | None = None
+) -> RedisSnapshot:
     slots, queue = {"a": NOW + 1} if slot else {}, ("a",) if waits else ()
     entries = {"a": entry} if slot or waits or entry else {}
-    return Survey(NOW, 1, slots, queue, entries, {} if noted is None else {"a": noted}, {})
+    return RedisSnapshot(NOW, 1, slots, queue, entries, {} if noted is None else {"a": noted}, {})
 
 
-def found(survey: Survey, live: Job | None = None, other: Job | None = None) -> list[tuple[str, int]]:
+def found(survey: RedisSnapshot, live: Job | None = None, other: Job | None = None) -> list[tuple[str, int]]:
     findings = list(examine(survey, {"a": live} if live else {}, {"a": other} if other else {}))
     assert all(finding.job_id == "a" for finding in findings)
     return [(finding.kind, finding.fence) for finding in findings]
@@ -89,8 +91,8 @@ def test_a_holder_has_its_slot_its_entry_and_its_fence(status: str) -> None:
 
 
 def test_each_is_looked_at_by_itself() -> None:
-    survey = Survey(NOW, 1, {"x": NOW, "a": NOW}, ("y",), {"x": {"fence": "5"}, "a": None, "y": None}, {"z": 1}, {})
+    survey = RedisSnapshot(NOW, 1, {"x": NOW, "a": NOW}, ("y",), {"x": {"fence": "5"}, "a": None, "y": None}, {"z": 1}, {})
     live = {name: HOLDS._replace(job_id=name) for name in ("x", "a", "gone")} | {"y": WAITS._replace(job_id="y")}
     assert set(examine(survey, live, {})) == {
-        Finding("restore", "a", 5), Finding("restore", "gone", 5), Finding("seat", "y"), Finding("unheard", "z"),
+        Drift(DriftKind.LOST_LEASE, "a", 5), Drift(DriftKind.LOST_LEASE, "gone", 5), Drift(DriftKind.LOST_PLACE, "y"), Drift(DriftKind.ORPHAN_ENTRY, "z"),
     }  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gate.keeper.recorder import AGAIN_S, LATE_MAX, PAGE_IS_GOOD_S
-from gate.ledger import Recorded
-from gate.slots import Note
+from gate.ledger import RecordReply
+from gate.model.messages import EntryKind, OutboxEntry
 from tests.support import House, until
 
 pytestmark = pytest.mark.anyio
@@ -23,9 +23,9 @@ async def test_a_page_that_is_late_is_read_again_and_at_last_recorded_whatever_t
     record = house.gate.ledger.record
     left: list[float | None] = []
 
-    async def late(pool: str, epoch: int, notes: Any, good_until: float | None = None) -> Recorded:
+    async def late(pool: str, epoch: int, notes: Any, good_until: float | None = None) -> RecordReply:
         left.append(None if good_until is None else good_until - time.monotonic())
-        return Recorded(late=True) if good_until is not None else await record(pool, epoch, notes)
+        return RecordReply(late=True) if good_until is not None else await record(pool, epoch, notes)
 
     house.gate.ledger.record = late
     await house.release(holders[0])
@@ -117,6 +117,6 @@ async def test_a_told_page_that_came_after_entries_of_another_server_does_not_hi
 async def test_what_was_passed_over_by_whoever_else_applied_it_breaks_no_pass(house: House) -> None:
     """The sweep applies what it saw itself, and an entry may be gone by the next pass."""
     epoch = await house.gate.known.epoch(house.pool)
-    unknown = Note("1-1", "expired", f"{house.pool}-unknown", 1, 1)
+    unknown = OutboxEntry("1-1", EntryKind.EXPIRED, f"{house.pool}-unknown", 1, 1)
     assert await house.gate.recorder.apply(house.pool, epoch, [unknown]) == {unknown.job_id}
     await house.gate.recorder.run(house.pool)

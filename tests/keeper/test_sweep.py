@@ -9,7 +9,7 @@ import redis
 
 from gate.jobs import Job, Request
 from gate.keeper.sweep import examine
-from gate.ledger import Recorded
+from gate.ledger import RecordReply
 from gate.slots import keys
 from tests.support import House, settings_of, until
 
@@ -129,7 +129,7 @@ async def test_a_stranger_is_void_in_sql_before_its_slot_is_freed(house: House, 
     assert house.people.zcard(house.key("slots")) == 0
     facts = {"epoch": epoch, "ticket": taken.ticket, "at": taken.queued_at, "lease_ms": 1_000}
     late = await house.gate.ledger.admit(house.pool, Request(unknown), lease=taken.lease, **facts)
-    assert late.word == "stale"
+    assert late.result == "stale"
 
 
 async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten(house: House, monkeypatch) -> None:
@@ -151,7 +151,7 @@ async def test_what_the_outbox_says_of_a_job_of_another_pool_is_forgotten(house:
     monkeypatch.setattr("gate.keeper.sweep.STRANGER_MS", -1)
     epoch, other = await house.gate.known.epoch(house.pool), f"{house.pool}-other"
     await house.gate.ledger.make_pool(other, settings_of())
-    job = await house.keeper.acquire(other, Request(f"{house.pool}-both"))
+    job = await house.keeper.admission.acquire(other, Request(f"{house.pool}-both"))
     await house.gate.semaphore.acquire(house.pool, epoch, job.job_id, None, None, 500)
     await until(lambda: house.outbox() == 1, "its lease here has run out")
     assert await mended(house) == [("unheard", job.job_id)]
@@ -246,4 +246,4 @@ async def test_what_the_outbox_speaks_of_is_on_its_way(house: House) -> None:
 
 
 async def _nothing(pool, epoch, notes, good_until=None):
-    return Recorded(stale=True)
+    return RecordReply(stale=True)

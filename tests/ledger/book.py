@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from gate.jobs import Job, Lease, Request
 from gate.ledger import (
-    Admitted,
+    Change,
     Database,
     Ledger,
     Reading,
-    Recorded,
+    RecordReply,
     changes,
     deliveries,
     inbox,
@@ -23,7 +23,7 @@ from gate.ledger import (
     unread,
 )
 from gate.ledger import ledger as ledger_module
-from gate.slots import Note
+from gate.model.messages import EntryKind, OutboxEntry
 from tests.support import settings_of
 
 NOW = 50_000_000
@@ -60,7 +60,7 @@ class Book:
         ticket: int = 1,
         given_up: int = 0,
         **more: Any,
-    ) -> Admitted:
+    ) -> Change:
         request = Request(job_id, **({"user": "ana", "credits": 5} | more))
         facts = {"epoch": 0, "ticket": ticket, "at": 1_000, "lease_ms": 600_000, "given_up": given_up}
         return await self.ledger.admit(pool, request, lease=grant, **facts)
@@ -81,15 +81,15 @@ class Book:
         await self.record(self.note(job_id, fence, at=700_000))
         return await self.job(job_id)
 
-    def there(self, admitted: Admitted) -> Job:
-        assert admitted.word == "admitted" and admitted.job is not None
+    def there(self, admitted: Change) -> Job:
+        assert admitted.result == "admitted" and admitted.job is not None
         return admitted.job
 
-    def note(self, job_id: str, fence: int, grant: Lease | None = None, at: int = 3_000, kind: str = "") -> Note:
+    def note(self, job_id: str, fence: int, grant: Lease | None = None, at: int = 3_000, kind: str = "") -> OutboxEntry:
         self._notes += 1
-        return Note(f"{self._notes}-0", kind or ("granted" if grant else "expired"), job_id, fence, at, grant)
+        return OutboxEntry(f"{self._notes}-0", EntryKind(kind or ("granted" if grant else "expired")), job_id, fence, at, grant)
 
-    async def record(self, *notes: Note) -> Recorded:
+    async def record(self, *notes: OutboxEntry) -> RecordReply:
         return await self.ledger.record("default", 0, notes)
 
     async def job(self, job_id: str = "a") -> Job:

@@ -293,7 +293,7 @@ async def test_what_was_written_ahead_goes_into_the_file_without_a_commit_that_w
 ) -> None:
     ledger, facts = Ledger(database), {"epoch": 0, "at": 1, "lease_ms": 1_000, "lease": None}
     for number in range(1, 3 * checkpoints.EVERY):
-        assert (await ledger.admit("default", Request(f"j{number}"), ticket=number, **facts)).word == "admitted"
+        assert (await ledger.admit("default", Request(f"j{number}"), ticket=number, **facts)).result == "admitted"
     assert database._at_once is not None
     connection = database._at_once._committer._connection
     assert connection is not None

@@ -218,12 +218,12 @@ async def test_refunds_that_are_owed_are_counted_by_pool(book: Book) -> None:
 
 async def test_bindings_that_are_missing_and_refusals_are_counted_of_late_only(book: Book) -> None:
     from gate.ledger.inbox import KEPT_MS
-    from gate.providers.said import Said
+    from gate.model.messages import ProviderReport
 
     owing = book.reading.owing
-    await book.ledger.hear("default", "acme", Said("completed", "d1", "t1"), "")
-    await book.ledger.hear("default", "acme", Said("completed", "d2", None, "nobody"), "")
-    await book.ledger.hear("default", "acme", Said("completed", "d3", "t2"), "")
+    await book.ledger.hear("default", "acme", ProviderReport("completed", "d1", "t1"), "")
+    await book.ledger.hear("default", "acme", ProviderReport("completed", "d2", None, "nobody"), "")
+    await book.ledger.hear("default", "acme", ProviderReport("completed", "d3", "t2"), "")
     assert await owing.bindings(1) == (2, ["acme t2"])
     book.clock(NOW + KEPT_MS)
     assert await owing.bindings(1) == (0, [])

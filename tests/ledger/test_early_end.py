@@ -23,9 +23,9 @@ async def kinds(book: Book) -> list[str]:
 
 async def test_an_end_before_the_admission_is_one_charge_and_one_refund(book: Book) -> None:
     ended = await end(book)
-    assert ended.word == "ended" and ended.job is not None and ended.job.status == "failed"
+    assert ended.result == "ended" and ended.job is not None and ended.job.status == "failed"
     assert await kinds(book) == ["charge", "refund"]
-    assert (await book.admit(user="ana", tool="upscaler_jobs")).word == "ended", "the admission comes too late"
+    assert (await book.admit(user="ana", tool="upscaler_jobs")).result == "ended", "the admission comes too late"
     assert await kinds(book) == ["charge", "refund"]
 
 
@@ -33,6 +33,6 @@ async def test_an_end_before_the_admission_is_one_charge_and_one_refund(book: Bo
 async def test_an_end_after_the_admission_changes_nothing(book: Book, how: str) -> None:
     job = await (book.queued() if how == "queued" else book.running())
     ended = await end(book)
-    assert (ended.word, ended.job) == ("already", job)
+    assert (ended.result, ended.job) == ("already", job)
     assert await book.job() == job
     assert await kinds(book) == ["charge"]

@@ -9,22 +9,24 @@ import pytest
 from gate.errors import PoolUnknown
 from gate.jobs import Refund
 from gate.ledger import deliveries, inbox, tables
-from gate.ledger.results import Ended, Extended, Started
-from gate.providers.said import Said
+from gate.ledger.results import Change
+from gate.model.messages import ProviderReport, StartReply
 from tests.ledger.book import NOW, Book
 
 pytestmark = pytest.mark.anyio
 
 
-def said(delivery_id: str = "d1", task_id: str | None = "t", job_id: str | None = None, outcome: str = "completed") -> Said:
-    return Said(outcome, delivery_id, task_id, job_id, "e" if outcome == "failed" else None, {"n": 1} if outcome == "completed" else None)  # type: ignore[arg-type]  # fmt: skip
+def said(
+    delivery_id: str = "d1", task_id: str | None = "t", job_id: str | None = None, outcome: str = "completed"
+) -> ProviderReport:
+    return ProviderReport(outcome, delivery_id, task_id, job_id, "e" if outcome == "failed" else None, {"n": 1} if outcome == "completed" else None)  # type: ignore[arg-type]  # fmt: skip
 
 
-async def hear(book: Book, one: Said, pool: str = "default", provider: str = "acme", raw: str = "raw") -> Ended:
+async def hear(book: Book, one: ProviderReport, pool: str = "default", provider: str = "acme", raw: str = "raw") -> Change:
     return await book.ledger.hear(pool, provider, one, raw)
 
 
-async def bind(book: Book, task_id: str = "t", job_id: str = "a", fence: int = 1, provider: str = "acme") -> Ended:
+async def bind(book: Book, task_id: str = "t", job_id: str = "a", fence: int = 1, provider: str = "acme") -> Change:
     return await book.ledger.bind("default", job_id, provider, task_id, f"lease-{fence}")
 
 
@@ -36,24 +38,24 @@ async def test_a_binding_is_of_the_lease_it_was_made_under(book: Book) -> None:
     before = await book.running()
     bound = await bind(book)
     job = before._replace(provider="acme", task_id="t")
-    assert bound == Ended("bound", job, job) and await book.job() == job
+    assert bound == Change("bound", job, job) and await book.job() == job
     assert await book.rows(tables.tasks) == [
         {"provider": "acme", "task_id": "t", "job_id": "a", "lease_id": "lease-1", "at": NOW}
     ]
     assert (await book.history())[1:] == [("task", "holder", 1, "acme t", NOW)]
-    assert await bind(book) == Ended("repeat", job)
+    assert await bind(book) == Change("repeat", job)
     second = await bind(book, "t2")
-    assert second.word == "bound" and (await book.job()).task_id == "t2"
-    assert (await bind(book)).word == "bound" and (await book.job()).task_id == "t", "and back again, under the same row"
+    assert second.result == "bound" and (await book.job()).task_id == "t2"
+    assert (await bind(book)).result == "bound" and (await book.job()).task_id == "t", "and back again, under the same row"
     assert len(await book.rows(tables.tasks)) == 2
     await book.running("b", 2)
-    assert await bind(book, "t", "b", 2) == Ended("taken", await book.job("b"))
-    assert (await bind(book, "t", "b", 2, "other")).word == "bound", "each provider counts by itself"
-    assert await bind(book, "t3", "nobody") == Ended("lost")
-    assert await bind(book, "t3", "a", 2) == Ended("lost", await book.job())
-    assert await book.ledger.bind("other", "a", "acme", "t3", "lease-1") == Ended("lost")
+    assert await bind(book, "t", "b", 2) == Change("taken", await book.job("b"))
+    assert (await bind(book, "t", "b", 2, "other")).result == "bound", "each provider counts by itself"
+    assert await bind(book, "t3", "nobody") == Change("lost")
+    assert await bind(book, "t3", "a", 2) == Change("lost", await book.job())
+    assert await book.ledger.bind("other", "a", "acme", "t3", "lease-1") == Change("lost")
     granted = await book.granted("g", 3)
-    assert await bind(book, "t4", "g", 3) == Ended("lost", granted), "it has not started"
+    assert await bind(book, "t4", "g", 3) == Change("lost", granted), "it has not started"
 
 
 async def test_what_a_provider_says_of_its_task_ends_it_and_is_kept_whole(book: Book) -> None:
@@ -61,7 +63,7 @@ async def test_what_a_provider_says_of_its_task_ends_it_and_is_kept_whole(book: 
     before = (await bind(book)).job
     ended = await hear(book, said(outcome="failed"))
     job = await book.job()
-    assert ended == Ended("ended", job, before)
+    assert ended == Change("ended", job, before)
     assert (job.status, job.ended_by, job.end_reason, job.error, job.ended_at) == (
         "failed",
         "provider",
@@ -75,8 +77,8 @@ async def test_what_a_provider_says_of_its_task_ends_it_and_is_kept_whole(book: 
         "outcome": "failed", "error": "e", "output": None, "body": "raw", "verdict": "ended",
     }  # fmt: skip
     assert await book.rows(tables.webhooks) == [row]
-    assert await hear(book, said(outcome="failed")) == Ended("repeat")
-    assert await hear(book, said("d2")) == Ended("history", job, job)
+    assert await hear(book, said(outcome="failed")) == Change("repeat")
+    assert await hear(book, said("d2")) == Change("history", job, job)
     assert (await book.rows(tables.webhooks))[1:] == [
         row
         | {"id": 2, "delivery_id": "d2", "outcome": "completed", "error": None, "output": '{"n": 1}', "verdict": "history"}
@@ -93,20 +95,20 @@ async def test_a_task_that_failed_keeps_its_costs_as_an_output(book: Book) -> No
     costs = {"coins": 2, "usage": {"consumeCoins": "2"}}
     ended = await hear(book, replace(said(outcome="failed"), output=costs))
     job = await book.job()
-    assert (ended.word, job.status, job.error, job.output, job.refund) == ("ended", "failed", "e", costs, Refund(5, NOW))
+    assert (ended.result, job.status, job.error, job.output, job.refund) == ("ended", "failed", "e", costs, Refund(5, NOW))
 
 
 async def test_a_job_named_by_its_id_is_ended_by_its_provider_or_where_it_has_none(book: Book) -> None:
     await book.running()
     named = said(task_id=None, job_id="a")
-    assert (await hear(book, replace(named, job_id="nobody"))).word == "history"
-    assert (await hear(book, named, pool="other")).word == "history", "it is not of that pool"
+    assert (await hear(book, replace(named, job_id="nobody"))).result == "history"
+    assert (await hear(book, named, pool="other")).result == "history", "it is not of that pool"
     ended = await hear(book, replace(named, delivery_id="d2"))
-    assert ended.word == "ended" and ended.job is not None
+    assert ended.result == "ended" and ended.job is not None
     assert (ended.job.end_reason, ended.job.output) == ("acme", {"n": 1})
     await book.running("b", 2)
     await bind(book, "t", "b", 2, "other")
-    assert (await hear(book, said("d3", None, "b"))).word == "history"
+    assert (await hear(book, said("d3", None, "b"))).result == "history"
     assert await verdicts(book) == [
         ("d1", "nobody", "history"),
         ("d1", "a", "history"),
@@ -114,7 +116,7 @@ async def test_a_job_named_by_its_id_is_ended_by_its_provider_or_where_it_has_no
         ("d3", "b", "history"),
     ]
     assert (await book.history("b"))[-1] == ("callback", "acme", None, "completed, of an earlier task", NOW)
-    assert (await hear(book, said("d4", None, "b"), provider="other")).word == "ended"
+    assert (await hear(book, said("d4", None, "b"), provider="other")).result == "ended"
 
 
 async def test_an_earlier_task_has_no_say_and_is_history(book: Book) -> None:
@@ -122,10 +124,10 @@ async def test_an_earlier_task_has_no_say_and_is_history(book: Book) -> None:
     await bind(book, "t1")
     await bind(book, "t2")
     job = await book.job()
-    assert await hear(book, said(task_id="t1")) == Ended("history", job, job)
+    assert await hear(book, said(task_id="t1")) == Change("history", job, job)
     assert (await book.history())[-1] == ("callback", "acme", None, "completed, of an earlier task", NOW)
-    assert await hear(book, said("d2", "t1"), pool="other") == Ended("history"), "known, and not there"
-    assert (await hear(book, said("d3", "t2"))).word == "ended"
+    assert await hear(book, said("d2", "t1"), pool="other") == Change("history"), "known, and not there"
+    assert (await hear(book, said("d3", "t2"))).result == "ended"
 
 
 async def test_after_the_expiry_it_is_late_once(book: Book) -> None:
@@ -134,30 +136,30 @@ async def test_after_the_expiry_it_is_late_once(book: Book) -> None:
     await book.record(book.note("a", 1, at=700_000))
     before = await book.job()
     late = await hear(book, said())
-    assert late == Ended("late", before._replace(late_outcome="completed", late_output=said().output), before)
+    assert late == Change("late", before._replace(late_outcome="completed", late_output=said().output), before)
     assert (await book.history())[-1] == ("late", "acme", 1, "completed", NOW)
-    assert (await hear(book, said("d2"))).word == "history"
+    assert (await hear(book, said("d2"))).result == "history"
     await book.queued("w")
     await book.record(book.note("w", 0))
-    assert (await hear(book, said("d3", None, "w"))).word == "history", "who never had a slot did no work"
+    assert (await hear(book, said("d3", None, "w"))).result == "history", "who never had a slot did no work"
 
 
 async def test_a_waiter_is_not_ended_by_a_callback(book: Book) -> None:
     waiter = await book.queued()
-    assert await hear(book, said(task_id=None, job_id="a")) == Ended("history", waiter, waiter)
+    assert await hear(book, said(task_id=None, job_id="a")) == Change("history", waiter, waiter)
     assert (await book.history())[-1] == ("callback", "acme", None, "completed", NOW)
 
 
 async def test_what_came_before_its_binding_happens_then_in_the_order_it_came(book: Book) -> None:
-    assert await hear(book, said("d1", outcome="failed")) == Ended("waits")
-    assert await hear(book, said("d2")) == Ended("waits")
+    assert await hear(book, said("d1", outcome="failed")) == Change("waits")
+    assert await hear(book, said("d2")) == Change("waits")
     for number, (pool, provider, task_id) in enumerate(
         (("other", "acme", "t"), ("default", "else", "t"), ("default", "acme", "u"))
     ):
         await hear(book, said(f"x{number}", task_id), pool, provider)
     before = await book.running()
     ended = await bind(book)
-    assert ended == Ended("ended", await book.job(), before._replace(provider="acme", task_id="t"))
+    assert ended == Change("ended", await book.job(), before._replace(provider="acme", task_id="t"))
     assert ended.job is not None and (ended.job.status, ended.job.error, ended.job.end_reason) == (
         "failed",
         "e",
@@ -182,8 +184,8 @@ async def test_a_callback_waits_a_week_and_not_a_moment_longer(book: Book) -> No
     await hear(book, said("d2", "t2"))
     await book.running()
     book.clock(NOW + inbox.KEPT_MS)
-    assert (await bind(book, "t1")).word == "bound"
-    assert (await bind(book, "t2")).word == "ended"
+    assert (await bind(book, "t1")).result == "bound"
+    assert (await bind(book, "t2")).result == "ended"
 
 
 async def test_of_a_body_no_more_is_kept_than_there_is_room_for(book: Book) -> None:
@@ -204,11 +206,11 @@ async def test_a_pool_that_is_none_hears_nothing(book: Book) -> None:
         await hear(book, said(), pool="nowhere")
 
 
-async def start_call(book: Book, **answered: str) -> Extended:
+async def start_call(book: Book, **answered: str) -> Change:
     """A granted job whose start call a tool has answered."""
     await book.granted(tool="upscaler", starts=True)
     (row,) = await book.rows(tables.deliveries)
-    started = Started(row["id"], **answered)
+    started = StartReply(row["id"], **answered)
     return await book.ledger.extend("default", "a", "lease-1", epoch=0, due=700_000, at=4_000, started=started)
 
 

@@ -17,8 +17,8 @@ from gate.ledger import Database, Ledger, Reading, batch, engines, tables, write
 from gate.ledger import database as database_module
 from gate.ledger.batch import Batch
 from gate.ledger.prepared import AT_ONCE
+from gate.model.messages import EntryKind, OutboxEntry
 from gate.patience import Patience
-from gate.slots import Note
 from tests.chaos.stores import Books
 from tests.support import settings_of, until
 
@@ -61,7 +61,7 @@ async def money(database: Database) -> list[tuple[str, str, int]]:
 
 async def test_a_job_is_written_as_decided_with_its_charge(ledger: Ledger, database: Database) -> None:
     admitted = await admit(ledger, grant=lease())
-    assert admitted.word == "admitted" and admitted.job is not None
+    assert admitted.result == "admitted" and admitted.job is not None
     assert (admitted.job.status, admitted.job.lease) == ("running", lease())
     assert await money(database) == [("a", "charge", 5)]
 
@@ -77,10 +77,10 @@ async def test_no_credits_no_rows(ledger: Ledger, database: Database) -> None:
 async def test_an_outcome_and_its_refund_are_one(ledger: Ledger, database: Database, outcome: str, refunded: int) -> None:
     await admit(ledger, grant=lease())
     ended = await ledger.end("default", "a", outcome, by="holder", lease_id="lease-1", error="e", output={"x": 1})
-    assert (ended.word, ended.job and ended.job.status) == ("ended", outcome)
+    assert (ended.result, ended.job and ended.job.status) == ("ended", outcome)
     assert [row for row in await money(database) if row[1] == "refund"] == [("a", "refund", 5)] * bool(refunded)
     again = await ledger.end("default", "a", outcome, by="holder", lease_id="lease-1")
-    assert (again.word, again.job) == ("repeat", ended.job)
+    assert (again.result, again.job) == ("repeat", ended.job)
 
 
 async def test_a_single_credit_goes_back_too(ledger: Ledger, database: Database) -> None:
@@ -97,50 +97,50 @@ async def test_an_outcome_never_changes_again(ledger: Ledger, database: Database
         ("cancelled", "operator", None),
         ("completed", "operator", None),
     ):
-        assert (await ledger.end("default", "a", outcome, by=by, lease_id=lease_id)).word == "already"
+        assert (await ledger.end("default", "a", outcome, by=by, lease_id=lease_id)).result == "already"
     assert await money(database) == [("a", "charge", 5)]
 
 
 async def test_only_the_lease_it_has_ends_a_job(ledger: Ledger) -> None:
     await admit(ledger, grant=lease())
-    assert (await ledger.end("default", "a", "failed", by="holder", lease_id="lease-9")).word == "lost"
+    assert (await ledger.end("default", "a", "failed", by="holder", lease_id="lease-9")).result == "lost"
     await ledger.configure({"other": settings_of()})
-    assert (await ledger.end("other", "a", "failed", by="operator")).word == "unknown", "it is not of that pool"
-    assert (await ledger.end("default", "b", "failed", by="operator")).word == "unknown"
+    assert (await ledger.end("other", "a", "failed", by="operator")).result == "unknown", "it is not of that pool"
+    assert (await ledger.end("default", "b", "failed", by="operator")).result == "unknown"
 
 
 async def test_sql_has_its_own_limit(ledger: Ledger) -> None:
     for fence in (1, 2, 3):
-        assert (await admit(ledger, f"j{fence}", lease(fence))).word == "admitted"
-    assert (await admit(ledger, "j4", lease(4))).word == "no_room"
+        assert (await admit(ledger, f"j{fence}", lease(fence))).result == "admitted"
+    assert (await admit(ledger, "j4", lease(4))).result == "no_room"
     await ledger.end("default", "j1", "completed", by="holder", lease_id="lease-1")
-    assert (await admit(ledger, "j4", lease(4))).word == "admitted"
+    assert (await admit(ledger, "j4", lease(4))).result == "admitted"
 
 
 async def test_an_answer_of_another_epoch_changes_nothing(ledger: Ledger, database: Database) -> None:
     await ledger.begin_rebuild("default", "redis", 0)
-    assert (await admit(ledger, grant=lease())).word == "stale"
+    assert (await admit(ledger, grant=lease())).result == "stale"
     assert await money(database) == []
 
 
 async def test_content_is_compared_where_both_name_it(ledger: Ledger) -> None:
     await admit(ledger, tool="upscaler")
-    assert (await admit(ledger, tool=None)).word == "admitted"
-    assert (await admit(ledger, tool="upscaler", session="new")).word == "admitted"
+    assert (await admit(ledger, tool=None)).result == "admitted"
+    assert (await admit(ledger, tool="upscaler", session="new")).result == "admitted"
     for other in ({"user": "bruno"}, {"credits": 6}, {"tool": "pose"}):
-        assert (await admit(ledger, **({"tool": "upscaler"} | other))).word == "reused"
+        assert (await admit(ledger, **({"tool": "upscaler"} | other))).result == "reused"
 
 
 async def test_what_was_answered_too_long_ago_is_not_recorded(ledger: Ledger, database: Database) -> None:
     """The process stood still for longer than the lease: somebody else may hold the slot by now."""
     facts = {"epoch": 0, "ticket": 1, "at": 1_000, "lease_ms": 600_000, "good_until": time.monotonic() - 0.001}
-    assert (await ledger.admit("default", Request("a", credits=5), lease=lease(), **facts)).word == "stale"
+    assert (await ledger.admit("default", Request("a", credits=5), lease=lease(), **facts)).result == "stale"
     assert await money(database) == []
 
 
 async def test_one_rebuild_a_loss(ledger: Ledger) -> None:
     first, second = await asyncio.gather(*(ledger.begin_rebuild("default", "redis", 0) for _ in range(2)))
-    assert {(first.epoch, first.word), (second.epoch, second.word)} == {(1, "raised"), (1, "taken")}
+    assert {(first.epoch, first.result), (second.epoch, second.result)} == {(1, "raised"), (1, "taken")}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ async def test_however_many_rows_there_are_few_statements_are_kept(ledger: Ledge
 async def test_of_a_row_that_sql_refuses_nobody_is_told(ledger: Ledger, database: Database) -> None:
     for job_id in ("bad-1", "good"):
         await admit(ledger, job_id)
-    notes = [Note(f"{n}-0", "granted", job, n, 1_000, lease(n)) for n, job in enumerate(("bad-1", "good"), 1)]
+    notes = [OutboxEntry(f"{n}-0", EntryKind.GRANTED, job, n, 1_000, lease(n)) for n, job in enumerate(("bad-1", "good"), 1)]
     with Books(database.url).refuses("update", "bad-%"):
         recorded = await ledger.record("default", 0, notes)
     assert [job.job_id for job in recorded.changed] == ["good"]
@@ -272,7 +272,7 @@ async def test_a_pool_whose_row_is_held_does_not_make_its_requests_wait_in_turn(
     elsewhere = ledger.admit("other", Request("o"), epoch=0, ticket=1, at=1_000, lease_ms=600_000, lease=None)
     *answers, other = await asyncio.gather(*(admit(ledger, f"j{n}") for n in range(10)), elsewhere, return_exceptions=True)
     assert {type(answer) for answer in answers} == {StoreDown}
-    assert other.word == "admitted"
+    assert other.result == "admitted"
     assert asyncio.get_running_loop().time() - began < 10 * writer.LOCK_TIMEOUT_MS / 1000
     holder.close()
 
@@ -284,7 +284,7 @@ async def test_who_waits_for_a_row_that_is_let_go_in_time_is_served(ledger: Ledg
     waits = asyncio.create_task(admit(ledger, "a", lease()))
     await until(lambda: database.held("default"), "the writer has found the row held")
     holder.close()
-    assert (await waits).word == "admitted"
+    assert (await waits).result == "admitted"
     assert not database.held("default")
 
 
@@ -299,12 +299,12 @@ async def test_a_job_whose_row_is_held_keeps_no_other_of_its_pool_waiting(
     holder.exec_driver_sql("select 1 from gate.jobs where job_id = 'b' for update")
     ends = {name: asyncio.create_task(ledger.end("default", name, "failed", by="operator")) for name in "abc"}
     for name in "ac":
-        assert (await ends[name]).word == "ended"
+        assert (await ends[name]).result == "ended"
         assert not ends["b"].done()
     with pytest.raises(StoreDown, match="row of this job"):
         await ends["b"]
     holder.close()
-    assert (await ledger.end("default", "b", "failed", by="operator")).word == "ended"
+    assert (await ledger.end("default", "b", "failed", by="operator")).result == "ended"
 
 
 async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Database, monkeypatch) -> None:
@@ -324,7 +324,7 @@ async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Datab
     goes_on.set()
     await until(lambda: not database.hangs, "SQL goes on")
     await ledger.reach("default")
-    assert (await admit(ledger, "a", lease())).word == "admitted"
+    assert (await admit(ledger, "a", lease())).result == "admitted"
     assert await money(database) == [("a", "charge", 5)]
 
 

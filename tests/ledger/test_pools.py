@@ -8,7 +8,7 @@ import pytest
 
 from gate.errors import PoolUnknown
 from gate.ledger import Pool, pools, tables
-from gate.ledger.results import Admitted
+from gate.ledger.results import Change
 from tests.ledger.book import NOW, Book, lease
 from tests.support import SETTINGS, settings_of
 
@@ -78,17 +78,17 @@ async def test_a_pool_that_is_none_is_said_so(book: Book) -> None:
 
 async def test_each_life_has_a_higher_epoch_and_remembers_the_redis_before(book: Book) -> None:
     first = await book.ledger.begin_rebuild("default", "one")
-    assert (first.word, first.epoch, first.pool.redis) == ("raised", 1, "")
+    assert (first.result, first.epoch, first.pool.redis) == ("raised", 1, "")
     assert ((await pool(book)).redis, (await pool(book)).former) == ("one", ())
     again = await book.ledger.begin_rebuild("default", "one")
-    assert (again.word, again.epoch, again.leases, again.waiters) == ("taken", 1, [], [])
-    assert (await book.ledger.begin_rebuild("default", "one", 0)).word == "taken"
+    assert (again.result, again.epoch, again.leases, again.waiters) == ("taken", 1, [], [])
+    assert (await book.ledger.begin_rebuild("default", "one", 0)).result == "taken"
     assert (await book.ledger.begin_rebuild("default", "one", 1)).epoch == 2, "that life was refused"
     assert (await pool(book)).former == ()
     assert (await book.ledger.begin_rebuild("default", "two", floor=40)).epoch == 41
     assert (await book.ledger.begin_rebuild("default", "two", 41, floor=3)).epoch == 42
     left = await book.ledger.begin_rebuild("default", "one")
-    assert (left.word, left.epoch, left.pool) == ("replaced", 42, await pool(book))
+    assert (left.result, left.epoch, left.pool) == ("replaced", 42, await pool(book))
     assert (await book.ledger.begin_rebuild("default", "one", even_a_former=True)).epoch == 43
     assert ((await pool(book)).redis, (await pool(book)).former) == ("one", ("two", "one"))
     assert (await pool(book, "other")).epoch == 0
@@ -130,9 +130,9 @@ async def test_what_is_void_is_never_recorded_and_never_less_void(book: Book) ->
     assert await book.ledger.void("default", 1, "ghost", 9, 9) is False, "of another epoch"
     assert ((await pool(book)).void_fence, (await pool(book)).void_ticket) == (5, 7)
     assert (await pool(book, "other")).void_fence == 0
-    assert await book.admit("ghost", ticket=7) == Admitted("stale")
-    assert await book.admit("ghost", lease(5), ticket=8) == Admitted("no_room")
-    assert (await book.admit("ghost", lease(6), ticket=8)).word == "admitted"
+    assert await book.admit("ghost", ticket=7) == Change("stale")
+    assert await book.admit("ghost", lease(5), ticket=8) == Change("no_room")
+    assert (await book.admit("ghost", lease(6), ticket=8)).result == "admitted"
 
 
 async def test_only_what_sql_does_not_hold_under_that_fence_is_void(book: Book) -> None:

@@ -84,11 +84,11 @@ async def test_what_was_before_is_not_counted(house: House) -> None:
 async def test_a_refusal_is_no_ending_and_its_next_slot_no_second_wait(house: House, counting: Tally) -> None:
     job = await house.acquire()
     await house.release(job, "refused")
-    await house.gate.known.run(house.pool, lambda epoch: house.gate.semaphore.tick(house.pool, epoch))
+    await house.gate.known.pool(house.pool).tick()
     found = await of(counting, house)
     assert found.refusals == 1 and not +found.ended
     house.people.hset(house.key("meta"), "cooling_until", 0)
-    await house.gate.known.run(house.pool, lambda epoch: house.gate.semaphore.tick(house.pool, epoch))
+    await house.gate.known.pool(house.pool).tick()
     again = await house.granted(job)
     found = await of(counting, house)
     assert again.status == "granted" and found.grants == 2 and sum(found.waits.counts) == 1

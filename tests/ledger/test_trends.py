@@ -72,11 +72,11 @@ async def test_what_ended_last_comes_first(house: House) -> None:
 
 
 async def test_what_is_kept_of_one_job(house: House) -> None:
-    from gate.providers.said import Said
+    from gate.model.messages import ProviderReport
 
     job = await house.acquire(user="zoë")
     await house.keeper.bind(house.pool, job.job_id, "acme", "t-1")
-    said = Said("completed", "d-1", task_id="t-1")
+    said = ProviderReport("completed", "d-1", task_id="t-1")
     assert await house.keeper.hear(house.pool, "acme", said, '{"as": "it came"}') == "ended"
     stories = house.keeper.view.reading.stories
     story = await stories.of(job.job_id)

@@ -9,7 +9,7 @@ import pytest
 
 from gate.jobs import Refund
 from gate.ledger import Database, Unread, prune, tables, unread
-from gate.ledger.results import Ended
+from gate.ledger.results import Change
 from gate.verify import verify
 from tests.ledger.book import NOW, Book
 
@@ -26,7 +26,7 @@ async def kept(book: Book, pool: str = "default") -> list[Unread]:
     return await book.reading.unread.pending(pool, 5000)
 
 
-async def apply(book: Book, one: Unread, job_id: str = "a", outcome: str = "failed", reason: str = "I read it") -> Ended:
+async def apply(book: Book, one: Unread, job_id: str = "a", outcome: str = "failed", reason: str = "I read it") -> Change:
     output = {"raw": 1} if outcome == "completed" else None
     return await book.reading.unread.apply(one, job_id, outcome, reason, "ana", output)
 
@@ -65,7 +65,7 @@ async def test_the_oldest_that_nobody_applied_are_dropped(book: Book, monkeypatc
     await book.running()
     await keep(book, b"0")
     (applied,) = await kept(book)
-    assert (await apply(book, applied)).word == "ended"
+    assert (await apply(book, applied)).result == "ended"
     for n in range(1, 7):
         await keep(book, b"%d" % n)
     await keep(book, b"6", pool="other")
@@ -88,7 +88,7 @@ async def test_applied_it_ends_the_job_as_the_provider_does(book: Book) -> None:
     (one,) = await kept(book)
     ended = await apply(book, one)
     job = await book.job()
-    assert ended == Ended("ended", job, before)
+    assert ended == Change("ended", job, before)
     assert (job.status, job.ended_by, job.end_reason, job.error, job.output) == (
         "failed", "provider", "acme task t", "I read it", None
     )  # fmt: skip
@@ -105,7 +105,7 @@ async def test_applied_it_ends_the_job_as_the_provider_does(book: Book) -> None:
 async def test_completed_it_has_an_output_and_no_refund(book: Book) -> None:
     await book.running()
     await keep(book)
-    assert (await apply(book, (await kept(book))[0], outcome="completed")).word == "ended"
+    assert (await apply(book, (await kept(book))[0], outcome="completed")).result == "ended"
     job = await book.job()
     assert (job.status, job.output, job.error, job.refund) == ("completed", {"raw": 1}, None, None)
 
@@ -118,7 +118,7 @@ async def test_each_is_applied_once_however_many_try(book: Book) -> None:
     other = Database(book.database.url)
     twin = unread.UnreadCallbacks(other)
     tries = [apply(book, one, job_id) for job_id in "ab"] + [twin.apply(one, "c", "failed", "I", "bob", None)]
-    words = [ended.word for ended in await asyncio.gather(*tries)]
+    words = [ended.result for ended in await asyncio.gather(*tries)]
     assert sorted(words) == ["ended", "spent", "spent"]
     assert len([row for row in await book.rows(tables.ledger) if row["kind"] == "refund"]) == 1
     other.close()
@@ -132,21 +132,21 @@ async def test_where_nothing_can_be_added_nothing_is_written(book: Book) -> None
     await keep(book)
     (one,) = await kept(book)
     before: list[Any] = [await book.rows(table) for table in (tables.jobs, tables.events, tables.unread_callbacks)]
-    words = [(await apply(book, one, job_id)).word for job_id in ("done", "waits", "elsewhere", "nobody")]
+    words = [(await apply(book, one, job_id)).result for job_id in ("done", "waits", "elsewhere", "nobody")]
     assert words == ["history", "waiting", "unknown", "unknown"]
     assert [await book.rows(table) for table in (tables.jobs, tables.events, tables.unread_callbacks)] == before
     await book.change(tables.unread_callbacks.delete())
-    assert (await apply(book, one, "waits")).word == "gone"
+    assert (await apply(book, one, "waits")).result == "gone"
 
 
 async def test_of_an_expired_job_the_outcome_is_kept_late_and_the_refund_stands(book: Book) -> None:
     await book.expired()
     await keep(book)
     (one,) = await kept(book)
-    assert (await apply(book, one, outcome="completed")).word == "late"
+    assert (await apply(book, one, outcome="completed")).result == "late"
     job = await book.job()
     assert (job.status, job.late_outcome) == ("expired", "completed") and job.refund is not None
-    assert (await apply(book, one, outcome="completed")).word == "spent"
+    assert (await apply(book, one, outcome="completed")).result == "spent"
 
 
 async def test_pruned_with_its_job_or_by_its_own_age(book: Book) -> None:
@@ -154,7 +154,7 @@ async def test_pruned_with_its_job_or_by_its_own_age(book: Book) -> None:
     for body in (b"applied", b"old", b"young"):
         await keep(book, body)
     young, old, applied = await kept(book)
-    assert (await apply(book, applied)).word == "ended"
+    assert (await apply(book, applied)).result == "ended"
     book.clock(NOW + 100_000)
     await keep(book, b"young")
     book.clock(NOW)

@@ -1,13 +1,14 @@
 import pytest
 from structlog.testing import capture_logs
 
+from gate.slots import NotDone
 from tests.support import LineOfPool
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_three_run_the_fourth_waits(line: LineOfPool) -> None:
-    words = [(await line.acquire(job)).word for job in "abcde"]
+    words = [(await line.acquire(job)).result for job in "abcde"]
     assert words == ["running", "running", "running", "queued", "queued"]
     assert await line.holders() == {"a", "b", "c"}
     assert await line.queue() == ["d", "e"]
@@ -47,7 +48,7 @@ async def test_a_newcomer_does_not_overtake_a_waiter(line: LineOfPool) -> None:
     for job in "abcd":
         await line.acquire(job)
     await line.release("a", await line.lease_of("a"))
-    assert (await line.acquire("e")).word == "queued"
+    assert (await line.acquire("e")).result == "queued"
     assert await line.holders() == {"b", "c", "d"}
 
 
@@ -66,7 +67,7 @@ async def test_a_dead_lease_is_reaped_before_anybody_is_turned_away(line: LineOf
     for job in "abc":
         await line.acquire(job)
     line.clock.turn(600_000)
-    assert (await line.acquire("d")).word == "running"
+    assert (await line.acquire("d")).result == "running"
     assert await line.holders() == {"d"}
     assert [note[:2] for note in await line.notes()] == [("expired", "a"), ("expired", "b"), ("expired", "c")]
 
@@ -86,7 +87,7 @@ async def test_an_end_in_the_outbox_is_not_admitted_anew(line: LineOfPool) -> No
     line.clock.turn(600_000)
     await line.tick()
     before = await line.dump()
-    assert (await line.acquire("a")).word == "unrecorded"
+    assert (await line.acquire("a")).result == "unrecorded"
     assert await line.dump() == before
 
 
@@ -96,10 +97,10 @@ async def test_the_cap_counts_who_runs_and_who_waits(line: LineOfPool) -> None:
     await line.acquire("b", user="ana")
     before = await line.dump()
     refused = await line.acquire("c", user="ana")
-    assert (refused.word, refused.active) == ("user_busy", ("a", "b"))
+    assert (refused.result, refused.active) == ("user_busy", ("a", "b"))
     assert await line.dump() == before
-    assert (await line.acquire("d", user="ana maria")).word == "queued", "a name that begins alike is another"
-    assert (await line.acquire("e")).word == "queued", "nobody has no cap"
+    assert (await line.acquire("d", user="ana maria")).result == "queued", "a name that begins alike is another"
+    assert (await line.acquire("e")).result == "queued", "nobody has no cap"
 
 
 async def test_the_cap_forgets_who_has_ended(line: LineOfPool) -> None:
@@ -107,7 +108,7 @@ async def test_the_cap_forgets_who_has_ended(line: LineOfPool) -> None:
     got = await line.acquire("a", user="ana")
     assert got.lease is not None
     await line.release("a", got.lease.lease_id)
-    assert (await line.acquire("b", user="ana")).word == "running"
+    assert (await line.acquire("b", user="ana")).result == "running"
 
 
 async def test_a_full_queue_refuses_and_writes_nothing(line: LineOfPool) -> None:
@@ -115,24 +116,26 @@ async def test_a_full_queue_refuses_and_writes_nothing(line: LineOfPool) -> None
     await line.acquire("a")
     await line.acquire("b")
     before = await line.dump()
-    assert (await line.acquire("c")).word == "queue_full"
+    assert (await line.acquire("c")).result == "queue_full"
     assert await line.dump() == before
-    assert (await line.acquire("b")).word == "queued", "who waits already is no newcomer"
+    assert (await line.acquire("b")).result == "queued", "who waits already is no newcomer"
 
 
 async def test_paused_or_cooling_everybody_waits(line: LineOfPool) -> None:
     await line.load(epoch=2, paused=1)
-    assert (await line.acquire("a")).word == "queued"
+    assert (await line.acquire("a")).result == "queued"
     assert (await line.status()).reason == "paused"
 
 
 async def test_cold_and_another_epoch_write_nothing(line: LineOfPool) -> None:
     line.epoch = 7
     before = await line.dump()
-    assert (await line.acquire("a")).word == "cold"
+    with pytest.raises(NotDone, match="cold"):
+        await line.acquire("a")
     assert await line.dump() == before
     await line.sweep_up()
-    assert (await line.acquire("a")).word == "cold"
+    with pytest.raises(NotDone, match="cold"):
+        await line.acquire("a")
     assert not await line.client.exists(line.key("jobs"))
 
 
@@ -140,14 +143,14 @@ async def test_a_slot_without_an_entry_is_not_taken_over(line: LineOfPool) -> No
     await line.acquire("a")
     await line.client.hdel(line.key("jobs"), "a")
     before = await line.dump()
-    assert (await line.acquire("a")).word == "torn"
+    assert (await line.acquire("a")).result == "torn"
     assert await line.dump() == before
 
 
 async def test_a_key_of_the_wrong_type_changes_nothing_and_is_named(line: LineOfPool) -> None:
     await line.client.set(line.key("queue"), "mine")
-    with capture_logs() as said:
-        assert (await line.acquire("a")).word == "damaged"
+    with capture_logs() as said, pytest.raises(NotDone, match="damaged"):
+        await line.acquire("a")
     assert [(one["key"], one["found"]) for one in said] == [(line.key("queue"), "string")]
     assert not await line.client.exists(line.key("slots"))
 
@@ -167,26 +170,26 @@ async def test_who_was_granted_while_it_waited_is_told_so_when_it_asks_again(lin
         await line.acquire(job)
     await line.release("a", await line.lease_of("a"))
     got = await line.acquire("d")
-    assert (got.word, got.known) == ("granted", True)
+    assert (got.result, got.known) == ("granted", True)
     assert got.lease is not None and got.lease.due == line.clock.now + 60_000
 
 
 async def test_who_will_not_wait_has_a_slot_or_nothing(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=1)
-    assert (await line.acquire("a", or_wait=False)).word == "running"
+    assert (await line.acquire("a", or_wait=False)).result == "running"
     before = await line.dump()
-    assert (await line.acquire("b", or_wait=False)).word == "no_slot"
+    assert (await line.acquire("b", or_wait=False)).result == "no_slot"
     assert await line.dump() == before
 
 
 async def test_where_nobody_may_wait_a_free_slot_is_given(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=1, queue_max=0)
-    assert [(await line.acquire(job)).word for job in "ab"] == ["running", "queue_full"]
+    assert [(await line.acquire(job)).result for job in "ab"] == ["running", "queue_full"]
 
 
 async def test_what_gate_starts_is_granted_and_waits_for_gate(line: LineOfPool) -> None:
     got = await line.acquire("a", by_gate=True)
-    assert (got.word, got.by_gate, got.known, got.lease) == ("queued", True, False, None)
+    assert (got.result, got.by_gate, got.known, got.lease) == ("queued", True, False, None)
     status = await line.status()
     assert (status.holders, status.queue, status.granted) == (("a",), (), 1)
 
@@ -195,7 +198,7 @@ async def test_a_waiter_that_was_put_into_a_slot_by_hand_has_no_lease_to_be_told
     for job in "abcd":
         await line.acquire(job)
     await line.client.zadd(line.key("slots"), {"d": line.clock.now + 1_000})
-    assert (await line.acquire("d")).word == "torn"
+    assert (await line.acquire("d")).result == "torn"
 
 
 async def test_a_waiter_without_a_place_joins_the_end(line: LineOfPool) -> None:
@@ -203,7 +206,7 @@ async def test_a_waiter_without_a_place_joins_the_end(line: LineOfPool) -> None:
         await line.acquire(job)
     await line.client.lrem(line.key("queue"), 1, "d")
     got = await line.acquire("d")
-    assert (got.word, got.known) == ("queued", False)
+    assert (got.result, got.known) == ("queued", False)
     assert await line.queue() == ["e", "d"]
 
 
@@ -212,7 +215,7 @@ async def test_a_place_without_an_entry_is_no_place(line: LineOfPool) -> None:
         await line.acquire(job)
     await line.client.hdel(line.key("jobs"), "e")
     got = await line.acquire("e")
-    assert (got.word, got.known) == ("queued", False)
+    assert (got.result, got.known) == ("queued", False)
     assert (await line.entry("e"))["ticket"] == str(got.ticket)
 
 
@@ -222,7 +225,7 @@ async def test_a_newcomer_for_whom_the_call_has_no_lease_left_waits_for_the_next
     for number in range(8):
         await line.acquire(f"w{number}")
     await line.client.hset(line.key("meta"), "limit", 9)
-    assert (await line.acquire("newcomer")).word == "queued"
+    assert (await line.acquire("newcomer")).result == "queued"
     await line.tick()
     assert len(await line.lease_of("newcomer")) == 32
 
@@ -231,4 +234,4 @@ async def test_what_it_says_of_an_end_that_is_not_recorded(line: LineOfPool) -> 
     first = await line.acquire("a")
     line.clock.turn(600_000)
     got = await line.acquire("a", lease_ms=7_000)
-    assert (got.word, got.ticket, got.queued_at, got.lease_ms) == ("unrecorded", first.ticket, line.clock.now, 7_000)
+    assert (got.result, got.ticket, got.queued_at, got.lease_ms) == ("unrecorded", first.ticket, line.clock.now, 7_000)

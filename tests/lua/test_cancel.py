@@ -8,7 +8,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_waiter_leaves_from_the_middle(line: LineOfPool) -> None:
     for job in "abcdef":
         await line.acquire(job, user="ana")
-    assert (await line.cancel("e")).word == "left_queue"
+    assert (await line.cancel("e")).result == "left_queue"
     assert await line.queue() == ["d", "f"]
     assert (await line.status("f")).position == 2
 
@@ -16,7 +16,7 @@ async def test_a_waiter_leaves_from_the_middle(line: LineOfPool) -> None:
 async def test_a_holder_leaves_and_the_next_has_its_slot(line: LineOfPool) -> None:
     for job in "abcd":
         await line.acquire(job)
-    assert (await line.cancel("a")).word == "left_slot"
+    assert (await line.cancel("a")).result == "left_slot"
     assert await line.holders() == {"b", "c", "d"}
 
 
@@ -29,7 +29,7 @@ async def test_nothing_is_left_of_it(line: LineOfPool) -> None:
 
 async def test_who_is_not_there_is_absent(line: LineOfPool) -> None:
     before = await line.dump()
-    assert (await line.cancel("a")).word == "absent"
+    assert (await line.cancel("a")).result == "absent"
     assert await line.dump() == before
 
 
@@ -45,23 +45,23 @@ async def test_by_its_ticket_only_that_place_is_left(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=1)
     holder, waiter = await line.acquire("a"), await line.acquire("b", user="ana")
     before = await line.dump()
-    assert (await line.cancel("a", holder.ticket)).word == "absent", "a slot is never meant"
-    assert (await line.cancel("b", waiter.ticket - 1)).word == "absent", "it has come again since"
+    assert (await line.cancel("a", holder.ticket)).result == "absent", "a slot is never meant"
+    assert (await line.cancel("b", waiter.ticket - 1)).result == "absent", "it has come again since"
     assert await line.dump() == before
-    assert (await line.cancel("b", waiter.ticket)).word == "left_queue"
-    assert (await line.cancel("b", waiter.ticket)).word == "absent"
+    assert (await line.cancel("b", waiter.ticket)).result == "left_queue"
+    assert (await line.cancel("b", waiter.ticket)).result == "absent"
 
 
 async def test_by_its_ticket_a_place_without_an_entry_is_left_too(line: LineOfPool) -> None:
     for job in "abcde":
         await line.acquire(job)
     await line.client.hdel(line.key("jobs"), "e")
-    assert (await line.cancel("e", 1)).word == "left_queue"
+    assert (await line.cancel("e", 1)).result == "left_queue"
     assert await line.queue() == ["d"]
 
 
 async def test_it_reaps_like_every_call(line: LineOfPool) -> None:
     await line.acquire("a")
     line.clock.turn(600_000)
-    assert (await line.cancel("a")).word == "absent"
+    assert (await line.cancel("a")).result == "absent"
     assert [note[:2] for note in await line.notes()] == [("expired", "a")]

@@ -17,7 +17,7 @@ async def test_a_claim_starts_a_full_lease(line: LineOfPool) -> None:
     lease = await granted(line)
     line.clock.turn(30_000)
     claimed = await line.claim("d", lease)
-    assert (claimed.word, claimed.due) == ("claimed", line.clock.now + 600_000)
+    assert (claimed.result, claimed.due) == ("claimed", line.clock.now + 600_000)
     assert (await line.entry("d"))["claimed"] is True
     status = await line.status()
     assert (status.running, status.granted) == (3, 0)
@@ -35,7 +35,7 @@ async def test_a_second_claim_changes_nothing(line: LineOfPool) -> None:
 async def test_an_unclaimed_grant_runs_out_after_the_claim_time(line: LineOfPool) -> None:
     lease = await granted(line)
     line.clock.turn(60_000)
-    assert (await line.claim("d", lease)).word == "lost"
+    assert (await line.claim("d", lease)).result == "lost"
     assert ("expired", "d") in [note[:2] for note in await line.notes()]
 
 
@@ -43,14 +43,14 @@ async def test_another_lease_claims_nothing(line: LineOfPool) -> None:
     await granted(line)
     before = await line.dump()
     for job, lease in (("d", "0" * 32), ("d", ""), ("nobody", "0" * 32)):
-        assert (await line.claim(job, lease)).word == "lost"
+        assert (await line.claim(job, lease)).result == "lost"
     assert await line.dump() == before
 
 
 async def test_who_waits_has_no_lease_to_claim(line: LineOfPool) -> None:
     for job in "abcd":
         await line.acquire(job)
-    assert (await line.claim("d", "")).word == "lost"
+    assert (await line.claim("d", "")).result == "lost"
     assert await line.queue() == ["d"]
 
 
@@ -58,10 +58,10 @@ async def test_what_gate_starts_only_gate_claims(line: LineOfPool) -> None:
     await line.acquire("a", by_gate=True)
     lease = await line.lease_of("a")
     before = await line.dump()
-    assert (await line.claim("a", lease)).word == "by_gate"
+    assert (await line.claim("a", lease)).result == "by_gate"
     assert await line.dump() == before
-    assert (await line.claim("a", lease, by_gate=True)).word == "claimed"
-    assert (await line.claim("a", lease)).word == "claimed", "now it runs, and whoever has its lease is told so"
+    assert (await line.claim("a", lease, by_gate=True)).result == "claimed"
+    assert (await line.claim("a", lease)).result == "claimed", "now it runs, and whoever has its lease is told so"
 
 
 async def test_a_claim_does_not_go_beyond_the_hard_limit(line: LineOfPool) -> None:

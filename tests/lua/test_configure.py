@@ -8,7 +8,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_higher_limit_counts_at_once(line: LineOfPool) -> None:
     for job in "abcde":
         await line.acquire(job)
-    assert (await line.configure(limit=5)).word == "configured"
+    assert (await line.configure(limit=5)).result == "configured"
     assert (await line.status()).free == 0 and await line.queue() == []
 
 

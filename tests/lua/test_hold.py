@@ -19,7 +19,7 @@ async def test_its_claim_time_begins_anew_and_nothing_is_claimed(line: LineOfPoo
     lease_id = await granted(line)
     line.clock.turn(59_999)
     held = await line.hold("a", lease_id)
-    assert (held.word, held.due) == ("held", line.clock.now + 60_000)
+    assert (held.result, held.due) == ("held", line.clock.now + 60_000)
     line.clock.turn(59_999)
     await line.tick()
     assert await line.holders() == {"a"} and not (await line.entry("a"))["claimed"]
@@ -40,9 +40,9 @@ async def test_it_never_goes_beyond_the_hard_limit(line: LineOfPool) -> None:
 
 async def test_a_lease_that_is_over_or_another_one_is_not_held(line: LineOfPool) -> None:
     lease_id = await granted(line)
-    assert (await line.hold("a", "another")).word == "lost"
+    assert (await line.hold("a", "another")).result == "lost"
     line.clock.turn(60_000)
-    assert (await line.hold("a", lease_id)).word == "lost"
+    assert (await line.hold("a", lease_id)).result == "lost"
     assert await line.holders() == set()
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from gate.slots import NotDone
 from tests.support import LineOfPool
 
 pytestmark = pytest.mark.anyio
@@ -14,10 +15,10 @@ def holder(line: LineOfPool, due: int) -> dict[str, object]:
 async def test_leases_deadlines_and_order_come_back(line: LineOfPool) -> None:
     due = line.clock.now + 1_000
     there = await line.load(epoch=2, leases=[("a", holder(line, due))], waiters=[("b", WAITER), ("c", WAITER)], limit=1)
-    assert (there.word, there.epoch) == ("loaded", 2)
+    assert (there.result, there.epoch) == ("loaded", 2)
     assert (await line.tick()).next_ms == due
     assert await line.queue() == ["b", "c"]
-    assert (await line.renew("a", "x" * 32)).word == "renewed"
+    assert (await line.renew("a", "x" * 32)).result == "renewed"
 
 
 async def test_it_refuses_unless_its_epoch_is_above(line: LineOfPool) -> None:
@@ -26,14 +27,14 @@ async def test_it_refuses_unless_its_epoch_is_above(line: LineOfPool) -> None:
     before = await line.dump()
     for epoch in (1, 2):
         refused = await line.load(epoch=epoch)
-        assert (refused.word, refused.epoch) == ("refused", 3)
+        assert (refused.result, refused.epoch) == ("refused", 3)
     assert await line.dump() == before
 
 
 async def test_a_load_whose_reply_was_lost_changes_nothing_when_it_comes_again(line: LineOfPool) -> None:
     await line.acquire("a")
     before = await line.dump()
-    assert (await line.load(epoch=1)).word == "loaded"
+    assert (await line.load(epoch=1)).result == "loaded"
     assert await line.dump() == before
 
 
@@ -41,11 +42,12 @@ async def test_a_living_gate_with_another_ledger_keeps_its_pool(line: LineOfPool
     await line.acquire("a")
     before = await line.dump()
     line.semaphore.belongs(line.pool, "another")
-    assert (await line.acquire("b")).word == "cold"
-    assert (await line.load(epoch=2)).word == "foreign"
+    with pytest.raises(NotDone, match="cold"):
+        await line.acquire("b")
+    assert (await line.load(epoch=2)).result == "foreign"
     assert await line.dump() == before
     line.clock.turn(11_000)
-    assert (await line.load(epoch=2)).word == "loaded"
+    assert (await line.load(epoch=2)).result == "loaded"
     assert await line.holders() == set()
 
 
@@ -127,10 +129,10 @@ async def test_of_two_ledgers_that_call_alike_the_one_that_is_there_keeps_its_ep
     await line.acquire("a")
     line.semaphore.belongs(line.pool, "another")
     line.clock.turn(9_999)
-    assert (await line.load(epoch=2)).word == "foreign"
+    assert (await line.load(epoch=2)).result == "foreign"
     line.clock.turn(1)
     before = await line.dump()
-    assert (await line.load(epoch=1)).word == "refused"
+    assert (await line.load(epoch=1)).result == "refused"
     assert await line.dump() == before
 
 
@@ -151,10 +153,10 @@ async def test_the_cap_counts_whom_it_loaded(line: LineOfPool) -> None:
 async def test_whatever_stands_there_instead_of_the_pool_it_is_loaded(line: LineOfPool) -> None:
     await line.sweep_up()
     await line.client.set(line.key("meta"), "of another type")
-    assert (await line.load(epoch=2)).word == "loaded"
+    assert (await line.load(epoch=2)).result == "loaded"
     await line.sweep_up()
     await line.client.hset(line.key("meta"), mapping={"ledger": "of nobody who ever called", "limit": "9"})
-    assert (await line.load(epoch=2)).word == "loaded"
+    assert (await line.load(epoch=2)).result == "loaded"
     assert (await line.status()).limit == 3
 
 

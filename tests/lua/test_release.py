@@ -9,7 +9,7 @@ async def test_the_next_waiter_has_the_slot_before_it_returns(line: LineOfPool) 
     for job in "abcde":
         await line.acquire(job)
     reply = await line.release("b", await line.lease_of("b"))
-    assert (reply.word, reply.emitted) == ("released", 1)
+    assert (reply.result, reply.emitted) == ("released", 1)
     assert await line.holders() == {"a", "c", "d"}
     assert await line.queue() == ["e"]
     [(kind, job, fence)] = await line.notes()
@@ -26,15 +26,15 @@ async def test_a_stale_release_does_not_free_the_next_holder(line: LineOfPool) -
     await line.tick()
     assert await line.holders() == {"a"}, "the same job, under a newer lease"
     before = await line.dump()
-    assert (await line.release("a", old)).word == "stale"
+    assert (await line.release("a", old)).result == "stale"
     assert await line.dump() == before
 
 
 async def test_a_second_release_is_stale(line: LineOfPool) -> None:
     await line.acquire("a")
     lease = await line.lease_of("a")
-    assert (await line.release("a", lease)).word == "released"
-    assert (await line.release("a", lease)).word == "stale"
+    assert (await line.release("a", lease)).result == "released"
+    assert (await line.release("a", lease)).result == "stale"
 
 
 async def test_nothing_is_left_of_a_released_job(line: LineOfPool) -> None:
@@ -76,7 +76,7 @@ async def test_a_stale_release_reaps_and_promotes_like_every_call(line: LineOfPo
     for job in "abcd":
         await line.acquire(job)
     line.clock.turn(600_000)
-    assert (await line.release("a", "0" * 32)).word == "stale"
+    assert (await line.release("a", "0" * 32)).result == "stale"
     assert await line.client.zrange(line.key("slots"), 0, -1) == [b"d"]
 
 

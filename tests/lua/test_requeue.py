@@ -60,7 +60,7 @@ async def test_a_requeue_of_an_old_fence_does_not_move_the_newer_grant(line: Lin
     line.clock.turn(1_000)
     await line.tick()
     before = await line.dump()
-    assert (await line.requeue("a", old)).word == "newer"
+    assert (await line.requeue("a", old)).result == "newer"
     assert await line.dump() == before
 
 
@@ -69,15 +69,15 @@ async def test_a_second_requeue_changes_nothing(line: LineOfPool) -> None:
     fence = await fence_of(line, "a")
     await line.requeue("a", fence)
     before = await line.dump()
-    assert (await line.requeue("a", fence)).word == "requeued"
+    assert (await line.requeue("a", fence)).result == "requeued"
     assert await line.dump() == before
 
 
 async def test_what_redis_does_not_know_stays_unknown_unless_it_is_to_be_restored(line: LineOfPool) -> None:
-    assert (await line.requeue("a", 1)).word == "absent"
+    assert (await line.requeue("a", 1)).result == "absent"
     assert await line.queue() == []
     restored = {"ticket": "1", "queued_at": line.clock.now, "lease_ms": 1_000, "user": "ana"}
-    assert (await line.requeue("a", 1, "not_taken", restored)).word == "requeued"
+    assert (await line.requeue("a", 1, "not_taken", restored)).result == "requeued"
     assert await line.queue() == ["a"]
 
 
@@ -86,7 +86,7 @@ async def test_its_lease_is_gone_and_its_queue_time_counts_from_the_first_admiss
     assert got.lease is not None
     line.clock.turn(400_000)
     await line.requeue("a", got.lease.fence)
-    assert (await line.renew("a", got.lease.lease_id)).word == "lost"
+    assert (await line.renew("a", got.lease.lease_id)).result == "lost"
     entry = await line.entry("a")
     assert entry["queued_at"] == line.clock.now - 400_000
     assert not {"lease_id", "fence", "claimed"} & entry.keys()
@@ -104,7 +104,7 @@ async def test_a_grant_that_was_not_taken_waits_a_second_and_does_not_double(lin
 
 async def test_what_redis_lost_cools_nothing_down(line: LineOfPool) -> None:
     restored = {"ticket": "1", "queued_at": line.clock.now, "lease_ms": 1_000, "user": "ana"}
-    assert (await line.requeue("a", 1, "lost", restored)).word == "requeued"
+    assert (await line.requeue("a", 1, "lost", restored)).result == "requeued"
     assert await line.client.hget(line.key("meta"), "cooling_until") == b"0"
     assert await line.holders() == {"a"}
     assert await line.client.zrange(line.key("users"), 0, -1) == [b"ana\x1fa"]
@@ -126,7 +126,7 @@ async def test_a_slot_without_an_entry_is_no_grant_that_could_go_back(line: Line
     fence = await fence_of(line, "a")
     await line.client.hdel(line.key("jobs"), "a")
     before = await line.dump()
-    assert (await line.requeue("a", fence)).word == "absent"
+    assert (await line.requeue("a", fence)).result == "absent"
     assert await line.dump() == before
 
 
@@ -134,8 +134,8 @@ async def test_a_slot_whose_entry_names_no_fence_is_that_of_fence_0(line: LineOf
     for job in "abcd":
         await line.acquire(job)
     await line.client.zadd(line.key("slots"), {"d": line.clock.now + 1_000})
-    assert (await line.requeue("d", 1)).word == "newer"
-    assert (await line.requeue("d", 0, "not_taken")).word == "requeued"
+    assert (await line.requeue("d", 1)).result == "newer"
+    assert (await line.requeue("d", 0, "not_taken")).result == "requeued"
     assert (await line.holders(), await line.queue()) == ({"a", "b", "c"}, ["d"])
 
 
@@ -144,8 +144,8 @@ async def test_an_entry_without_a_place_has_to_be_restored(line: LineOfPool) -> 
         await line.acquire(job)
     entry = await line.entry("d")
     await line.client.lrem(line.key("queue"), 1, "d")
-    assert (await line.requeue("d", 1)).word == "absent"
-    assert (await line.requeue("d", 1, "lost", entry)).word == "requeued"
+    assert (await line.requeue("d", 1)).result == "absent"
+    assert (await line.requeue("d", 1, "lost", entry)).result == "requeued"
     assert await line.queue() == ["d", "e"]
 
 
@@ -154,12 +154,12 @@ async def test_a_place_without_an_entry_is_not_kept_beside_the_restored_one(line
         await line.acquire(job)
     entry = await line.entry("e")
     await line.client.hdel(line.key("jobs"), "e")
-    assert (await line.requeue("e", 1, "lost", entry)).word == "requeued"
+    assert (await line.requeue("e", 1, "lost", entry)).result == "requeued"
     assert await line.queue() == ["d", "e", "f"]
 
 
 async def test_it_reaps_like_every_call(line: LineOfPool) -> None:
     await line.acquire("a")
     line.clock.turn(600_000)
-    assert (await line.requeue("b", 1)).word == "absent"
+    assert (await line.requeue("b", 1)).result == "absent"
     assert [note[:2] for note in await line.notes()] == [("expired", "a")]

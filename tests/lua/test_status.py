@@ -83,7 +83,7 @@ async def test_in_a_long_line_everybody_has_his_place_however_many_have_left(lin
     """A place is looked for where the ticket says that it may be: among few, among all when more than a hundred have left."""
     await long_line(line, 260)
     for number in Random(gone).sample(range(1, 261), gone):
-        assert (await line.cancel(f"j{number}")).word == "left_queue"
+        assert (await line.cancel(f"j{number}")).result == "left_queue"
     assert (await line.status()).queued == 260 - gone
     assert await stands_as_listed(line)
 
@@ -100,7 +100,7 @@ async def test_in_a_long_line_a_search_through_all_is_the_last_resort(line: Line
 
     async def leave(*spans: range) -> None:
         for number in itertools.chain(*spans):
-            assert (await line.cancel(f"j{number}")).word == "left_queue"
+            assert (await line.cancel(f"j{number}")).result == "left_queue"
 
     await long_line(line, 800)
     await line.acquire("new")  # of this life of the pool: its ticket lies far above theirs
@@ -135,7 +135,7 @@ async def test_in_a_long_line_that_was_turned_over_by_hand_everybody_has_his_pla
 @pytest.mark.parametrize("job", ["j1", "j70", "j130", "j199", "j200"])
 async def test_from_a_long_line_whoever_leaves_is_the_one_that_is_named(line: LineOfPool, job: str) -> None:
     await long_line(line, 200)
-    assert (await line.cancel(job)).word == "left_queue"
+    assert (await line.cancel(job)).result == "left_queue"
     assert await line.queue() == [f"j{number}" for number in range(1, 201) if f"j{number}" != job][:100]
     status = await line.status("j150", most=0)
     assert (status.queued, status.position) == (199, 149 if int(job[1:]) < 150 else 150)

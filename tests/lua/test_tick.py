@@ -1,6 +1,6 @@
 import pytest
 
-from gate.slots.semaphore import Reply
+from gate.slots.semaphore import ScriptReply
 from tests.support import LineOfPool
 
 pytestmark = pytest.mark.anyio
@@ -68,7 +68,7 @@ async def test_it_says_when_to_come_again(line: LineOfPool) -> None:
 
 
 async def test_an_answer_carries_the_outbox_when_all_that_stands_there_is_its_own(line: LineOfPool) -> None:
-    async def expired(job: str) -> Reply:
+    async def expired(job: str) -> ScriptReply:
         await line.acquire(job, lease_ms=5_000)
         line.clock.turn(5_000)
         return await line.tick()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gate.slots.semaphore import Acquired
+from gate.slots.semaphore import AcquireReply
 from tests.support import LineOfPool
 
 pytestmark = pytest.mark.anyio
@@ -15,7 +15,7 @@ async def down(line: LineOfPool, job: str) -> None:
     await line.requeue(job, int((await line.entry(job))["fence"]), "tool_down")
 
 
-async def enqueue(line: LineOfPool, job: str, tool: str = "broken") -> Acquired:
+async def enqueue(line: LineOfPool, job: str, tool: str = "broken") -> AcquireReply:
     return await line.acquire(job, None, tool, by_gate=True)
 
 
@@ -33,8 +33,8 @@ async def test_its_jobs_keep_their_places_and_others_pass(line: LineOfPool) -> N
 async def test_a_job_that_its_caller_starts_passes_too(line: LineOfPool) -> None:
     await enqueue(line, "first")
     await down(line, "first")
-    assert (await line.acquire("mine", None, "broken")).word == "running"
-    assert (await line.acquire("now", None, "well", or_wait=False)).word == "running"
+    assert (await line.acquire("mine", None, "broken")).result == "running"
+    assert (await line.acquire("now", None, "well", or_wait=False)).result == "running"
     assert await line.queue() == ["first"]
 
 
@@ -69,7 +69,7 @@ async def test_a_start_that_works_lifts_it(line: LineOfPool) -> None:
     line.clock.turn(5_000)
     await line.tick()
     lease_id = (await line.entry("first"))["lease_id"]
-    assert (await line.claim("first", lease_id, by_gate=True)).word == "claimed"
+    assert (await line.claim("first", lease_id, by_gate=True)).result == "claimed"
     await line.release("first", lease_id)
     assert await line.holders() == {"second"} and not (await line.status()).cooling_tools
 
@@ -80,7 +80,7 @@ async def test_a_newcomer_waits_behind_more_of_them_than_one_call_looks_at(line:
     for number in range(101):
         await enqueue(line, f"j{number}")
     await down(line, "j0")
-    assert (await line.acquire("mine")).word == "queued"
+    assert (await line.acquire("mine")).result == "queued"
     assert (await line.status("mine")).position == 102
 
 

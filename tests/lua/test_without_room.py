@@ -34,8 +34,8 @@ async def test_what_is_under_way_goes_on(full: LineOfPool) -> None:
     full.clock.turn(1_000)
     assert (await full.renew("b", await full.lease_of("b"))).due == full.clock.now + 600_000
     assert (await full.release("a", await full.lease_of("a"))).emitted == 1
-    assert (await full.claim("d", await full.lease_of("d"))).word == "claimed"
-    assert (await full.requeue("b", int((await full.entry("b"))["fence"]))).word == "requeued"
-    assert (await full.cancel("b")).word == "left_queue"
+    assert (await full.claim("d", await full.lease_of("d"))).result == "claimed"
+    assert (await full.requeue("b", int((await full.entry("b"))["fence"]))).result == "requeued"
+    assert (await full.cancel("b")).result == "left_queue"
     full.clock.turn(600_000)
     assert (await full.tick()).emitted == 2

@@ -50,7 +50,7 @@ class LineAgainstRules(RuleBasedStateMachine):
 
     def same(self, call: Any, word: str) -> Any:
         reply = self.run(call)
-        assert reply.word == word
+        assert reply.result == word
         return reply
 
     def lease(self, job: str, newest: bool) -> tuple[int, str]:

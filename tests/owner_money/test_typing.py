@@ -136,7 +136,7 @@ async def owes(shop: Shop) -> str:
         await ledger.configure({"default": settings_of()})
         facts = {"epoch": 0, "ticket": 1, "at": 1_000, "lease_ms": 600_000, "lease": Lease("l", 1, 1_000, 601_000, 3_601_000)}
         await ledger.admit("default", Request(job_id, user=ANA, tool=TABLE, credits=7, settles=True), **facts)
-        assert (await ledger.end("default", job_id, "failed", by="operator")).word == "ended"
+        assert (await ledger.end("default", job_id, "failed", by="operator")).result == "ended"
     finally:
         database.close()
     return job_id

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gate.errors import Forged, Unreadable
+from gate.model.messages import ProviderReport
 from gate.providers import PROVIDERS
-from gate.providers.said import Callback, Said
+from gate.providers.callback import Callback
 
 TOKEN = "the-token"
 RUNNINGHUB = PROVIDERS["runninghub"]
@@ -37,14 +38,14 @@ def end(event: Any, task_id: Any = "1904154698679771137") -> Callback:
     return call({"event": "TASK_END", "taskId": task_id, "eventData": event})
 
 
-def read(event: Any) -> Said:
+def read(event: Any) -> ProviderReport:
     said = RUNNINGHUB.read(end(event))
     assert said is not None and said.task_id == "1904154698679771137" and said.job_id is None
     assert RUNNINGHUB.read(end(json.dumps(event))) == said, "in a string it means the same"
     return said
 
 
-def output_size(said: Said) -> int:
+def output_size(said: ProviderReport) -> int:
     return len(json.dumps(said.output, ensure_ascii=False, allow_nan=False).encode())
 
 

@@ -14,8 +14,9 @@ from typing import Any, get_args
 import httpx2
 import pytest
 
+from gate.model.messages import ProviderReport
 from gate.providers import PROVIDERS
-from gate.providers.said import Callback, Said
+from gate.providers.callback import Callback
 from gate.simulator import Busy, Odd, Simulator
 from tests.support import ROOT, gate_environment, until
 
@@ -26,7 +27,7 @@ class Ear:
     """Where the callbacks go. `heard` is when, and what RunningHub's page makes of it."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[float, Said]] = []
+        self.heard: list[tuple[float, ProviderReport]] = []
         ear = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,7 +46,7 @@ class Ear:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/?token=t"
 
-    def said(self) -> list[Said]:
+    def said(self) -> list[ProviderReport]:
         return [said for _, said in self.heard]
 
 

@@ -10,8 +10,9 @@ import asyncio
 import pytest
 
 from gate.errors import LeaseLost, StoreDown
+from gate.model.messages import EntryKind, OutboxEntry
 from gate.opening import open_gate
-from gate.slots import Note, Reply
+from gate.slots import ScriptReply
 from gate.verify import verify
 from tests.support import House, until
 
@@ -52,7 +53,7 @@ async def test_an_expiry_of_an_earlier_epoch_is_not_recorded(house: House) -> No
     job = await house.acquire(credits=5)
     epoch = await house.gate.known.epoch(house.pool)
     await house.gate.known.reload(house.pool)
-    note = Note("0-1", "expired", job.job_id, job.fence, job.expires_at or 0)
+    note = OutboxEntry("0-1", EntryKind.EXPIRED, job.job_id, job.fence, job.expires_at or 0)
     assert (await house.gate.ledger.record(house.pool, epoch, [note])).stale
     assert await house.status(job) == "running"
 
@@ -79,7 +80,7 @@ async def test_a_lease_renewed_since_the_sweep_looked_is_not_overdue(house: Hous
 async def test_the_end_of_a_wait_does_not_end_who_runs(house: House) -> None:
     job = await house.acquire(credits=5)
     epoch = await house.gate.known.epoch(house.pool)
-    await house.gate.ledger.record(house.pool, epoch, [Note("0-1", "expired", job.job_id, 0, 1)])
+    await house.gate.ledger.record(house.pool, epoch, [OutboxEntry("0-1", EntryKind.EXPIRED, job.job_id, 0, 1)])
     assert await house.status(job) == "running"
 
 
@@ -94,7 +95,7 @@ async def test_a_stale_renewal_is_not_recorded_for_the_newer_lease(house: House)
     before, now = await granted_anew(house)
     epoch = await house.gate.known.epoch(house.pool)
     late = await house.gate.ledger.extend(house.pool, now.job_id, before.lease_id or "", epoch=epoch, due=2**50, at=1)
-    assert late.word == "lost"
+    assert late.result == "lost"
     assert (await house.look(now)).expires_at == now.expires_at
 
 
@@ -172,8 +173,8 @@ async def test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since(ho
 
     async def void_and_stand_still(*args):
         voided = await void(*args)
-        freed: Reply = await house.gate.semaphore.cancel(house.pool, epoch, unknown)  # by another sweep
-        assert freed.word == "left_queue"
+        freed: ScriptReply = await house.gate.semaphore.cancel(house.pool, epoch, unknown)  # by another sweep
+        assert freed.result == "left_queue"
         await house.release(holders[0])
         told.append(await house.acquire(unknown))
         return voided

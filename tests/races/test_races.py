@@ -39,7 +39,7 @@ async def test_a_success_that_reached_sql_first_wins_over_the_expiry(house: Hous
     """The holder's release is committed, and before Redis hears of it the lease is reaped."""
     job = await house.acquire(credits=5)
     ended = await house.gate.ledger.end(house.pool, job.job_id, "completed", by="holder", lease_id=job.lease_id)
-    assert ended.word == "ended"
+    assert ended.result == "ended"
     house.expire(job)
     await house.keeper.view.pool(house.pool)
     await house.settled()
@@ -109,7 +109,7 @@ async def test_two_who_ask_at_once_for_a_job_that_sql_will_not_have_here_leave_n
         await house.release(await house.acquire(job_id))
     else:
         await house.gate.ledger.make_pool(other, settings_of())
-        await house.keeper.acquire(other, Request(job_id))
+        await house.keeper.admission.acquire(other, Request(job_id))
     admit, decided = house.gate.ledger.admit, []
 
     async def both_decided(pool, request, **facts):
@@ -306,10 +306,10 @@ async def test_a_reply_that_was_lost_means_the_script_ran_twice_and_nothing_more
 
 
 def _note(job, kind: str = "granted"):
-    from gate.slots import Note
+    from gate.model.messages import EntryKind, OutboxEntry
 
     lease = job.lease if kind == "granted" else None
-    return Note("0-1", kind, job.job_id, job.fence, job.granted_at or 1, lease)
+    return OutboxEntry("0-1", EntryKind(kind), job.job_id, job.fence, job.granted_at or 1, lease)
 
 
 async def _is(house: House, job_id: str, status: str) -> bool:

@@ -48,7 +48,7 @@ async def opened(redis_url: str, sql_url: str) -> AsyncIterator[Open]:
 
 
 async def acquire(gate: Open, job_id: str) -> Job:
-    return await gate.gatekeeper.acquire("default", Request(job_id, credits=5))
+    return await gate.gatekeeper.admission.acquire("default", Request(job_id, credits=5))
 
 
 def epoch(sql_url: str) -> int:

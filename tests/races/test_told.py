@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gate.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown
-from gate.ledger import Recorded
+from gate.ledger import RecordReply
 from tests.support import House, until
 
 pytestmark = pytest.mark.anyio
@@ -103,7 +103,7 @@ async def test_a_renewal_that_is_over_when_sql_hears_of_it_is_not_told(house: Ho
         await until(lambda: house.people.zscore(house.key("slots"), job_id) is None, "the lease is reaped")
         extended = await extend(pool, job_id, lease_id, **facts)
         house.gate.ledger.record = record
-        words.append(extended.word)
+        words.append(extended.result)
         return extended
 
     words: list[str] = []
@@ -194,7 +194,7 @@ async def test_a_grant_that_is_over_before_sql_heard_of_it_never_was(house: Hous
 
     async def later(pool, epoch, notes, good_until=None):
         held[:] = notes
-        return Recorded(done=[])
+        return RecordReply(done=[])
 
     house.gate.ledger.record = later
     await house.release(holders[0])

@@ -8,7 +8,7 @@ import pytest
 
 from gate.jobs import Job
 from gate.keeper.wake import Wake
-from gate.ledger import Admitted
+from gate.ledger import Change
 from tests.support import House
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,7 @@ async def test_a_grant_that_is_told_before_its_admission_is_heard_of_is_not_slep
     holders = [await house.acquire() for _ in range(3)]
     admit = house.gate.ledger.admit
 
-    async def slowly_heard_of(*args: object, **facts: object) -> Admitted:
+    async def slowly_heard_of(*args: object, **facts: object) -> Change:
         admitted = await admit(*args, **facts)
         await house.release(holders[0])
         assert await house.granted(admitted.job)

@@ -125,10 +125,10 @@ async def test_an_error_has_its_name_and_the_connection_lives_on(link: Link) -> 
 
 async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(link: Link, people: redis.Redis) -> None:
     semaphore = Semaphore(link)
-    assert (await semaphore.rebuild("default", 1, SETTINGS | {"paused": 0}, [], [])).word == "loaded"
+    assert (await semaphore.rebuild("default", 1, SETTINGS | {"paused": 0}, [], [])).result == "loaded"
     people.script_flush()
     replies = await asyncio.gather(*(semaphore.acquire("default", 1, f"j{number}", None, None, None) for number in range(5)))
-    assert sorted(reply.word for reply in replies) == ["queued", "queued", "running", "running", "running"]
+    assert sorted(reply.result for reply in replies) == ["queued", "queued", "running", "running", "running"]
 
 
 async def test_what_was_asked_before_the_pipe_parts_is_answered(link: Link) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
-Outcome = Literal["completed", "failed", "cancelled"]
+from gate.model.messages import ProviderReport
+
 NO_SECRET = "this gate has no secret of this provider: it goes into gate.toml under [providers], and counts after a restart"
 """For whoever tries it the first time: it tells nobody anything of use, as nothing is let in."""
 
@@ -23,27 +23,11 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """How a task ended. Either `task_id` or `job_id` is named, the other is None. Two of one provider with the same
-    `delivery_id` are the same. `understood` is false for a success whose output has a shape that gate does not know: the
-    output then carries the callback itself.
-    """
-
-    outcome: Outcome
-    delivery_id: str
-    task_id: str | None = None
-    job_id: str | None = None
-    error: str | None = None
-    output: Any = None
-    understood: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Provider:
     """`read` answers None when nothing happens, and raises Forged or Unreadable, nothing else. `fault` says in a few words
     what is wrong with a configured secret, or None.
     """
 
     name: str
-    read: Callable[[Callback], Said | None]
+    read: Callable[[Callback], ProviderReport | None]
     fault: Callable[[str], str | None]

@@ -1,0 +1,1 @@
+"""Values that more than one part of gate works with. No I/O."""

@@ -1,0 +1,91 @@
+"""Messages that cross from one part of gate to another.
+
+Redis, SQL and the providers' pages never import each other. What one of them hands to another is one of these values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from pydantic import JsonValue
+
+from gate.jobs import Lease
+
+Outcome: TypeAlias = Literal["completed", "failed", "cancelled"]
+"""How a provider, a holder or an operator says that a job ended."""
+
+
+class EntryKind(StrEnum):
+    """What an entry of the outbox reports."""
+
+    GRANTED = "granted"
+    """A waiter was put into a slot."""
+    EXPIRED = "expired"
+    """A lease, or with fence 0 a time in the queue, ran out."""
+    UNKNOWN = "unknown"
+    """A newer version of gate wrote this entry; it stays for a server that knows the kind."""
+    UNREADABLE = "unreadable"
+    """gate did not write this entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """One entry of a pool's outbox: a change in Redis that SQL has to record.
+
+    Attributes:
+        entry_id: ID of the entry in the stream.
+        kind: What it reports.
+        job_id: The job it is about.
+        fence: Fence of the grant it is about; 0 when the job's time in the queue ran out.
+        at: Time of the change by the clock of Redis (ms since 1970).
+        lease: The lease of a grant; None with any other kind.
+        ticket: The job's place in order of arrival.
+    """
+
+    entry_id: str
+    kind: EntryKind
+    job_id: str
+    fence: int
+    at: int
+    lease: Lease | None = None
+    ticket: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReport:
+    """How a provider says that one of its tasks ended. It names either `task_id` or `job_id`; the other is None.
+
+    Attributes:
+        outcome: How the task ended.
+        delivery_id: Two reports of one provider with the same delivery_id are the same report.
+        task_id: The provider's name for the task.
+        job_id: gate's job.
+        error: The provider's reason for a failure.
+        output: What the task made.
+        understood: False for a success whose output has a shape that gate does not know. The output is the whole callback then.
+    """
+
+    outcome: Outcome
+    delivery_id: str
+    task_id: str | None = None
+    job_id: str | None = None
+    error: str | None = None
+    output: JsonValue = None
+    understood: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StartReply:
+    """A tool's positive answer to a start call.
+
+    Attributes:
+        delivery_id: The start call, by its row in SQL.
+        provider: The provider of the tool; None when gate is told of none. Then the task is written down and not bound.
+        task_id: The provider's task, when the answer names one.
+    """
+
+    delivery_id: int
+    provider: str | None = None
+    task_id: str | None = None

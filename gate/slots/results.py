@@ -1,0 +1,270 @@
+"""Replies of the scripts. Each script has an enum of its own for how its call ended, as its header in lua/ lists them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from gate.jobs import Lease
+from gate.model.messages import OutboxEntry
+
+
+class Undone(StrEnum):
+    """Why a script did nothing. The pool has to be brought in order, then the call is made again."""
+
+    COLD = "cold"
+    """Redis has lost the pool, or has it under another epoch."""
+    DAMAGED = "damaged"
+    """A key holds what gate never put there."""
+    ELSEWHERE = "elsewhere"
+    """Another Redis answers than the one this server is pinned to."""
+
+
+class NotDone(Exception):
+    """A script did nothing and wrote nothing.
+
+    Attributes:
+        why: What has to be put in order.
+    """
+
+    def __init__(self, why: Undone) -> None:
+        super().__init__(why.value)
+        self.why = why
+
+
+class AcquireResult(StrEnum):
+    RUNNING = "running"
+    """The job holds a slot and its caller knows it."""
+    GRANTED = "granted"
+    """The job holds a slot that was not claimed yet."""
+    QUEUED = "queued"
+    """The job waits."""
+    UNRECORDED = "unrecorded"
+    """The job's end is in the outbox and not in SQL yet."""
+    USER_BUSY = "user_busy"
+    """The user has as many live jobs as allowed."""
+    QUEUE_FULL = "queue_full"
+    NO_SLOT = "no_slot"
+    """No slot is free, and the job was not to wait."""
+    TORN = "torn"
+    """The job holds a slot and has no entry; the reconciler repairs that."""
+
+
+class ExtendResult(StrEnum):
+    CLAIMED = "claimed"
+    RENEWED = "renewed"
+    HELD = "held"
+    LOST = "lost"
+    """That lease is not, or no longer, a lease of this job."""
+    BY_GATE = "by_gate"
+    """gate starts this job; no caller may claim it."""
+
+
+class ReleaseResult(StrEnum):
+    RELEASED = "released"
+    STALE = "stale"
+    """That lease holds no slot."""
+
+
+class CancelResult(StrEnum):
+    LEFT_SLOT = "left_slot"
+    LEFT_QUEUE = "left_queue"
+    ABSENT = "absent"
+
+
+class RequeueResult(StrEnum):
+    REQUEUED = "requeued"
+    """The job waits at its place."""
+    NEWER = "newer"
+    """The job holds a slot under another fence."""
+    ABSENT = "absent"
+    """Redis does not have the job, and nothing was to be restored."""
+
+
+class UndoResult(StrEnum):
+    UNDONE = "undone"
+    KEPT = "kept"
+    """Another call relies on the job's place, or it is gone already."""
+
+
+class UpkeepResult(StrEnum):
+    """Of scripts that always do their work."""
+
+    TICKED = "ticked"
+    CONFIGURED = "configured"
+    STATUS = "status"
+
+
+class RestoreResult(StrEnum):
+    RESTORED = "restored"
+    KNOWN = "known"
+    """The job holds a slot, or its end is in the outbox."""
+    FULL = "full"
+    """No slot is free at the moment."""
+
+
+class RebuildResult(StrEnum):
+    LOADED = "loaded"
+    REFUSED = "refused"
+    """Redis has this epoch already, or a higher one."""
+    FOREIGN = "foreign"
+    """A live gate with another ledger uses this pool in this Redis."""
+
+
+R = TypeVar("R", bound=StrEnum, covariant=True)
+
+
+@dataclass(slots=True)
+class ScriptReply(Generic[R]):
+    """What every script answers.
+
+    Attributes:
+        result: How the call ended.
+        asked: When the call was made, by `time.monotonic()` (s).
+        now_ms: Time by the clock of Redis (ms since 1970).
+        next_ms: The pool's earliest deadline (ms since 1970); None when nothing is due.
+        more: The call stopped at its bound; `tick` goes on from there.
+        emitted: Entries it added to the outbox.
+        outbox: These entries, when the outbox held no others.
+        epoch: Epoch of the pool under which the call was made.
+    """
+
+    result: R
+    asked: float = 0
+    now_ms: int = 0
+    next_ms: int | None = None
+    more: bool = False
+    emitted: int = 0
+    outbox: tuple[OutboxEntry, ...] = ()
+    epoch: int = 0
+
+
+@dataclass(slots=True)
+class AcquireReply(ScriptReply[AcquireResult]):
+    """Reply of `acquire`.
+
+    Attributes:
+        known: The job stood there before this call.
+        by_gate: gate starts it. The first call for a job decides that.
+        ticket: Its place in order of arrival.
+        queued_at: When it came (ms since 1970).
+        lease_ms: Length of its leases (ms).
+        lease: Its lease, while it holds a slot.
+        active: The user's live jobs, when these are too many.
+    """
+
+    known: bool = False
+    by_gate: bool = False
+    ticket: int = 0
+    queued_at: int = 0
+    lease_ms: int = 0
+    lease: Lease | None = None
+    active: tuple[str, ...] = ()
+
+    @property
+    def good_until(self) -> float | None:
+        """When the lease is over at the earliest, by `time.monotonic()` (s)."""
+        return self.asked + (self.lease.due - self.now_ms) / 1000 if self.lease else None
+
+
+@dataclass(slots=True)
+class ExtendReply(ScriptReply[ExtendResult]):
+    """Reply of `claim`, `renew` and `hold`.
+
+    Attributes:
+        fence: Fence of the lease.
+        due: Its deadline from now on (ms since 1970).
+    """
+
+    fence: int = 0
+    due: int = 0
+
+    @property
+    def good_until(self) -> float:
+        """When the lease is over at the earliest, by `time.monotonic()` (s)."""
+        return self.asked + (self.due - self.now_ms) / 1000
+
+
+@dataclass(slots=True)
+class QueueState(ScriptReply[UpkeepResult]):
+    """A pool at one moment, as `status` reads it.
+
+    Attributes:
+        limit: Slots of the pool.
+        running: Slots whose holders have claimed them.
+        granted: Slots that were not claimed yet.
+        queued: Jobs that wait.
+        paused: No slot is given out.
+        cooling_until: Until when no slot is given out after a refusal (ms since 1970); None when it is over.
+        oldest: When the oldest lease was granted (ms since 1970).
+        holders: Jobs that hold slots.
+        queue: Jobs that wait, the next one first.
+        position: Place of the job that was asked about; 1 is next.
+        cooling_tools: Tools whose start address fails at the moment.
+    """
+
+    limit: int = 0
+    running: int = 0
+    granted: int = 0
+    queued: int = 0
+    paused: bool = False
+    cooling_until: int | None = None
+    oldest: int | None = None
+    holders: tuple[str, ...] = ()
+    queue: tuple[str, ...] = ()
+    position: int | None = None
+    cooling_tools: frozenset[str] = frozenset()
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody holds."""
+        return max(self.limit - self.running - self.granted, 0)
+
+    def reason_of(self, tool: str | None) -> str:
+        """Say why a job that gate starts at this tool waits."""
+        return "tool_down" if tool in self.cooling_tools and not self.paused else self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why a job waits here."""
+        if self.paused:
+            return "paused"
+        return "cooling_down" if self.cooling_until else "pool_full"
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReply:
+    """Reply of `rebuild`.
+
+    Attributes:
+        epoch: The epoch that Redis has now.
+        graced: New deadlines (ms since 1970) of jobs whose own deadlines had passed, by job_id.
+    """
+
+    result: RebuildResult
+    epoch: int = 0
+    graced: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSnapshot:
+    """Everything of a pool at one moment, read without a script.
+
+    Attributes:
+        now_ms: Time by the clock of Redis (ms since 1970).
+        epoch: Epoch under which the pool was loaded.
+        slots: Deadline (ms since 1970) of each job that holds a slot.
+        queue: Jobs that wait, the next one first.
+        entries: Entry of each job; None for a text that is no entry of gate's.
+        noted: Jobs that the outbox names, with the time (ms) of the last entry about each.
+        settings: Fields of `meta` that are numbers.
+    """
+
+    now_ms: int
+    epoch: int
+    slots: dict[str, int]
+    queue: tuple[str, ...]
+    entries: dict[str, dict[str, Any] | None]
+    noted: dict[str, int]
+    settings: dict[str, int]
