@@ -98,7 +98,10 @@ class Gatekeeper:
             job = await self._acquire(pool, request)
         else:
             # Its grant may be on record, and be shown, before its admission is heard of here.
-            with self.view.parked(request.job_id, "queued") as changed:
+            with self.view.parked(
+                request.job_id,  # guard: park-before-the-admission
+                "queued",
+            ) as changed:
                 job = await self._acquire(pool, request, lambda job: self.view.until_changed(job, changed, wait_s))
         assert job is not None
         return await self.view.until_started(job, end) if by_gate else job
@@ -108,7 +111,13 @@ class Gatekeeper:
         Raises what `acquire` raises.
         """
         job = await self._acquire(pool, await self._admission.complete(request), or_wait=False)
-        return job if job is not None and job.status in HOLDING and not job.starts else None
+        is_the_callers = (
+            job is not None
+            and job.status in HOLDING
+            # guard: take-not-what-gate-starts
+            and not job.starts
+        )
+        return job if is_the_callers else None
 
     async def enqueue(self, pool: str, request: Request) -> Job:
         """A place in the queue for a job that its tool's start call starts, now or later; one that is granted at once is
@@ -127,6 +136,7 @@ class Gatekeeper:
             if decision.word == "no_slot":
                 return await self._only_in_sql(pool, request)
             if decision.word == "unrecorded":
+                # guard: repeat-records-the-outbox
                 await self._recorder.run(pool)  # else SQL says that it runs, by a lease that is over
             if decision.word == "torn":
                 raise StoreDown("redis", "this job's entry is gone from Redis; it is mended within seconds")
@@ -140,8 +150,9 @@ class Gatekeeper:
                 decided = request._replace(starts=decision.by_gate)
             try:
                 admitted = await self._admit(pool, decided, epoch, decision, or_wait)
+            # guard: undo-after-any-error
             except Exception:  # whatever kept it out of SQL, the place in Redis must not stay
-                await self._places.undo(pool, request.job_id, decision)
+                await self._places.undo(pool, request.job_id, decision)  # guard: undo-what-sql-refused
                 raise
             if admitted.word == "stale":
                 self._pools.outdated(pool, epoch)
@@ -151,7 +162,7 @@ class Gatekeeper:
                 return None
             job = admitted.job
             assert job is not None
-            if admitted.word in ("ended", "reused", "live"):
+            if admitted.word in ("ended", "reused", "live"):  # guard: undo-an-unwanted-admission
                 await self._places.undo(pool, request.job_id, decision, job)
             if admitted.word == "live":
                 await self._places.restore(pool, job)
@@ -162,14 +173,19 @@ class Gatekeeper:
             if job.status == "queued" and job.ticket != decision.ticket:
                 await self._places.seat(pool, job, decision)
             if job.status == "queued":
+                # guard: record-a-grant-after-its-row
                 self._recorder.admitted(pool, job.job_id)  # it may have been granted before its row was there
                 self._news.tell_line(pool)  # of the job itself there is nothing to tell: who asked waits here, and knows it
                 job = await (in_line or self.view.placed)(job)
             elif job.tells:
                 self._news.tell(pool, [job.job_id])
-            if job.ended:
+            if job.ended:  # guard: waiting-acquire-sees-the-end
                 raise AlreadyEnded(f"this job is {job.status} already", job)
-            if job.status in HOLDING and (decision.word == "unrecorded" or _over(decision.good_until)):
+            if job.status in HOLDING and (
+                decision.word == "unrecorded"
+                # guard: grant-still-in-time
+                or _over(decision.good_until)
+            ):
                 continue  # this process stood still after the commit, or SQL was slow to read: Redis has the truth
             return job
         raise StoreDown("redis", "the stores kept moving; come again")
@@ -187,7 +203,7 @@ class Gatekeeper:
         admitted = await self._ledger.admit(pool, request, lease=lease, **facts)
         if admitted.word == "no_room":
             # The expiry before this grant is in the outbox still. Record it, look again.
-            await self._recorder.run(pool)
+            await self._recorder.run(pool)  # guard: record-the-expiry-before-a-full-pool
             admitted = await self._ledger.admit(pool, request, lease=lease, **facts)
         if admitted.word == "no_room" and or_wait:
             # The limit was lowered, or the pool paused: the job waits at its place, and its grant goes back.
@@ -208,7 +224,7 @@ class Gatekeeper:
         for job in ended:
             # Ended in SQL, and its release never reached Redis: nobody is busy because of it.
             await self._pools.run(pool, lambda epoch, job=job: self._semaphore.cancel(pool, epoch, job.job_id))
-        if ended:
+        if ended:  # guard: busy-by-live-jobs-only
             return None
         first = next((job_id for job_id in decision.active if job_id in active), None)
         if first is None and tries_left:
@@ -261,7 +277,7 @@ class Gatekeeper:
             raise await self._why_lost(pool, job_id, lease_id)
         assert bound.job is not None
         if bound.word == "ended":
-            await self._free(bound.job)
+            await self._free(pool, bound.job.job_id, bound.job.lease_id)
         return bound.job
 
     async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None:
@@ -274,7 +290,7 @@ class Gatekeeper:
             pool, job_id, lease_id, lambda epoch: self._semaphore.claim(pool, epoch, job_id, lease_id, True), started
         )
         if job.ended:
-            await self._free(job)
+            await self._free(pool, job.job_id, job.lease_id)
         return job
 
     async def hold(self, pool: str, job_id: str, lease_id: str) -> float:
@@ -304,14 +320,14 @@ class Gatekeeper:
             if reply.word == "by_gate":
                 job = await self.view.job(pool, job_id)
                 raise StartedByGate("gate starts this job at its tool; nobody else claims it", job)
-            recorded = await self._ledger.extend(
+            recorded = await self._ledger.extend(  # guard: extension-in-sql-before-the-answer
                 pool, job_id, lease_id, epoch=epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until,
                 started=started, claims=claims,
             )  # fmt: skip
             if recorded.word == "extended":
                 assert recorded.job is not None
                 self._news.tell(pool, [job_id])
-                if started is None and _over(reply.good_until):
+                if started is None and _over(reply.good_until):  # guard: extension-still-in-time
                     continue  # as in acquire
                 return recorded.job, reply
             if recorded.word == "stale":
@@ -343,9 +359,10 @@ class Gatekeeper:
         await self._pools.know(pool)
         if outcome in ("refused", "tool_down"):
             return await self._refuse(pool, job_id, lease_id, by, error, outcome)
+        # guard: end-in-sql-before-redis
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
         job = await self._ended(pool, ended)
-        await self._free(job)
+        await self._free(pool, job_id, lease_id)  # guard: end-in-sql-before-redis: then
         return job
 
     async def hear(self, pool: str, provider: str, said: Any, raw: str) -> str:
@@ -354,15 +371,14 @@ class Gatekeeper:
         """
         heard = await self._ledger.hear(pool, provider, said, raw)
         if heard.word == "ended" and heard.job is not None:
-            await self._free(heard.job)
+            await self._free(pool, heard.job.job_id, heard.job.lease_id)
         return heard.word
 
-    async def _free(self, job: Job) -> None:
-        """The slot of a lease whose job SQL has ended."""
+    async def _free(self, pool: str, job_id: str, lease_id: str | None) -> None:
+        """Free the slot of a lease whose job SQL has ended."""
         with contextlib.suppress(StoreDown):  # its own deadline frees it at the latest
-            lease_id = job.lease_id or ""
-            await self._pools.run(job.pool, lambda epoch: self._semaphore.release(job.pool, epoch, job.job_id, lease_id))
-        self._news.tell(job.pool, [job.job_id])
+            await self._pools.run(pool, lambda epoch: self._semaphore.release(pool, epoch, job_id, lease_id or ""))
+        self._news.tell(pool, [job_id])
 
     async def cancel(self, pool: str, job_id: str, reason: str | None = None, outcome: str = "cancelled") -> Job:
         """Ends any job that has not ended, by somebody else than its holder. Raises JobUnknown, AlreadyEnded."""
@@ -379,7 +395,17 @@ class Gatekeeper:
         if refused.word == "refused":
             with contextlib.suppress(StoreDown):
                 entry = entries.waiting(job)  # the lease may have been reaped since SQL let go of it
-                await self._pools.run(pool, lambda epoch: self._semaphore.requeue(pool, epoch, job_id, job.fence, why, entry))
+                await self._pools.run(
+                    pool,
+                    lambda epoch: self._semaphore.requeue(
+                        pool,
+                        epoch,
+                        job_id,
+                        job.fence,
+                        why,
+                        entry,  # guard: requeue-restores-a-reaped-job
+                    ),
+                )
             self._news.tell(pool, [job_id])
         return await self.view.placed(job)
 

@@ -81,7 +81,7 @@ class UnreadKeeper:
         if applied.word == "history":
             raise AlreadyEnded(f"this job is {job.status} already", job)
         if applied.word == "ended":
-            await self._free(job)
+            await self._free(job)  # guard: unread-callback-frees-the-slot
         self._news.tell(job.pool, [job.job_id])
         return job
 

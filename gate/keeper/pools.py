@@ -80,7 +80,7 @@ class Pools:
         """
         give_up = time.monotonic() + COLD_WAIT_S
         if grants_or_reaps and not self._ledger.reached(pool):
-            await self._ledger.reach(pool)
+            await self._ledger.reach(pool)  # guard: reach-sql-before-a-reap
         while True:
             known = self._known.get(pool)
             if known is None or known.epoch is None or known.redis != self._link.identity:
@@ -97,7 +97,7 @@ class Pools:
                 raise StoreDown("redis", f"Redis has lost pool {pool!r} and it could not be rebuilt yet")
             if reply.word == "elsewhere":
                 await self._turn(identity)
-            elif time.monotonic() < known.taken_at + LOADING_S:
+            elif time.monotonic() < known.taken_at + LOADING_S:  # guard: one-server-loads
                 await asyncio.sleep(LOOK_AGAIN_S)  # somebody else is loading it
             else:
                 await self.rebuild(pool, epoch, loads)

@@ -46,7 +46,9 @@ def examine(seen: Survey, live: dict[str, Job], others: dict[str, Job]) -> Itera
 
     What the outbox speaks of is on its way, and no difference.
     """
-    for job_id in {*seen.slots, *seen.queue} - seen.noted.keys():
+    in_redis = {*seen.slots, *seen.queue}
+    in_redis.difference_update(seen.noted)  # guard: sweep-nothing-in-the-outbox
+    for job_id in in_redis:
         held = job_id in seen.slots
         entry = seen.entries.get(job_id) or {}
         fence = int(entry.get("fence") or 0) if held else 0
@@ -55,12 +57,14 @@ def examine(seen: Survey, live: dict[str, Job], others: dict[str, Job]) -> Itera
             other = others.get(job_id)
             since = entry.get("granted_at" if held else "queued_at", 0)
             if other is not None and other.ended:
-                yield Finding("ended", job_id)
-            elif seen.now_ms - since > STRANGER_MS:
+                yield Finding("ended", job_id)  # guard: sweep-ended-job
+            elif seen.now_ms - since > STRANGER_MS:  # guard: sweep-stranger
                 yield Finding("stranger", job_id, fence)
         elif job.status == "queued":
-            if held and entry:
-                yield Finding("adopt" if fence > job.fence else "give_back", job_id, fence)
+            if held and entry and fence > job.fence:
+                yield Finding("adopt", job_id, fence)  # guard: sweep-lost-grant
+            elif held and entry:
+                yield Finding("give_back", job_id, fence)  # guard: sweep-unfinished-refusal
             elif not entry:
                 yield Finding("seat", job_id)
         elif held and entry and fence != job.fence:
@@ -69,10 +73,13 @@ def examine(seen: Survey, live: dict[str, Job], others: dict[str, Job]) -> Itera
             yield _lost(seen, job)
     for job_id in live.keys() - seen.slots.keys() - set(seen.queue) - seen.noted.keys():
         job = live[job_id]
-        yield _lost(seen, job) if job.status in HOLDING else Finding("seat", job_id)
+        if job.status in HOLDING:
+            yield _lost(seen, job)
+        else:
+            yield Finding("seat", job_id)  # guard: sweep-lost-place
     for job_id in seen.noted.keys() - live.keys() - others.keys() - seen.slots.keys() - set(seen.queue):
         if seen.now_ms - seen.noted[job_id] > STRANGER_MS:
-            yield Finding("unheard", job_id)
+            yield Finding("unheard", job_id)  # guard: sweep-unknown-outbox-entry
 
 
 def _lost(seen: Survey, job: Job) -> Finding:
@@ -120,14 +127,19 @@ class Sweep:
         seen = await self._semaphore.survey(pool)
         live = await self._reading.live(pool)
         named = {*seen.slots, *seen.queue, *seen.noted} - live.keys()
-        others = {job_id: job for job_id, job in (await self._reading.jobs(sorted(named))).items() if job.pool == pool}
+        others = {
+            job_id: job
+            for job_id, job in (await self._reading.jobs(sorted(named))).items()
+            if job.pool == pool  # guard: sweep-only-its-pool
+        }
         found = set(examine(seen, live, others))
         settings = await self._settings(pool)
         if any(seen.settings.get(name) != value for name, value in settings.in_redis().items()):
-            found.add(Finding("settings", ""))
+            found.add(Finding("settings", ""))  # guard: sweep-settings
         if seen.epoch != epoch:
             return []  # it was rebuilt meanwhile: the next one sees clearly
-        twice = found & self._before.get(pool, set())
+        twice = set(found)
+        twice &= self._before.get(pool, set())  # guard: sweep-what-two-looks-saw
         if mend is None:
             self._before[pool] = found
             return sorted(twice, key=str)
@@ -158,7 +170,7 @@ class Sweep:
             case "unheard":
                 return await self._forget(pool, epoch, job_id)
             case "overdue":
-                if not await self._ledger.expire_overdue(pool, epoch, job_id, fence, seen.now_ms):
+                if not await self._ledger.expire_overdue(pool, epoch, job_id, fence, seen.now_ms):  # guard: sweep-lost-expiry
                     return False
                 await self._run(pool, lambda epoch: self._semaphore.cancel(pool, epoch, job_id))
                 self._news.tell(pool, [job_id])
@@ -166,7 +178,7 @@ class Sweep:
                 assert job is not None
                 entry = entries.holding(job)
                 reply = await self._run(pool, lambda epoch: self._semaphore.restore(pool, epoch, job_id, entry))
-                return reply.word == "restored"
+                return reply.word == "restored"  # guard: sweep-restored-lease
             case "adopt":
                 good_until = looked_at + (seen.slots[job_id] - seen.now_ms) / 1000
                 await self._recorder.apply(pool, epoch, [_grant_in(seen, job_id)], good_until)

@@ -28,7 +28,7 @@ class Tick:
         trouble = None
         while True:
             try:
-                await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))
+                await self._pools.run(pool, lambda epoch: self._semaphore.tick(pool, epoch))  # guard: tick-an-idle-pool
                 await self._recorder.run(pool)
                 trouble = None
             except StoreDown as error:

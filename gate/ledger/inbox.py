@@ -32,7 +32,7 @@ def hear(batch: Batch, pool: str, provider: str, said: Any, raw: str) -> Ended:
     once = sa.select(webhooks.c.id).where(
         webhooks.c.provider == provider, webhooks.c.pool == pool, webhooks.c.delivery_id == said.delivery_id
     )
-    if batch.connection.execute(once).first() is not None:
+    if batch.connection.execute(once).first() is not None:  # guard: callback-only-once
         return Ended("repeat")
     job, current, early = _about(batch, pool, provider, said)
     verdict = "waits" if early else "history"
@@ -60,11 +60,11 @@ def bound(batch: Batch, job: Job) -> Ended:
         webhooks.c.task_id == job.task_id,
         webhooks.c.pool == job.pool,
         webhooks.c.verdict == "waits",
-        webhooks.c.at > now_ms() - KEPT_MS,
+        webhooks.c.at > now_ms() - KEPT_MS,  # guard: kept-callback-expires
     )
     word, after = "bound", job
     assert job.provider is not None
-    for row in batch.connection.execute(kept.order_by(webhooks.c.id)).all():
+    for row in batch.connection.execute(kept.order_by(webhooks.c.id)).all():  # guard: early-callback-is-applied
         output = None if row.output is None else json.loads(row.output)
         verdict, after = _apply(batch, after, job.provider, row.outcome, row.error, output)
         word = "ended" if verdict == "ended" else word
@@ -79,10 +79,19 @@ def _about(batch: Batch, pool: str, provider: str, said: Any) -> tuple[Job | Non
     """
     if said.task_id is None:
         job = _in(pool, batch.job(pool, said.job_id))
-        return job, job is not None and job.provider in (None, provider), False
+        mine = (
+            job is not None
+            # guard: callback-of-the-bound-provider
+            and job.provider in (None, provider)
+        )
+        return job, mine, False
     known = changes.task(batch, provider, said.task_id)
     job = _in(pool, batch.job(pool, known.job_id)) if known is not None else None
-    mine = job is not None and (job.provider, job.task_id, job.lease_id) == (provider, said.task_id, known.lease_id)
+    mine = (
+        job is not None
+        # guard: callback-of-the-current-task
+        and (job.provider, job.task_id, job.lease_id) == (provider, said.task_id, known.lease_id)
+    )
     return job, mine, known is None
 
 
@@ -95,7 +104,11 @@ def _apply(batch: Batch, job: Job, provider: str, outcome: str, error: str | Non
         job.status in REFUNDED
         and job.fence
         and job.ended_by != "provider"
-        and (job.status == "expired" or outcome == "completed")
+        and (
+            job.status == "expired"
+            # guard: late-success-is-kept
+            or outcome == "completed"
+        )
     ):
         kept = changes.keep_late(batch, job, outcome, provider, output)
         return ("late", kept) if kept is not job else ("history", job)
@@ -103,7 +116,7 @@ def _apply(batch: Batch, job: Job, provider: str, outcome: str, error: str | Non
 
 
 def _in(pool: str, job: Job | None) -> Job | None:
-    return job if job is not None and job.pool == pool else None
+    return job if job is not None and job.pool == pool else None  # guard: callback-in-its-pool
 
 
 def _count(batch: Batch, job_id: str) -> int:
@@ -121,7 +134,7 @@ def hear_by_hand(
     before = _in(pool, batch.job(pool, job_id))
     if before is None:
         return Ended("unknown")
-    if before.status == "queued":
+    if before.status == "queued":  # guard: unread-callback-not-for-a-waiter
         return Ended("waiting", before)
     verdict, job = _apply(batch, before, provider, outcome, error, output)
     if verdict != "history":

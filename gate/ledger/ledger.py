@@ -57,12 +57,15 @@ class Ledger:
 
         def work(batch: Batch) -> Admitted:
             row = batch.pool(pool)
-            if row.epoch != epoch or _over(good_until):
+            if (
+                row.epoch != epoch  # guard: admission-in-its-epoch
+                or _over(good_until)  # guard: admission-in-time
+            ):
                 return Admitted("stale")
             job = batch.job(pool, request.job_id)
             if job is not None:
                 return admission.again(batch, row, job, request, ticket, lease, given_up)
-            if ticket <= row.void_ticket:
+            if ticket <= row.void_ticket:  # guard: admission-above-the-void-ticket
                 return Admitted("stale")  # its place was freed for want of this row; it may come again, behind the others
             if lease is not None and not (newer(row, lease.fence, 0) and room(batch, row)):
                 return Admitted("no_room")
@@ -94,9 +97,9 @@ class Ledger:
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Ended("unknown")
-            if lease_id is not None and job.lease_id != lease_id:
+            if lease_id is not None and job.lease_id != lease_id:  # guard: end-only-its-lease
                 return Ended("lost", job)
-            if job.ended:
+            if job.ended:  # guard: outcome-is-final
                 if job.status == outcome and job.ended_by == by:
                     return Ended("repeat", job)
                 if job.status == "expired" and lease_id is not None:
@@ -121,7 +124,7 @@ class Ledger:
 
         def work(batch: Batch) -> Ended:
             lease_ms = request.lease_ms or batch.pool(pool).settings.lease_ms
-            if (job := batch.job(pool, request.job_id)) is not None:
+            if (job := batch.job(pool, request.job_id)) is not None:  # guard: early-end-after-no-admission
                 return Ended("already", job)
             job = admission.new(batch, pool, request, 0, now_ms(), lease_ms, None)
             return Ended("ended", changes.end(batch, job, outcome, by, reason, error))
@@ -140,7 +143,7 @@ class Ledger:
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Ended("unknown")
-            if job.lease_id != lease_id:
+            if job.lease_id != lease_id:  # guard: refuse-only-its-lease
                 return Ended("lost", job)
             if job.status == "queued":
                 return Ended("repeat", job)
@@ -169,12 +172,19 @@ class Ledger:
 
         def work(batch: Batch) -> Extended:
             row = batch.pool(pool)
-            if row.epoch != epoch or _over(good_until):
+            if (
+                row.epoch != epoch  # guard: extension-in-its-epoch
+                or _over(good_until)  # guard: extension-in-time
+            ):
                 return Extended("stale")
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Extended("unknown")
-            if job.status not in HOLDING or job.lease_id != lease_id:
+            if (
+                job.status not in HOLDING
+                # guard: extend-only-its-lease
+                or job.lease_id != lease_id
+            ):
                 return Extended("lost", job)
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
@@ -224,7 +234,7 @@ class Ledger:
 
         def work(batch: Batch, apart: bool = False) -> Recorded:
             row = batch.pool(pool)
-            if row.epoch != epoch:
+            if row.epoch != epoch:  # guard: outbox-page-in-its-epoch
                 return Recorded(stale=True)
             if _over(good_until):
                 return Recorded(late=True)
@@ -234,11 +244,15 @@ class Ledger:
             for note in notes:
                 job = _in(pool, batch.job(pool, note.job_id)) if note.kind in ("granted", "expired") else None
                 if job is None and note.kind != "unreadable":
-                    unknown.add(note.job_id)
+                    unknown.add(note.job_id)  # guard: unknown-job-stays-in-the-outbox
                 if note.job_id in unknown:
                     continue  # its commit is still on the way: this entry stays, and those of that job behind it
                 # A grant whose time is over before SQL heard of it was told to nobody: it never was.
-                if job is not None and not (note.kind == "granted" and (note.job_id, note.fence) in over):
+                if (
+                    job is not None
+                    # guard: dead-grant-is-not-recorded
+                    and not (note.kind == "granted" and (note.job_id, note.fence) in over)
+                ):
                     changed, returns = len(recorded.changed), len(recorded.returns)
                     try:
                         with batch.apart() if apart else contextlib.nullcontext():
@@ -258,7 +272,7 @@ class Ledger:
             try:
                 return await self._database.write(pool, "", work)
             except (DBAPIError, StoreDown) as error:
-                if isinstance(error, StoreDown) and error.held != "job":
+                if isinstance(error, StoreDown) and error.held != "job":  # guard: refused-row-apart
                     raise
                 # One entry about a row that somebody holds, or that SQL will not have (a trigger), must not keep all others out.
                 self._apart_until[pool] = time.monotonic() + APART_S
@@ -268,8 +282,14 @@ class Ledger:
         """Ends a job whose deadline is over by Redis's clock and whose lease Redis has lost. True when it took."""
 
         def work(batch: Batch) -> bool:
+            # guard: overdue-in-its-epoch
             job = _in(pool, batch.job(pool, job_id)) if batch.pool(pool).epoch == epoch else None
-            if job is None or job.lease is None or job.fence != fence or job.lease.due > now_ms:
+            if (
+                job is None
+                or job.lease is None
+                or job.fence != fence
+                or job.lease.due > now_ms  # guard: overdue-by-the-renewed-deadline
+            ):
                 return False
             recording.expire(batch, job, now_ms)
             return True
@@ -284,9 +304,13 @@ class Ledger:
         def work(batch: Batch) -> bool:
             row = batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
-            if row.epoch != epoch or (job is not None and not (job.status in HOLDING and job.fence != fence)):
+            if (
+                row.epoch != epoch
+                # guard: void-only-without-a-row
+                or (job is not None and not (job.status in HOLDING and job.fence != fence))
+            ):
                 return False
-            pools.void(batch.connection, row, fence, ticket)
+            pools.void(batch.connection, row, fence, ticket)  # guard: stranger-is-void-in-sql
             return True
 
         return await self._database.write(pool, job_id, work)
@@ -322,9 +346,9 @@ class Ledger:
 
         def work(batch: Batch) -> Snapshot:
             row = batch.pool(pool)
-            if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):
+            if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):  # guard: one-rebuild-a-loss
                 return Snapshot("taken", row.epoch, row)
-            if identity in row.former and not even_a_former:
+            if identity in row.former and not even_a_former:  # guard: replaced-redis-is-not-loaded
                 return Snapshot("replaced", row.epoch, row)
             query = jobs_with_refund.where(jobs.c.pool == pool, is_live).order_by(jobs.c.ticket)
             live = [job_of(found) for found in batch.connection.execute(query)]
@@ -353,7 +377,7 @@ class Ledger:
                     job.lease_id,
                     job.expires_at,
                 ):
-                    batch.put(now, expires_at=due)
+                    batch.put(now, expires_at=due)  # guard: grace-only-once
 
         await self._database.write(pool, "", work, takes_long=True)
 
@@ -366,7 +390,12 @@ class Ledger:
         if self._database.hangs:
             raise StoreDown("sql", "SQL takes too long to write")
         if not self.reached(pool):
-            await self._database.write(pool, "", lambda batch: pools.probe(batch.connection, pool), True)
+            await self._database.write(
+                pool,
+                "",
+                lambda batch: pools.probe(batch.connection, pool),  # guard: probe-sql-by-a-write
+                takes_long=True,
+            )
 
     async def make_pool(self, pool: str, settings: PoolSettings, reason: str | None = None) -> bool:
         """False when there is one of that name already."""
