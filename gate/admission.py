@@ -62,7 +62,11 @@ class Admission:
             job = await self._admit(pool, request)
         else:
             # The recorder may write the grant, and show it, before this call sees its own admission.
-            with self._view.parked(request.job_id, "queued") as changed:
+            parked = self._view.parked(
+                request.job_id,  # guard: park-before-the-admission
+                "queued",
+            )
+            with parked as changed:
                 job = await self._admit(pool, request, lambda job: self._view.until_changed(job, changed, wait_s))
         assert job is not None
         return await self._view.until_started(job, end) if by_gate else job
@@ -77,7 +81,13 @@ class Admission:
             What `acquire` raises.
         """
         job = await self._admit(pool, await self._pricing.complete(request), or_wait=False)
-        return job if job is not None and job.status in HOLDING and not job.starts else None
+        yours = (
+            job is not None
+            and job.status in HOLDING
+            # guard: take-not-what-gate-starts
+            and not job.starts
+        )
+        return job if yours else None
 
     async def enqueue(self, pool: str, request: Request) -> Job:
         """Admit a job that gate starts at its tool. One that is granted at once is returned after its start call was answered.
@@ -110,19 +120,21 @@ class Admission:
     async def _record(self, pool: str, request: Request, placed: AcquireReply, or_wait: bool) -> Job | None:
         """Record in SQL what Redis has decided; take it back from Redis when SQL does not have it so."""
         if placed.result is AcquireResult.UNRECORDED:
+            # guard: repeat-records-the-outbox
             await self._recorder.run(pool)  # else SQL says that it runs, by a lease that is over
         elif request.starts != placed.by_gate:
             # Two calls for one job may differ in who starts it, and either may be the first in SQL: Redis has decided.
             request = request._replace(starts=placed.by_gate)
         try:
             recorded = await self._write(pool, request, placed, or_wait)
+        # guard: undo-after-any-error
         except Exception:  # whatever kept it out of SQL, the place in Redis must not stay
-            await self._places.undo(pool, request.job_id, placed)
+            await self._places.undo(pool, request.job_id, placed)  # guard: undo-what-sql-refused
             raise
         if recorded.result is AdmitResult.STALE:
             self._pools.outdated(pool, placed.epoch)
             raise _Moved
-        if recorded.result is not AdmitResult.ADMITTED:
+        if recorded.result is not AdmitResult.ADMITTED:  # guard: undo-an-unwanted-admission
             await self._places.undo(pool, request.job_id, placed, recorded.job)
         job = recorded.job
         match recorded.result:
@@ -150,7 +162,7 @@ class Admission:
         recorded = await admit(lease=lease)
         if recorded.result is AdmitResult.NO_ROOM:
             # The expiry before this grant is in the outbox still. Record it, look again.
-            await self._recorder.run(pool)
+            await self._recorder.run(pool)  # guard: record-the-expiry-before-a-full-pool
             recorded = await admit(lease=lease)
         if recorded.result is AdmitResult.NO_ROOM and or_wait:
             # The limit was lowered, or the pool paused: the job waits at its place, and its grant goes back.
@@ -166,14 +178,19 @@ class Admission:
         if job.status == "queued":
             if job.ticket != placed.ticket:
                 await self._places.seat(pool, job, placed)
+            # guard: record-a-grant-after-its-row
             self._recorder.admitted(pool, job.job_id)  # it may have been granted before its row was there
             self._news.tell_line(pool)  # of the job itself there is nothing to tell: its caller waits here, and knows it
             job = await in_line(job)
         elif job.tells:
             self._news.tell(pool, [job.job_id])
-        if job.ended:
+        if job.ended:  # guard: waiting-acquire-sees-the-end
             raise _already_ended(job)
-        if job.status in HOLDING and (placed.result is AcquireResult.UNRECORDED or _over(placed.good_until)):
+        if job.status in HOLDING and (
+            placed.result is AcquireResult.UNRECORDED
+            # guard: grant-still-in-time
+            or _over(placed.good_until)
+        ):
             raise _Moved  # this process stood still after the commit, or SQL was slow to read: Redis has the truth
         return job
 
@@ -197,7 +214,7 @@ class Admission:
         for job in ended:
             # Ended in SQL, and its release never reached Redis: nobody is busy because of it.
             await self._pools.pool(pool).cancel(job.job_id)
-        if ended:
+        if ended:  # guard: busy-by-live-jobs-only
             return _Moved()
         first = next((job_id for job_id in active if job_id in known), None)
         if first is None and tries_left:

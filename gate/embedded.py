@@ -19,7 +19,12 @@ from urllib.parse import quote
 from gate.errors import CannotStart
 
 READY_S = 5.0
-_WATCH = 'while :; do "$@"; sleep 0.05; done & read -r _; kill -9 0'
+_WATCH = "; ".join(
+    (
+        'while :; do "$@"; sleep 0.05; done & read -r _',
+        "kill -9 0",  # guard: embedded-redis-dies-with-gate
+    )
+)
 
 
 def binary() -> Path:

@@ -124,7 +124,7 @@ class Gatekeeper:
             raise await self._why_lost(pool, job_id, lease_id)
         assert bound.job is not None
         if bound.result is BindResult.ENDED:
-            await self._free(bound.job)
+            await self._free(pool, job_id, bound.job.lease_id)
         return bound.job
 
     async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None:
@@ -135,7 +135,7 @@ class Gatekeeper:
         """Record a tool's answer that it has started the job of this grant. Raises what `claim` raises."""
         job, _ = await self._extend(pool, job_id, lease_id, lambda slots: slots.claim(job_id, lease_id, True), started)
         if job.ended:
-            await self._free(job)
+            await self._free(pool, job.job_id, job.lease_id)
         return job
 
     async def hold(self, pool: str, job_id: str, lease_id: str) -> float:
@@ -163,14 +163,14 @@ class Gatekeeper:
             if reply.result is ExtendResult.BY_GATE:
                 job = await self.view.job(pool, job_id)
                 raise StartedByGate("gate starts this job at its tool; nobody else claims it", job)
-            recorded = await self._ledger.extend(
+            recorded = await self._ledger.extend(  # guard: extension-in-sql-before-the-answer
                 pool, job_id, lease_id, epoch=reply.epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until,
                 started=started, claims=claims,
             )  # fmt: skip
-            if recorded.result is ExtensionResult.EXTENDED:
+            if recorded.result == ExtensionResult.EXTENDED:
                 assert recorded.job is not None
                 self._news.tell(pool, [job_id])
-                if started is None and _over(reply.good_until):
+                if started is None and _over(reply.good_until):  # guard: extension-still-in-time
                     continue  # as in _answer
                 return recorded.job, reply
             if recorded.result is ExtensionResult.STALE:
@@ -202,9 +202,10 @@ class Gatekeeper:
         await self._pools.know(pool)
         if outcome in ("refused", "tool_down"):
             return await self._refuse(pool, job_id, lease_id, by, error, outcome)
+        # guard: end-in-sql-before-redis
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
         job = await self._ended(pool, ended)
-        await self._free(job)
+        await self._free(pool, job_id, lease_id)  # guard: end-in-sql-before-redis: then
         return job
 
     async def hear(self, pool: str, provider: str, report: ProviderReport, raw: str) -> CallbackResult:
@@ -216,14 +217,14 @@ class Gatekeeper:
         """
         heard = await self._ledger.hear(pool, provider, report, raw)
         if heard.result is CallbackResult.ENDED and heard.job is not None:
-            await self._free(heard.job)
+            await self._free(pool, heard.job.job_id, heard.job.lease_id)
         return heard.result
 
-    async def _free(self, job: Job) -> None:
-        """The slot of a lease whose job SQL has ended."""
+    async def _free(self, pool: str, job_id: str, lease_id: str | None) -> None:
+        """Free the slot of a lease whose job SQL has ended."""
         with contextlib.suppress(StoreDown):  # its own deadline frees it at the latest
-            await self._pools.pool(job.pool).release(job.job_id, job.lease_id or "")
-        self._news.tell(job.pool, [job.job_id])
+            await self._pools.pool(pool).release(job_id, lease_id or "")
+        self._news.tell(pool, [job_id])
 
     async def cancel(self, pool: str, job_id: str, reason: str | None = None, outcome: str = "cancelled") -> Job:
         """Ends any job that has not ended, by somebody else than its holder. Raises JobUnknown, AlreadyEnded."""

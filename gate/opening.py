@@ -67,7 +67,7 @@ class Outside:
         """Raises CannotStart."""
         if self.job_sql is None and self.refund_sql is None:
             return None
-        refuse_sqlite(sql_url)
+        refuse_sqlite(sql_url)  # guard: owner-functions-need-postgres
         return Owner(sql_url, self.job_sql, self.refund_sql)
 
 

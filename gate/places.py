@@ -20,6 +20,7 @@ class Places:
         """Takes back what this call took and SQL does not want; never what another call stands on. `job`: as SQL has it."""
         never_here = job is not None and (job.ended or job.pool != pool)
         with contextlib.suppress(StoreDown):  # then the lease runs out by itself, or the sweep finds it
+            # guard: undo-a-foreign-job
             if never_here:  # no other call stands on it either: each undo would be left to the other
                 await self._pools.pool(pool).cancel(job_id)
             elif not (decision.known or decision.result is AcquireResult.UNRECORDED):

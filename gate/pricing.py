@@ -15,7 +15,7 @@ class Priced(Request):
 
     def same_content(self, job: Job) -> bool:
         """Whether it means the same job. The table and the id name the owner's row; what the row says may change between two calls."""
-        rest = self._replace(user=None, credits=None, session=None, payload=None)
+        rest = self._replace(user=None, credits=None, session=None, payload=None)  # guard: repeat-ignores-the-price
         return Request.same_content(rest, job)
 
 
@@ -27,7 +27,12 @@ class JobPricing:
 
     def is_priced(self, table: str | None) -> bool:
         """Whether the owner's function is asked about jobs of this table."""
-        return self._owner is not None and self._owner.prices and table in self._tools
+        return (
+            self._owner is not None
+            and self._owner.prices
+            # guard: price-only-known-tables
+            and table in self._tools
+        )
 
     async def complete(self, request: Request, by_gate: bool = False, or_refuse: bool = False) -> Request:
         """The request with all that gate decides about it.
@@ -56,6 +61,7 @@ class JobPricing:
         if not self.is_priced(request.tool):
             return self._settled(decided)
         known = await self._reading.job(request.job_id)
+        # guard: repeat-keeps-its-price
         if known is not None:  # it was priced at its admission, and that stays
             kept = {"user": known.user, "credits": known.credits, "settles": known.settles}
             return Priced(**decided._asdict() | kept | {"session": known.session, "payload": known.payload})
@@ -69,7 +75,7 @@ class JobPricing:
         payload = (price.payload or {}) | (request.payload or {})
         row = {
             "user": price.user,
-            "credits": price.credits if by_row else request.credits,
+            "credits": price.credits if by_row else request.credits,  # guard: price-of-the-row-or-the-body
             "session": price.session or request.session,
             "payload": payload or None,
             "settles": self._owner.pays and (by_row or request.trusted),
@@ -88,5 +94,9 @@ class JobPricing:
 
     def _settled(self, request: Request) -> Request:
         """Only a charge that a trusted caller names is paid back by the owner's function."""
-        settles = request.trusted and self._owner is not None and self._owner.pays
+        settles = (
+            request.trusted  # guard: refund-only-a-trusted-charge
+            and self._owner is not None
+            and self._owner.pays
+        )
         return request._replace(settles=True) if settles else request

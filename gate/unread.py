@@ -87,7 +87,7 @@ class UnreadKeeper:
             case _:
                 assert_never(applied.result)
         if applied.result is ApplyResult.ENDED:
-            await self._free(job)
+            await self._free(job)  # guard: unread-callback-frees-the-slot
         self._news.tell(job.pool, [job.job_id])
         return job
 

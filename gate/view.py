@@ -81,6 +81,7 @@ class View:
         """The job, which was as it is here after `changed` was parked, as soon as it has another status than that knows."""
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
+        # guard: forget-news-before-the-read
         changed.job = None  # what was shown before `job` was read may be older than that
         while job.status == changed.known and (left := end - loop.time()) > 0 and not self._waiters.closing:
             with contextlib.suppress(TimeoutError):

@@ -67,7 +67,7 @@ local function digits(n) return string.format('%.0f', n) end
 -- The job's entry, or nil: also when it is none of gate's.
 local function read(job)
   local text = redis.call('HGET', JOBS, job)
-  if not text then return end
+  if not text then return end -- mutant: no-entry
   local ok, entry = pcall(cjson.decode, text)
   if ok and type(entry) == 'table' and tonumber(entry.ticket) and tonumber(entry.queued_at)
      and tonumber(entry.lease_ms) and (entry.fence == nil or tonumber(entry.fence)) then return entry end
@@ -95,11 +95,11 @@ local function between(entry)
 end
 
 -- From which end it is found sooner: 1 the head, -1 the tail.
-local function side(from, to) return waiting - 1 - from < to and -1 or 1 end
+local function side(from, to) return waiting - 1 - from < to and -1 or 1 end -- mutant: nearer-end-of-two
 
 local function unqueue(job, entry)
-  if waiting == 0 then return false end
-  local left = redis.call('LREM', QUEUE, waiting > BOUND and entry and side(between(entry)) or 1, job)
+  if waiting == 0 then return false end -- mutant: empty-queue
+  local left = redis.call('LREM', QUEUE, waiting > BOUND and entry and side(between(entry)) or 1, job) -- mutant: nearer-end
   waiting = waiting - left
   return left == 1
 end
@@ -107,7 +107,7 @@ end
 -- Its place, counted from 0, or nil. In a long line it is looked for where it stands if few before it have left, then where it stands
 -- if few behind it have, and only then among all.
 local function place(job, entry)
-  if waiting <= BOUND then return waiting > 0 and redis.call('LPOS', QUEUE, job) or nil end
+  if waiting <= BOUND then return waiting > 0 and redis.call('LPOS', QUEUE, job) or nil end -- mutant: short-queue
   local from, to = between(entry)
   if from <= to then
     for _, first in ipairs({math.max(from, to - BOUND + 1), from}) do
@@ -136,7 +136,7 @@ end
 
 -- The entry of the outbox about a job, if there is one: SQL has to hear of it before anything new is said of the job.
 local function noted(job)
-  if unrecorded + emitted == 0 then return end
+  if unrecorded + emitted == 0 then return end -- mutant: empty-outbox
   for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
     if item[2][4] == job then return item[2] end
   end
@@ -149,7 +149,7 @@ end
 
 -- Any lease that ends shows that the provider takes jobs again.
 local function warm_up()
-  if meta.cooling_until > 0 then
+  if meta.cooling_until > 0 then -- mutant: never-cooled
     meta.refusals, meta.cooling_until = 0, 0
     redis.call('HSET', META, 'refusals', 0, 'cooling_until', 0)
   end
@@ -181,7 +181,7 @@ local function grant(job, entry, claimed)
 end
 
 local function reap()
-  if in_use == 0 then return end
+  if in_use == 0 then return end -- mutant: no-lease
   local from = meta.grace_to and '(' .. digits(meta.grace_to) or '-inf'
   local dead = redis.call('ZRANGEBYSCORE', SLOTS, from, digits(now), 'LIMIT', 0, ENDS)
   for _, job in ipairs(dead) do
@@ -214,7 +214,7 @@ local function promote()
     if looked_at == BOUND or not ids_left() then more = passed < BOUND return end
     looked_at = looked_at + 1
     local entry = read(job)
-    if cools(entry) then
+    if cools(entry) then -- guard: pass-a-waiter-whose-tool-is-down
       passed = passed + 1
     else
       -- A job that holds a slot has no place in the queue: by an operator's hand it may stand there.
@@ -249,7 +249,8 @@ local function end_waits()
     local job = redis.call('LINDEX', QUEUE, graced)
     local entry = read(job)
     if entry and queue_due(entry) > now then
-      if not entry.queue_ms and entry.queued_at + meta.queue_ms > now then return end
+      -- mutant: one-look-sooner
+      if not entry.queue_ms and entry.queued_at + meta.queue_ms > now then return end -- guard: queue-grace-after-an-absence
       graced = graced + 1
     else
       end_wait(job, entry)
@@ -264,7 +265,8 @@ end
 -- (A test that turns the clock means time with a living gate.)
 local function mind_absence()
   if ARGV[2] ~= '' then return end
-  if now - meta.seen_at > ABSENCE_MS then
+  -- mutant: absence-to-the-millisecond
+  if now - meta.seen_at > ABSENCE_MS then -- guard: grace-after-an-absence
     meta.loaded_at, meta.grace_to = now, now
     redis.call('HSET', META, 'loaded_at', digits(now), 'grace_to', digits(now))
   end
@@ -274,39 +276,47 @@ local function mind_absence()
     if #passed == BOUND then
       more = true
     else
-      meta.grace_to = nil
+      meta.grace_to = nil -- mutant: grace-is-over
       redis.call('HDEL', META, 'grace_to')
     end
   end
-  if now - meta.seen_at > 1000 then redis.call('HSET', META, 'seen_at', digits(now)) end
+  if now - meta.seen_at > 1000 then redis.call('HSET', META, 'seen_at', digits(now)) end -- mutant: presence-to-the-millisecond
 end
 
 -- Redis without room for more refuses a script at its first write that needs some, but never one that has written
 -- already. New work is refused then; what is under way has to be renewed, to end and to be followed all the same. So
 -- every verb but acquire starts with a write that needs no room, and does nothing.
 local function begin(for_new_work)
-  if not for_new_work then redis.call('HDEL', META, '') end
-  mind_absence() reap() promote() end_waits()
+  if not for_new_work then redis.call('HDEL', META, '') end -- guard: write-without-room
+  mind_absence()
+  reap() -- guard: reap-before-anything
+  promote()
+  end_waits()
 end
 
 -- The entry of a job that holds exactly this lease, or nil.
 local function held(job, lease_id)
   local entry = read(job)
-  if entry and entry.lease_id == lease_id and redis.call('ZSCORE', SLOTS, job) then return entry end
+  if entry
+     and entry.lease_id == lease_id -- guard: only-the-lease-named
+     and redis.call('ZSCORE', SLOTS, job) -- guard: extend-only-a-held-slot
+  then return entry end
 end
 
 -- Puts a waiter before the first one with a higher ticket. Nearly always that is the head or the tail.
 local function seat(job, ticket)
   waiting = waiting + 1
   local last = redis.call('LINDEX', QUEUE, -1)
-  local tail = last and read(last)
+  local tail = last and read(last) -- mutant: tail-of-the-queue
+  -- mutant: place-at-the-tail
   if not last or (tail and tonumber(tail.ticket) < ticket) then return redis.call('RPUSH', QUEUE, job) end
   local from = 0
   while true do
     local page = redis.call('LRANGE', QUEUE, from, from + BOUND - 1)
     for _, waiter in ipairs(page) do
       local entry = read(waiter)
-      if entry and tonumber(entry.ticket) > ticket then
+      -- mutant: equal-tickets
+      if entry and tonumber(entry.ticket) > ticket then -- guard: place-by-ticket
         return redis.call('LINSERT', QUEUE, 'BEFORE', waiter, job)
       end
     end
@@ -316,7 +326,7 @@ local function seat(job, ticket)
 end
 
 local function answer(word, reply)
-  local soonest = in_use > 0 and tonumber(redis.call('ZRANGE', SLOTS, 0, 0, 'WITHSCORES')[2]) or nil
+  local soonest = in_use > 0 and tonumber(redis.call('ZRANGE', SLOTS, 0, 0, 'WITHSCORES')[2]) or nil -- mutant: no-deadline
   if waiting > 0 then
     local entry = read(redis.call('LINDEX', QUEUE, 0))
     local due = entry and queue_due(entry) or now
@@ -324,7 +334,7 @@ local function answer(word, reply)
     soonest = math.min(soonest or due, due)
   end
   reply.word, reply.now, reply.next, reply.more, reply.emitted = word, now, soonest, more, emitted
-  if emitted > 0 then
+  if emitted > 0 then -- mutant: nothing-emitted
     -- When this call has put there all that is there, nobody needs to ask for it.
     local there = redis.call('XRANGE', OUTBOX, '-', '+', 'COUNT', emitted + 1)
     if #there == emitted then reply.outbox = there end
@@ -333,6 +343,6 @@ local function answer(word, reply)
 end
 
 local function finish(word, reply)
-  promote()
+  promote() -- guard: promote-before-the-answer
   return answer(word, reply)
 end

@@ -38,12 +38,13 @@ if known and not known.again then
   known.again = true -- from now on a first call that fails may not take it back (see undo)
   write(job, known)
 end
-if redis.call('ZSCORE', SLOTS, job) then
+if redis.call('ZSCORE', SLOTS, job) then -- guard: acquire-finds-a-held-slot
   if not (known and known.lease_id) then return finish('torn', {}) end
   return stands(known.claimed and 'running' or 'granted', known, true)
 end
 if known and place(job, known) then return stands('queued', known, true) end
 local note = noted(job)
+-- guard: acquire-finds-an-unrecorded-end
 if note then return finish('unrecorded', {ticket = note[8], queued_at = now, lease_ms = lease_ms}) end
 
 if user ~= '' and meta.max_active_per_user > 0 then
@@ -58,7 +59,8 @@ end
 -- After begin only waiters whose tool cools down stand beside a free slot: they are passed, unless more of them stand than one call
 -- looks at.
 local next_in_line = waiting == 0 or (waiting <= BOUND and not more)
-local free = next_in_line and may_grant() and ids_left()
+local free = ids_left() and may_grant()
+             and next_in_line -- guard: newcomer-behind-waiters
 if not free and ARGV[8] == '0' then return finish('no_slot', {}) end
 if not free and waiting >= meta.queue_max then return finish('queue_full', {}) end
 

@@ -15,6 +15,7 @@
 begin()
 local job, ticket = ARGV[4], ARGV[5]
 local entry = read(job)
+-- guard: stranger-leaves-by-ticket
 if ticket ~= '' and (entry and entry.ticket ~= ticket or redis.call('ZSCORE', SLOTS, job)) then return finish('absent', {}) end
 local held_slot = vacate(job)
 local waited = not held_slot and unqueue(job, entry)

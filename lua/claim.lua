@@ -15,6 +15,7 @@ begin()
 local job = ARGV[4]
 local entry = held(job, ARGV[5])
 if not entry then return finish('lost', {}) end
+-- guard: claim-not-what-gate-starts
 if entry.by_gate and not entry.claimed and ARGV[6] ~= '1' then return finish('by_gate', {}) end
 if not entry.claimed then
   entry.claimed, entry.due = true, math.min(now + entry.lease_ms, entry.hard)

@@ -15,7 +15,7 @@ local job = ARGV[4]
 local entry = held(job, ARGV[5])
 if not entry then return finish('lost', {}) end
 if not entry.claimed then
-  entry.due = math.max(entry.due, math.min(now + meta.claim_ms, entry.hard))
+  entry.due = math.max(entry.due, math.min(now + meta.claim_ms, entry.hard)) -- guard: hold-extends-the-grant
   redis.call('ZADD', SLOTS, 'XX', digits(entry.due), job)
   write(job, entry)
 end

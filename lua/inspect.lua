@@ -39,13 +39,14 @@ local waiting = redis.call('LLEN', key('queue'))
 say('pool %s: %d of %s slots held, %d waiting', tag, #slots / 2, tostring(meta[2]), waiting)
 if #slots / 2 > (tonumber(meta[2]) or 0) then say('  draining: the limit was lowered below what runs') end
 if meta[3] == '1' then say('  PAUSED: nobody is granted a slot') end
+-- mutant: cooled-to-the-millisecond
 if (tonumber(meta[4]) or 0) > now then say('  cooling down for %s: the provider refused', span(meta[4] - now)) end
 say('slots')
 for i = 1, #slots, 2 do
   local e, left = entry(slots[i]), tonumber(slots[i + 1]) - now
   local age = e and tonumber(e.granted_at) and 'held for ' .. span(now - e.granted_at) or 'held'
   say('  %d. %s  %s, %s, %s, %s', (i + 1) / 2, slots[i], who(e), e and e.claimed and 'running' or 'granted, not claimed',
-      age, left > 0 and span(left) .. ' left' or 'OVERDUE by ' .. span(left))
+      age, left > 0 and span(left) .. ' left' or 'OVERDUE by ' .. span(left)) -- mutant: overdue-to-the-millisecond
 end
 if #slots == 0 then say('  none held') end
 say('queue')

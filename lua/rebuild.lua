@@ -29,12 +29,13 @@ local found = redis.call('TYPE', META)
 if (type(found) == 'table' and found.ok or found) == 'hash' then
   local ledger = redis.call('HGET', META, 'ledger')
   local seen = tonumber(redis.call('HGET', META, 'seen_at')) or 0
+  -- guard: pool-of-another-ledger-is-kept
   if ledger and ledger ~= ARGV[6] and now - seen < ALIVE_MS then return cjson.encode({word = 'foreign'}) end
   local there = tonumber(redis.call('HGET', META, 'epoch')) or 0
   if there == epoch and redis.call('HGET', META, 'life') == ARGV[1] .. '.' .. ARGV[6] then
     return cjson.encode({word = 'loaded', now = now}) -- the reply was lost, and the call came twice
   end
-  if there >= epoch then return cjson.encode({word = 'refused', epoch = there}) end
+  if there >= epoch then return cjson.encode({word = 'refused', epoch = there}) end -- guard: load-only-a-newer-epoch
 end
 local settings, leases, waiters = cjson.decode(ARGV[3]), cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 
@@ -46,7 +47,7 @@ end
 local graced
 for _, item in ipairs(leases) do
   local job, entry = item[1], item[2]
-  if entry.due <= now then
+  if entry.due <= now then -- guard: grace-at-rebuild
     entry.due = now + settings.claim_ms
     graced = graced or {}
     graced[#graced + 1] = {job, entry.due}
@@ -61,7 +62,7 @@ for _, item in ipairs(waiters) do
 end
 for name, value in pairs(settings) do redis.call('HSET', META, name, string.format('%.0f', value)) end
 -- Above every fence and ticket of an earlier life: nothing of it can be mistaken for something of this one.
-local floor = string.format('%.0f', epoch * 4294967296)
+local floor = string.format('%.0f', epoch * 4294967296) -- guard: fences-above-earlier-epochs
 redis.call('HSET', META, 'ledger', ARGV[6], 'ticket', floor, 'fence', floor, 'refusals', 0, 'cooling_until', 0,
            'loaded_at', string.format('%.0f', now), 'seen_at', string.format('%.0f', now))
 redis.call('HSET', META, 'epoch', string.format('%.0f', epoch), 'life', ARGV[1] .. '.' .. ARGV[6])

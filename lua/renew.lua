@@ -16,10 +16,10 @@ begin()
 local job = ARGV[4]
 local entry = held(job, ARGV[5])
 if not entry then return finish('lost', {}) end
-if entry.by_gate and not entry.claimed then return finish('by_gate', {}) end
+if entry.by_gate and not entry.claimed then return finish('by_gate', {}) end -- guard: renewal-claims-not-what-gate-starts
 local due = math.min(now + (tonumber(ARGV[6]) or entry.lease_ms), entry.hard)
-entry.due = entry.claimed and math.max(entry.due, due) or due
-entry.claimed = true
+if entry.claimed then due = math.max(entry.due, due) end -- guard: renewal-never-shortens
+entry.due, entry.claimed = due, true
 redis.call('ZADD', SLOTS, 'XX', digits(entry.due), job)
 write(job, entry)
 return finish('renewed', {fence = entry.fence, due = entry.due})

@@ -42,7 +42,7 @@ end
 
 local entry = read(job)
 if redis.call('ZSCORE', SLOTS, job) then
-  if entry and (entry.fence or '0') ~= ARGV[5] then return finish('newer', {}) end
+  if entry and (entry.fence or '0') ~= ARGV[5] then return finish('newer', {}) end -- guard: requeue-only-its-fence
   if not entry then return finish('absent', {}) end
   cool(entry)
   vacate(job)

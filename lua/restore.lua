@@ -14,8 +14,10 @@
 begin()
 local job, entry = ARGV[4], cjson.decode(ARGV[5])
 local member = redis.call('ZSCORE', SLOTS, job)
-if (member and read(job)) or noted(job) then return finish('known', {}) end
-if not member and in_use >= meta.limit then return finish('full', {}) end
+if (member and read(job))
+   or noted(job) -- guard: restore-nothing-ended
+then return finish('known', {}) end
+if not member and in_use >= meta.limit then return finish('full', {}) end -- guard: restore-within-the-limit
 unqueue(job)
 occupy(job, entry.due)
 admit(job, entry)

@@ -13,11 +13,14 @@
 
 local job = ARGV[4]
 local entry = read(job)
-if not entry or entry.ticket ~= ARGV[5] or entry.again then return answer('kept', {}) end
+if not entry
+   or entry.ticket ~= ARGV[5] -- guard: undo-only-its-ticket
+   or entry.again -- guard: undo-nothing-asked-again
+then return answer('kept', {}) end
 vacate(job)
 unqueue(job, entry)
 forget(job, entry)
 for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
-  if item[2][4] == job then redis.call('XDEL', OUTBOX, item[1]) end
+  if item[2][4] == job then redis.call('XDEL', OUTBOX, item[1]) end -- guard: undo-its-outbox-entries
 end
 return answer('undone', {})

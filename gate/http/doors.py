@@ -123,7 +123,11 @@ def enter(request: Request) -> Caller:
 def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyRing) -> Caller:
     """Who asks for the route of this path. Raises Unauthorized, Forbidden."""
     may = TABLE[scope["method"], path]
-    if not ring.closed and from_here(scope, headers):
+    if (
+        not ring.closed
+        # guard: keyless-only-from-this-machine
+        and from_here(scope, headers)
+    ):
         if _by_a_foreign_page(scope, headers):
             raise Forbidden("a page of another origin may not ask while no key exists")
         if not asks_for_here(headers):

@@ -60,7 +60,7 @@ async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
     pool = _pool(body)
     if body.jobId is None:
         view = await keeper.view.pool(pool, 0)
-        free = _free(view) if body._counts_slots else 0
+        free = _free(view) if body._counts_slots else 0  # guard: nameless-check-promises-no-slot
         return {"available": free > 0, **_counts(view, _in_use(view), free)}
     mine = None
     with contextlib.suppress(AlreadyEnded):

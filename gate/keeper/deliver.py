@@ -87,7 +87,7 @@ class Deliver:
             self._due.clear()
             try:
                 if not self._freed:
-                    await self._deliveries.free()
+                    await self._deliveries.free()  # guard: free-deliveries-of-a-dead-server
                     self._freed = True
                 await self._take()
             except StoreDown as error:
@@ -176,7 +176,11 @@ class Deliver:
         grant = (delivery.pool, delivery.job_id, delivery.lease_id)
         about = {"pool": delivery.pool, "job_id": delivery.job_id, "tool": delivery.tool}
         verdict = answer.verdict
-        if verdict is Verdict.UNWELL and delivery.attempts >= UNWELL_TRIES:
+        if (
+            verdict is Verdict.UNWELL
+            # guard: ask-an-unwell-tool-again
+            and delivery.attempts >= UNWELL_TRIES
+        ):
             verdict = Verdict.REFUSED
         try:
             match verdict:

@@ -40,7 +40,11 @@ class KeyRing:
         if self._admin is not None and hmac.compare_digest(shown, self._admin):
             found = (FROM_ENVIRONMENT, "admin")
         for key in self._keys if keys.is_key(token) else ():
-            if hmac.compare_digest(shown, key.hash) and key.revoked_at is None:
+            if (
+                hmac.compare_digest(shown, key.hash)
+                # guard: revoked-key-is-refused
+                and key.revoked_at is None
+            ):
                 found = (key.name, key.role)
         if found is not None:
             self._shown[token] = found

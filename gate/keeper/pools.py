@@ -105,7 +105,7 @@ class Pools:
         """
         give_up = time.monotonic() + COLD_WAIT_S
         if grants_or_reaps and not self._ledger.reached(pool):
-            await self._ledger.reach(pool)
+            await self._ledger.reach(pool)  # guard: reach-sql-before-a-reap
         while True:
             known = self._known.get(pool)
             if known is None or known.epoch is None or known.redis != self._link.identity:
@@ -126,7 +126,7 @@ class Pools:
                 raise StoreDown("redis", f"Redis has lost pool {pool!r} and it could not be rebuilt yet")
             if why is Undone.ELSEWHERE:
                 await self._turn(identity)
-            elif time.monotonic() < known.taken_at + LOADING_S:
+            elif time.monotonic() < known.taken_at + LOADING_S:  # guard: one-server-loads
                 await asyncio.sleep(LOOK_AGAIN_S)  # somebody else is loading it
             else:
                 await self.rebuild(pool, epoch, loads)
@@ -302,13 +302,23 @@ class PoolSlots:
     async def requeue(self, job: Job, fence: int, why: str) -> None:
         """Put a job whose grant was given back to its place; see `Semaphore.requeue`."""
         entry = entry_codec.waiting(job)  # the lease may have been reaped since SQL let go of it
-        await self._run(lambda epoch: self._semaphore.requeue(self._name, epoch, job.job_id, fence, why, entry))
+        script = self._semaphore.requeue
+        await self._run(
+            lambda epoch: script(
+                self._name,
+                epoch,
+                job.job_id,
+                fence,
+                why,
+                entry,  # guard: requeue-restores-a-reaped-job
+            )
+        )
 
     async def restore(self, job: Job) -> bool:
         """Put a lease back that SQL has and Redis has lost. False when that is not possible, or not necessary."""
         entry = entry_codec.holding(job)
         reply = await self._run(lambda epoch: self._semaphore.restore(self._name, epoch, job.job_id, entry))
-        return reply.result is RestoreResult.RESTORED
+        return reply.result is RestoreResult.RESTORED  # guard: sweep-restored-lease
 
     async def configure(self, settings: dict[str, int]) -> None:
         """Bring settings of SQL into Redis."""

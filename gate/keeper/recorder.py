@@ -90,7 +90,11 @@ class Recorder:
         async with self._locks[pool]:
             del self._next[pool]
             page = self._told.pop(pool, None)
-            more = page is None or pool in self._unread
+            more = (
+                page is None
+                # guard: read-what-others-emitted
+                or pool in self._unread
+            )
             self._unread.discard(pool)
             unknown: set[str] = set()
             after: str | None = None
@@ -111,6 +115,7 @@ class Recorder:
         if unknown:
             self._unknown[pool] = unknown
             again_s = self._again_s[pool] = self._again_s.get(pool, AGAIN_S / 2) * 2
+            # guard: look-again-for-a-missing-row
             self._pools.due_within(pool, again_s)  # another server may commit it, of which nobody here would hear
         else:
             self._unknown.pop(pool, None)
@@ -129,7 +134,7 @@ class Recorder:
         not know them yet; None when all that came too late, and they have to be read again: a grant that ran out meanwhile must
         be seen together with its end.
         """
-        recorded = await self._ledger.record(pool, epoch, notes, good_until)
+        recorded = await self._ledger.record(pool, epoch, notes, good_until)  # guard: record-before-delete
         if recorded.late:
             return None
         if recorded.stale:
@@ -138,7 +143,7 @@ class Recorder:
         for note in notes:
             if note.kind is EntryKind.UNREADABLE:
                 log.warning("an entry of the outbox that gate did not write: thrown away", pool=pool, entry=note.entry_id)
-        self._news.show(pool, recorded.changed)
+        self._news.show(pool, recorded.changed)  # guard: show-recorded-jobs
         done = set(recorded.done)
         passed_over = {note.job_id for note in notes if note.entry_id not in done}
         if passed_over:  # at once: their rows may be there before this pass is over

@@ -78,7 +78,9 @@ def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -
 
     What the outbox speaks of is on its way, and no difference.
     """
-    for job_id in {*seen.slots, *seen.queue} - seen.noted.keys():
+    in_redis = {*seen.slots, *seen.queue}
+    in_redis.difference_update(seen.noted)  # guard: sweep-nothing-in-the-outbox
+    for job_id in in_redis:
         held = job_id in seen.slots
         entry = seen.entries.get(job_id) or {}
         fence = int(entry.get("fence") or 0) if held else 0
@@ -87,12 +89,14 @@ def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -
             other = others.get(job_id)
             since = entry.get("granted_at" if held else "queued_at", 0)
             if other is not None and other.ended:
-                yield Drift(DriftKind.ENDED, job_id)
-            elif seen.now_ms - since > STRANGER_MS:
+                yield Drift(DriftKind.ENDED, job_id)  # guard: sweep-ended-job
+            elif seen.now_ms - since > STRANGER_MS:  # guard: sweep-stranger
                 yield Drift(DriftKind.UNKNOWN_JOB, job_id, fence)
         elif job.status == "queued":
-            if held and entry:
-                yield Drift(DriftKind.UNRECORDED_GRANT if fence > job.fence else DriftKind.RETURNED_GRANT, job_id, fence)
+            if held and entry and fence > job.fence:
+                yield Drift(DriftKind.UNRECORDED_GRANT, job_id, fence)  # guard: sweep-lost-grant
+            elif held and entry:
+                yield Drift(DriftKind.RETURNED_GRANT, job_id, fence)  # guard: sweep-unfinished-refusal
             elif not entry:
                 yield Drift(DriftKind.LOST_PLACE, job_id)
         elif held and entry and fence != job.fence:
@@ -101,10 +105,13 @@ def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -
             yield _lost(seen, job)
     for job_id in live.keys() - seen.slots.keys() - set(seen.queue) - seen.noted.keys():
         job = live[job_id]
-        yield _lost(seen, job) if job.status in HOLDING else Drift(DriftKind.LOST_PLACE, job_id)
+        if job.status in HOLDING:
+            yield _lost(seen, job)
+        else:
+            yield Drift(DriftKind.LOST_PLACE, job_id)  # guard: sweep-lost-place
     for job_id in seen.noted.keys() - live.keys() - others.keys() - seen.slots.keys() - set(seen.queue):
         if seen.now_ms - seen.noted[job_id] > STRANGER_MS:
-            yield Drift(DriftKind.ORPHAN_ENTRY, job_id)
+            yield Drift(DriftKind.ORPHAN_ENTRY, job_id)  # guard: sweep-unknown-outbox-entry
 
 
 def _lost(seen: RedisSnapshot, job: Job) -> Drift:
@@ -151,14 +158,19 @@ class Sweep:
         seen = await slots.snapshot()
         live = await self._reading.live(pool)
         named = {*seen.slots, *seen.queue, *seen.noted} - live.keys()
-        others = {job_id: job for job_id, job in (await self._reading.jobs(sorted(named))).items() if job.pool == pool}
+        others = {
+            job_id: job
+            for job_id, job in (await self._reading.jobs(sorted(named))).items()
+            if job.pool == pool  # guard: sweep-only-its-pool
+        }
         found = set(examine(seen, live, others))
         settings = await self._settings(pool)
         if any(seen.settings.get(name) != value for name, value in settings.in_redis().items()):
-            found.add(Drift(DriftKind.SETTINGS, ""))
+            found.add(Drift(DriftKind.SETTINGS, ""))  # guard: sweep-settings
         if seen.epoch != epoch:
             return []  # it was rebuilt meanwhile: the next one sees clearly
-        twice = found & self._before.get(pool, set())
+        twice = set(found)
+        twice &= self._before.get(pool, set())  # guard: sweep-what-two-looks-saw
         if mend is None:
             self._before[pool] = found
             return sorted(twice, key=str)
@@ -188,7 +200,9 @@ class Sweep:
             case DriftKind.ORPHAN_ENTRY:
                 return await self._forget(pool, epoch, job_id)
             case DriftKind.OVERDUE:
-                if not await self._ledger.expire_overdue(pool, epoch, job_id, drift.fence, seen.now_ms):
+                if not await self._ledger.expire_overdue(
+                    pool, epoch, job_id, drift.fence, seen.now_ms
+                ):  # guard: sweep-lost-expiry
                     return False
                 await slots.cancel(job_id)
                 self._news.tell(pool, [job_id])

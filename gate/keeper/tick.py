@@ -27,7 +27,7 @@ class Tick:
         trouble = None
         while True:
             try:
-                await self._pools.pool(pool).tick()
+                await self._pools.pool(pool).tick()  # guard: tick-an-idle-pool
                 await self._recorder.run(pool)
                 trouble = None
             except StoreDown as error:

@@ -20,7 +20,7 @@ class Turn:
     async def __aenter__(self) -> None:
         before = self._failed
         await self._lock.acquire()
-        if (failed := self._failed) is not None and failed is not before:
+        if (failed := self._failed) is not None and failed is not before:  # guard: failed-load-fails-its-waiters
             self._lock.release()
             raise StoreDown(failed.store, failed.detail, failed.held) from failed
 

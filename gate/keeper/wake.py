@@ -34,4 +34,4 @@ class Wake:
 
     async def look(self) -> None:
         """Wakes those whose job has another status than they know: nobody else has to read his job for it."""
-        self._waiters.compare(await self._reading.statuses(self._waiters.some(AT_A_TIME)))
+        self._waiters.compare(await self._reading.statuses(self._waiters.some(AT_A_TIME)))  # guard: wake-after-a-lost-message

@@ -41,9 +41,15 @@ class AtOnce:
     def take(self, tasks: list[Task]) -> bool:
         """Whether they are committed, and those who asked are answered; else nothing was done, and they are the writer's."""
         began, worked = time.monotonic(), time.thread_time()
-        if self._writer.busy or not self._may(began):
+        if (
+            self._writer.busy  # guard: loop-waits-for-the-thread
+            or not self._may(began)
+        ):
             return False
-        if len(tasks) > MANY or any(task.takes_long for task in tasks):
+        if (
+            len(tasks) > MANY  # guard: large-batch-in-the-thread
+            or any(task.takes_long for task in tasks)  # guard: long-task-in-the-thread
+        ):
             return False
         try:
             self._committer.commit(tasks, 0)
@@ -51,16 +57,21 @@ class AtOnce:
             self._not_before = began + AGAIN_S
             return False
         finally:
-            self._stood(time.monotonic() - began - (time.thread_time() - worked))
+            took_s = time.monotonic() - began
+            took_s -= time.thread_time() - worked  # guard: disk-time-without-cpu-time
+            self._stood(took_s)
         self._writer.committed(tasks)
         answer(tasks)
-        self._checkpoints.committed(len(tasks))
+        self._checkpoints.committed(len(tasks))  # guard: loop-counts-for-checkpoints
         return True
 
     def _may(self, now: float) -> bool:
-        if self._closed or now < self._not_before:
+        if (
+            self._closed  # guard: closed-loop-writes-nothing
+            or now < self._not_before  # guard: loop-rests-after-a-slow-disk
+        ):
             return False
-        if self._slow and self._writer.took_s > THREADS_S:
+        if self._slow and self._writer.took_s > THREADS_S:  # guard: loop-leaves-a-slow-disk
             return False
         self._slow = False
         return True
@@ -76,4 +87,4 @@ class AtOnce:
         self._closed = True
         self._checkpoints.close()
         self._committer.leave()
-        self._engine.dispose()
+        self._engine.dispose()  # guard: closed-loop-leaves-no-file

@@ -47,7 +47,7 @@ def end(
         job, status=outcome, ended_at=at, ended_by=by, end_reason=reason, error=error, output=output, refund=refund
     )
     if owed_back and job.settles:
-        owe(batch, job, at)
+        owe(batch, job, at)  # guard: refund-is-owed
     elif owed_back:
         book(batch, job.job_id, job.user, job.pool, "refund", job.credits, at)
     event(batch, job.pool, job.job_id, outcome, by, at, fence=job.fence or None, why=reason)

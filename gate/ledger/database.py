@@ -48,7 +48,13 @@ class Database:
         self._writer = Writer(self._write_engine)
         self._at_once: AtOnce | None = None
         if self._write_engine.dialect.name == "sqlite":
-            at_once = engine(url, writes=True, in_batches=True, waits=False, lives_in=lives_in)
+            at_once = engine(
+                url,
+                writes=True,
+                in_batches=True,
+                waits=False,  # guard: loop-waits-for-no-lock
+                lives_in=lives_in,
+            )
             self._at_once = AtOnce(at_once, self._writer, Checkpoints(self._write_engine))
         self._patience = Patience(ANSWER_S, _let_go)
         self._unsent: list[Task] = []
@@ -76,7 +82,7 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         task = Task((pool, job_id), work, loop, loop.create_future(), proves, takes_long)
-        self._patience.watch(task.future)
+        self._patience.watch(task.future)  # guard: caller-leaves-a-hanging-sql
         if not self._unsent:
             loop.call_soon(loop.call_soon, self._hand_in)
         self._unsent.append(task)

@@ -69,7 +69,7 @@ def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapp
         if room.get((tool, kind), 0) <= 0:
             continue
         for row in connection.execute(_due, {"tool": tool, "kind": kind, "now": now, "most": room[tool, kind]}).all():
-            if kind == "start" and (row.status != "granted" or row.job_fence != row.fence):
+            if kind == "start" and (row.status != "granted" or row.job_fence != row.fence):  # guard: start-only-a-live-grant
                 close(connection, row.id, "over", row.error)  # that grant is no more: it is not to be started
                 continue
             held = {"taken_by": by, "taken_until": now + hold_ms[kind], "attempts": row.attempts + 1}
@@ -146,8 +146,9 @@ _due = (
         deliveries.c.tool == sa.bindparam("tool"),
         deliveries.c.kind == sa.bindparam("kind"),
         deliveries.c.due_at <= sa.bindparam("now"),
+        # guard: delivery-taken-by-one-server
         sa.or_(deliveries.c.taken_until.is_(None), deliveries.c.taken_until <= sa.bindparam("now")),
-        ~sa.exists().where(
+        ~sa.exists().where(  # guard: events-of-a-job-in-order
             _earlier.c.job_id == deliveries.c.job_id,
             _earlier.c.kind == deliveries.c.kind,
             _earlier.c.done_at.is_(None),

@@ -125,7 +125,7 @@ def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool, lives_in:
     def look(*_: Any) -> None:
         # SQLite would make an empty file, and take the log beside it for that file's.
         if lives_in:
-            _same(made, lives_in)
+            _same(made, lives_in)  # guard: open-the-same-file
 
     @sa.event.listens_for(made, "connect")
     def prepare(dbapi: Any, record: Any) -> None:
@@ -149,7 +149,7 @@ def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool, lives_in:
 
 
 def _begin(connection: Connection, text: str) -> None:
-    _same(connection.engine, connection.info["file"])
+    _same(connection.engine, connection.info["file"])  # guard: write-into-the-same-file
     say(connection, text)
 
 

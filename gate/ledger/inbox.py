@@ -39,7 +39,7 @@ def hear(batch: Batch, pool: str, provider: str, report: ProviderReport, raw: st
     once = sa.select(webhooks.c.id).where(
         webhooks.c.provider == provider, webhooks.c.pool == pool, webhooks.c.delivery_id == report.delivery_id
     )
-    if batch.connection.execute(once).first() is not None:
+    if batch.connection.execute(once).first() is not None:  # guard: callback-only-once
         return Change(CallbackResult.REPEAT)
     job, current, early = _about(batch, pool, provider, report)
     verdict = CallbackResult.WAITS if early else CallbackResult.HISTORY
@@ -68,11 +68,11 @@ def bound(batch: Batch, job: Job) -> Change[BindResult]:
         webhooks.c.task_id == job.task_id,
         webhooks.c.pool == job.pool,
         webhooks.c.verdict == "waits",
-        webhooks.c.at > now_ms() - KEPT_MS,
+        webhooks.c.at > now_ms() - KEPT_MS,  # guard: kept-callback-expires
     )
     result, after = BindResult.BOUND, job
     assert job.provider is not None
-    for row in batch.connection.execute(kept.order_by(webhooks.c.id)).all():
+    for row in batch.connection.execute(kept.order_by(webhooks.c.id)).all():  # guard: early-callback-is-applied
         output = None if row.output is None else json.loads(row.output)
         verdict, after = _apply(batch, after, job.provider, row.outcome, row.error, output)
         result = BindResult.ENDED if verdict is CallbackResult.ENDED else result
@@ -88,10 +88,19 @@ def _about(batch: Batch, pool: str, provider: str, report: ProviderReport) -> tu
     if report.task_id is None:
         assert report.job_id is not None
         job = _in(pool, batch.job(pool, report.job_id))
-        return job, job is not None and job.provider in (None, provider), False
+        mine = (
+            job is not None
+            # guard: callback-of-the-bound-provider
+            and job.provider in (None, provider)
+        )
+        return job, mine, False
     known = changes.task(batch, provider, report.task_id)
     job = _in(pool, batch.job(pool, known.job_id)) if known is not None else None
-    mine = job is not None and (job.provider, job.task_id, job.lease_id) == (provider, report.task_id, known.lease_id)
+    mine = (
+        job is not None
+        # guard: callback-of-the-current-task
+        and (job.provider, job.task_id, job.lease_id) == (provider, report.task_id, known.lease_id)
+    )
     return job, mine, known is None
 
 
@@ -106,7 +115,11 @@ def _apply(
         job.status in REFUNDED
         and job.fence
         and job.ended_by != "provider"
-        and (job.status == "expired" or outcome == "completed")
+        and (
+            job.status == "expired"
+            # guard: late-success-is-kept
+            or outcome == "completed"
+        )
     ):
         kept = changes.keep_late(batch, job, outcome, provider, output)
         return (CallbackResult.LATE, kept) if kept is not job else (CallbackResult.HISTORY, job)
@@ -114,7 +127,7 @@ def _apply(
 
 
 def _in(pool: str, job: Job | None) -> Job | None:
-    return job if job is not None and job.pool == pool else None
+    return job if job is not None and job.pool == pool else None  # guard: callback-in-its-pool
 
 
 def _count(batch: Batch, job_id: str) -> int:
@@ -132,7 +145,7 @@ def hear_by_hand(
     before = _in(pool, batch.job(pool, job_id))
     if before is None:
         return Change(ApplyResult.UNKNOWN)
-    if before.status == "queued":
+    if before.status == "queued":  # guard: unread-callback-not-for-a-waiter
         return Change(ApplyResult.WAITING, before)
     verdict, job = _apply(batch, before, provider, outcome, error, output)
     if verdict is not CallbackResult.HISTORY:

@@ -69,12 +69,15 @@ class Ledger:
 
         def work(batch: Batch) -> Change[AdmitResult]:
             row = batch.pool(pool)
-            if row.epoch != epoch or _over(good_until):
+            if (
+                row.epoch != epoch  # guard: admission-in-its-epoch
+                or _over(good_until)  # guard: admission-in-time
+            ):
                 return Change(AdmitResult.STALE)
             job = batch.job(pool, request.job_id)
             if job is not None:
                 return admission.again(batch, row, job, request, ticket, lease, given_up)
-            if ticket <= row.void_ticket:
+            if ticket <= row.void_ticket:  # guard: admission-above-the-void-ticket
                 return Change(
                     AdmitResult.STALE
                 )  # its place was freed for want of this row; it may come again, behind the others
@@ -108,9 +111,9 @@ class Ledger:
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Change(EndResult.UNKNOWN)
-            if lease_id is not None and job.lease_id != lease_id:
+            if lease_id is not None and job.lease_id != lease_id:  # guard: end-only-its-lease
                 return Change(EndResult.LOST, job)
-            if job.ended:
+            if job.ended:  # guard: outcome-is-final
                 if job.status == outcome and job.ended_by == by:
                     return Change(EndResult.REPEAT, job)
                 if job.status == "expired" and lease_id is not None:
@@ -135,7 +138,7 @@ class Ledger:
 
         def work(batch: Batch) -> Change[EndResult]:
             lease_ms = request.lease_ms or batch.pool(pool).settings.lease_ms
-            if (job := batch.job(pool, request.job_id)) is not None:
+            if (job := batch.job(pool, request.job_id)) is not None:  # guard: early-end-after-no-admission
                 return Change(EndResult.ALREADY, job)
             job = admission.new(batch, pool, request, 0, now_ms(), lease_ms, None)
             return Change(EndResult.ENDED, changes.end(batch, job, outcome, by, reason, error))
@@ -154,7 +157,7 @@ class Ledger:
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Change(RefuseResult.UNKNOWN)
-            if job.lease_id != lease_id:
+            if job.lease_id != lease_id:  # guard: refuse-only-its-lease
                 return Change(RefuseResult.LOST, job)
             if job.status == "queued":
                 return Change(RefuseResult.REPEAT, job)
@@ -183,12 +186,19 @@ class Ledger:
 
         def work(batch: Batch) -> Change[ExtensionResult]:
             row = batch.pool(pool)
-            if row.epoch != epoch or _over(good_until):
+            if (
+                row.epoch != epoch  # guard: extension-in-its-epoch
+                or _over(good_until)  # guard: extension-in-time
+            ):
                 return Change(ExtensionResult.STALE)
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Change(ExtensionResult.UNKNOWN)
-            if job.status not in HOLDING or job.lease_id != lease_id:
+            if (
+                job.status not in HOLDING
+                # guard: extend-only-its-lease
+                or job.lease_id != lease_id
+            ):
                 return Change(ExtensionResult.LOST, job)
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
@@ -242,7 +252,7 @@ class Ledger:
 
         def work(batch: Batch, apart: bool = False) -> RecordReply:
             row = batch.pool(pool)
-            if row.epoch != epoch:
+            if row.epoch != epoch:  # guard: outbox-page-in-its-epoch
                 return RecordReply(stale=True)
             if _over(good_until):
                 return RecordReply(late=True)
@@ -252,11 +262,15 @@ class Ledger:
             for note in notes:
                 job = _in(pool, batch.job(pool, note.job_id)) if note.kind in (EntryKind.GRANTED, EntryKind.EXPIRED) else None
                 if job is None and note.kind is not EntryKind.UNREADABLE:
-                    unknown.add(note.job_id)
+                    unknown.add(note.job_id)  # guard: unknown-job-stays-in-the-outbox
                 if note.job_id in unknown:
                     continue  # its commit is still on the way: this entry stays, and those of that job behind it
                 # A grant whose time is over before SQL heard of it was told to nobody: it never was.
-                if job is not None and not (note.kind is EntryKind.GRANTED and (note.job_id, note.fence) in over):
+                if (
+                    job is not None
+                    # guard: dead-grant-is-not-recorded
+                    and not (note.kind is EntryKind.GRANTED and (note.job_id, note.fence) in over)
+                ):
                     changed, returns = len(recorded.changed), len(recorded.returns)
                     try:
                         with batch.apart() if apart else contextlib.nullcontext():
@@ -276,7 +290,7 @@ class Ledger:
             try:
                 return await self._database.write(pool, "", work)
             except (DBAPIError, StoreDown) as error:
-                if isinstance(error, StoreDown) and error.held != "job":
+                if isinstance(error, StoreDown) and error.held != "job":  # guard: refused-row-apart
                     raise
                 # One entry about a row that somebody holds, or that SQL will not have (a trigger), must not keep all others out.
                 self._apart_until[pool] = time.monotonic() + APART_S
@@ -286,8 +300,14 @@ class Ledger:
         """Ends a job whose deadline is over by Redis's clock and whose lease Redis has lost. True when it took."""
 
         def work(batch: Batch) -> bool:
+            # guard: overdue-in-its-epoch
             job = _in(pool, batch.job(pool, job_id)) if batch.pool(pool).epoch == epoch else None
-            if job is None or job.lease is None or job.fence != fence or job.lease.due > now_ms:
+            if (
+                job is None
+                or job.lease is None
+                or job.fence != fence
+                or job.lease.due > now_ms  # guard: overdue-by-the-renewed-deadline
+            ):
                 return False
             recording.expire(batch, job, now_ms)
             return True
@@ -302,9 +322,13 @@ class Ledger:
         def work(batch: Batch) -> bool:
             row = batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
-            if row.epoch != epoch or (job is not None and not (job.status in HOLDING and job.fence != fence)):
+            if (
+                row.epoch != epoch
+                # guard: void-only-without-a-row
+                or (job is not None and not (job.status in HOLDING and job.fence != fence))
+            ):
                 return False
-            pools.void(batch.connection, row, fence, ticket)
+            pools.void(batch.connection, row, fence, ticket)  # guard: stranger-is-void-in-sql
             return True
 
         return await self._database.write(pool, job_id, work)
@@ -340,9 +364,9 @@ class Ledger:
 
         def work(batch: Batch) -> RebuildPlan:
             row = batch.pool(pool)
-            if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):
+            if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):  # guard: one-rebuild-a-loss
                 return RebuildPlan(EpochResult.TAKEN, row.epoch, row)
-            if identity in row.former and not even_a_former:
+            if identity in row.former and not even_a_former:  # guard: replaced-redis-is-not-loaded
                 return RebuildPlan(EpochResult.REPLACED, row.epoch, row)
             query = jobs_with_refund.where(jobs.c.pool == pool, is_live).order_by(jobs.c.ticket)
             live = [job_of(found) for found in batch.connection.execute(query)]
@@ -371,7 +395,7 @@ class Ledger:
                     job.lease_id,
                     job.expires_at,
                 ):
-                    batch.put(now, expires_at=due)
+                    batch.put(now, expires_at=due)  # guard: grace-only-once
 
         await self._database.write(pool, "", work, takes_long=True)
 
@@ -384,7 +408,12 @@ class Ledger:
         if self._database.hangs:
             raise StoreDown("sql", "SQL takes too long to write")
         if not self.reached(pool):
-            await self._database.write(pool, "", lambda batch: pools.probe(batch.connection, pool), True)
+            await self._database.write(
+                pool,
+                "",
+                lambda batch: pools.probe(batch.connection, pool),  # guard: probe-sql-by-a-write
+                takes_long=True,
+            )
 
     async def make_pool(self, pool: str, settings: PoolSettings, reason: str | None = None) -> bool:
         """False when there is one of that name already."""

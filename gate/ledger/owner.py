@@ -86,7 +86,8 @@ class Owner:
 
     async def price(self, table: str, job_id: str) -> Price:
         """Raises JobUnknown when the owner has no such row, StoreDown when his function does not answer as it should."""
-        by = time.monotonic() + LIMIT_MS / 1000
+        by = time.monotonic() + LIMIT_MS / 1000  # guard: price-within-its-limit
+        # guard: price-off-the-loop
         asked = asyncio.get_running_loop().run_in_executor(self._asking, self._price, table, job_id, by)
         try:
             async with asyncio.timeout(ANSWER_S):
@@ -96,7 +97,7 @@ class Owner:
 
     async def settle_next(self) -> Settled | None:
         """Pays one refund that is due, or says why it is not paid yet; None when none is due. Raises StoreDown."""
-        return await asyncio.get_running_loop().run_in_executor(self._paying, self._settle_next)
+        return await asyncio.get_running_loop().run_in_executor(self._paying, self._settle_next)  # guard: refund-off-the-loop
 
     def close(self) -> None:
         """What runs is ended, not waited for: a function may have begun at this moment, and a stop is in a hurry."""
@@ -104,7 +105,7 @@ class Owner:
             threads.shutdown(wait=False, cancel_futures=True)
         for connection in list(self._busy):
             with contextlib.suppress(connection.Error):
-                connection.cancel_safe(timeout=CANCEL_S)
+                connection.cancel_safe(timeout=CANCEL_S)  # guard: cancel-owner-calls-at-stop
         self._engine.dispose()
 
     def _price(self, table: str, job_id: str, by: float) -> Price:
@@ -132,14 +133,20 @@ class Owner:
         except SQLAlchemyError as error:
             if row is None:
                 raise StoreDown("sql", f"no refund can be settled: {first_line(error)}") from error
-            return self._lost(row, error)
+            return self._lost(row, error)  # guard: put-off-a-lost-refund
 
     def _pay(self, connection: Connection, row: Any) -> Settled:
         """The owner's function and the refund's row commit together or not at all."""
         why = f"gate: refund of job {row.job_id}"
         try:
             with connection.begin_nested():
-                self._refund_sql.run(connection, user=row.user, amount=row.amount, description=why, job_id=row.job_id)
+                self._refund_sql.run(
+                    connection,  # guard: pay-and-book-together
+                    user=row.user,
+                    amount=row.amount,
+                    description=why,
+                    job_id=row.job_id,
+                )
                 batch = Batch(connection)
                 changes.book(batch, row.job_id, row.user, row.pool, "refund", row.amount, now_ms())
                 changes.event(batch, row.pool, row.job_id, "refunded", "owner", now_ms(), why=str(row.amount))
@@ -162,7 +169,9 @@ class Owner:
 
 
 def _put_off(connection: Connection, row: Any, error: SQLAlchemyError) -> Settled:
-    wait_ms = min(WAIT_MS * 2 ** min(row.attempts, 20), WAIT_MAX_MS)
+    wait_ms = WAIT_MS
+    wait_ms *= 2 ** min(row.attempts, 20)  # guard: refund-backs-off
+    wait_ms = min(wait_ms, WAIT_MAX_MS)
     why = {"attempts": row.attempts + 1, "due_at": now_ms() + wait_ms, "error": first_line(error)}
     stays = connection.execute(owed.update().where(owed.c.job_id == row.job_id).values(**why)).rowcount
     return Settled(row.job_id, row.amount, row.attempts + 1, first_line(error) if stays else None)
@@ -235,8 +244,13 @@ class _Statement:
 
 def _limited(connection: Connection) -> None:
     connection.exec_driver_sql(
-        f"set local statement_timeout = {LIMIT_MS}; set local lock_timeout = {LIMIT_MS};"
-        f" set local idle_in_transaction_session_timeout = {LIMIT_MS}"
+        "; ".join(
+            (
+                f"set local statement_timeout = {LIMIT_MS}",  # guard: refund-has-a-timeout
+                f"set local lock_timeout = {LIMIT_MS}",
+                f"set local idle_in_transaction_session_timeout = {LIMIT_MS}",
+            )
+        )
     )
 
 
@@ -245,5 +259,5 @@ _next = (
     .where(owed.c.due_at <= sa.bindparam("now"))
     .order_by(owed.c.due_at, owed.c.job_id)
     .limit(1)
-    .with_for_update(skip_locked=True)
+    .with_for_update(skip_locked=True)  # guard: one-server-pays-a-refund
 )

@@ -17,22 +17,34 @@ def newer(pool: Pool, fence: int, last_fence: int) -> bool:
 
 def room(batch: Batch, pool: Pool) -> bool:
     """SQL rechecks the limit, and the pause, before it records a grant."""
-    return not pool.paused and batch.held(pool.name) < pool.settings.limit
+    return (
+        not pool.paused
+        # guard: sql-counts-the-slots
+        and batch.held(pool.name) < pool.settings.limit
+    )
 
 
 def record(batch: Batch, pool: Pool, job: Job, note: OutboxEntry, recorded: RecordReply) -> None:
     if note.kind is EntryKind.GRANTED:
         assert note.lease is not None
-        if job.status != "queued" or not newer(pool, note.fence, job.fence):
+        if (
+            job.status != "queued"
+            # guard: grant-has-a-newer-fence
+            or not newer(pool, note.fence, job.fence)
+        ):
             return
         if room(batch, pool):
             recorded.changed.append(changes.take(batch, job, note.lease, "granted", "gate"))
         else:
             _give_back(batch, job, note.fence, "not_taken", recorded)
     elif note.fence == 0:
-        if job.status == "queued":
+        if job.status == "queued":  # guard: queue-timeout-only-of-a-waiter
             recorded.changed.append(changes.end(batch, job, "expired", "gate", "queue_timeout", at=note.at))
-    elif job.status in HOLDING and job.fence == note.fence:
+    elif (
+        job.status in HOLDING
+        # guard: expiry-only-of-its-fence
+        and job.fence == note.fence
+    ):
         recorded.changed.append(expire(batch, job, note.at))
     elif job.status == "queued" and note.fence > job.fence:
         # The claim time of a grant that SQL never confirmed: nobody was told of it, so nobody loses his place.
@@ -44,7 +56,7 @@ def _give_back(batch: Batch, job: Job, fence: int, why: str, recorded: RecordRep
     if job.fence == 0:
         changes.event(batch, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
     # Until it is back at its place another server could find room and tell somebody of it.
-    batch.put(job, fence=fence)
+    batch.put(job, fence=fence)  # guard: returned-grant-is-written-down
     recorded.returns.append(GrantReturn(job, fence, why))
 
 

@@ -79,7 +79,7 @@ class UnreadCallbacks:
 
         def work(batch: Batch) -> bool:
             try:
-                batch.pool(pool)
+                batch.pool(pool)  # guard: unread-callback-of-a-known-pool
             except PoolUnknown:
                 return False
             _keep(batch.connection, pool, provider, digest, {"task_id": task_id, "body": _cut(text), "why": why})
@@ -142,7 +142,7 @@ class UnreadCallbacks:
             row = batch.connection.execute(query).first()
             if row is None:
                 return Change(ApplyResult.GONE)
-            if row.applied_at is not None:
+            if row.applied_at is not None:  # guard: unread-callback-applied-once
                 return Change(ApplyResult.SPENT)
             why = f"unread callback {one.id}: {reason}"
             error = None if outcome == "completed" else reason
@@ -163,12 +163,13 @@ def _keep(connection: Connection, pool: str, provider: str, digest: str, facts: 
     table, at = unread_callbacks, now_ms()
     same = (table.c.provider == provider, table.c.pool == pool, table.c.hash == digest)
     again = table.update().where(*same).values(times=table.c.times + 1, last_at=at)
-    if connection.execute(again).rowcount:
+    if connection.execute(again).rowcount:  # guard: unread-callback-counted-once
         return
     row = {"at": at, "last_at": at, "times": 1, "provider": provider, "pool": pool, "hash": digest}
     connection.execute(table.insert().values(**row, **facts))
     of_both = (table.c.provider == provider, table.c.pool == pool)
     # The index alone answers this count; which of them are applied takes reading their bodies.
+    # guard: unread-callbacks-are-bounded
     if connection.execute(sa.select(sa.func.count()).where(*of_both)).scalar_one() > PENDING_MAX:
         waiting = sa.select(table.c.id).where(*of_both, _pending).order_by(table.c.id.desc())
         first_too_many = waiting.limit(1).offset(PENDING_MAX).scalar_subquery()

@@ -131,7 +131,7 @@ class Writer:
             for task in tasks:
                 task.set_aside((task.key[0], None) if error.whole_pool else task.key, error.args[0])
         except BaseException:
-            self._replay(tasks)
+            self._replay(tasks)  # guard: bad-task-fails-alone
 
     def _replay(self, tasks: list[Task]) -> None:
         found: dict[tuple[str, str | None], StoreDown] = {}
@@ -155,6 +155,7 @@ class Writer:
     def _commit_alone(self, task: Task) -> None:
         try:
             self._commit([task], LOCK_AGAIN_MS)
+        # guard: look-again-after-a-conflict
         except IntegrityError:  # another server wrote the same job, in another pool, since this looked: look again
             self._commit([task], LOCK_AGAIN_MS)
 
@@ -165,7 +166,7 @@ class Writer:
             if lock_ms == LOCK_TIMEOUT_MS:  # at the first look it may be a whole table
                 self.writable = False
             raise
-        except StoreDown:
+        except StoreDown:  # guard: failed-commit-shows-sql-down
             self.writable = False
             raise
         self.committed(tasks)

@@ -53,7 +53,7 @@ class Link:
         async with self._connect() as visitor:
             with answering():
                 facts = await visitor.info("server", "replication")
-        if facts.get("role") != "master":
+        if facts.get("role") != "master":  # guard: no-replica
             raise StoreDown("redis", "the Redis that answers is a replica: nothing can be written there")
         return _identity(facts)
 
@@ -93,7 +93,7 @@ class Link:
                 found = _identity(_facts(await connection.read_response()))
             except (AttributeError, RuntimeError) as error:  # the peer went away within the handshake, and so did the writer
                 raise ConnectionError(f"the connection was closed: {error}") from error
-            if found != only:
+            if found != only:  # guard: only-the-known-redis
                 raise AnotherRedis("another life of Redis answers than before; its pools are being loaded")
 
         options: dict[str, Any] = {"redis_connect_func": look} if only else {}

@@ -87,7 +87,9 @@ class Book:
 
     def note(self, job_id: str, fence: int, grant: Lease | None = None, at: int = 3_000, kind: str = "") -> OutboxEntry:
         self._notes += 1
-        return OutboxEntry(f"{self._notes}-0", EntryKind(kind or ("granted" if grant else "expired")), job_id, fence, at, grant)
+        return OutboxEntry(
+            f"{self._notes}-0", EntryKind(kind or ("granted" if grant else "expired")), job_id, fence, at, grant
+        )
 
     async def record(self, *notes: OutboxEntry) -> RecordReply:
         return await self.ledger.record("default", 0, notes)

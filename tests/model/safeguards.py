@@ -1,6 +1,6 @@
-"""Every safeguard, in one table: what it demands, in which world its loss shows, and where it stands in the code.
+"""Every safeguard of the protocol, in one table: what it demands, in which world its loss shows, and its mark in the source.
 
-`tests/races/test_guards.py` takes each one that lives in the code out of it, in a copy, and its test has to go red.
+Those with a mark are guards of tests/races/guards.py too: the run of the guards removes each from a copy of the code.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from tests.model.in_sql import IN_SQL
 from tests.model.on_the_way import ON_THE_WAY
 from tests.model.search import Found, explore
 from tests.model.state import off
-from tests.model.worlds import Guard, Safeguard
+from tests.model.worlds import Safeguard
 
 TABLE: list[Safeguard] = [*IN_REDIS, *IN_SQL, *ON_THE_WAY]
-IN_CODE = [(safeguard.name, *safeguard.where) for safeguard in TABLE if isinstance(safeguard.where, Guard)]
 
 
 def without(safeguard: Safeguard) -> Found:

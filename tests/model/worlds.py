@@ -56,24 +56,19 @@ WHOLE = {
 }
 
 
-class Guard(NamedTuple):
-    """Where it stands in the code: the guarding text, what stands there when it is taken out, the test that goes red then."""
-
-    file: str
-    text: str
-    instead: str
-    test: str
-
-
 class Safeguard(NamedTuple):
-    """`where`: the guard in the code, or why it has no line of its own. `world`: the smallest in which its loss shows, and
-    `quick` when that is soon. It is taken out together with those `behind` which it is a second net, and then `harm` is what
-    has to come of it."""
+    """A safeguard of the protocol, and the world in which the search finds the harm of its loss.
+
+    `world` is the smallest in which the loss shows, and `quick` says that it shows soon. `mark` is the name of the guard in the
+    source (tests/races/guards.py); without one, `unmarked` says why. The safeguard is removed together with those `behind` which
+    it is a second net, and then `harm` is what has to come of it.
+    """
 
     name: str
     demands: str
     world: World
-    where: Guard | str
+    mark: str = ""
     quick: bool = True
     behind: tuple[str, ...] = ()
     harm: str = ""
+    unmarked: str = ""

@@ -122,13 +122,13 @@ def report(wanted: list[Mutant], known: Known) -> bool:
         f"{'in all':22}{len(wanted):5} mutants {killed:5} killed {len(survivors):4} survived: {killed / len(wanted):.1%} killed"
     )
     print("killed by " + ", ".join(f"{stage} {count}" for stage, count in stages.most_common()))
-    unexplained = [mutant for mutant in survivors if mutant.name not in REASONS]
+    unexplained = [mutant for mutant in survivors if mutant.change not in REASONS]
     for title, which in (("explained", [m for m in survivors if m not in unexplained]), ("NOT EXPLAINED", unexplained)):
         print(f"\n{title}: {len(which)}" if which else "", end="\n" if which else "")
         for mutant in which:
-            print("  " + said_of(mutant) + (f"\n      for {REASONS[mutant.name]}" if mutant.name in REASONS else ""))
+            print("  " + said_of(mutant) + (f"\n      for {REASONS[mutant.change]}" if mutant.change in REASONS else ""))
     for mutant in wanted:
-        if mutant not in survivors and mutant.name in REASONS:
+        if mutant not in survivors and mutant.change in REASONS:
             print(f"explained, yet killed by {known[mutant.key]['by']}: {said_of(mutant)}")
     return killed >= ENOUGH * len(wanted) and not unexplained
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ from dataclasses import replace
 from tests.mutation.lua import bench
 from tests.mutation.lua.__main__ import every_mutant
 bench.STAGES["lua"], bench.BUSY_MS = ("tests/lua/test_release.py",), 500
-drop = next(m for m in every_mutant() if m.name == ("release.lua", "", "vacate(job)", ""))
+drop = next(m for m in every_mutant() if m.file == "release.lua" and m.kind == "drop call" and m.was.startswith("vacate("))
 def use(session):
     place = bench.Bench(session)
     for mutant in (None, drop, replace(drop, text="while true do end")):
@@ -79,9 +79,14 @@ def test_a_mutant_is_noticed_and_the_script_as_it_is_is_not() -> None:
 
 
 def test_each_explanation_is_of_one_mutant() -> None:
-    names = Counter(mutant.name for mutant in every_mutant())
-    assert [name for name in explained.REASONS if names[name] != 1] == []
+    changes = Counter(mutant.change for mutant in every_mutant() if mutant.mark)
+    assert [change for change in explained.REASONS if changes[change] != 1] == []
     assert len(explained.REASONS) == len(explained.EXPLAINED)
+
+
+def test_each_mark_is_on_one_line_and_is_explained() -> None:
+    marked = {(mutant.file, mutant.line, mutant.mark) for mutant in every_mutant() if mutant.mark}
+    assert sorted(mark for *_, mark in marked) == sorted({mark for mark, _ in explained.REASONS})
 
 
 def row(mutant: Mutant, by: str, on: str = "") -> dict[str, object]:
@@ -93,17 +98,17 @@ def row(mutant: Mutant, by: str, on: str = "") -> dict[str, object]:
 def test_it_is_content_with_95_in_100_and_a_word_on_each_survivor(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = every_mutant()[:40]
+    wanted = [replace(mutant, mark=f"mark-{number}") for number, mutant in enumerate(every_mutant()[:40])]
     all_killed = {mutant.key: row(mutant, "some test") for mutant in wanted}
     assert report(wanted, all_killed)
     first, second, third = wanted[:3]
     one_survived = all_killed | {first.key: row(first, "")}
     assert not report(wanted, one_survived)
     assert f"lua/{first.file}:{first.line}" in capsys.readouterr().out
-    monkeypatch.setitem(explained.REASONS, first.name, "it is only a name")
+    monkeypatch.setitem(explained.REASONS, first.change, "it is only a name")
     assert report(wanted, one_survived)
     for mutant in (second, third):
-        monkeypatch.setitem(explained.REASONS, mutant.name, "it is only a name")
+        monkeypatch.setitem(explained.REASONS, mutant.change, "it is only a name")
     assert not report(wanted, one_survived | {mutant.key: row(mutant, "") for mutant in (second, third)}), "92.5 in 100"
 
 
