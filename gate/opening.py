@@ -26,7 +26,7 @@ from gate.ledger import Database, Deliveries, Ledger, Owner, Pool, PoolSettings,
 from gate.ledger.owner import refuse_sqlite
 from gate.measured import MeasuredPools, MeasuredSemaphore
 from gate.poolkeeper import PoolKeeper
-from gate.slots import Semaphore
+from gate.slots import Reply, Semaphore
 from gate.slots.connection import Link, trust
 from gate.tools import Tools
 from gate.unread import UnreadKeeper
@@ -116,7 +116,7 @@ async def open_gate(
         for row in await reading.pools() if serving else []:
             await pools.epoch(row.name)
             if row.name in changed:  # Redis may hold the settings of before
-                await pools.run(row.name, lambda epoch, row=row: semaphore.configure(row.name, epoch, row.in_redis()))
+                await pools.run(row.name, functools.partial(_configure, semaphore, row))
         closing.push_async_callback(news.settle)
         closing.push_async_callback(recorder.settle)
         if serving:
@@ -150,6 +150,11 @@ async def open_gate(
                 closing.push_async_callback(deliver.settle)
                 closing.push_async_callback(_stop, {delivering})
         yield Open(gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, keyring, found, await reading.pools())
+
+
+async def _configure(semaphore: Semaphore, pool: Pool, epoch: int) -> Reply:
+    """Write the settings of SQL into Redis."""
+    return await semaphore.configure(pool.name, epoch, pool.in_redis())
 
 
 async def _keep(keeper: Callable[[], Awaitable[None]]) -> None:

@@ -19,12 +19,11 @@ from pydantic import ValidationError
 
 from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, UserBusy
 from gate.gatekeeper import Gatekeeper
-from gate.http import wire
 from gate.http.doors import Asking, Caller, Keeper
 from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
 from gate.http.supabase_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
-from gate.jobs import HOLDING, REFUNDED, Job
+from gate.jobs import HOLDING, QUEUE_MAX, REFUNDED, Job
 from gate.jobs import Request as Wanted
 from gate.providers.reading import tolerantly
 from gate.tools import Tool
@@ -167,7 +166,7 @@ async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
 
 async def status(keeper: Gatekeeper, body: Body) -> Answer:
     """Totals over the pools that tools wait in."""
-    views = [await keeper.view.pool(pool, wire.QUEUE_MAX) for pool in body._tools.pools]
+    views = [await keeper.view.pool(pool, QUEUE_MAX) for pool in body._tools.pools]
     limit, waiting = sum(view.line.limit for view in views), sum(view.line.queued for view in views)
     running, free = sum(map(_in_use, views)), sum(map(_free, views))
     by_tool = Counter(job.tool or "" for view in views for job in view.queue)
