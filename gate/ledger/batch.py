@@ -119,7 +119,7 @@ class Batch:
             self._changed.setdefault(job.job_id, {}).update(rows.as_columns(values))
         return now
 
-    def add(self, table: sa.Table, **row: Any) -> None:
+    def add(self, table: sa.Table, **row: object) -> None:
         """Rows of one table are added in the order of the calls."""
         self._added[table].append([row[name] for name in ADDED[table]])
 

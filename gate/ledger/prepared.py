@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Session = psycopg.Connection[tuple[Any, ...]]
     Sent = list[tuple[psycopg.Cursor[tuple[Any, ...]], str]]
 
-Values = Sequence[Any]
+Values = Sequence[object]
 AT_ONCE = 32
 """Rows in one statement of SQLite, which keeps one for each number of rows: 3 MB in all."""
 _SAID = "said"
@@ -52,7 +52,7 @@ def together(connection: Connection) -> Iterator[None]:
         info.pop(_SAID, None)
 
 
-def say(connection: Connection, text: str, *values: Any) -> DBAPICursor:
+def say(connection: Connection, text: str, *values: object) -> DBAPICursor:
     """A text of the driver's own, its values by place; its cursor. Raises what SQLAlchemy raises."""
     cursor = connection.connection.cursor()
     if (said := connection.info.get(_SAID)) is not None:
@@ -81,7 +81,7 @@ class Prepared:
         self._make, self._names = make, tuple(names)
         self._texts: dict[str, tuple[str, tuple[int, ...] | None]] = {}
 
-    def rows(self, connection: Connection, *values: Any) -> Sequence[Any]:
+    def rows(self, connection: Connection, *values: object) -> Sequence[Any]:
         """Plain tuples, as the driver gives them. Raises what SQLAlchemy raises."""
         return self.run(connection, values).fetchall()
 
@@ -128,7 +128,7 @@ class Value:
     def __init__(self, sqlite: str, postgresql: str) -> None:
         self._texts = {"sqlite": sqlite, "postgresql": postgresql}
 
-    def ask(self, connection: Connection, *values: Any) -> DBAPICursor:
+    def ask(self, connection: Connection, *values: object) -> DBAPICursor:
         """The cursor, whose only row has it. Raises what SQLAlchemy raises."""
         return say(connection, self._texts[connection.dialect.name], *values)
 
