@@ -200,7 +200,7 @@ class Demo:
             "credits": PRICE,
             "lease_seconds": LEASE_S,
         }
-        return (await self._client.post("/v1/pools/default/acquire", json=body)).raise_for_status().json()
+        return _body((await self._client.post("/v1/pools/default/acquire", json=body)).raise_for_status())
 
     def _renew(self, job: dict[str, Any]) -> None:
         async def heartbeat() -> None:
@@ -211,14 +211,14 @@ class Demo:
         self._renewing[job["job_id"]] = asyncio.create_task(heartbeat())
 
     async def _claim(self, job: dict[str, Any]) -> dict[str, Any]:
-        claimed = (await self._post(job, "claim", {"lease_id": job["lease"]["lease_id"]})).json()
+        claimed = _body(await self._post(job, "claim", {"lease_id": job["lease"]["lease_id"]}))
         self._renew(claimed)
         return claimed
 
     async def _release(self, job: dict[str, Any]) -> dict[str, Any]:
         self._renewing.pop(job["job_id"]).cancel()
         body = {"lease_id": job["lease"]["lease_id"], "outcome": "completed"}
-        return (await self._post(job, "release", body)).json()
+        return _body(await self._post(job, "release", body))
 
     async def _until_granted(self, job: dict[str, Any]) -> dict[str, Any]:
         return await self._when(job, "queued")
@@ -226,7 +226,7 @@ class Demo:
     async def _when(self, job: dict[str, Any], status_left: str) -> dict[str, Any]:
         path = f"/v1/pools/default/jobs/{job['job_id']}"
         answer = await self._client.get(path, params={"wait_seconds": 60, "status": status_left})
-        return answer.raise_for_status().json()
+        return _body(answer.raise_for_status())
 
     async def _post(self, job: dict[str, Any], verb: str, body: dict[str, Any]) -> httpx2.Response:
         return await self._client.post(f"/v1/pools/default/jobs/{job['job_id']}/{verb}", json=body)
@@ -236,10 +236,15 @@ class Demo:
         return f"{len(rows)} of {sum(row['amount'] for row in rows)}"
 
     async def _pool(self) -> dict[str, Any]:
-        return (await self._client.get("/v1/pools/default")).raise_for_status().json()
+        return _body((await self._client.get("/v1/pools/default")).raise_for_status())
 
     def _see(self, what: str, expected: object, seen: object) -> None:
         self._steps.append(Step(what, str(expected), str(seen)))
+
+
+def _body(answer: httpx2.Response) -> dict[str, Any]:
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def refunded(job: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ import traceback
 from typing import Any
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 SECRETS = re.compile(
     r"(gate_(?:tool|admin|read)_|whsec_|(?i:bearer)\s+|[?&](?:token|key|apikey|password|secret)=|://[^\s:/@]*:)[^\s&@'\"\\]+"
@@ -27,8 +27,8 @@ PARAMETERS = re.compile(r"\[parameters: .*")
 def configure(level: int = logging.INFO) -> None:
     """For this process, once: `level` and above."""
     pretty = sys.stderr.isatty()
-    shared = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), _traced]
-    last = [_for_people, structlog.dev.ConsoleRenderer()] if pretty else [_as_json]
+    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), _traced]
+    last: list[Processor] = [_for_people, structlog.dev.ConsoleRenderer()] if pretty else [_as_json]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -259,7 +259,7 @@ def _members(sql: Connection, at: str, pool: str, seen: _Seen) -> Iterator[Breac
     waits = [job for job in seen.queue if not _tool_cools(seen, seen.entries.get(job))]
     if waits and len(seen.slots) < int(seen.meta.get("limit", 0)) and not held_back:
         yield Breach("I7", pool, f"{len(waits)} wait beside a free slot")
-    places = defaultdict(int)
+    places: defaultdict[str, int] = defaultdict(int)
     for job in [*seen.slots, *seen.queue]:
         places[job] += 1
         if places[job] > 1:

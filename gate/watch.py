@@ -74,7 +74,7 @@ class Seen:
     down_since: int = 0
     granting_since: float | None = None
     at: float = 0
-    made: dict[Any, Any] = field(default_factory=dict)
+    made: dict[tuple[str, bool, bool], dict[str, str]] = field(default_factory=dict)
 
     @property
     def now_ms(self) -> int:
@@ -195,8 +195,17 @@ class Watch:
         waits = {one.job_id for one in in_sql if one.granted_at is None}
         ended = {job.job_id for job in (*view.holders, *view.queue) if job.ended}
         differs = tuple(sorted(differing(view, held, waits, ended, most)))
-        in_vain = [pending if pending.error else None for pending in (owed, undelivered)]
-        return Seen(view, endings, changes, *in_vain, differs, unread, granting_since=since, at=at)
+        return Seen(
+            view,
+            endings,
+            changes,
+            owed if owed.error else None,
+            undelivered if undelivered.error else None,
+            differs,
+            unread,
+            granting_since=since,
+            at=at,
+        )
 
 
 def _away(before: Seen, error: StoreDown) -> Seen:

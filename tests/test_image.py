@@ -44,6 +44,16 @@ def test_the_image_has_the_versions_that_the_tests_had() -> None:
     assert {name: version for name, version in built_with.items() if tested.get(name, version) != version} == {}
 
 
+@pytest.mark.parametrize("extra", ["mutation", "checks"])
+def test_each_set_of_tools_is_pinned_beside_the_versions_that_are_tested(extra: str) -> None:
+    tested = pins(ROOT / "tests" / "requirements.lock")
+    tools = pins(ROOT / "tests" / extra / "requirements.lock")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"][extra]]
+    assert {name_of(one) for one in wanted} <= tools.keys(), "make them anew: .ci/lock"
+    assert {name: version for name, version in tools.items() if tested.get(name, version) != version} == {}
+
+
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert {name_of(one) for one in project["project"]["dependencies"]} <= pins(CI / "runtime.lock").keys()

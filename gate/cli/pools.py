@@ -10,6 +10,7 @@ from gate.cli.flags import LONG, ConfigFlag, DataDirFlag, JsonFlag, PoolFlag, Re
 
 if TYPE_CHECKING:
     from gate.gatekeeper import Gatekeeper
+    from gate.ledger.owing import Pending
     from gate.view import PoolView
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ def status(
         stay(settings, pool, json)
         return
 
-    async def look(gate: Gatekeeper) -> Any:
+    async def look(gate: Gatekeeper) -> tuple[PoolView, Pending, Pending]:
         owing = gate.view.reading.owing
         return await gate.view.pool(pool, LONG if json else 100), await owing.refunds(pool), await owing.calls(pool)
 

@@ -242,4 +242,4 @@ def keys(several: Sequence[Key], json_wanted: bool) -> None:
     if json_wanted:
         as_json(rows)
     else:
-        table("keys", ("name", "role", "begins with", "made", "revoked"), (row.values() for row in rows))
+        table("keys", ("name", "role", "begins with", "made", "revoked"), (tuple(row.values()) for row in rows))

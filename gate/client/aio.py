@@ -32,7 +32,7 @@ class AsyncLease(BaseLease):
 
     def __init__(self, passage: Passage) -> None:
         super().__init__(passage)
-        self.lost = asyncio.Event()
+        self.lost: asyncio.Event = asyncio.Event()
 
 
 class AsyncSlot(AbstractAsyncContextManager[AsyncLease]):

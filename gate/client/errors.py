@@ -34,7 +34,7 @@ class GateError(Exception):
     for people, `job` the job it is about, where gate named it, `retry_after` seconds.
     """
 
-    code = "error"
+    code: str = "error"
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class GateError(Exception):
         self.status = status
         self.job = job
         self.retry_after = retry_after
-        self.more = dict(more or {})
+        self.more: dict[str, Any] = dict(more or {})
         """The members of the problem document, as sent."""
 
 

@@ -124,8 +124,9 @@ class Passage:
         clock: Callable[[], float] = time.monotonic,
         **request: Any,
     ) -> None:
-        self.pool, self.job_id = pool, job_id or new_job_id()
-        self.clock = clock
+        self.pool: str = pool
+        self.job_id: str = job_id or new_job_id()
+        self.clock: Callable[[], float] = clock
         self.loss: LeaseLost | None = None
         self.said: Said | None = None
         self._named = job_id is not None

@@ -36,7 +36,7 @@ class Lease(BaseLease):
 
     def __init__(self, passage: Passage) -> None:
         super().__init__(passage)
-        self.lost = threading.Event()
+        self.lost: threading.Event = threading.Event()
 
 
 class Slot(AbstractContextManager[Lease]):

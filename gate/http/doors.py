@@ -221,7 +221,8 @@ def known_query(request: Request) -> None:
 
 
 def gatekeeper(request: Request) -> Gatekeeper:
-    return request.app.state.gatekeeper
+    keeper: Gatekeeper = request.app.state.gatekeeper
+    return keeper
 
 
 Keeper = Annotated[Gatekeeper, Depends(gatekeeper)]

@@ -17,8 +17,8 @@ from gate.http.wire import (
     LedgerOut,
     balance_body,
     entry_body,
-    job_body,
 )
+from gate.shown import job_body
 
 router = APIRouter()
 SQL_INTEGER_MAX = 2**63 - 1

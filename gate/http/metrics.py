@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
@@ -18,7 +19,16 @@ from gate.http.doors import Keeper
 from gate.providers import PROVIDERS
 
 if TYPE_CHECKING:
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
     from gate.figures import Scrape
+    from gate.ledger import standing
+    from gate.ledger.tally import OfPool
+    from gate.slots.figures import Figures
+
+    T = TypeVar("T")
+    Table = Sequence[tuple[str, str, Callable[[T], float]]]
+    """Metric name, help text, and how to read the value from a pool's figures."""
 
 router = APIRouter(tags=["health"])
 CAUSES = {
@@ -68,10 +78,10 @@ async def scrape(request: Request, keeper: Keeper) -> Response:
 class _Collector:
     """What the library asks for families, once for each scrape."""
 
-    def __init__(self, seen: Scrape, core: Any) -> None:
+    def __init__(self, seen: Scrape, core: ModuleType) -> None:
         self._seen, self._core = seen, core
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Metric]:
         yield self._gauge("gate_info", "The version that runs.", ["version"], [([__version__], 1)])
         up = [(["redis"], self._seen.redis is not None), (["sql"], self._seen.sql is not None)]
         yield self._gauge("gate_store_up", "Whether the store answered this scrape.", ["store"], up)
@@ -80,9 +90,9 @@ class _Collector:
         yield from self._of_the_ledger()
         yield from self._of_this_process()
 
-    def _of_redis(self) -> Iterator[Any]:
+    def _of_redis(self) -> Iterator[Metric]:
         pools = (self._seen.redis or {}).items()
-        for name, says, value in (
+        of_pool: Table[Figures] = (
             ("gate_slots_limit", "Jobs that may hold a slot at a time.", lambda one: one.limit),
             ("gate_slots_running", "Slots whose job has started.", lambda one: one.running),
             ("gate_slots_granted", "Slots whose job has not started yet.", lambda one: one.granted),
@@ -104,13 +114,14 @@ class _Collector:
                 "Age of the oldest of these: how far SQL is behind.",
                 lambda one: one.oldest_entry_s,
             ),
-        ):
+        )
+        for name, says, value in of_pool:
             yield self._gauge(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
 
-    def _of_sql(self) -> Iterator[Any]:
+    def _of_sql(self) -> Iterator[Metric]:
         sql = self._seen.sql
         pools = sql.pools.items() if sql else ()
-        for name, says, value in (
+        of_pool: Table[standing.OfPool] = (
             ("gate_queue_max", "Jobs that may wait.", lambda one: one.queue_max),
             ("gate_queue_oldest_seconds", "How long the first in line has been here.", lambda one: one.oldest_wait_s),
             ("gate_hold_max_seconds", "No lease is renewed beyond this age.", lambda one: one.max_hold_s),
@@ -122,7 +133,8 @@ class _Collector:
             ("gate_refunds_owed", "Refunds that the owner's function has not paid.", lambda one: one.owed),
             ("gate_refunds_owed_credits", "The credits of these.", lambda one: one.owed_credits),
             ("gate_refunds_owed_oldest_seconds", "Age of the oldest of these.", lambda one: one.oldest_owed_s),
-        ):
+        )
+        for name, says, value in of_pool:
             yield self._gauge(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
         calls = sql.calls.items() if sql else ()
         says = "Calls to tools that were not answered yet."
@@ -132,29 +144,31 @@ class _Collector:
             "gate_deliveries_due_oldest_seconds", says, ["kind"], [([kind], one.oldest_s) for kind, one in calls]
         )
 
-    def _of_the_ledger(self) -> Iterator[Any]:
+    def _of_the_ledger(self) -> Iterator[Metric]:
         pools = self._seen.counted.items()
         admitted = [([pool, how], one.admitted[how]) for pool, one in pools for how in ("running", "queued")]
         yield self._counter("gate_jobs_admitted", "Jobs let in: to a slot, or to the queue.", ["pool", "status"], admitted)
         known = {(outcome, cause) for outcome, causes in CAUSES.items() for cause in causes}
         ended = [([pool, *how], one.ended[how]) for pool, one in pools for how in sorted(known | one.ended.keys())]
         yield self._counter("gate_jobs_ended", "Jobs that ended, and by whom or why.", ["pool", "outcome", "cause"], ended)
-        for name, says, value in (
+        totals: Table[OfPool] = (
             ("gate_grants", "Slots given.", lambda one: one.grants),
             ("gate_refusals", "Jobs that a provider would not take; they wait again.", lambda one: one.refusals),
             ("gate_late_outcomes", "Outcomes that came after the end of their job; its refund stands.", lambda one: one.late),
             ("gate_refunds", "Refunds booked.", lambda one: one.refunds),
             ("gate_refunds_credits", "The credits of these.", lambda one: one.credits),
-        ):
+        )
+        for name, says, value in totals:
             yield self._counter(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
-        for name, says, spread in (
+        spreads: Sequence[tuple[str, str, Callable[[OfPool], Counted]]] = (
             ("gate_wait_seconds", "From admission to the first slot.", lambda one: one.waits),
             ("gate_hold_seconds", "From the grant to the end.", lambda one: one.holds),
             ("gate_reap_lag_seconds", "From a deadline to the reaping of its lease.", lambda one: one.reap_lag),
-        ):
+        )
+        for name, says, spread in spreads:
             yield self._histogram(name, says, ["pool"], [([pool], spread(one)) for pool, one in pools])
 
-    def _of_this_process(self) -> Iterator[Any]:
+    def _of_this_process(self) -> Iterator[Metric]:
         pools = list(self._seen.counted)
         scripts = [([verb], one) for verb, one in sorted(metrics.scripts.items())]
         yield self._histogram("gate_script_seconds", "A script of Redis: from the question to the answer.", ["verb"], scripts)
@@ -183,21 +197,21 @@ class _Collector:
         seconds = [([*route], one.seconds) for route, one in routes if any(one.seconds.counts)]
         yield self._histogram("gate_http_answer_seconds", "Until an answer began.", ["method", "route"], seconds)
 
-    def _gauge(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], float]]) -> Any:
-        family = self._core.GaugeMetricFamily(name, says, labels=labels)
+    def _gauge(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], float]]) -> Metric:
+        family: GaugeMetricFamily = self._core.GaugeMetricFamily(name, says, labels=labels)
         for values, value in found:
             family.add_metric(values, float(value))
         return family
 
-    def _counter(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], float]]) -> Any:
+    def _counter(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], float]]) -> Metric:
         """The library puts `_total` behind the name."""
-        family = self._core.CounterMetricFamily(name, says, labels=labels)
+        family: CounterMetricFamily = self._core.CounterMetricFamily(name, says, labels=labels)
         for values, value in found:
             family.add_metric(values, value)
         return family
 
-    def _histogram(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], Counted]]) -> Any:
-        family = self._core.HistogramMetricFamily(name, says, labels=labels)
+    def _histogram(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], Counted]]) -> Metric:
+        family: HistogramMetricFamily = self._core.HistogramMetricFamily(name, says, labels=labels)
         for values, one in found:
             below, buckets = 0, []
             for bound, count in zip((*map(str, one.bounds), "+Inf"), one.counts, strict=True):

@@ -156,7 +156,8 @@ async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
 def _message(found: dict[str, Any]) -> str:
     if found["type"] == "json_invalid":  # what the decoder wants there is of its own words
         return f"it is not JSON: {found['ctx']['error']}, at character {found['loc'][1]}"
-    return found["msg"].removeprefix("Value error, ")
+    text: str = found["msg"]
+    return text.removeprefix("Value error, ")
 
 
 def _field(location: tuple[Any, ...]) -> str:

@@ -6,7 +6,7 @@ Without them whoever opens connections and says nothing, or never stops saying h
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -31,7 +31,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _garbage = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
+        one_write = _OneWrite(cast(asyncio.Transport, transport), self.loop)
+        super().connection_made(cast(asyncio.Transport, one_write))
         self._await(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -80,7 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._await(None)
         self._in_rest = False
-        self.scope[WHOLE] = True
+        self.scope[WHOLE] = True  # type: ignore[literal-required]  # ASGI allows keys that the server's TypedDict lacks
         super().on_message_complete()
 
     def _time(self) -> None:
@@ -129,7 +130,7 @@ class _OneWrite:
     answer apart, and each sending wakes whoever reads it.
     """
 
-    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
         self._waiting: list[bytes] = []
 

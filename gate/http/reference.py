@@ -136,7 +136,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     if body:
         rows.append(("body", "JSON", _type(body["content"]["application/json"]["schema"]), ""))
     for status, response in operation["responses"].items():
-        schema = next(iter(response.get("content", {}).values()), {}).get("schema", {})
+        contents: list[dict[str, Any]] = list(response.get("content", {}).values())
+        schema = contents[0].get("schema", {}) if contents else {}
         rows.append((status, "answer", _type(schema), response["description"]))
     cells = "".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in (escape(a), escape(b), c, escape(d))) for a, b, c, d in rows

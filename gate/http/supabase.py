@@ -15,16 +15,15 @@ from typing import Any, TypeVar
 import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, UserBusy
 from gate.gatekeeper import Gatekeeper
-from gate.http import wire
 from gate.http.doors import Asking, Caller, Keeper
 from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
 from gate.http.supabase_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
-from gate.jobs import HOLDING, REFUNDED, Job
+from gate.jobs import HOLDING, QUEUE_MAX, REFUNDED, Job
 from gate.jobs import Request as Wanted
 from gate.providers.reading import tolerantly
 from gate.tools import Tool
@@ -139,7 +138,7 @@ async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
     if body.taskId is not None and job.task_id not in (None, body.taskId):
         # The caller speaks of a task that this lease is not: of an earlier one, as far as gate can tell.
         return OVER if job.ended else {"success": True, "skipped": True, "reason": "another_task", "taskId": job.task_id}
-    named = {"url": body.outputUrl, "rhCost": body.rhCost}
+    named: dict[str, JsonValue] = {"url": body.outputUrl, "rhCost": body.rhCost}
     output = {name: value for name, value in named.items() if value is not None} or None
     try:
         late = job.status == "expired" or (job.status in REFUNDED and body.status == "completed")
@@ -167,7 +166,7 @@ async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
 
 async def status(keeper: Gatekeeper, body: Body) -> Answer:
     """Totals over the pools that tools wait in."""
-    views = [await keeper.view.pool(pool, wire.QUEUE_MAX) for pool in body._tools.pools]
+    views = [await keeper.view.pool(pool, QUEUE_MAX) for pool in body._tools.pools]
     limit, waiting = sum(view.line.limit for view in views), sum(view.line.queued for view in views)
     running, free = sum(map(_in_use, views)), sum(map(_free, views))
     by_tool = Counter(job.tool or "" for view in views for job in view.queue)

@@ -119,7 +119,7 @@ class Batch:
             self._changed.setdefault(job.job_id, {}).update(rows.as_columns(values))
         return now
 
-    def add(self, table: sa.Table, **row: Any) -> None:
+    def add(self, table: sa.Table, **row: object) -> None:
         """Rows of one table are added in the order of the calls."""
         self._added[table].append([row[name] for name in ADDED[table]])
 
@@ -136,17 +136,16 @@ class Batch:
             commit(self._connection)
 
     def _write(self) -> None:
-        by_columns = defaultdict(list)
+        by_columns: defaultdict[tuple[str, ...], list[list[Any]]] = defaultdict(list)
         for job_id, values in self._changed.items():
             by_columns[tuple(values)].append([*values.values(), job_id])
         writes = [(_update(columns), changed) for columns, changed in by_columns.items()]
         if self._new:
             writes.insert(0, (_insert(jobs), [rows.row_of(job) for job in self._new.values()]))
         writes += [(_insert(table), added) for table, added in self._added.items() if added]
-        for many, values in writes:
-            many.run(self._connection, values)
-        for waiting in (self._new, self._changed, self._began, *self._added.values()):
-            waiting.clear()
+        for many, lines in writes:
+            many.run(self._connection, lines)
+        self._clear_pending()
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
@@ -157,9 +156,17 @@ class Batch:
                 yield
                 self.flush()
         except BaseException:
-            for waiting in (self._jobs, self._held, self._new, self._changed, self._began, *self._added.values()):
-                waiting.clear()
+            self._jobs.clear()
+            self._held.clear()
+            self._clear_pending()
             raise
+
+    def _clear_pending(self) -> None:
+        self._new.clear()
+        self._changed.clear()
+        self._began.clear()
+        for added in self._added.values():
+            added.clear()
 
     def _count(self, before: Job | None, after: Job) -> None:
         more = (after.status in HOLDING) - (before is not None and before.status in HOLDING)

@@ -43,15 +43,23 @@ class Task:
 
 
 class Unreached(Exception):
-    """Not even a transaction could be begun; `args[0]` is the StoreDown that says why."""
+    """Not even a transaction could be begun; `refusal` is the StoreDown that says why."""
+
+    def __init__(self, refusal: StoreDown) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
 
 
 class Locked(Exception):
-    """Somebody holds a row; `args[0]` is the StoreDown that says whose."""
+    """Somebody holds a row; `refusal` is the StoreDown that says whose."""
+
+    def __init__(self, refusal: StoreDown) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
 
     @property
     def whole_pool(self) -> bool:
-        return self.args[0].held == "pool"
+        return self.refusal.held == "pool"
 
 
 class Committer:
@@ -74,11 +82,11 @@ class Committer:
                     task.result = task.work(batch)
                 batch.finish()
         except StoreDown as error:
-            cause = error.__cause__
-            code = sqlstate(cause) if isinstance(cause, DBAPIError) else None
+            cause = error.__cause__ if isinstance(error.__cause__, DBAPIError) else None
+            code = sqlstate(cause) if cause is not None else None
             if not (reached or code):
                 raise Unreached(error) from error
-            if code == LOCK_NOT_AVAILABLE:
+            if cause is not None and code == LOCK_NOT_AVAILABLE:
                 held = "pool" if "gate.pools" in (cause.statement or "") else "job"
                 raise Locked(StoreDown("sql", f"somebody holds the row of this {held} in SQL", held)) from error
             raise

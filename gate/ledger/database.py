@@ -81,13 +81,14 @@ class Database:
         the store takes everything again. `takes_long`: it reads or writes very much.
         """
         loop = asyncio.get_running_loop()
-        task = Task((pool, job_id), work, loop, loop.create_future(), proves, takes_long)
+        answer: asyncio.Future[T] = loop.create_future()
+        task = Task((pool, job_id), work, loop, answer, proves, takes_long)
         self._patience.watch(task.future)  # guard: caller-leaves-a-hanging-sql
         if not self._unsent:
             loop.call_soon(loop.call_soon, self._hand_in)
         self._unsent.append(task)
         # A caller that goes away does not take back what the writer is about to commit: it only does not hear of it.
-        return await task.future
+        return await answer
 
     def _hand_in(self) -> None:
         """All of two turns of the loop at once: a commit costs more than many rows."""

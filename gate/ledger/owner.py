@@ -238,7 +238,7 @@ class _Statement:
         self._names = named.findall(sql or "")
         self._sql = named.sub("%s", (sql or "").replace("%", "%%"))
 
-    def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
+    def run(self, connection: Connection, **values: object) -> CursorResult[Any]:
         return connection.exec_driver_sql(self._sql, tuple(values[name] for name in self._names))
 
 

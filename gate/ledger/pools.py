@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from gate.errors import PoolUnknown
 from gate.jobs import now_ms
@@ -58,7 +58,26 @@ FORMER_MAX = 20
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
 
-_Row = namedtuple("_Row", [column.name for column in pools.c])
+class _Row(NamedTuple):
+    """Columns of `pools`, in the order in which they are selected. On SQLite `paused` is 0 or 1."""
+
+    name: str
+    epoch: int
+    void_fence: int
+    void_ticket: int
+    limit: int
+    lease_ms: int
+    max_hold_ms: int
+    claim_ms: int
+    queue_ms: int
+    queue_max: int
+    cooldown_ms: int
+    max_active_per_user: int
+    paused: int
+    configured: str
+    redis_identity: str
+    redis_former: str
+    ledger_id: str
 
 
 @lru_cache(maxsize=256)
@@ -79,9 +98,10 @@ def _pool(row: _Row) -> Pool:
     )
 
 
-_locked = sa.select(pools).where(pools.c.name == sa.bindparam("pool")).with_for_update()
+_columns = sa.select(*(pools.c[name] for name in _Row._fields))
+_locked = _columns.where(pools.c.name == sa.bindparam("pool")).with_for_update()
 _lock = Prepared(lambda: _locked, ["pool"])
-_all = sa.select(pools).order_by(pools.c.name)
+_all = _columns.order_by(pools.c.name)
 
 
 def lock(connection: Connection, name: str) -> Pool:
@@ -92,12 +112,12 @@ def lock(connection: Connection, name: str) -> Pool:
     return found
 
 
-def locking(connection: Connection, name: str) -> Any:
+def locking(connection: Connection, name: str) -> DBAPICursor:
     """The cursor that `locked` reads."""
     return _lock.run(connection, [name])
 
 
-def locked(locking: Any) -> Pool | None:
+def locked(locking: DBAPICursor) -> Pool | None:
     """None when there is none of that name."""
     found = locking.fetchall()
     return _pool(_Row(*found[0])) if found else None

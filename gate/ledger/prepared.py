@@ -7,14 +7,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from pydantic_core import to_json
 from sqlalchemy.engine import Connection
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.engine.interfaces import DBAPICursor, DBAPIModule
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.compiler import SQLCompiler
 
-Values = Sequence[Any]
+if TYPE_CHECKING:
+    import psycopg
+
+    Session = psycopg.Connection[tuple[Any, ...]]
+    Sent = list[tuple[psycopg.Cursor[tuple[Any, ...]], str]]
+
+Values = Sequence[object]
 AT_ONCE = 32
 """Rows in one statement of SQLite, which keeps one for each number of rows: 3 MB in all."""
 _SAID = "said"
@@ -30,31 +39,39 @@ def together(connection: Connection) -> Iterator[None]:
         yield
         return
     info = connection.info  # asked of a connection that is lost by then, it would raise
-    said = info[_SAID] = []
+    said: Sent = []
+    info[_SAID] = said
     from gate.ledger.journey import journey
 
     try:
-        with journey(connection.connection.dbapi_connection):
+        with journey(cast("Session", connection.connection.dbapi_connection)):
             yield
-    except connection.dialect.dbapi.Error as error:
+    except _driver_error(connection.dialect) as error:
         raise _wrapped(connection, _unanswered(said), error) from error
     finally:
         info.pop(_SAID, None)
 
 
-def say(connection: Connection, text: str, *values: Any) -> Any:
+def say(connection: Connection, text: str, *values: object) -> DBAPICursor:
     """A text of the driver's own, its values by place; its cursor. Raises what SQLAlchemy raises."""
     cursor = connection.connection.cursor()
     if (said := connection.info.get(_SAID)) is not None:
         said.append((cursor, text))
     try:
-        return cursor.execute(text, values)
-    except connection.dialect.dbapi.Error as error:  # on a journey it may be of what was said before
+        cursor.execute(text, values)
+        return cursor
+    except _driver_error(connection.dialect) as error:  # on a journey it may be of what was said before
         raise _wrapped(connection, _unanswered(said) if said else text, error) from error
 
 
-def _unanswered(said: list[tuple[Any, str]]) -> str:
+def _unanswered(said: Sent) -> str:
     return next((text for cursor, text in said if cursor.pgresult is None), "")
+
+
+def _driver_error(dialect: sa.Dialect) -> type[DBAPIModule.Error]:
+    """The base class of what the driver raises."""
+    assert dialect.dbapi is not None
+    return dialect.dbapi.Error
 
 
 class Prepared:
@@ -64,11 +81,11 @@ class Prepared:
         self._make, self._names = make, tuple(names)
         self._texts: dict[str, tuple[str, tuple[int, ...] | None]] = {}
 
-    def rows(self, connection: Connection, *values: Any) -> list[Any]:
+    def rows(self, connection: Connection, *values: object) -> Sequence[Any]:
         """Plain tuples, as the driver gives them. Raises what SQLAlchemy raises."""
         return self.run(connection, values).fetchall()
 
-    def run(self, connection: Connection, values: Values) -> Any:
+    def run(self, connection: Connection, values: Values) -> DBAPICursor:
         """The cursor. Raises what SQLAlchemy raises."""
         text, places = self._text(connection.dialect)
         return say(connection, text, *(values if places is None else [values[place] for place in places]))
@@ -78,24 +95,26 @@ class Prepared:
         found = self._texts.get(dialect.name)
         if found is None:
             sqlite = dialect.name == "sqlite"
-            compiled = self._make().compile(dialect=type(dialect)(paramstyle="qmark" if sqlite else "format"))
+            by_place = cast("type[DefaultDialect]", type(dialect))(paramstyle="qmark" if sqlite else "format")
+            compiled = self._make().compile(dialect=by_place)
+            assert isinstance(compiled, SQLCompiler) and compiled.positiontup is not None
             text = str(compiled).replace("gate.", "") if sqlite else str(compiled)  # SQLite has no schema
             places = tuple(self._names.index(name) for name in compiled.positiontup)
             found = self._texts[dialect.name] = text, None if places == tuple(range(len(self._names))) else places
         return found
 
 
-def _wrapped(connection: Connection, text: str, error: Any) -> BaseException:
+def _wrapped(connection: Connection, text: str, error: DBAPIModule.Error) -> BaseException:
     """As the library would have raised it; a connection that is gone is not used again."""
     dialect = connection.dialect
     gone = dialect.is_disconnect(error, connection.connection.dbapi_connection, None) or _says_goodbye(error)
-    made = DBAPIError.instance(text, None, error, dialect.dbapi.Error, connection_invalidated=gone, dialect=dialect)
+    made = DBAPIError.instance(text, None, error, _driver_error(dialect), connection_invalidated=gone, dialect=dialect)
     if gone:
         connection.invalidate(error)
     return made
 
 
-def _says_goodbye(error: Any) -> bool:
+def _says_goodbye(error: DBAPIModule.Error) -> bool:
     """Postgres ends the session, or did without a word: the driver knows it only at the next call."""
     state = getattr(error, "sqlstate", "") or ""
     return state.startswith(("08", "25P03", "57P")) or (state == "" and type(error).__module__.startswith("psycopg"))
@@ -109,7 +128,7 @@ class Value:
     def __init__(self, sqlite: str, postgresql: str) -> None:
         self._texts = {"sqlite": sqlite, "postgresql": postgresql}
 
-    def ask(self, connection: Connection, *values: Any) -> Any:
+    def ask(self, connection: Connection, *values: object) -> DBAPICursor:
         """The cursor, whose only row has it. Raises what SQLAlchemy raises."""
         return say(connection, self._texts[connection.dialect.name], *values)
 
@@ -123,7 +142,7 @@ class Many:
     def __init__(self, table: sa.Table, columns: Sequence[str], key: str | None = None) -> None:
         self._table, self._columns, self._key = table, tuple(columns), key
         self._told = (*columns, *([key] if key else []))
-        values = {name: sa.bindparam(name) for name in columns}
+        values: dict[str, sa.BindParameter[Any]] = {name: sa.bindparam(name) for name in columns}
         if key is None:
             one: sa.sql.ClauseElement = table.insert().inline().values(values)
         else:

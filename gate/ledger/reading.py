@@ -15,7 +15,8 @@ from gate.ledger.keys import Key
 from gate.ledger.owing import Owing
 from gate.ledger.pools import Pool
 from gate.ledger.rows import find, is_holding, is_live, job_of, jobs_with_refund
-from gate.ledger.story import Event, Stories, happened
+from gate.ledger.story import Event as Event
+from gate.ledger.story import Stories, happened
 from gate.ledger.tables import events, jobs, ledger, tasks
 from gate.ledger.trends import Trends
 from gate.ledger.unread import Unread as Unread  # what http shows, by the one room of the ledger that it may import

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import from_json, to_json
 from sqlalchemy.engine import Connection
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from gate.jobs import HOLDING, LIVE, REFUNDED, Job, Refund
 from gate.ledger.prepared import Value
@@ -47,7 +48,7 @@ _seen = Value(
 )
 
 
-def job_of(row: Any) -> Job:
+def job_of(row: sa.Row[*tuple[Any, ...]]) -> Job:
     """From a row of `jobs_with_refund`."""
     refund = Refund(row.refund_amount, row.refund_at) if row.refund_amount is not None else None
     if row.owed_amount is not None:
@@ -87,15 +88,17 @@ def look(connection: Connection, pool: str, job_ids: Sequence[str]) -> tuple[dic
     return seen(connection, looking(connection, pool, job_ids))
 
 
-def looking(connection: Connection, pool: str, job_ids: Sequence[str]) -> Any:
+def looking(connection: Connection, pool: str, job_ids: Sequence[str]) -> DBAPICursor:
     """The cursor that `seen` reads."""
     asked = to_json(job_ids).decode() if connection.dialect.name == "sqlite" else list(job_ids)
     return _seen.ask(connection, pool, asked)
 
 
-def seen(connection: Connection, looking: Any) -> tuple[dict[str, Job], int]:
+def seen(connection: Connection, looking: DBAPICursor) -> tuple[dict[str, Job], int]:
     """Only who may have a refund is looked up with it: nearly nobody, and it is dear."""
-    told = from_json(looking.fetchone()[0])
+    row = looking.fetchone()
+    assert row is not None
+    told = from_json(row[0])
     found = {job.job_id: job for job in map(_plain, told["jobs"])}
     if refunded := [job.job_id for job in found.values() if job.status in REFUNDED and job.credits]:
         found |= {row.job_id: job_of(row) for row in connection.execute(_refunded, {"job_ids": refunded})}

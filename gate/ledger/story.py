@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -173,7 +174,7 @@ def _story(connection: Connection, job_id: str) -> Story | None:
     if job is None:
         return None
 
-    def rows(query: sa.Select) -> list:
+    def rows(query: sa.Select[*tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return [(*row,) for row in connection.execute(query)]
 
     of_job = events.c.job_id == job_id

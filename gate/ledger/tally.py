@@ -138,7 +138,8 @@ def _spread(spread: Spread, bucket: int, count: int, ms: int | None) -> None:
 
 
 def _top(connection: Connection) -> int:
-    return connection.execute(sa.select(sa.func.coalesce(sa.func.max(events.c.id), 0))).scalar_one()
+    newest: int = connection.execute(sa.select(sa.func.coalesce(sa.func.max(events.c.id), 0))).scalar_one()
+    return newest
 
 
 def _bucket(ms: Any, bounds: tuple[float, ...]) -> Any:

@@ -99,11 +99,11 @@ def _ended(connection: Connection, pool: str, since_ms: int, bucket_ms: int) -> 
     return query.where(jobs.c.job_id.in_(of_the_time), jobs.c.ended_at >= since_ms).subquery()
 
 
-def _counted(ended: sa.Subquery) -> sa.Select[tuple[int, str, int]]:
+def _counted(ended: sa.Subquery) -> sa.Select[int, str, int]:
     return sa.select(ended.c.n, ended.c.status, sa.func.count()).group_by(ended.c.n, ended.c.status)
 
 
-def _quantiles(ended: sa.Subquery, took: sa.ColumnElement[int]) -> sa.Select[tuple[int, ...]]:
+def _quantiles(ended: sa.Subquery, took: sa.ColumnElement[int]) -> sa.Select[int, *tuple[int, ...]]:
     """By rank: SQLite has no percentiles."""
     place = sa.func.row_number().over(partition_by=ended.c.n, order_by=took).label("place")
     of = sa.func.count().over(partition_by=ended.c.n).label("of")
@@ -112,7 +112,7 @@ def _quantiles(ended: sa.Subquery, took: sa.ColumnElement[int]) -> sa.Select[tup
     return sa.select(ranked.c.n, *at).group_by(ranked.c.n)
 
 
-def _refunds(connection: Connection, pool: str, since_ms: int, bucket_ms: int) -> sa.Select[tuple[int, int, int]]:
+def _refunds(connection: Connection, pool: str, since_ms: int, bucket_ms: int) -> sa.Select[int, int, int]:
     n = (ledger.c.at // bucket_ms).label("n")
     query = sa.select(n, sa.func.count(), sa.func.sum(ledger.c.amount)).group_by(n)
     of_the_time = (ledger.c.id >= _first(connection, ledger, since_ms), ledger.c.at >= since_ms)

@@ -155,7 +155,7 @@ class UnreadCallbacks:
 
         return await self._database.write(one.pool, job_id, work)
 
-    async def _read(self, query: sa.Select[Any]) -> list[Unread]:
+    async def _read(self, query: sa.Select[*tuple[Any, ...]]) -> list[Unread]:
         return await self._database.read(lambda c: [Unread(*row) for row in c.execute(query)])
 
 
@@ -183,7 +183,7 @@ def _cut(text: str) -> str:
 def about(connection: Connection, job_id: str, tasks: Sequence[tuple[str, str]]) -> list[Unread]:
     """Read those that were applied to a job, and those that name one of its tasks (provider and task_id)."""
     table = unread_callbacks
-    wanted = table.c.job_id == job_id
+    wanted: sa.ColumnElement[bool] = table.c.job_id == job_id
     if tasks:
         wanted |= sa.tuple_(table.c.provider, table.c.task_id).in_(tasks)
     query = sa.select(*_columns).where(wanted).order_by(table.c.id).limit(PAGE_MAX)

@@ -129,7 +129,7 @@ class Writer:
                 self._replay(tasks)
                 return
             for task in tasks:
-                task.set_aside((task.key[0], None) if error.whole_pool else task.key, error.args[0])
+                task.set_aside((task.key[0], None) if error.whole_pool else task.key, error.refusal)
         except BaseException:
             self._replay(tasks)  # guard: bad-task-fails-alone
 
@@ -147,8 +147,8 @@ class Writer:
                 return
             except Locked as error:
                 row = (task.key[0], None) if error.whole_pool else task.key
-                found[row] = error.args[0]
-                task.set_aside(row, error.args[0])
+                found[row] = error.refusal
+                task.set_aside(row, error.refusal)
             except BaseException as error:
                 task.waits_for, task.error = None, error
 
@@ -178,7 +178,7 @@ class Writer:
     def _fail(self, tasks: list[Task], error: Unreached) -> None:
         self.writable = False
         for task in tasks:
-            task.waits_for, task.error = None, error.args[0]
+            task.waits_for, task.error = None, error.refusal
 
     def _tell(self, tasks: Iterable[Task]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Task]] = {}

@@ -125,7 +125,7 @@ def clean(text: str) -> str:
     return UNSTORABLE.sub("", text)
 
 
-def label(value: Any, field: str) -> str:
+def label(value: object, field: str) -> str:
     """The id of a task: printable text, or a whole number, which stays exact.
 
     Raises:
@@ -138,7 +138,7 @@ def label(value: Any, field: str) -> str:
     return value
 
 
-def kept_text(value: Any, most: int = TEXT_MAX) -> str | None:
+def kept_text(value: object, most: int = TEXT_MAX) -> str | None:
     """The part of a value that is kept as an error.
 
     Args:
@@ -156,7 +156,7 @@ def kept_text(value: Any, most: int = TEXT_MAX) -> str | None:
     return text or None
 
 
-def kept_output(value: Any, most: int = OUTPUT_MAX_BYTES) -> Any:
+def kept_output(value: object, most: int = OUTPUT_MAX_BYTES) -> Any:
     """The part of a value of JSON that is kept as an output.
 
     Args:
@@ -172,7 +172,7 @@ def kept_output(value: Any, most: int = OUTPUT_MAX_BYTES) -> Any:
     return {"cut": True, "text": fitted(json_text(output), most - size({"cut": True, "text": ""}) + 2)}
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """The clean JSON of a value, as deep as an output may be."""
     return _written(_shallow(value, DEPTH_MAX))
 
@@ -187,7 +187,7 @@ def fitted(text: str, most: int) -> str:
     return text + MARK
 
 
-def _shallow(value: Any, depth: int) -> Any:
+def _shallow(value: object, depth: int) -> Any:
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, float):
@@ -201,10 +201,10 @@ def _shallow(value: Any, depth: int) -> Any:
     return {clean(name): _shallow(one, depth - 1) for name, one in value.items()}
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def size(value: Any) -> int:
+def size(value: object) -> int:
     """Bytes of clean JSON."""
     return len(_written(value).encode())

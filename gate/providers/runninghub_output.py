@@ -74,7 +74,7 @@ def costs_of(event: dict[str, Any]) -> dict[str, Any]:
     return costs
 
 
-def number(value: Any) -> float | int | None:
+def number(value: object) -> float | int | None:
     """A finite number, also when it comes as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -87,7 +87,7 @@ def number(value: Any) -> float | int | None:
     return int(found) if found.is_integer() and abs(found) < 2**53 else found
 
 
-def carries(value: Any) -> bool:
+def carries(value: object) -> bool:
     """Whether a value holds anything but empty texts, lists and objects, null, false and 0."""
     level = [value]
     while level:

@@ -31,11 +31,11 @@ class Pipe:
 
     async def ask(self, *words: bytes | str | int | float) -> Any:
         """What Redis answers. Raises what redis.exceptions has for it; a question may have been done then all the same."""
-        packed = hiredis.pack_command(words)
+        packed = hiredis.pack_command(words)  # type: ignore[arg-type]  # the stub says a tuple of exactly one
         try:
-            return await (self._stream if self._is_open else await self._open()).ask(packed)
+            return await (self._live or await self._open()).ask(packed)
         except ConnectionError:
-            return await (self._stream if self._is_open else await self._open()).ask(packed)
+            return await (self._live or await self._open()).ask(packed)
 
     def part(self) -> None:
         """The next question goes out on a new connection; what is asked already is answered on this one."""
@@ -44,8 +44,10 @@ class Pipe:
             stream.leave()
 
     @property
-    def _is_open(self) -> bool:
-        return self._stream is not None and not self._stream.closed
+    def _live(self) -> _Stream | None:
+        """The stream in use; None when there is none, or when it is closed."""
+        stream = self._stream
+        return None if stream is None or stream.closed else stream
 
     async def _open(self) -> _Stream:
         """Once for all who come meanwhile, and so is its failure: in turn each would wait as long as the one before."""

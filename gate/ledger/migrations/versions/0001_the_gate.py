@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -30,7 +32,7 @@ def upgrade() -> None:
     schema = None if sqlite else "gate"
     prefix = "" if sqlite else "gate."
     serial = sa.Integer() if sqlite else sa.BigInteger()
-    partial = {"sqlite_where": sa.text("ended_at is null"), "postgresql_where": sa.text("ended_at is null")}
+    partial: dict[str, Any] = {"sqlite_where": sa.text("ended_at is null"), "postgresql_where": sa.text("ended_at is null")}
 
     op.create_table(
         "pools",

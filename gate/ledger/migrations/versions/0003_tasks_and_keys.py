@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -13,7 +15,10 @@ def upgrade() -> None:
     sqlite = op.get_bind().dialect.name == "sqlite"
     schema = None if sqlite else "gate"
     prefix = "" if sqlite else "gate."
-    completed = {"sqlite_where": sa.text("status = 'completed'"), "postgresql_where": sa.text("status = 'completed'")}
+    completed: dict[str, Any] = {
+        "sqlite_where": sa.text("status = 'completed'"),
+        "postgresql_where": sa.text("status = 'completed'"),
+    }
     op.add_column("jobs", sa.Column("provider", sa.Text), schema=schema)
     op.add_column("jobs", sa.Column("task_id", sa.Text), schema=schema)
     op.create_index("jobs_completed", "jobs", ["pool", "ended_at"], schema=schema, **completed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -15,7 +17,7 @@ def upgrade() -> None:
     job_id = f"{'' if sqlite else 'gate.'}jobs.job_id"
     serial = sa.Integer() if sqlite else sa.BigInteger()
 
-    def partial(where: str) -> dict[str, sa.TextClause]:
+    def partial(where: str) -> dict[str, Any]:
         return {"sqlite_where": sa.text(where), "postgresql_where": sa.text(where)}
 
     for name in ("starts", "tells", "settles"):
