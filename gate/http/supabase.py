@@ -139,7 +139,7 @@ async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
         # The caller speaks of a task that this lease is not: of an earlier one, as far as gate can tell.
         return OVER if job.ended else {"success": True, "skipped": True, "reason": "another_task", "taskId": job.task_id}
     named: dict[str, JsonValue] = {"url": body.outputUrl, "rhCost": body.rhCost}
-    output = {name: value for name, value in named.items() if value is not None} or None
+    output: JsonValue = {name: value for name, value in named.items() if value is not None} or None
     try:
         late = job.status == "expired" or (job.status in REFUNDED and body.status == "completed")
         if job.lease_id and (job.status in HOLDING or late):  # what comes too late is kept

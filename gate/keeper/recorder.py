@@ -148,8 +148,9 @@ class Recorder:
         passed_over = {note.job_id for note in notes if note.entry_id not in done}
         if passed_over:  # at once: their rows may be there before this pass is over
             self._unknown.setdefault(pool, set()).update(passed_over)
-        if recorded.done:
-            await self._pools.pool(pool).delete_from_outbox(recorded.done)
+        if done:
+            # guard: record-before-delete: then
+            await self._pools.pool(pool).delete_from_outbox([note.entry_id for note in notes if note.entry_id in done])
         for grant in recorded.returns:
             await self.give_back(pool, grant)
         return passed_over

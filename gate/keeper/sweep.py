@@ -200,9 +200,8 @@ class Sweep:
             case DriftKind.ORPHAN_ENTRY:
                 return await self._forget(pool, epoch, job_id)
             case DriftKind.OVERDUE:
-                if not await self._ledger.expire_overdue(
-                    pool, epoch, job_id, drift.fence, seen.now_ms
-                ):  # guard: sweep-lost-expiry
+                expired = await self._ledger.expire_overdue(pool, epoch, job_id, drift.fence, seen.now_ms)
+                if not expired:  # guard: sweep-lost-expiry
                     return False
                 await slots.cancel(job_id)
                 self._news.tell(pool, [job_id])
