@@ -34,6 +34,7 @@ from gate.slots import Acquired, Extended, Line, Loaded, Reply, Semaphore, keys
 from tests.warm import warm
 
 ROOT = Path(__file__).parent.parent
+GATE = ROOT / "gate"
 SETTINGS = {
     "limit": 3, "lease_ms": 600_000, "max_hold_ms": 3_600_000, "claim_ms": 60_000, "queue_ms": 600_000,
     "queue_max": 1000, "cooldown_ms": 5_000, "max_active_per_user": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from gate import metrics
 from gate.http.metrics import CAUSES, REPAIRS, RESULTS
 from gate.jobs import ENDED
-from tests.support import ROOT, House, Served, until
+from gate.keeper import deliver, sweep
+from tests.support import House, Served, until
 from tests.tool import Tool
 
 pytestmark = pytest.mark.anyio
@@ -48,11 +50,15 @@ async def test_a_repair_counts_by_its_kind(house: House) -> None:
 
 
 def test_every_word_that_a_label_may_be_is_there_from_the_beginning() -> None:
-    sweep = (ROOT / "gate" / "keeper" / "sweep.py").read_text()
-    kinds = {kind for case in re.findall(r"case (.*):", sweep) for kind in re.findall(r'"(\w+)"', case)}
+    text = inspect.getsource(sweep)
+    kinds = {kind for case in re.findall(r"case (.*):", text) for kind in re.findall(r'"(\w+)"', case)}
     assert kinds == set(REPAIRS)
-    deliver = (ROOT / "gate" / "keeper" / "deliver.py").read_text()
-    results = set(re.findall(r'_close\(delivery, "(\w+)"', deliver)) | {"put_off", "given_up", "refused", "tool_down"}
+    results = set(re.findall(r'_close\(delivery, "(\w+)"', inspect.getsource(deliver))) | {
+        "put_off",
+        "given_up",
+        "refused",
+        "tool_down",
+    }
     assert results == {result for of_kind in RESULTS.values() for result in of_kind}
     assert set(CAUSES) == ENDED
 

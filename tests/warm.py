@@ -17,14 +17,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-LOADED = (
-    "gate.cli.main",
-    "gate.cli.stores",
-    "rich.table",
-    "sqlalchemy.dialects.sqlite",
-    "sqlalchemy.dialects.postgresql",
-    "psycopg",
-)
+LIBRARIES = ("rich.table", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "psycopg")
 
 
 class Warm:
@@ -65,9 +58,17 @@ def warm() -> Warm:
     return Warm()
 
 
-def main() -> None:
-    for name in LOADED:
+def load() -> None:
+    """Import what the commands of gate import."""
+    import gate.cli.main
+    import gate.cli.stores  # noqa: F401
+
+    for name in LIBRARIES:
         importlib.import_module(name)
+
+
+def main() -> None:
+    load()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
         listener.listen(16)

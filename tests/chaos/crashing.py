@@ -26,9 +26,7 @@ from tests.chaos.points import AT, EXITED, PASS
 from tests.chaos.warm import orders
 
 SWEEP_EVERY_S = 0.5
-LATER = ("gate.app", "gate.cli.serve", "gate.http.protocol", "gate.keeper.deliver", "gate.ledger.schema", "gate.logs",
-         "gate.opening", "alembic.command", "alembic.config", "psycopg", "redis.asyncio", "uvicorn", "uvloop")  # fmt: skip
-"""What gate imports when it serves."""
+LIBRARIES = ("alembic.command", "alembic.config", "psycopg", "redis.asyncio", "uvicorn", "uvloop")
 ENDS = {"holder": "release", "operator": "cancel", "tool": "fail"}
 """`end` by whom is which commit."""
 _script: ContextVar[str] = ContextVar("script", default="")
@@ -151,9 +149,22 @@ def at_refunds(trap: Trap) -> None:
     Owner._pay, Owner._settle_next = _pay, _settle_next  # type: ignore[method-assign]
 
 
+def load() -> None:
+    """Import what gate imports when it serves."""
+    import gate.app
+    import gate.cli.serve
+    import gate.http.protocol
+    import gate.keeper.deliver
+    import gate.ledger.schema
+    import gate.logs
+    import gate.opening  # noqa: F401
+
+    for name in LIBRARIES:
+        importlib.import_module(name)
+
+
 if __name__ == "__main__":
-    for module in LATER:
-        importlib.import_module(module)
+    load()
     for words in orders(socket.socket(fileno=int(sys.argv[1]))):
         trap = Trap(os.environ.get(AT, ""), int(os.environ.get(PASS, "1")))
         for at in (at_scripts, at_commits, at_calls, at_refunds):

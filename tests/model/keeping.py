@@ -1,4 +1,4 @@
-"""gate/keeper/recorder.py, tick.py and sweep.py: what gate does by itself."""
+"""What gate does by itself: the recorder, the tick and the sweep."""
 
 from __future__ import annotations
 

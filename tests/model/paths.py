@@ -1,4 +1,4 @@
-"""gate/gatekeeper.py: the paths that callers, holders and operators start."""
+"""The paths of the gatekeeper that callers, holders and operators start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL: each function is one transaction of gate/ledger/ledger.py (and recording.py), under the lock of the pool's row. All of it, or nothing."""
+"""SQL: each function is one transaction of the ledger, under the lock of the pool's row. All of it, or nothing."""
 
 from __future__ import annotations
 

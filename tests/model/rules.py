@@ -8,7 +8,7 @@ from tests.model.state import ENDED, HOLDING, REFUNDED, Redis, State, of
 
 
 def broken(state: State) -> str:
-    """The invariants of gate/verify.py, as far as one moment shows them; '' when all is well."""
+    """The invariants of `gate verify`, as far as one moment shows them; '' when all is well."""
     if state.wrong:
         return state.wrong
     for redis in state.redises:

@@ -1,4 +1,4 @@
-"""gate/keeper/pools.py: how a script is run, and how a pool is loaded that Redis has lost.
+"""How the keeper runs a script, and how it loads a pool that Redis has lost.
 
 A path is a generator. It yields its next step, a function and what it is given, and gets the answer. Between two steps the world
 moves, or the process stands still (calls.py); a path is therefore walked again from its beginning with the answers that it had,

@@ -10,7 +10,7 @@ from tests.model.state import Reply, State, off, with_redis, with_row, with_serv
 
 
 def script(state: State, server: int, verb: str, epoch: int, *args: Any) -> tuple[State, Reply]:
-    """A script, on the Redis that this server is connected to (gate/keeper/pools.py, run)."""
+    """A script, on the Redis that this server is connected to (`Pools.run`)."""
     link, _, identity = state.servers[server]
     redis = state.redises[link]
     if redis.identity != identity and "identity" not in off:

@@ -1,4 +1,4 @@
-"""What the sweep calls a difference: `examine` of gate/keeper/sweep.py, over the model's stores."""
+"""What the sweep calls a difference: `examine` of the sweep, over the model's stores."""
 
 from __future__ import annotations
 

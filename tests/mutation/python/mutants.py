@@ -14,22 +14,35 @@ import difflib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import libcst as cst
 from mutmut.mutation.file_mutation import Mutation, MutationVisitor, deep_replace
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
+from gate.http import webhooks
+from gate.keeper import recorder, sweep
+from gate.ledger import changes, deliveries, inbox, ledger, owing, pools, recording, results, rows, starting
+from gate.providers import reading, runninghub, runninghub_output, said, standard
 from tests.support import ROOT
 
-LEDGER = ("changes", "deliveries", "inbox", "ledger", "owing", "pools", "recording", "results", "rows", "starting")
+
+def path_of(module: ModuleType) -> str:
+    """The path of a module in the checkout."""
+    assert module.__file__ is not None
+    return str(Path(module.__file__).relative_to(ROOT))
+
+
 MODULES = [
-    *(f"gate/ledger/{name}.py" for name in LEDGER),
-    "gate/keeper/recorder.py",
-    "gate/keeper/sweep.py",
-    "gate/http/webhooks.py",
-    *(f"gate/providers/{name}.py" for name in ("reading", "runninghub", "runninghub_output", "said", "standard")),
-]
+    path_of(module)
+    for module in (
+        changes, deliveries, inbox, ledger, owing, pools, recording, results, rows, starting,
+        recorder, sweep, webhooks,
+        reading, runninghub, runninghub_output, said, standard,
+    )
+]  # fmt: skip
 """The tables, the engine room of SQL, the owner's functions and what is only read have tests of their own, and are not here."""
 
 

@@ -12,7 +12,9 @@ import os
 import time
 from pathlib import Path
 
-from tests.mutation.python.mutants import MODULES
+from gate.keeper import recorder
+from gate.ledger import deliveries, inbox, owing, recording
+from tests.mutation.python.mutants import MODULES, path_of
 from tests.mutation.python.plugins import Noting, Reach
 from tests.mutation.python.trees import Tree, end
 from tests.support import ROOT
@@ -23,11 +25,11 @@ NOT_ASKED = {"test_guards.py", "test_hostile.py", "test_schema.py", "test_simula
 """They mutate gate themselves, fire thousands of requests at it, or are about something else."""
 FILE_S = 240
 HOME = {
-    "gate/keeper/recorder.py": ("tests/races/",),
-    "gate/ledger/inbox.py": ("tests/http/test_webhooks.py",),
-    "gate/ledger/deliveries.py": ("tests/keeper/test_deliver.py",),
-    "gate/ledger/owing.py": ("tests/cli/test_doctor.py",),
-    "gate/ledger/recording.py": ("tests/races/",),
+    path_of(recorder): ("tests/races/",),
+    path_of(inbox): ("tests/http/",),
+    path_of(deliveries): ("tests/keeper/",),
+    path_of(owing): ("tests/cli/",),
+    path_of(recording): ("tests/races/",),
 }
 """Where the tests of a module stand besides the folder of its name. They are asked before others that happen to reach it."""
 

@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("mutmut", reason="the extra `mutation` is not installed")
 
-from tests.mutation.python.mutants import Possible, of_module
+from gate.providers import reading
+from tests.mutation.python.mutants import Possible, of_module, path_of
 from tests.support import ROOT
 
 TEXT = '''
@@ -24,7 +25,7 @@ def check(size: int) -> int:
         raise TooLarge("size", f"must be at most {limit(3)}")
     return size
 '''
-READING = "gate/providers/reading.py"
+READING = path_of(reading)
 TEST = "tests/providers/test_standard.py::test_a_task_or_a_job_is_named_with_its_outcome"
 
 
