@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import gate.slots.entries
 import pytest
 
 import gate.cli.main
@@ -23,6 +22,7 @@ import gate.ledger.keys
 import gate.ledger.reading
 import gate.providers.reading
 import gate.simulator
+import gate.slots.entry_codec
 import gate.slots.keys
 import gate.tools
 import gate.verify
@@ -85,7 +85,7 @@ def test_the_stores_import_nothing_above_them_and_not_each_other(room: str) -> N
 def test_keeper_reaches_the_stores_by_their_faces() -> None:
     assert outside("gate.keeper") <= SHARED | names(
         gate.slots,
-        gate.slots.entries,
+        gate.slots.entry_codec,
         gate.slots.keys,
         gate.ledger,
         gate.ledger.keys,

@@ -412,7 +412,7 @@ class Ledger:
                 pool,
                 "",
                 lambda batch: pools.probe(batch.connection, pool),  # guard: probe-sql-by-a-write
-                takes_long=True,
+                True,
             )
 
     async def make_pool(self, pool: str, settings: PoolSettings, reason: str | None = None) -> bool:
