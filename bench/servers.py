@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from gate.embedded import EmbeddedRedis
+from gate.runtime.embedded_redis import EmbeddedRedis
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).parent.parent

@@ -12,10 +12,11 @@ import pytest
 import redis
 import redis.asyncio
 
-from gate.embedded import EmbeddedRedis
-from gate.ledger import atonce, schema
-from gate.opening import open_gate
-from gate.verify import verify
+from gate.diagnostics.verify import verify
+from gate.ledger.admin import migrate
+from gate.ledger.commit import inline_commit
+from gate.runtime.embedded_redis import EmbeddedRedis
+from gate.runtime.wiring import open_gate
 from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, other_redis, settings_of
 
 
@@ -66,14 +67,14 @@ OpenHouse = Callable[..., contextlib.AbstractAsyncContextManager[House]]
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What the migrations make, to be copied: they take longer than most tests."""
     with fresh_database(tmp_path_factory.mktemp("migrated")) as url:
-        schema.migrate(url)
+        migrate.migrate(url)
         yield url
 
 
 @pytest.fixture
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of who commits to SQLite, or of how: a disk that is slow today makes it the thread."""
-    monkeypatch.setattr(atonce, "SLOW_S", math.inf)
+    monkeypatch.setattr(inline_commit, "SLOW_S", math.inf)
 
 
 @pytest.fixture

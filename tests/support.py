@@ -25,11 +25,11 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from gate.datadir import DataDir
-from gate.embedded import EmbeddedRedis
-from gate.jobs import Job, Request
 from gate.ledger import PoolSettings
-from gate.opening import Open
+from gate.model.job import Job, Request
+from gate.runtime.data_dir import DataDir
+from gate.runtime.embedded_redis import EmbeddedRedis
+from gate.runtime.wiring import Open
 from gate.slots import AcquireReply, ExtendReply, QueueState, RebuildReply, ScriptReply, Semaphore, keys
 from tests.warm import warm
 

@@ -19,9 +19,11 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from gate.ledger import Database, batch, prepared
-from gate.ledger.committing import Committer
-from gate.slots.pipe import Pipe
+from gate.ledger import Database
+from gate.ledger.commit import unit_of_work as batch
+from gate.ledger.commit.group_commit import Committer
+from gate.ledger.sql import statements
+from gate.slots.pipeline import Pipe
 from tests.support import House, LineOfPool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_disk")]
@@ -34,7 +36,7 @@ TURNS = 60
 def counted(monkeypatch: pytest.MonkeyPatch, house: House) -> Counter[str]:
     """By what was asked of Redis; `statements` and `commits` of the writer."""
     found: Counter[str] = Counter()
-    ask, say, commit = Pipe.ask, prepared.say, Committer.commit
+    ask, say, commit = Pipe.ask, statements.say, Committer.commit
 
     async def counting_ask(self: Pipe, *words: Any) -> Any:
         found[words[0]] += 1
@@ -49,7 +51,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, house: House) -> Counter[str]:
         commit(self, *batch)
 
     monkeypatch.setattr(Pipe, "ask", counting_ask)
-    monkeypatch.setattr(prepared, "say", counting_say)
+    monkeypatch.setattr(statements, "say", counting_say)
     monkeypatch.setattr(Committer, "commit", counting_commit)
     engine = house.gate.ledger._database._write_engine
     sa.event.listen(engine, "before_cursor_execute", lambda *_: found.update(["statements"]))
@@ -124,7 +126,7 @@ async def test_a_wait_and_its_hand_over_look_at_nothing_again(
 async def test_a_batch_is_two_journeys_to_postgres(
     house: House, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together, counting_say = prepared.together, prepared.say
+    together, counting_say = statements.together, statements.say
 
     @contextlib.contextmanager
     def counting_together(connection: Any) -> Iterator[None]:
@@ -133,11 +135,11 @@ async def test_a_batch_is_two_journeys_to_postgres(
             yield
 
     def say(connection: Any, text: str, *values: Any) -> Any:
-        counted["alone"] += prepared._SAID not in connection.info
+        counted["alone"] += statements._SAID not in connection.info
         return counting_say(connection, text, *values)
 
     monkeypatch.setattr(batch, "together", counting_together)
-    monkeypatch.setattr(prepared, "say", say)
+    monkeypatch.setattr(statements, "say", say)
     await pair(house, 0)
     counted.clear()
     for number in range(1, PAIRS + 1):
@@ -155,7 +157,7 @@ select 'before-' || n, %s, 'completed', 0, n, n, 1000, n, n, 'holder' from gener
 async def test_no_statement_of_a_pair_reads_a_whole_table_of_postgres(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anybody has counted the rows for its planner, which is how a young database is, too."""
     asked: dict[str, tuple[Any, ...]] = {}
-    say = prepared.say
+    say = statements.say
 
     def hearing(connection: Any, text: str, *values: Any) -> Any:
         asked[text] = values
@@ -164,7 +166,7 @@ async def test_no_statement_of_a_pair_reads_a_whole_table_of_postgres(house: Hou
     await house.gate.gatekeeper.poolkeeper.change(house.pool, {"limit": AT_ONCE})
     with psycopg.connect(house.sql_url, autocommit=True) as people:
         people.execute(MANY_JOBS, [house.pool])
-        monkeypatch.setattr(prepared, "say", hearing)
+        monkeypatch.setattr(statements, "say", hearing)
         await pair(house, 0)
         await asyncio.gather(*(pair(house, number) for number in range(1, AT_ONCE)))
         monkeypatch.undo()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gate.http.doors import TABLE
-from gate.settings import load
+from gate.http.auth.roles import TABLE
+from gate.runtime.settings import load
 from tests.pages import anchor, blocks, prose
 from tests.support import ROOT, run_gate
 

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from gate import verify
-from gate.explain import by_both, by_sql_alone
-from gate.ledger import prune
-from gate.sentences import sections
-from gate.wording import span, until
+from gate.diagnostics import verify
+from gate.explain.facts import by_both, by_sql_alone
+from gate.explain.formatting import span, until
+from gate.explain.sentences import sections
+from gate.ledger.admin import prune
 from tests.support import House
 
 pytestmark = pytest.mark.anyio

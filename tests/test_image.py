@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gate.settings import Settings
+from gate.runtime.settings import Settings
 from tests.support import ROOT
 
 CI = ROOT / ".ci"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gate import metrics
 from gate.http.metrics import CAUSES, REPAIRS, RESULTS
-from gate.jobs import ENDED
-from gate.keeper import deliver, sweep
+from gate.model.job import ENDED
+from gate.telemetry import counters
+from gate.workers import delivery, reconciler
 from tests.support import House, Served, until
 from tests.tool import Tool
 
@@ -21,39 +21,39 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_pool_that_redis_forgot_is_cold_once_and_loaded_once(house: House) -> None:
     job = await house.acquire()
-    cold, loaded = metrics.undone["cold"], metrics.rebuilds[house.pool, "loaded"]
-    scripts = sum(metrics.scripts["release"].counts)
+    cold, loaded = counters.undone["cold"], counters.rebuilds[house.pool, "loaded"]
+    scripts = sum(counters.scripts["release"].counts)
     house.people.delete(house.key("meta"))
     await house.release(job)
-    assert metrics.undone["cold"] > cold and metrics.rebuilds[house.pool, "loaded"] == loaded + 1
-    assert sum(metrics.scripts["release"].counts) > scripts and metrics.scripts["rebuild"].sum > 0
+    assert counters.undone["cold"] > cold and counters.rebuilds[house.pool, "loaded"] == loaded + 1
+    assert sum(counters.scripts["release"].counts) > scripts and counters.scripts["rebuild"].sum > 0
 
 
 async def test_an_answer_of_another_epoch_is_stale(house: House) -> None:
     job = await house.acquire()
-    before = metrics.stale[house.pool]
+    before = counters.stale[house.pool]
     await house.keeper.poolkeeper.rebuild(house.pool)
-    assert metrics.stale[house.pool] == before
+    assert counters.stale[house.pool] == before
     assert await house.gate.recorder.apply(house.pool, 0, []) == set()
-    assert metrics.stale[house.pool] == before + 1
+    assert counters.stale[house.pool] == before + 1
     assert (await house.look(job)).status == "running"
 
 
 async def test_a_repair_counts_by_its_kind(house: House) -> None:
     await until(lambda: house.pool in house.gate.sweep._before, "the server has swept once")
     job = await house.acquire()
-    before = metrics.repairs["restore"]
+    before = counters.repairs["restore"]
     house.people.zrem(house.key("slots"), job.job_id)
     assert await house.gate.sweep.sweep(house.pool) == []
     assert [found.kind for found in await house.gate.sweep.sweep(house.pool)] == ["restore"]
-    assert metrics.repairs["restore"] == before + 1
+    assert counters.repairs["restore"] == before + 1
 
 
 def test_every_word_that_a_label_may_be_is_there_from_the_beginning() -> None:
-    text = inspect.getsource(sweep)
+    text = inspect.getsource(reconciler)
     kinds = {kind for case in re.findall(r"case (.*):", text) for kind in re.findall(r'"(\w+)"', case)}
     assert kinds == set(REPAIRS)
-    results = set(re.findall(r'_close\(delivery, "(\w+)"', inspect.getsource(deliver))) | {
+    results = set(re.findall(r'_close\(delivery, "(\w+)"', inspect.getsource(delivery))) | {
         "put_off",
         "given_up",
         "refused",

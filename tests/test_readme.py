@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gate.settings import Settings
+from gate.runtime.settings import Settings
 from tests.pages import block, needs_tools, play
 from tests.support import ROOT, Served
 

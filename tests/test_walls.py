@@ -9,26 +9,26 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import gate.demo.acceptance.with_provider
 import pytest
 
 import gate.cli.main
-import gate.cli.serve
 import gate.client
-import gate.demo
-import gate.demo_provider
-import gate.gatekeeper
-import gate.keeper.news
-import gate.ledger.keys
-import gate.ledger.reading
-import gate.providers.reading
-import gate.simulator
+import gate.coordination.jobs
+import gate.coordination.notifier
+import gate.coordination.queries
+import gate.coordination.waiters
+import gate.demo.acceptance
+import gate.diagnostics.verify
+import gate.http.panel.pool_feed
+import gate.ledger.admin.api_keys
+import gate.ledger.queries
+import gate.model.tool
+import gate.providers.parsing
+import gate.runtime.serve
+import gate.simulator.runninghub
 import gate.slots.entry_codec
 import gate.slots.keys
-import gate.tools
-import gate.verify
-import gate.view
-import gate.waiters
-import gate.watch
 from tests.support import GATE, ROOT
 
 
@@ -88,16 +88,18 @@ def test_keeper_reaches_the_stores_by_their_faces() -> None:
         gate.slots.entry_codec,
         gate.slots.keys,
         gate.ledger,
-        gate.ledger.keys,
-        gate.providers.reading,
-        gate.tools,
-        gate.waiters,
+        gate.ledger.admin.api_keys,
+        gate.providers.parsing,
+        gate.model.tool,
+        gate.coordination.waiters,
     )
 
 
 def test_http_reaches_the_stores_through_the_gatekeeper() -> None:
     assert outside("gate.http") <= SHARED | {
-        *names(gate.gatekeeper, gate.view, gate.watch, gate.ledger.reading, gate.tools),
+        *names(
+            gate.coordination.jobs, gate.coordination.queries, gate.http.panel.pool_feed, gate.ledger.queries, gate.model.tool
+        ),
         *of("gate.providers"),
     }
 
@@ -114,18 +116,18 @@ def test_providers_only_read_what_they_are_handed() -> None:
 
 def test_the_simulator_knows_nobody_and_is_the_demos_alone() -> None:
     """What serves must not be able to mistake it for the provider: the one way to it is `gate demo --provider`, when it is asked for."""
-    assert imported(gate.simulator.__name__) == set()
-    assert importers(gate.simulator) == names(gate.demo_provider)
-    assert importers(gate.demo_provider) == names(gate.cli.main)
-    serving = sorted(names(gate.cli.main, gate.cli.serve))
-    absent = names(gate.simulator, gate.demo, gate.demo_provider)
+    assert imported(gate.simulator.runninghub.__name__) == set()
+    assert importers(gate.simulator.runninghub) == names(gate.demo.acceptance.with_provider)
+    assert importers(gate.demo.acceptance.with_provider) == names(gate.cli.main)
+    serving = sorted(names(gate.cli.main, gate.runtime.serve))
+    absent = names(gate.simulator.runninghub, gate.demo.acceptance, gate.demo.acceptance.with_provider)
     say = f"import sys, {', '.join(serving)}; print([name for name in sys.modules if name in {absent!r}])"
     done = subprocess.run([sys.executable, "-c", say], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_verify_shares_nothing_with_the_writers() -> None:
-    assert imported(gate.verify.__name__) == names(gate.errors)
+    assert imported(gate.diagnostics.verify.__name__) == names(gate.errors)
 
 
 def test_the_client_imports_nothing_of_the_server() -> None:
@@ -144,7 +146,7 @@ def test_the_client_comes_without_the_weight_of_the_server() -> None:
         "sqlalchemy",
         "alembic",
         "typer",
-        gate.gatekeeper.__name__,
+        gate.coordination.jobs.__name__,
     )
     say = f"import sys, gate.client; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", say], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
@@ -156,8 +158,10 @@ def test_sql_is_spoken_in_the_ledger_only_and_redis_in_slots_only() -> None:
         spoken = re.compile(rf"^(import|from) {language}\b", re.MULTILINE)
         return {name for name, path in MODULES.items() if spoken.search(path.read_text())}
 
-    assert {name for name in speak("sqlalchemy") if not name.startswith("gate.ledger")} == names(gate.verify)
-    assert {name for name in speak("redis") if not name.startswith("gate.slots")} == names(gate.verify, gate.keeper.news)
+    assert {name for name in speak("sqlalchemy") if not name.startswith("gate.ledger")} == names(gate.diagnostics.verify)
+    assert {name for name in speak("redis") if not name.startswith("gate.slots")} == names(
+        gate.diagnostics.verify, gate.coordination.notifier
+    )
 
 
 def test_there_are_no_circles() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from gate import watch
-from gate.errors import StoreDown
-from gate.jobs import Job
+from gate.coordination.queries import PoolView
+from gate.http.panel import pool_feed
+from gate.http.panel.pool_feed import ALL, SHOWN, Differs, Seen, differing
+from gate.model.errors import StoreDown
+from gate.model.job import Job
 from gate.slots import QueueState
-from gate.view import PoolView
-from gate.watch import ALL, SHOWN, Differs, Seen, differing
 from tests.support import House, until
 
 pytestmark = pytest.mark.anyio
@@ -81,7 +81,7 @@ async def test_a_change_is_seen_by_all_who_look_by_one_read(house: House, monkey
 async def test_a_free_slot_that_is_taken_is_seen_though_nobody_is_sent_word(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "AT_LEAST_EVERY_S", 3600.0)
+    monkeypatch.setattr(pool_feed, "AT_LEAST_EVERY_S", 3600.0)
     with following(house) as (_, seen):
         await until(lambda: seen().view is not None, "the pool is looked at")
         taken = await house.acquire()

@@ -60,8 +60,6 @@ def warm() -> Warm:
 
 def load() -> None:
     """Import what the commands of gate import."""
-    import gate.cli.main
-    import gate.cli.stores  # noqa: F401
 
     for name in LIBRARIES:
         importlib.import_module(name)

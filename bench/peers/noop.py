@@ -10,9 +10,9 @@ from fastapi import FastAPI, Path
 from fastapi.responses import JSONResponse
 
 from bench.peers.uvicorn_alone import serve
-from gate.http.wire import AcquireBody, JobId, ReleaseBody
-from gate.jobs import Job
-from gate.shown import job_body
+from gate.http.schemas import AcquireBody, JobId, ReleaseBody
+from gate.model.job import Job
+from gate.model.job_json import job_body
 
 app = FastAPI()
 NOW_MS = 1_800_000_000_000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gate.cli.flags import ConfigFlag, DataDirFlag, JsonFlag, settings_of
+from gate.cli.options import ConfigFlag, DataDirFlag, JsonFlag, settings_of
 
 if TYPE_CHECKING:
     from gate.ledger import Unread
@@ -20,17 +20,17 @@ app = typer.Typer(
 
 @app.callback()
 def unread(
-    context: typer.Context,
+    command: typer.Context,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 100,
     after: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The next page: the id that the page before named.")] = 0,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    from gate.cli import stores
+    from gate.cli import context
 
-    if context.invoked_subcommand is None:
-        _show(*stores.look(settings_of(data_dir, config), lambda reading: reading.unread.page(after, limit)), json)
+    if command.invoked_subcommand is None:
+        _show(*context.look(settings_of(data_dir, config), lambda reading: reading.unread.page(after, limit)), json)
 
 
 @app.command()
@@ -46,22 +46,22 @@ def apply(
     json: JsonFlag = False,
 ) -> None:
     """End a job as its provider would have ended it, with its refund; each callback once."""
-    from gate.cli import show, stores
-    from gate.http.wire import ApplyBody
+    from gate.cli import context, render
+    from gate.http.schemas import ApplyBody
 
     body = ApplyBody.model_validate({"job_id": job_id, "outcome": outcome, "reason": reason})
     settings = settings_of(data_dir, config)
-    show.job(
-        stores.visit(settings, lambda gate: gate.unread.apply(callback_id, body.job_id, body.outcome, body.reason)), json
+    render.job(
+        context.visit(settings, lambda gate: gate.unread.apply(callback_id, body.job_id, body.outcome, body.reason)), json
     )
 
 
 def _show(rows: Sequence[Unread], following: int | None, json_wanted: bool) -> None:
-    from gate.cli.show import as_json, line, short, table
-    from gate.wording import short as cut
+    from gate.cli.render import as_json, line, short, table
+    from gate.explain.formatting import short as cut
 
     if json_wanted:
-        from gate.http.wire import unread_body
+        from gate.http.schemas import unread_body
 
         as_json({"rows": [unread_body(row) for row in rows], "next": following})
         return

@@ -8,13 +8,15 @@ from datetime import datetime
 
 from rich.text import Text
 
-from gate import explain, logs, sentences
-from gate.cli import stores
-from gate.cli.show import FITS, as_json, console, plain
-from gate.errors import CannotStart, JobUnknown, StoreDown
-from gate.explain import Facts, by_both, by_sql_alone
-from gate.settings import Settings
-from gate.wording import clock
+from gate.cli import context
+from gate.cli.render import FITS, as_json, console, plain
+from gate.explain import facts as explain
+from gate.explain import sentences
+from gate.explain.facts import Facts, by_both, by_sql_alone
+from gate.explain.formatting import clock
+from gate.model.errors import CannotStart, JobUnknown, StoreDown
+from gate.runtime.settings import Settings
+from gate.telemetry import logging as logs
 
 
 def run(settings: Settings, job_id: str, json: bool) -> None:
@@ -28,7 +30,7 @@ def run(settings: Settings, job_id: str, json: bool) -> None:
 
 async def _facts(settings: Settings, job_id: str) -> Facts:
     """By both stores while the job is live and a Redis answers, or else by SQL alone. A task's id does for that of its job."""
-    async with stores.sql(settings) as reading:
+    async with context.sql(settings) as reading:
         story = await reading.stories.of(job_id)
         if story is None and (bound := await reading.stories.of_task(job_id)) is not None:
             story = await reading.stories.of(bound)
@@ -40,12 +42,12 @@ async def _facts(settings: Settings, job_id: str) -> Facts:
         raise JobUnknown(detail)
     if story.job.ended:
         return by_sql_alone(story, None)
-    where = stores.redis_url(settings)
+    where = context.redis_url(settings)
     if where is None:
-        return by_sql_alone(story, stores.not_running(settings))
+        return by_sql_alone(story, context.not_running(settings))
     logs.configure(logging.ERROR)
     try:
-        async with stores.opened(settings, where) as gate:
+        async with context.opened(settings, where) as gate:
             return await by_both(gate.gatekeeper.view, story.job)
     except (StoreDown, CannotStart) as error:
         return by_sql_alone(story, error.detail)

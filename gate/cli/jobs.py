@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gate.cli.flags import LONG, ConfigFlag, DataDirFlag, JobArgument, JsonFlag, PoolFlag, ReasonFlag, settings_of
+from gate.cli.options import LONG, ConfigFlag, DataDirFlag, JobArgument, JsonFlag, PoolFlag, ReasonFlag, settings_of
 
 
 def acquire(
@@ -24,17 +24,17 @@ def acquire(
     json: JsonFlag = False,
 ) -> None:
     """Take a slot, or join the queue."""
-    from gate.cli import show, stores
+    from gate.cli import context, render
     from gate.http.jobs import request_of
-    from gate.http.wire import AcquireBody
+    from gate.http.schemas import AcquireBody
 
     given = {"job_id": job_id, "user": user, "tool": tool, "session": session, "credits": credits}
     body = AcquireBody.model_validate(given | {"lease_seconds": lease_seconds, "started_by": started_by})
     request, by_gate = request_of(body), body.started_by == "gate"
     settings = settings_of(data_dir, config)
-    outside = stores.outside_of(settings) if by_gate else None
-    job = stores.visit(settings, lambda gate: gate.admission.acquire(pool, request, wait_seconds, by_gate), outside)
-    show.job(job, json)
+    outside = context.outside_of(settings) if by_gate else None
+    job = context.visit(settings, lambda gate: gate.admission.acquire(pool, request, wait_seconds, by_gate), outside)
+    render.job(job, json)
 
 
 def release(
@@ -48,11 +48,11 @@ def release(
     json: JsonFlag = False,
 ) -> None:
     """Give a job's slot back and say how it ended."""
-    from gate.cli import show, stores
-    from gate.errors import AlreadyEnded, Conflict
-    from gate.gatekeeper import Gatekeeper
-    from gate.http.wire import ReleaseBody
-    from gate.jobs import Job
+    from gate.cli import context, render
+    from gate.coordination.jobs import Gatekeeper
+    from gate.http.schemas import ReleaseBody
+    from gate.model.errors import AlreadyEnded, Conflict
+    from gate.model.job import Job
 
     async def call(gate: Gatekeeper) -> Job:
         job = await gate.view.wait(pool, job_id, "", 0)
@@ -64,7 +64,7 @@ def release(
         body = ReleaseBody.model_validate(given)
         return await gate.release(pool, job_id, body.lease_id, body.outcome, body.error, by="operator")
 
-    show.job(stores.visit(settings_of(data_dir, config), call), json)
+    render.job(context.visit(settings_of(data_dir, config), call), json)
 
 
 def cancel(
@@ -78,19 +78,19 @@ def cancel(
     json: JsonFlag = False,
 ) -> None:
     """End a job that has not ended, or all that waits for somebody; credits go back."""
-    from gate.cli import show, stores
-    from gate.http.wire import CancelBody, ReasonBody
+    from gate.cli import context, render
+    from gate.http.schemas import CancelBody, ReasonBody
 
     given = [value for value in (job_id, user, session) if value is not None]
     if len(given) != 1:
         raise typer.BadParameter("name one: a job, --user or --session", param_hint="JOB")
     settings, why = settings_of(data_dir, config), ReasonBody.model_validate({"reason": reason}).reason
     if job_id is not None:
-        show.job(stores.visit(settings, lambda gate: gate.cancel(pool, job_id, why)), json)
+        render.job(context.visit(settings, lambda gate: gate.cancel(pool, job_id, why)), json)
         return
     whose = CancelBody.model_validate({"user": user, "session": session}).model_dump()
-    ended = stores.visit(settings, lambda gate: gate.poolkeeper.cancel_waiting(pool, **whose, reason=why))
-    show.jobs(ended, json, f"{len(ended)} that waited {'is' if len(ended) == 1 else 'are'} cancelled")
+    ended = context.visit(settings, lambda gate: gate.poolkeeper.cancel_waiting(pool, **whose, reason=why))
+    render.jobs(ended, json, f"{len(ended)} that waited {'is' if len(ended) == 1 else 'are'} cancelled")
 
 
 def jobs(
@@ -103,13 +103,13 @@ def jobs(
     json: JsonFlag = False,
 ) -> None:
     """The newest jobs of a pool; works with the server stopped."""
-    from gate.cli import show, stores
-    from gate.jobs import STATUSES
+    from gate.cli import context, render
+    from gate.model.job import STATUSES
 
     if status is not None and status not in STATUSES:
         raise typer.BadParameter(f"one of {', '.join(sorted(STATUSES))}", param_hint="--status")
-    found = stores.look(settings_of(data_dir, config), lambda reading: stores.recent(reading, pool, status, user, limit))
-    show.jobs(found, json, f"pool {pool}: the newest jobs")
+    found = context.look(settings_of(data_dir, config), lambda reading: context.recent(reading, pool, status, user, limit))
+    render.jobs(found, json, f"pool {pool}: the newest jobs")
 
 
 def explain(job_id: JobArgument, data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:

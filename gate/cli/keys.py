@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gate.cli.flags import ConfigFlag, DataDirFlag, JsonFlag, settings_of
+from gate.cli.options import ConfigFlag, DataDirFlag, JsonFlag, settings_of
 
 app = typer.Typer(help="Who may come in. While no key exists, only this machine may.", no_args_is_help=True)
 
@@ -22,25 +22,25 @@ def create(
     json: JsonFlag = False,
 ) -> None:
     """Make a key; it is shown this once, and counts within seconds."""
-    from gate.cli import show, stores
-    from gate.ledger import keyfile
-    from gate.ledger.keys import ROLES
+    from gate.cli import context, render
+    from gate.ledger.admin import key_file
+    from gate.ledger.admin.api_keys import ROLES
 
     if role not in ROLES:
         raise typer.BadParameter(f"one of {', '.join(ROLES)}", param_hint="--role")
     if not name.isprintable() or not 0 < len(name) <= 64:
         raise typer.BadParameter("1 to 64 printable characters", param_hint="NAME")
-    key = keyfile.create(stores.sql_url(settings_of(data_dir, config), make=True), name, role)
-    show.fact({"key": key, "name": name, "role": role}, key, json)
+    key = key_file.create(context.sql_url(settings_of(data_dir, config), make=True), name, role)
+    render.fact({"key": key, "name": name, "role": role}, key, json)
 
 
 @app.command("list")
 def every(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
     """Every key by name, and never the key itself."""
-    from gate.cli import show, stores
-    from gate.ledger import keyfile
+    from gate.cli import context, render
+    from gate.ledger.admin import key_file
 
-    show.keys(keyfile.every(stores.sql_url(settings_of(data_dir, config))), json)
+    render.keys(key_file.every(context.sql_url(settings_of(data_dir, config))), json)
 
 
 @app.command()
@@ -51,8 +51,8 @@ def revoke(
     json: JsonFlag = False,
 ) -> None:
     """It is refused within seconds. Nothing opens again by that, not even when it was the last."""
-    from gate.cli import show, stores
-    from gate.ledger import keyfile
+    from gate.cli import context, render
+    from gate.ledger.admin import key_file
 
-    keyfile.revoke(stores.sql_url(settings_of(data_dir, config)), name)
-    show.fact({"revoked": name}, f"{name} is revoked", json)
+    key_file.revoke(context.sql_url(settings_of(data_dir, config)), name)
+    render.fact({"revoked": name}, f"{name} is revoked", json)

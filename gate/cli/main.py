@@ -12,9 +12,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from gate.cli import callbacks, jobs, keys, pools, upkeep
-from gate.cli.flags import ConfigFlag, DataDirFlag, JsonFlag, settings_of
-from gate.errors import CannotStart, GateError
+from gate.cli import callbacks, jobs, keys, maintenance, pools
+from gate.cli.options import ConfigFlag, DataDirFlag, JsonFlag, settings_of
+from gate.model.errors import CannotStart, GateError
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 refused, failed, or something is wrong · 2 no such command, flag or value"
@@ -36,8 +36,8 @@ def serve(
     config: ConfigFlag = None,
 ) -> None:
     """Serve HTTP until stopped."""
-    from gate.cli.serve import serve as run
-    from gate.settings import load
+    from gate.runtime.serve import serve as run
+    from gate.runtime.settings import load
 
     run(load(config, host=host, port=port, data_dir=data_dir, redis_url=redis_url, database_url=database_url))
 
@@ -58,30 +58,30 @@ def demo(
     json: JsonFlag = False,
 ) -> None:
     """Four at once: three run, one waits, one is lost. On a live service; exit 1 if anything differs."""
-    from gate.cli import show
+    from gate.cli import render
 
     settings = settings_of(data_dir, config)
     if provider:
-        from gate.demo_provider import demo as with_provider
+        from gate.demo.with_provider import demo as with_provider
 
         steps, where = with_provider(url, settings, key)
     else:
-        from gate.demo import demo as alone
+        from gate.demo.acceptance import demo as alone
 
         steps, where = alone(url, settings.data_dir, key)
-    show.steps(steps, where, json)
+    render.steps(steps, where, json)
     raise typer.Exit(0 if all(step.ok for step in steps) else 1)
 
 
 for command in (
-    serve, pools.status, jobs.acquire, jobs.release, jobs.cancel, jobs.jobs, jobs.explain, pools.trends, upkeep.ledger,
-    pools.pause, pools.resume, upkeep.verify, upkeep.doctor, pools.rebuild, upkeep.backup, upkeep.prune, demo,
+    serve, pools.status, jobs.acquire, jobs.release, jobs.cancel, jobs.jobs, jobs.explain, pools.trends, maintenance.ledger,
+    pools.pause, pools.resume, maintenance.verify, maintenance.doctor, pools.rebuild, maintenance.backup, maintenance.prune, demo,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(pools.app, name="pools")
 app.add_typer(callbacks.app, name="callbacks")
 app.add_typer(keys.app, name="keys")
-app.add_typer(upkeep.db, name="db")
+app.add_typer(maintenance.db, name="db")
 
 
 @app.callback()

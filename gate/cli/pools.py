@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gate.cli.flags import LONG, ConfigFlag, DataDirFlag, JsonFlag, PoolFlag, ReasonFlag, settings_of
+from gate.cli.options import LONG, ConfigFlag, DataDirFlag, JsonFlag, PoolFlag, ReasonFlag, settings_of
 
 if TYPE_CHECKING:
-    from gate.gatekeeper import Gatekeeper
-    from gate.ledger.owing import Pending
-    from gate.view import PoolView
+    from gate.coordination.jobs import Gatekeeper
+    from gate.coordination.queries import PoolView
+    from gate.ledger.reports.backlog import Pending
 
 app = typer.Typer(
     help="Every pool as it is now; `settings` shows what is set of one, `set` changes it live, or makes it.",
@@ -29,7 +29,7 @@ def status(
     json: JsonFlag = False,
 ) -> None:
     """Who holds a slot, who waits, and why."""
-    from gate.cli import show, stores
+    from gate.cli import context, render
 
     settings = settings_of(data_dir, config)
     if watch:
@@ -42,15 +42,15 @@ def status(
         owing = gate.view.reading.owing
         return await gate.view.pool(pool, LONG if json else 100), await owing.refunds(pool), await owing.calls(pool)
 
-    show.status(*stores.visit(settings, look), json)
+    render.status(*context.visit(settings, look), json)
 
 
 @app.callback()
-def every(context: typer.Context, data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
-    from gate.cli import show, stores
+def every(command: typer.Context, data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    from gate.cli import context, render
 
-    if context.invoked_subcommand is None:
-        show.pools(stores.visit(settings_of(data_dir, config), lambda gate: gate.view.pools(LONG if json else 0)), json)
+    if command.invoked_subcommand is None:
+        render.pools(context.visit(settings_of(data_dir, config), lambda gate: gate.view.pools(LONG if json else 0)), json)
 
 
 @app.command("set")
@@ -70,10 +70,10 @@ def change(
     json: JsonFlag = False,
 ) -> None:
     """Change a pool live, kept through restart and rebuild; or make one, with the defaults for what is not named."""
-    from gate.cli import show, stores
-    from gate.errors import PoolUnknown
-    from gate.http.wire import PoolBody, ReasonBody
-    from gate.jobs import POOL_NAME
+    from gate.cli import context, render
+    from gate.http.schemas import PoolBody, ReasonBody
+    from gate.model.errors import PoolUnknown
+    from gate.model.job import POOL_NAME
 
     given = {
         "limit": limit, "lease_seconds": lease_seconds, "max_hold_seconds": max_hold_seconds, "claim_seconds": claim_seconds,
@@ -92,7 +92,7 @@ def change(
         except PoolUnknown:
             return await gate.poolkeeper.make(pool, values, why) or await gate.poolkeeper.change(pool, values, why)
 
-    show.pool(stores.visit(settings_of(data_dir, config), call), json)
+    render.pool(context.visit(settings_of(data_dir, config), call), json)
 
 
 @app.command("settings")
@@ -104,10 +104,10 @@ def its_settings(
     json: JsonFlag = False,
 ) -> None:
     """What is set of a pool now, live changes included; works with the server stopped."""
-    from gate.cli import show, stores
+    from gate.cli import context, render
 
     name = named or pool
-    show.settings(stores.look(settings_of(data_dir, config), lambda reading: stores.row_of(reading, name)), json)
+    render.settings(context.look(settings_of(data_dir, config), lambda reading: context.row_of(reading, name)), json)
 
 
 @app.command()
@@ -120,11 +120,11 @@ def changes(
     json: JsonFlag = False,
 ) -> None:
     """What was changed, when, by whom, and why, the newest first; works with the server stopped."""
-    from gate.cli import past, stores
+    from gate.cli import context, history
 
     name = named or pool
-    found = stores.look(settings_of(data_dir, config), lambda reading: stores.changes(reading, name, limit))
-    past.changes(found, name, json)
+    found = context.look(settings_of(data_dir, config), lambda reading: context.changes(reading, name, limit))
+    history.changes(found, name, json)
 
 
 def trends(
@@ -135,13 +135,13 @@ def trends(
     json: JsonFlag = False,
 ) -> None:
     """Outcomes, waits, holds and refunds over the last hour, day or week; works with the server stopped."""
-    from gate.cli import past, stores
-    from gate.ledger.trends import SPANS
+    from gate.cli import context, history
+    from gate.ledger.reports.statistics import SPANS
 
     if span not in SPANS:
         raise typer.BadParameter(f"one of {', '.join(SPANS)}", param_hint="--span")
-    found = stores.look(settings_of(data_dir, config), lambda reading: stores.lately(reading, pool, span))
-    past.trends(found, pool, span, json)
+    found = context.look(settings_of(data_dir, config), lambda reading: context.lately(reading, pool, span))
+    history.trends(found, pool, span, json)
 
 
 def pause(
@@ -169,21 +169,21 @@ def resume(
 
 
 def _set_paused(pool: str, paused: bool, reason: str | None, data_dir: Any, config: Any, json: bool) -> None:
-    from gate.cli import show, stores
-    from gate.http.wire import ReasonBody
+    from gate.cli import context, render
+    from gate.http.schemas import ReasonBody
 
     why = ReasonBody.model_validate({"reason": reason}).reason
     settings = settings_of(data_dir, config)
-    show.pool(stores.visit(settings, lambda gate: gate.poolkeeper.change(pool, {"paused": paused}, why)), json)
+    render.pool(context.visit(settings, lambda gate: gate.poolkeeper.change(pool, {"paused": paused}, why)), json)
 
 
 def rebuild(
     pool: PoolFlag = "default", data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False
 ) -> None:
     """Load a pool into Redis anew from SQL; leases, deadlines and order stay."""
-    from gate.cli import show, stores
+    from gate.cli import context, render
     from gate.cli.progress import bar
 
-    with bar(f"loading {show.plain(pool)}", json):
-        view = stores.visit(settings_of(data_dir, config), lambda gate: gate.poolkeeper.rebuild(pool))
-    show.pool(view, json)
+    with bar(f"loading {render.plain(pool)}", json):
+        view = context.visit(settings_of(data_dir, config), lambda gate: gate.poolkeeper.rebuild(pool))
+    render.pool(view, json)

@@ -19,18 +19,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gate import logs
-from gate.cli import stores
-from gate.cli.show import as_json, console, plain, title
-from gate.errors import CannotStart, StoreDown
-from gate.http.wire import pool_body
-from gate.jobs import Job
-from gate.keeper.news import News
-from gate.opening import Open
-from gate.settings import Settings
-from gate.view import PoolView
-from gate.waiters import the_line
-from gate.wording import clock, span
+from gate.cli import context
+from gate.cli.render import as_json, console, plain, title
+from gate.coordination.notifier import News
+from gate.coordination.queries import PoolView
+from gate.coordination.waiters import the_line
+from gate.explain.formatting import clock, span
+from gate.http.schemas import pool_body
+from gate.model.errors import CannotStart, StoreDown
+from gate.model.job import Job
+from gate.runtime.settings import Settings
+from gate.runtime.wiring import Open
+from gate.telemetry import logging as logs
 
 EVERY_S = 1.0
 """Deadlines come nearer though nothing changes; and a message may be lost."""
@@ -69,10 +69,10 @@ async def _keep(settings: Settings, pool: str, screen: _Lines | _Screen) -> None
     seen = False
     while True:
         try:
-            where = stores.redis_url(settings)
+            where = context.redis_url(settings)
             if where is None:
-                raise CannotStart(stores.not_running(settings))
-            async with stores.opened(settings, where) as gate:
+                raise CannotStart(context.not_running(settings))
+            async with context.opened(settings, where) as gate:
                 seen = await _follow(settings, where, gate, pool, screen) or seen
         except (StoreDown, CannotStart) as error:
             if not seen and isinstance(error, CannotStart):
@@ -86,7 +86,7 @@ async def _follow(settings: Settings, where: str, gate: Open, pool: str, screen:
     listening = asyncio.create_task(News(gate.waiters, gate.semaphore.link).listen())
     try:
         with gate.waiters.parked(the_line(pool)) as changed:
-            while stores.redis_url(settings) == where:
+            while context.redis_url(settings) == where:
                 changed.clear()
                 screen.draw(await gate.gatekeeper.view.pool(pool, LISTED))
                 await asyncio.sleep(AT_MOST_EVERY_S)

@@ -13,7 +13,7 @@ While gate or its stores do not answer, calls are tried again; stamina logs that
 (`gate.jobs`).
 """
 
-from gate.client.aio import AsyncGate, AsyncLease, AsyncSlot
+from gate.client.async_client import AsyncGate, AsyncLease, AsyncSlot
 from gate.client.errors import (
     AlreadyEnded,
     Forbidden,
@@ -34,8 +34,8 @@ from gate.client.errors import (
     Unreachable,
     UserBusy,
 )
-from gate.client.shapes import Balance, Entry, Grant, Job, LedgerPage, Pool, Refund
-from gate.client.sync import Gate, Lease, Slot
+from gate.client.models import Balance, Entry, Grant, Job, LedgerPage, Pool, Refund
+from gate.client.sync_client import Gate, Lease, Slot
 
 __all__ = [
     "AlreadyEnded",

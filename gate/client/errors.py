@@ -26,7 +26,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gate.client.shapes import Job
+from gate.client.models import Job
 
 
 class GateError(Exception):

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from gate.client.errors import LeaseLost, Refused
-from gate.client.passage import Passage
-from gate.client.shapes import Job
+from gate.client.models import Job
+from gate.client.slot_machine import Passage
 
 OnPosition = Callable[[int | None, int | None, str | None, float | None], object]
 

@@ -11,11 +11,8 @@ from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from gate.errors import Invalid
-from gate.http.answers import Json
-from gate.http.doors import Asking, Caller, Keeper
-from gate.http.strict import StrictRoute
-from gate.http.wire import (
+from gate.http.auth.roles import Asking, Caller, Keeper
+from gate.http.schemas import (
     WAIT_MAX_S,
     AcquireBody,
     HistoryOut,
@@ -28,8 +25,11 @@ from gate.http.wire import (
     TaskBody,
     event_body,
 )
-from gate.jobs import Job, Request, new_job_id
-from gate.shown import job_body
+from gate.http.server.json_response import Json
+from gate.http.strict_json import StrictRoute
+from gate.model.errors import Invalid
+from gate.model.job import Job, Request, new_job_id
+from gate.model.job_json import job_body
 
 router = APIRouter(prefix="/v1/pools/{pool}", tags=["jobs"], route_class=StrictRoute)
 Pool = Annotated[str, Path(max_length=64)]

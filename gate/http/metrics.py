@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from gate import __version__, metrics
-from gate.http.doors import Keeper
+from gate import __version__
+from gate.http.auth.roles import Keeper
 from gate.providers import PROVIDERS
+from gate.telemetry import counters
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-    from gate.figures import Scrape
-    from gate.ledger import standing
-    from gate.ledger.tally import OfPool
-    from gate.slots.figures import Figures
+    from gate.coordination.scrape import Scrape
+    from gate.ledger.reports import gauges
+    from gate.ledger.reports.counters import OfPool
+    from gate.slots.gauges import Figures
 
     T = TypeVar("T")
     Table = Sequence[tuple[str, str, Callable[[T], float]]]
@@ -121,7 +122,7 @@ class _Collector:
     def _of_sql(self) -> Iterator[Metric]:
         sql = self._seen.sql
         pools = sql.pools.items() if sql else ()
-        of_pool: Table[standing.OfPool] = (
+        of_pool: Table[gauges.OfPool] = (
             ("gate_queue_max", "Jobs that may wait.", lambda one: one.queue_max),
             ("gate_queue_oldest_seconds", "How long the first in line has been here.", lambda one: one.oldest_wait_s),
             ("gate_hold_max_seconds", "No lease is renewed beyond this age.", lambda one: one.max_hold_s),
@@ -170,28 +171,28 @@ class _Collector:
 
     def _of_this_process(self) -> Iterator[Metric]:
         pools = list(self._seen.counted)
-        scripts = [([verb], one) for verb, one in sorted(metrics.scripts.items())]
+        scripts = [([verb], one) for verb, one in sorted(counters.scripts.items())]
         yield self._histogram("gate_script_seconds", "A script of Redis: from the question to the answer.", ["verb"], scripts)
-        undone = [([word], metrics.undone[word]) for word in ("cold", "damaged", "elsewhere")]
+        undone = [([word], counters.undone[word]) for word in ("cold", "damaged", "elsewhere")]
         yield self._counter("gate_scripts_undone", "Scripts that did nothing and were asked again.", ["word"], undone)
         words = ("foreign", "loaded", "refused")
-        rebuilds = [([pool, word], metrics.rebuilds[pool, word]) for pool in pools for word in words]
+        rebuilds = [([pool, word], counters.rebuilds[pool, word]) for pool in pools for word in words]
         yield self._counter("gate_rebuilds", "Pools loaded into Redis from SQL.", ["pool", "result"], rebuilds)
         says = "Requests in one commit of the writer: its count is the commits, its sum the requests."
-        yield self._histogram("gate_commit_requests", says, [], [([], metrics.commits)])
-        stale = [([pool], metrics.stale[pool]) for pool in pools]
+        yield self._histogram("gate_commit_requests", says, [], [([], counters.commits)])
+        stale = [([pool], counters.stale[pool]) for pool in pools]
         yield self._counter("gate_stale_recordings", "Answers of Redis that came too late for SQL.", ["pool"], stale)
-        repairs = [([kind], metrics.repairs[kind]) for kind in REPAIRS]
+        repairs = [([kind], counters.repairs[kind]) for kind in REPAIRS]
         yield self._counter("gate_sweep_repairs", "Differences between the stores that were mended.", ["kind"], repairs)
-        sent = [([kind, result], metrics.deliveries[kind, result]) for kind in RESULTS for result in RESULTS[kind]]
+        sent = [([kind, result], counters.deliveries[kind, result]) for kind in RESULTS for result in RESULTS[kind]]
         yield self._counter("gate_deliveries", "Calls made to tools, by what came of them.", ["kind", "result"], sent)
-        odd = [([name], metrics.not_understood[name]) for name in sorted(PROVIDERS)]
+        odd = [([name], counters.not_understood[name]) for name in sorted(PROVIDERS)]
         says = "Successes of providers whose output has a shape that gate does not know."
         yield self._counter("gate_callbacks_not_understood", says, ["provider"], odd)
-        unread = [([provider], metrics.unread_callbacks[provider]) for provider in sorted(PROVIDERS)]
+        unread = [([provider], counters.unread_callbacks[provider]) for provider in sorted(PROVIDERS)]
         says = "Callbacks that showed the right secret and could not be read."
         yield self._counter("gate_callbacks_unread", says, ["provider"], unread)
-        routes = sorted(metrics.answers.items())
+        routes = sorted(counters.answers.items())
         answers = [([*route, f"{digit}xx"], one.by_class[digit]) for route, one in routes for digit in range(2, 6)]
         yield self._counter("gate_http_answers", "HTTP answers.", ["method", "route", "status"], answers)
         seconds = [([*route], one.seconds) for route, one in routes if any(one.seconds.counts)]

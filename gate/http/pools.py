@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
-from gate.errors import Invalid, PoolUnknown
-from gate.http.doors import Asking, Keeper
-from gate.http.strict import StrictRoute
-from gate.http.wire import CancelBody, CancelledOut, PoolBody, PoolName, PoolOut, ReasonBody, pool_body
-from gate.shown import job_body
+from gate.http.auth.roles import Asking, Keeper
+from gate.http.schemas import CancelBody, CancelledOut, PoolBody, PoolName, PoolOut, ReasonBody, pool_body
+from gate.http.strict_json import StrictRoute
+from gate.model.errors import Invalid, PoolUnknown
+from gate.model.job_json import job_body
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 Pool = Annotated[str, Path(max_length=64)]

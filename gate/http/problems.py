@@ -10,7 +10,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from gate.errors import (
+from gate.http.auth import roles
+from gate.http.strict_json import NotMeant
+from gate.model.errors import (
     AlreadyEnded,
     CallbackApplied,
     CallbackUnknown,
@@ -33,9 +35,7 @@ from gate.errors import (
     Unreadable,
     UserBusy,
 )
-from gate.http import doors
-from gate.http.strict import NotMeant
-from gate.shown import job_body
+from gate.model.job_json import job_body
 
 RETRY_AFTER_S = {QueueFull: 5, StoreDown: 1}
 TABLE: dict[type[GateError], tuple[int, str, str]] = {
@@ -189,4 +189,4 @@ async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
 
 def _methods(path: str) -> list[str]:
     """Of all routes of this path."""
-    return sorted({method for method, of in doors.TABLE if compile_path(of)[0].match(path)})
+    return sorted({method for method, of in roles.TABLE if compile_path(of)[0].match(path)})

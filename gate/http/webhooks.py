@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from gate import metrics
-from gate.errors import PoolUnknown, ProviderUnknown, Unreadable
-from gate.gatekeeper import Gatekeeper
-from gate.http.doors import Keeper
-from gate.http.wire import HeardOut
-from gate.jobs import POOL_NAME
+from gate.coordination.jobs import Gatekeeper
+from gate.http.auth.roles import Keeper
+from gate.http.schemas import HeardOut
+from gate.model.errors import PoolUnknown, ProviderUnknown, Unreadable
+from gate.model.job import POOL_NAME
 from gate.providers import PROVIDERS
 from gate.providers.callback import Callback
-from gate.providers.reading import clean
+from gate.providers.parsing import clean
+from gate.telemetry import counters
 
 router = APIRouter(tags=["webhooks"])
 SAID = {"ended": "applied", "late": "late", "waits": "kept", "history": "ignored", "repeat": "repeat"}
@@ -74,5 +74,5 @@ async def _heard(provider: str, pool: str | None, request: Request, keeper: Gate
     words = [await keeper.hear(one, provider, said, raw) for one in pools]
     word = min(words, key=list(SAID).index)
     if not said.understood and word != "repeat":
-        metrics.not_understood[provider] += 1
+        counters.not_understood[provider] += 1
     return JSONResponse({"result": SAID[word]})

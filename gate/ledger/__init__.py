@@ -1,12 +1,10 @@
 """SQL: how each job ended, and what is refunded."""
 
-from gate.ledger.database import Database
-from gate.ledger.deliveries import Deliveries, Delivery
-from gate.ledger.keys import Key
+from gate.ledger.admin.api_keys import Key
+from gate.ledger.billing_hooks import Owner, Price
+from gate.ledger.commit.database import Database
 from gate.ledger.ledger import Ledger
-from gate.ledger.owner import Owner, Price
-from gate.ledger.pools import Pool, PoolSettings
-from gate.ledger.reading import Event, InLine, Reading
+from gate.ledger.queries import Event, InLine, Reading
 from gate.ledger.results import (
     AdmitResult,
     ApplyResult,
@@ -20,7 +18,9 @@ from gate.ledger.results import (
     RecordReply,
     RefuseResult,
 )
-from gate.ledger.unread import Unread, UnreadCallbacks
+from gate.ledger.sql.pool_rows import Pool, PoolSettings
+from gate.ledger.transitions.deliveries import Deliveries, Delivery
+from gate.ledger.transitions.unread_callbacks import Unread, UnreadCallbacks
 
 __all__ = [
     "AdmitResult",

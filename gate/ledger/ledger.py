@@ -14,14 +14,8 @@ import structlog
 from pydantic import JsonValue
 from sqlalchemy.exc import DBAPIError
 
-from gate.errors import StoreDown
-from gate.jobs import HOLDING, REFUNDED, Job, Lease, Request, now_ms
-from gate.ledger import admission, changes, inbox, pools, recording, starting
-from gate.ledger.batch import Batch
-from gate.ledger.database import Database
-from gate.ledger.engines import first_line
-from gate.ledger.pools import Pool, PoolSettings
-from gate.ledger.recording import newer, room
+from gate.ledger.commit.database import Database
+from gate.ledger.commit.unit_of_work import Batch
 from gate.ledger.results import (
     AdmitResult,
     BindResult,
@@ -34,8 +28,16 @@ from gate.ledger.results import (
     RecordReply,
     RefuseResult,
 )
-from gate.ledger.rows import is_live, job_of, jobs_with_refund
-from gate.ledger.tables import jobs
+from gate.ledger.sql import pool_rows
+from gate.ledger.sql.engines import first_line
+from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
+from gate.ledger.sql.pool_rows import Pool, PoolSettings
+from gate.ledger.sql.tables import jobs
+from gate.ledger.transitions import admission, inbox, outbox, starts
+from gate.ledger.transitions import jobs as changes
+from gate.ledger.transitions.outbox import newer, room
+from gate.model.errors import StoreDown
+from gate.model.job import HOLDING, REFUNDED, Job, Lease, Request, now_ms
 from gate.model.messages import EntryKind, OutboxEntry, ProviderReport, StartReply
 
 log = structlog.get_logger("gate.ledger")
@@ -203,7 +205,7 @@ class Ledger:
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
                 changes.event(batch, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
-                job = changes.told(batch, job, at) if started is None else starting.bound(batch, job, started, at)
+                job = changes.told(batch, job, at) if started is None else starts.bound(batch, job, started, at)
             elif job.expires_at is None or due > job.expires_at:
                 job = batch.put(job, expires_at=due)
             return Change(ExtensionResult.EXTENDED, job)
@@ -274,7 +276,7 @@ class Ledger:
                     changed, returns = len(recorded.changed), len(recorded.returns)
                     try:
                         with batch.apart() if apart else contextlib.nullcontext():
-                            recording.record(batch, row, job, note, recorded)
+                            outbox.record(batch, row, job, note, recorded)
                     except DBAPIError as error:
                         if not apart:
                             raise
@@ -309,7 +311,7 @@ class Ledger:
                 or job.lease.due > now_ms  # guard: overdue-by-the-renewed-deadline
             ):
                 return False
-            recording.expire(batch, job, now_ms)
+            outbox.expire(batch, job, now_ms)
             return True
 
         return await self._database.write(pool, job_id, work)
@@ -328,7 +330,7 @@ class Ledger:
                 or (job is not None and not (job.status in HOLDING and job.fence != fence))
             ):
                 return False
-            pools.void(batch.connection, row, fence, ticket)  # guard: stranger-is-void-in-sql
+            pool_rows.void(batch.connection, row, fence, ticket)  # guard: stranger-is-void-in-sql
             return True
 
         return await self._database.write(pool, job_id, work)
@@ -372,7 +374,7 @@ class Ledger:
             live = [job_of(found) for found in batch.connection.execute(query)]
             return RebuildPlan(
                 EpochResult.RAISED,
-                pools.raise_epoch(batch.connection, row, floor, identity),
+                pool_rows.raise_epoch(batch.connection, row, floor, identity),
                 row,
                 leases=[job for job in live if job.status in HOLDING],
                 waiters=[job for job in live if job.status == "queued"],
@@ -411,25 +413,29 @@ class Ledger:
             await self._database.write(
                 pool,
                 "",
-                lambda batch: pools.probe(batch.connection, pool),  # guard: probe-sql-by-a-write
+                lambda batch: pool_rows.probe(batch.connection, pool),  # guard: probe-sql-by-a-write
                 True,
             )
 
     async def make_pool(self, pool: str, settings: PoolSettings, reason: str | None = None) -> bool:
         """False when there is one of that name already."""
-        return await self._database.write(pool, "", lambda batch: pools.make(batch.connection, pool, settings, reason=reason))
+        return await self._database.write(
+            pool, "", lambda batch: pool_rows.make(batch.connection, pool, settings, reason=reason)
+        )
 
     async def change_pool(
         self, pool: str, values: dict[str, int | bool], by: str = "operator", reason: str | None = None
     ) -> Pool:
         """Changes live settings (`limit`, `lease_ms` …, `paused`). Raises PoolUnknown."""
-        return await self._database.write(pool, "", lambda batch: pools.change(batch.connection, pool, values, by, reason))
+        return await self._database.write(
+            pool, "", lambda batch: pool_rows.change(batch.connection, pool, values, by, reason)
+        )
 
     async def configure(self, wanted: dict[str, PoolSettings]) -> list[str]:
         """The pools that this changed (or made): a Redis that is loaded already has to be loaded anew."""
 
         def work(batch: Batch) -> list[str]:
-            return [name for name in sorted(wanted) if pools.configure(batch.connection, name, wanted[name])]
+            return [name for name in sorted(wanted) if pool_rows.configure(batch.connection, name, wanted[name])]
 
         return await self._database.write("", "", work)
 

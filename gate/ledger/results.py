@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from gate.jobs import Job
-from gate.ledger.pools import Pool
+from gate.ledger.sql.pool_rows import Pool
+from gate.model.job import Job
 
 
 class AdmitResult(StrEnum):

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import JsonValue
 
-from gate.jobs import Lease
+from gate.model.job import Lease
 
 Outcome: TypeAlias = Literal["completed", "failed", "cancelled"]
 """How a provider, a holder or an operator says that a job ended."""

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from gate.jobs import LABEL_MAX
-from gate.providers.reading import OUTPUT_MAX_BYTES, clean, fitted, json_text, kept_output, kept_text, size
+from gate.model.job import LABEL_MAX
+from gate.providers.parsing import OUTPUT_MAX_BYTES, clean, fitted, json_text, kept_output, kept_text, size
 
 ADDRESS: Final = re.compile(r"https?://\S+", re.IGNORECASE)
 URLS: Final = ("url", "fileUrl")

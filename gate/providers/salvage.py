@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gate.errors import Unreadable
-from gate.jobs import LABEL_MAX
-from gate.providers.reading import OUTPUT_MAX_BYTES, clean, kept_output, leniently
+from gate.model.errors import Unreadable
+from gate.model.job import LABEL_MAX
+from gate.providers.parsing import OUTPUT_MAX_BYTES, clean, kept_output, leniently
 
 NAMES = ("taskId", "task_id")
 NAMED = re.compile(

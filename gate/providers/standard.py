@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 
 from standardwebhooks.webhooks import Webhook
 
-from gate.errors import Forged, Unreadable
-from gate.jobs import JOB_ID
+from gate.model.errors import Forged, Unreadable
+from gate.model.job import JOB_ID
 from gate.model.messages import ProviderReport
 from gate.providers.callback import NO_SECRET, Callback, Provider
-from gate.providers.reading import kept_output, kept_text, label, strictly
+from gate.providers.parsing import kept_output, kept_text, label, strictly
 
 PREFIXES = ("webhook", "svix")
 """Of the three headers, the one that counts first: Svix sends its own names, which mean the same."""

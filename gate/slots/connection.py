@@ -22,8 +22,8 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from gate.errors import CannotStart, StoreDown
-from gate.slots.pipe import Pipe
+from gate.model.errors import CannotStart, StoreDown
+from gate.slots.pipeline import Pipe
 
 REPLY_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 64

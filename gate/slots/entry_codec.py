@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from pydantic import JsonValue
 
-from gate.jobs import Job, Lease
+from gate.model.job import Job, Lease
 from gate.model.messages import EntryKind, OutboxEntry
 
 log = structlog.get_logger("gate.slots")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from gate.jobs import Lease
+from gate.model.job import Lease
 from gate.model.messages import OutboxEntry
 
 

@@ -20,12 +20,12 @@ import structlog
 from pydantic_core import from_json
 from redis.exceptions import NoScriptError, ReadOnlyError
 
-from gate.jobs import Lease
+from gate.model.job import Lease
 from gate.model.messages import OutboxEntry
 from gate.slots import entry_codec, keys, scripts
-from gate.slots.chance import Chance
 from gate.slots.connection import AnotherRedis, Link, answering
 from gate.slots.entry_codec import Entry
+from gate.slots.random_ids import Chance
 from gate.slots.results import (
     AcquireReply,
     AcquireResult,

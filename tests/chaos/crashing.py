@@ -16,13 +16,13 @@ from contextvars import ContextVar
 from typing import Any
 
 from gate.cli.main import main
-from gate.keeper import sweep
-from gate.keeper.calling import Answer, Caller
 from gate.ledger import Database, Delivery, Owner
-from gate.ledger.committing import Committer
+from gate.ledger.commit.group_commit import Committer
 from gate.model.messages import OutboxEntry
+from gate.model.tool import Tool
 from gate.slots import UNDONE, Semaphore
-from gate.tools import Tool
+from gate.workers import reconciler
+from gate.workers.webhook_client import Answer, Caller
 from tests.chaos.points import AT, EXITED, PASS
 from tests.chaos.warm import orders
 
@@ -152,13 +152,6 @@ def at_refunds(trap: Trap) -> None:
 
 def load() -> None:
     """Import what gate imports when it serves."""
-    import gate.app
-    import gate.cli.serve
-    import gate.http.protocol
-    import gate.keeper.deliver
-    import gate.ledger.schema
-    import gate.logs
-    import gate.opening  # noqa: F401
 
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -170,6 +163,6 @@ if __name__ == "__main__":
         trap = Trap(os.environ.get(AT, ""), int(os.environ.get(PASS, "1")))
         for at in (at_scripts, at_commits, at_calls, at_refunds):
             at(trap)
-        sweep.EVERY_S = SWEEP_EVERY_S
+        reconciler.EVERY_S = SWEEP_EVERY_S
         sys.argv = ["gate", *words]
         main()

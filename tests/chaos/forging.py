@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from standardwebhooks.webhooks import Webhook
 
-from gate.http.limits import END_MAX_BYTES
+from gate.http.middleware.body_limit import END_MAX_BYTES
 
 SECRET, OTHERS = "whsec_Z2VudWluZSBzZWNyZXQgb2YgY2hhb3M=", "whsec_c29tZWJvZHkgZWxzZSdzIHNlY3JldCE="
 TOKEN = "t0ken-of-the-provider-alone"

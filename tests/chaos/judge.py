@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.chaos.account import ENDED, REFUNDED, Account, Told
 from tests.chaos.scene import Options, Scene
 from tests.chaos.stores import Books

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from gate.embedded import binary
+from gate.runtime.embedded_redis import binary
 
 READY_S = 20.0
 

@@ -313,6 +313,6 @@ def test_the_demo_with_the_provider_brings_its_own_service_and_needs_a_token(tmp
 
 
 def test_the_demo_can_fail() -> None:
-    from gate.demo import Step
+    from gate.demo.acceptance import Step
 
     assert not Step("what", "3", "4").ok

@@ -101,11 +101,11 @@ def test_money_that_is_wrong_is_named_and_never_mended(sleeping: Served) -> None
 
 
 def test_tables_of_another_version_are_named_and_brought_up_to_date(tmp_path: Path) -> None:
-    from gate.ledger import schema
+    from gate.ledger.admin import migrate
 
     url = f"sqlite:///{tmp_path / '.gate' / 'gate.db'}"
-    schema.make(url)
-    made = schema._engine(url, writes=True)
+    migrate.make(url)
+    made = migrate._engine(url, writes=True)
     with made.begin() as connection:
         connection.exec_driver_sql("update alembic_version set version_num = '9999'")
     done = run_gate("doctor", "--json", cwd=tmp_path)

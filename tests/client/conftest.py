@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from gate.client import AsyncGate, Gate
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.support import Served
 
 CONFIG = """

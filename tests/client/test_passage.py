@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from gate.client import AsyncGate, Gate, Job, LeaseLost, Unreachable
-from gate.client.answers import Answer
-from gate.client.passage import Ask, GateClock, Passage, Pause
+from gate.client.responses import Answer
+from gate.client.slot_machine import Ask, GateClock, Passage, Pause
 
 pytestmark = pytest.mark.anyio
 

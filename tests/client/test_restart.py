@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gate.client import AsyncGate, LeaseLost
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.support import Served, fresh, until
 
 pytestmark = pytest.mark.anyio

@@ -10,15 +10,8 @@ import anyio
 import pytest
 import redis
 
-from gate.client import (
-    AsyncGate,
-    AsyncLease,
-    Invalid,
-    JobEnded,
-    LeaseLost,
-    Refused,
-)
-from gate.verify import verify
+from gate.client import AsyncGate, AsyncLease, Invalid, JobEnded, LeaseLost, Refused
+from gate.diagnostics.verify import verify
 from tests.support import Served, fresh, until
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from gate.client import Gate, JobEnded, LeaseLost, Refused, UserBusy
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.support import Served, fresh
 
 

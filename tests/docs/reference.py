@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from gate.app import make_app
-from gate.http.doors import ADMIN, ANYONE, LOOK, TABLE, TOOL
-from gate.http.limits import BODY_MAX_BYTES, BODY_S, END_MAX_BYTES
+from gate.http.app import make_app
+from gate.http.auth.roles import ADMIN, ANYONE, LOOK, TABLE, TOOL
+from gate.http.middleware.body_limit import BODY_MAX_BYTES, BODY_S, END_MAX_BYTES
+from gate.http.openapi import METHODS
 from gate.http.problems import RETRY_AFTER_S
 from gate.http.problems import TABLE as REFUSALS
-from gate.http.reference import METHODS
-from gate.http.wire import DEPTH_MAX, OUTPUT_MAX_BYTES
-from gate.jobs import JOB_ID, PAYLOAD_MAX_BYTES, POOL_NAME
+from gate.http.schemas import DEPTH_MAX, OUTPUT_MAX_BYTES
+from gate.model.job import JOB_ID, PAYLOAD_MAX_BYTES, POOL_NAME
 from tests.support import ROOT
 
 PAGE = ROOT / "docs" / "http.md"

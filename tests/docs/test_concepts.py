@@ -6,14 +6,14 @@ import inspect
 import re
 import xml.etree.ElementTree as ET
 
-import gate.gatekeeper
-from gate.http.limits import BODY_MAX_BYTES
+import gate.coordination.jobs
+from gate.http.middleware.body_limit import BODY_MAX_BYTES
 from gate.http.problems import HTTP_CODES, TABLE
-from gate.http.wire import OUTPUT_MAX_BYTES, JobOut
-from gate.jobs import ENDED, HOLDING, PAYLOAD_MAX_BYTES, STATUSES
-from gate.keeper import sweep
-from gate.ledger import tables
-from gate.settings import PoolDefaults
+from gate.http.schemas import OUTPUT_MAX_BYTES, JobOut
+from gate.ledger.sql import tables
+from gate.model.job import ENDED, HOLDING, PAYLOAD_MAX_BYTES, STATUSES
+from gate.runtime.settings import PoolDefaults
+from gate.workers import reconciler
 from tests.pages import block, prose, rows
 from tests.support import ROOT
 
@@ -37,7 +37,7 @@ def test_every_word_it_defines_is_one_of_the_code() -> None:
 
 
 def test_the_picture_as_text_is_that_of_the_essay() -> None:
-    essay = inspect.getdoc(gate.gatekeeper)
+    essay = inspect.getdoc(gate.coordination.jobs)
     assert essay is not None
     assert "\n".join(f"    {line}" for line in block(PAGE, "text").splitlines()) in essay
 
@@ -78,4 +78,4 @@ def test_settings_reasons_and_bounds_are_those_of_the_code() -> None:
     assert all(f"'{reason}'" in str(JobOut.model_fields["reason"].annotation) for reason in waiting)
     sizes = f"a payload of more than {PAYLOAD_MAX_BYTES // 1024} KiB or an output of more than {OUTPUT_MAX_BYTES // 1024} KiB"
     assert sizes in text and f"a whole body has at most {BODY_MAX_BYTES // 1024} KiB" in text
-    assert sweep.EVERY_S == 10 and "looks every ten seconds" in text
+    assert reconciler.EVERY_S == 10 and "looks every ten seconds" in text

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gate.http import doors, problems
-from gate.ledger import Ledger, schema
+from gate.http import problems
+from gate.http.auth import roles
+from gate.ledger import Ledger
+from gate.ledger.admin import migrate
 from gate.model.messages import ProviderReport
 from gate.providers import callback
 from gate.slots import Semaphore, scripts
@@ -69,9 +71,9 @@ def test_names_in_the_recipes_are_those_of_the_code() -> None:
     text = PAGE.read_text().split("## To add something")[1]
     for name, module in (
         ("WITH_PRELUDE", scripts),
-        ("TABLE", doors),
+        ("TABLE", roles),
         ("TABLE", problems),
-        ("HEAD", schema),
+        ("HEAD", migrate),
         (callback.Callback.__name__, callback),
         (ProviderReport.__name__, callback),
     ):

@@ -17,12 +17,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from gate import doctor
-from gate.cli.serve import GRACE_S, STOP_S
-from gate.http.limits import BODY_MAX_BYTES
-from gate.http.wire import WAIT_MAX_S
-from gate.jobs import QUEUE_MAX
+from gate.diagnostics import doctor
+from gate.http.middleware.body_limit import BODY_MAX_BYTES
+from gate.http.schemas import WAIT_MAX_S
+from gate.model.job import QUEUE_MAX
 from gate.providers.standard import STALE_S
+from gate.runtime.serve import GRACE_S, STOP_S
 from tests.chaos.stores import free_port
 from tests.pages import block, needs_tools, play, prose, rows
 from tests.support import ROOT, Served, missing, run_gate, until

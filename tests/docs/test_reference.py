@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gate.http.doors import TABLE
-from gate.http.limits import BODY_MAX_BYTES
+from gate.http.auth.roles import TABLE
+from gate.http.middleware.body_limit import BODY_MAX_BYTES
 from gate.http.problems import TABLE as REFUSALS
 from tests.docs.reference import PAGE, document, page
 from tests.support import Served, fresh

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.examples.stage import Stage, deployed
 
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 import httpx2
 from standardwebhooks import Webhook
 
-from gate.simulator import Simulator
+from gate.simulator.runninghub import Simulator
 from tests.examples.platform import ANON_KEY, SERVICE_KEY, Platform
 from tests.support import ROOT, Served, missing, run_gate
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.chaos.stores import Postgres, lacking
 from tests.examples.owner import AT_FIRST, OwnerStage
 from tests.examples.stage import MANAGER, TOKEN

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gate.errors import AlreadyEnded, LeaseLost
+from gate.model.errors import AlreadyEnded, LeaseLost
 from tests.support import House, until
 
 pytestmark = pytest.mark.anyio

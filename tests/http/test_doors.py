@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from gate.app import READ_BY_PEOPLE, ROUTERS
-from gate.http import panel, supabase, webhooks
-from gate.http.doors import ANYONE, TABLE
-from gate.ledger import keys
+from gate.http import legacy_supabase, panel, webhooks
+from gate.http.app import READ_BY_PEOPLE, ROUTERS
+from gate.http.auth.roles import ANYONE, TABLE
+from gate.ledger.admin import api_keys
 from tests.support import Served, run_gate, until
 
 ADMIN = "an admin key from the environment"
@@ -24,7 +24,7 @@ ADMIN = "an admin key from the environment"
 class Guarded:
     def __init__(self, served: Served) -> None:
         self.served = served
-        self.keys = {"": "", **{role: self.make(role, f"{role}-key") for role in keys.ROLES}}
+        self.keys = {"": "", **{role: self.make(role, f"{role}-key") for role in api_keys.ROLES}}
 
     def make(self, role: str, name: str) -> str:
         made = run_gate("keys", "create", name, "--role", role, "--json", cwd=self.served.folder)
@@ -51,7 +51,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 def test_every_route_stands_in_the_table_and_nothing_else_does() -> None:
     routes = {
         (method, route.path)
-        for router in (*ROUTERS, supabase.router, webhooks.router, *READ_BY_PEOPLE)
+        for router in (*ROUTERS, legacy_supabase.router, webhooks.router, *READ_BY_PEOPLE)
         for route in router.routes
         for method in route.methods
     }
@@ -95,7 +95,7 @@ def test_a_key_is_shown_in_either_header(guarded: Guarded) -> None:
     both = {"authorization": "Bearer eyJ.of.a-user", "apikey": key}
     assert guarded.served.http.get("/v1/pools", headers=both).status_code == 200, "as supabase-js sends it"
     assert guarded.ask("GET", "/v1/pools", ADMIN).status_code == 200
-    for wrong in (key[:-1], key + "0", key.upper(), keys.mint("admin"), "Bearer"):
+    for wrong in (key[:-1], key + "0", key.upper(), api_keys.mint("admin"), "Bearer"):
         assert guarded.ask("GET", "/v1/pools", wrong).status_code == 401
 
 
@@ -159,7 +159,7 @@ def test_the_access_log_has_no_query_and_no_key(tmp_path: Path) -> None:
 
 
 def test_settings_do_not_show_their_secrets() -> None:
-    from gate.settings import load
+    from gate.runtime.settings import load
 
     secret = "a-password"
     settings = load(admin_key=secret, redis_url=f"redis://:{secret}@host/0", database_url=f"postgresql://me:{secret}@host/db")
@@ -224,6 +224,10 @@ def test_what_is_open_to_anyone_tells_nothing() -> None:
 
 
 def test_the_form_of_a_key() -> None:
-    key = keys.mint("tool")
-    assert keys.is_key(key) and not keys.is_key(key[:-1] + ("0" if key[-1] != "0" else "1"))
-    assert not keys.is_key(key + "\n") and not keys.is_key("") and len({keys.mint("tool") for _ in range(100)}) == 100
+    key = api_keys.mint("tool")
+    assert api_keys.is_key(key) and not api_keys.is_key(key[:-1] + ("0" if key[-1] != "0" else "1"))
+    assert (
+        not api_keys.is_key(key + "\n")
+        and not api_keys.is_key("")
+        and len({api_keys.mint("tool") for _ in range(100)}) == 100
+    )

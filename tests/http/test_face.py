@@ -168,8 +168,8 @@ def test_who_waits_is_told_how_long_from_how_long_runs_took(served: Served, pool
 
 
 def test_the_estimate_plays_the_line_forward() -> None:
+    from gate.coordination.eta import by_tool, turns
     from gate.ledger import InLine
-    from gate.pace import by_tool, turns
 
     runs = by_tool([("up", 10), ("up", 30), ("up", 20), ("pose", 100)])
     assert runs == {"up": [10, 20, 30], "pose": [100], None: [10, 20, 30, 100]}
@@ -181,8 +181,8 @@ def test_the_estimate_plays_the_line_forward() -> None:
 
 
 def test_who_runs_longer_than_ever_is_not_over_any_moment_now() -> None:
+    from gate.coordination.eta import by_tool, turns
     from gate.ledger import InLine
-    from gate.pace import by_tool, turns
 
     runs = by_tool([("up", 10), ("up", 30), ("up", 20)])
     ahead, waits = InLine("a", "up", 1_000, 1_900), InLine("b", "up", None, None)

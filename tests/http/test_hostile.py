@@ -17,7 +17,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from gate.http.limits import max_bytes
+from gate.http.middleware.body_limit import max_bytes
 from tests.support import Served, fresh
 
 WORDS = ("x\x00y", "a\nb", "{}", "{x}", "x" * 5000, "'; drop table jobs; --", "\u202e", "../..", "%00", "")

@@ -14,7 +14,7 @@ import redis
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from gate.http.doors import TABLE
+from gate.http.auth.roles import TABLE
 from tests.support import ROOT, Served, fresh, until
 
 pytestmark = pytest.mark.anyio

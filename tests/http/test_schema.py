@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gate.app import make_app
+from gate.http.app import make_app
 from tests.support import Served
 
 EXAMPLES = int(os.environ.get("GATE_TEST_EXAMPLES", "25"))

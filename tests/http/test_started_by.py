@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gate.client import AlreadyEnded, AsyncGate, Gate, Invalid
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.support import Served, fresh, run_gate, until
 from tests.tool import Tool
 

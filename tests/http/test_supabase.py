@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gate.http.supabase import MANAGER
+from gate.http.legacy_supabase import MANAGER
 from tests.support import Served, fresh
 
 UPSCALER, POSE = "upscaler_jobs", "pose_changer_jobs"

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.http.test_webhooks import CONFIG, TOKEN, hub, look, running, signed
 from tests.support import Served, fresh, run_gate
 

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from gate.http.limits import END_MAX_BYTES
+from gate.http.middleware.body_limit import END_MAX_BYTES
 from tests.support import Served, fresh
 
 OLD, NEW = "whsec_b2xkIHNlY3JldCBvZiB0aGUgdGVzdA==", "whsec_bmV3IHNlY3JldCBvZiB0aGUgdGVzdA=="

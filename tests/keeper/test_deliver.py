@@ -17,15 +17,16 @@ from typing import Any, cast
 
 import pytest
 
-from gate.jobs import Request
-from gate.keeper import deliver
-from gate.keeper.calling import Answer, Caller
-from gate.keeper.deliver import UNWELL_TRIES
-from gate.ledger import Delivery, deliveries
-from gate.opening import Open, Outside, open_gate
-from gate.tools import Tool as Named
-from gate.tools import Tools
-from gate.verify import verify
+from gate.diagnostics.verify import verify
+from gate.ledger import Delivery
+from gate.ledger.transitions import deliveries
+from gate.model.job import Request
+from gate.model.tool import Tool as Named
+from gate.model.tool import Tools
+from gate.runtime.wiring import Open, Outside, open_gate
+from gate.workers import delivery as deliver
+from gate.workers.delivery import UNWELL_TRIES
+from gate.workers.webhook_client import Answer, Caller
 from tests.support import Served, fresh, run_gate, settings_of, until
 from tests.tool import SECRET, Tool
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gate.keeper.recorder import AGAIN_S, LATE_MAX, PAGE_IS_GOOD_S
+from gate.coordination.outbox_recorder import AGAIN_S, LATE_MAX, PAGE_IS_GOOD_S
 from gate.ledger import RecordReply
 from gate.model.messages import EntryKind, OutboxEntry
 from tests.support import House, until

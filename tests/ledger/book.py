@@ -7,22 +7,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gate.jobs import Job, Lease, Request
-from gate.ledger import (
-    Change,
-    Database,
-    Ledger,
-    Reading,
-    RecordReply,
-    changes,
-    deliveries,
-    inbox,
-    owing,
-    pools,
-    recording,
-    unread,
-)
+from gate.ledger import Change, Database, Ledger, Reading, RecordReply
 from gate.ledger import ledger as ledger_module
+from gate.ledger.reports import backlog
+from gate.ledger.sql import pool_rows
+from gate.ledger.transitions import deliveries, inbox, jobs, outbox, unread_callbacks
+from gate.model.job import Job, Lease, Request
 from gate.model.messages import EntryKind, OutboxEntry
 from tests.support import settings_of
 
@@ -47,7 +37,7 @@ class Book:
         await self.ledger.configure({"default": settings_of(), "other": settings_of(limit=1)})
 
     def clock(self, ms: int) -> None:
-        for module in (changes, deliveries, inbox, owing, pools, recording, unread, ledger_module):
+        for module in (jobs, deliveries, inbox, backlog, pool_rows, outbox, unread_callbacks, ledger_module):
             self._monkeypatch.setattr(module, "now_ms", lambda: ms)
         self._monkeypatch.setattr(deliveries, "clock_ms", lambda connection: ms)
 

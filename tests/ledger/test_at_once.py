@@ -19,11 +19,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gate.errors import StoreDown
-from gate.jobs import Request
-from gate.ledger import Database, Ledger, atonce, batch, checkpoints, engines, prepared, tables
-from gate.ledger import database as database_module
-from gate.patience import Patience
+from gate.ledger import Database, Ledger
+from gate.ledger.commit import checkpoints, inline_commit
+from gate.ledger.commit import database as database_module
+from gate.ledger.commit import unit_of_work as batch
+from gate.ledger.sql import engines, statements, tables
+from gate.model.deadline_queue import Patience
+from gate.model.errors import StoreDown
+from gate.model.job import Request
 from tests.support import settings_of, until
 
 pytestmark = [
@@ -31,7 +34,7 @@ pytestmark = [
     pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite only"),
     pytest.mark.usefixtures("quick_disk"),
 ]
-SLOW_S = atonce.SLOW_S
+SLOW_S = inline_commit.SLOW_S
 THREADS_S = 0.2
 THREAD = "gate-sql-write"
 HELD_S = 1.0
@@ -58,9 +61,9 @@ def other(sql_url: str) -> Iterator[sa.Connection]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the loop sees of the disk, instead of what it does; and the thread finds it quick."""
     now = [1_000.0]
-    monkeypatch.setattr(atonce, "THREADS_S", HELD_S)
-    monkeypatch.setattr(atonce, "SLOW_S", SLOW_S)
-    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: now[0], thread_time=lambda: 0.0))
+    monkeypatch.setattr(inline_commit, "THREADS_S", HELD_S)
+    monkeypatch.setattr(inline_commit, "SLOW_S", SLOW_S)
+    monkeypatch.setattr(inline_commit, "time", SimpleNamespace(monotonic=lambda: now[0], thread_time=lambda: 0.0))
     return now
 
 
@@ -127,7 +130,7 @@ async def test_a_request_that_fails_is_tried_again_by_the_thread_which_finds_out
     assert answers[0] == answers[2] == THREAD
     assert isinstance(answers[1], sa.exc.IntegrityError)
     assert await done_by(database) == THREAD, "for a while"
-    clock[0] += atonce.AGAIN_S
+    clock[0] += inline_commit.AGAIN_S
     assert await done_by(database) != THREAD
 
 
@@ -147,12 +150,12 @@ async def test_a_disk_that_is_slow_is_waited_for_by_the_thread(
         clock[0] += slow_s[0]
 
     monkeypatch.setattr(batch, "commit", committing)
-    for _ in range(5 * atonce.LATELY):
+    for _ in range(5 * inline_commit.LATELY):
         assert await done_by(database) != THREAD, "fast enough"
     slow_s[0] = 4 * SLOW_S
-    by = [await done_by(database) for _ in range(atonce.LATELY)]
+    by = [await done_by(database) for _ in range(inline_commit.LATELY)]
     assert THREAD not in by[:2] and by[-5:] == [THREAD] * 5, "not for one that was slow, and not for long"
-    clock[0] += atonce.PAUSE_S
+    clock[0] += inline_commit.PAUSE_S
     assert await done_by(database) != THREAD
 
 
@@ -172,7 +175,7 @@ async def test_one_standstill_of_the_disk_is_not_followed_by_another(
 async def test_the_loop_does_not_go_back_to_a_disk_that_the_thread_finds_slow(
     clock: list[float], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atonce, "THREADS_S", THREADS_S)
+    monkeypatch.setattr(inline_commit, "THREADS_S", THREADS_S)
     commit, hangs = batch.commit, [True]
 
     def hanging(connection: sa.Connection) -> None:
@@ -185,15 +188,15 @@ async def test_the_loop_does_not_go_back_to_a_disk_that_the_thread_finds_slow(
     by = []
     for _ in range(10):
         by.append(await done_by(database))
-        clock[0] += atonce.PAUSE_S
+        clock[0] += inline_commit.PAUSE_S
     assert by[0] != THREAD and by[1:] == [THREAD] * 9
     hangs[0] = False
     assert [await done_by(database) == THREAD for _ in range(2)] == [True, False], "once the thread has seen it"
 
 
 async def test_very_many_at_once_are_the_threads(database: Database) -> None:
-    assert set(await asyncio.gather(*(done_by(database) for _ in range(atonce.MANY + 1)))) == {THREAD}
-    assert set(await asyncio.gather(*(done_by(database) for _ in range(atonce.MANY)))) != {THREAD}
+    assert set(await asyncio.gather(*(done_by(database) for _ in range(inline_commit.MANY + 1)))) == {THREAD}
+    assert set(await asyncio.gather(*(done_by(database) for _ in range(inline_commit.MANY)))) != {THREAD}
 
 
 async def test_nothing_stays_beside_the_file_of_a_gate_that_has_stopped(sql_url: str) -> None:
@@ -237,7 +240,7 @@ async def test_what_undoes_a_statement_of_many_rows_is_no_file(database: Databas
     ids = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(5_000)]
     rows = [("default", id, "completed", 0, n, n, 1_000, n, n, "holder") for n, id in enumerate(ids, 1)]
     columns = ("pool", "job_id", "status", "credits", "ticket", "fence", "lease_ms", "enqueued_at", "ended_at", "ended_by")
-    many = prepared.Many(tables.jobs, columns)
+    many = statements.Many(tables.jobs, columns)
 
     def work(batch: Any) -> list[str]:
         many.run(batch.connection, rows[:-32])
@@ -284,7 +287,7 @@ async def test_what_the_loop_itself_has_computed_is_no_slow_disk(
         clock[0] += 1.0
         return threading.current_thread().name
 
-    monkeypatch.setattr(atonce, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: clock[0]))
+    monkeypatch.setattr(inline_commit, "time", SimpleNamespace(monotonic=lambda: clock[0], thread_time=lambda: clock[0]))
     assert THREAD not in [await database.write("default", "", computing) for _ in range(3)]
 
 

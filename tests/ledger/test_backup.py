@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gate.ledger import backup
+from gate.ledger.admin import backup
 
 
 def test_a_copy_in_steps_is_of_one_moment_and_never_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from gate.ledger import Deliveries, Delivery, deliveries, tables
-from gate.ledger.owing import Pending
-from gate.shown import job_body, moment
+from gate.ledger import Deliveries, Delivery
+from gate.ledger.reports.backlog import Pending
+from gate.ledger.sql import tables
+from gate.ledger.transitions import deliveries
+from gate.model.job_json import job_body, moment
 from tests.ledger.book import NOW, Book, lease
 
 pytestmark = pytest.mark.anyio
@@ -217,7 +219,7 @@ async def test_refunds_that_are_owed_are_counted_by_pool(book: Book) -> None:
 
 
 async def test_bindings_that_are_missing_and_refusals_are_counted_of_late_only(book: Book) -> None:
-    from gate.ledger.inbox import KEPT_MS
+    from gate.ledger.transitions.inbox import KEPT_MS
     from gate.model.messages import ProviderReport
 
     owing = book.reading.owing

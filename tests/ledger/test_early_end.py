@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gate.jobs import Request
 from gate.ledger import results
+from gate.model.job import Request
 from tests.ledger.book import Book
 
 pytestmark = pytest.mark.anyio

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gate.errors import StoreDown
-from gate.ledger import Database, Ledger, engines, rows
-from gate.ledger.batch import Batch
-from gate.ledger.prepared import say
+from gate.ledger import Database, Ledger
+from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.sql import engines, job_rows
+from gate.ledger.sql.statements import say
+from gate.model.errors import StoreDown
 from tests.chaos.stores import Books
 from tests.support import settings_of
 
@@ -85,13 +86,13 @@ async def test_a_row_that_is_held_is_told_as_what_it_is_however_slowly_the_rest_
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Postgres says no at once, and the driver hears it at whatever is asked next."""
-    looking = rows.looking
+    looking = job_rows.looking
 
     def slowly(*asked: Any) -> Any:
         time.sleep(0.3)
         return looking(*asked)
 
-    monkeypatch.setattr(rows, "looking", slowly)
+    monkeypatch.setattr(job_rows, "looking", slowly)
     with Books(database.url).held("default"), pytest.raises(StoreDown) as told:
         await database.write("default", "a", _pid)
     assert told.value.held == "pool"

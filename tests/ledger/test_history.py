@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from gate.jobs import Job, Refund
-from gate.ledger import tables
 from gate.ledger.results import Change, GrantReturn, RecordReply
+from gate.ledger.sql import tables
+from gate.model.job import Job, Refund
 from tests.ledger.book import NOW, Book, lease
 
 pytestmark = pytest.mark.anyio

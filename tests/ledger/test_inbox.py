@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from gate.errors import PoolUnknown
-from gate.jobs import Refund
-from gate.ledger import deliveries, inbox, tables
 from gate.ledger.results import Change
+from gate.ledger.sql import tables
+from gate.ledger.transitions import deliveries, inbox
+from gate.model.errors import PoolUnknown
+from gate.model.job import Refund
 from gate.model.messages import ProviderReport, StartReply
 from tests.ledger.book import NOW, Book
 

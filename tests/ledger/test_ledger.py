@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from gate.errors import StoreDown
-from gate.jobs import Lease, Request
-from gate.ledger import Database, Ledger, Reading, batch, engines, tables, writer
-from gate.ledger import database as database_module
-from gate.ledger.batch import Batch
-from gate.ledger.prepared import AT_ONCE
+from gate.ledger import Database, Ledger, Reading
+from gate.ledger.commit import database as database_module
+from gate.ledger.commit import unit_of_work as batch
+from gate.ledger.commit import writer
+from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.sql import engines, tables
+from gate.ledger.sql.statements import AT_ONCE
+from gate.model.deadline_queue import Patience
+from gate.model.errors import StoreDown
+from gate.model.job import Lease, Request
 from gate.model.messages import EntryKind, OutboxEntry
-from gate.patience import Patience
 from tests.chaos.stores import Books
 from tests.support import settings_of, until
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from gate.ledger import engines, schema
-from gate.ledger.tables import metadata
+from gate.ledger.admin import migrate as schema
+from gate.ledger.sql import engines
+from gate.ledger.sql.tables import metadata
 from tests.support import fresh_database
 
 

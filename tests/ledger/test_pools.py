@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from gate.errors import PoolUnknown
-from gate.ledger import Pool, pools, tables
+from gate.ledger import Pool
 from gate.ledger.results import Change
+from gate.ledger.sql import pool_rows, tables
+from gate.model.errors import PoolUnknown
 from tests.ledger.book import NOW, Book, lease
 from tests.support import SETTINGS, settings_of
 
@@ -94,7 +95,7 @@ async def test_each_life_has_a_higher_epoch_and_remembers_the_redis_before(book:
     assert (await pool(book, "other")).epoch == 0
     for number in range(30):
         await book.ledger.begin_rebuild("default", f"r{number}")
-    assert (await pool(book)).former == tuple(f"r{number}" for number in range(28, 28 - pools.FORMER_MAX, -1))
+    assert (await pool(book)).former == tuple(f"r{number}" for number in range(28, 28 - pool_rows.FORMER_MAX, -1))
 
 
 async def test_a_rebuild_reads_who_lives_in_the_order_of_tickets(book: Book) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gate.errors import AlreadyEnded, LeaseLost
-from gate.ledger import tally
-from gate.ledger.tables import events, jobs
-from gate.ledger.tally import OfPool, Tally
+from gate.ledger.reports import counters
+from gate.ledger.reports.counters import OfPool, Tally
+from gate.ledger.sql.tables import events, jobs
+from gate.model.errors import AlreadyEnded, LeaseLost
 from tests.support import House, fresh
 
 pytestmark = pytest.mark.anyio
@@ -121,7 +121,7 @@ async def test_a_commit_of_another_pool_that_comes_late_is_counted(
     assert (await of(counting, house)).late == 1 and counting.pools["another"].late == 1
     assert (await of(counting, house)).late == 1 and counting.pools["another"].late == 1
     assert counting._low == low
-    monkeypatch.setattr(tally, "UNDER_WAY_S", 0)
+    monkeypatch.setattr(counters, "UNDER_WAY_S", 0)
     await counting.count()
     assert counting._low == late, "and is left behind when nothing can be under way there"
 
@@ -154,9 +154,9 @@ async def test_a_count_is_bounded_and_goes_on_the_next_time(
 ) -> None:
     for _ in range(4):
         await house.release(await house.acquire())
-    monkeypatch.setattr(tally, "STEP", 2)
-    monkeypatch.setattr(tally, "STEPS", 2)
-    monkeypatch.setattr(tally, "UNDER_WAY_S", 0)
+    monkeypatch.setattr(counters, "STEP", 2)
+    monkeypatch.setattr(counters, "STEPS", 2)
+    monkeypatch.setattr(counters, "UNDER_WAY_S", 0)
     assert (await of(counting, house)).grants == 2
     assert (await of(counting, house)).grants == 4
     assert (await of(counting, house)).ended["completed", "holder"] == 4

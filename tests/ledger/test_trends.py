@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gate.jobs import now_ms
+from gate.model.job import now_ms
 from tests.support import House
 
 pytestmark = pytest.mark.anyio
@@ -37,8 +37,8 @@ async def test_nothing_of_before_and_nothing_of_other_pools(house: House) -> Non
 
 
 async def test_the_quantiles_are_by_rank(house: House) -> None:
-    from gate.ledger.database import Database
-    from gate.ledger.tables import jobs
+    from gate.ledger.commit.database import Database
+    from gate.ledger.sql.tables import jobs
 
     ids = []
     for _ in range(20):

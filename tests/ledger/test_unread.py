@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
-from gate.jobs import Refund
-from gate.ledger import Database, Unread, prune, tables, unread
+from gate.diagnostics.verify import verify
+from gate.ledger import Database, Unread
+from gate.ledger.admin import prune
 from gate.ledger.results import Change
-from gate.verify import verify
+from gate.ledger.sql import tables
+from gate.ledger.transitions import unread_callbacks
+from gate.model.job import Refund
 from tests.ledger.book import NOW, Book
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +50,7 @@ async def test_the_same_body_is_one_row_that_counts(book: Book) -> None:
 
 async def test_servers_that_hear_it_at_once_count_together(book: Book) -> None:
     other = Database(book.database.url)
-    twin = unread.UnreadCallbacks(other)
+    twin = unread_callbacks.UnreadCallbacks(other)
     at_once = [keep(book) for _ in range(10)] + [twin.keep("default", "acme", b"{", "{", "t", "why") for _ in range(10)]
     assert await asyncio.gather(*at_once) == [True] * 20
     assert [one.times for one in await kept(book)] == [20]
@@ -55,13 +58,13 @@ async def test_servers_that_hear_it_at_once_count_together(book: Book) -> None:
 
 
 async def test_a_long_body_is_cut_and_says_so(book: Book) -> None:
-    await keep(book, b"x" * (unread.BODY_MAX + 1))
+    await keep(book, b"x" * (unread_callbacks.BODY_MAX + 1))
     (one,) = await kept(book)
-    assert one.body == "x" * unread.BODY_MAX + f"\n[cut here: {unread.BODY_MAX + 1} characters came]"
+    assert one.body == "x" * unread_callbacks.BODY_MAX + f"\n[cut here: {unread_callbacks.BODY_MAX + 1} characters came]"
 
 
 async def test_the_oldest_that_nobody_applied_are_dropped(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unread, "PENDING_MAX", 3)
+    monkeypatch.setattr(unread_callbacks, "PENDING_MAX", 3)
     await book.running()
     await keep(book, b"0")
     (applied,) = await kept(book)
@@ -116,7 +119,7 @@ async def test_each_is_applied_once_however_many_try(book: Book) -> None:
     await keep(book)
     (one,) = await kept(book)
     other = Database(book.database.url)
-    twin = unread.UnreadCallbacks(other)
+    twin = unread_callbacks.UnreadCallbacks(other)
     tries = [apply(book, one, job_id) for job_id in "ab"] + [twin.apply(one, "c", "failed", "I", "bob", None)]
     words = [ended.result for ended in await asyncio.gather(*tries)]
     assert sorted(words) == ["ended", "spent", "spent"]

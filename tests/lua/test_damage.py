@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gate.errors import StoreDown
+from gate.model.errors import StoreDown
 from gate.slots import NotDone
 from tests.support import LineOfPool
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gate.errors import StoreDown
+from gate.model.errors import StoreDown
 from tests.support import LineOfPool
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.chaos.stores import Postgres, lacking
 from tests.owner.judge import judge
 from tests.owner.scene import Scene, opened

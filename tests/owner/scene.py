@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from gate.simulator import Simulator
+from gate.simulator.runninghub import Simulator
 from tests.chaos.servers import Server
 from tests.chaos.stores import Books
 from tests.owner.money import AT_FIRST, JOB_SQL, REFUND_SQL, Money

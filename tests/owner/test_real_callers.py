@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.owner.conftest import SETTINGS, OpenScene
 from tests.owner.scene import LIMIT, MANAGER, PRICE, TOOLS, Scene, opened
 from tests.support import until

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from standardwebhooks.webhooks import Webhook
 
-from gate.simulator import Simulator
+from gate.simulator.runninghub import Simulator
 from tests.owner.money import AT_FIRST, Money
 from tests.owner.side import Side
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import sqlalchemy as sa
 
-from gate.http.supabase import MANAGER
+from gate.http.legacy_supabase import MANAGER
 from tests.chaos.stores import lacking
 from tests.support import Served, fresh, missing
 

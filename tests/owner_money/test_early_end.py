@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.owner_money.shop import TABLE, Shop, acquire, fail, look, old
 from tests.support import Served, until
 

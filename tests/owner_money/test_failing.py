@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.owner_money.shop import HANGS, RAISES, Shop, acquire, fail
 from tests.support import Served, fresh, run_gate, until
 

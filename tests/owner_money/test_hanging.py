@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gate.cli.serve import STOP_S
-from gate.verify import verify
+from gate.diagnostics.verify import verify
+from gate.runtime.serve import STOP_S
 from tests.owner_money.shop import HANGS, TABLE, Shop, acquire, fail, old
 from tests.support import Served, until
 

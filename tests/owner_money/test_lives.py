@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gate.embedded import EmbeddedRedis
-from gate.verify import verify
+from gate.diagnostics.verify import verify
+from gate.runtime.embedded_redis import EmbeddedRedis
 from tests.owner_money.shop import Shop, acquire, fail
 from tests.support import Served, other_redis, until
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.owner_money.shop import RAISES, TABLE, Shop, acquire, fail, look, old
 from tests.support import Served, fresh, until
 

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from gate.errors import JobUnknown, StoreDown
-from gate.jobs import Lease, Request
-from gate.ledger import Database, Ledger, Owner, schema
-from gate.ledger.owner import Price
+from gate.ledger import Database, Ledger, Owner
+from gate.ledger.admin import migrate
+from gate.ledger.billing_hooks import Price
+from gate.model.errors import JobUnknown, StoreDown
+from gate.model.job import Lease, Request
 from tests.owner_money.shop import TABLE, Shop
 from tests.support import settings_of
 
@@ -59,7 +60,7 @@ async def owner(shop: Shop) -> AsyncIterator[Callable[..., Owner]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def functions(shop: Shop) -> None:
-    schema.migrate(shop.url)
+    migrate.migrate(shop.url)
     shop.run("create table shop.back (who text, amount numeric, why text, job text)")
     shop.run(f"create table shop.wallets (who uuid, credits bigint); insert into shop.wallets values ('{ANA}', 0)")
     shop.run("create type shop.price as (u uuid, c int, p boolean)")

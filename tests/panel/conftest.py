@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gate.ledger import keys
+from gate.ledger.admin import api_keys
 from tests.support import Served, run_gate
 
 HTML = {"accept": "text/html"}
@@ -62,7 +62,7 @@ class Kept:
 
     def __init__(self, served: Served) -> None:
         self.served = served
-        self.keys = {role: self.make(role, f"{role}-key") for role in keys.ROLES}
+        self.keys = {role: self.make(role, f"{role}-key") for role in api_keys.ROLES}
 
     def make(self, role: str, name: str) -> str:
         made = run_gate("keys", "create", name, "--role", role, "--json", cwd=self.served.folder)

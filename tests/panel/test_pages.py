@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from gate.http.panel import assets, pages, words
+from gate.http.panel import assets, render, words
 from tests.panel.conftest import ADMIN, Kept, Person
 from tests.panel.scenes import HOSTILE, printable
 from tests.support import Served
 
-TEMPLATES = sorted((Path(pages.__file__).parent / "templates").iterdir())
+TEMPLATES = sorted((Path(render.__file__).parent / "templates").iterdir())
 
 
 def test_both_languages_say_the_same_things() -> None:
@@ -47,7 +47,7 @@ def test_nothing_stands_in_a_template_that_the_policy_forbids(template: Path) ->
 
 def test_every_word_is_used() -> None:
     whole = "".join(path.read_text() for path in TEMPLATES) + (assets.FOLDER / "panel.js").read_text()
-    whole += "".join(path.read_text() for path in Path(pages.__file__).parent.glob("*.py"))
+    whole += "".join(path.read_text() for path in Path(render.__file__).parent.glob("*.py"))
     made = [*re.findall(r"'(\w+_)' ~", whole), "js_", "done_", "status_", "end_"]
     unused = [key for key in words.LANGUAGES["en"] if not key.startswith(tuple(made)) and not re.search(rf"\b{key}\b", whole)]
     assert not unused
@@ -193,7 +193,7 @@ def test_programs_are_answered_in_json(kept: Kept) -> None:
 
 def test_the_panel_weighs_nothing_until_it_is_asked_for() -> None:
     """jinja2 is imported where it is used, and nowhere at the top of a file."""
-    for path in Path(pages.__file__).parent.glob("**/*.py"):
+    for path in Path(render.__file__).parent.glob("**/*.py"):
         tree = ast.parse(path.read_text())
         tops = [name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names]
         assert "jinja2" not in tops, path.name

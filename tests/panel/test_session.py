@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from gate.http.doors import ANYONE, LOOK, TABLE
-from gate.http.panel import ROUTERS, session
+from gate.http.auth import session
+from gate.http.auth.roles import ANYONE, LOOK, TABLE
+from gate.http.panel import ROUTERS
 from tests.panel.conftest import ADMIN, Kept, Person, wait
 from tests.support import Served, run_gate
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gate.errors import Unreadable
-from gate.providers import reading
-from gate.providers.reading import MARK, kept_output, kept_text, leniently, strictly
+from gate.model.errors import Unreadable
+from gate.providers import parsing
+from gate.providers.parsing import MARK, kept_output, kept_text, leniently, strictly
 
 LIMIT = 8 * 1024 * 1024
 JSON = st.recursive(
@@ -81,5 +81,5 @@ def test_whatever_is_kept_can_be_stored(value: Any, most: int) -> None:
     text, output = kept_text(value, most), kept_output(value, most)
     assert text is None or 1 <= len(text) <= most
     assert size(output) <= most
-    assert not reading.UNSTORABLE.search(text or "") and json.dumps(output, ensure_ascii=False).encode()
+    assert not parsing.UNSTORABLE.search(text or "") and json.dumps(output, ensure_ascii=False).encode()
     assert kept_output(output, most) == output and kept_text(text, most) == text, "what is kept once is kept as it is"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gate.providers import salvage
-from gate.providers.reading import OUTPUT_MAX_BYTES, size
+from gate.providers.parsing import OUTPUT_MAX_BYTES, size
 
 
 @pytest.mark.parametrize(

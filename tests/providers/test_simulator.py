@@ -17,7 +17,7 @@ import pytest
 from gate.model.messages import ProviderReport
 from gate.providers import PROVIDERS
 from gate.providers.callback import Callback
-from gate.simulator import Busy, Odd, Simulator
+from gate.simulator.runninghub import Busy, Odd, Simulator
 from tests.support import ROOT, gate_environment, until
 
 pytestmark = pytest.mark.anyio

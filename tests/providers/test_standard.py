@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from gate.errors import Forged, Unreadable
+from gate.model.errors import Forged, Unreadable
 from gate.model.messages import ProviderReport
 from gate.providers import PROVIDERS
 from gate.providers.callback import Callback

@@ -9,11 +9,11 @@ import asyncio
 
 import pytest
 
-from gate.errors import LeaseLost, StoreDown
+from gate.diagnostics.verify import verify
+from gate.model.errors import LeaseLost, StoreDown
 from gate.model.messages import EntryKind, OutboxEntry
-from gate.opening import open_gate
+from gate.runtime.wiring import open_gate
 from gate.slots import ScriptReply
-from gate.verify import verify
 from tests.support import House, until
 
 pytestmark = pytest.mark.anyio
@@ -165,7 +165,7 @@ async def test_a_grant_that_goes_back_is_not_taken_from_whoever_was_told_of_it_s
 async def test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since(house: House, monkeypatch) -> None:
     """The sweep stands still before it frees a place in the queue; another one frees it, and the job comes again and runs."""
     await until(lambda: house.pool in house.gate.sweep._before, "the server has swept once")
-    monkeypatch.setattr("gate.keeper.sweep.STRANGER_MS", -1)
+    monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
     holders = [await house.acquire() for _ in range(3)]
     epoch, unknown = await house.gate.known.epoch(house.pool), f"{house.pool}-unknown"
     await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, None)
@@ -189,7 +189,7 @@ async def test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since(ho
 async def test_a_commit_so_late_that_its_turn_is_over_does_not_break_the_order(house: House, monkeypatch) -> None:
     """I6 of `gate verify`: its ticket is the older one, and the other was granted while nobody knew of it."""
     await until(lambda: house.pool in house.gate.sweep._before, "the server has swept once")
-    monkeypatch.setattr("gate.keeper.sweep.STRANGER_MS", -1)
+    monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
     holders = [await house.acquire() for _ in range(3)]
     epoch, unknown = await house.gate.known.epoch(house.pool), f"{house.pool}-unknown"
     admit, comes = house.gate.ledger.admit, asyncio.Event()

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gate.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown, UserBusy
-from gate.jobs import Request, now_ms
+from gate.model.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown, UserBusy
+from gate.model.job import Request, now_ms
 from gate.slots import keys
 from tests.support import House, settings_of, until
 

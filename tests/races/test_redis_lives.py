@@ -15,10 +15,10 @@ from unittest import mock
 import pytest
 import sqlalchemy as sa
 
-from gate.errors import StoreDown
-from gate.jobs import Job, Request
-from gate.opening import Open, open_gate
-from gate.verify import verify
+from gate.diagnostics.verify import verify
+from gate.model.errors import StoreDown
+from gate.model.job import Job, Request
+from gate.runtime.wiring import Open, open_gate
 from tests.chaos.proxy import Proxy
 from tests.chaos.stores import RedisServer
 from tests.support import settings_of, until

@@ -13,12 +13,12 @@ import redis
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from gate.errors import StoreDown
-from gate.jobs import now_ms
-from gate.ledger import batch
-from gate.ledger.prepared import say
-from gate.opening import open_gate
-from gate.verify import verify
+from gate.diagnostics.verify import verify
+from gate.ledger.commit import unit_of_work
+from gate.ledger.sql.statements import say
+from gate.model.errors import StoreDown
+from gate.model.job import now_ms
+from gate.runtime.wiring import open_gate
 from tests.chaos.stores import Books, RedisServer
 from tests.conftest import OpenHouse
 from tests.support import House, settings_of, until
@@ -86,7 +86,7 @@ def takes_nothing(house: House, how: str) -> Iterator[None]:
             yield
         return
 
-    begin, commit = batch.begin, batch.commit
+    begin, commit = unit_of_work.begin, unit_of_work.commit
 
     def refusing(connection: sa.Connection, lock_ms: int) -> None:
         let_write(connection)  # the batch before may have failed on it
@@ -101,7 +101,7 @@ def takes_nothing(house: House, how: str) -> Iterator[None]:
         if connection.dialect.name == "sqlite":
             say(connection, "pragma query_only = off")
 
-    with mock.patch.multiple(batch, begin=refusing, commit=committing):
+    with mock.patch.multiple(unit_of_work, begin=refusing, commit=committing):
         yield
     engine.dispose()
 

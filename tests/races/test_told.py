@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gate.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown
 from gate.ledger import RecordReply
+from gate.model.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown
 from tests.support import House, until
 
 pytestmark = pytest.mark.anyio

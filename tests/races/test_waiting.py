@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from gate.jobs import Job
-from gate.keeper.wake import Wake
 from gate.ledger import Change
+from gate.model.job import Job
+from gate.workers.waiter_poll import Wake
 from tests.support import House
 
 pytestmark = pytest.mark.anyio

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from gate.embedded import binary
-from gate.errors import GateError, StoreDown, UserBusy
-from gate.keeper import wake
-from gate.ledger import schema
-from gate.opening import open_gate
+from gate.diagnostics.verify import verify
+from gate.ledger.admin import migrate
+from gate.model.errors import GateError, StoreDown, UserBusy
+from gate.runtime.embedded_redis import binary
+from gate.runtime.wiring import open_gate
 from gate.slots import keys, scripts
-from gate.verify import verify
+from gate.workers import waiter_poll
 from tests.chaos.stores import free_port
 from tests.support import ROOT, House, fresh_database, other_redis, settings_of, until
 
@@ -77,7 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 @pytest.fixture
 def guarded(server: Guarded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
     """As after a start: no data, no scripts, the users of the file. Only news wake who waits, not the net below them."""
-    monkeypatch.setattr(wake, "EVERY_S", 3600)
+    monkeypatch.setattr(waiter_poll, "EVERY_S", 3600)
     yield server
     server.operator.acl_load()
 
@@ -143,7 +143,7 @@ async def scenario(guarded: Guarded, sql_url: str, pool: str, patience_s: float)
 @pytest.fixture
 def empty_sql(tmp_path: Path) -> Iterator[str]:
     with fresh_database(tmp_path) as url:
-        schema.migrate(url)
+        migrate.migrate(url)
         yield url
 
 

@@ -1,13 +1,13 @@
 """The stock of random digits."""
 
-from gate.slots import chance
-from gate.slots.chance import Chance
+from gate.slots import random_ids
+from gate.slots.random_ids import Chance
 
 
 def test_no_digit_is_handed_out_twice_however_the_stock_ends(monkeypatch) -> None:
     counted = iter(range(10**6))
-    monkeypatch.setattr(chance.secrets, "token_hex", lambda count: f"{next(counted):04x}" * (count // 2))
-    monkeypatch.setattr(chance, "STOCK_BYTES", 64)
+    monkeypatch.setattr(random_ids.secrets, "token_hex", lambda count: f"{next(counted):04x}" * (count // 2))
+    monkeypatch.setattr(random_ids, "STOCK_BYTES", 64)
     stock = Chance()
     drawn = [stock.digits(count) for count in (64, 64, 100, 32, 128, 4)]
     assert [len(digits) for digits in drawn] == [64, 64, 100, 32, 128, 4]

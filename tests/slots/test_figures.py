@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from gate.slots import figures
-from gate.slots.figures import Figures
+from gate.slots import gauges
+from gate.slots.gauges import Figures
 from tests.support import House, LineOfPool
 
 pytestmark = pytest.mark.anyio
 
 
 async def look(house: House) -> Figures:
-    return await figures.read(house.gate.semaphore.link, house.pool)
+    return await gauges.read(house.gate.semaphore.link, house.pool)
 
 
 async def test_a_pool_in_figures(open_house: Any) -> None:
@@ -39,11 +39,11 @@ async def test_whoever_looks_reaps_nothing_and_grants_nothing(line: LineOfPool) 
     await line.client.zrem(line.key("slots"), "b")
     before = await line.dump()
     for _ in range(3):
-        found = await figures.read(line.semaphore.link, line.pool)
+        found = await gauges.read(line.semaphore.link, line.pool)
         assert (found.overdue, found.free, found.queued) == (1, 1, 1)
     assert await line.dump() == before
     await line.tick()
-    found = await figures.read(line.semaphore.link, line.pool)
+    found = await gauges.read(line.semaphore.link, line.pool)
     assert "a" not in await line.holders() and (found.queued, found.granted) == (0, 1)
     assert found.outbox == 2 and found.oldest_entry_s >= 0
 
@@ -63,10 +63,10 @@ async def test_what_somebody_wrote_by_hand_breaks_nothing(house: House) -> None:
 
 async def test_no_number_is_too_large(line: LineOfPool) -> None:
     await line.client.hset(line.key("meta"), mapping={"limit": "inf", "epoch": "-5", "cooling_until": "1e300"})
-    found = await figures.read(line.semaphore.link, line.pool)
+    found = await gauges.read(line.semaphore.link, line.pool)
     assert found.limit == 2**53 and found.epoch == 0 and found.cooling_s > 0
 
 
 async def test_a_pool_that_redis_does_not_know_is_nothing(house: House) -> None:
-    nothing = await figures.read(house.gate.semaphore.link, "nowhere")
+    nothing = await gauges.read(house.gate.semaphore.link, "nowhere")
     assert (nothing.epoch, nothing.limit, nothing.free, nothing.queued) == (0, 0, 0, 0)

@@ -14,11 +14,11 @@ import pytest
 import redis
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
 
-from gate.embedded import EmbeddedRedis
-from gate.errors import StoreDown
+from gate.model.errors import StoreDown
+from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.slots import Link, Semaphore, connection
 from gate.slots.connection import answering
-from gate.slots.pipe import Pipe
+from gate.slots.pipeline import Pipe
 from tests.chaos.stores import free_port
 from tests.support import SETTINGS, until
 

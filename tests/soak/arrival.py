@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.support import Served
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import httpx2
 import sqlalchemy as sa
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.chaos.stores import Postgres
 from tests.support import Served, run_gate, until
 from tests.test_moving_over import MANAGER, Owner, block, file

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.support import Served
 
 WITHIN_S = 2.0

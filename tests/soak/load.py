@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import httpx2
 
-from gate.simulator import Busy, Odd
+from gate.simulator.runninghub import Busy, Odd
 from tests.owner.account import ENDED
 from tests.owner.scene import LIMIT, MANAGER, TOOLS, Scene
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx2
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.support import Served
 
 LEASE_S = 2.0

@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx2
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.chaos.stores import Postgres, RedisServer
 from tests.owner.judge import judge, read
 from tests.owner.scene import LIMIT, Scene, opened

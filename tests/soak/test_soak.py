@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from gate.verify import verify
+from gate.diagnostics.verify import verify
 from tests.chaos.stores import lacking
 from tests.soak import arrival, damage, expiry, mixed, moving
 from tests.soak.load import Options

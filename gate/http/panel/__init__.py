@@ -5,9 +5,9 @@ load and a year later, and shows without a script too. A fragment is made once a
 sent only to those who have not got it, and is morphed into the page, so that focus, selection and a screen reader's place stay.
 """
 
-from gate.http.panel import acts, board, entrance, story
-from gate.http.panel.session import enter
+from gate.http.auth.session import enter
+from gate.http.panel import actions, job_page, pool_page, sign_in
 
-ROUTERS = (board.router, story.router, acts.router, entrance.router)
+ROUTERS = (pool_page.router, job_page.router, actions.router, sign_in.router)
 
 __all__ = ["ROUTERS", "enter"]

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request
 
-from gate.errors import Invalid
+from gate.model.errors import Invalid
 
 FIELDS_MAX = 20
 

@@ -7,8 +7,8 @@ import os
 from alembic import context
 from sqlalchemy.engine import Connection
 
-from gate.ledger.engines import engine
-from gate.ledger.tables import metadata
+from gate.ledger.sql.engines import engine
+from gate.ledger.sql.tables import metadata
 
 
 def run(connection: Connection) -> None:

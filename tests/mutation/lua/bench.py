@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import pytest
 import redis
 
-from gate.embedded import EmbeddedRedis
+from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.slots import scripts
 from tests.mutation.lua.mutants import Mutant
 

@@ -22,10 +22,14 @@ from mutmut.mutation.file_mutation import Mutation, MutationVisitor, deep_replac
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
+from gate.coordination import outbox_recorder
 from gate.http import webhooks
-from gate.keeper import recorder, sweep
-from gate.ledger import changes, deliveries, inbox, ledger, owing, pools, recording, results, rows, starting
-from gate.providers import reading, runninghub, runninghub_output, said, standard
+from gate.ledger import ledger, results
+from gate.ledger.reports import backlog
+from gate.ledger.sql import job_rows, pool_rows
+from gate.ledger.transitions import deliveries, inbox, jobs, outbox, starts
+from gate.providers import parsing, runninghub, runninghub_output, said, standard
+from gate.workers import reconciler
 from tests.support import ROOT
 
 
@@ -38,9 +42,9 @@ def path_of(module: ModuleType) -> str:
 MODULES = [
     path_of(module)
     for module in (
-        changes, deliveries, inbox, ledger, owing, pools, recording, results, rows, starting,
-        recorder, sweep, webhooks,
-        reading, runninghub, runninghub_output, said, standard,
+        jobs, deliveries, inbox, ledger, backlog, pool_rows, outbox, results, job_rows, starts,
+        outbox_recorder, reconciler, webhooks,
+        parsing, runninghub, runninghub_output, said, standard,
     )
 ]  # fmt: skip
 """The tables, the engine room of SQL, the owner's functions and what is only read have tests of their own, and are not here."""

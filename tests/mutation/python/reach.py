@@ -12,8 +12,9 @@ import os
 import time
 from pathlib import Path
 
-from gate.keeper import recorder
-from gate.ledger import deliveries, inbox, owing, recording
+from gate.coordination import outbox_recorder
+from gate.ledger.reports import backlog
+from gate.ledger.transitions import deliveries, inbox, outbox
 from tests.mutation.python.mutants import MODULES, path_of
 from tests.mutation.python.plugins import Noting, Reach
 from tests.mutation.python.trees import Tree, end
@@ -25,11 +26,11 @@ NOT_ASKED = {"test_guards.py", "test_hostile.py", "test_schema.py", "test_simula
 """They mutate gate themselves, fire thousands of requests at it, or are about something else."""
 FILE_S = 240
 HOME = {
-    path_of(recorder): ("tests/races/",),
+    path_of(outbox_recorder): ("tests/races/",),
     path_of(inbox): ("tests/http/",),
     path_of(deliveries): ("tests/keeper/",),
-    path_of(owing): ("tests/cli/",),
-    path_of(recording): ("tests/races/",),
+    path_of(backlog): ("tests/cli/",),
+    path_of(outbox): ("tests/races/",),
 }
 """Where the tests of a module stand besides the folder of its name. They are asked before others that happen to reach it."""
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("mutmut", reason="the extra `mutation` is not installed")
 
-from gate.providers import reading
+from gate.providers import parsing
 from tests.mutation.python.mutants import Possible, of_module, path_of
 from tests.support import ROOT
 
@@ -25,7 +25,7 @@ def check(size: int) -> int:
         raise TooLarge("size", f"must be at most {limit(3)}")
     return size
 '''
-READING = path_of(reading)
+READING = path_of(parsing)
 TEST = "tests/providers/test_standard.py::test_a_task_or_a_job_is_named_with_its_outcome"
 
 

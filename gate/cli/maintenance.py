@@ -1,0 +1,129 @@
+"""Commands that look after the stores: is all as it should be, a copy of it, less of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gate.cli.options import ConfigFlag, DataDirFlag, JsonFlag, settings_of
+
+if TYPE_CHECKING:
+    from gate.ledger import Reading
+    from gate.ledger.queries import Balance, Entry
+
+db = typer.Typer(help="The schema of the ledger.", no_args_is_help=True)
+
+
+def ledger(
+    user: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="Only of this job.")] = None,
+    kind: Annotated[str | None, typer.Option(help="charge or refund.")] = None,
+    after: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The next page: the id that the page before named.")] = 0,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Charges and refunds, oldest first, and a user's balance; works with the server stopped."""
+    from gate.cli import context, history
+
+    if kind not in (None, "charge", "refund"):
+        raise typer.BadParameter("charge or refund", param_hint="--kind")
+
+    async def read(reading: Reading) -> tuple[list[Entry], int | None, Balance | None]:
+        page = await reading.entries(user=user, job_id=job_id, kind=kind, after=after)
+        return *page, await reading.balance(user) if user is not None else None
+
+    rows, following, balance = context.look(settings_of(data_dir, config), read)
+    history.ledger(rows, following, user, balance, json)
+
+
+def verify(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    """Check the invariants I1-I9 in both stores; exit 1 on a breach. May run live."""
+    from gate.cli import context, render
+    from gate.cli.progress import bar
+    from gate.diagnostics.verify import verify as run
+
+    settings = settings_of(data_dir, config)
+    with bar("reading both stores", json) as progress:
+        report = run(context.sql_url(settings), context.redis_url(settings), progress)
+    render.report(report, json)
+    raise typer.Exit(1 if report.breaches else 0)
+
+
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what is safe to mend.")] = False,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Name what is wrong: drift between the stores, owed refunds, calls not answered, clocks, versions; exit 1 if anything is."""
+    import asyncio
+    import logging
+
+    from gate.cli import context, render
+    from gate.cli.progress import bar
+    from gate.diagnostics.doctor import look_over
+    from gate.telemetry import logging as logs
+
+    settings = settings_of(data_dir, config)
+    logs.configure(logging.ERROR)
+    where = context.redis_url(settings)
+    with bar("looking it over", json):
+        found = asyncio.run(look_over(where, context.sql_url(settings), settings.known_tools(), fix))
+    render.findings(found, where is not None, json)
+    raise typer.Exit(1 if any(not one.mended for one in found) else 0)
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where the copy goes; never overwrites.")],
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Copy the SQLite ledger as of one moment, while gate runs or not."""
+    from gate.cli import context, render
+    from gate.cli.progress import bar
+    from gate.ledger.admin.backup import backup as run
+
+    with bar("copying", json) as progress:
+        size = run(context.sql_url(settings_of(data_dir, config)), file, progress)
+    render.fact({"file": str(file.absolute()), "bytes": size}, f"{file}: {size} bytes", json)
+
+
+def prune(
+    older_than: Annotated[str, typer.Option(help="Ended longer ago than this: 90d, 12h, 30m, 45s.", metavar="AGE")],
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Forget payloads, outputs and histories of old jobs; ids, outcomes and money stay. Runs beside a server or without."""
+    from gate.cli import context, render
+    from gate.cli.progress import bar
+    from gate.ledger.admin.prune import prune as run
+
+    age_ms = _age_ms(older_than)
+    with bar("pruning", json) as progress:
+        done = run(context.sql_url(settings_of(data_dir, config)), age_ms, progress)
+    words = f"{done.jobs} jobs pruned to their outcome and their money, {done.events} events forgotten"
+    render.fact({"jobs": done.jobs, "events": done.events}, words, json)
+
+
+def _age_ms(age: str) -> int:
+    found = re.fullmatch(r"(\d{1,6})([dhms])", age)
+    if found is None:
+        raise typer.BadParameter("a number and d, h, m or s, such as 90d", param_hint="--older-than")
+    return int(found[1]) * {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}[found[2]]
+
+
+@db.command()
+def upgrade(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    """Bring the schema up to date (`gate serve` does it too)."""
+    from gate.cli import render
+    from gate.ledger.admin import migrate
+
+    upgraded = migrate.make(settings_of(data_dir, config).sql_url)
+    words = f"upgraded to {migrate.HEAD}" if upgraded else f"up to date at {migrate.HEAD}"
+    render.fact({"upgraded": upgraded, "schema": migrate.HEAD}, words, json)

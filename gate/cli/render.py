@@ -1,0 +1,245 @@
+"""How the terminal shows things: tables for people, JSON for programs. Names come from users and are never markup."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gate.explain.formatting import span
+from gate.model.job import Job, in_seconds
+from gate.model.job_json import job_body, moment
+
+if TYPE_CHECKING:
+    from gate.coordination.queries import PoolView
+    from gate.demo.acceptance import Step
+    from gate.diagnostics.doctor import Finding
+    from gate.diagnostics.verify import Report
+    from gate.ledger import Key, Pool
+    from gate.ledger.reports.backlog import Pending
+    from gate.slots import QueueState
+
+WIDE = 200
+"""Columns where no terminal is: a pipe has no edge to break lines at."""
+FITS = sys.stdout.isatty() or "COLUMNS" in os.environ
+"""Whether there is a width to fit into: who searches a pipe wants lines whole."""
+console = Console(highlight=False, markup=False, width=None if FITS else WIDE)
+
+
+def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    console.print(plain(heading), soft_wrap=True)
+    made = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text("" if cell is None else plain(str(cell))) for cell in row))
+    if made.row_count:
+        console.print(made)
+    else:
+        console.print("\n  none\n")
+
+
+def line(text: str) -> None:
+    console.print(plain(text), soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Without what a terminal could take for an order to itself, or would turn round."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
+def as_json(body: Any) -> None:
+    """One line. What a terminal could take for an order to itself is written as JSON writes such things."""
+    text = json.dumps(body, ensure_ascii=False)
+    print(text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text), flush=True)
+
+
+def job(one: Job, json_wanted: bool) -> None:
+    body = job_body(one)
+    if json_wanted:
+        as_json(body)
+        return
+    shown = {name: value for name, value in body.items() if value not in (None, {}, [])}
+    for part in ("lease", "refund"):
+        for name, value in (shown.pop(part, None) or {}).items():
+            shown[name if part == "lease" else f"refund {name}"] = value
+    table(f"job {one.job_id}: {one.status}", ("what", "is"), shown.items())
+
+
+def jobs(several: Sequence[Job], json_wanted: bool, heading: str) -> None:
+    if json_wanted:
+        as_json([job_body(one) for one in several])
+        return
+    columns = ("job", "status", "tool", "user", "credits", "refund", "came", "ended", "why")
+    rows = (
+        (one.job_id, one.status, one.tool, one.user, one.credits, one.refund.amount if one.refund else None,
+         short(one.enqueued_at), short(one.ended_at), one.end_reason or one.error)
+        for one in several
+    )  # fmt: skip
+    table(heading, columns, rows)
+
+
+def title(view: PoolView) -> str:
+    now = view.line
+    words = f"pool {view.name}: {now.running} running, {now.granted} granted, {now.free} free of {now.limit};"
+    words += f" {now.queued} waiting"
+    if now.paused or (now.queued and now.reason != "pool_full"):
+        words += f" ({now.reason})"
+    return words
+
+
+def pool(view: PoolView, json_wanted: bool) -> None:
+    if json_wanted:
+        from gate.http.schemas import pool_body
+
+        as_json(pool_body(view))
+        return
+    if not (view.holders or view.queue):
+        line(title(view))
+        return
+    now = view.line.now_ms
+    rows: list[Sequence[object]] = [
+        (f"slot {n}", one.job_id, one.status, one.tool, one.user, short(one.granted_at), f"{span(max((one.expires_at or 0) - now, 0))} left", None)
+        for n, one in enumerate(view.holders, 1)
+    ]  # fmt: skip
+    rows += [
+        (f"queue {one.position}", one.job_id, one.status, one.tool, one.user, short(one.enqueued_at), _turn(one), _why(one))
+        for one in view.queue
+    ]
+    table(title(view), ("place", "job", "status", "tool", "user", "since", "time", "why"), rows)
+    if (more := view.line.running + view.line.granted + view.line.queued - len(rows)) > 0:
+        line(f"and {more} more")
+
+
+def _turn(one: Job) -> str | None:
+    return f"turn in ~ {span(round(one.eta_seconds * 1000))}" if one.eta_seconds is not None else None
+
+
+def _why(one: Job) -> str | None:
+    return one.reason.replace("_", " ") if one.reason else None
+
+
+def pools(several: Sequence[PoolView], json_wanted: bool) -> None:
+    if json_wanted:
+        from gate.http.schemas import pool_body
+
+        as_json([pool_body(view) for view in several])
+        return
+    columns = ("pool", "limit", "running", "granted", "free", "queued", "oldest", "grants")
+    table("pools", columns, ((view.name, *_counts(view.line)) for view in several))
+
+
+def settings(pool: Pool, json_wanted: bool) -> None:
+    """By the names that `gate pools set` and gate.toml give them."""
+    found = in_seconds(asdict(pool.settings))
+    if json_wanted:
+        as_json({"pool": pool.name, **found, "paused": pool.paused})
+        return
+    rows = [(name, f"{value:g}") for name, value in found.items()]
+    table(f"pool {pool.name}{', paused' if pool.paused else ''}: what is set", ("setting", "now"), rows)
+
+
+def _counts(line: QueueState) -> tuple[object, ...]:
+    oldest = span(line.now_ms - line.oldest) if line.oldest is not None else None
+    grants = "paused" if line.paused else "go on"
+    if line.cooling_until and not line.paused:
+        grants = f"cool down for {span(line.cooling_until - line.now_ms)}"
+    return line.limit, line.running, line.granted, line.free, line.queued, oldest, grants
+
+
+def status(view: PoolView, owed: Pending, undelivered: Pending, json_wanted: bool) -> None:
+    """The pool, and what gate still owes to others."""
+    if json_wanted:
+        from gate.http.schemas import pool_body
+
+        as_json(pool_body(view) | {"owed": _pending_body(owed), "undelivered": _pending_body(undelivered)})
+        return
+    pool(view, False)
+    if owed.count:
+        why = owed.error or "about to be paid"
+        line(f"{owed.count} refunds owed, {owed.credits} credits, the oldest since {short(owed.since)}: {why}")
+    if undelivered.count:
+        since = short(undelivered.since)
+        line(f"{undelivered.count} calls to tools not answered, the oldest since {since}: {undelivered.error}")
+
+
+def _pending_body(pending: Pending) -> dict[str, Any]:
+    return {"count": pending.count, "credits": pending.credits, "since": moment(pending.since), "error": pending.error}
+
+
+def short(ms: int | None) -> str | None:
+    """The time of day, by this machine's zone; with the date when it is another day."""
+    if ms is None:
+        return None
+    then = datetime.fromtimestamp(ms / 1000)
+    return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%m-%d %H:%M}"
+
+
+SQL_ALONE = "SQL alone (no gate runs here, so there is no Redis to look at)"
+
+
+def report(found: Report, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(asdict(found))
+        return
+    stores, held = ("both stores", "I1-I9") if found.redis_checked else (SQL_ALONE, "I1-I6 and I8")
+    counts = ", ".join(f"{count} {name}" for name, count in found.checked.items())
+    if found.breaches:
+        rows = ((breach.invariant, breach.about, breach.finding) for breach in found.breaches)
+        table(
+            f"{_several(len(found.breaches), 'breach', 'es')} in {stores} ({counts})", ("invariant", "about", "finding"), rows
+        )
+    else:
+        console.print(f"clean: {held} hold in {stores} ({counts})", soft_wrap=True)
+
+
+def _several(count: int, what: str, more: str = "s") -> str:
+    return f"{count} {what}{'' if count == 1 else more}"
+
+
+def findings(found: Sequence[Finding], both: bool, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json([asdict(one) for one in found])
+        return
+    stores = "both stores" if both else SQL_ALONE
+    if not found:
+        line(f"nothing is wrong in {stores}")
+        return
+    rows = ((one.what, one.about, one.says, "mended" if one.mended else one.helps) for one in found)
+    table(f"{_several(len(found), 'finding')} in {stores}", ("what", "about", "finding", "what helps"), rows)
+
+
+def steps(seen: Sequence[Step], where: str, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json([asdict(step) | {"ok": step.ok} for step in seen])
+        return
+    table(f"gate demo on {where}", ("what", "expected", "seen", ""),
+          ((step.what, step.expected, step.seen, "ok" if step.ok else "DIFFERS") for step in seen))  # fmt: skip
+
+
+def fact(body: dict[str, Any], words: str, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(body)
+    else:
+        console.print(plain(words), soft_wrap=True)
+
+
+def keys(several: Sequence[Key], json_wanted: bool) -> None:
+    rows = [
+        {"name": key.name, "role": key.role, "shown": key.shown, "created_at": moment(key.created_at),
+         "revoked_at": moment(key.revoked_at)}
+        for key in several
+    ]  # fmt: skip
+    if json_wanted:
+        as_json(rows)
+    else:
+        table("keys", ("name", "role", "begins with", "made", "revoked"), (tuple(row.values()) for row in rows))

@@ -1,0 +1,1 @@
+"""Where Redis and SQL meet: how a job comes in, runs and ends."""

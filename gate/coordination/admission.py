@@ -1,0 +1,245 @@
+"""How a job comes in: Redis places it, SQL records it with its charge, then its caller is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import Awaitable, Callable
+from typing import assert_never
+
+from gate.coordination.notifier import News
+from gate.coordination.outbox_recorder import Recorder
+from gate.coordination.places import Places
+from gate.coordination.pool_registry import Pools
+from gate.coordination.pricing import JobPricing
+from gate.coordination.queries import View
+from gate.ledger import AdmitResult, Change, GrantReturn, Ledger
+from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy
+from gate.model.job import HOLDING, Job, Request
+from gate.slots import AcquireReply, AcquireResult
+
+TRIES = 5
+"""How often a call begins again when the stores moved under it. Each turn needs another event of the rarest kind."""
+START_ANSWER_S = 25.0
+"""How long the caller of `enqueue` waits for the start call of a free slot."""
+COMMIT_S = 0.02
+"""A commit that is on its way is there after it, or a little later."""
+NOT_PLACED = frozenset({AcquireResult.NO_SLOT, AcquireResult.TORN, AcquireResult.USER_BUSY, AcquireResult.QUEUE_FULL})
+
+
+class Admission:
+    """Admits jobs to a pool."""
+
+    def __init__(self, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View, pricing: JobPricing) -> None:
+        self._ledger, self._pools, self._recorder = ledger, pools, recorder
+        self._news, self._view, self._pricing = news, view, pricing
+        self._places = Places(pools, recorder)
+
+    async def acquire(self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False) -> Job:
+        """Admit a job: give it a slot, or a place in the queue.
+
+        Args:
+            pool: Name of the pool.
+            request: The job.
+            wait_s: How long a queued job waits for its grant (s).
+            by_gate: gate starts the job at its tool. The wait then lasts until that start call was answered.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            UserBusy: The user has as many live jobs as allowed.
+            QueueFull: As many jobs wait as may wait.
+            AlreadyEnded: The job has ended.
+            JobIdReused: The job_id is another job's.
+            JobUnknown: The owner has no such job.
+            Invalid: gate is to start it, and its tool has no `start_url`.
+            StoreDown: A store does not answer. As with every other refusal, nothing was written.
+        """
+        end = time.monotonic() + wait_s
+        request = await self._pricing.complete(request, by_gate, or_refuse=True)
+        if not wait_s:
+            job = await self._admit(pool, request)
+        else:
+            # The recorder may write the grant, and show it, before this call sees its own admission.
+            parked = self._view.parked(
+                request.job_id,  # guard: park-before-the-admission
+                "queued",
+            )
+            with parked as changed:
+                job = await self._admit(pool, request, lambda job: self._view.until_changed(job, changed, wait_s))
+        assert job is not None
+        return await self._view.until_started(job, end) if by_gate else job
+
+    async def take(self, pool: str, request: Request) -> Job | None:
+        """Admit a job to a slot that is free now. It is never queued.
+
+        Returns:
+            None when no slot is free, or gate starts the job: then no caller may take it for its own.
+
+        Raises:
+            What `acquire` raises.
+        """
+        job = await self._admit(pool, await self._pricing.complete(request), or_wait=False)
+        yours = (
+            job is not None
+            and job.status in HOLDING
+            # guard: take-not-what-gate-starts
+            and not job.starts
+        )
+        return job if yours else None
+
+    async def enqueue(self, pool: str, request: Request) -> Job:
+        """Admit a job that gate starts at its tool. One that is granted at once is returned after its start call was answered.
+
+        Raises:
+            What `acquire` raises, except for a tool without `start_url`: its job is admitted as by `acquire`.
+        """
+        job = await self._admit(pool, await self._pricing.complete(request, by_gate=True))
+        assert job is not None
+        return await self._view.wait(pool, job.job_id, "granted", START_ANSWER_S) if job.starts else job
+
+    async def _admit(
+        self, pool: str, request: Request, in_line: Callable[[Job], Awaitable[Job]] | None = None, or_wait: bool = True
+    ) -> Job | None:
+        """Place the job in Redis, record it in SQL, then answer. Begin again when the stores have moved meanwhile.
+
+        Args:
+            in_line: Answers with a job that waits; by default it is answered with its place.
+            or_wait: False to take a free slot or nothing. Without a free slot the answer is then None.
+        """
+        for tries_left in reversed(range(TRIES)):
+            with contextlib.suppress(_Moved):
+                placed = await self._pools.pool(pool).acquire(request, or_wait)
+                if placed.result in NOT_PLACED:
+                    return await self._not_placed(pool, request, placed, tries_left)
+                job = await self._record(pool, request, placed, or_wait)
+                return None if job is None else await self._answer(pool, job, placed, in_line or self._view.placed)
+        raise StoreDown("redis", "the stores kept moving; come again")
+
+    async def _record(self, pool: str, request: Request, placed: AcquireReply, or_wait: bool) -> Job | None:
+        """Record in SQL what Redis has decided; take it back from Redis when SQL does not have it so."""
+        if placed.result is AcquireResult.UNRECORDED:
+            # guard: repeat-records-the-outbox
+            await self._recorder.run(pool)  # else SQL says that it runs, by a lease that is over
+        elif request.starts != placed.by_gate:
+            # Two calls for one job may differ in who starts it, and either may be the first in SQL: Redis has decided.
+            request = request._replace(starts=placed.by_gate)
+        try:
+            recorded = await self._write(pool, request, placed, or_wait)
+        # guard: undo-after-any-error
+        except Exception:  # whatever kept it out of SQL, the place in Redis must not stay
+            await self._places.undo(pool, request.job_id, placed)  # guard: undo-what-sql-refused
+            raise
+        if recorded.result is AdmitResult.STALE:
+            self._pools.outdated(pool, placed.epoch)
+            raise _Moved
+        if recorded.result is not AdmitResult.ADMITTED:  # guard: undo-an-unwanted-admission
+            await self._places.undo(pool, request.job_id, placed, recorded.job)
+        job = recorded.job
+        match recorded.result:
+            case AdmitResult.ADMITTED:
+                return job
+            case AdmitResult.NO_ROOM:
+                return None
+            case AdmitResult.LIVE:
+                assert job is not None
+                await self._places.restore(pool, job)
+                return job
+            case AdmitResult.ENDED:
+                raise _already_ended(job)
+            case AdmitResult.REUSED:
+                raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
+            case _:
+                assert_never(recorded.result)
+
+    async def _write(self, pool: str, request: Request, placed: AcquireReply, or_wait: bool) -> Change[AdmitResult]:
+        lease = placed.lease if placed.result is AcquireResult.RUNNING else None
+        admit = functools.partial(
+            self._ledger.admit, pool, request, epoch=placed.epoch, ticket=placed.ticket, at=placed.queued_at,
+            lease_ms=placed.lease_ms, good_until=placed.good_until,
+        )  # fmt: skip
+        recorded = await admit(lease=lease)
+        if recorded.result is AdmitResult.NO_ROOM:
+            # The expiry before this grant is in the outbox still. Record it, look again.
+            await self._recorder.run(pool)  # guard: record-the-expiry-before-a-full-pool
+            recorded = await admit(lease=lease)
+        if recorded.result is AdmitResult.NO_ROOM and or_wait:
+            # The limit was lowered, or the pool paused: the job waits at its place, and its grant goes back.
+            recorded = await admit(lease=None, given_up=lease.fence if lease else 0)
+            if recorded.result is AdmitResult.ADMITTED and lease and recorded.job and recorded.job.status == "queued":
+                await self._recorder.give_back(pool, GrantReturn(recorded.job, lease.fence))
+        return recorded
+
+    async def _answer(
+        self, pool: str, job: Job, placed: AcquireReply, in_line: Callable[[Job], Awaitable[Job]]
+    ) -> Job:  # fmt: skip
+        """The job as its caller may be told of it: recorded, and with a lease that is not over."""
+        if job.status == "queued":
+            if job.ticket != placed.ticket:
+                await self._places.seat(pool, job, placed)
+            # guard: record-a-grant-after-its-row
+            self._recorder.admitted(pool, job.job_id)  # it may have been granted before its row was there
+            self._news.tell_line(pool)  # of the job itself there is nothing to tell: its caller waits here, and knows it
+            job = await in_line(job)
+        elif job.tells:
+            self._news.tell(pool, [job.job_id])
+        if job.ended:  # guard: waiting-acquire-sees-the-end
+            raise _already_ended(job)
+        if job.status in HOLDING and (
+            placed.result is AcquireResult.UNRECORDED
+            # guard: grant-still-in-time
+            or _over(placed.good_until)
+        ):
+            raise _Moved  # this process stood still after the commit, or SQL was slow to read: Redis has the truth
+        return job
+
+    async def _not_placed(self, pool: str, request: Request, reply: AcquireReply, tries_left: int) -> Job | None:
+        """Answer a job for which Redis has no place: with the job, when it is in SQL and only Redis has forgotten it."""
+        if reply.result is AcquireResult.TORN:
+            raise StoreDown("redis", "this job's entry is gone from Redis; it is mended within seconds")
+        job = await self._only_in_sql(pool, request)
+        if reply.result is AcquireResult.NO_SLOT:
+            return job
+        if job is not None:
+            return await self._view.placed(job)
+        if reply.result is AcquireResult.QUEUE_FULL:
+            raise QueueFull("as many jobs wait as may wait; come again later")
+        raise await self._user_busy(pool, request.user, reply.active, tries_left)
+
+    async def _user_busy(self, pool: str, user: str | None, active: tuple[str, ...], tries_left: int) -> UserBusy | _Moved:
+        """Name one of the user's live jobs. Those that have ended in SQL are taken out of Redis first."""
+        known = await self._view.reading.jobs(active)
+        ended = [job for job in known.values() if job.ended]
+        for job in ended:
+            # Ended in SQL, and its release never reached Redis: nobody is busy because of it.
+            await self._pools.pool(pool).cancel(job.job_id)
+        if ended:  # guard: busy-by-live-jobs-only
+            return _Moved()
+        first = next((job_id for job_id in active if job_id in known), None)
+        if first is None and tries_left:
+            await asyncio.sleep(COMMIT_S)  # no caller is told of a job that is not in SQL yet
+            return _Moved()
+        return UserBusy(f"user {user!r} has as many live jobs as allowed", first or active[0], known.get(first or ""))
+
+    async def _only_in_sql(self, pool: str, request: Request) -> Job | None:
+        """The job, when SQL has it and Redis has forgotten it. Raises JobIdReused, AlreadyEnded."""
+        job = await self._view.reading.job(request.job_id)
+        if job is not None and (job.pool != pool or not request.same_content(job)):
+            raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
+        if job is not None and job.ended:
+            raise _already_ended(job)
+        return job
+
+
+class _Moved(Exception):
+    """The stores have moved under a call, which begins again."""
+
+
+def _already_ended(job: Job | None) -> AlreadyEnded:
+    assert job is not None
+    return AlreadyEnded(f"this job is {job.status} already", job)
+
+
+def _over(good_until: float | None) -> bool:
+    return good_until is not None and time.monotonic() > good_until

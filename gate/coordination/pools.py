@@ -1,0 +1,84 @@
+"""A pool as a whole: made, changed, loaded anew by an operator's word, and looked after by whoever happens to call."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+from gate.coordination.notifier import News
+from gate.coordination.outbox_recorder import Recorder
+from gate.coordination.pool_registry import Pools
+from gate.coordination.queries import PoolView, View
+from gate.ledger import EndResult, Ledger, PoolSettings
+from gate.model.errors import StoreDown
+from gate.model.job import HOLDING, Job
+
+
+class PoolKeeper:
+    """`defaults` are of a pool that is made live; None when this is no server."""
+
+    def __init__(
+        self, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View,
+        defaults: PoolSettings | None,
+    ) -> None:  # fmt: skip
+        self._ledger, self._pools = ledger, pools
+        self._recorder, self._news, self._view, self._defaults = recorder, news, view, defaults
+
+    async def make(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolView | None:
+        """A new pool: `values`, and the defaults for the rest. None when there is one already."""
+        assert self._defaults is not None
+        if not await self._ledger.make_pool(pool, replace(self._defaults, **values), reason):
+            return None
+        await self._pools.load()
+        return await self._view.pool(pool)
+
+    async def change(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolView:
+        """Changes the pool live; kept through restart and rebuild. A limit below what runs drains, nobody is killed.
+
+        Raises PoolUnknown. Redis away after the commit: the sweep brings it there.
+        """
+        await self._pools.know(pool)
+        changed = await self._ledger.change_pool(pool, values, reason=reason)
+        with contextlib.suppress(StoreDown):
+            await self._pools.pool(pool).configure(changed.in_redis())
+        self._news.tell_line(pool)
+        return await self._view.pool(pool)
+
+    async def cancel_waiting(
+        self, pool: str, *, session: str | None = None, user: str | None = None, reason: str | None = None
+    ) -> list[Job]:
+        """Cancels what waits for a session or a user; what has been granted a slot goes on. Those it cancelled."""
+        await self._pools.know(pool)
+        cancelled = []
+        for job in await self._view.reading.waiting(pool, session, user):
+            ended = await self._ledger.end(pool, job.job_id, "cancelled", by="operator", reason=reason, only_queued=True)
+            if ended.result is not EndResult.ENDED or ended.job is None:
+                continue
+            with contextlib.suppress(StoreDown):
+                await self._pools.pool(pool).cancel(job.job_id)
+            cancelled.append(ended.job)
+        self._news.tell(pool, [job.job_id for job in cancelled])
+        return cancelled
+
+    async def rebuild(self, pool: str) -> PoolView:
+        """Loads the pool into Redis anew from SQL, under a new epoch: leases, deadlines and order as they were told."""
+        await self._pools.reload(pool)
+        return await self._view.pool(pool)
+
+    async def turn(self, pool: str) -> Job | None:
+        """Whoever waited first, if he was granted in this call."""
+        line = await self._view.reading.line(pool, 1)
+        await self._look_after(pool)
+        head = next((one.job_id for one in line if one.granted_at is None), None)
+        job = await self._view.job(pool, head) if head is not None else None
+        return job if job is not None and job.status in HOLDING else None
+
+    async def reaped(self, pool: str) -> list[Job]:
+        """Those that expired in this call."""
+        live = await self._view.reading.live(pool)
+        await self._look_after(pool)
+        return [job for job in (await self._view.reading.jobs(list(live))).values() if job.status == "expired"]
+
+    async def _look_after(self, pool: str) -> None:
+        await self._pools.pool(pool).tick()
+        await self._recorder.run(pool)

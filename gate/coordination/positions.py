@@ -1,0 +1,90 @@
+"""Where everybody stands in a line, for those who follow it live: one read of the line a change, however many follow it here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from gate.coordination.pool_registry import Pools
+from gate.coordination.waiters import Waiters, the_line
+from gate.model.errors import GateError, StoreDown
+from gate.model.job import QUEUE_MAX
+from gate.slots import QueueState
+
+log = structlog.get_logger("gate.board")
+
+AT_MOST_EVERY_S = 0.1
+"""Many changes in a moment are one for whoever looks."""
+AT_LEAST_EVERY_S = 5.0
+"""A message may be lost."""
+
+
+@dataclass(slots=True)
+class _Board:
+    line: QueueState | None = None
+    places: dict[str, int] = field(default_factory=dict)
+    followers: defaultdict[str, set[asyncio.Event]] = field(default_factory=lambda: defaultdict(set))
+    task: asyncio.Task[None] | None = None
+
+
+class Board:
+    def __init__(self, pools: Pools, waiters: Waiters) -> None:
+        self._pools, self._waiters = pools, waiters
+        self._boards: defaultdict[str, _Board] = defaultdict(_Board)
+
+    @contextlib.contextmanager
+    def followed(self, pool: str, job_id: str, changed: asyncio.Event) -> Iterator[None]:
+        """`changed` is set whenever the place of the job, or the length of its queue, has changed."""
+        board = self._boards[pool]
+        board.followers[job_id].add(changed)
+        if board.task is None:
+            board.task = asyncio.create_task(self._keep(pool, board))
+        try:
+            yield
+        finally:
+            board.followers[job_id].discard(changed)
+            if not board.followers[job_id]:
+                del board.followers[job_id]
+            if not board.followers:
+                board.task.cancel()
+                self._boards.pop(pool, None)
+
+    def place(self, pool: str, job_id: str) -> tuple[int, QueueState] | None:
+        """Its position and the line, as last read; None when it does not wait, or nothing was read yet."""
+        board = self._boards.get(pool)
+        if board is None or board.line is None or job_id not in board.places:
+            return None
+        return board.places[job_id], board.line
+
+    async def _keep(self, pool: str, board: _Board) -> None:
+        with self._waiters.parked(the_line(pool)) as changed:
+            while True:
+                changed.clear()
+                try:
+                    await self._read(pool, board)
+                except StoreDown as error:
+                    log.debug("the line is not seen", pool=pool, error=str(error))
+                except GateError:
+                    return
+                await asyncio.sleep(AT_MOST_EVERY_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(AT_LEAST_EVERY_S):
+                        await changed.wait()
+
+    async def _read(self, pool: str, board: _Board) -> None:
+        line = await self._pools.pool(pool).status(most=QUEUE_MAX)
+        before, moved = board.places, board.line is None or _shown(board.line) != _shown(line)
+        board.line, board.places = line, {job_id: place for place, job_id in enumerate(line.queue, 1)}
+        for job_id, events in board.followers.items():
+            if moved or before.get(job_id) != board.places.get(job_id):
+                for event in events:
+                    event.set()
+
+
+def _shown(line: QueueState) -> tuple[object, ...]:
+    return line.queued, line.reason, line.cooling_tools

@@ -1,0 +1,102 @@
+"""What is decided about a request before a store is asked for a slot: price, session, payload, who starts it, who is told of it."""
+
+from __future__ import annotations
+
+from gate.ledger import Owner, Price, Reading
+from gate.model.errors import Invalid
+from gate.model.job import Job, Request
+from gate.model.tool import Tools
+
+
+class Priced(Request):
+    """A request of a job whose row the owner's function has read."""
+
+    __slots__ = ()
+
+    def same_content(self, job: Job) -> bool:
+        """Whether it means the same job. The table and the id name the owner's row; what the row says may change between two calls."""
+        rest = self._replace(user=None, credits=None, session=None, payload=None)  # guard: repeat-ignores-the-price
+        return Request.same_content(rest, job)
+
+
+class JobPricing:
+    """Completes requests. `owner` is None where no function of the owner's is configured."""
+
+    def __init__(self, tools: Tools, reading: Reading, owner: Owner | None) -> None:
+        self._tools, self._reading, self._owner = tools, reading, owner
+
+    def is_priced(self, table: str | None) -> bool:
+        """Whether the owner's function is asked about jobs of this table."""
+        return (
+            self._owner is not None
+            and self._owner.prices
+            # guard: price-only-known-tables
+            and table in self._tools
+        )
+
+    async def complete(self, request: Request, by_gate: bool = False, or_refuse: bool = False) -> Request:
+        """The request with all that gate decides about it.
+
+        Args:
+            request: As the caller sent it.
+            by_gate: Whether gate starts the job, if its tool says where.
+            or_refuse: With `by_gate`: a tool that does not say where is refused.
+
+        Raises:
+            Invalid: The tool is missing, or has no start_url.
+            JobUnknown: The owner's function knows no such row.
+            StoreDown: SQL or that function does not answer.
+        """
+        if by_gate and or_refuse:
+            self._require_start_url(request)
+        if request.tool is None:
+            return self._settled(request)
+        tool = self._tools[request.tool]
+        decided = request._replace(
+            starts=by_gate and tool.start_url is not None,
+            tells=tool.events_url is not None,
+            lease_ms=request.lease_ms or tool.lease_ms,
+            queue_ms=tool.queue_ms,
+        )
+        if not self.is_priced(request.tool):
+            return self._settled(decided)
+        known = await self._reading.job(request.job_id)
+        # guard: repeat-keeps-its-price
+        if known is not None:  # it was priced at its admission, and that stays
+            kept = {"user": known.user, "credits": known.credits, "settles": known.settles}
+            return Priced(**decided._asdict() | kept | {"session": known.session, "payload": known.payload})
+        assert self._owner is not None
+        return self._priced(decided, await self._owner.price(request.tool, request.job_id))
+
+    def _priced(self, request: Request, price: Price) -> Priced:
+        """The row's price counts first, then the caller's; a payload is the row's, with what the caller names put over it."""
+        assert self._owner is not None
+        by_row = price.credits is not None
+        payload = (price.payload or {}) | (request.payload or {})
+        row = {
+            "user": price.user,
+            "credits": price.credits if by_row else request.credits,  # guard: price-of-the-row-or-the-body
+            "session": price.session or request.session,
+            "payload": payload or None,
+            "settles": self._owner.pays and (by_row or request.trusted),
+        }
+        return Priced(**request._asdict() | row)
+
+    def _require_start_url(self, request: Request) -> None:
+        """Raises Invalid when the request names no tool, or a tool without a `start_url`."""
+        if request.tool is None:
+            raise Invalid("started_by", "gate starts a job by the start_url of its tool; name a tool")
+        if self._tools[request.tool].start_url is None:
+            raise Invalid(
+                "started_by",
+                f"tool {request.tool!r} has no start_url; set it in [tools.{request.tool}], or start the job yourself",
+            )
+
+    def _settled(self, request: Request) -> Request:
+        """Only a charge that a trusted caller names is paid back by the owner's function."""
+        settles = (
+            request.trusted  # guard: refund-only-a-trusted-charge
+            and self._owner is not None
+            and self._owner.pays
+        )
+        return request._replace(settles=True) if settles else request

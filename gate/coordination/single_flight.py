@@ -1,0 +1,32 @@
+"""One at a time, and one failure for all who wait meanwhile: in turn each would wait as long as the one before, and the last of a hundred
+callers for minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from gate.model.errors import StoreDown
+
+
+class Turn:
+    """`async with`: raises the StoreDown of whoever was at it while this one waited."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._failed: StoreDown | None = None
+
+    async def __aenter__(self) -> None:
+        before = self._failed
+        await self._lock.acquire()
+        if (failed := self._failed) is not None and failed is not before:  # guard: failed-load-fails-its-waiters
+            self._lock.release()
+            raise StoreDown(failed.store, failed.detail, failed.held) from failed
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, StoreDown):
+            self._failed = error
+        self._lock.release()

@@ -1,0 +1,1 @@
+"""`gate demo`: a tour that checks a running gate."""

@@ -1,0 +1,1 @@
+"""`gate verify` and `gate doctor`."""

@@ -1,0 +1,184 @@
+"""Looks a gate over and names what is wrong with it, in words, and what would help. Mends what is safe to mend, when asked to.
+
+drift        Redis and SQL say different things, and have for two looks in a row
+redis        it may evict gate's keys, is away, or holds another gate's pool
+clock        Redis's clock and this machine's differ: what is shown to people is off by as much
+invariant    one of I1-I9 of `gate verify` does not hold
+migrations   the tables are of another version than this gate
+owed         refunds that the owner's function has not paid
+undelivered  calls that a tool has not answered, or whose tool is configured no longer
+tool_down    a tool whose start address answers 401, 403, 404 or with a redirect: gate starts none of its jobs
+unbound      callbacks whose task nobody has bound
+unread       callbacks that showed the right secret and could not be read
+refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from gate.diagnostics.verify import verify
+from gate.ledger import Database, Reading
+from gate.ledger.admin import migrate
+from gate.ledger.reports.backlog import Pending
+from gate.model.errors import CannotStart, StoreDown
+from gate.model.job import now_ms
+from gate.model.tool import Tools
+from gate.runtime.wiring import Open, open_gate
+
+BETWEEN_LOOKS_S = 1.0
+"""Between two looks a commit that was on its way has come."""
+SKEW_MS = 1_000
+"""By so much clocks may differ before anybody would notice."""
+LATELY_MS = 3_600_000
+TOOL_DOWN_LATELY_MS = 600_000
+"""gate tries a tool that is down again each minute: after ten without a try it has nothing to start."""
+REFUSALS_MIN = 10
+"""Fewer say nothing about a provider."""
+UNBOUND_NAMED = 3
+WEEK_MS = 7 * 24 * 3_600_000
+"""Age (ms) above which a callback that was not applied is no longer reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`what` is a word of the list above, `about` a pool, a job, a store. `helps` is what to do; `mended`: it was done."""
+
+    what: str
+    about: str
+    says: str
+    helps: str
+    mended: bool = False
+
+
+async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool = False) -> list[Finding]:
+    """Everything that is wrong; `redis_url` None: no gate runs here, so SQL alone is looked at. Raises CannotStart, StoreDown."""
+    found: list[Finding] = []
+    if (at := migrate.revision(sql_url)) != migrate.HEAD:
+        found = [_of_another_version(at, sql_url, fix)]
+        if not found[0].mended:
+            return found  # nothing more can be read
+    if redis_url is not None:
+        try:
+            async with open_gate(redis_url, sql_url) as gate:
+                found += [one async for one in _in_both(gate, fix)]
+        except CannotStart as error:
+            found.append(Finding("redis", "Redis", error.detail, "mend it soon: gate serve would not start on it again"))
+        except StoreDown as error:
+            found.append(Finding("redis", error.store, error.detail, "start it, or point gate at the right one"))
+    broken = await asyncio.to_thread(verify, sql_url, redis_url)
+    drifts = {one.about for one in found if one.what == "drift"}
+    for one in broken.breaches:
+        if one.invariant not in OF_REDIS or one.about not in drifts:  # else it is said already, in kinder words
+            found.append(Finding("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH))
+    database = Database(sql_url)
+    try:
+        found += [one async for one in _in_sql(database, tools, fix)]
+    finally:
+        database.close()
+    return found
+
+
+def _of_another_version(at: str | None, sql_url: str, fix: bool) -> Finding:
+    newer = at is not None and at > migrate.HEAD
+    says = f"the tables are of version {at}, this gate wants {migrate.HEAD}"
+    if newer:
+        return Finding("migrations", migrate.shown(sql_url), says, "use the gate that wrote them, or a newer one")
+    helps = "gate serve does it when it starts, and gate db upgrade: after gate backup"
+    if not fix:
+        return Finding("migrations", migrate.shown(sql_url), says, helps)
+    try:
+        return Finding("migrations", migrate.shown(sql_url), says, helps, mended=migrate.migrate(sql_url))
+    except CannotStart as error:
+        helps = "its tables are not those of the version it names: put a backup back, or set alembic_version right"
+        return Finding("migrations", migrate.shown(sql_url), f"{says}; {error.detail}", helps)
+
+
+async def _in_both(gate: Open, fix: bool) -> AsyncIterator[Finding]:
+    before = time.time() * 1000
+    by_redis = await gate.semaphore.now_ms()
+    skew_ms = by_redis - (before + time.time() * 1000) / 2
+    if abs(skew_ms) > SKEW_MS:
+        fast = "ahead of" if skew_ms > 0 else "behind"
+        says = (
+            f"Redis is {abs(skew_ms) / 1000:.1f} s {fast} this machine: deadlines are Redis's, times that are shown are off"
+        )
+        yield Finding("clock", "Redis", says, "let both keep time by NTP")
+    for pool in gate.known.names:
+        await gate.sweep.drift(pool)
+    await asyncio.sleep(BETWEEN_LOOKS_S)
+    for pool in gate.known.names:
+        seen = await (gate.sweep.sweep(pool) if fix else gate.sweep.drift(pool))
+        for one in seen:
+            yield Finding(
+                "drift", one.job_id or pool, DRIFT[one.kind], "a running gate mends it within 25 s; so does --fix", fix
+            )
+
+
+OF_REDIS = ("I7", "I9")
+BREACH = "gate's own fault, or a hand's: keep a gate backup of now, and look at the job's history"
+DRIFT = {
+    "ended": "it has ended in SQL, and still has a place in Redis",
+    "overdue": "its lease is over, and neither store has ended it",
+    "restore": "it holds a lease in SQL, and Redis has lost it",
+    "seat": "it waits in SQL, and has no place in Redis",
+    "adopt": "it holds a slot in Redis that SQL has not heard of",
+    "give_back": "it holds a slot in Redis that it gave back in SQL",
+    "stranger": "it has a place in Redis, and SQL does not know it",
+    "unheard": "Redis speaks of it, and SQL has never heard of it",
+    "settings": "the pool's settings in Redis are not those of SQL",
+}
+
+
+async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[Finding]:
+    reading = Reading(database)
+    configured = {tool.table for tool in tools}
+    owed_any = waits_any = False
+    asks = "; it is being asked again now: look again" if fix else "; --fix asks it again at once"
+    for pool in await reading.pools():
+        owed, waits = await reading.owing.refunds(pool.name), await reading.owing.calls(pool.name)
+        owed_any, waits_any = owed_any or owed.count > 0, waits_any or waits.count > 0
+        if owed.count:
+            says = f"refunds owed: {owed.count}, of {owed.credits} credits{_since(owed)}"
+            yield Finding("owed", pool.name, says, f"look at the function that GATE_REFUND_SQL names for the server{asks}")
+        if waits.count:
+            says = f"calls to tools that are not answered: {waits.count}{_since(waits)}"
+            yield Finding("undelivered", pool.name, says, f"look at the tool's address{asks}")
+        for finding in _refused(pool.name, *await reading.owing.refusals(pool.name, LATELY_MS)):
+            yield finding
+    for table, count in sorted((await reading.owing.calls_by_tool()).items()):
+        if table not in configured:
+            says = f"calls for a tool that is configured no longer: {count}"
+            yield Finding("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
+    for table, error in sorted((await reading.owing.tools_down(TOOL_DOWN_LATELY_MS)).items()):
+        says = f"its start address fails, and none of its jobs is started: {error}"
+        yield Finding("tool_down", table, says, f"look at start_url and secret of [tools.{table}], and at the address itself")
+    unbound, tasks = await reading.owing.bindings(UNBOUND_NAMED)
+    if unbound:
+        such = "; the newest of " if unbound > len(tasks) else "; of "
+        says = f"callbacks of the last week whose task nobody has bound: {unbound}{such}{', '.join(tasks)}"
+        yield Finding(
+            "unbound", "webhooks", says, "whoever starts a task has to say which it is: task_id in the answer, or PUT …/task"
+        )
+    unread, tasks = await reading.unread.lately(now_ms() - WEEK_MS, UNBOUND_NAMED)
+    if unread:
+        such = f"; the newest of task {', '.join(tasks)}" if tasks else ""
+        says = f"callbacks of the last week that could not be read: {unread}{such}"
+        helps = "gate callbacks shows them; gate callbacks apply ID JOB --outcome … --reason … ends a job by one"
+        yield Finding("unread", "callbacks", says, helps)
+    if fix and (owed_any or waits_any):
+        await reading.owing.hurry()
+
+
+def _since(pending: Pending) -> str:
+    minutes = (time.time() * 1000 - (pending.since or 0)) / 60_000
+    return f", the oldest for {minutes:.0f} min" + (f": {pending.error}" if pending.error else "")
+
+
+def _refused(pool: str, refused: int, ran: int) -> Iterator[Finding]:
+    if refused >= REFUSALS_MIN and refused > ran:
+        says = f"in the last hour its provider refused {refused} jobs and ran {ran}"
+        yield Finding("refusals", pool, says, "lower the limit to what the provider takes at a time, or see who else uses it")

@@ -1,0 +1,109 @@
+"""Why a job is where it is: what both stores know of it, as one set of facts for people and programs alike.
+
+SQL knows nearly all of it. Redis alone knows who stands where this moment; when it is away, the facts say so, and the line is
+as SQL has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gate.coordination.queries import PoolView, View
+from gate.ledger.reports.timeline import Story
+from gate.model.job import Job, now_ms
+from gate.model.job_json import job_body, moment
+
+LINE_MAX = 1000
+"""Holders and waiters that are named."""
+TRIES = 5
+"""How often it is looked again when the job moved meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """`job` has its place by Redis where `redis` is None, which else says why that was not asked. `slot` counts from 1, in the
+    order of `holders`; `ahead` are those before it in the queue, the next first, and `ahead_count` counts all of them.
+    `now_ms` is by Redis's clock, or else by this machine's; `cooling_until` is of one who waits."""
+
+    story: Story
+    job: Job
+    now_ms: int
+    limit: int
+    slot: int | None
+    holders: tuple[str, ...]
+    ahead: tuple[str, ...]
+    ahead_count: int
+    cooling_until: int | None = None
+    redis: str | None = None
+
+
+def by_sql_alone(story: Story, why: str | None) -> Facts:
+    """`why` Redis was not asked; None when it could say nothing more: the job has ended."""
+    job, holders = story.job, tuple(story.holders)
+    if job.status == "queued":
+        reason = "paused" if story.pause else "pool_full" if len(holders) >= story.limit else None
+        job = job._replace(position=story.ahead_count + 1, queue_length=story.queued, reason=reason)
+    slot = holders.index(job.job_id) + 1 if job.job_id in holders else None
+    return Facts(story, job, now_ms(), story.limit, slot, holders, tuple(story.ahead), story.ahead_count, redis=why)
+
+
+async def by_both(view: View, known: Job) -> Facts:
+    """Raises StoreDown."""
+    for _ in range(TRIES):
+        pool = await view.pool(known.pool, LINE_MAX)  # reaps, and records what is granted: then SQL says it too
+        story = await view.reading.stories.of(known.job_id)
+        assert story is not None, "no row of a job is ever deleted"
+        if (facts := await _in_line(view, story, pool)).job.status == story.job.status:
+            break
+    return facts
+
+
+async def _in_line(view: View, story: Story, pool: PoolView) -> Facts:
+    job, line = story.job, pool.line
+    if job.ended:
+        return by_sql_alone(story, None)
+    slot = line.holders.index(job.job_id) + 1 if job.job_id in line.holders else None
+    ahead: tuple[str, ...] = ()
+    if job.status == "queued":
+        job = next((one for one in pool.queue if one.job_id == job.job_id), None) or await view.placed(job)
+        ahead = line.queue[: (job.position or 1) - 1]
+    cooling = line.cooling_until if job.status == "queued" else None
+    count = (job.position or 1) - 1
+    return Facts(story, job, line.now_ms, line.limit, slot, line.holders, ahead, count, cooling)
+
+
+def body(facts: Facts) -> dict[str, Any]:
+    """The facts as one JSON object; times RFC 3339."""
+    story = facts.story
+    return {
+        "job": job_body(facts.job),
+        "stores": ["sql", "redis"] if facts.redis is None and not facts.job.ended else ["sql"],
+        "redis_not_asked": facts.redis,
+        "slot": facts.slot,
+        "limit": facts.limit,
+        "holders": list(facts.holders),
+        "ahead": list(facts.ahead),
+        "ahead_count": facts.ahead_count,
+        "cooling_until": moment(facts.cooling_until),
+        "paused": _dated(story.pause),
+        "pruned_at": moment(story.pruned_at),
+        "history": _all(story.events),
+        "money": _all(story.money),
+        "owed": _dated(story.debt),
+        "deliveries": _all(story.told),
+        "callbacks": _all(story.heard),
+        "unread_callbacks": _all(story.unread),
+    }
+
+
+def _all(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    return [_dated(row) for row in rows]
+
+
+def _dated(row: Any) -> Any:
+    if row is None:
+        return None
+    times = {"at", "since", "due_at", "done_at", "last_at", "applied_at"}
+    return {name: moment(value) if name in times else value for name, value in asdict(row).items()}

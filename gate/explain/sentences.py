@@ -1,0 +1,260 @@
+"""What `gate explain` says: the facts of a job in sentences, section by section. Names in them are as users gave them: whoever
+shows the sentences escapes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from gate.explain.facts import Facts
+from gate.explain.formatting import clock, names, several, short, span, until
+from gate.ledger.reports.timeline import Debt, Event, Heard, Story, Told
+from gate.ledger.transitions.unread_callbacks import Unread
+from gate.model.job import Job
+
+
+class Said(NamedTuple):
+    """A sentence, and when (ms) that was which it tells of."""
+
+    words: str
+    at: int | None = None
+
+
+def sections(facts: Facts) -> dict[str, list[Said]]:
+    """What is not there has no section."""
+    story = facts.story
+    found = {
+        "Where it is": list(_where(facts)),
+        "What happened": [Said(_happened(event), event.at) for event in story.events] or list(_forgotten(story)),
+        "Money": list(_money(story)),
+        "What was told to whom": list(_told(story)),
+    }
+    return {title: said for title, said in found.items() if said}
+
+
+def _where(facts: Facts) -> Iterator[Said]:
+    job = facts.job
+    if job.ended:
+        yield from _ended(job)
+    elif job.status == "queued":
+        yield from _waits(facts)
+    else:
+        yield from _holds(facts)
+    if facts.redis is not None:
+        yield Said(f"This is what SQL alone knows: {facts.redis}.")
+
+
+def _holds(facts: Facts) -> Iterator[Said]:
+    job, now = facts.job, facts.now_ms
+    lease = job.lease
+    assert lease is not None
+    slot = f"slot {facts.slot} of {facts.limit}" if facts.slot else f"one of {facts.limit} slots"
+    if job.status == "granted":
+        who = "gate has to start it at its tool" if job.starts else "its holder has to claim it"
+        yield Said(
+            f"It holds {slot} since {clock(lease.granted_at)} and has not been started: {who} {until(lease.due, now)}."
+        )
+    else:
+        began = _began(facts.story) or lease.granted_at
+        yield Said(f"It is running: {slot}, since {clock(began)} ({span(now - began)}).")
+        renewed = ""
+        if lease.due >= lease.hard:
+            renewed = "; no renewal goes beyond that"
+        elif lease.due - job.lease_ms > began + 1000:
+            renewed = f"; it was renewed, at about {clock(lease.due - job.lease_ms)} the last time"
+        yield Said(f"Its lease {'was' if lease.due < now else 'is'} good {until(lease.due, now)}{renewed}.")
+    if lease.due < now:
+        yield Said("That is over: as soon as gate looks at the pool it expires, and what was charged goes back.")
+    if job.task_id is not None:
+        yield Said(f"Its task at {job.provider} is {job.task_id}.")
+
+
+def _waits(facts: Facts) -> Iterator[Said]:
+    job, story = facts.job, facts.story
+    place = f"at position {job.position} of {job.queue_length}" if job.position else "at no place that Redis knows"
+    waited = span(facts.now_ms - job.enqueued_at)
+    yield Said(f"It waits in the queue, {place}, since {clock(job.enqueued_at)} ({waited}).")
+    if job.reason == "paused":
+        by = f" by the {story.pause.by} at {clock(story.pause.at)}" if story.pause else ""
+        why = f": {story.pause.why}" if story.pause and story.pause.why else ", and no reason was given"
+        yield Said(f"Why: the pool is paused{by}{why}. Until somebody resumes it, nobody is granted a slot.")
+    elif job.reason == "cooling_down":
+        yield Said(
+            f"Why: its provider refused a job, so the pool cools down {until(facts.cooling_until or 0, facts.now_ms)}."
+        )
+    elif job.reason == "tool_down":
+        yield Said(
+            "Why: its tool's start address answers as if it were not there, or as if the secret were wrong. gate tries again each minute at"
+            " the latest; the jobs of other tools go on."
+        )
+    elif job.reason == "pool_full" and len(facts.holders) >= facts.limit:
+        held = f"all {several(facts.limit, 'slot')} are held" if facts.limit > 1 else "the only slot is held"
+        yield Said(f"Why: {held if facts.limit else 'the pool has no slots: its limit is 0'}.")
+    elif facts.ahead_count:
+        yield Said("Why: those before it come first.")
+    if facts.holders:
+        yield Said(f"Who holds the slots: {names(facts.holders, len(facts.holders))}.")
+    if facts.ahead_count:
+        yield Said(f"Who is ahead: {names(facts.ahead, facts.ahead_count)}.")
+    else:
+        yield Said("Nobody is ahead of it: it is next.")
+    if job.eta_seconds is not None:
+        yield Said(f"By how long such jobs have run lately, its turn comes in about {span(round(job.eta_seconds * 1000))}.")
+
+
+def _ended(job: Job) -> Iterator[Said]:
+    assert job.ended_at is not None
+    yield Said(f"It has ended: {job.status}, at {clock(job.ended_at)}, {_by_whom(job)}.")
+    if job.error is not None:
+        yield Said(f"The error: {job.error}")
+    if job.output is not None:
+        yield Said(f"The output: {short(json.dumps(job.output, ensure_ascii=False))}")
+    if job.late_outcome is not None:
+        yield Said(
+            f"Too late, somebody said that it was {job.late_outcome}. That is kept, and changes neither the outcome nor the refund."
+        )
+
+
+TIMEOUTS = {
+    "lease_timeout": "nobody renewed its lease in time",
+    "claim_timeout": "it was granted a slot, and nobody started it in time",
+    "queue_timeout": "it had waited as long as a job may wait",
+}
+ENDED_BY = {
+    "holder": "by its holder",
+    "operator": "by an operator",
+    "provider": "by its provider",
+    "tool": "by its tool's answer to the start call",
+}
+
+
+def _by_whom(job: Job) -> str:
+    if job.ended_by == "gate":
+        until = f", until {clock(job.expires_at)}" if job.end_reason != "queue_timeout" and job.expires_at else ""
+        return f"by gate: {TIMEOUTS.get(job.end_reason or '', job.end_reason)}{until}"
+    by = ENDED_BY.get(job.ended_by or "", f"by {job.ended_by}")
+    return f"{by}: {job.end_reason}" if job.end_reason else by
+
+
+HAPPENED = {
+    "queued": "it joined the queue",
+    "granted": "it was granted a slot",
+    "running": "it is running",
+    "completed": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "expired": "expired",
+    "task": "bound to a task",
+    "callback": "a callback that changed nothing",
+    "late": "somebody said, too late, how it went",
+    "returned": "its grant was taken back before anybody was told; it has its place again",
+    "tool_down": "its tool's start address failed",
+    "seated": "it was put back at its place in the queue",
+    "refunded": "its refund was paid",
+}
+RETURNED = {"not_taken": "SQL had no room for it", "lost": "its claim time was over"}
+
+
+def _happened(event: Event) -> str:
+    what, why = HAPPENED.get(event.kind, event.kind), event.why
+    if event.kind == "queued" and why:
+        what = "back in the queue, at its place"
+    elif event.kind == "running" and event.by == "caller":
+        what = "a slot was free: running at once"
+    elif event.kind == "callback" and event.by == "operator":
+        what = "a callback that could not be read was applied"
+    why = TIMEOUTS.get(why or "", RETURNED.get(why or "", why))
+    by = "gate" if event.by == "gate" else f"the {event.by}"
+    return f"{what}, by {by}" + (f": {why}" if why else "")
+
+
+def _forgotten(story: Story) -> Iterator[Said]:
+    if story.pruned_at is not None:
+        yield Said("`gate prune` has forgotten its history; its outcome and its money stay.", story.pruned_at)
+
+
+def _money(story: Story) -> Iterator[Said]:
+    job, debt = story.job, story.debt
+    if not job.credits:
+        yield Said("Nothing was charged for it.")
+        return
+    for row in story.money:
+        word = "charged" if row.kind == "charge" else "refunded"
+        yield Said(f"{several(row.amount, 'credit')} {word}{f' to {job.user}' if job.user else ''}", row.at)
+    if debt is not None:
+        yield Said(_owed(debt), debt.since)
+    elif job.status == "completed":
+        yield Said("It completed, so nothing goes back.")
+    elif not job.ended:
+        yield Said("They go back if it fails, expires or is cancelled.")
+
+
+def _owed(debt: Debt) -> str:
+    words = f"{several(debt.amount, 'credit')} owed since then, and not paid yet"
+    if debt.attempts:
+        words += f"; the owner's function was asked {several(debt.attempts, 'time')}"
+        words += f", and said last: {debt.error}" if debt.error else ""
+        words += f" (next try at {clock(debt.due_at)})"
+    return words
+
+
+ANSWERED = {
+    "delivered": "answered",
+    "refused": "refused",
+    "failed": "failed for good",
+    "over": "not made, or too late: that grant was over",
+    "given_up": "given up",
+}
+
+
+def _told(story: Story) -> Iterator[Said]:
+    """In the order of time, whoever spoke."""
+    said = [Said(_call(told), told.at) for told in story.told]
+    said += [Said(_callback(heard), heard.at) for heard in story.heard]
+    said += [Said(_unread(one), one.last_at) for one in story.unread]
+    yield from sorted(said, key=lambda one: one.at or 0)
+
+
+def _call(told: Told) -> str:
+    what = "start call" if told.kind == "start" else f"event {told.type}"
+    tries = f" after {told.attempts} tries" if told.attempts > 1 else ""
+    if told.result is not None:
+        assert told.done_at is not None
+        how = f"{ANSWERED.get(told.result, told.result)} at {clock(told.done_at)}{tries}"
+    elif told.attempts:
+        how = f"tried {several(told.attempts, 'time')}, not answered yet; next at {clock(told.due_at)}"
+    else:
+        how = "not made yet"
+    return f"{what} to {told.tool}: {how}" + (f": {told.error}" if told.error else "")
+
+
+VERDICTS = {
+    "ended": "the job ended by it",
+    "late": "too late: kept as its late outcome",
+    "waits": "kept until its task is bound",
+    "history": "nothing happened by it",
+}
+
+
+def _callback(heard: Heard) -> str:
+    task = f" of task {heard.task_id}" if heard.task_id else ""
+    error = f" ({heard.error})" if heard.error else ""
+    words = f"callback{task} from {heard.provider}: {heard.outcome}{error}; {VERDICTS.get(heard.verdict, heard.verdict)}"
+    return words + (f". It said: {short(heard.body)}" if heard.body else "")
+
+
+def _unread(one: Unread) -> str:
+    task = f" of task {one.task_id}" if one.task_id else ""
+    times = f", {one.times} times" if one.times > 1 else ""
+    words = f"callback {one.id}{task} from {one.provider} that could not be read{times}: {one.why}"
+    if one.applied_at is None:
+        words += f"; `gate callbacks apply {one.id} JOB --outcome … --reason …` ends the job by it"
+    else:
+        words += f"; applied as {one.outcome} at {clock(one.applied_at)} by {one.applied_by}: {one.reason}"
+    return f"{words}. It said: {short(one.body)}"
+
+
+def _began(story: Story) -> int | None:
+    return next((event.at for event in reversed(story.events) if event.kind == "running"), None)

@@ -1,0 +1,1 @@
+"""Who may call: roles of the routes, keys, sessions of the page."""

@@ -1,0 +1,229 @@
+"""Who may ask for what: one table of routes and roles, and the check that stands before every route.
+
+A key comes as `Authorization: Bearer KEY`, or in `apikey` as supabase-js sends it; on the panel's own routes and for the reference a
+session that a key has opened counts too (`gate.http.panel.session`), and opens nothing else. While no key exists, and only then, whoever
+comes from this machine is let in as an admin.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.types import Scope
+
+from gate.coordination.jobs import Gatekeeper
+from gate.model.errors import Forbidden, Invalid, Unauthorized
+
+if TYPE_CHECKING:
+    from gate.http.auth.key_cache import KeyRing
+
+
+class _Text(PathConvertor):
+    """Slashes too, and line breaks: these are refused by name, not as a path that nobody knows."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", _Text())
+
+SHOWN_MAX_BYTES = 256
+"""What is longer is no key of gate's, and not remembered."""
+ANYONE = frozenset({"tool", "admin", "read", ""})
+ANY_KEY = frozenset({"tool", "admin", "read"})
+TOOL = frozenset({"tool", "admin"})
+ADMIN = frozenset({"admin"})
+LOOK = frozenset({"admin", "read"})
+"""The panel, and what concerns operators alone: a tool's key never goes into a browser."""
+
+TABLE: dict[tuple[str, str], frozenset[str]] = {
+    ("POST", "/v1/pools/{pool}/acquire"): TOOL,
+    ("GET", "/v1/pools/{pool}/jobs/{job_id}"): ANY_KEY,
+    ("GET", "/v1/pools/{pool}/jobs/{job_id}/events"): ANY_KEY,
+    ("GET", "/v1/pools/{pool}/jobs/{job_id}/history"): ANY_KEY,
+    ("POST", "/v1/pools/{pool}/jobs/{job_id}/claim"): TOOL,
+    ("POST", "/v1/pools/{pool}/jobs/{job_id}/renew"): TOOL,
+    ("POST", "/v1/pools/{pool}/jobs/{job_id}/release"): TOOL,
+    ("POST", "/v1/pools/{pool}/jobs/{job_id}/cancel"): TOOL,
+    ("PUT", "/v1/pools/{pool}/jobs/{job_id}/task"): TOOL,
+    ("POST", "/v1/pools/{pool}/cancel"): TOOL,
+    ("GET", "/v1/pools"): ANY_KEY,
+    ("GET", "/v1/pools/{pool}"): ANY_KEY,
+    ("PUT", "/v1/pools/{pool}"): ADMIN,
+    ("POST", "/v1/pools/{pool}/pause"): ADMIN,
+    ("POST", "/v1/pools/{pool}/resume"): ADMIN,
+    ("GET", "/v1/users/{user:text}/active"): ANY_KEY,
+    ("GET", "/v1/ledger"): ANY_KEY,
+    ("GET", "/v1/ledger/balances/{user:text}"): ANY_KEY,
+    ("POST", "/functions/v1/runninghub-queue-manager/{path:text}"): TOOL,
+    ("OPTIONS", "/functions/v1/runninghub-queue-manager/{path:text}"): ANYONE,
+    ("POST", "/functions/v1/runninghub-queue-manager"): TOOL,
+    ("OPTIONS", "/functions/v1/runninghub-queue-manager"): ANYONE,
+    ("POST", "/rest/v1/rpc/{name}"): TOOL,
+    ("POST", "/rest/v1/rpc/cleanup_all_stale_ai_jobs"): TOOL,
+    ("POST", "/rest/v1/rpc/user_cancel_ai_job"): TOOL,
+    ("OPTIONS", "/rest/v1/rpc/{name}"): ANYONE,
+    ("POST", "/v1/webhooks/{provider}/{pool}"): ANYONE,
+    ("POST", "/functions/v1/runninghub-webhook"): ANYONE,
+    ("GET", "/v1/callbacks/unread"): LOOK,
+    ("POST", "/v1/callbacks/unread/{callback_id}/apply"): ADMIN,
+    ("GET", "/docs"): ANY_KEY,
+    ("GET", "/openapi.json"): ANY_KEY,
+    ("GET", "/metrics"): ANY_KEY,
+    ("GET", "/"): LOOK,
+    ("GET", "/live"): LOOK,
+    ("GET", "/find"): LOOK,
+    ("GET", "/users/{user:text}"): LOOK,
+    ("GET", "/pools/{pool}"): LOOK,
+    ("GET", "/pools/{pool}/live"): LOOK,
+    ("GET", "/pools/{pool}/trends"): LOOK,
+    ("GET", "/pools/{pool}/do/{verb}"): ADMIN,
+    ("POST", "/pools/{pool}/do/{verb}"): ADMIN,
+    ("GET", "/pools/{pool}/callbacks/{callback_id}/do/apply"): ADMIN,
+    ("POST", "/pools/{pool}/callbacks/{callback_id}/do/apply"): ADMIN,
+    ("GET", "/pools/{pool}/jobs/{job_id}"): LOOK,
+    ("GET", "/pools/{pool}/jobs/{job_id}/live"): LOOK,
+    ("GET", "/pools/{pool}/jobs/{job_id}/do/{verb}"): ADMIN,
+    ("POST", "/pools/{pool}/jobs/{job_id}/do/{verb}"): ADMIN,
+    ("GET", "/session"): ANYONE,
+    ("POST", "/session"): ANYONE,
+    ("POST", "/session/end"): ANYONE,
+    ("GET", "/static/{version}/{name}"): ANYONE,
+    ("GET", "/healthz"): ANYONE,
+    ("GET", "/readyz"): ANYONE,
+    ("HEAD", "/healthz"): ANYONE,
+    ("HEAD", "/readyz"): ANYONE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`name` is the key's; '' of one who needs none."""
+
+    name: str
+    role: str
+
+    @property
+    def may_release(self) -> bool:
+        return self.role in TOOL
+
+
+def enter(request: Request) -> Caller:
+    """Raises Unauthorized, Forbidden."""
+    headers = dict(reversed(request.scope["headers"]))  # of one that comes twice the first counts
+    return caller(request.scope, headers, request.scope["route"].path, request.app.state.keyring)
+
+
+def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyRing) -> Caller:
+    """Who asks for the route of this path. Raises Unauthorized, Forbidden."""
+    may = TABLE[scope["method"], path]
+    if (
+        not ring.closed
+        # guard: keyless-only-from-this-machine
+        and from_here(scope, headers)
+    ):
+        if _by_a_foreign_page(scope, headers):
+            raise Forbidden("a page of another origin may not ask while no key exists")
+        if not asks_for_here(headers):
+            raise Forbidden("while no key exists gate answers to this machine's own names only, such as localhost")
+        return Caller("", "admin")
+    tokens = shown_keys(headers.get(b"authorization", b""), headers.get(b"apikey", b""))
+    found = next((who for token in tokens if (who := ring.who(token))), None)
+    caller = Caller(*found) if found else Caller("", "")
+    if caller.role in may:
+        scope.setdefault("state", {})["caller"] = caller.name
+        return caller
+    if not caller.role:
+        if not ring.closed:
+            raise Unauthorized(
+                "no key exists yet, and without one only this machine is let in, by no proxy: gate keys create NAME --role admin"
+            )
+        raise Unauthorized("show a living key: Authorization: Bearer KEY, or apikey: KEY")
+    raise Forbidden(f"a key with the role {caller.role} may not do this; {' or '.join(sorted(may - {''}))} may")
+
+
+def _by_a_foreign_page(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    """A browser on this machine carries what any page tells it to send. The routes of old front ends are made for that."""
+    if not scope["path"].startswith("/v1/"):
+        return False
+    origin = headers.get(b"origin")
+    # A frame in a sandbox is of the origin `null`, whoever's it is.
+    return origin is not None and not is_here(_name_in(origin.decode("latin-1")) or "")
+
+
+def asks_for_here(headers: Mapping[bytes, bytes]) -> bool:
+    """A page's own name, turned to lead here (DNS rebinding), makes it a page of this origin. Such a name has a dot, and is no address."""
+    host = asked_for(headers)
+    return host is not None and ("." not in host or host.endswith(".localhost") or _is_address(host))
+
+
+def asked_for(headers: Mapping[bytes, bytes]) -> str | None:
+    """The name under which gate was asked, '' where none is told; None of what is no address."""
+    return _name_in(f"//{headers.get(b'host', b'').decode('latin-1')}")
+
+
+def _name_in(address: str) -> str | None:
+    """The host in it, '' where it has none; None where it is no address."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def shown_keys(authorization: bytes, apikey: bytes) -> list[str]:
+    short = len(authorization) + len(apikey) <= SHOWN_MAX_BYTES
+    return (_parsed if short else _parsed.__wrapped__)(authorization, apikey)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(authorization: bytes, apikey: bytes) -> list[str]:
+    scheme, _, bearer = authorization.decode("latin-1").partition(" ")
+    shown = [bearer.strip()] if scheme.lower() == "bearer" else []
+    return [token for token in (*shown, apikey.decode("latin-1").strip()) if token]
+
+
+def from_here(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    """A proxy on this machine brings somebody else, and says so."""
+    brought = b"x-forwarded-for" in headers or b"forwarded" in headers
+    client = scope.get("client")
+    return client is not None and is_here(client[0]) and not brought
+
+
+def known_query(request: Request) -> None:
+    """Refuses a query parameter that the route does not know: `?usr=ana` must not answer for everybody."""
+    asked = request.scope["route"].dependant
+    known = {parameter.alias for parameter in asked.query_params}
+    fields = {name for body in asked.body_params for name in getattr(body.field_info.annotation, "model_fields", ())}
+    for name in request.query_params:
+        if name not in known:
+            raise Invalid(name, f"{name!r} goes into the body" if name in fields else f"there is no parameter {name!r} here")
+
+
+def gatekeeper(request: Request) -> Gatekeeper:
+    keeper: Gatekeeper = request.app.state.gatekeeper
+    return keeper
+
+
+Keeper = Annotated[Gatekeeper, Depends(gatekeeper)]
+Asking = Annotated[Caller, Depends(enter)]

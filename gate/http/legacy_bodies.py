@@ -1,0 +1,85 @@
+"""Bodies of the compatible routes: unknown fields are ignored, and what is no label never keeps a job from running."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+
+from gate.http import schemas
+from gate.http.auth.roles import Caller
+from gate.model.job import CREDITS_MAX, LABEL_MAX
+from gate.model.tool import Tools
+from gate.providers.parsing import kept_text
+
+Id = Annotated[schemas.JobId, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+
+
+def _a_name(value: Any) -> str | int | None:
+    """What is none is nothing: it must not keep a job from running."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) < 2**63 else None
+    return value if isinstance(value, str) and len(value) <= LABEL_MAX and value.isprintable() else None
+
+
+def _or_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _a_task(value: Any) -> str | None:
+    """A provider's task id, exact however it is written; None for what cannot be one."""
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return text if 0 < len(text) <= LABEL_MAX and text.isprintable() else None
+
+
+def _a_number(value: Any) -> float | int | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 else None
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    _asking: Caller = PrivateAttr()
+    _tools: Tools = PrivateAttr()
+    _counts_slots: bool = PrivateAttr()
+
+
+class CheckBody(Body):
+    table: schemas.Label | None = None
+    jobId: Id | None = None
+    userId: Annotated[schemas.Label | None, BeforeValidator(_or_none)] = None
+    creditCost: Annotated[int, Field(ge=0, le=CREDITS_MAX)] | None = None
+
+
+class EnqueueBody(CheckBody):
+    table: schemas.Label
+    jobId: Id
+    sessionId: Annotated[schemas.Label | None, BeforeValidator(_or_none)] = None
+    job_payload: schemas.Payload | None = None
+    webappId: Annotated[str | int | None, BeforeValidator(_a_name)] = None
+
+
+class UserBody(Body):
+    userId: schemas.Label
+
+
+class FinishBody(Body):
+    """An end is never refused for its text: what no store keeps is cleaned, cut or left out."""
+
+    table: schemas.Label
+    jobId: Id
+    status: Literal["completed", "failed", "cancelled"]
+    outputUrl: Annotated[str | None, BeforeValidator(kept_text)] = None
+    errorMessage: Annotated[str | None, BeforeValidator(kept_text)] = None
+    taskId: Annotated[str | None, BeforeValidator(_a_task)] = None
+    rhCost: Annotated[float | int | None, BeforeValidator(_a_number)] = None
+    notAdmitted: bool = False
+
+
+class SessionBody(Body):
+    sessionId: Annotated[schemas.Label | None, BeforeValidator(_or_none)] = None
+    userId: Annotated[schemas.Label | None, BeforeValidator(_or_none)] = None
+
+
+class CancelBody(Body):
+    p_table_name: schemas.Label
+    p_job_id: Id

@@ -1,0 +1,376 @@
+"""The compatible routes: paths, bodies and answers of the queue manager that gate replaces, over the same gatekeeper.
+
+Installed front ends cannot be changed: unknown fields are ignored, refusals are `{"error": …}`, and no answer is ever cached. A
+table of theirs is the tool of a job here, and its pool is that of the tool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import JsonValue, ValidationError
+
+from gate.coordination.jobs import Gatekeeper
+from gate.coordination.queries import PoolView
+from gate.http.auth.roles import Asking, Caller, Keeper
+from gate.http.legacy_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
+from gate.http.problems import OLD_HEADERS as HEADERS
+from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
+from gate.model.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, UserBusy
+from gate.model.job import HOLDING, QUEUE_MAX, REFUNDED, Job
+from gate.model.job import Request as Wanted
+from gate.model.tool import Tool
+from gate.providers.parsing import tolerantly
+
+MANAGER = "/functions/v1/runninghub-queue-manager"
+PREFLIGHT = HEADERS | {
+    "Access-Control-Allow-Methods": "POST, GET, HEAD, OPTIONS",
+    "Access-Control-Allow-Headers": "authorization, x-client-info, apikey, content-type, content-profile, accept-profile, "
+    "accept, prefer, range, x-region, x-supabase-api-version, x-retry-count, x-request-id, traceparent, tracestate, baggage",
+    "Access-Control-Max-Age": "86400",
+}
+NO_START_URL = "a tool has no start_url: a caller that enqueues its jobs has to start them"
+log = structlog.get_logger("gate.tools")
+_warned: set[str] = set()
+OVER: dict[str, Any] = {"success": True, "skipped": True, "reason": "already_terminal"}
+B = TypeVar("B", bound=Body)
+Answer = dict[str, Any] | list[dict[str, Any]]
+Path = Callable[[Gatekeeper, Any], Awaitable[Answer]]
+router = APIRouter(include_in_schema=False)
+
+
+# ---- the paths
+
+
+async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
+    """Take a free slot for the job that is named, in the same step; without a free slot nothing is queued.
+
+    A call that names no job is never promised a slot: five callers that were each told of three free slots would start five tasks.
+    """
+    if body.jobId is not None and body.table is None:
+        raise _Missing("table")
+    pool = _pool(body)
+    if body.jobId is None:
+        view = await keeper.view.pool(pool, 0)
+        free = _free(view) if body._counts_slots else 0  # guard: nameless-check-promises-no-slot
+        return {"available": free > 0, **_counts(view, _in_use(view), free)}
+    mine = None
+    with contextlib.suppress(AlreadyEnded):
+        mine = await keeper.admission.take(pool, _wanted(body))
+    view = await keeper.view.pool(pool, 0)
+    running = _in_use(view) - (1 if mine else 0)  # counted as before, so that a repeat is answered the same
+    free = max(view.line.limit - running, 1) if mine else 0
+    return {"available": free > 0, **_counts(view, running, free)}
+
+
+async def enqueue(keeper: Gatekeeper, body: EnqueueBody) -> Answer:
+    """Admit a job that gate starts. With a free slot the answer waits for its start call.
+
+    Callers take `queued` or `taskId` for a success and anything else for a failed start. So a job whose start is still under way is
+    answered as queued.
+    """
+    _warn_once(body._tools[body.table])
+    repeat = await keeper.view.reading.job(body.jobId) is not None
+    try:
+        job = await keeper.admission.enqueue(_pool(body), _wanted(body))
+    except AlreadyEnded as error:
+        assert error.job is not None
+        job = error.job
+    if job.ended and (job.task_id is None or not job.starts) and not (job.starts and job.status == "completed"):
+        raise _NotStarted(job)
+    view = await keeper.view.pool(job.pool, 0)
+    starts = job.starts and not job.ended and job.task_id is None and job.status != "queued"
+    position = job.position or int(starts)
+    answer = {
+        "success": True,
+        "queued": job.status == "queued" or starts,
+        "position": position,
+        "totalQueued": max(view.line.queued, position),
+        "status": _status_in_their_words(job),
+    }
+    if job.task_id is not None:
+        answer["taskId"] = job.task_id
+    return answer | {"duplicate": True} if repeat else answer
+
+
+async def check_user_active(keeper: Gatekeeper, body: UserBody) -> Answer:
+    job = await keeper.view.active(body.userId)
+    if job is None:
+        return {"hasActiveJob": False, "activeTool": None}
+    return {
+        "hasActiveJob": True,
+        "activeTool": body._tools[job.tool].name if job.tool else None,
+        "activeJobId": job.job_id,
+        "activeStatus": _status_in_their_words(job),
+    }
+
+
+async def process_next(keeper: Gatekeeper, body: Body) -> Answer:
+    """Answer what was granted in this very call: gate grants by itself."""
+    waiting = 0
+    for pool in body._tools.pools:
+        granted = await keeper.poolkeeper.turn(pool)
+        if granted:
+            waited_s = round((granted.granted_at or 0) - granted.enqueued_at) / 1000
+            return {"processed": True, "table": granted.tool, "jobId": granted.job_id, "queueWaitSeconds": waited_s}
+        waiting += (await keeper.view.pool(pool, 0)).line.queued
+    return {"processed": False, "reason": "Global limit reached" if waiting else "No queued jobs"}
+
+
+async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
+    try:
+        job = await _known(keeper, body.table, body.jobId)
+    except JobUnknown:
+        if body.status == "completed":
+            raise
+        job = await _end_unadmitted(keeper, body, body.table, body.jobId, body.status, body.errorMessage)
+        if job.ended:
+            return {"success": True, "refundedAmount": job.refund.amount if job.refund else 0}
+    if body.notAdmitted:
+        return {"success": True, "skipped": True, "reason": "already_terminal" if job.ended else "admitted"}
+    if body.taskId is not None and job.task_id not in (None, body.taskId):
+        # The caller speaks of a task that this lease is not: of an earlier one, as far as gate can tell.
+        return OVER if job.ended else {"success": True, "skipped": True, "reason": "another_task", "taskId": job.task_id}
+    named: dict[str, JsonValue] = {"url": body.outputUrl, "rhCost": body.rhCost}
+    output: JsonValue = {name: value for name, value in named.items() if value is not None} or None
+    try:
+        late = job.status == "expired" or (job.status in REFUNDED and body.status == "completed")
+        if job.lease_id and (job.status in HOLDING or late):  # what comes too late is kept
+            ended = await keeper.release(job.pool, job.job_id, job.lease_id, body.status, body.errorMessage, output)
+        elif job.ended:
+            raise AlreadyEnded("it has ended", job)
+        else:
+            ended = await keeper.cancel(job.pool, job.job_id, body.errorMessage, body.status)
+    except (AlreadyEnded, LeaseLost):
+        return OVER
+    return {"success": True, "refundedAmount": ended.refund.amount if ended.refund else 0}
+
+
+async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
+    if body.sessionId is None and body.userId is None:
+        raise _Missing("sessionId or userId")
+    user = body.userId if body.sessionId is None else None
+    jobs = []
+    for pool in body._tools.pools:
+        jobs += await keeper.poolkeeper.cancel_waiting(pool, session=body.sessionId, user=user)
+    told = [{"table": job.tool, "id": job.job_id} for job in jobs]
+    return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
+
+
+async def status(keeper: Gatekeeper, body: Body) -> Answer:
+    """Totals over the pools that tools wait in."""
+    views = [await keeper.view.pool(pool, QUEUE_MAX) for pool in body._tools.pools]
+    limit, waiting = sum(view.line.limit for view in views), sum(view.line.queued for view in views)
+    running, free = sum(map(_in_use, views)), sum(map(_free, views))
+    by_tool = Counter(job.tool or "" for view in views for job in view.queue)
+    return {
+        "totalMaxSlots": limit, "totalRunning": running, "totalSlotsAvailable": free,
+        "queuedByTool": dict(by_tool), "accounts": [],
+        "running": running, "maxConcurrent": limit, "slotsAvailable": free, "totalQueued": waiting,
+    }  # fmt: skip
+
+
+PATHS: dict[str, tuple[type[Body], Path]] = {
+    "check": (CheckBody, check),
+    "run-or-queue": (EnqueueBody, enqueue),
+    "enqueue": (EnqueueBody, enqueue),
+    "check-user-active": (UserBody, check_user_active),
+    "process-next": (Body, process_next),
+    "finish": (FinishBody, finish),
+    "cancel-session": (SessionBody, cancel_session),
+    "status": (Body, status),
+}
+
+
+@router.options(MANAGER)
+@router.options(MANAGER + "/{path:text}")
+@router.options("/rest/v1/rpc/{name}")
+async def preflight() -> Response:
+    """A browser asks first; whoever it asks for shows a key afterwards."""
+    return Response(status_code=204, headers=PREFLIGHT)
+
+
+@router.post(MANAGER + "/{path:text}")
+async def manager(path: str, request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
+    if path.strip("/") not in PATHS:
+        return _refused(400, "Invalid endpoint")
+    shape, answer = PATHS[path.strip("/")]
+    return await _answered(request, keeper, asking, shape, answer)
+
+
+@router.post("/rest/v1/rpc/cleanup_all_stale_ai_jobs")
+async def clean_up(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
+    return _procedure(await _answered(request, keeper, asking, Body, _clean_up))
+
+
+@router.post("/rest/v1/rpc/user_cancel_ai_job")
+async def cancel(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
+    return _procedure(await _answered(request, keeper, asking, CancelBody, _cancel))
+
+
+@router.post(MANAGER)
+async def nothing_there() -> JSONResponse:
+    return _refused(400, "Invalid endpoint")
+
+
+@router.post("/rest/v1/rpc/{name}")
+async def no_such_procedure(name: str) -> JSONResponse:
+    message = f"Could not find the function public.{name} in the schema cache"
+    return _procedure(_refused(400, "Invalid endpoint", code="PGRST202", message=message))
+
+
+def _procedure(answer: JSONResponse) -> JSONResponse:
+    """The answer of a procedure. A refusal has the fields that supabase-js reads of one."""
+    if answer.status_code >= 400:
+        more = {"Retry-After": answer.headers["retry-after"]} if "retry-after" in answer.headers else {}
+        return JSONResponse(as_postgrest(json.loads(bytes(answer.body))), answer.status_code, HEADERS | more)
+    return answer
+
+
+async def _clean_up(keeper: Gatekeeper, body: Body) -> Answer:
+    """Every call reaps; what this one found dead is answered, a row for each table."""
+    counts, credits = Counter[str](), Counter[str]()
+    for pool in body._tools.pools:
+        for job in await keeper.poolkeeper.reaped(pool):
+            counts[job.tool or ""] += 1
+            credits[job.tool or ""] += job.refund.amount if job.refund else 0
+    return [{"table_name": t, "cancelled_count": n, "refunded_credits": credits[t]} for t, n in sorted(counts.items())]
+
+
+async def _cancel(keeper: Gatekeeper, body: CancelBody) -> Answer:
+    reason = "cancelled by its user"
+    try:
+        try:
+            job = await _known(keeper, body.p_table_name, body.p_job_id)
+        except JobUnknown:
+            job = await _end_unadmitted(keeper, body, body.p_table_name, body.p_job_id, "cancelled", reason)
+        if not (job.ended and job.ended_by == "caller"):
+            job = await keeper.cancel(job.pool, job.job_id, reason)
+    except AlreadyEnded as error:
+        return [{"success": False, "refunded_amount": 0, "error_message": error.detail}]
+    return [{"success": True, "refunded_amount": job.refund.amount if job.refund else 0, "error_message": None}]
+
+
+async def _end_unadmitted(keeper: Gatekeeper, body: Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
+    """The job that this ended before its admission; or the live one, when the admission was first. Raises JobUnknown."""
+    reason, error = (why, None) if outcome == "cancelled" else (None, why)
+    try:
+        return await keeper.early_end.end(body._tools[table].pool, table, job_id, outcome, reason, error)
+    except AlreadyEnded as error_:
+        assert error_.job is not None
+        return await _known(keeper, table, job_id)
+
+
+# ---- what they have in common
+
+
+class _Missing(Exception):
+    """`args[0]` is the field."""
+
+
+class _NotStarted(Exception):
+    """`args[0]` is the job, which has ended without having been started."""
+
+
+async def _answered(request: Request, keeper: Gatekeeper, asking: Caller, shape: type[B], answer: Path) -> JSONResponse:
+    try:
+        text = await request.body()
+        body = shape.model_validate(tolerantly(text) if text.strip() else {})
+        body._asking, body._tools = asking, request.app.state.tools
+        body._counts_slots = request.app.state.check_counts
+        return JSONResponse(await answer(keeper, body), headers=HEADERS)
+    except _NotStarted as error:
+        job: Job = error.args[0]
+        return _refused(400, job.error or f"the job is {job.status}", success=False, refunded=job.refund is not None)
+    except (_Missing, ValidationError, ValueError, RecursionError) as error:
+        return _refused(400, _in_words(error))
+    except (UserBusy, QueueFull) as error:
+        _, code, _title = TABLE[type(error)]
+        return _refused(400, error.detail, success=False, code=code, refunded=False, **_active(error))
+    except GateError as error:
+        status_code, code, _title = TABLE[type(error)]
+        retry_s = RETRY_AFTER_S.get(type(error))
+        return _refused(status_code, error.detail, headers={"Retry-After": str(retry_s)} if retry_s else {}, code=code)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, _Missing):
+        return f"Missing {error.args[0]}"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        return f"Missing {field}" if first["type"] == "missing" else f"{field}: {first['msg']}"
+    return "the body is not JSON"
+
+
+def _refused(status_code: int, error: str, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
+    return JSONResponse({"error": error, **more}, status_code, HEADERS | (headers or {}))
+
+
+def _active(error: GateError) -> dict[str, Any]:
+    """The job that keeps the user busy."""
+    if not isinstance(error, UserBusy):
+        return {}
+    named = {"activeJobId": error.active_job_id}
+    return named | {"activeStatus": _status_in_their_words(error.job)} if error.job else named
+
+
+def _status_in_their_words(job: Job) -> str:
+    return {"granted": "starting", "expired": "failed"}.get(job.status, job.status)
+
+
+def _pool(body: CheckBody) -> str:
+    return body._tools[body.table].pool if body.table is not None else "default"
+
+
+def _wanted(body: CheckBody) -> Wanted:
+    assert body.jobId is not None
+    session = body.sessionId if isinstance(body, EnqueueBody) else None
+    payload = body.job_payload if isinstance(body, EnqueueBody) else None
+    if (
+        isinstance(body, EnqueueBody) and body.webappId is not None
+    ):  # whoever starts it has to know which of the provider's it is
+        payload = {"webappId": body.webappId} | (payload or {})
+    trusted = body._asking.role == "tool"
+    return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload, trusted=trusted)
+
+
+async def _known(keeper: Gatekeeper, table: str, job_id: str) -> Job:
+    """The job, in whatever pool. Raises JobUnknown, also for a job of another table."""
+    job = await keeper.view.reading.job(job_id)
+    if job is None or job.tool != table:
+        raise JobUnknown(f"there is no such job in {table}")
+    return job
+
+
+def _warn_once(tool: Tool) -> None:
+    if tool.start_url is None and tool.table not in _warned:
+        _warned.add(tool.table)
+        log.warning(NO_START_URL, tool=tool.table)
+
+
+def _in_use(view: PoolView) -> int:
+    return view.line.running + view.line.granted
+
+
+def _free(view: PoolView) -> int:
+    line = view.line
+    # Waiters of a tool whose start address fails keep no other from a free slot.
+    waits = line.queued and not line.cooling_tools
+    return 0 if waits or line.paused or line.cooling_until else line.free
+
+
+def _counts(view: PoolView, running: int, free: int) -> dict[str, Any]:
+    return {
+        "running": running,
+        "maxConcurrent": view.line.limit,
+        "slotsAvailable": free,
+        "totalQueued": view.line.queued,
+    }

@@ -1,0 +1,60 @@
+"""The routes that only look: a user's job, the ledger, whether gate is well."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import JSONResponse
+
+from gate.http.auth.roles import Asking, Keeper
+from gate.http.schemas import BalanceOut, JobId, JobOut, Label, LedgerOut, balance_body, entry_body
+from gate.model.errors import StoreDown
+from gate.model.job_json import job_body
+
+router = APIRouter()
+SQL_INTEGER_MAX = 2**63 - 1
+
+
+@router.get("/v1/users/{user:text}/active", response_model=JobOut | None, tags=["users"])
+async def active(user: Annotated[Label, Path()], keeper: Keeper, asking: Asking) -> JSONResponse:
+    """The user's live job: running before granted before queued; null when there is none."""
+    job = await keeper.view.active(user)
+    return JSONResponse(job_body(job, asking.may_release) if job else None)
+
+
+@router.get("/v1/ledger", response_model=LedgerOut, tags=["ledger"])
+async def ledger(
+    keeper: Keeper,
+    user: Annotated[Label | None, Query()] = None,
+    job_id: Annotated[JobId | None, Query()] = None,
+    kind: Literal["charge", "refund"] | None = None,
+    after: Annotated[int, Query(ge=0, le=SQL_INTEGER_MAX)] = 0,
+) -> JSONResponse:
+    """Charges and refunds, oldest first, a page at a time."""
+    rows, following = await keeper.view.reading.entries(user=user, job_id=job_id, kind=kind, after=after)
+    return JSONResponse({"rows": [entry_body(row) for row in rows], "next": following})
+
+
+@router.get("/v1/ledger/balances/{user:text}", response_model=BalanceOut, tags=["ledger"])
+async def balance(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
+    """What was charged to a user and what was given back."""
+    return JSONResponse(balance_body(user, await keeper.view.reading.balance(user)))
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz", tags=["health"])
+async def healthz() -> dict[str, str]:
+    """This process is alive."""
+    return {"status": "alive"}
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", tags=["health"], responses={503: {}})
+async def readyz(keeper: Keeper) -> Any:
+    """Both stores answer."""
+    try:
+        await keeper.view.ready()
+    except StoreDown as error:
+        return JSONResponse({"status": "not ready", "store": error.store}, 503, {"Retry-After": "1"})
+    return {"status": "ready"}

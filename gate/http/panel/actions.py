@@ -1,0 +1,195 @@
+"""What an admin does by hand: the same calls as over HTTP and at the terminal, with a reason that is kept and a name beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import RedirectResponse
+
+from gate.coordination.jobs import Gatekeeper
+from gate.http.auth import session
+from gate.http.auth.roles import Keeper
+from gate.http.auth.session import Looking, Visitor
+from gate.http.lookups import SQL_INTEGER_MAX
+from gate.http.panel import render, words
+from gate.http.panel.forms import fields
+from gate.http.panel.job_page import JobId
+from gate.http.panel.pool_page import Pool
+from gate.http.panel.routing import PanelRoute, by_script, language
+from gate.http.schemas import TEXT_MAX
+from gate.ledger.queries import Unread
+from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning
+from gate.model.job import HOLDING, JOB_ID, SLOTS_MAX
+
+router = APIRouter(route_class=PanelRoute, include_in_schema=False)
+OF_A_JOB, OF_A_POOL = ("cancel", "release"), ("pause", "resume", "limit")
+OUTCOMES = ("completed", "failed", "cancelled")
+REASON_MAX = 500
+CallbackId = Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)]
+
+
+class _Wrong(Exception):
+    """The form says why it was not done: a key of the words, and what it is filled with."""
+
+    def __init__(self, says: str, status: int = 422, **values: Any) -> None:
+        self.says, self.status, self.values = says, status, values
+
+
+@router.get("/pools/{pool}/jobs/{job_id}/do/{verb}", response_model=None)
+async def ask_about_a_job(
+    pool: Pool, job_id: JobId, verb: str, request: Request, keeper: Keeper, visitor: Looking
+) -> Response:
+    """The form."""
+    if verb not in OF_A_JOB:
+        raise JobUnknown("there is no such form")
+    await keeper.view.job(pool, job_id)
+    return _form(request, visitor, verb, pool, job_id)
+
+
+@router.post("/pools/{pool}/jobs/{job_id}/do/{verb}", response_model=None)
+async def act_on_a_job(pool: Pool, job_id: JobId, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
+    if verb not in OF_A_JOB:
+        raise JobUnknown("there is no such form")
+
+    async def act(form: dict[str, str], reason: str) -> dict[str, str]:
+        outcome = "cancelled" if verb == "cancel" else form.get("outcome", "")
+        if outcome not in OUTCOMES:
+            raise _Wrong("outcome_wrong")
+        if verb == "release" and (await keeper.view.job(pool, job_id)).status not in HOLDING:
+            raise _Wrong("holds_none", 409)
+        await keeper.cancel(pool, job_id, reason, outcome)
+        return {"job": job_id}
+
+    return await _act(request, visitor, verb, pool, job_id, act)
+
+
+@router.get("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
+async def ask_about_a_callback(
+    pool: Pool, callback_id: CallbackId, request: Request, keeper: Keeper, visitor: Looking
+) -> Response:
+    """The form, with the job that is bound to the callback's task, if there is one."""
+    one = await _unread(keeper, pool, callback_id)
+    bound = await keeper.view.reading.stories.of_task(one.task_id) if one.task_id is not None else None
+    return _form(request, visitor, "apply", pool, bound, callback=one)
+
+
+@router.post("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
+async def apply_a_callback(
+    pool: Pool, callback_id: CallbackId, request: Request, keeper: Keeper, visitor: Looking
+) -> Response:
+    await _sent(request, visitor)  # a foreign page must not even learn which callbacks there are
+    one = await _unread(keeper, pool, callback_id)
+
+    async def act(form: dict[str, str], reason: str) -> dict[str, str]:
+        job_id, outcome = form.get("job", "").strip(), form.get("outcome", "")
+        if outcome not in OUTCOMES:
+            raise _Wrong("outcome_wrong")
+        try:
+            if not JOB_ID.fullmatch(job_id):
+                raise JobUnknown("that is no job_id")
+            await keeper.unread.apply(callback_id, job_id, outcome, reason, visitor.name or "operator")
+        except JobUnknown as error:
+            raise _Wrong("job_wrong", 404) from error
+        except NotRunning as error:
+            raise _Wrong("holds_none", 409) from error
+        except CallbackApplied as error:
+            raise _Wrong("callback_applied", 409) from error
+        return {"job": job_id}
+
+    return await _act(request, visitor, "apply", pool, None, act, one)
+
+
+async def _unread(keeper: Gatekeeper, pool: str, callback_id: int) -> Unread:
+    """Raises CallbackUnknown."""
+    one = await keeper.unread.callbacks.one(callback_id)
+    if one is None or one.pool != pool:
+        raise CallbackUnknown(f"there is no unread callback {callback_id} in pool {pool!r}")
+    return one
+
+
+@router.get("/pools/{pool}/do/{verb}", response_model=None)
+async def ask_about_a_pool(pool: Pool, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
+    """The form."""
+    if verb not in OF_A_POOL:
+        raise JobUnknown("there is no such form")
+    limit = (await keeper.view.pool(pool, 0)).line.limit
+    return _form(request, visitor, verb, pool, None, limit=limit)
+
+
+@router.post("/pools/{pool}/do/{verb}", response_model=None)
+async def act_on_a_pool(pool: Pool, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
+    if verb not in OF_A_POOL:
+        raise JobUnknown("there is no such form")
+
+    async def act(form: dict[str, str], reason: str) -> dict[str, str]:
+        values = _settings(verb, form)
+        await keeper.poolkeeper.change(pool, values, reason)
+        return {"pool": pool, "limit": str(values.get("limit", ""))}
+
+    return await _act(request, visitor, verb, pool, None, act)
+
+
+def _settings(verb: str, form: dict[str, str]) -> dict[str, int | bool]:
+    if verb != "limit":
+        return {"paused": verb == "pause"}
+    limit = form.get("limit", "").strip()
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 5 and int(limit) <= SLOTS_MAX):
+        raise _Wrong("limit_wrong")
+    return {"limit": int(limit)}
+
+
+Act = Callable[[dict[str, str], str], Awaitable[dict[str, str]]]
+
+
+async def _act(
+    request: Request, visitor: Visitor, verb: str, pool: str, job_id: str | None, act: Act, callback: Unread | None = None
+) -> Response:
+    form = await _sent(request, visitor)
+    tongue = language(request)
+    try:
+        done = await act(form, _reason(form, visitor))
+    except _Wrong as wrong:
+        says = words.of(tongue)[wrong.says]
+        return _form(request, visitor, verb, pool, job_id, wrong.status, wrong=says, form=form, callback=callback)
+    except AlreadyEnded as error:
+        t = words.of(tongue)
+        status = t[f"status_{error.job.status}"] if error.job is not None else ""
+        says = t["already_ended"].format(status=status)
+        return _form(request, visitor, verb, pool, job_id, 409, wrong=says, form=form, callback=callback)
+    said = words.of(tongue)[f"done_{verb}"].format(**done)
+    if not by_script(request):
+        return RedirectResponse(f"/pools/{pool}" + (f"/jobs/{job_id}" if job_id else ""), 303, render.HEADERS)
+    return render.answer(render.fragment("_done.html", tongue, said=said), request, visitor)
+
+
+async def _sent(request: Request, visitor: Visitor) -> dict[str, str]:
+    """The form, which a page of this session has sent. Raises ForeignPage, Invalid."""
+    session.of_this_page(request)
+    form = await fields(request)
+    session.checked(visitor, form.get("csrf", ""))
+    return form
+
+
+def _reason(form: dict[str, str], visitor: Visitor) -> str:
+    """With the name of the key beside it: the ledger knows an operator only as one. Raises _Wrong."""
+    reason = " ".join(form.get("reason", "").replace("\x00", "").split())[:REASON_MAX]
+    reason = reason.encode("utf-8", "replace").decode()
+    if not reason:
+        raise _Wrong("reason_needed")
+    return f"{reason} ({visitor.name})"[:TEXT_MAX] if visitor.name else reason
+
+
+def _form(
+    request: Request, visitor: Visitor, verb: str, pool: str, job_id: str | None, status: int = 200, *,
+    limit: int | None = None, wrong: str | None = None, form: dict[str, str] | None = None, callback: Unread | None = None,
+) -> Response:  # fmt: skip
+    values = {
+        "verb": verb, "pool": pool, "job_id": job_id, "wrong": wrong, "outcomes": OUTCOMES, "form": form or {},
+        "limit": (form or {}).get("limit", limit), "csrf": visitor.csrf, "scripted": by_script(request),
+        "callback": callback,
+    }  # fmt: skip
+    if by_script(request):
+        return render.answer(render.fragment("_form.html", language(request), **values), request, visitor, status)
+    return render.page("form.html", request, visitor, status, live=None, **values)

@@ -1,0 +1,80 @@
+"""What every route of the panel is made with: refusals as pages for people, as fragments for the script, as problems for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from gate.http.auth import session
+from gate.http.panel import render, words
+from gate.http.problems import TABLE
+from gate.model.errors import (
+    CallbackUnknown,
+    Forbidden,
+    ForeignPage,
+    GateError,
+    JobUnknown,
+    PoolUnknown,
+    StoreDown,
+    Unauthorized,
+)
+
+PAGES: dict[type[GateError], tuple[str, str]] = {
+    Forbidden: ("not_allowed", "not_allowed_why"),
+    ForeignPage: ("not_this_page", "stale"),
+    PoolUnknown: ("not_found", "not_found_why"),
+    JobUnknown: ("not_found", "not_found_why"),
+    CallbackUnknown: ("not_found", "not_found_why"),
+    StoreDown: ("store_down", "store_down_why"),
+}
+
+
+class PanelRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except GateError as error:
+                if not _by_a_person(request):
+                    raise
+                return _page(request, error)
+            except HTTPException as error:
+                if error.status_code != 404 or not _by_a_person(request):
+                    raise
+                return _page(request, PoolUnknown(""))
+
+        return handled
+
+
+def language(request: Request) -> str:
+    return words.language(request.headers.get("accept-language", ""))
+
+
+def by_script(request: Request) -> bool:
+    """htmx asks: a fragment will do."""
+    return request.headers.get("hx-request") == "true"
+
+
+def _by_a_person(request: Request) -> bool:
+    accepts = request.headers.get("accept", "")
+    return ("text/html" in accepts or by_script(request)) and not request.url.path.endswith("/live")
+
+
+def _page(request: Request, error: GateError) -> Response:
+    status = TABLE[type(error)][0]
+    visitor = session.visitor_of(request)
+    if isinstance(error, Unauthorized) and not by_script(request):
+        at = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+        return render.page("sign_in.html", request, visitor, status, next=at if request.method == "GET" else "/", wrong=None)
+    title, why = PAGES.get(type(error), PAGES[ForeignPage])
+    store = error.store if isinstance(error, StoreDown) else "sql"
+    if by_script(request):
+        html = render.fragment("_refused.html", language(request), title=title, why=why, store=store)
+        return render.answer(html, request, visitor, status)
+    return render.page("refused.html", request, visitor, status, title=title, why=why, store=store)

@@ -1,0 +1,1 @@
+"""Operations on the whole database: migrations, backup, pruning, API keys."""

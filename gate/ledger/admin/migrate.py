@@ -1,0 +1,103 @@
+"""Brings the schema up to date. Alembic is slow to import and is imported only when something is due."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from gate.ledger.sql.engines import engine, first_line
+from gate.model.errors import CannotStart
+
+HEAD = "0005"
+"""The newest revision in `migrations/versions`; a test holds the two equal."""
+
+
+def shown(url: str) -> str:
+    """The address without its password."""
+    return sa.make_url(url).render_as_string(hide_password=True)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file behind `url`; None when it is another kind of database, or no address at all."""
+    try:
+        where = sa.make_url(url)
+    except SQLAlchemyError:
+        return None
+    return Path(where.database) if where.get_backend_name() == "sqlite" and where.database else None
+
+
+def exists(url: str) -> bool:
+    """Whether gate's tables are there; nothing is made by asking. Raises CannotStart."""
+    file = sqlite_file(url)
+    if file is not None and not file.is_file():
+        return False
+    return revision(url) is not None
+
+
+def revision(url: str) -> str | None:
+    """Of the tables that are there; None when there are none. Raises CannotStart."""
+    made = _engine(url, writes=False)
+    try:
+        with made.connect() as connection:
+            return _revision(connection)
+    except SQLAlchemyError as error:
+        raise CannotStart(f"SQL at {shown(url)} cannot be used: {first_line(error)}") from error
+    finally:
+        made.dispose()
+
+
+def make(url: str) -> bool:
+    """`migrate`, and the folder of a SQLite file that is not there yet."""
+    if (file := sqlite_file(url)) is not None:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return migrate(url)
+
+
+def migrate(url: str) -> bool:
+    """True when it had something to do. Raises CannotStart in one line when the database cannot be used."""
+    made = _engine(url, writes=True)
+    try:
+        with made.begin() as connection:
+            at = _revision(connection)
+            if at == HEAD:
+                return False
+            if at is not None and at > HEAD:
+                raise CannotStart(f"SQL at {shown(url)} was written by a newer gate (schema {at}, this one knows {HEAD})")
+            _upgrade(connection)
+            return True
+    except SQLAlchemyError as error:
+        raise CannotStart(f"SQL at {shown(url)} cannot be used: {first_line(error)}") from error
+    finally:
+        made.dispose()
+
+
+def _engine(url: str, *, writes: bool) -> sa.Engine:
+    try:
+        return engine(url, writes=writes)
+    except SQLAlchemyError as error:
+        raise CannotStart(f"GATE_DATABASE_URL is no database address: {first_line(error)}") from error
+
+
+def _revision(connection: Connection) -> str | None:
+    schema = None if connection.dialect.name == "sqlite" else "gate"
+    if not sa.inspect(connection).has_table("alembic_version", schema=schema):
+        return None
+    name = "alembic_version" if schema is None else "gate.alembic_version"
+    return connection.exec_driver_sql(f"select version_num from {name}").scalar()
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    if connection.dialect.name == "postgresql":
+        # Two servers that start together: the second waits here, then finds nothing to do.
+        connection.exec_driver_sql("select pg_advisory_xact_lock(hashtext('gate schema'))")
+        connection.exec_driver_sql("create schema if not exists gate")
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,1 @@
+"""How changes of many requests share one commit."""

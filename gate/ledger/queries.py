@@ -1,0 +1,166 @@
+"""What is only read: jobs, money, the line. Never on the writer's connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.ledger.admin import api_keys as keys
+from gate.ledger.admin.api_keys import Key
+from gate.ledger.commit.database import Database
+from gate.ledger.reports.backlog import Owing
+from gate.ledger.reports.statistics import Trends
+from gate.ledger.reports.timeline import Event as Event
+from gate.ledger.reports.timeline import Stories, happened
+from gate.ledger.sql import pool_rows as pools
+from gate.ledger.sql.job_rows import find, is_holding, is_live, job_of, jobs_with_refund
+from gate.ledger.sql.pool_rows import Pool
+from gate.ledger.sql.tables import events, jobs, ledger, tasks
+from gate.ledger.transitions.unread_callbacks import Unread as Unread
+from gate.ledger.transitions.unread_callbacks import UnreadCallbacks
+from gate.model.job import Job
+
+PAGE = 100
+"""Rows of the ledger in one answer."""
+RUNS = 300
+"""Runs that say how long a run takes nowadays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the ledger. `id` only grows."""
+
+    id: int
+    at: int
+    job_id: str
+    user: str | None
+    pool: str
+    kind: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class InLine:
+    """A holder (`granted_at` is set) or a waiter."""
+
+    job_id: str
+    tool: str | None
+    granted_at: int | None
+    due: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    charged: int
+    refunded: int
+
+
+class Reading:
+    """`owing` is what gate still owes, `trends` how it went, `stories` all that is known of one job, one user, one pool's settings,
+    `unread` the callbacks that could not be read."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.owing, self.trends, self.stories = Owing(database), Trends(database), Stories(database)
+        self.unread = UnreadCallbacks(database)
+
+    async def pools(self) -> list[Pool]:
+        return await self._database.read(pools.every)
+
+    async def job(self, job_id: str) -> Job | None:
+        return await self._database.read(lambda connection: find(connection, job_id))
+
+    async def pool_of_task(self, provider: str, task_id: str) -> str | None:
+        """The pool of the job that is bound to this task; None when no job is."""
+        query = sa.select(jobs.c.pool).join(tasks, tasks.c.job_id == jobs.c.job_id)
+        query = query.where(tasks.c.provider == provider, tasks.c.task_id == task_id)
+        return await self._database.read(lambda connection: connection.execute(query).scalar())
+
+    async def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """Those of them that SQL knows."""
+
+        def work(connection: Connection) -> dict[str, Job]:
+            rows = connection.execute(jobs_with_refund.where(jobs.c.job_id.in_(job_ids)))
+            return {row.job_id: job_of(row) for row in rows}
+
+        return await self._database.read(work) if job_ids else {}
+
+    async def statuses(self, job_ids: Sequence[str]) -> dict[str, str]:
+        query = sa.select(jobs.c.job_id, jobs.c.status).where(jobs.c.job_id.in_(job_ids))
+        return await self._database.read(lambda c: {row.job_id: row.status for row in c.execute(query)}) if job_ids else {}
+
+    async def live(self, pool: str) -> dict[str, Job]:
+        query = jobs_with_refund.where(jobs.c.pool == pool, is_live)
+        return await self._database.read(lambda c: {row.job_id: job_of(row) for row in c.execute(query)})
+
+    async def history(self, job_id: str) -> list[Event]:
+        query = happened.where(events.c.job_id == job_id).order_by(events.c.id)
+        return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
+
+    async def runs(self, pool: str) -> list[tuple[str | None, int]]:
+        """Tool and milliseconds of the runs that completed last."""
+        query = sa.select(jobs.c.tool, jobs.c.ended_at - jobs.c.granted_at)
+        query = query.where(jobs.c.pool == pool, jobs.c.status == "completed", jobs.c.granted_at.is_not(None))
+        query = query.order_by(jobs.c.ended_at.desc()).limit(RUNS)
+        return await self._database.read(lambda c: [(row[0], row[1]) for row in c.execute(query)])
+
+    async def line(self, pool: str, most: int) -> list[InLine]:
+        """Who holds a slot, then who waits, in the order of their tickets."""
+        query = sa.select(jobs.c.job_id, jobs.c.tool, jobs.c.granted_at, jobs.c.expires_at).where(jobs.c.pool == pool)
+        held = query.where(is_holding)
+        waits = query.where(jobs.c.ended_at.is_(None), jobs.c.status == "queued").order_by(jobs.c.ticket).limit(most)
+        return await self._database.read(lambda c: [InLine(*row) for part in (held, waits) for row in c.execute(part)])
+
+    async def waiting(self, pool: str, session: str | None, user: str | None) -> list[Job]:
+        """What is queued for a session, or for a user, the last in line first."""
+        query = jobs_with_refund.where(jobs.c.pool == pool, jobs.c.ended_at.is_(None), jobs.c.status == "queued")
+        query = query.where(jobs.c.session == session if session is not None else jobs.c.user == user)
+        query = query.order_by(jobs.c.ticket.desc())
+        return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
+
+    async def active(self, user: str) -> Job | None:
+        """The user's live job: the one that holds a slot before one that waits, the older before the newer."""
+        waits = sa.case((jobs.c.status == "queued", 1), else_=0)
+        query = jobs_with_refund.where(jobs.c.user == user, is_live).order_by(waits, jobs.c.enqueued_at).limit(1)
+        return await self._database.read(lambda c: job_of(row) if (row := c.execute(query).first()) else None)
+
+    async def recent(self, pool: str, status: str | None, user: str | None, most: int) -> list[Job]:
+        """The newest jobs of a pool first; only those of one status, or of one user, or both."""
+        query = jobs_with_refund.where(jobs.c.pool == pool)
+        if status is not None:
+            query = query.where(jobs.c.status == status)
+        if user is not None:
+            query = query.where(jobs.c.user == user)
+        query = query.order_by(jobs.c.enqueued_at.desc(), jobs.c.ticket.desc()).limit(most)
+        return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
+
+    async def entries(
+        self,
+        *,
+        user: str | None = None,
+        job_id: str | None = None,
+        kind: str | None = None,
+        after: int = 0,
+        most: int = PAGE,
+    ) -> tuple[list[Entry], int | None]:
+        """A page of the ledger, oldest first, and the `after` of the next one (None on the last)."""
+        query = sa.select(ledger).where(ledger.c.id > after).order_by(ledger.c.id).limit(most + 1)
+        for column, value in ((ledger.c.user, user), (ledger.c.job_id, job_id), (ledger.c.kind, kind)):
+            if value is not None:
+                query = query.where(column == value)
+        rows = await self._database.read(lambda c: [Entry(*row) for row in c.execute(query)])
+        return rows[:most], rows[most - 1].id if len(rows) > most else None
+
+    async def balance(self, user: str) -> Balance:
+        query = sa.select(ledger.c.kind, sa.func.sum(ledger.c.amount)).where(ledger.c.user == user).group_by(ledger.c.kind)
+        sums = await self._database.read(lambda c: {kind: int(total) for kind, total in c.execute(query)})
+        return Balance(sums.get("charge", 0), sums.get("refund", 0))
+
+    async def keys(self) -> list[Key]:
+        return await self._database.read(keys.every)
+
+    async def ping(self) -> None:
+        await self._database.read(lambda c: c.execute(sa.select(1)).scalar())

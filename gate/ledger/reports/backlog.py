@@ -1,0 +1,97 @@
+"""What gate still owes to others, and what others owe to gate: refunds, calls, bindings. For whoever looks after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.ledger.commit.database import Database
+from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.sql.tables import deliveries, events, jobs, owed, tasks, webhooks
+from gate.ledger.transitions.inbox import KEPT_MS
+from gate.model.job import now_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """How many refunds (or calls), of how many credits, since when the oldest (ms), and what went wrong last."""
+
+    count: int
+    credits: int
+    since: int | None
+    error: str | None
+
+
+class Owing:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def refunds(self, pool: str) -> Pending:
+        """That the owner's function has not paid."""
+        query = sa.select(owed.c.amount, owed.c.since, owed.c.error).where(owed.c.pool == pool).order_by(owed.c.since)
+        return await self._database.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
+
+    async def calls(self, pool: str) -> Pending:
+        """That a tool has not answered, though they were tried."""
+        query = sa.select(sa.literal(0), deliveries.c.at, deliveries.c.error)
+        query = query.join(jobs, jobs.c.job_id == deliveries.c.job_id).where(jobs.c.pool == pool)
+        query = query.where(_undone, deliveries.c.error.is_not(None)).order_by(deliveries.c.at)
+        return await self._database.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
+
+    async def calls_by_tool(self) -> dict[str, int]:
+        """Tried or not."""
+        query = sa.select(deliveries.c.tool, sa.func.count()).where(_undone).group_by(deliveries.c.tool)
+        return await self._database.read(lambda c: {tool: count for tool, count in c.execute(query)})
+
+    async def bindings(self, most: int) -> tuple[int, list[str]]:
+        """Callbacks whose task nobody has bound, of those that still wait for it; the newest by provider and task."""
+        of_task = (tasks.c.provider == webhooks.c.provider) & (tasks.c.task_id == webhooks.c.task_id)
+        waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS, ~sa.exists().where(of_task))
+        count = sa.select(sa.func.count()).where(*waits)
+        newest = sa.select(webhooks.c.provider, webhooks.c.task_id).where(*waits).order_by(webhooks.c.id.desc()).limit(most)
+
+        def look(connection: Connection) -> tuple[int, list[str]]:
+            return connection.execute(count).scalar_one(), [" ".join(row) for row in connection.execute(newest)]
+
+        return await self._database.read(look)
+
+    async def refusals(self, pool: str, lately_ms: int) -> tuple[int, int]:
+        """How often its providers refused a job lately, and how many ran to an end."""
+        lately = (events.c.pool == pool) & (events.c.at > now_ms() - lately_ms)
+        refused = sa.select(sa.func.count()).where(lately, events.c.kind == "queued", events.c.why.is_not(None))
+        ran = sa.select(sa.func.count()).where(lately, events.c.kind.in_(("completed", "failed")))
+        return await self._database.read(lambda c: (c.execute(refused).scalar_one(), c.execute(ran).scalar_one()))
+
+    async def tools_down(self, lately_ms: int) -> dict[str, str]:
+        """Tools whose last start call of late was answered as if its address or its secret were wrong, with that answer."""
+        ended = deliveries.c.done_at.is_not(None) & (deliveries.c.done_at > now_ms() - lately_ms)
+        query = sa.select(deliveries.c.tool, deliveries.c.result, deliveries.c.error)
+        query = query.where(ended, deliveries.c.kind == "start").order_by(deliveries.c.done_at, deliveries.c.id)
+
+        def look(connection: Connection) -> dict[str, str]:
+            last = {row.tool: (row.result, row.error) for row in connection.execute(query)}
+            return {tool: error or "" for tool, (result, error) in last.items() if result == "tool_down"}
+
+        return await self._database.read(look)
+
+    async def hurry(self) -> None:
+        """Whatever waits for another try is tried at once."""
+
+        def work(batch: Batch) -> None:
+            connection = batch.connection
+            connection.execute(deliveries.update().where(_undone).values(due_at=0))
+            connection.execute(owed.update().values(due_at=0))
+
+        await self._database.write("", "", work)
+
+
+_undone = deliveries.c.done_at.is_(None)
+
+
+def _pending(rows: Sequence[tuple[int, int, str | None]]) -> Pending:
+    """From rows of credits, time and error, the oldest first."""
+    errors = [error for *_, error in rows if error is not None]
+    return Pending(len(rows), sum(one[0] for one in rows), rows[0][1] if rows else None, errors[-1] if errors else None)

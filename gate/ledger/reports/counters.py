@@ -1,0 +1,198 @@
+"""Counts what the ledger says has happened, from where it stood when this server started: endings by cause, refunds, waits, holds.
+
+Not counted where it is done: the events are written in the transactions that they tell of, so a count of them misses nothing that was
+committed and has nothing that was not, whoever was let go, cut off or answered twice meanwhile; and a request pays nothing for it.
+The price: it is the count of all servers on this ledger together, the same wherever it is read.
+
+Read by id, each event once. Ids are drawn before a commit, so on Postgres a lower one may be seen later than a higher one. Within a
+pool that cannot be, because whoever writes its events holds its row: so each pool has its own mark, and what is below all of them is
+left behind only when no transaction can still be under way there. A refund that the owner's function pays is booked without that
+lock: of those each id is remembered for as long.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.ledger.commit.database import Database
+from gate.ledger.sql.tables import events, jobs, ledger
+from gate.model.job import ENDED
+
+STEP = 50_000
+"""Events looked at in one statement."""
+STEPS = 10
+"""Statements of one count; what is behind them is counted the next time."""
+UNDER_WAY_S = 20.0
+"""So long no transaction takes that writes events: its locks, its statements and the owner's functions have shorter limits."""
+
+LONG_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+"""Of a wait and of a hold."""
+LAG_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Of a reap."""
+
+
+class Spread:
+    """A histogram as it is counted: `counts[i]` of at most `bounds[i]` seconds and above the bound before it."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds, self.counts, self.sum = bounds, [0] * (len(bounds) + 1), 0.0
+
+
+class OfPool:
+    """Since this server started. `ended` by outcome and cause; `credits` are those of refunds that were booked."""
+
+    def __init__(self) -> None:
+        self.admitted: Counter[str] = Counter()
+        self.ended: Counter[tuple[str, str]] = Counter()
+        self.grants = self.refusals = self.late = self.refunds = self.credits = 0
+        self.waits, self.holds, self.reap_lag = Spread(LONG_S), Spread(LONG_S), Spread(LAG_S)
+
+
+class Tally:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.pools: dict[str, OfPool] = {}
+        self._low: int | None = None
+        self._marks: deque[tuple[float, int]] = deque()
+        self._seen: dict[str, int] = {}
+        self._paid: set[int] = set()
+
+    async def begin(self) -> None:
+        """From here on. Raises StoreDown."""
+        if self._low is None:
+            self._low = await self._database.read(_top)
+
+    async def count(self) -> None:
+        """What has been written since the last count. One at a time. Raises StoreDown."""
+        await self.begin()
+        rows, paid, reached = await self._database.read(self._read)
+        for row in rows:
+            self._add(row)
+        for event_id, pool, amount in paid:
+            if event_id not in self._paid:
+                self._paid.add(event_id)
+                of_pool = self._of(pool)
+                of_pool.refunds, of_pool.credits = of_pool.refunds + 1, of_pool.credits + int(amount)
+        self._leave_behind(reached)
+
+    def _of(self, pool: str) -> OfPool:
+        return self.pools.setdefault(pool, OfPool())
+
+    def _read(self, connection: Connection) -> tuple[list[Any], list[Any], int]:
+        top, reached = _top(connection), self._low or 0
+        if top < reached:  # another ledger was put back in the place of this one
+            return [], [], top
+        rows: list[Any] = []
+        paid: list[Any] = []
+        for _ in range(STEPS):
+            if reached >= top:
+                break
+            step = {"after": reached, "upto": min(top, reached + STEP)}
+            rows += connection.execute(_happened(self._seen), step).all()
+            paid += connection.execute(_paid, step).all()
+            reached = step["upto"]
+        return rows, paid, reached
+
+    def _add(self, row: Any) -> None:
+        self._seen[row.pool] = max(self._seen.get(row.pool, 0), row.last)
+        of_pool = self._of(row.pool)
+        if row.kind == "late":
+            of_pool.late += row.count
+        elif row.kind in ENDED:
+            of_pool.ended[row.kind, row.cause] += row.count
+            of_pool.refunds += row.refunds
+            of_pool.credits += int(row.credits or 0)
+            _spread(of_pool.holds, row.bucket, row.count, row.took)
+            _spread(of_pool.reap_lag, row.lag_bucket, row.count, row.lag)
+        elif row.kind == "queued" and row.cause == "refused":
+            of_pool.refusals += row.count
+        else:
+            if row.cause == "caller":
+                of_pool.admitted[row.kind] += row.count
+            if row.kind != "queued":
+                of_pool.grants += row.count
+                _spread(of_pool.waits, row.bucket, row.count, row.took)
+
+    def _leave_behind(self, reached: int) -> None:
+        assert self._low is not None
+        now = time.monotonic()
+        if reached < self._low:
+            self._low, self._marks, self._seen, self._paid = reached, deque(), {}, set()
+            return
+        self._marks.append((now, reached))
+        while self._marks and self._marks[0][0] <= now - UNDER_WAY_S:
+            self._low = self._marks.popleft()[1]
+        self._paid = {event_id for event_id in self._paid if event_id > self._low}
+
+
+def _spread(spread: Spread, bucket: int, count: int, ms: int | None) -> None:
+    """`bucket` -1: it has none."""
+    if bucket >= 0:
+        spread.counts[bucket] += count
+        spread.sum += float(ms or 0) / 1000
+
+
+def _top(connection: Connection) -> int:
+    newest: int = connection.execute(sa.select(sa.func.coalesce(sa.func.max(events.c.id), 0))).scalar_one()
+    return newest
+
+
+def _bucket(ms: Any, bounds: tuple[float, ...]) -> Any:
+    steps = [(ms <= round(bound * 1000), number) for number, bound in enumerate(bounds)]
+    return sa.case((ms.is_(None), -1), *steps, else_=len(bounds))
+
+
+def _positive(ms: Any) -> Any:
+    """Two clocks may be in it."""
+    return sa.case((ms < 0, 0), else_=ms)
+
+
+def _happened(seen: dict[str, int]) -> Any:
+    """What happened in (after, upto] and above each pool's mark, counted by what it was and how long it took."""
+    e, before, refund = events, events.alias("before"), ledger.alias("refund")
+    granted = sa.or_(e.c.kind == "granted", (e.c.kind == "running") & (e.c.by == "caller"))
+    again = sa.exists().where(before.c.job_id == e.c.job_id, before.c.id < e.c.id, before.c.kind.in_(("granted", "running")))
+    ended = e.c.kind.in_(sorted(ENDED))
+    booked = (refund.c.job_id == e.c.job_id) & (refund.c.kind == "refund") & ended & ~jobs.c.settles
+    took = sa.case(
+        (granted & ~again, _positive(e.c.at - jobs.c.enqueued_at)),
+        (ended & jobs.c.granted_at.is_not(None), _positive(jobs.c.ended_at - jobs.c.granted_at)),
+    )
+    leased = e.c.why.in_(("lease_timeout", "claim_timeout"))
+    lag = sa.case(((e.c.kind == "expired") & leased, _positive(e.c.at - jobs.c.expires_at)))
+    cause = sa.case(
+        (e.c.kind == "expired", e.c.why),
+        ((e.c.kind == "queued") & e.c.why.is_not(None), "refused"),
+        else_=e.c.by,
+    )
+    wanted = sa.or_(ended, granted, e.c.kind == "late", (e.c.kind == "queued"))
+    fresh = e.c.id > (sa.case(seen, value=e.c.pool, else_=0) if seen else 0)
+    one = (
+        sa.select(
+            e.c.id, e.c.pool, e.c.kind, cause.label("cause"), took.label("took"), lag.label("lag"),
+            _bucket(took, LONG_S).label("bucket"), _bucket(lag, LAG_S).label("lag_bucket"), refund.c.amount,
+        )
+        .select_from(e.join(jobs, jobs.c.job_id == e.c.job_id).outerjoin(refund, booked))
+        .where(e.c.id > sa.bindparam("after"), e.c.id <= sa.bindparam("upto"), fresh, wanted)
+        .subquery()
+    )  # fmt: skip
+    by = (one.c.pool, one.c.kind, one.c.cause, one.c.bucket, one.c.lag_bucket)
+    return sa.select(
+        *by,
+        sa.func.max(one.c.id).label("last"),
+        sa.func.count().label("count"),
+        sa.func.sum(one.c.took).label("took"),
+        sa.func.sum(one.c.lag).label("lag"),
+        sa.func.count(one.c.amount).label("refunds"),
+        sa.func.sum(one.c.amount).label("credits"),
+    ).group_by(*by)
+
+
+_paid = sa.select(events.c.id, events.c.pool, events.c.why).where(
+    events.c.id > sa.bindparam("after"), events.c.id <= sa.bindparam("upto"), events.c.kind == "refunded"
+)

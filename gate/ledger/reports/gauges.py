@@ -1,0 +1,85 @@
+"""How things stand in SQL, in figures: what is owed and for how long, who waits the longest. For whoever watches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.ledger.commit.database import Database
+from gate.ledger.sql import pool_rows as pools
+from gate.ledger.sql.tables import deliveries, jobs, owed
+from gate.ledger.transitions.deliveries import clock_ms
+from gate.model.job import now_ms
+
+KINDS = ("start", "event")
+
+
+@dataclass(slots=True)
+class OfPool:
+    """Ages are in seconds, 0 where there is nothing. `overdue_s`: how long ago the first deadline ran out of a job that holds a slot."""
+
+    queue_max: int
+    max_hold_s: float
+    oldest_wait_s: float = 0.0
+    overdue_s: float = 0.0
+    owed: int = 0
+    owed_credits: int = 0
+    oldest_owed_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Calls:
+    """To tools, not answered yet."""
+
+    count: int = 0
+    oldest_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Standing:
+    pools: dict[str, OfPool] = field(default_factory=dict)
+    calls: dict[str, Calls] = field(default_factory=lambda: {kind: Calls() for kind in KINDS})
+
+
+async def read(database: Database) -> Standing:
+    """Raises StoreDown."""
+    return await database.read(_read)
+
+
+def _read(connection: Connection) -> Standing:
+    now, clock = now_ms(), clock_ms(connection)
+    found = Standing(
+        {one.name: OfPool(one.settings.queue_max, one.settings.max_hold_ms / 1000) for one in pools.every(connection)}
+    )
+    for pool, status, enqueued_at, due in connection.execute(_live):
+        if (of_pool := found.pools.get(pool)) is None:
+            continue  # made since the pools were read
+        if status == "queued":
+            of_pool.oldest_wait_s = _age_s(now, enqueued_at)
+        else:
+            of_pool.overdue_s = max(of_pool.overdue_s, _age_s(now, due))
+    for pool, count, credits_, since in connection.execute(_owed):
+        if (of_pool := found.pools.get(pool)) is not None:
+            of_pool.owed, of_pool.owed_credits, of_pool.oldest_owed_s = count, int(credits_), _age_s(now, since)
+    for kind, count, since in connection.execute(_calls):
+        found.calls[kind] = Calls(count, _age_s(clock, since))
+    return found
+
+
+def _age_s(now: int, at: int) -> float:
+    return max(now - at, 0) / 1000
+
+
+_live = (
+    sa.select(jobs.c.pool, jobs.c.status, sa.func.min(jobs.c.enqueued_at), sa.func.min(jobs.c.expires_at))
+    .where(jobs.c.ended_at.is_(None))
+    .group_by(jobs.c.pool, jobs.c.status)
+)
+_owed = sa.select(owed.c.pool, sa.func.count(), sa.func.sum(owed.c.amount), sa.func.min(owed.c.since)).group_by(owed.c.pool)
+_calls = (
+    sa.select(deliveries.c.kind, sa.func.count(), sa.func.min(deliveries.c.at))
+    .where(deliveries.c.done_at.is_(None))
+    .group_by(deliveries.c.kind)
+)

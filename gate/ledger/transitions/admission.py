@@ -1,0 +1,67 @@
+"""How a job comes into SQL: a new row with its charge, or one more call for a row that is there."""
+
+from __future__ import annotations
+
+from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.results import AdmitResult, Change
+from gate.ledger.sql.pool_rows import Pool
+from gate.ledger.transitions import jobs
+from gate.ledger.transitions.outbox import newer, room
+from gate.model.job import Job, Lease, Request
+
+
+def new(
+    batch: Batch, pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease: Lease | None, given_up: int = 0
+) -> Job:
+    """Write the row of a job, running under `lease` or queued, and its charge. `given_up`: the fence of a grant that goes back."""
+    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)
+    batch.insert(job)
+    if request.credits:
+        jobs.book(batch, request.job_id, request.user, pool, "charge", request.credits, at)
+    return job
+
+
+def again(
+    batch: Batch, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
+) -> Change[AdmitResult]:
+    """Answer a repeated admission, which may bring the row a newer lease."""
+    if job.pool != pool.name or not request.same_content(job):
+        return Change(AdmitResult.REUSED, job)
+    if job.ended:
+        return Change(AdmitResult.ENDED, job)
+    if job.status == "queued" and ticket > job.ticket:
+        jobs.seated(batch, job)
+    if given_up > job.fence and job.status == "queued":
+        batch.put(job, fence=given_up)
+    if lease is None or job.lease_id == lease.lease_id:
+        return Change(AdmitResult.ADMITTED, job)
+    if job.status != "queued":
+        return Change(AdmitResult.LIVE, job)
+    if not (newer(pool, lease.fence, job.fence) and room(batch, pool)):
+        return Change(AdmitResult.NO_ROOM, job)
+    return Change(AdmitResult.ADMITTED, jobs.take(batch, job, lease, "running", "caller"))
+
+
+def _row(pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease: Lease | None, given_up: int) -> Job:
+    return Job(
+        job_id=request.job_id,
+        pool=pool,
+        status="running" if lease else "queued",
+        user=request.user,
+        tool=request.tool,
+        session=request.session,
+        credits=request.credits or 0,
+        payload=request.payload,
+        ticket=ticket,
+        fence=lease.fence if lease else given_up,
+        lease_id=lease.lease_id if lease else None,
+        lease_ms=lease_ms,
+        enqueued_at=at,
+        granted_at=lease.granted_at if lease else None,
+        expires_at=lease.due if lease else None,
+        hard_expires_at=lease.hard if lease else None,
+        starts=request.starts,
+        tells=request.tells,
+        settles=request.settles,
+        queue_ms=request.queue_ms,
+    )

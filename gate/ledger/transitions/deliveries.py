@@ -1,0 +1,191 @@
+"""What gate owes to tools, start calls and events: rows that a change writes in its own transaction, taken by compare-and-set.
+
+Whoever takes a row may call, until `taken_until`; nobody else before that. Rows of one job and kind go out in the order of
+their ids, which is that of the changes: each was written under the lock of the pool's row.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.ledger.commit.database import Database
+from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.sql.tables import deliveries, jobs
+from gate.model.job import Job, now_ms
+from gate.model.job_json import job_body, moment
+
+GIVE_UP_MS = 24 * 3600 * 1000
+Lane = tuple[str, str]
+"""A tool and a kind: what waits for one never waits for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One call to make. `kind` is `start` or `event`; `webhook_id` and `body` are the same however often it is made; `lease_id`
+    is of the grant that a start call is about."""
+
+    id: int
+    webhook_id: str
+    job_id: str
+    pool: str
+    tool: str
+    kind: str
+    type: str
+    body: str
+    attempts: int
+    lease_id: str | None
+
+    @property
+    def lane(self) -> Lane:
+        return self.tool, self.kind
+
+
+def owe(batch: Batch, job: Job, at: int) -> None:
+    """Writes down what has to be told of the status that `job` has now."""
+    if job.tells:
+        _add(batch, job, "event", f"job.{job.status}", at)
+    if job.starts and job.status == "granted":
+        _add(batch, job, "start", "job.start", at)
+
+
+def owe_late(batch: Batch, job: Job, at: int) -> None:
+    """Write down the event that a job's provider spoke after its end."""
+    if job.tells:
+        _add(batch, job, "event", "job.late", at)
+
+
+def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapping[Lane, int]) -> list[Delivery]:
+    """At most `room` of each lane that are due, now held by `by` for `hold_ms` (by kind)."""
+    now = clock_ms(connection)
+    waiting = sa.select(deliveries.c.tool, deliveries.c.kind).where(_undone, deliveries.c.due_at <= now).distinct()
+    taken = []
+    for tool, kind in connection.execute(waiting).all():
+        if room.get((tool, kind), 0) <= 0:
+            continue
+        for row in connection.execute(_due, {"tool": tool, "kind": kind, "now": now, "most": room[tool, kind]}).all():
+            if kind == "start" and (row.status != "granted" or row.job_fence != row.fence):  # guard: start-only-a-live-grant
+                close(connection, row.id, "over", row.error)  # that grant is no more: it is not to be started
+                continue
+            held = {"taken_by": by, "taken_until": now + hold_ms[kind], "attempts": row.attempts + 1}
+            connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(**held))
+            lease_id = row.lease_id if kind == "start" else None
+            one = (row.id, row.webhook_id, row.job_id, row.pool, tool, kind, row.type, row.body, row.attempts + 1, lease_id)
+            taken.append(Delivery(*one))
+    return taken
+
+
+def close(connection: Connection, delivery_id: int, result: str, error: str | None = None) -> None:
+    """It is done: `delivered`, `refused`, `failed`, `over` (the grant is no more) or `given_up`. The body is kept no longer."""
+    done = {"done_at": now_ms(), "result": result, "error": error, "body": None, "taken_by": None, "taken_until": None}
+    connection.execute(deliveries.update().where(deliveries.c.id == delivery_id, _undone).values(**done))
+
+
+def put_off(connection: Connection, delivery_id: int, by: str, wait_ms: int, error: str) -> bool:
+    """Another time, after `wait_ms`. False when it was given up."""
+    now = clock_ms(connection)
+    mine = deliveries.c.id == delivery_id, deliveries.c.taken_by == by, _undone
+    row = connection.execute(sa.select(deliveries.c.at, deliveries.c.kind).where(*mine)).first()
+    if row is not None and now - row.at > GIVE_UP_MS:
+        close(connection, delivery_id, "given_up", error)
+        return False
+    free = {"taken_by": None, "taken_until": None, "due_at": now + wait_ms, "error": error}
+    connection.execute(deliveries.update().where(*mine).values(**free))
+    return True
+
+
+def keep(connection: Connection, delivery_id: int, by: str, hold_ms: int) -> None:
+    """Hold a row that is being called about for longer."""
+    mine = deliveries.c.id == delivery_id, deliveries.c.taken_by == by, _undone
+    connection.execute(deliveries.update().where(*mine).values(taken_until=clock_ms(connection) + hold_ms))
+
+
+def free(connection: Connection, by: str) -> None:
+    """What this server had taken when it died is due again: only one process at a time goes by its name."""
+    gone = deliveries.update().where(_undone, deliveries.c.taken_by == by)
+    connection.execute(gone.values(taken_by=None, taken_until=None))
+
+
+def clock_ms(connection: Connection) -> int:
+    """SQL's own clock: servers whose clocks differ hold the same row for the same time."""
+    if connection.dialect.name == "sqlite":
+        return now_ms()
+    return int(connection.exec_driver_sql("select floor(extract(epoch from clock_timestamp()) * 1000)").scalar_one())
+
+
+def _placed(batch: Batch, job: Job) -> Job:
+    """A waiter with its place, as SQL knows the line."""
+    if job.status != "queued":
+        return job
+    waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
+    before = sa.func.coalesce(sa.func.sum(sa.case((jobs.c.ticket < job.ticket, 1), else_=0)), 0)
+    count, ahead = batch.connection.execute(sa.select(sa.func.count(), before).where(waits)).one()
+    return job._replace(position=int(ahead) + 1, queue_length=count)
+
+
+def _add(batch: Batch, job: Job, kind: str, type_: str, at: int) -> None:
+    body = json.dumps({"type": type_, "timestamp": moment(at), "data": job_body(_placed(batch, job))}, ensure_ascii=False)
+    batch.add(
+        deliveries, webhook_id=f"msg_{secrets.token_hex(16)}", job_id=job.job_id, tool=job.tool, kind=kind, type=type_,
+        fence=job.fence, body=body, at=at, due_at=0, attempts=0,
+    )  # fmt: skip
+
+
+_undone = deliveries.c.done_at.is_(None)
+_earlier = deliveries.alias("earlier")
+_due = (
+    sa.select(deliveries, jobs.c.pool, jobs.c.status, jobs.c.lease_id, jobs.c.fence.label("job_fence"))
+    .join(jobs, jobs.c.job_id == deliveries.c.job_id)
+    .where(
+        _undone,
+        deliveries.c.tool == sa.bindparam("tool"),
+        deliveries.c.kind == sa.bindparam("kind"),
+        deliveries.c.due_at <= sa.bindparam("now"),
+        # guard: delivery-taken-by-one-server
+        sa.or_(deliveries.c.taken_until.is_(None), deliveries.c.taken_until <= sa.bindparam("now")),
+        ~sa.exists().where(  # guard: events-of-a-job-in-order
+            _earlier.c.job_id == deliveries.c.job_id,
+            _earlier.c.kind == deliveries.c.kind,
+            _earlier.c.done_at.is_(None),
+            _earlier.c.id < deliveries.c.id,
+        ),
+    )
+    .order_by(deliveries.c.id)
+    .limit(sa.bindparam("most"))
+    .with_for_update(of=deliveries, skip_locked=True)
+)
+
+
+class Deliveries:
+    """The same for whoever calls, each a transaction. `by` is this server's name, which no other living one has."""
+
+    def __init__(self, database: Database, by: str) -> None:
+        self._database, self._by = database, by
+
+    async def free(self) -> None:
+        await self._database.write("", "", lambda batch: free(batch.connection, self._by))
+
+    async def take(self, hold_ms: Mapping[str, int], room: Mapping[Lane, int]) -> list[Delivery]:
+        return await self._database.write("", "", lambda batch: take(batch.connection, self._by, hold_ms, room))
+
+    async def keep(self, delivery: Delivery, hold_ms: int) -> None:
+        """Hold a row, whose call is still under way, for `hold_ms` from now."""
+        await self._database.write(
+            delivery.pool, delivery.job_id, lambda batch: keep(batch.connection, delivery.id, self._by, hold_ms)
+        )
+
+    async def close(self, delivery: Delivery, result: str, error: str | None = None) -> None:
+        await self._database.write(
+            delivery.pool, delivery.job_id, lambda batch: close(batch.connection, delivery.id, result, error)
+        )
+
+    async def put_off(self, delivery: Delivery, wait_ms: int, error: str) -> bool:
+        """False when it was given up."""
+        return await self._database.write(
+            delivery.pool, delivery.job_id, lambda batch: put_off(batch.connection, delivery.id, self._by, wait_ms, error)
+        )

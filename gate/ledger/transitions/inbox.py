@@ -1,0 +1,153 @@
+"""What providers said, each once, kept with the job that it is about.
+
+A callback and the binding of its task may come in either order. Both hold the pool's row, so one of them is the second, and
+the second applies: a callback finds the binding, or a binding finds the callback that was kept.
+"""
+
+from __future__ import annotations
+
+import json
+
+import sqlalchemy as sa
+from pydantic import JsonValue
+
+from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
+from gate.ledger.sql.tables import webhooks
+from gate.ledger.transitions import jobs
+from gate.model.job import HOLDING, REFUNDED, Job, now_ms
+from gate.model.messages import ProviderReport
+
+KEPT_MS = 7 * 24 * 3600 * 1000
+"""How long a callback waits for the binding of its task."""
+RAW_MAX = 64 * 1024
+"""Characters of a body that are kept."""
+RAW_OF_A_JOB = 20
+"""Callbacks of one job whose bodies are kept: beyond it only that they came."""
+
+
+def hear(batch: Batch, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
+    """Apply a provider's report once, and keep its body.
+
+    Args:
+        batch: Holds the pool's row.
+        pool: The pool that the callback names.
+        provider: The provider, by its name.
+        report: What it says.
+        raw: The callback's body as it came.
+    """
+    once = sa.select(webhooks.c.id).where(
+        webhooks.c.provider == provider, webhooks.c.pool == pool, webhooks.c.delivery_id == report.delivery_id
+    )
+    if batch.connection.execute(once).first() is not None:  # guard: callback-only-once
+        return Change(CallbackResult.REPEAT)
+    job, current, early = _about(batch, pool, provider, report)
+    verdict = CallbackResult.WAITS if early else CallbackResult.HISTORY
+    before = job
+    if job is not None and current:
+        verdict, job = _apply(batch, job, provider, report.outcome, report.error, report.output)
+    kept = job is None or _count(batch, job.job_id) < RAW_OF_A_JOB
+    at = now_ms()
+    row = {
+        "at": at, "provider": provider, "delivery_id": report.delivery_id, "pool": pool, "task_id": report.task_id,
+        "job_id": job.job_id if job else report.job_id, "outcome": report.outcome, "error": report.error,
+        "output": None if report.output is None else json.dumps(report.output),
+        "body": raw[:RAW_MAX] if kept else None, "verdict": verdict.value,
+    }  # fmt: skip
+    batch.connection.execute(webhooks.insert().values(**row))
+    if job is not None and verdict is CallbackResult.HISTORY and kept:
+        why = report.outcome + ("" if current else ", of an earlier task")
+        jobs.event(batch, pool, job.job_id, "callback", provider, at, why=why)
+    return Change(verdict, job, before)
+
+
+def bound(batch: Batch, job: Job) -> Change[BindResult]:
+    """The job, just bound to its task; and what that task's provider has said already, in the order it came, has happened."""
+    kept = sa.select(webhooks).where(
+        webhooks.c.provider == job.provider,
+        webhooks.c.task_id == job.task_id,
+        webhooks.c.pool == job.pool,
+        webhooks.c.verdict == "waits",
+        webhooks.c.at > now_ms() - KEPT_MS,  # guard: kept-callback-expires
+    )
+    result, after = BindResult.BOUND, job
+    assert job.provider is not None
+    for row in batch.connection.execute(kept.order_by(webhooks.c.id)).all():  # guard: early-callback-is-applied
+        output = None if row.output is None else json.loads(row.output)
+        verdict, after = _apply(batch, after, job.provider, row.outcome, row.error, output)
+        result = BindResult.ENDED if verdict is CallbackResult.ENDED else result
+        told = {"verdict": verdict.value, "job_id": job.job_id}
+        batch.connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(**told))
+    return Change(result, after, job)
+
+
+def _about(batch: Batch, pool: str, provider: str, report: ProviderReport) -> tuple[Job | None, bool, bool]:
+    """The job; whether the provider has a say in it now: bound to him, by its current task, or by job_id to none; and whether
+    nothing is bound to that task yet.
+    """
+    if report.task_id is None:
+        assert report.job_id is not None
+        job = _in(pool, batch.job(pool, report.job_id))
+        mine = (
+            job is not None
+            # guard: callback-of-the-bound-provider
+            and job.provider in (None, provider)
+        )
+        return job, mine, False
+    known = jobs.task(batch, provider, report.task_id)
+    job = _in(pool, batch.job(pool, known.job_id)) if known is not None else None
+    mine = (
+        job is not None
+        # guard: callback-of-the-current-task
+        and (job.provider, job.task_id, job.lease_id) == (provider, report.task_id, known.lease_id)
+    )
+    return job, mine, known is None
+
+
+def _apply(
+    batch: Batch, job: Job, provider: str, outcome: str, error: str | None, output: JsonValue
+) -> tuple[CallbackResult, Job]:
+    if job.status in HOLDING:
+        reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
+        return CallbackResult.ENDED, jobs.end(batch, job, outcome, "provider", reason, error, output)
+    # Only the provider knows how its task ended: what a browser, an operator or a deadline said does not silence it.
+    if (
+        job.status in REFUNDED
+        and job.fence
+        and job.ended_by != "provider"
+        and (
+            job.status == "expired"
+            # guard: late-success-is-kept
+            or outcome == "completed"
+        )
+    ):
+        kept = jobs.keep_late(batch, job, outcome, provider, output)
+        return (CallbackResult.LATE, kept) if kept is not job else (CallbackResult.HISTORY, job)
+    return CallbackResult.HISTORY, job
+
+
+def _in(pool: str, job: Job | None) -> Job | None:
+    return job if job is not None and job.pool == pool else None  # guard: callback-in-its-pool
+
+
+def _count(batch: Batch, job_id: str) -> int:
+    return batch.connection.execute(sa.select(sa.func.count()).where(webhooks.c.job_id == job_id)).scalar_one()
+
+
+def hear_by_hand(
+    batch: Batch, pool: str, job_id: str, provider: str, outcome: str, error: str | None, output: JsonValue, why: str
+) -> Change[ApplyResult]:
+    """Apply an outcome that an operator has read out of a callback, as if the provider had said it. `why` goes into the history.
+
+    Returns:
+        `ended`, `late` or `history` as of `hear`, `waiting`: the job holds no slot, or `unknown`: the pool has no such job.
+    """
+    before = _in(pool, batch.job(pool, job_id))
+    if before is None:
+        return Change(ApplyResult.UNKNOWN)
+    if before.status == "queued":  # guard: unread-callback-not-for-a-waiter
+        return Change(ApplyResult.WAITING, before)
+    verdict, job = _apply(batch, before, provider, outcome, error, output)
+    if verdict is not CallbackResult.HISTORY:
+        jobs.event(batch, pool, job_id, "callback", "operator", now_ms(), fence=job.fence or None, why=why)
+    return Change(ApplyResult(verdict.value), job, before)

@@ -1,0 +1,62 @@
+"""A job as JSON, the same wherever it is shown: over HTTP, and to the tools that gate calls."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from gate.model.job import Job
+
+
+def moment(ms: int | None) -> str | None:
+    """RFC 3339, UTC, milliseconds."""
+    if ms is None:
+        return None
+    seconds, rest = divmod(ms, 1000)
+    return f"{_to_the_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _to_the_second(seconds: int) -> str:
+    """Kept, because nearly all that is shown is of the same few seconds."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
+    """`secrets`: whether whoever asks may release, and so see the payload and the lease_id."""
+    lease = job.lease
+    return {
+        "job_id": job.job_id,
+        "pool": job.pool,
+        "user": job.user,
+        "tool": job.tool,
+        "session": job.session,
+        "credits": job.credits,
+        "payload": job.payload if secrets else None,
+        "task": {"provider": job.provider, "task_id": job.task_id} if job.task_id is not None else None,
+        "started_by": "gate" if job.starts else "caller",
+        "status": job.status,
+        "position": job.position,
+        "queue_length": job.queue_length,
+        "reason": job.reason,
+        "eta_seconds": job.eta_seconds,
+        "enqueued_at": moment(job.enqueued_at),
+        "lease": {
+            "lease_id": lease.lease_id if secrets else None,
+            "fence": lease.fence,
+            "granted_at": moment(lease.granted_at),
+            "expires_at": moment(lease.due),
+            "hard_expires_at": moment(lease.hard),
+        }
+        if lease
+        else None,
+        "ended_at": moment(job.ended_at),
+        "ended_by": job.ended_by,
+        "end_reason": job.end_reason,
+        "error": job.error,
+        "output": job.output,
+        "refund": {"amount": job.refund.amount, "at": moment(job.refund.at), "owed": job.refund.owed} if job.refund else None,
+        "late_outcome": job.late_outcome,
+        "late_output": job.late_output,
+    }

@@ -1,0 +1,213 @@
+"""`gate serve`: from nothing to ready, and back. Slow imports happen while the embedded Redis starts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from gate.model.errors import CannotStart, StoreDown
+from gate.runtime.data_dir import Address, DataDir
+from gate.runtime.embedded_redis import EmbeddedRedis
+from gate.runtime.settings import Settings
+
+GC_AFTER = 50_000
+"""So many more objects than were given back, before the collector looks at the youngest."""
+GRACE_S = 7
+"""For requests under way when a stop was asked for."""
+STOP_S = 9.5
+"""For all of it."""
+SECRET_MIN = 16
+"""Characters: twelve random bytes in base64, which nobody guesses over a network."""
+
+
+def serve(settings: Settings) -> None:
+    """Runs until SIGTERM or SIGINT. Raises CannotStart, in one line."""
+    gc.disable()  # until it is ready: what is imported stays, and to look through it again and again takes a tenth of the start
+    _refuse_open_doors(settings)
+    data = DataDir(settings.data_dir)
+    data.take()
+    with contextlib.ExitStack() as closing:
+        listener = closing.enter_context(_listen(settings.host, settings.port))
+        embedded = None
+        if settings.redis_url is None:
+            embedded = EmbeddedRedis(settings.data_dir)
+            closing.callback(embedded.stop)
+        from gate.ledger.admin import migrate
+
+        if (file := migrate.sqlite_file(settings.sql_url)) is not None:
+            data.take_file(file)
+        migrate.migrate(settings.sql_url)
+        if embedded is not None:
+            embedded.wait()
+        closing.callback(data.leave)
+        _run(settings, data, listener, embedded)
+    print("gate has stopped", flush=True)
+
+
+def _run(settings: Settings, data: DataDir, listener: socket.socket, embedded: EmbeddedRedis | None) -> None:
+    import uvloop
+
+    redis_url = settings.redis_url or (embedded.url if embedded else "")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(settings, data, listener, redis_url, embedded.near if embedded else redis_url))
+        except StoreDown as error:
+            raise CannotStart(error.detail) from error
+
+
+async def _serve(settings: Settings, data: DataDir, listener: socket.socket, redis_url: str, near: str) -> None:
+    import uvicorn
+
+    from gate.http.app import in_front, make_app
+    from gate.http.server.offers import DecliningProtocol
+    from gate.ledger import PoolSettings
+    from gate.runtime.wiring import Outside, open_gate
+    from gate.telemetry import logging
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # ours below: uvicorn's would end the process before the gate is closed
+
+    logging.configure()
+    configured = {name: PoolSettings(**pool.in_ms()) for name, pool in settings.pool_defaults().items()}
+    made_live = PoolSettings(**settings.defaults().in_ms())
+    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+    tools = settings.known_tools()
+    outside = Outside(tools, settings.job_sql, settings.refund_sql, data.server_id())
+    async with open_gate(
+        near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
+    ) as gate:
+        app = make_app(gate.gatekeeper, gate.keyring, tools, settings.provider_secrets(), settings.check_counts)
+        config = uvicorn.Config(
+            in_front(app, settings.access_log),
+            http=DecliningProtocol,  # on httptools: h11 lets smuggled requests through
+            ws="none",
+            proxy_headers=False,  # who is this machine is never told by a header
+            lifespan="off",
+            log_config=None,  # gate.logs has it
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        server = Server(config)
+
+        def stop() -> None:
+            server.should_exit = True
+            gate.waiters.close()
+            last_resort = threading.Timer(STOP_S, _force)
+            last_resort.daemon = True
+            last_resort.start()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.002)
+        if server.started:
+            _rest_gc()
+            host, port = listener.getsockname()[:2]
+            http = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            data.tell(Address(os.getpid(), http, redis_url, settings.sql_url))
+            _say_where(settings, gate, http, redis_url)
+        await serving
+
+
+def _rest_gc() -> None:
+    """What is there by now stays, and need not be looked through; what a request makes hardly ever goes in circles. With the usual
+    settings the collector stops the loop every few requests (docs/performance.md: p99).
+    """
+    gc.freeze()
+    gc.set_threshold(GC_AFTER, 10, 100)
+    gc.enable()
+
+
+def _force() -> None:
+    """A store that hangs holds a thread that nothing can end. What was not committed was told to nobody."""
+    print(f"gate: a store does not answer; stopped by force after {STOP_S:g} s", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None:
+    from gate import __version__
+    from gate.ledger.admin import migrate
+    from gate.slots.connection import without_password
+
+    kind = "embedded " if settings.redis_url is None else ""
+    lines = [
+        f"gate {__version__} is ready",
+        f"  http   {http}   (docs at /docs)",
+        f"  redis  {without_password(redis_url)}   ({kind}{gate.redis})",
+        f"  sql    {migrate.shown(settings.sql_url)}",
+    ]
+    configured = settings.pool_defaults()
+    for pool in gate.pools:
+        live = pool.settings
+        lines.append(
+            f"  pool   {pool.name}: {live.limit} slot{'s' * (live.limit != 1)}, leases of {live.lease_ms / 1000:g} s,"
+            f" {live.claim_ms / 1000:g} s to claim, at most {live.queue_max} wait for {live.queue_ms / 1000:g} s"
+        )
+        for name, value in configured[pool.name].in_ms().items() if pool.name in configured else ():
+            if (now := getattr(live, name)) != value:
+                lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
+        if live.lease_ms > live.max_hold_ms:
+            lines.append(f"         no lease goes beyond the longest hold, {live.max_hold_ms / 1000:g} s: max_hold_seconds")
+    if not gate.keyring.closed:
+        lines.append("  keys   none: whoever is on this machine is let in, as an admin")
+    if settings.admin_key is not None and len(settings.admin_key) < SECRET_MIN:
+        lines.append(f"  warns  GATE_ADMIN_KEY is shorter than {SECRET_MIN} characters and can be guessed")
+    for provider, secrets in settings.provider_secrets().items():
+        if any(len(secret.removeprefix("whsec_")) < SECRET_MIN for secret in secrets):
+            lines.append(
+                f"  warns  provider {provider}: its secret is shorter than {SECRET_MIN} characters and can be guessed"
+            )
+    for tool in settings.known_tools():
+        if tool.provider is not None and tool.provider not in settings.provider_secrets():
+            lines.append(
+                f"  tool   {tool.table}: there is no [providers.{tool.provider}], so nobody may say how its tasks end"
+            )
+        if tool.start_url is None:
+            lines.append(f"  tool   {tool.table}: no start_url, so whoever enqueues its jobs has to start them himself")
+        if (tool.start_url or tool.events_url) and tool.secret is None:
+            lines.append(f"  tool   {tool.table}: no secret, so what gate sends it is not signed")
+    lines.append(f"  data   {settings.data_dir.absolute()}")
+    print("\n".join(lines), flush=True)
+
+
+def _refuse_open_doors(settings: Settings) -> None:
+    """Without a key only loopback is let in, so nothing else may be listened on."""
+    host = settings.host
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if loopback or settings.admin_key is not None:
+        return
+    from gate.ledger.admin import key_file, migrate
+
+    if not migrate.exists(settings.sql_url) or not key_file.every(settings.sql_url):
+        raise CannotStart(f"host {host} is open to others and no key exists: `gate keys create NAME --role admin` makes one")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise CannotStart(f"port {port} on {host} cannot be listened on: {error.strerror} (--port takes another)") from error
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,217 @@
+"""What may be configured: flags over GATE_* over gate.toml over what stands here. Numbers live here once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from gate.model.errors import CannotStart
+from gate.model.job import LABEL_MAX, POOL_NAME, QUEUE_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX, in_ms
+from gate.model.tool import SHIPPED_NAMES, Tool, Tools
+
+Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]
+
+
+def _is_address(value: str) -> str:
+    try:
+        where = urlsplit(value)
+        whole = where.scheme in ("http", "https") and where.hostname and (where.port is None or where.port > 0)
+    except ValueError:  # the port is none
+        whole = False
+    if not whole or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("must be an address, http://… or https://…")
+    return value
+
+
+def _is_name(value: str) -> str:
+    if not POOL_NAME.fullmatch(value):
+        raise ValueError(f"must match {POOL_NAME.pattern}")
+    return value
+
+
+def _signs(value: SecretStr) -> SecretStr:
+    from gate.providers import standard
+
+    if fault := standard.fault(value.get_secret_value()):
+        raise ValueError(f"a secret {fault}")
+    return value
+
+
+class PoolDefaults(BaseModel):
+    """The settings of a pool, as a person writes them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=0, le=SLOTS_MAX)] = 3  # what the provider takes at a time
+    lease_seconds: Seconds = 600  # a job that says nothing for so long is lost
+    max_hold_seconds: Seconds = 3600  # no renewal goes beyond it
+    claim_seconds: Seconds = 60  # to start what was granted; also the grace after an absence
+    queue_seconds: Seconds = 600  # to wait in line
+    queue_max: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 1000
+    cooldown_seconds: Seconds = 5  # after a refusal, doubling to at most 60
+    max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no cap
+
+    def in_ms(self) -> dict[str, int]:
+        return in_ms(self.model_dump())
+
+
+class ToolSettings(BaseModel):
+    """Of `[tools.TABLE]`: where gate starts the jobs of that tool, and where it tells what becomes of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=LABEL_MAX)] | None = None
+    provider: Annotated[str, AfterValidator(_is_name)] | None = None
+    start_url: Annotated[str, AfterValidator(_is_address)] | None = None
+    events_url: Annotated[str, AfterValidator(_is_address)] | None = None
+    secret: Annotated[SecretStr, AfterValidator(_signs)] | None = None
+    pool: Annotated[str, AfterValidator(_is_name)] = "default"  # where the compatible paths admit its jobs
+    lease_seconds: Seconds | None = None  # of its jobs; default: the pool's
+    queue_seconds: Seconds | None = None  # likewise
+
+    def tool(self, table: str) -> Tool:
+        name = self.name or SHIPPED_NAMES.get(table, table)
+        secret = self.secret.get_secret_value() if self.secret else None
+        times = [None if seconds is None else round(seconds * 1000) for seconds in (self.lease_seconds, self.queue_seconds)]
+        return Tool(table, name, self.provider, self.start_url, self.events_url, secret, self.pool, *times)
+
+
+class ProviderSettings(BaseModel):
+    """Of `[providers.NAME]`: what its callbacks have to show."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: SecretStr | None = None
+    secrets: list[SecretStr] = []
+
+    def all(self) -> tuple[str, ...]:
+        shown = ([self.token] if self.token is not None else []) + self.secrets
+        return tuple(one.get_secret_value() for one in shown)
+
+
+class Settings(PoolDefaults, BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="GATE_", extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    data_dir: Path = Path(".gate")
+    redis_url: Annotated[str | None, Field(repr=False)] = None  # they may hold passwords
+    database_url: Annotated[str | None, Field(repr=False)] = None
+    admin_key: SecretStr | None = None
+    access_log: bool = False
+    check_counts: bool = False  # whether a `check` that names no job is told how many slots are free
+    job_sql: str | None = None
+    refund_sql: str | None = None
+    pools: dict[str, dict[str, Any]] = {}
+    tools: dict[str, ToolSettings] = {}
+    providers: dict[str, ProviderSettings] = {}
+
+    @field_validator("admin_key")
+    @classmethod
+    def _a_key_can_be_shown(cls, key: SecretStr | None) -> SecretStr | None:
+        """As a header carries it; an empty one is none."""
+        text = key.get_secret_value().strip() if key else ""
+        if not (text.isascii() and (text == "" or text.isprintable())):
+            raise ValueError("a key is printable ASCII")
+        return SecretStr(text) if text else None
+
+    @field_validator("pools")
+    @classmethod
+    def _pools_are_well_formed(cls, pools: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, values in pools.items():
+            if not POOL_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no pool name")
+            try:
+                PoolDefaults.model_validate(values)
+            except ValidationError as error:
+                raise ValueError(f"of {name}, {_fault(error)}") from error
+        return pools
+
+    @field_validator("tools")
+    @classmethod
+    def _tools_are_labels(cls, tools: dict[str, ToolSettings]) -> dict[str, ToolSettings]:
+        for table in tools:
+            if not (0 < len(table) <= LABEL_MAX and table.isprintable()):
+                raise ValueError("a tool's table is 1 to 256 printable characters")
+        return tools
+
+    @field_validator("providers")
+    @classmethod
+    def _providers_are_known(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        if providers:
+            from gate.providers import PROVIDERS
+
+            for name, one in providers.items():
+                if name not in PROVIDERS:
+                    raise ValueError(f"there is no provider {name!r}: gate knows {', '.join(sorted(PROVIDERS))}")
+                if not one.all():
+                    raise ValueError(f"{name} has neither a token nor secrets: nothing it says could be believed")
+                if fault := next((fault for secret in one.all() if (fault := PROVIDERS[name].fault(secret))), None):
+                    raise ValueError(f"a secret of {name} {fault}")
+        return providers
+
+    @field_validator("job_sql", "refund_sql")
+    @classmethod
+    def _an_empty_one_is_none(cls, sql: str | None) -> str | None:
+        return (sql or "").strip() or None
+
+    def defaults(self) -> PoolDefaults:
+        """Of a pool that no file names."""
+        return PoolDefaults.model_validate({name: getattr(self, name) for name in PoolDefaults.model_fields})
+
+    def pool_defaults(self) -> dict[str, PoolDefaults]:
+        """Every pool this gate has to have; `default` always exists."""
+        common = self.defaults().model_dump()
+        named: dict[str, dict[str, Any]] = {"default": {}, **{one.pool: {} for one in self.tools.values()}, **self.pools}
+        return {name: PoolDefaults.model_validate(common | values) for name, values in named.items()}
+
+    def known_tools(self) -> Tools:
+        return Tools({table: one.tool(table) for table, one in self.tools.items()})
+
+    def provider_secrets(self) -> dict[str, tuple[str, ...]]:
+        return {name: one.all() for name, one in self.providers.items()}
+
+    @property
+    def sql_url(self) -> str:
+        return self.database_url or f"sqlite:///{quote(str(self.data_dir.absolute() / 'gate.db'))}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load(config: Path | None = None, **flags: Any) -> Settings:
+    """The settings in force. `flags` that are None were not given. Raises CannotStart, naming what is wrong."""
+    if config is not None and not config.is_file():
+        raise CannotStart(f"there is no configuration file {config}")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config or Path("gate.toml"))
+
+    try:
+        return FromFile(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise CannotStart(_fault(error)) from error
+    except ValueError as error:  # gate.toml is no TOML
+        raise CannotStart(f"{config or 'gate.toml'} cannot be read: {error}") from error
+
+
+def _fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"there is no setting {where!r}"
+    return f"the setting {where!r} is wrong: {first['msg'].removeprefix('Value error, ')}"

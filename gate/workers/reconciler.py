@@ -1,0 +1,256 @@
+"""The sweep: reads Redis, then SQL, and mends what differs. Every ten seconds, and when a server starts.
+
+Between the two reads the world moves, so nothing is done about what only one sweep saw: what two in a row saw, of the same
+lease, is no movement but drift (a crash between the stores, an operator with redis-cli, a trimmed stream). Each repair is a
+script or a compare-and-set that judges again, and is named in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+import structlog
+
+from gate.coordination.notifier import News
+from gate.coordination.outbox_recorder import Recorder
+from gate.coordination.pool_registry import Pools
+from gate.ledger import GrantReturn, Ledger, Pool, Reading
+from gate.model.errors import StoreDown
+from gate.model.job import HOLDING, Job, Lease
+from gate.model.messages import EntryKind, OutboxEntry
+from gate.slots import RedisSnapshot
+from gate.telemetry import counters
+
+log = structlog.get_logger("gate.sweep")
+
+EVERY_S = 10.0
+ALL_ENTRIES = 100_000
+STRANGER_MS = 30_000
+"""What Redis has and SQL has not may be a commit on its way; so long no commit takes."""
+
+
+class DriftKind(StrEnum):
+    """How Redis and SQL differ. The values are labels of the metric gate_repairs_total."""
+
+    SETTINGS = "settings"
+    """Redis has other settings of the pool than SQL."""
+    ENDED = "ended"
+    """The job has ended in SQL and is still in Redis."""
+    UNKNOWN_JOB = "stranger"
+    """The job is in Redis and never reached SQL."""
+    UNRECORDED_GRANT = "adopt"
+    """The job waits in SQL, and holds a newer grant that the outbox does not report."""
+    RETURNED_GRANT = "give_back"
+    """The job waits in SQL, and still holds a grant that it gave back."""
+    LOST_PLACE = "seat"
+    """The job waits in SQL and is not in Redis."""
+    LOST_LEASE = "restore"
+    """The job holds a lease in SQL that Redis has lost."""
+    OVERDUE = "overdue"
+    """The job holds a lease in SQL that Redis has lost and whose deadline has passed."""
+    ORPHAN_ENTRY = "unheard"
+    """The outbox names a job that is neither in SQL nor in Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A difference between Redis and SQL.
+
+    Attributes:
+        kind: What differs.
+        job_id: The job; empty for settings.
+        fence: Fence of the grant; 0 for a place in the queue.
+    """
+
+    kind: DriftKind
+    job_id: str
+    fence: int = 0
+
+
+def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -> Iterator[Drift]:
+    """What differs between Redis (`seen`) and SQL (`live` are the pool's live jobs, `others` what else Redis names).
+
+    What the outbox speaks of is on its way, and no difference.
+    """
+    in_redis = {*seen.slots, *seen.queue}
+    in_redis.difference_update(seen.noted)  # guard: sweep-nothing-in-the-outbox
+    for job_id in in_redis:
+        held = job_id in seen.slots
+        entry = seen.entries.get(job_id) or {}
+        fence = int(entry.get("fence") or 0) if held else 0
+        job = live.get(job_id)
+        if job is None:
+            other = others.get(job_id)
+            since = entry.get("granted_at" if held else "queued_at", 0)
+            if other is not None and other.ended:
+                yield Drift(DriftKind.ENDED, job_id)  # guard: sweep-ended-job
+            elif seen.now_ms - since > STRANGER_MS:  # guard: sweep-stranger
+                yield Drift(DriftKind.UNKNOWN_JOB, job_id, fence)
+        elif job.status == "queued":
+            if held and entry and fence > job.fence:
+                yield Drift(DriftKind.UNRECORDED_GRANT, job_id, fence)  # guard: sweep-lost-grant
+            elif held and entry:
+                yield Drift(DriftKind.RETURNED_GRANT, job_id, fence)  # guard: sweep-unfinished-refusal
+            elif not entry:
+                yield Drift(DriftKind.LOST_PLACE, job_id)
+        elif held and entry and fence != job.fence:
+            yield Drift(DriftKind.UNKNOWN_JOB, job_id, fence)
+        elif not (held and entry):
+            yield _lost(seen, job)
+    for job_id in live.keys() - seen.slots.keys() - set(seen.queue) - seen.noted.keys():
+        job = live[job_id]
+        if job.status in HOLDING:
+            yield _lost(seen, job)
+        else:
+            yield Drift(DriftKind.LOST_PLACE, job_id)  # guard: sweep-lost-place
+    for job_id in seen.noted.keys() - live.keys() - others.keys() - seen.slots.keys() - set(seen.queue):
+        if seen.now_ms - seen.noted[job_id] > STRANGER_MS:
+            yield Drift(DriftKind.ORPHAN_ENTRY, job_id)  # guard: sweep-unknown-outbox-entry
+
+
+def _lost(seen: RedisSnapshot, job: Job) -> Drift:
+    assert job.expires_at is not None
+    return Drift(DriftKind.OVERDUE if job.expires_at <= seen.now_ms else DriftKind.LOST_LEASE, job.job_id, job.fence)
+
+
+Mend = Callable[[str, int, RedisSnapshot, dict[str, Job], Drift, float], Awaitable[bool]]
+
+
+class Sweep:
+    def __init__(self, ledger: Ledger, reading: Reading, pools: Pools, recorder: Recorder, news: News) -> None:
+        self._ledger, self._reading = ledger, reading
+        self._pools, self._recorder, self._news = pools, recorder, news
+        self._before: dict[str, set[Drift]] = {}
+
+    async def keep(self) -> None:
+        """For ever."""
+        while True:
+            with contextlib.suppress(StoreDown):
+                await self._pools.load()  # another server may have made one
+            for pool in self._pools.names:
+                try:
+                    await self.sweep(pool)
+                except StoreDown as error:
+                    log.warning("not swept", pool=pool, error=str(error))
+                except Exception:
+                    log.exception("not swept", pool=pool)  # what one pool holds must not keep the others from being mended
+            await asyncio.sleep(EVERY_S)
+
+    async def sweep(self, pool: str) -> list[Drift]:
+        """One look at one pool; mends what the look before saw too, and says what that was. Raises StoreDown."""
+        return await self._look(pool, self._mend)
+
+    async def drift(self, pool: str) -> list[Drift]:
+        """What a look sees that the look before saw too; mends nothing. Raises StoreDown."""
+        return await self._look(pool, None)
+
+    async def _look(self, pool: str, mend: Mend | None) -> list[Drift]:
+        slots = self._pools.pool(pool)
+        epoch = await slots.tick()
+        await self._recorder.run(pool)
+        looked_at = time.monotonic()
+        seen = await slots.snapshot()
+        live = await self._reading.live(pool)
+        named = {*seen.slots, *seen.queue, *seen.noted} - live.keys()
+        others = {
+            job_id: job
+            for job_id, job in (await self._reading.jobs(sorted(named))).items()
+            if job.pool == pool  # guard: sweep-only-its-pool
+        }
+        found = set(examine(seen, live, others))
+        settings = await self._settings(pool)
+        if any(seen.settings.get(name) != value for name, value in settings.in_redis().items()):
+            found.add(Drift(DriftKind.SETTINGS, ""))  # guard: sweep-settings
+        if seen.epoch != epoch:
+            return []  # it was rebuilt meanwhile: the next one sees clearly
+        twice = set(found)
+        twice &= self._before.get(pool, set())  # guard: sweep-what-two-looks-saw
+        if mend is None:
+            self._before[pool] = found
+            return sorted(twice, key=str)
+        self._before[pool] = found - twice
+        mended = [drift for drift in sorted(twice, key=str) if await mend(pool, epoch, seen, live, drift, looked_at)]
+        for drift in mended:
+            counters.repairs[drift.kind] += 1
+            log.warning("mended", pool=pool, repair=drift.kind, job_id=drift.job_id, fence=drift.fence)
+        return mended
+
+    async def _settings(self, pool: str) -> Pool:
+        return next(one for one in await self._reading.pools() if one.name == pool)
+
+    async def _mend(
+        self, pool: str, epoch: int, seen: RedisSnapshot, live: dict[str, Job], drift: Drift, looked_at: float
+    ) -> bool:
+        job_id, slots = drift.job_id, self._pools.pool(pool)
+        job = live.get(job_id)
+        match drift.kind:
+            case DriftKind.SETTINGS:
+                await slots.configure((await self._settings(pool)).in_redis())
+            case DriftKind.ENDED:
+                await self._ledger.say_ended(pool, job_id)
+                await slots.cancel(job_id)
+            case DriftKind.UNKNOWN_JOB:
+                return await self._free(pool, epoch, seen, drift)
+            case DriftKind.ORPHAN_ENTRY:
+                return await self._forget(pool, epoch, job_id)
+            case DriftKind.OVERDUE:
+                expired = await self._ledger.expire_overdue(pool, epoch, job_id, drift.fence, seen.now_ms)
+                if not expired:  # guard: sweep-lost-expiry
+                    return False
+                await slots.cancel(job_id)
+                self._news.tell(pool, [job_id])
+            case DriftKind.LOST_LEASE:
+                assert job is not None
+                return await slots.restore(job)
+            case DriftKind.UNRECORDED_GRANT:
+                good_until = looked_at + (seen.slots[job_id] - seen.now_ms) / 1000
+                await self._recorder.apply(pool, epoch, [_grant_in(seen, job_id)], good_until)
+            case DriftKind.LOST_PLACE | DriftKind.RETURNED_GRANT:
+                assert job is not None
+                if drift.kind is DriftKind.LOST_PLACE:
+                    await self._ledger.seated(pool, job_id)
+                await self._recorder.give_back(pool, GrantReturn(job, drift.fence, "lost"))
+            case _:
+                assert_never(drift.kind)
+        return True
+
+    async def _free(self, pool: str, epoch: int, seen: RedisSnapshot, drift: Drift) -> bool:
+        """Void in SQL first: a commit that is slower than slow must not find its slot given away."""
+        job_id, slots = drift.job_id, self._pools.pool(pool)
+        entry = seen.entries.get(job_id) or {}
+        ticket = int(entry.get("ticket", 0))
+        if not await self._ledger.void(pool, epoch, job_id, drift.fence, ticket):
+            return False
+        lease_id = entry.get("lease_id")
+        if job_id in seen.slots and lease_id:
+            await slots.release(job_id, lease_id)
+        else:  # what has no entry has no ticket either; it cannot have come again since
+            await slots.cancel(job_id, ticket if entry else None)
+        return True
+
+    async def _forget(self, pool: str, epoch: int, job_id: str) -> bool:
+        """Delete entries of the outbox about a job that never reached SQL and whose slot is gone. No caller was told of it."""
+        slots = self._pools.pool(pool)
+        entries = [entry for entry in await slots.outbox(most=ALL_ENTRIES) if entry.job_id == job_id]
+        if not entries:
+            return False
+        fence, ticket = max(entry.fence for entry in entries), max(entry.ticket for entry in entries)
+        if not await self._ledger.void(pool, epoch, job_id, fence, ticket):
+            return False
+        await slots.delete_from_outbox([entry.entry_id for entry in entries])
+        return True
+
+
+def _grant_in(seen: RedisSnapshot, job_id: str) -> OutboxEntry:
+    """The outbox entry that is missing, from what Redis holds."""
+    entry = seen.entries[job_id]
+    assert entry is not None
+    fence, granted_at = int(entry["fence"]), int(entry["granted_at"])
+    lease = Lease(entry["lease_id"], fence, granted_at, seen.slots[job_id], int(entry["hard"]))
+    return OutboxEntry("0-1", EntryKind.GRANTED, job_id, fence, granted_at, lease)

@@ -1,0 +1,168 @@
+"""One call to a tool, signed as Standard Webhooks, and what came back. The same `webhook-id` and body however often."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx2
+from standardwebhooks.webhooks import Webhook
+
+from gate import __version__
+from gate.ledger import Delivery
+from gate.model.job import LABEL_MAX
+from gate.model.tool import Tool
+from gate.providers.parsing import kept_text
+
+ANSWER_MAX_BYTES = 64 * 1024
+BUSY_CODES = frozenset({415, 421, 1003, 1011, 1520})
+"""RunningHub's words for "not now": all instances taken, queue full, rate limit, system busy, no machine free."""
+ALIVE_CODES = frozenset({804, 813})
+"""A task of that id runs, or waits, there already."""
+
+
+FINE_CODES = frozenset({0, 200})
+"""Codes of an answer that names no failure."""
+
+
+class Verdict(StrEnum):
+    """What the answer to a start call means."""
+
+    STARTED = "started"
+    REFUSED = "refused"  # the provider has no room now
+    TOOL_DOWN = "tool_down"  # the address or the secret is wrong: no job of this tool can start
+    UNWELL = "unwell"  # the tool failed; whether it started the job is not known
+    FAILED = "failed"  # it will be the same the next time
+    SILENT = "silent"  # there was no answer
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`status` is None when there was none. `said` is the object that came back, if it was one."""
+
+    status: int | None
+    said: Mapping[str, Any]
+    error: str | None = None
+
+    @property
+    def good(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.status is None:
+            return Verdict.SILENT
+        codes = {_code(self.said.get(name)) for name in ("code", "errorCode")}
+        if self.status in (409, 429) or (self.good and self.said.get("outcome") == "refused") or codes & BUSY_CODES:
+            return Verdict.REFUSED
+        if self.good and self.task_id is None and codes - {None, *FINE_CODES}:
+            return Verdict.FAILED
+        if self.good or (codes & ALIVE_CODES and self.task_id is not None):
+            return Verdict.STARTED
+        if self.status in (401, 403, 404) or 300 <= self.status < 400:
+            return Verdict.TOOL_DOWN
+        return Verdict.FAILED if 400 <= self.status < 500 else Verdict.UNWELL
+
+    @property
+    def names_task(self) -> bool:
+        """Whether it means to name a task, readable or not."""
+        return bool(self.said.keys() & {"task_id", "taskId"})
+
+    @property
+    def task_id(self) -> str | None:
+        """The provider's task, as our tools, RunningHub's second and its first interface write it."""
+        data = self.said.get("data")
+        places = (self.said, data if isinstance(data, dict) else {})
+        for found in (place.get(name) for place in places for name in ("task_id", "taskId")):
+            if isinstance(found, int) and not isinstance(found, bool):
+                found = str(found)
+            if isinstance(found, str) and 0 < len(found) <= LABEL_MAX and found.isprintable():
+                return found
+        return None
+
+    @property
+    def why(self) -> str:
+        """In words, for people."""
+        if self.error is not None:
+            return self.error
+        for name in ("error", "message", "detail", "msg", "errorMessage"):
+            if isinstance(self.said.get(name), str) and (text := kept_text(self.said[name])):
+                return text
+        return f"answered {self.status}"
+
+
+def _code(value: Any) -> int | None:
+    """A provider's code, which comes as a number or as its digits."""
+    text = str(value)
+    return int(text) if isinstance(value, int | str) and text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+class Caller:
+    """For as long as the gate is open."""
+
+    def __init__(self) -> None:
+        # Where gate calls is configured; where that sends it on is not, and what is signed for one is for nobody else.
+        # How many calls there may be is bounded for each tool: a bound on all would let one that hangs keep the others waiting.
+        self._client = httpx2.AsyncClient(
+            follow_redirects=False,
+            timeout=None,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept, nor shown to another tool
+        )
+
+    async def call(self, tool: Tool, delivery: Delivery, within_s: float) -> Answer:
+        """Never raises: whatever goes wrong is an answer."""
+        address = tool.address(delivery.kind)
+        if address is None:
+            return Answer(None, {}, "there is no address for it any more")
+        body = delivery.body.encode()
+        try:
+            async with asyncio.timeout(within_s):
+                headers = self._signed(tool, delivery)
+                async with self._client.stream("POST", address, content=body, headers=headers) as response:
+                    return Answer(response.status_code, _object(await _bounded(response)))
+        except TimeoutError:
+            return Answer(None, {}, f"no answer within {within_s:g} s")
+        except Exception as error:  # an address, a certificate, a connection, a protocol: all mean that nobody answered
+            return Answer(None, {}, kept_text(f"no answer: {type(error).__name__} {error}"))
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    @staticmethod
+    def _signed(tool: Tool, delivery: Delivery) -> dict[str, str]:
+        now = datetime.now(UTC)
+        headers = {
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": f"gate/{__version__}",
+            "webhook-id": delivery.webhook_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+        }
+        if tool.secret is not None:
+            headers["webhook-signature"] = Webhook(tool.secret).sign(delivery.webhook_id, now, delivery.body)
+        return headers
+
+
+async def _bounded(response: httpx2.Response) -> bytes:
+    """What is longer says nothing that gate asks for. As it came: unpacking what somebody packed could take for ever."""
+    read = b""
+    async for part in response.aiter_raw():
+        read += part
+        if len(read) > ANSWER_MAX_BYTES:
+            return b""
+    return read
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
