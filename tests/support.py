@@ -29,7 +29,7 @@ from gate.ledger import PoolSettings
 from gate.model.job import Job, Request
 from gate.runtime.data_dir import DataDir
 from gate.runtime.embedded_redis import EmbeddedRedis
-from gate.runtime.wiring import Open
+from gate.runtime.wiring import RunningGate
 from gate.slots import AcquireReply, ExtendReply, QueueState, RebuildReply, ScriptReply, Semaphore, keys
 from tests.warm import warm
 
@@ -198,7 +198,7 @@ class LineOfPool:
 class House:
     """A gate without HTTP, on real stores, with an operator's redis client beside it."""
 
-    def __init__(self, gate: Open, pool: str, redis_url: str, sql_url: str, people: redis.Redis) -> None:
+    def __init__(self, gate: RunningGate, pool: str, redis_url: str, sql_url: str, people: redis.Redis) -> None:
         self.gate, self.keeper, self.pool = gate, gate.gatekeeper, pool
         self.redis_url, self.sql_url, self.people = redis_url, sql_url, people
         self._numbers = itertools.count(1)

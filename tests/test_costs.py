@@ -21,9 +21,9 @@ import sqlalchemy as sa
 
 from gate.ledger import Database
 from gate.ledger.commit import unit_of_work as batch
-from gate.ledger.commit.group_commit import Committer
+from gate.ledger.commit.group_commit import GroupCommitter
 from gate.ledger.sql import statements
-from gate.slots.pipeline import Pipe
+from gate.slots.pipeline import CommandPipeline
 from tests.support import House, LineOfPool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_disk")]
@@ -36,9 +36,9 @@ TURNS = 60
 def counted(monkeypatch: pytest.MonkeyPatch, house: House) -> Counter[str]:
     """By what was asked of Redis; `statements` and `commits` of the writer."""
     found: Counter[str] = Counter()
-    ask, say, commit = Pipe.ask, statements.say, Committer.commit
+    ask, say, commit = CommandPipeline.ask, statements.say, GroupCommitter.commit
 
-    async def counting_ask(self: Pipe, *words: Any) -> Any:
+    async def counting_ask(self: CommandPipeline, *words: Any) -> Any:
         found[words[0]] += 1
         return await ask(self, *words)
 
@@ -46,13 +46,13 @@ def counted(monkeypatch: pytest.MonkeyPatch, house: House) -> Counter[str]:
         found["statements"] += 1
         return say(connection, text, *values)
 
-    def counting_commit(self: Committer, *batch: Any) -> None:
+    def counting_commit(self: GroupCommitter, *batch: Any) -> None:
         found["commits"] += 1
         commit(self, *batch)
 
-    monkeypatch.setattr(Pipe, "ask", counting_ask)
+    monkeypatch.setattr(CommandPipeline, "ask", counting_ask)
     monkeypatch.setattr(statements, "say", counting_say)
-    monkeypatch.setattr(Committer, "commit", counting_commit)
+    monkeypatch.setattr(GroupCommitter, "commit", counting_commit)
     engine = house.gate.ledger._database._write_engine
     sa.event.listen(engine, "before_cursor_execute", lambda *_: found.update(["statements"]))
     return found

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gate.coordination.queries import PoolView
+from gate.coordination.queries import PoolSnapshot
 from gate.http.panel import pool_feed
-from gate.http.panel.pool_feed import ALL, SHOWN, Differs, Seen, differing
+from gate.http.panel.pool_feed import ALL, SHOWN, PoolFeed, PoolReport, StoreDifference, differing
 from gate.model.errors import StoreDown
 from gate.model.job import Job
 from gate.slots import QueueState
@@ -24,12 +24,12 @@ def job(job_id: str, status: str = "running") -> Job:
     return Job(job_id, "p", status, None, None, None, 0, None, 1, 1, "l", 1000, 0)
 
 
-def view(holders: str = "", queue: str = "", ended: str = "", **line: Any) -> PoolView:
+def view(holders: str = "", queue: str = "", ended: str = "", **line: Any) -> PoolSnapshot:
     """Each letter a job; those of `ended` SQL has ended, those in upper case it does not know."""
     of = [job(one, "completed" if one in ended else "running") for one in holders if one.islower()]
     waits = [job(one, "completed" if one in ended else "queued") for one in queue if one.islower()]
     counts = {"running": len(holders), "queued": len(queue)} | line
-    return PoolView("p", QueueState("status", limit=3, holders=tuple(holders), queue=tuple(queue), **counts), of, waits)
+    return PoolSnapshot("p", QueueState("status", limit=3, holders=tuple(holders), queue=tuple(queue), **counts), of, waits)
 
 
 @pytest.mark.parametrize(
@@ -45,24 +45,33 @@ def view(holders: str = "", queue: str = "", ended: str = "", **line: Any) -> Po
         (view("a", "b", queued=9), "a", "bcdefghi", "", []),
     ],
 )  # fmt: skip
-def test_what_the_stores_disagree_about(seen: PoolView, held: str, waits: str, ended: str, expected: list[Any]) -> None:
+def test_what_the_stores_disagree_about(seen: PoolSnapshot, held: str, waits: str, ended: str, expected: list[Any]) -> None:
     found = sorted(differing(seen, set(held), set(waits), set(ended), SHOWN))
-    assert found == [Differs(*one) for one in expected]
+    assert found == [StoreDifference(*one) for one in expected]
+
+
+class _Feeds(dict[House, PoolFeed]):
+    """One feed for each gate."""
+
+    def __missing__(self, house: House) -> PoolFeed:
+        return self.setdefault(house, PoolFeed(house.keeper.view, house.gate.waiters))
+
+
+FEED = _Feeds()
 
 
 @contextmanager
-def following(house: House, most: int = SHOWN) -> Iterator[tuple[asyncio.Event, Callable[[], Seen]]]:
+def following(house: House, most: int = SHOWN) -> Iterator[tuple[asyncio.Event, Callable[[], PoolReport]]]:
     changed = asyncio.Event()
-    watching = house.keeper.view.watch
-    with watching.followed(house.pool, changed, most):
-        yield changed, lambda: watching.seen(house.pool) or Seen()
+    with FEED[house].followed(house.pool, changed, most):
+        yield changed, lambda: FEED[house].seen(house.pool) or PoolReport()
 
 
 async def test_a_change_is_seen_by_all_who_look_by_one_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     pool_of = house.keeper.view.pool
 
-    async def counted(*words: Any) -> PoolView:
+    async def counted(*words: Any) -> PoolSnapshot:
         nonlocal looks
         looks += 1
         return await pool_of(*words)
@@ -75,7 +84,7 @@ async def test_a_change_is_seen_by_all_who_look_by_one_read(house: House, monkey
         taken = await house.acquire()
         await until(lambda: [one.job_id for one in seen().view.holders] == [taken.job_id], "the grant is seen")
         assert other.is_set() and looks - before <= 2
-    assert house.keeper.view.watch.seen(house.pool) is None, "nobody looks, nothing is read"
+    assert FEED[house].seen(house.pool) is None, "nobody looks, nothing is read"
 
 
 async def test_a_free_slot_that_is_taken_is_seen_though_nobody_is_sent_word(
@@ -106,7 +115,7 @@ async def test_drift_is_said_once_it_stays(house: House) -> None:
     with following(house) as (_, seen):
         await until(lambda: seen().view is not None, "the pool is looked at")
         house.people.zrem(house.key("slots"), held.job_id)
-        await until(lambda: seen().differs == (Differs("lost", held.job_id),), "the lost slot is said")
+        await until(lambda: seen().differs == (StoreDifference("lost", held.job_id),), "the lost slot is said")
         await house.gate.sweep.sweep(house.pool)
         await house.gate.sweep.sweep(house.pool)
         await until(lambda: not seen().differs, "it is mended")
@@ -117,7 +126,7 @@ async def test_a_store_that_is_away_is_named_and_what_was_seen_stays(house: Hous
     held = await house.acquire()
     pool_of = house.keeper.view.pool
 
-    async def away(*_: Any) -> PoolView:
+    async def away(*_: Any) -> PoolSnapshot:
         raise StoreDown("redis", "gone")
 
     with following(house) as (_, seen):
@@ -136,7 +145,7 @@ async def test_a_store_that_is_away_is_named_and_what_was_seen_stays(house: Hous
 async def test_somebody_beside_a_free_slot_for_no_reason_is_an_alarm(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck = view("a", "b")
 
-    async def beside(*_: Any) -> PoolView:
+    async def beside(*_: Any) -> PoolSnapshot:
         return stuck
 
     monkeypatch.setattr(house.keeper.view, "pool", beside)

@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
-from gate.coordination.jobs import Gatekeeper
-from gate.ledger import Database, Event, Pool, PoolSettings, Reading
+from gate.coordination.jobs import JobCoordinator
+from gate.ledger import Database, Event, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
 from gate.ledger.reports.statistics import Bucket
 from gate.model.errors import CannotStart, PoolUnknown
 from gate.model.job import Job
 from gate.runtime.data_dir import DataDir
 from gate.runtime.settings import Settings
-from gate.runtime.wiring import Open, Outside, open_gate
+from gate.runtime.wiring import ExternalServices, RunningGate, open_gate
 from gate.telemetry import logging as logs
-from gate.workers.waiter_poll import Wake
+from gate.workers.waiter_poll import WaiterPoll
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def sql_url(settings: Settings, *, make: bool = False) -> str:
     return url
 
 
-def look(settings: Settings, call: Callable[[Reading], Awaitable[T]]) -> T:
+def look(settings: Settings, call: Callable[[LedgerQueries], Awaitable[T]]) -> T:
     """What `call` reads from SQL alone. Raises CannotStart when there is no ledger yet."""
 
     async def run() -> T:
@@ -54,22 +54,22 @@ def look(settings: Settings, call: Callable[[Reading], Awaitable[T]]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def sql(settings: Settings) -> AsyncIterator[Reading]:
+async def sql(settings: Settings) -> AsyncIterator[LedgerQueries]:
     """Raises CannotStart when there is no ledger yet."""
     database = Database(sql_url(settings))
     try:
-        yield Reading(database)
+        yield LedgerQueries(database)
     finally:
         database.close()
 
 
-async def recent(reading: Reading, pool: str, status: str | None, user: str | None, most: int) -> list[Job]:
+async def recent(reading: LedgerQueries, pool: str, status: str | None, user: str | None, most: int) -> list[Job]:
     """Raises PoolUnknown."""
     await row_of(reading, pool)
     return await reading.recent(pool, status, user, most)
 
 
-async def row_of(reading: Reading, name: str) -> Pool:
+async def row_of(reading: LedgerQueries, name: str) -> Pool:
     """Its row: what is set live. Raises PoolUnknown."""
     for one in await reading.pools():
         if one.name == name:
@@ -77,19 +77,19 @@ async def row_of(reading: Reading, name: str) -> Pool:
     raise PoolUnknown(f"there is no pool {name!r}")
 
 
-async def changes(reading: Reading, pool: str, most: int) -> list[Event]:
+async def changes(reading: LedgerQueries, pool: str, most: int) -> list[Event]:
     """Raises PoolUnknown."""
     await row_of(reading, pool)
     return await reading.stories.changes(pool, most)
 
 
-async def lately(reading: Reading, pool: str, span: str) -> list[Bucket]:
+async def lately(reading: LedgerQueries, pool: str, span: str) -> list[Bucket]:
     """Raises PoolUnknown."""
     await row_of(reading, pool)
     return await reading.trends.lately(pool, span)
 
 
-def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]], outside: Outside | None = None) -> T:
+def visit(settings: Settings, call: Callable[[JobCoordinator], Awaitable[T]], outside: ExternalServices | None = None) -> T:
     """What `call` returns, on the stores of a running server; `outside` only where `call` has to know the tools. Raises
     CannotStart when none runs here.
     """
@@ -101,7 +101,7 @@ def visit(settings: Settings, call: Callable[[Gatekeeper], Awaitable[T]], outsid
     async def run() -> T:
         async with opened(settings, where, outside) as gate:
             # A visitor hears no news of the servers. Without this a wait would last its whole time.
-            waking = asyncio.create_task(Wake(gate.gatekeeper.view.reading, gate.waiters).keep())
+            waking = asyncio.create_task(WaiterPoll(gate.gatekeeper.view.reading, gate.waiters).keep())
             try:
                 return await call(gate.gatekeeper)
             finally:
@@ -114,12 +114,14 @@ def not_running(settings: Settings) -> str:
     return f"no gate runs in {settings.data_dir.absolute()}"
 
 
-def outside_of(settings: Settings) -> Outside:
+def outside_of(settings: Settings) -> ExternalServices:
     """The tools and the owner's functions of these settings, as the server has them."""
-    return Outside(settings.known_tools(), settings.job_sql, settings.refund_sql)
+    return ExternalServices(settings.known_tools(), settings.job_sql, settings.refund_sql)
 
 
-def opened(settings: Settings, where: str, outside: Outside | None = None) -> AbstractAsyncContextManager[Open]:
+def opened(
+    settings: Settings, where: str, outside: ExternalServices | None = None
+) -> AbstractAsyncContextManager[RunningGate]:
     """The gate on the Redis at `where`, for a visitor. A pool that it makes has the defaults of these settings."""
     made_live = PoolSettings(**settings.defaults().in_ms())
     return open_gate(where, sql_url(settings), made_live=made_live, outside=outside)

@@ -49,12 +49,12 @@ def release(
 ) -> None:
     """Give a job's slot back and say how it ended."""
     from gate.cli import context, render
-    from gate.coordination.jobs import Gatekeeper
+    from gate.coordination.jobs import JobCoordinator
     from gate.http.schemas import ReleaseBody
     from gate.model.errors import AlreadyEnded, Conflict
     from gate.model.job import Job
 
-    async def call(gate: Gatekeeper) -> Job:
+    async def call(gate: JobCoordinator) -> Job:
         job = await gate.view.wait(pool, job_id, "", 0)
         if lease_id is None and job.status == "queued":
             raise Conflict("it waits and holds no slot: `gate cancel` ends it", job)

@@ -11,7 +11,7 @@ import typer
 from gate.cli.options import ConfigFlag, DataDirFlag, JsonFlag, settings_of
 
 if TYPE_CHECKING:
-    from gate.ledger import Reading
+    from gate.ledger import LedgerQueries
     from gate.ledger.queries import Balance, Entry
 
 db = typer.Typer(help="The schema of the ledger.", no_args_is_help=True)
@@ -32,7 +32,7 @@ def ledger(
     if kind not in (None, "charge", "refund"):
         raise typer.BadParameter("charge or refund", param_hint="--kind")
 
-    async def read(reading: Reading) -> tuple[list[Entry], int | None, Balance | None]:
+    async def read(reading: LedgerQueries) -> tuple[list[Entry], int | None, Balance | None]:
         page = await reading.entries(user=user, job_id=job_id, kind=kind, after=after)
         return *page, await reading.balance(user) if user is not None else None
 

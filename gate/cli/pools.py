@@ -9,8 +9,8 @@ import typer
 from gate.cli.options import LONG, ConfigFlag, DataDirFlag, JsonFlag, PoolFlag, ReasonFlag, settings_of
 
 if TYPE_CHECKING:
-    from gate.coordination.jobs import Gatekeeper
-    from gate.coordination.queries import PoolView
+    from gate.coordination.jobs import JobCoordinator
+    from gate.coordination.queries import PoolSnapshot
     from gate.ledger.reports.backlog import Pending
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def status(
         stay(settings, pool, json)
         return
 
-    async def look(gate: Gatekeeper) -> tuple[PoolView, Pending, Pending]:
+    async def look(gate: JobCoordinator) -> tuple[PoolSnapshot, Pending, Pending]:
         owing = gate.view.reading.owing
         return await gate.view.pool(pool, LONG if json else 100), await owing.refunds(pool), await owing.calls(pool)
 
@@ -86,7 +86,7 @@ def change(
     if not values:
         raise typer.BadParameter("name at least one setting, such as --limit 5")
 
-    async def call(gate: Gatekeeper) -> PoolView:
+    async def call(gate: JobCoordinator) -> PoolSnapshot:
         try:
             return await gate.poolkeeper.change(pool, values, why)
         except PoolUnknown:

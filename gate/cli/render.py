@@ -20,9 +20,9 @@ from gate.model.job import Job, in_seconds
 from gate.model.job_json import job_body, moment
 
 if TYPE_CHECKING:
-    from gate.coordination.queries import PoolView
+    from gate.coordination.queries import PoolSnapshot
     from gate.demo.acceptance import Step
-    from gate.diagnostics.doctor import Finding
+    from gate.diagnostics.doctor import Diagnosis
     from gate.diagnostics.verify import Report
     from gate.ledger import Key, Pool
     from gate.ledger.reports.backlog import Pending
@@ -88,7 +88,7 @@ def jobs(several: Sequence[Job], json_wanted: bool, heading: str) -> None:
     table(heading, columns, rows)
 
 
-def title(view: PoolView) -> str:
+def title(view: PoolSnapshot) -> str:
     now = view.line
     words = f"pool {view.name}: {now.running} running, {now.granted} granted, {now.free} free of {now.limit};"
     words += f" {now.queued} waiting"
@@ -97,7 +97,7 @@ def title(view: PoolView) -> str:
     return words
 
 
-def pool(view: PoolView, json_wanted: bool) -> None:
+def pool(view: PoolSnapshot, json_wanted: bool) -> None:
     if json_wanted:
         from gate.http.schemas import pool_body
 
@@ -128,7 +128,7 @@ def _why(one: Job) -> str | None:
     return one.reason.replace("_", " ") if one.reason else None
 
 
-def pools(several: Sequence[PoolView], json_wanted: bool) -> None:
+def pools(several: Sequence[PoolSnapshot], json_wanted: bool) -> None:
     if json_wanted:
         from gate.http.schemas import pool_body
 
@@ -156,7 +156,7 @@ def _counts(line: QueueState) -> tuple[object, ...]:
     return line.limit, line.running, line.granted, line.free, line.queued, oldest, grants
 
 
-def status(view: PoolView, owed: Pending, undelivered: Pending, json_wanted: bool) -> None:
+def status(view: PoolSnapshot, owed: Pending, undelivered: Pending, json_wanted: bool) -> None:
     """The pool, and what gate still owes to others."""
     if json_wanted:
         from gate.http.schemas import pool_body
@@ -206,7 +206,7 @@ def _several(count: int, what: str, more: str = "s") -> str:
     return f"{count} {what}{'' if count == 1 else more}"
 
 
-def findings(found: Sequence[Finding], both: bool, json_wanted: bool) -> None:
+def findings(found: Sequence[Diagnosis], both: bool, json_wanted: bool) -> None:
     if json_wanted:
         as_json([asdict(one) for one in found])
         return

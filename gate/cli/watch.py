@@ -21,15 +21,15 @@ from rich.text import Text
 
 from gate.cli import context
 from gate.cli.render import as_json, console, plain, title
-from gate.coordination.notifier import News
-from gate.coordination.queries import PoolView
+from gate.coordination.notifier import Notifier
+from gate.coordination.queries import PoolSnapshot
 from gate.coordination.waiters import the_line
 from gate.explain.formatting import clock, span
 from gate.http.schemas import pool_body
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import Job
 from gate.runtime.settings import Settings
-from gate.runtime.wiring import Open
+from gate.runtime.wiring import RunningGate
 from gate.telemetry import logging as logs
 
 EVERY_S = 1.0
@@ -81,9 +81,9 @@ async def _keep(settings: Settings, pool: str, screen: _Lines | _Screen) -> None
         await asyncio.sleep(EVERY_S)
 
 
-async def _follow(settings: Settings, where: str, gate: Open, pool: str, screen: _Lines | _Screen) -> bool:
+async def _follow(settings: Settings, where: str, gate: RunningGate, pool: str, screen: _Lines | _Screen) -> bool:
     """Until the server that was found is there no more. Raises StoreDown."""
-    listening = asyncio.create_task(News(gate.waiters, gate.semaphore.link).listen())
+    listening = asyncio.create_task(Notifier(gate.waiters, gate.semaphore.link).listen())
     try:
         with gate.waiters.parked(the_line(pool)) as changed:
             while context.redis_url(settings) == where:
@@ -104,7 +104,7 @@ class _Screen:
 
     def __init__(self) -> None:
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop", redirect_stdout=False)
-        self._view: PoolView | None = None
+        self._view: PoolSnapshot | None = None
 
     def __enter__(self) -> None:
         self._live.start()
@@ -112,7 +112,7 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def draw(self, view: PoolView) -> None:
+    def draw(self, view: PoolSnapshot) -> None:
         self._view = view
         self._live.update(picture(view, console), refresh=True)
 
@@ -122,7 +122,7 @@ class _Screen:
         self._live.update(Group(note, *last), refresh=True)
 
 
-def picture(view: PoolView, on: Console, less: int = 0) -> Group:
+def picture(view: PoolSnapshot, on: Console, less: int = 0) -> Group:
     """As many lines as the terminal has, less `less`; each job is one line."""
     line, wide = view.line, on.width >= WIDE
     heading = f"{clock(line.now_ms)} {title(view)}"
@@ -162,7 +162,7 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def draw(self, view: PoolView) -> None:
+    def draw(self, view: PoolSnapshot) -> None:
         line = view.line
         jobs = {one.job_id: _stands(one) for one in [*view.holders, *view.queue]}
         now = (line.limit, line.running, line.granted, line.queued, line.paused, line.cooling_until, jobs)

@@ -20,7 +20,7 @@ from gate.client.lease import BaseLease
 from gate.client.models import Balance, Job, LedgerPage, Outcome, Pool, StartedBy, Status
 from gate.client.requests import Call
 from gate.client.responses import RETRY_S, TIMEOUT_S, Answer
-from gate.client.slot_machine import GOODBYE_S, POLL_S, POLL_TO_TELL_S, Ask, Passage, Pause, Steps
+from gate.client.slot_machine import GOODBYE_S, POLL_S, POLL_TO_TELL_S, Ask, Pause, SlotMachine, Steps
 from gate.model.job import new_job_id
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ AsyncOnPosition = Callable[[int | None, int | None, str | None, float | None], A
 class AsyncLease(BaseLease):
     """A slot held by an async body. `lost` is set when the lease is, and the body's task is cancelled."""
 
-    def __init__(self, passage: Passage) -> None:
+    def __init__(self, passage: SlotMachine) -> None:
         super().__init__(passage)
         self.lost: asyncio.Event = asyncio.Event()
 
@@ -38,7 +38,7 @@ class AsyncLease(BaseLease):
 class AsyncSlot(AbstractAsyncContextManager[AsyncLease]):
     """What `AsyncGate.slot` returns: one job, used once."""
 
-    def __init__(self, gate: AsyncGate, passage: Passage, on_position: AsyncOnPosition | None) -> None:
+    def __init__(self, gate: AsyncGate, passage: SlotMachine, on_position: AsyncOnPosition | None) -> None:
         self._gate, self._passage, self._on_position = gate, passage, on_position
         self._cut = False
 
@@ -131,7 +131,7 @@ class AsyncGate:
         while it waits, TimeoutError after `wait_seconds`. A wait that ends by an exception or a cancellation cancels the job.
         Leaving raises LeaseLost, and Refused after `lease.refuse()`; what the body raised goes on as it is.
         """
-        passage = Passage(
+        passage = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
             lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,

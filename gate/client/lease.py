@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from gate.client.errors import LeaseLost, Refused
 from gate.client.models import Job
-from gate.client.slot_machine import Passage
+from gate.client.slot_machine import SlotMachine
 
 OnPosition = Callable[[int | None, int | None, str | None, float | None], object]
 
@@ -18,7 +18,7 @@ class BaseLease:
     the body raised, or `cancelled` when it was cancelled.
     """
 
-    def __init__(self, passage: Passage) -> None:
+    def __init__(self, passage: SlotMachine) -> None:
         self._passage = passage
 
     def __repr__(self) -> str:

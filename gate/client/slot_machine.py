@@ -103,7 +103,7 @@ class Said:
     output: Any = None
 
 
-class Passage:
+class SlotMachine:
     """One job, from the line to its outcome. `job` is the last answer; `deadline` is when the lease runs out, and `clock` what
     it is measured with: monotonic seconds of this machine.
     """

@@ -19,7 +19,7 @@ from gate.client.lease import BaseLease, OnPosition
 from gate.client.models import Balance, Job, LedgerPage, Outcome, Pool, StartedBy, Status
 from gate.client.requests import Call
 from gate.client.responses import RETRY_S, TIMEOUT_S, Answer
-from gate.client.slot_machine import GOODBYE_S, POLL_S, POLL_TO_TELL_S, Ask, Passage, Pause, Steps
+from gate.client.slot_machine import GOODBYE_S, POLL_S, POLL_TO_TELL_S, Ask, Pause, SlotMachine, Steps
 from gate.model.job import new_job_id
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Lease(BaseLease):
     calls `check()`, wherever it can stop.
     """
 
-    def __init__(self, passage: Passage) -> None:
+    def __init__(self, passage: SlotMachine) -> None:
         super().__init__(passage)
         self.lost: threading.Event = threading.Event()
 
@@ -42,7 +42,7 @@ class Lease(BaseLease):
 class Slot(AbstractContextManager[Lease]):
     """What `Gate.slot` returns: one job, used once."""
 
-    def __init__(self, gate: Gate, passage: Passage, on_position: OnPosition | None) -> None:
+    def __init__(self, gate: Gate, passage: SlotMachine, on_position: OnPosition | None) -> None:
         self._gate, self._passage, self._on_position = gate, passage, on_position
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -114,7 +114,7 @@ class Gate:
         """A slot for the length of a `with` block: see `AsyncGate.slot`. A lost lease does not interrupt the body; LeaseLost comes
         out of `lease.check()`, and out of the block unless gate takes its outcome all the same.
         """
-        passage = Passage(
+        passage = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
             lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,

@@ -9,12 +9,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import assert_never
 
-from gate.coordination.notifier import News
-from gate.coordination.outbox_recorder import Recorder
+from gate.coordination.notifier import Notifier
+from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.places import Places
-from gate.coordination.pool_registry import Pools
+from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.pricing import JobPricing
-from gate.coordination.queries import View
+from gate.coordination.queries import JobQueries
 from gate.ledger import AdmitResult, Change, GrantReturn, Ledger
 from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy
 from gate.model.job import HOLDING, Job, Request
@@ -32,7 +32,15 @@ NOT_PLACED = frozenset({AcquireResult.NO_SLOT, AcquireResult.TORN, AcquireResult
 class Admission:
     """Admits jobs to a pool."""
 
-    def __init__(self, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View, pricing: JobPricing) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        pools: PoolRegistry,
+        recorder: OutboxRecorder,
+        news: Notifier,
+        view: JobQueries,
+        pricing: JobPricing,
+    ) -> None:
         self._ledger, self._pools, self._recorder = ledger, pools, recorder
         self._news, self._view, self._pricing = news, view, pricing
         self._places = Places(pools, recorder)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gate.coordination.notifier import News
-from gate.coordination.pool_registry import Pools
+from gate.coordination.notifier import Notifier
+from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.pricing import JobPricing
 from gate.ledger import EndResult, Ledger
 from gate.model.errors import AlreadyEnded, JobUnknown
@@ -11,7 +11,7 @@ from gate.model.job import Job, Request
 
 
 class EarlyEnd:
-    def __init__(self, ledger: Ledger, pools: Pools, news: News, pricing: JobPricing) -> None:
+    def __init__(self, ledger: Ledger, pools: PoolRegistry, news: Notifier, pricing: JobPricing) -> None:
         self._ledger, self._pools, self._news, self._pricing = ledger, pools, news, pricing
 
     async def end(self, pool: str, table: str, job_id: str, outcome: str, reason: str | None, error: str | None) -> Job:

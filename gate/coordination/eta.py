@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gate.ledger import InLine, Reading
+from gate.ledger import InLine, LedgerQueries
 from gate.model.job import now_ms
 
 RUNS_TTL_S = 10.0
@@ -31,8 +31,8 @@ class _Pool:
     turns_at: float = -LINE_TTL_S
 
 
-class Pace:
-    def __init__(self, reading: Reading) -> None:
+class EtaEstimator:
+    def __init__(self, reading: LedgerQueries) -> None:
         self._reading = reading
         self._pools: dict[str, _Pool] = {}
 

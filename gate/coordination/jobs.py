@@ -39,13 +39,13 @@ from pydantic import JsonValue
 
 from gate.coordination.admission import Admission
 from gate.coordination.early_end import EarlyEnd
-from gate.coordination.notifier import News
-from gate.coordination.outbox_recorder import Recorder
-from gate.coordination.pool_registry import Pools, PoolSlots
-from gate.coordination.pools import PoolKeeper
+from gate.coordination.notifier import Notifier
+from gate.coordination.outbox_recorder import OutboxRecorder
+from gate.coordination.pool_registry import PoolRegistry, PoolSlots
+from gate.coordination.pools import PoolCoordinator
 from gate.coordination.pricing import JobPricing
-from gate.coordination.queries import View
-from gate.coordination.unread_callbacks import UnreadKeeper
+from gate.coordination.queries import JobQueries
+from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.ledger import BindResult, CallbackResult, Change, EndResult, ExtensionResult, Ledger, RefuseResult
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, StartedByGate, StoreDown, TaskTaken
 from gate.model.job import Job
@@ -56,13 +56,13 @@ TRIES = 5
 """How often a path starts again when the stores moved under it. Each turn needs another event of the rarest kind."""
 
 
-class Gatekeeper:
+class JobCoordinator:
     """`view` is for looking, at the same two stores; `poolkeeper` is for a pool as a whole; `early_end` for jobs not admitted,
     `unread` for callbacks that could not be read."""
 
     def __init__(
-        self, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View,
-        pricing: JobPricing, poolkeeper: PoolKeeper, unread: UnreadKeeper,
+        self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, view: JobQueries,
+        pricing: JobPricing, poolkeeper: PoolCoordinator, unread: UnreadCallbackDesk,
     ) -> None:  # fmt: skip
         self._ledger, self._pools = ledger, pools
         self._recorder, self._news, self.view = recorder, news, view

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from gate.coordination.pool_registry import Pools
-from gate.slots import UNDONE, Link, Semaphore
+from gate.coordination.pool_registry import PoolRegistry
+from gate.slots import UNDONE, RedisConnection, Semaphore
 from gate.telemetry import counters
 
 
-class MeasuredSemaphore(Semaphore):
+class MeteredSemaphore(Semaphore):
     """How long each script takes, which did nothing, and what rebuilds came to."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: RedisConnection) -> None:
         super().__init__(link)
         for verb in self._scripts:
             counters.scripts.setdefault(verb, counters.Histogram())
@@ -29,7 +29,7 @@ class MeasuredSemaphore(Semaphore):
         return raw
 
 
-class MeasuredPools(Pools):
+class MeteredPoolRegistry(PoolRegistry):
     """How often SQL had another epoch than the one Redis answered under, or was asked too late."""
 
     def outdated(self, pool: str, epoch: int) -> None:

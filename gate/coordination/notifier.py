@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from gate.coordination.waiters import Waiters, the_line
 from gate.model.job import Job
-from gate.slots import Link, keys
+from gate.slots import RedisConnection, keys
 
 log = structlog.get_logger("gate.news")
 RETRY_S = 0.5
@@ -22,8 +22,8 @@ ALONE_S = 0.05
 LOOK_UP_S = 1.0
 
 
-class News:
-    def __init__(self, waiters: Waiters, link: Link) -> None:
+class Notifier:
+    def __init__(self, waiters: Waiters, link: RedisConnection) -> None:
         self._waiters, self._link = waiters, link
         self._me = secrets.token_hex(8)
         self._unsaid: dict[str, set[str]] = {}

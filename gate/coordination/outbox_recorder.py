@@ -14,8 +14,8 @@ from enum import StrEnum
 
 import structlog
 
-from gate.coordination.notifier import News
-from gate.coordination.pool_registry import Pools
+from gate.coordination.notifier import Notifier
+from gate.coordination.pool_registry import PoolRegistry
 from gate.ledger import GrantReturn, Ledger
 from gate.model.errors import StoreDown
 from gate.model.messages import EntryKind, OutboxEntry
@@ -40,8 +40,8 @@ class _Page:
     good_until: float
 
 
-class Recorder:
-    def __init__(self, ledger: Ledger, pools: Pools, news: News) -> None:
+class OutboxRecorder:
+    def __init__(self, ledger: Ledger, pools: PoolRegistry, news: Notifier) -> None:
         self._ledger, self._pools, self._news = ledger, pools, news
         self._next: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

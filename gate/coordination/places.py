@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from gate.coordination.outbox_recorder import Recorder
-from gate.coordination.pool_registry import Pools
+from gate.coordination.outbox_recorder import OutboxRecorder
+from gate.coordination.pool_registry import PoolRegistry
 from gate.ledger import GrantReturn
 from gate.model.errors import StoreDown
 from gate.model.job import Job
@@ -13,7 +13,7 @@ from gate.slots import AcquireReply, AcquireResult
 
 
 class Places:
-    def __init__(self, pools: Pools, recorder: Recorder) -> None:
+    def __init__(self, pools: PoolRegistry, recorder: OutboxRecorder) -> None:
         self._pools, self._recorder = pools, recorder
 
     async def undo(self, pool: str, job_id: str, decision: AcquireReply, job: Job | None = None) -> None:

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import structlog
 
-from gate.coordination.single_flight import Turn
-from gate.ledger import EpochResult, Ledger, Reading
+from gate.coordination.single_flight import SingleFlight
+from gate.ledger import EpochResult, Ledger, LedgerQueries
 from gate.model.errors import PoolUnknown, StoreDown
 from gate.model.job import Job, Request
 from gate.model.messages import OutboxEntry
@@ -57,18 +57,18 @@ class _Known:
     taken_at: float = -LOADING_S
     due: float | None = None
     alarm: asyncio.Event = field(default_factory=asyncio.Event)
-    rebuilding: Turn = field(default_factory=Turn)
+    rebuilding: SingleFlight = field(default_factory=SingleFlight)
 
 
-class Pools:
+class PoolRegistry:
     """Every call of a script goes through `run`, because of what its reply asks for: an outbox to record, a bound that was met,
     a deadline to be awake at, a Redis that has forgotten the pool, another Redis."""
 
-    def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: Reading) -> None:
+    def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries) -> None:
         self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
         self._link = semaphore.link
         self._known: dict[str, _Known] = {}
-        self._turning = Turn()
+        self._turning = SingleFlight()
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
         self.on_known: Callable[[str], None] = lambda pool: None
 
@@ -266,7 +266,7 @@ class PoolSlots:
     Each call that runs a script loads the pool first when Redis has lost it. All raise PoolUnknown and StoreDown.
     """
 
-    def __init__(self, pools: Pools, semaphore: Semaphore, name: str) -> None:
+    def __init__(self, pools: PoolRegistry, semaphore: Semaphore, name: str) -> None:
         self._pools, self._semaphore, self._name = pools, semaphore, name
 
     async def acquire(self, request: Request, or_wait: bool = True) -> AcquireReply:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
-from gate.coordination.notifier import News
-from gate.coordination.outbox_recorder import Recorder
-from gate.coordination.pool_registry import Pools
-from gate.coordination.queries import PoolView, View
+from gate.coordination.notifier import Notifier
+from gate.coordination.outbox_recorder import OutboxRecorder
+from gate.coordination.pool_registry import PoolRegistry
+from gate.coordination.queries import JobQueries, PoolSnapshot
 from gate.ledger import EndResult, Ledger, PoolSettings
 from gate.model.errors import StoreDown
 from gate.model.job import HOLDING, Job
 
 
-class PoolKeeper:
+class PoolCoordinator:
     """`defaults` are of a pool that is made live; None when this is no server."""
 
     def __init__(
-        self, ledger: Ledger, pools: Pools, recorder: Recorder, news: News, view: View,
+        self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, view: JobQueries,
         defaults: PoolSettings | None,
     ) -> None:  # fmt: skip
         self._ledger, self._pools = ledger, pools
         self._recorder, self._news, self._view, self._defaults = recorder, news, view, defaults
 
-    async def make(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolView | None:
+    async def make(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolSnapshot | None:
         """A new pool: `values`, and the defaults for the rest. None when there is one already."""
         assert self._defaults is not None
         if not await self._ledger.make_pool(pool, replace(self._defaults, **values), reason):
@@ -32,7 +32,7 @@ class PoolKeeper:
         await self._pools.load()
         return await self._view.pool(pool)
 
-    async def change(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolView:
+    async def change(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolSnapshot:
         """Changes the pool live; kept through restart and rebuild. A limit below what runs drains, nobody is killed.
 
         Raises PoolUnknown. Redis away after the commit: the sweep brings it there.
@@ -60,7 +60,7 @@ class PoolKeeper:
         self._news.tell(pool, [job.job_id for job in cancelled])
         return cancelled
 
-    async def rebuild(self, pool: str) -> PoolView:
+    async def rebuild(self, pool: str) -> PoolSnapshot:
         """Loads the pool into Redis anew from SQL, under a new epoch: leases, deadlines and order as they were told."""
         await self._pools.reload(pool)
         return await self._view.pool(pool)

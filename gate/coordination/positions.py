@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from gate.coordination.pool_registry import Pools
+from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.waiters import Waiters, the_line
 from gate.model.errors import GateError, StoreDown
 from gate.model.job import QUEUE_MAX
@@ -32,8 +32,8 @@ class _Board:
     task: asyncio.Task[None] | None = None
 
 
-class Board:
-    def __init__(self, pools: Pools, waiters: Waiters) -> None:
+class QueuePositions:
+    def __init__(self, pools: PoolRegistry, waiters: Waiters) -> None:
         self._pools, self._waiters = pools, waiters
         self._boards: defaultdict[str, _Board] = defaultdict(_Board)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gate.ledger import Owner, Price, Reading
+from gate.ledger import BillingHooks, LedgerQueries, Price
 from gate.model.errors import Invalid
 from gate.model.job import Job, Request
 from gate.model.tool import Tools
 
 
-class Priced(Request):
+class PricedRequest(Request):
     """A request of a job whose row the owner's function has read."""
 
     __slots__ = ()
@@ -22,7 +22,7 @@ class Priced(Request):
 class JobPricing:
     """Completes requests. `owner` is None where no function of the owner's is configured."""
 
-    def __init__(self, tools: Tools, reading: Reading, owner: Owner | None) -> None:
+    def __init__(self, tools: Tools, reading: LedgerQueries, owner: BillingHooks | None) -> None:
         self._tools, self._reading, self._owner = tools, reading, owner
 
     def is_priced(self, table: str | None) -> bool:
@@ -64,11 +64,11 @@ class JobPricing:
         # guard: repeat-keeps-its-price
         if known is not None:  # it was priced at its admission, and that stays
             kept = {"user": known.user, "credits": known.credits, "settles": known.settles}
-            return Priced(**decided._asdict() | kept | {"session": known.session, "payload": known.payload})
+            return PricedRequest(**decided._asdict() | kept | {"session": known.session, "payload": known.payload})
         assert self._owner is not None
         return self._priced(decided, await self._owner.price(request.tool, request.job_id))
 
-    def _priced(self, request: Request, price: Price) -> Priced:
+    def _priced(self, request: Request, price: Price) -> PricedRequest:
         """The row's price counts first, then the caller's; a payload is the row's, with what the caller names put over it."""
         assert self._owner is not None
         by_row = price.credits is not None
@@ -80,7 +80,7 @@ class JobPricing:
             "payload": payload or None,
             "settles": self._owner.pays and (by_row or request.trusted),
         }
-        return Priced(**request._asdict() | row)
+        return PricedRequest(**request._asdict() | row)
 
     def _require_start_url(self, request: Request) -> None:
         """Raises Invalid when the request names no tool, or a tool without a `start_url`."""

@@ -8,14 +8,13 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from gate.coordination.eta import Pace
-from gate.coordination.outbox_recorder import Recorder
-from gate.coordination.pool_registry import Pools
-from gate.coordination.positions import Board
-from gate.coordination.scrape import Figures
-from gate.coordination.waiters import Bell, Waiters
-from gate.http.panel.pool_feed import Watch
-from gate.ledger import Event, Reading
+from gate.coordination.eta import EtaEstimator
+from gate.coordination.outbox_recorder import OutboxRecorder
+from gate.coordination.pool_registry import PoolRegistry
+from gate.coordination.positions import QueuePositions
+from gate.coordination.scrape import Scraper
+from gate.coordination.waiters import Waiters, Wakeup
+from gate.ledger import Event, LedgerQueries
 from gate.model.errors import AlreadyEnded, JobUnknown, StoreDown
 from gate.model.job import Job, now_ms
 from gate.slots import QueueState, Semaphore
@@ -25,7 +24,7 @@ TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class PoolView:
+class PoolSnapshot:
     """A pool at one moment, with its holders and its queue as jobs in order."""
 
     name: str
@@ -34,17 +33,22 @@ class PoolView:
     queue: list[Job]
 
 
-class View:
+class JobQueries:
     """`figures` are for whoever watches from outside."""
 
     def __init__(
-        self, semaphore: Semaphore, reading: Reading, pools: Pools, recorder: Recorder, waiters: Waiters, figures: Figures
+        self,
+        semaphore: Semaphore,
+        reading: LedgerQueries,
+        pools: PoolRegistry,
+        recorder: OutboxRecorder,
+        waiters: Waiters,
+        figures: Scraper,
     ) -> None:
         self.figures = figures
         self._semaphore, self.reading, self._pools = semaphore, reading, pools
-        self._recorder, self._waiters = recorder, waiters
-        self._pace, self._board = Pace(reading), Board(pools, waiters)
-        self.watch = Watch(self, waiters)
+        self._recorder, self.waiters = recorder, waiters
+        self._pace, self._board = EtaEstimator(reading), QueuePositions(pools, waiters)
 
     async def know(self, pool: str) -> None:
         """Raises PoolUnknown."""
@@ -73,17 +77,17 @@ class View:
         with self.parked(job_id, status) as changed:
             return await self.until_changed(await self.job(pool, job_id), changed, wait_s)
 
-    def parked(self, job_id: str, status: str) -> contextlib.AbstractContextManager[Bell]:
+    def parked(self, job_id: str, status: str) -> contextlib.AbstractContextManager[Wakeup]:
         """Rings when the job is in another status than this. Whoever parks before he reads the job misses nothing."""
-        return self._waiters.parked(job_id, status)
+        return self.waiters.parked(job_id, status)
 
-    async def until_changed(self, job: Job, changed: Bell, wait_s: float) -> Job:
+    async def until_changed(self, job: Job, changed: Wakeup, wait_s: float) -> Job:
         """The job, which was as it is here after `changed` was parked, as soon as it has another status than that knows."""
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
         # guard: forget-news-before-the-read
         changed.job = None  # what was shown before `job` was read may be older than that
-        while job.status == changed.known and (left := end - loop.time()) > 0 and not self._waiters.closing:
+        while job.status == changed.known and (left := end - loop.time()) > 0 and not self.waiters.closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await changed.wait()
@@ -107,7 +111,7 @@ class View:
     async def follow(self, pool: str, job_id: str) -> AsyncIterator[Job]:
         """The job, and again whenever its status or its place has changed, until it has ended. Raises JobUnknown."""
         last: Job | None = None
-        with self._waiters.parked(job_id) as changed, self._board.followed(pool, job_id, changed):
+        with self.waiters.parked(job_id) as changed, self._board.followed(pool, job_id, changed):
             while True:
                 changed.clear()
                 place = self._board.place(pool, job_id)
@@ -119,7 +123,7 @@ class View:
                     yield job
                 last = job
                 changed.known = job.status
-                if job.ended or self._waiters.closing:
+                if job.ended or self.waiters.closing:
                     return
                 await changed.wait()
 
@@ -141,7 +145,7 @@ class View:
             return await self.placed(job)
         return job
 
-    async def pool(self, pool: str, most: int = 100) -> PoolView:
+    async def pool(self, pool: str, most: int = 100) -> PoolSnapshot:
         """Raises PoolUnknown."""
         line = await self.line(pool, most)
         jobs = await self.reading.jobs([*line.holders, *line.queue])
@@ -150,9 +154,9 @@ class View:
             jobs |= await self.reading.jobs(line.holders)
         holders = [job for job_id in line.holders if (job := jobs.get(job_id))]
         waiters = [(job, place) for place, job_id in enumerate(line.queue, 1) if (job := jobs.get(job_id))]
-        return PoolView(pool, line, holders, [await self._at(job, place, line) for job, place in waiters])
+        return PoolSnapshot(pool, line, holders, [await self._at(job, place, line) for job, place in waiters])
 
-    async def pools(self, most: int = 100) -> list[PoolView]:
+    async def pools(self, most: int = 100) -> list[PoolSnapshot]:
         """Every pool, by name."""
         await self._pools.load()
         return [await self.pool(name, most) for name in self._pools.names]

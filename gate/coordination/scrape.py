@@ -9,11 +9,11 @@ from typing import Any
 
 import structlog
 
-from gate.coordination.pool_registry import Pools
+from gate.coordination.pool_registry import PoolRegistry
 from gate.ledger import Database
 from gate.ledger.reports import gauges as in_sql
-from gate.ledger.reports.counters import OfPool, Tally
-from gate.ledger.reports.gauges import Standing
+from gate.ledger.reports.counters import EventCounters, PoolCounters
+from gate.ledger.reports.gauges import LedgerGauges
 from gate.model.errors import StoreDown
 from gate.slots import Semaphore
 from gate.slots import gauges as in_redis
@@ -28,32 +28,32 @@ ANSWER_S = 3.0
 class Scrape:
     """`redis` by pool, and `sql`, are None when that store did not answer; `counted` is then what it was."""
 
-    redis: dict[str, in_redis.Figures] | None
-    sql: Standing | None
-    counted: dict[str, OfPool] = field(default_factory=dict)
+    redis: dict[str, in_redis.RedisGauges] | None
+    sql: LedgerGauges | None
+    counted: dict[str, PoolCounters] = field(default_factory=dict)
 
 
-class Figures:
+class Scraper:
     """`known` are the pools by name, `tally` the ledger's own account."""
 
-    def __init__(self, semaphore: Semaphore, known: Pools, database: Database) -> None:
+    def __init__(self, semaphore: Semaphore, known: PoolRegistry, database: Database) -> None:
         self._semaphore, self._known, self._database = semaphore, known, database
-        self.tally = Tally(database)
+        self.tally = EventCounters(database)
         self._asking: dict[str, asyncio.Task[Any]] = {}
 
     async def read(self) -> Scrape:
         """Raises nothing of the stores'."""
         redis, sql = await asyncio.gather(self._ask("redis", self._redis), self._ask("sql", self._sql))
-        return Scrape(redis, sql, {name: self.tally.pools.get(name, OfPool()) for name in self._known.names})
+        return Scrape(redis, sql, {name: self.tally.pools.get(name, PoolCounters()) for name in self._known.names})
 
-    async def _redis(self) -> dict[str, in_redis.Figures]:
+    async def _redis(self) -> dict[str, in_redis.RedisGauges]:
         names = self._known.names
         if not names:
             await self._semaphore.ping()
         read = await asyncio.gather(*(in_redis.read(self._semaphore.link, name) for name in names))
         return dict(zip(names, read, strict=True))
 
-    async def _sql(self) -> Standing:
+    async def _sql(self) -> LedgerGauges:
         await self.tally.count()
         return await in_sql.read(self._database)
 

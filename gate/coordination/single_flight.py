@@ -10,7 +10,7 @@ from types import TracebackType
 from gate.model.errors import StoreDown
 
 
-class Turn:
+class SingleFlight:
     """`async with`: raises the StoreDown of whoever was at it while this one waited."""
 
     def __init__(self) -> None:

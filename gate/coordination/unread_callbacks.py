@@ -7,8 +7,8 @@ from typing import assert_never
 
 import structlog
 
-from gate.coordination.notifier import News
-from gate.coordination.pool_registry import Pools
+from gate.coordination.notifier import Notifier
+from gate.coordination.pool_registry import PoolRegistry
 from gate.ledger import ApplyResult, UnreadCallbacks
 from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning, StoreDown
 from gate.model.job import POOL_NAME, Job
@@ -19,10 +19,10 @@ from gate.telemetry import counters
 log = structlog.get_logger("gate.unread")
 
 
-class UnreadKeeper:
+class UnreadCallbackDesk:
     """`callbacks` reads what is kept."""
 
-    def __init__(self, pools: Pools, news: News, callbacks: UnreadCallbacks) -> None:
+    def __init__(self, pools: PoolRegistry, news: Notifier, callbacks: UnreadCallbacks) -> None:
         self._pools, self._news, self.callbacks = pools, news, callbacks
 
     async def keep(self, pool: str, provider: str, raw: bytes, why: str) -> None:

@@ -15,7 +15,7 @@ def the_line(pool: str) -> str:
     return f"{{{pool}}}"
 
 
-class Bell(asyncio.Event):
+class Wakeup(asyncio.Event):
     """Rings whenever the job changed. `job` is what it then was, where whoever rang knew that; `known` the status that whoever
     waits knows already.
     """
@@ -32,14 +32,14 @@ class Waiters:
     """In this process. Park first, then read the job, then wait: so no change falls between."""
 
     def __init__(self) -> None:
-        self._parked: defaultdict[str, set[Bell]] = defaultdict(set)
+        self._parked: defaultdict[str, set[Wakeup]] = defaultdict(set)
         self._turn = 0
         self.closing = False
 
     @contextlib.contextmanager
-    def parked(self, job_id: str, known: str | None = None) -> Iterator[Bell]:
+    def parked(self, job_id: str, known: str | None = None) -> Iterator[Wakeup]:
         """An event that is set whenever the job changed; clear it before reading the job again."""
-        event = Bell()
+        event = Wakeup()
         event.known = known
         self._parked[job_id].add(event)
         try:

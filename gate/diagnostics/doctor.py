@@ -21,13 +21,13 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from gate.diagnostics.verify import verify
-from gate.ledger import Database, Reading
+from gate.ledger import Database, LedgerQueries
 from gate.ledger.admin import migrate
 from gate.ledger.reports.backlog import Pending
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import now_ms
 from gate.model.tool import Tools
-from gate.runtime.wiring import Open, open_gate
+from gate.runtime.wiring import RunningGate, open_gate
 
 BETWEEN_LOOKS_S = 1.0
 """Between two looks a commit that was on its way has come."""
@@ -44,7 +44,7 @@ WEEK_MS = 7 * 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """`what` is a word of the list above, `about` a pool, a job, a store. `helps` is what to do; `mended`: it was done."""
 
     what: str
@@ -54,9 +54,9 @@ class Finding:
     mended: bool = False
 
 
-async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool = False) -> list[Finding]:
+async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool = False) -> list[Diagnosis]:
     """Everything that is wrong; `redis_url` None: no gate runs here, so SQL alone is looked at. Raises CannotStart, StoreDown."""
-    found: list[Finding] = []
+    found: list[Diagnosis] = []
     if (at := migrate.revision(sql_url)) != migrate.HEAD:
         found = [_of_another_version(at, sql_url, fix)]
         if not found[0].mended:
@@ -66,14 +66,14 @@ async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool
             async with open_gate(redis_url, sql_url) as gate:
                 found += [one async for one in _in_both(gate, fix)]
         except CannotStart as error:
-            found.append(Finding("redis", "Redis", error.detail, "mend it soon: gate serve would not start on it again"))
+            found.append(Diagnosis("redis", "Redis", error.detail, "mend it soon: gate serve would not start on it again"))
         except StoreDown as error:
-            found.append(Finding("redis", error.store, error.detail, "start it, or point gate at the right one"))
+            found.append(Diagnosis("redis", error.store, error.detail, "start it, or point gate at the right one"))
     broken = await asyncio.to_thread(verify, sql_url, redis_url)
     drifts = {one.about for one in found if one.what == "drift"}
     for one in broken.breaches:
         if one.invariant not in OF_REDIS or one.about not in drifts:  # else it is said already, in kinder words
-            found.append(Finding("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH))
+            found.append(Diagnosis("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH))
     database = Database(sql_url)
     try:
         found += [one async for one in _in_sql(database, tools, fix)]
@@ -82,22 +82,22 @@ async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool
     return found
 
 
-def _of_another_version(at: str | None, sql_url: str, fix: bool) -> Finding:
+def _of_another_version(at: str | None, sql_url: str, fix: bool) -> Diagnosis:
     newer = at is not None and at > migrate.HEAD
     says = f"the tables are of version {at}, this gate wants {migrate.HEAD}"
     if newer:
-        return Finding("migrations", migrate.shown(sql_url), says, "use the gate that wrote them, or a newer one")
+        return Diagnosis("migrations", migrate.shown(sql_url), says, "use the gate that wrote them, or a newer one")
     helps = "gate serve does it when it starts, and gate db upgrade: after gate backup"
     if not fix:
-        return Finding("migrations", migrate.shown(sql_url), says, helps)
+        return Diagnosis("migrations", migrate.shown(sql_url), says, helps)
     try:
-        return Finding("migrations", migrate.shown(sql_url), says, helps, mended=migrate.migrate(sql_url))
+        return Diagnosis("migrations", migrate.shown(sql_url), says, helps, mended=migrate.migrate(sql_url))
     except CannotStart as error:
         helps = "its tables are not those of the version it names: put a backup back, or set alembic_version right"
-        return Finding("migrations", migrate.shown(sql_url), f"{says}; {error.detail}", helps)
+        return Diagnosis("migrations", migrate.shown(sql_url), f"{says}; {error.detail}", helps)
 
 
-async def _in_both(gate: Open, fix: bool) -> AsyncIterator[Finding]:
+async def _in_both(gate: RunningGate, fix: bool) -> AsyncIterator[Diagnosis]:
     before = time.time() * 1000
     by_redis = await gate.semaphore.now_ms()
     skew_ms = by_redis - (before + time.time() * 1000) / 2
@@ -106,14 +106,14 @@ async def _in_both(gate: Open, fix: bool) -> AsyncIterator[Finding]:
         says = (
             f"Redis is {abs(skew_ms) / 1000:.1f} s {fast} this machine: deadlines are Redis's, times that are shown are off"
         )
-        yield Finding("clock", "Redis", says, "let both keep time by NTP")
+        yield Diagnosis("clock", "Redis", says, "let both keep time by NTP")
     for pool in gate.known.names:
         await gate.sweep.drift(pool)
     await asyncio.sleep(BETWEEN_LOOKS_S)
     for pool in gate.known.names:
         seen = await (gate.sweep.sweep(pool) if fix else gate.sweep.drift(pool))
         for one in seen:
-            yield Finding(
+            yield Diagnosis(
                 "drift", one.job_id or pool, DRIFT[one.kind], "a running gate mends it within 25 s; so does --fix", fix
             )
 
@@ -133,8 +133,8 @@ DRIFT = {
 }
 
 
-async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[Finding]:
-    reading = Reading(database)
+async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[Diagnosis]:
+    reading = LedgerQueries(database)
     configured = {tool.table for tool in tools}
     owed_any = waits_any = False
     asks = "; it is being asked again now: look again" if fix else "; --fix asks it again at once"
@@ -143,24 +143,26 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         owed_any, waits_any = owed_any or owed.count > 0, waits_any or waits.count > 0
         if owed.count:
             says = f"refunds owed: {owed.count}, of {owed.credits} credits{_since(owed)}"
-            yield Finding("owed", pool.name, says, f"look at the function that GATE_REFUND_SQL names for the server{asks}")
+            yield Diagnosis("owed", pool.name, says, f"look at the function that GATE_REFUND_SQL names for the server{asks}")
         if waits.count:
             says = f"calls to tools that are not answered: {waits.count}{_since(waits)}"
-            yield Finding("undelivered", pool.name, says, f"look at the tool's address{asks}")
+            yield Diagnosis("undelivered", pool.name, says, f"look at the tool's address{asks}")
         for finding in _refused(pool.name, *await reading.owing.refusals(pool.name, LATELY_MS)):
             yield finding
     for table, count in sorted((await reading.owing.calls_by_tool()).items()):
         if table not in configured:
             says = f"calls for a tool that is configured no longer: {count}"
-            yield Finding("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
+            yield Diagnosis("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
     for table, error in sorted((await reading.owing.tools_down(TOOL_DOWN_LATELY_MS)).items()):
         says = f"its start address fails, and none of its jobs is started: {error}"
-        yield Finding("tool_down", table, says, f"look at start_url and secret of [tools.{table}], and at the address itself")
+        yield Diagnosis(
+            "tool_down", table, says, f"look at start_url and secret of [tools.{table}], and at the address itself"
+        )
     unbound, tasks = await reading.owing.bindings(UNBOUND_NAMED)
     if unbound:
         such = "; the newest of " if unbound > len(tasks) else "; of "
         says = f"callbacks of the last week whose task nobody has bound: {unbound}{such}{', '.join(tasks)}"
-        yield Finding(
+        yield Diagnosis(
             "unbound", "webhooks", says, "whoever starts a task has to say which it is: task_id in the answer, or PUT …/task"
         )
     unread, tasks = await reading.unread.lately(now_ms() - WEEK_MS, UNBOUND_NAMED)
@@ -168,7 +170,7 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         such = f"; the newest of task {', '.join(tasks)}" if tasks else ""
         says = f"callbacks of the last week that could not be read: {unread}{such}"
         helps = "gate callbacks shows them; gate callbacks apply ID JOB --outcome … --reason … ends a job by one"
-        yield Finding("unread", "callbacks", says, helps)
+        yield Diagnosis("unread", "callbacks", says, helps)
     if fix and (owed_any or waits_any):
         await reading.owing.hurry()
 
@@ -178,7 +180,9 @@ def _since(pending: Pending) -> str:
     return f", the oldest for {minutes:.0f} min" + (f": {pending.error}" if pending.error else "")
 
 
-def _refused(pool: str, refused: int, ran: int) -> Iterator[Finding]:
+def _refused(pool: str, refused: int, ran: int) -> Iterator[Diagnosis]:
     if refused >= REFUSALS_MIN and refused > ran:
         says = f"in the last hour its provider refused {refused} jobs and ran {ran}"
-        yield Finding("refusals", pool, says, "lower the limit to what the provider takes at a time, or see who else uses it")
+        yield Diagnosis(
+            "refusals", pool, says, "lower the limit to what the provider takes at a time, or see who else uses it"
+        )

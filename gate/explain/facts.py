@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gate.coordination.queries import PoolView, View
-from gate.ledger.reports.timeline import Story
+from gate.coordination.queries import JobQueries, PoolSnapshot
+from gate.ledger.reports.timeline import JobTimeline
 from gate.model.job import Job, now_ms
 from gate.model.job_json import job_body, moment
 
@@ -27,7 +27,7 @@ class Facts:
     order of `holders`; `ahead` are those before it in the queue, the next first, and `ahead_count` counts all of them.
     `now_ms` is by Redis's clock, or else by this machine's; `cooling_until` is of one who waits."""
 
-    story: Story
+    story: JobTimeline
     job: Job
     now_ms: int
     limit: int
@@ -39,7 +39,7 @@ class Facts:
     redis: str | None = None
 
 
-def by_sql_alone(story: Story, why: str | None) -> Facts:
+def by_sql_alone(story: JobTimeline, why: str | None) -> Facts:
     """`why` Redis was not asked; None when it could say nothing more: the job has ended."""
     job, holders = story.job, tuple(story.holders)
     if job.status == "queued":
@@ -49,7 +49,7 @@ def by_sql_alone(story: Story, why: str | None) -> Facts:
     return Facts(story, job, now_ms(), story.limit, slot, holders, tuple(story.ahead), story.ahead_count, redis=why)
 
 
-async def by_both(view: View, known: Job) -> Facts:
+async def by_both(view: JobQueries, known: Job) -> Facts:
     """Raises StoreDown."""
     for _ in range(TRIES):
         pool = await view.pool(known.pool, LINE_MAX)  # reaps, and records what is granted: then SQL says it too
@@ -60,7 +60,7 @@ async def by_both(view: View, known: Job) -> Facts:
     return facts
 
 
-async def _in_line(view: View, story: Story, pool: PoolView) -> Facts:
+async def _in_line(view: JobQueries, story: JobTimeline, pool: PoolSnapshot) -> Facts:
     job, line = story.job, pool.line
     if job.ended:
         return by_sql_alone(story, None)

@@ -10,31 +10,31 @@ from typing import NamedTuple
 
 from gate.explain.facts import Facts
 from gate.explain.formatting import clock, names, several, short, span, until
-from gate.ledger.reports.timeline import Debt, Event, Heard, Story, Told
+from gate.ledger.reports.timeline import Event, IncomingCallback, JobTimeline, OutgoingCall, OwedRefund
 from gate.ledger.transitions.unread_callbacks import Unread
 from gate.model.job import Job
 
 
-class Said(NamedTuple):
+class Sentence(NamedTuple):
     """A sentence, and when (ms) that was which it tells of."""
 
     words: str
     at: int | None = None
 
 
-def sections(facts: Facts) -> dict[str, list[Said]]:
+def sections(facts: Facts) -> dict[str, list[Sentence]]:
     """What is not there has no section."""
     story = facts.story
     found = {
         "Where it is": list(_where(facts)),
-        "What happened": [Said(_happened(event), event.at) for event in story.events] or list(_forgotten(story)),
+        "What happened": [Sentence(_happened(event), event.at) for event in story.events] or list(_forgotten(story)),
         "Money": list(_money(story)),
         "What was told to whom": list(_told(story)),
     }
     return {title: said for title, said in found.items() if said}
 
 
-def _where(facts: Facts) -> Iterator[Said]:
+def _where(facts: Facts) -> Iterator[Sentence]:
     job = facts.job
     if job.ended:
         yield from _ended(job)
@@ -43,76 +43,78 @@ def _where(facts: Facts) -> Iterator[Said]:
     else:
         yield from _holds(facts)
     if facts.redis is not None:
-        yield Said(f"This is what SQL alone knows: {facts.redis}.")
+        yield Sentence(f"This is what SQL alone knows: {facts.redis}.")
 
 
-def _holds(facts: Facts) -> Iterator[Said]:
+def _holds(facts: Facts) -> Iterator[Sentence]:
     job, now = facts.job, facts.now_ms
     lease = job.lease
     assert lease is not None
     slot = f"slot {facts.slot} of {facts.limit}" if facts.slot else f"one of {facts.limit} slots"
     if job.status == "granted":
         who = "gate has to start it at its tool" if job.starts else "its holder has to claim it"
-        yield Said(
+        yield Sentence(
             f"It holds {slot} since {clock(lease.granted_at)} and has not been started: {who} {until(lease.due, now)}."
         )
     else:
         began = _began(facts.story) or lease.granted_at
-        yield Said(f"It is running: {slot}, since {clock(began)} ({span(now - began)}).")
+        yield Sentence(f"It is running: {slot}, since {clock(began)} ({span(now - began)}).")
         renewed = ""
         if lease.due >= lease.hard:
             renewed = "; no renewal goes beyond that"
         elif lease.due - job.lease_ms > began + 1000:
             renewed = f"; it was renewed, at about {clock(lease.due - job.lease_ms)} the last time"
-        yield Said(f"Its lease {'was' if lease.due < now else 'is'} good {until(lease.due, now)}{renewed}.")
+        yield Sentence(f"Its lease {'was' if lease.due < now else 'is'} good {until(lease.due, now)}{renewed}.")
     if lease.due < now:
-        yield Said("That is over: as soon as gate looks at the pool it expires, and what was charged goes back.")
+        yield Sentence("That is over: as soon as gate looks at the pool it expires, and what was charged goes back.")
     if job.task_id is not None:
-        yield Said(f"Its task at {job.provider} is {job.task_id}.")
+        yield Sentence(f"Its task at {job.provider} is {job.task_id}.")
 
 
-def _waits(facts: Facts) -> Iterator[Said]:
+def _waits(facts: Facts) -> Iterator[Sentence]:
     job, story = facts.job, facts.story
     place = f"at position {job.position} of {job.queue_length}" if job.position else "at no place that Redis knows"
     waited = span(facts.now_ms - job.enqueued_at)
-    yield Said(f"It waits in the queue, {place}, since {clock(job.enqueued_at)} ({waited}).")
+    yield Sentence(f"It waits in the queue, {place}, since {clock(job.enqueued_at)} ({waited}).")
     if job.reason == "paused":
         by = f" by the {story.pause.by} at {clock(story.pause.at)}" if story.pause else ""
         why = f": {story.pause.why}" if story.pause and story.pause.why else ", and no reason was given"
-        yield Said(f"Why: the pool is paused{by}{why}. Until somebody resumes it, nobody is granted a slot.")
+        yield Sentence(f"Why: the pool is paused{by}{why}. Until somebody resumes it, nobody is granted a slot.")
     elif job.reason == "cooling_down":
-        yield Said(
+        yield Sentence(
             f"Why: its provider refused a job, so the pool cools down {until(facts.cooling_until or 0, facts.now_ms)}."
         )
     elif job.reason == "tool_down":
-        yield Said(
+        yield Sentence(
             "Why: its tool's start address answers as if it were not there, or as if the secret were wrong. gate tries again each minute at"
             " the latest; the jobs of other tools go on."
         )
     elif job.reason == "pool_full" and len(facts.holders) >= facts.limit:
         held = f"all {several(facts.limit, 'slot')} are held" if facts.limit > 1 else "the only slot is held"
-        yield Said(f"Why: {held if facts.limit else 'the pool has no slots: its limit is 0'}.")
+        yield Sentence(f"Why: {held if facts.limit else 'the pool has no slots: its limit is 0'}.")
     elif facts.ahead_count:
-        yield Said("Why: those before it come first.")
+        yield Sentence("Why: those before it come first.")
     if facts.holders:
-        yield Said(f"Who holds the slots: {names(facts.holders, len(facts.holders))}.")
+        yield Sentence(f"Who holds the slots: {names(facts.holders, len(facts.holders))}.")
     if facts.ahead_count:
-        yield Said(f"Who is ahead: {names(facts.ahead, facts.ahead_count)}.")
+        yield Sentence(f"Who is ahead: {names(facts.ahead, facts.ahead_count)}.")
     else:
-        yield Said("Nobody is ahead of it: it is next.")
+        yield Sentence("Nobody is ahead of it: it is next.")
     if job.eta_seconds is not None:
-        yield Said(f"By how long such jobs have run lately, its turn comes in about {span(round(job.eta_seconds * 1000))}.")
+        yield Sentence(
+            f"By how long such jobs have run lately, its turn comes in about {span(round(job.eta_seconds * 1000))}."
+        )
 
 
-def _ended(job: Job) -> Iterator[Said]:
+def _ended(job: Job) -> Iterator[Sentence]:
     assert job.ended_at is not None
-    yield Said(f"It has ended: {job.status}, at {clock(job.ended_at)}, {_by_whom(job)}.")
+    yield Sentence(f"It has ended: {job.status}, at {clock(job.ended_at)}, {_by_whom(job)}.")
     if job.error is not None:
-        yield Said(f"The error: {job.error}")
+        yield Sentence(f"The error: {job.error}")
     if job.output is not None:
-        yield Said(f"The output: {short(json.dumps(job.output, ensure_ascii=False))}")
+        yield Sentence(f"The output: {short(json.dumps(job.output, ensure_ascii=False))}")
     if job.late_outcome is not None:
-        yield Said(
+        yield Sentence(
             f"Too late, somebody said that it was {job.late_outcome}. That is kept, and changes neither the outcome nor the refund."
         )
 
@@ -170,28 +172,28 @@ def _happened(event: Event) -> str:
     return f"{what}, by {by}" + (f": {why}" if why else "")
 
 
-def _forgotten(story: Story) -> Iterator[Said]:
+def _forgotten(story: JobTimeline) -> Iterator[Sentence]:
     if story.pruned_at is not None:
-        yield Said("`gate prune` has forgotten its history; its outcome and its money stay.", story.pruned_at)
+        yield Sentence("`gate prune` has forgotten its history; its outcome and its money stay.", story.pruned_at)
 
 
-def _money(story: Story) -> Iterator[Said]:
+def _money(story: JobTimeline) -> Iterator[Sentence]:
     job, debt = story.job, story.debt
     if not job.credits:
-        yield Said("Nothing was charged for it.")
+        yield Sentence("Nothing was charged for it.")
         return
     for row in story.money:
         word = "charged" if row.kind == "charge" else "refunded"
-        yield Said(f"{several(row.amount, 'credit')} {word}{f' to {job.user}' if job.user else ''}", row.at)
+        yield Sentence(f"{several(row.amount, 'credit')} {word}{f' to {job.user}' if job.user else ''}", row.at)
     if debt is not None:
-        yield Said(_owed(debt), debt.since)
+        yield Sentence(_owed(debt), debt.since)
     elif job.status == "completed":
-        yield Said("It completed, so nothing goes back.")
+        yield Sentence("It completed, so nothing goes back.")
     elif not job.ended:
-        yield Said("They go back if it fails, expires or is cancelled.")
+        yield Sentence("They go back if it fails, expires or is cancelled.")
 
 
-def _owed(debt: Debt) -> str:
+def _owed(debt: OwedRefund) -> str:
     words = f"{several(debt.amount, 'credit')} owed since then, and not paid yet"
     if debt.attempts:
         words += f"; the owner's function was asked {several(debt.attempts, 'time')}"
@@ -209,15 +211,15 @@ ANSWERED = {
 }
 
 
-def _told(story: Story) -> Iterator[Said]:
+def _told(story: JobTimeline) -> Iterator[Sentence]:
     """In the order of time, whoever spoke."""
-    said = [Said(_call(told), told.at) for told in story.told]
-    said += [Said(_callback(heard), heard.at) for heard in story.heard]
-    said += [Said(_unread(one), one.last_at) for one in story.unread]
+    said = [Sentence(_call(told), told.at) for told in story.told]
+    said += [Sentence(_callback(heard), heard.at) for heard in story.heard]
+    said += [Sentence(_unread(one), one.last_at) for one in story.unread]
     yield from sorted(said, key=lambda one: one.at or 0)
 
 
-def _call(told: Told) -> str:
+def _call(told: OutgoingCall) -> str:
     what = "start call" if told.kind == "start" else f"event {told.type}"
     tries = f" after {told.attempts} tries" if told.attempts > 1 else ""
     if told.result is not None:
@@ -238,7 +240,7 @@ VERDICTS = {
 }
 
 
-def _callback(heard: Heard) -> str:
+def _callback(heard: IncomingCallback) -> str:
     task = f" of task {heard.task_id}" if heard.task_id else ""
     error = f" ({heard.error})" if heard.error else ""
     words = f"callback{task} from {heard.provider}: {heard.outcome}{error}; {VERDICTS.get(heard.verdict, heard.verdict)}"
@@ -256,5 +258,5 @@ def _unread(one: Unread) -> str:
     return f"{words}. It said: {short(one.body)}"
 
 
-def _began(story: Story) -> int | None:
+def _began(story: JobTimeline) -> int | None:
     return next((event.at for event in reversed(story.events) if event.kind == "running"), None)

@@ -8,12 +8,13 @@ from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 from gate import __version__
-from gate.coordination.jobs import Gatekeeper
+from gate.coordination.jobs import JobCoordinator
 from gate.http import jobs, legacy_supabase, lookups, metrics, openapi, panel, pools, problems, unread_callbacks, webhooks
 from gate.http.auth import roles
-from gate.http.auth.key_cache import KeyRing
+from gate.http.auth.key_cache import KeyCache
 from gate.http.middleware import access_log as accesslog
 from gate.http.middleware import body_limit, fast_path, request_metrics
+from gate.http.panel.pool_feed import PoolFeed
 from gate.model.tool import Tools
 
 ROUTERS = (jobs.router, pools.router, lookups.router, unread_callbacks.router, metrics.router)
@@ -23,8 +24,8 @@ READ_BY_PEOPLE = (openapi.router, *panel.ROUTERS)
 
 
 def make_app(
-    gatekeeper: Gatekeeper,
-    keyring: KeyRing,
+    gatekeeper: JobCoordinator,
+    keyring: KeyCache,
     tools: Tools | None = None,
     provider_secrets: Mapping[str, Sequence[str]] | None = None,
     check_counts: bool = False,
@@ -41,6 +42,7 @@ def make_app(
     app.state.gatekeeper, app.state.keyring = gatekeeper, keyring
     app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
     app.state.check_counts = check_counts
+    app.state.pool_feed = PoolFeed(gatekeeper.view, gatekeeper.view.waiters)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(roles.enter), Depends(roles.known_query)])
@@ -57,6 +59,6 @@ def make_app(
 
 def in_front(app: FastAPI, access_log: bool = False) -> ASGIApp:
     """What is served: `app`, and before it whatever sees each request."""
-    front: ASGIApp = fast_path.ShortWay(body_limit.BodyLimit(app), app.state.gatekeeper, app.state.keyring)
-    front = request_metrics.Counting(front)
+    front: ASGIApp = fast_path.FastPath(body_limit.BodyLimit(app), app.state.gatekeeper, app.state.keyring)
+    front = request_metrics.RequestMetrics(front)
     return accesslog.AccessLog(front) if access_log else front

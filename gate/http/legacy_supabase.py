@@ -17,8 +17,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import JsonValue, ValidationError
 
-from gate.coordination.jobs import Gatekeeper
-from gate.coordination.queries import PoolView
+from gate.coordination.jobs import JobCoordinator
+from gate.coordination.queries import PoolSnapshot
 from gate.http.auth.roles import Asking, Caller, Keeper
 from gate.http.legacy_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
 from gate.http.problems import OLD_HEADERS as HEADERS
@@ -42,14 +42,14 @@ _warned: set[str] = set()
 OVER: dict[str, Any] = {"success": True, "skipped": True, "reason": "already_terminal"}
 B = TypeVar("B", bound=Body)
 Answer = dict[str, Any] | list[dict[str, Any]]
-Path = Callable[[Gatekeeper, Any], Awaitable[Answer]]
+Path = Callable[[JobCoordinator, Any], Awaitable[Answer]]
 router = APIRouter(include_in_schema=False)
 
 
 # ---- the paths
 
 
-async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
+async def check(keeper: JobCoordinator, body: CheckBody) -> Answer:
     """Take a free slot for the job that is named, in the same step; without a free slot nothing is queued.
 
     A call that names no job is never promised a slot: five callers that were each told of three free slots would start five tasks.
@@ -70,7 +70,7 @@ async def check(keeper: Gatekeeper, body: CheckBody) -> Answer:
     return {"available": free > 0, **_counts(view, running, free)}
 
 
-async def enqueue(keeper: Gatekeeper, body: EnqueueBody) -> Answer:
+async def enqueue(keeper: JobCoordinator, body: EnqueueBody) -> Answer:
     """Admit a job that gate starts. With a free slot the answer waits for its start call.
 
     Callers take `queued` or `taskId` for a success and anything else for a failed start. So a job whose start is still under way is
@@ -100,7 +100,7 @@ async def enqueue(keeper: Gatekeeper, body: EnqueueBody) -> Answer:
     return answer | {"duplicate": True} if repeat else answer
 
 
-async def check_user_active(keeper: Gatekeeper, body: UserBody) -> Answer:
+async def check_user_active(keeper: JobCoordinator, body: UserBody) -> Answer:
     job = await keeper.view.active(body.userId)
     if job is None:
         return {"hasActiveJob": False, "activeTool": None}
@@ -112,7 +112,7 @@ async def check_user_active(keeper: Gatekeeper, body: UserBody) -> Answer:
     }
 
 
-async def process_next(keeper: Gatekeeper, body: Body) -> Answer:
+async def process_next(keeper: JobCoordinator, body: Body) -> Answer:
     """Answer what was granted in this very call: gate grants by itself."""
     waiting = 0
     for pool in body._tools.pools:
@@ -124,7 +124,7 @@ async def process_next(keeper: Gatekeeper, body: Body) -> Answer:
     return {"processed": False, "reason": "Global limit reached" if waiting else "No queued jobs"}
 
 
-async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
+async def finish(keeper: JobCoordinator, body: FinishBody) -> Answer:
     try:
         job = await _known(keeper, body.table, body.jobId)
     except JobUnknown:
@@ -153,7 +153,7 @@ async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
     return {"success": True, "refundedAmount": ended.refund.amount if ended.refund else 0}
 
 
-async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
+async def cancel_session(keeper: JobCoordinator, body: SessionBody) -> Answer:
     if body.sessionId is None and body.userId is None:
         raise _Missing("sessionId or userId")
     user = body.userId if body.sessionId is None else None
@@ -164,7 +164,7 @@ async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
     return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
 
 
-async def status(keeper: Gatekeeper, body: Body) -> Answer:
+async def status(keeper: JobCoordinator, body: Body) -> Answer:
     """Totals over the pools that tools wait in."""
     views = [await keeper.view.pool(pool, QUEUE_MAX) for pool in body._tools.pools]
     limit, waiting = sum(view.line.limit for view in views), sum(view.line.queued for view in views)
@@ -234,7 +234,7 @@ def _procedure(answer: JSONResponse) -> JSONResponse:
     return answer
 
 
-async def _clean_up(keeper: Gatekeeper, body: Body) -> Answer:
+async def _clean_up(keeper: JobCoordinator, body: Body) -> Answer:
     """Every call reaps; what this one found dead is answered, a row for each table."""
     counts, credits = Counter[str](), Counter[str]()
     for pool in body._tools.pools:
@@ -244,7 +244,7 @@ async def _clean_up(keeper: Gatekeeper, body: Body) -> Answer:
     return [{"table_name": t, "cancelled_count": n, "refunded_credits": credits[t]} for t, n in sorted(counts.items())]
 
 
-async def _cancel(keeper: Gatekeeper, body: CancelBody) -> Answer:
+async def _cancel(keeper: JobCoordinator, body: CancelBody) -> Answer:
     reason = "cancelled by its user"
     try:
         try:
@@ -258,7 +258,7 @@ async def _cancel(keeper: Gatekeeper, body: CancelBody) -> Answer:
     return [{"success": True, "refunded_amount": job.refund.amount if job.refund else 0, "error_message": None}]
 
 
-async def _end_unadmitted(keeper: Gatekeeper, body: Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
+async def _end_unadmitted(keeper: JobCoordinator, body: Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
     """The job that this ended before its admission; or the live one, when the admission was first. Raises JobUnknown."""
     reason, error = (why, None) if outcome == "cancelled" else (None, why)
     try:
@@ -279,7 +279,7 @@ class _NotStarted(Exception):
     """`args[0]` is the job, which has ended without having been started."""
 
 
-async def _answered(request: Request, keeper: Gatekeeper, asking: Caller, shape: type[B], answer: Path) -> JSONResponse:
+async def _answered(request: Request, keeper: JobCoordinator, asking: Caller, shape: type[B], answer: Path) -> JSONResponse:
     try:
         text = await request.body()
         body = shape.model_validate(tolerantly(text) if text.strip() else {})
@@ -342,7 +342,7 @@ def _wanted(body: CheckBody) -> Wanted:
     return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload, trusted=trusted)
 
 
-async def _known(keeper: Gatekeeper, table: str, job_id: str) -> Job:
+async def _known(keeper: JobCoordinator, table: str, job_id: str) -> Job:
     """The job, in whatever pool. Raises JobUnknown, also for a job of another table."""
     job = await keeper.view.reading.job(job_id)
     if job is None or job.tool != table:
@@ -356,18 +356,18 @@ def _warn_once(tool: Tool) -> None:
         log.warning(NO_START_URL, tool=tool.table)
 
 
-def _in_use(view: PoolView) -> int:
+def _in_use(view: PoolSnapshot) -> int:
     return view.line.running + view.line.granted
 
 
-def _free(view: PoolView) -> int:
+def _free(view: PoolSnapshot) -> int:
     line = view.line
     # Waiters of a tool whose start address fails keep no other from a free slot.
     waits = line.queued and not line.cooling_tools
     return 0 if waits or line.paused or line.cooling_until else line.free
 
 
-def _counts(view: PoolView, running: int, free: int) -> dict[str, Any]:
+def _counts(view: PoolSnapshot, running: int, free: int) -> dict[str, Any]:
     return {
         "running": running,
         "maxConcurrent": view.line.limit,

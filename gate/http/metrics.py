@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from gate.coordination.scrape import Scrape
     from gate.ledger.reports import gauges
-    from gate.ledger.reports.counters import OfPool
-    from gate.slots.gauges import Figures
+    from gate.ledger.reports.counters import PoolCounters
+    from gate.slots.gauges import RedisGauges
 
     T = TypeVar("T")
     Table = Sequence[tuple[str, str, Callable[[T], float]]]
@@ -93,7 +93,7 @@ class _Collector:
 
     def _of_redis(self) -> Iterator[Metric]:
         pools = (self._seen.redis or {}).items()
-        of_pool: Table[Figures] = (
+        of_pool: Table[RedisGauges] = (
             ("gate_slots_limit", "Jobs that may hold a slot at a time.", lambda one: one.limit),
             ("gate_slots_running", "Slots whose job has started.", lambda one: one.running),
             ("gate_slots_granted", "Slots whose job has not started yet.", lambda one: one.granted),
@@ -122,7 +122,7 @@ class _Collector:
     def _of_sql(self) -> Iterator[Metric]:
         sql = self._seen.sql
         pools = sql.pools.items() if sql else ()
-        of_pool: Table[gauges.OfPool] = (
+        of_pool: Table[gauges.PoolGauges] = (
             ("gate_queue_max", "Jobs that may wait.", lambda one: one.queue_max),
             ("gate_queue_oldest_seconds", "How long the first in line has been here.", lambda one: one.oldest_wait_s),
             ("gate_hold_max_seconds", "No lease is renewed beyond this age.", lambda one: one.max_hold_s),
@@ -152,7 +152,7 @@ class _Collector:
         known = {(outcome, cause) for outcome, causes in CAUSES.items() for cause in causes}
         ended = [([pool, *how], one.ended[how]) for pool, one in pools for how in sorted(known | one.ended.keys())]
         yield self._counter("gate_jobs_ended", "Jobs that ended, and by whom or why.", ["pool", "outcome", "cause"], ended)
-        totals: Table[OfPool] = (
+        totals: Table[PoolCounters] = (
             ("gate_grants", "Slots given.", lambda one: one.grants),
             ("gate_refusals", "Jobs that a provider would not take; they wait again.", lambda one: one.refusals),
             ("gate_late_outcomes", "Outcomes that came after the end of their job; its refund stands.", lambda one: one.late),
@@ -161,7 +161,7 @@ class _Collector:
         )
         for name, says, value in totals:
             yield self._counter(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
-        spreads: Sequence[tuple[str, str, Callable[[OfPool], Counted]]] = (
+        spreads: Sequence[tuple[str, str, Callable[[PoolCounters], Counted]]] = (
             ("gate_wait_seconds", "From admission to the first slot.", lambda one: one.waits),
             ("gate_hold_seconds", "From the grant to the end.", lambda one: one.holds),
             ("gate_reap_lag_seconds", "From a deadline to the reaping of its lease.", lambda one: one.reap_lag),

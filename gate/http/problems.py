@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from gate.http.auth import roles
-from gate.http.strict_json import NotMeant
+from gate.http.strict_json import AmbiguousJson
 from gate.model.errors import (
     AlreadyEnded,
     CallbackApplied,
@@ -171,7 +171,7 @@ async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
     if request.url.path.startswith(OLD_PATHS):
         code, _ = HTTP_CODES.get(error.status_code, ("refused", ""))
         return _on_old_path(request, error.status_code, str(error.detail), code, dict(error.headers or {}))
-    if isinstance(error, NotMeant):
+    if isinstance(error, AmbiguousJson):
         errors = [{"field": error.field, "message": error.detail}]
         return problem(422, "invalid", "The request is invalid", f"{error.field}: {error.detail}", errors=errors)
     if error.status_code == 400:  # the body is not JSON at all

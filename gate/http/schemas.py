@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from gate.coordination.queries import PoolView
+from gate.coordination.queries import PoolSnapshot
 from gate.ledger.queries import Balance, Entry, Event, Unread
 from gate.model.job import (
     CREDITS_MAX,
@@ -360,7 +360,7 @@ def unread_body(one: Unread, secrets: bool = True) -> dict[str, Any]:
     }
 
 
-def pool_body(view: PoolView, secrets: bool = True) -> dict[str, Any]:
+def pool_body(view: PoolSnapshot, secrets: bool = True) -> dict[str, Any]:
     line = view.line
     age_ms = line.now_ms - line.oldest if line.oldest is not None else None
     return {

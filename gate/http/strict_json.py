@@ -15,7 +15,7 @@ from gate.http.auth import roles
 from gate.providers.parsing import tolerantly
 
 
-class NotMeant(HTTPException):
+class AmbiguousJson(HTTPException):
     """It is JSON to some reader, and no two would read it alike. `field` is the name at fault, or `body`."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -37,7 +37,7 @@ class StrictRoute(APIRoute):
 class _StrictRequest(Request):
     async def json(self) -> Any:
         if self.headers.get("content-encoding", "identity").lower() != "identity":
-            raise NotMeant("body", "send it as it is, without a content-encoding")
+            raise AmbiguousJson("body", "send it as it is, without a content-encoding")
         return (loads_end if self.url.path.endswith("/release") else loads)(await self.body())
 
 
@@ -48,11 +48,11 @@ def loads(text: bytes) -> Any:
     except json.JSONDecodeError:
         raise
     except UnicodeDecodeError as error:
-        raise NotMeant("body", f"it is not {error.encoding.upper()}, at byte {error.start}") from error
+        raise AmbiguousJson("body", f"it is not {error.encoding.upper()}, at byte {error.start}") from error
     except ValueError as error:  # Python reads no number of more than some thousand digits
-        raise NotMeant("body", "a number is too large") from error
+        raise AmbiguousJson("body", "a number is too large") from error
     except RecursionError as error:
-        raise NotMeant("body", "it is nested too deep") from error
+        raise AmbiguousJson("body", "it is nested too deep") from error
 
 
 def loads_end(text: bytes) -> Any:
@@ -62,33 +62,33 @@ def loads_end(text: bytes) -> Any:
     """
     try:
         return loads(text)
-    except NotMeant:
+    except AmbiguousJson:
         pass
     try:
         return tolerantly(text, object_pairs_hook=_once)
     except json.JSONDecodeError:
         raise
     except ValueError as error:
-        raise NotMeant("body", "it is not JSON") from error
+        raise AmbiguousJson("body", "it is not JSON") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise NotMeant(name if name.isprintable() else "body", "is named twice")
+            raise AmbiguousJson(name if name.isprintable() else "body", "is named twice")
         found[name] = value
     return found
 
 
 def _no_number(text: str) -> Any:
-    raise NotMeant("body", f"{text} is no JSON")
+    raise AmbiguousJson("body", f"{text} is no JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise NotMeant("body", "a number is too large")
+        raise AmbiguousJson("body", "a number is too large")
     return number
 
 

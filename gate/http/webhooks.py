@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from gate.coordination.jobs import Gatekeeper
+from gate.coordination.jobs import JobCoordinator
 from gate.http.auth.roles import Keeper
 from gate.http.schemas import HeardOut
 from gate.model.errors import PoolUnknown, ProviderUnknown, Unreadable
@@ -50,7 +50,7 @@ async def of_old(request: Request, keeper: Keeper) -> JSONResponse:
     return await _heard("runninghub", None, request, keeper)
 
 
-async def _heard(provider: str, pool: str | None, request: Request, keeper: Gatekeeper) -> JSONResponse:
+async def _heard(provider: str, pool: str | None, request: Request, keeper: JobCoordinator) -> JSONResponse:
     secrets: Mapping[str, Sequence[str]] = request.app.state.provider_secrets
     if provider not in PROVIDERS:
         raise ProviderUnknown(f"there is no provider {clean(provider)!r}")

@@ -1,10 +1,10 @@
 """SQL: how each job ended, and what is refunded."""
 
 from gate.ledger.admin.api_keys import Key
-from gate.ledger.billing_hooks import Owner, Price
+from gate.ledger.billing_hooks import BillingHooks, Price
 from gate.ledger.commit.database import Database
 from gate.ledger.ledger import Ledger
-from gate.ledger.queries import Event, InLine, Reading
+from gate.ledger.queries import Event, InLine, LedgerQueries
 from gate.ledger.results import (
     AdmitResult,
     ApplyResult,
@@ -25,6 +25,7 @@ from gate.ledger.transitions.unread_callbacks import Unread, UnreadCallbacks
 __all__ = [
     "AdmitResult",
     "ApplyResult",
+    "BillingHooks",
     "BindResult",
     "CallbackResult",
     "Change",
@@ -39,11 +40,10 @@ __all__ = [
     "InLine",
     "Key",
     "Ledger",
-    "Owner",
+    "LedgerQueries",
     "Pool",
     "PoolSettings",
     "Price",
-    "Reading",
     "RecordReply",
     "RefuseResult",
     "Unread",

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.engines import DEAD_PEER, first_line
 from gate.ledger.sql.tables import owed
 from gate.ledger.transitions import jobs
@@ -63,7 +63,7 @@ class Settled:
     error: str | None = None
 
 
-class Owner:
+class BillingHooks:
     """`job_sql` and `refund_sql` are GATE_JOB_SQL and GATE_REFUND_SQL."""
 
     def __init__(self, url: str, job_sql: str | None, refund_sql: str | None) -> None:
@@ -147,7 +147,7 @@ class Owner:
                     description=why,
                     job_id=row.job_id,
                 )
-                batch = Batch(connection)
+                batch = UnitOfWork(connection)
                 jobs.book(batch, row.job_id, row.user, row.pool, "refund", row.amount, now_ms())
                 jobs.event(batch, row.pool, row.job_id, "refunded", "owner", now_ms(), why=str(row.amount))
                 batch.connection.execute(owed.delete().where(owed.c.job_id == row.job_id))

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from sqlalchemy.exc import DBAPIError
 
 from gate.ledger.commit.database import Database
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import (
     AdmitResult,
     BindResult,
@@ -69,7 +69,7 @@ class Ledger:
         `good_until` by time.monotonic(): this process may have stood still for longer than the lease.
         """
 
-        def work(batch: Batch) -> Change[AdmitResult]:
+        def work(batch: UnitOfWork) -> Change[AdmitResult]:
             row = batch.pool(pool)
             if (
                 row.epoch != epoch  # guard: admission-in-its-epoch
@@ -108,7 +108,7 @@ class Ledger:
     ) -> Change[EndResult]:
         """The outcome and its refund, in one transaction, once. `by` is `holder` (who names its lease) or `operator`."""
 
-        def work(batch: Batch) -> Change[EndResult]:
+        def work(batch: UnitOfWork) -> Change[EndResult]:
             batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
@@ -138,7 +138,7 @@ class Ledger:
         job ended; `already` means that the admission was first, and nothing was changed.
         """
 
-        def work(batch: Batch) -> Change[EndResult]:
+        def work(batch: UnitOfWork) -> Change[EndResult]:
             lease_ms = request.lease_ms or batch.pool(pool).settings.lease_ms
             if (job := batch.job(pool, request.job_id)) is not None:  # guard: early-end-after-no-admission
                 return Change(EndResult.ALREADY, job)
@@ -154,7 +154,7 @@ class Ledger:
         tool's start address fails, so that jobs of other tools pass those of this one for a while.
         """
 
-        def work(batch: Batch) -> Change[RefuseResult]:
+        def work(batch: UnitOfWork) -> Change[RefuseResult]:
             batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
@@ -186,7 +186,7 @@ class Ledger:
         only held for longer.
         """
 
-        def work(batch: Batch) -> Change[ExtensionResult]:
+        def work(batch: UnitOfWork) -> Change[ExtensionResult]:
             row = batch.pool(pool)
             if (
                 row.epoch != epoch  # guard: extension-in-its-epoch
@@ -220,7 +220,7 @@ class Ledger:
         its provider says of the task is kept.
         """
 
-        def work(batch: Batch) -> Change[BindResult]:
+        def work(batch: UnitOfWork) -> Change[BindResult]:
             batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if job is None or job.lease_id != lease_id:
@@ -239,7 +239,7 @@ class Ledger:
     async def hear(self, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
         """What a provider said (a `gate.providers.callback.Said`), once. The words are those of `inbox.hear`. Raises PoolUnknown."""
 
-        def work(batch: Batch) -> Change[CallbackResult]:
+        def work(batch: UnitOfWork) -> Change[CallbackResult]:
             batch.pool(pool)
             return inbox.hear(batch, pool, provider, report, raw)
 
@@ -252,7 +252,7 @@ class Ledger:
         after it nothing is done, because a grant may have run out while this waited for its turn.
         """
 
-        def work(batch: Batch, apart: bool = False) -> RecordReply:
+        def work(batch: UnitOfWork, apart: bool = False) -> RecordReply:
             row = batch.pool(pool)
             if row.epoch != epoch:  # guard: outbox-page-in-its-epoch
                 return RecordReply(stale=True)
@@ -301,7 +301,7 @@ class Ledger:
     async def expire_overdue(self, pool: str, epoch: int, job_id: str, fence: int, now_ms: int) -> bool:
         """Ends a job whose deadline is over by Redis's clock and whose lease Redis has lost. True when it took."""
 
-        def work(batch: Batch) -> bool:
+        def work(batch: UnitOfWork) -> bool:
             # guard: overdue-in-its-epoch
             job = _in(pool, batch.job(pool, job_id)) if batch.pool(pool).epoch == epoch else None
             if (
@@ -321,7 +321,7 @@ class Ledger:
         the job in this pool with that grant: seen in the same transaction, or a slow commit could come between.
         """
 
-        def work(batch: Batch) -> bool:
+        def work(batch: UnitOfWork) -> bool:
             row = batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if (
@@ -338,7 +338,7 @@ class Ledger:
     async def seated(self, pool: str, job_id: str) -> None:
         """Writes down that Redis had lost this waiter's place."""
 
-        def work(batch: Batch) -> None:
+        def work(batch: UnitOfWork) -> None:
             batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if job is not None and job.status == "queued":
@@ -349,7 +349,7 @@ class Ledger:
     async def say_ended(self, pool: str, job_id: str) -> None:
         """Writes down an end that somebody wrote into SQL by hand."""
 
-        def work(batch: Batch) -> None:
+        def work(batch: UnitOfWork) -> None:
             batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if job is not None and job.ended:
@@ -364,7 +364,7 @@ class Ledger:
         somebody has loaded it there already, above `refused_epoch` (None: at any epoch).
         """
 
-        def work(batch: Batch) -> RebuildPlan:
+        def work(batch: UnitOfWork) -> RebuildPlan:
             row = batch.pool(pool)
             if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):  # guard: one-rebuild-a-loss
                 return RebuildPlan(EpochResult.TAKEN, row.epoch, row)
@@ -387,7 +387,7 @@ class Ledger:
         next one would give them anew, and a gate that is killed more often than its claim time would never reap them.
         """
 
-        def work(batch: Batch) -> None:
+        def work(batch: UnitOfWork) -> None:
             if batch.pool(pool).epoch != epoch:
                 return
             for job, due in leases:
@@ -434,7 +434,7 @@ class Ledger:
     async def configure(self, wanted: dict[str, PoolSettings]) -> list[str]:
         """The pools that this changed (or made): a Redis that is loaded already has to be loaded anew."""
 
-        def work(batch: Batch) -> list[str]:
+        def work(batch: UnitOfWork) -> list[str]:
             return [name for name in sorted(wanted) if pool_rows.configure(batch.connection, name, wanted[name])]
 
         return await self._database.write("", "", work)

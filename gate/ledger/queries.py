@@ -11,10 +11,10 @@ from sqlalchemy.engine import Connection
 from gate.ledger.admin import api_keys as keys
 from gate.ledger.admin.api_keys import Key
 from gate.ledger.commit.database import Database
-from gate.ledger.reports.backlog import Owing
-from gate.ledger.reports.statistics import Trends
+from gate.ledger.reports.backlog import Backlog
+from gate.ledger.reports.statistics import Statistics
 from gate.ledger.reports.timeline import Event as Event
-from gate.ledger.reports.timeline import Stories, happened
+from gate.ledger.reports.timeline import Timelines, happened
 from gate.ledger.sql import pool_rows as pools
 from gate.ledger.sql.job_rows import find, is_holding, is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool
@@ -58,13 +58,13 @@ class Balance:
     refunded: int
 
 
-class Reading:
+class LedgerQueries:
     """`owing` is what gate still owes, `trends` how it went, `stories` all that is known of one job, one user, one pool's settings,
     `unread` the callbacks that could not be read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.owing, self.trends, self.stories = Owing(database), Trends(database), Stories(database)
+        self.owing, self.trends, self.stories = Backlog(database), Statistics(database), Timelines(database)
         self.unread = UnreadCallbacks(database)
 
     async def pools(self) -> list[Pool]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Patience:
+class DeadlineQueue:
     """Calls `over` with the first future that is not done `within_s` after it was watched; then with the next."""
 
     def __init__(self, within_s: float, over: Callable[[asyncio.Future[Any]], None]) -> None:

@@ -70,7 +70,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     from gate.http.app import in_front, make_app
     from gate.http.server.offers import DecliningProtocol
     from gate.ledger import PoolSettings
-    from gate.runtime.wiring import Outside, open_gate
+    from gate.runtime.wiring import ExternalServices, open_gate
     from gate.telemetry import logging
 
     class Server(uvicorn.Server):
@@ -83,7 +83,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     made_live = PoolSettings(**settings.defaults().in_ms())
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     tools = settings.known_tools()
-    outside = Outside(tools, settings.job_sql, settings.refund_sql, data.server_id())
+    outside = ExternalServices(tools, settings.job_sql, settings.refund_sql, data.server_id())
     async with open_gate(
         near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:

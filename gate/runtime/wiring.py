@@ -11,49 +11,49 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from gate.coordination.jobs import Gatekeeper
-from gate.coordination.metered import MeasuredPools, MeasuredSemaphore
-from gate.coordination.notifier import News
-from gate.coordination.outbox_recorder import Recorder
-from gate.coordination.pool_registry import Pools
-from gate.coordination.pools import PoolKeeper
+from gate.coordination.jobs import JobCoordinator
+from gate.coordination.metered import MeteredPoolRegistry, MeteredSemaphore
+from gate.coordination.notifier import Notifier
+from gate.coordination.outbox_recorder import OutboxRecorder
+from gate.coordination.pool_registry import PoolRegistry
+from gate.coordination.pools import PoolCoordinator
 from gate.coordination.pricing import JobPricing
-from gate.coordination.queries import View
-from gate.coordination.scrape import Figures
-from gate.coordination.unread_callbacks import UnreadKeeper
+from gate.coordination.queries import JobQueries
+from gate.coordination.scrape import Scraper
+from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.coordination.waiters import Waiters
-from gate.http.auth.key_cache import KeyRing
-from gate.ledger import Database, Deliveries, Ledger, Owner, Pool, PoolSettings, Reading
+from gate.http.auth.key_cache import KeyCache
+from gate.ledger import BillingHooks, Database, Deliveries, Ledger, LedgerQueries, Pool, PoolSettings
 from gate.ledger.billing_hooks import refuse_sqlite
 from gate.model.tool import Tools
 from gate.slots import Semaphore
-from gate.slots.connection import Link, trust
-from gate.workers.reconciler import Sweep
-from gate.workers.refund_payer import Settle
-from gate.workers.ticker import Tick
-from gate.workers.waiter_poll import Wake
+from gate.slots.connection import RedisConnection, trust
+from gate.workers.reconciler import Reconciler
+from gate.workers.refund_payer import RefundPayer
+from gate.workers.ticker import Ticker
+from gate.workers.waiter_poll import WaiterPoll
 
 log = structlog.get_logger("gate.opening")
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class RunningGate:
     """What stands once the gate is open. `redis` is what answered, such as `Valkey 9.1.2`."""
 
-    gatekeeper: Gatekeeper
+    gatekeeper: JobCoordinator
     semaphore: Semaphore
     ledger: Ledger
-    known: Pools
-    recorder: Recorder
-    sweep: Sweep
+    known: PoolRegistry
+    recorder: OutboxRecorder
+    sweep: Reconciler
     waiters: Waiters
-    keyring: KeyRing
+    keyring: KeyCache
     redis: str
     pools: list[Pool]
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class ExternalServices:
     """Whom gate calls: tools, and the owner's functions. `server_id` is this server's for as long as it lives and when it
     comes back, and no other's.
     """
@@ -63,12 +63,12 @@ class Outside:
     refund_sql: str | None = None
     server_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
-    def owner(self, sql_url: str) -> Owner | None:
+    def owner(self, sql_url: str) -> BillingHooks | None:
         """Raises CannotStart."""
         if self.job_sql is None and self.refund_sql is None:
             return None
         refuse_sqlite(sql_url)  # guard: owner-functions-need-postgres
-        return Owner(sql_url, self.job_sql, self.refund_sql)
+        return BillingHooks(sql_url, self.job_sql, self.refund_sql)
 
 
 @contextlib.asynccontextmanager
@@ -78,32 +78,32 @@ async def open_gate(
     configured: dict[str, PoolSettings] | None = None,
     made_live: PoolSettings | None = None,
     admin_key: str | None = None,
-    outside: Outside | None = None,
-) -> AsyncIterator[Open]:
+    outside: ExternalServices | None = None,
+) -> AsyncIterator[RunningGate]:
     """The gate on these stores; the schema has to be there.
 
     With `configured` this is a server: it makes or changes those pools, keeps the tick and listens for news; `made_live` are
     the settings of a pool that somebody makes while it runs. Without, it is a visitor for a call or two. `outside` are those
     whom gate calls. Raises CannotStart, StoreDown.
     """
-    outside = outside or Outside()
+    outside = outside or ExternalServices()
     serving = configured is not None
-    link = Link(redis_url)
+    link = RedisConnection(redis_url)
     database = Database(sql_url)
-    ledger, reading = Ledger(database), Reading(database)
-    semaphore, waiters = MeasuredSemaphore(link), Waiters()
-    news = News(waiters, link)
-    pools = MeasuredPools(semaphore, ledger, reading)
-    recorder = Recorder(ledger, pools, news)
-    sweep = Sweep(ledger, reading, pools, recorder, news)
-    figures = Figures(semaphore, pools, database)
-    view = View(semaphore, reading, pools, recorder, waiters, figures)
+    ledger, reading = Ledger(database), LedgerQueries(database)
+    semaphore, waiters = MeteredSemaphore(link), Waiters()
+    news = Notifier(waiters, link)
+    pools = MeteredPoolRegistry(semaphore, ledger, reading)
+    recorder = OutboxRecorder(ledger, pools, news)
+    sweep = Reconciler(ledger, reading, pools, recorder, news)
+    figures = Scraper(semaphore, pools, database)
+    view = JobQueries(semaphore, reading, pools, recorder, waiters, figures)
     owner = outside.owner(sql_url)
-    poolkeeper = PoolKeeper(ledger, pools, recorder, news, view, made_live)
+    poolkeeper = PoolCoordinator(ledger, pools, recorder, news, view, made_live)
     pricing = JobPricing(outside.tools, reading, owner)
-    unread = UnreadKeeper(pools, news, reading.unread)
-    gatekeeper = Gatekeeper(ledger, pools, recorder, news, view, pricing, poolkeeper, unread)
-    keyring = KeyRing(reading, admin_key)
+    unread = UnreadCallbackDesk(pools, news, reading.unread)
+    gatekeeper = JobCoordinator(ledger, pools, recorder, news, view, pricing, poolkeeper, unread)
+    keyring = KeyCache(reading, admin_key)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(database.close)
         if owner is not None:
@@ -122,10 +122,10 @@ async def open_gate(
         if serving:
             await keyring.read()
             await figures.tally.begin()
-            tick = Tick(pools, recorder)
+            tick = Ticker(pools, recorder)
             tasks = {
                 asyncio.create_task(_keep(one))
-                for one in (sweep.keep, Wake(reading, waiters).keep, news.listen, keyring.keep)
+                for one in (sweep.keep, WaiterPoll(reading, waiters).keep, news.listen, keyring.keep)
             }
 
             def keep_ticking(pool: str) -> None:
@@ -136,20 +136,24 @@ async def open_gate(
             pools.on_known = keep_ticking
             closing.push_async_callback(_stop, tasks)
             if owner is not None and owner.pays:
-                settle = Settle(owner)
+                settle = RefundPayer(owner)
                 news.on_change.append(settle.kick)
                 tasks.add(asyncio.create_task(_keep(settle.keep)))
             if any(outside.tools):
-                from gate.workers.delivery import Deliver
-                from gate.workers.webhook_client import Caller
+                from gate.workers.delivery import DeliveryWorker
+                from gate.workers.webhook_client import WebhookClient
 
-                deliver = Deliver(Deliveries(database, outside.server_id), outside.tools, gatekeeper, caller := Caller())
+                deliver = DeliveryWorker(
+                    Deliveries(database, outside.server_id), outside.tools, gatekeeper, caller := WebhookClient()
+                )
                 closing.push_async_callback(caller.aclose)
                 news.on_change.append(deliver.kick)
                 delivering = asyncio.create_task(_keep(deliver.keep))
                 closing.push_async_callback(deliver.settle)
                 closing.push_async_callback(_stop, {delivering})
-        yield Open(gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, keyring, found, await reading.pools())
+        yield RunningGate(
+            gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, keyring, found, await reading.pools()
+        )
 
 
 async def _keep(keeper: Callable[[], Awaitable[None]]) -> None:

@@ -1,6 +1,6 @@
 """Redis: who may run now."""
 
-from gate.slots.connection import Link
+from gate.slots.connection import RedisConnection
 from gate.slots.results import (
     AcquireReply,
     AcquireResult,
@@ -23,11 +23,11 @@ __all__ = [
     "AcquireResult",
     "ExtendReply",
     "ExtendResult",
-    "Link",
     "NotDone",
     "QueueState",
     "RebuildReply",
     "RebuildResult",
+    "RedisConnection",
     "RedisSnapshot",
     "RestoreResult",
     "ScriptReply",

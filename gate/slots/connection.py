@@ -23,7 +23,7 @@ from redis.exceptions import (
 )
 
 from gate.model.errors import CannotStart, StoreDown
-from gate.slots.pipeline import Pipe
+from gate.slots.pipeline import CommandPipeline
 
 REPLY_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 64
@@ -34,7 +34,7 @@ class AnotherRedis(RedisError):
     """What answers on a new connection is not the life of Redis that this server works on."""
 
 
-class Link:
+class RedisConnection:
     """`pipe` is for what is asked often, scripts above all; `client` for the rest. `listener` may wait for ever for a reply, as a
     subscription does. `identity` is the life of Redis that `pipe` and `client` are pinned to ('' before the first). Raises
     CannotStart when `url` is no address.
@@ -77,9 +77,9 @@ class Link:
         for client in (*self._former, self.client, self.listener):
             await client.aclose()
 
-    def _pipe(self) -> Pipe:
+    def _pipe(self) -> CommandPipeline:
         """On a connection of its own, made and looked at as those of `client` are."""
-        return Pipe(self.client.connection_pool.make_connection, REPLY_TIMEOUT_S)
+        return CommandPipeline(self.client.connection_pool.make_connection, REPLY_TIMEOUT_S)
 
     def _connect(self, *, only: str = "", patient: bool = False) -> redis.Redis:
         """A client that tries once more when a connection turns out to be dead, and no oftener: the library's own ten tries
@@ -143,7 +143,7 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
-async def trust(link: Link, url: str) -> str:
+async def trust(link: RedisConnection, url: str) -> str:
     """What answers there, such as `Valkey 9.1.2`.
 
     Raises CannotStart in one line when nothing answers, the password is wrong, it is older than 7.0 or it may evict

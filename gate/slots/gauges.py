@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from gate.slots import keys
-from gate.slots.connection import Link, answering
+from gate.slots.connection import RedisConnection, answering
 
 OF_META = ("epoch", "limit", "paused", "cooling_until", "tools_until")
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class RedisGauges:
     """Times are seconds by Redis's clock, ages and what is left of them; 0 where there is nothing. `overdue`: slots whose deadline is
     over and that nobody has reaped. Everything is 0 in a pool that Redis does not know."""
 
@@ -38,7 +38,7 @@ class Figures:
         return max(self.limit - self.running - self.granted, 0)
 
 
-async def read(link: Link, pool: str) -> Figures:
+async def read(link: RedisConnection, pool: str) -> RedisGauges:
     """Raises StoreDown."""
     slots, queue, jobs, outbox, meta, _ = keys.keys(pool)
     ask = link.pipe.ask
@@ -59,7 +59,7 @@ async def read(link: Link, pool: str) -> Figures:
     epoch, limit, paused, cooling_until, tools_until = (_number(value) for value in settings)
     claimed = sum(bool(entry.get("claimed")) for entry in known)
     granted_at = [at for entry in known if isinstance(at := entry.get("granted_at"), (int, float)) and at > 0]
-    return Figures(
+    return RedisGauges(
         epoch=int(epoch),
         limit=int(limit),
         running=claimed,

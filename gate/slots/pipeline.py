@@ -16,10 +16,10 @@ from typing import Any
 import hiredis
 from redis.exceptions import ConnectionError, TimeoutError
 
-from gate.model.deadline_queue import Patience
+from gate.model.deadline_queue import DeadlineQueue
 
 
-class Pipe:
+class CommandPipeline:
     """`make` gives a connection of redis.asyncio that is not connected yet. A question is asked once more when the connection
     turns out to be dead: safe, each script being idempotent by (job_id, lease_id).
     """
@@ -79,7 +79,7 @@ class _Stream(asyncio.Protocol):
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._unsent: list[bytes] = []
         # One that is let go lets all go: they wait for the same Redis.
-        self._patience = Patience(timeout_s, lambda _: self._end(TimeoutError(f"no answer for {timeout_s:g} s")))
+        self._patience = DeadlineQueue(timeout_s, lambda _: self._end(TimeoutError(f"no answer for {timeout_s:g} s")))
         self._leaving = False
         self.closed = self._transport.is_closing()
         self._transport.set_protocol(self)

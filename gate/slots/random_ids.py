@@ -7,7 +7,7 @@ import secrets
 STOCK_BYTES = 16 * 1024
 
 
-class Chance:
+class RandomDigits:
     """Of the system's own source. What was handed out is never handed out again."""
 
     def __init__(self) -> None:

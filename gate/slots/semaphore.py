@@ -23,9 +23,9 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 from gate.model.job import Lease
 from gate.model.messages import OutboxEntry
 from gate.slots import entry_codec, keys, scripts
-from gate.slots.connection import AnotherRedis, Link, answering
+from gate.slots.connection import AnotherRedis, RedisConnection, answering
 from gate.slots.entry_codec import Entry
-from gate.slots.random_ids import Chance
+from gate.slots.random_ids import RandomDigits
 from gate.slots.results import (
     AcquireReply,
     AcquireResult,
@@ -61,7 +61,7 @@ class Semaphore:
     Every method raises StoreDown when Redis does not answer, and all that name an epoch raise NotDone.
     """
 
-    def __init__(self, link: Link, clock: Callable[[], int] | None = None) -> None:
+    def __init__(self, link: RedisConnection, clock: Callable[[], int] | None = None) -> None:
         """Use a connection.
 
         Args:
@@ -70,7 +70,7 @@ class Semaphore:
         """
         self.link = link
         self._clock = clock
-        self._chance = Chance()
+        self._chance = RandomDigits()
         self._ledger_ids: dict[str, str] = {}
         verbs = (*scripts.WITH_PRELUDE, "rebuild")
         self._scripts = {verb: (source := scripts.source(verb), hashlib.sha1(source.encode()).hexdigest()) for verb in verbs}

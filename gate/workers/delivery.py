@@ -15,17 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 
+from gate.coordination.jobs import JobCoordinator
 from gate.ledger import Deliveries, Delivery
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StoreDown
-from gate.model.job import Job
 from gate.model.messages import StartReply
 from gate.model.tool import Tools
 from gate.telemetry import counters
-from gate.workers.webhook_client import Answer, Caller, Verdict
+from gate.workers.webhook_client import Verdict, WebhookClient, WebhookResponse
 
 log = structlog.get_logger("gate.deliver")
 
@@ -54,23 +54,9 @@ SETTLE_S = 2.0
 """For calls under way when a stop was asked for."""
 
 
-class Starting(Protocol):
-    """What an answer to a start call does; each raises LeaseLost, AlreadyEnded or JobUnknown when it comes too late."""
-
-    async def started(self, pool: str, job_id: str, lease_id: str, started: StartReply) -> Job: ...
-
-    async def hold(self, pool: str, job_id: str, lease_id: str) -> float: ...
-
-    async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None: ...
-
-    async def release(
-        self, pool: str, job_id: str, lease_id: str, outcome: str, error: str | None, output: None, by: str
-    ) -> Job: ...
-
-
-class Deliver:
-    def __init__(self, deliveries: Deliveries, tools: Tools, starting: Starting, caller: Caller) -> None:
-        self._deliveries, self._tools, self._starting, self._caller = deliveries, tools, starting, caller
+class DeliveryWorker:
+    def __init__(self, deliveries: Deliveries, tools: Tools, jobs: JobCoordinator, caller: WebhookClient) -> None:
+        self._deliveries, self._tools, self._jobs, self._caller = deliveries, tools, jobs, caller
         self._lanes = [(tool.table, kind) for tool in tools for kind in ("start", "event") if tool.address(kind)]
         self._busy: Counter[tuple[str, str]] = Counter()
         self._calls: set[asyncio.Task[None]] = set()
@@ -135,7 +121,7 @@ class Deliver:
             self._busy[delivery.lane] -= 1
             self._due.set()  # the next of this job, or of this lane
 
-    async def _called(self, delivery: Delivery, held: _Held) -> Answer:
+    async def _called(self, delivery: Delivery, held: _Held) -> WebhookResponse:
         call = self._caller.call(self._tools[delivery.tool], delivery, ANSWER_S[delivery.kind])
         if delivery.kind != "start":
             return await call
@@ -154,7 +140,7 @@ class Deliver:
             await asyncio.sleep(wait_s)
             asked = time.monotonic()
             try:
-                left_s = await self._starting.hold(delivery.pool, delivery.job_id, delivery.lease_id)
+                left_s = await self._jobs.hold(delivery.pool, delivery.job_id, delivery.lease_id)
                 await self._deliveries.keep(delivery, HOLD_MS["start"])
             except StoreDown as error:
                 log.debug("a start call is not held", error=str(error))
@@ -165,13 +151,13 @@ class Deliver:
             held.until = asked + HOLD_MS["start"] / 1000
             wait_s = min(HOLD_AGAIN_S, max(left_s / 3, 0.1))
 
-    async def _heed_event(self, delivery: Delivery, answer: Answer) -> None:
+    async def _heed_event(self, delivery: Delivery, answer: WebhookResponse) -> None:
         if answer.good:
             await self._close(delivery, "delivered")
         else:
             await self._again(delivery, answer)
 
-    async def _heed_start(self, delivery: Delivery, answer: Answer) -> None:
+    async def _heed_start(self, delivery: Delivery, answer: WebhookResponse) -> None:
         assert delivery.lease_id is not None
         grant = (delivery.pool, delivery.job_id, delivery.lease_id)
         about = {"pool": delivery.pool, "job_id": delivery.job_id, "tool": delivery.tool}
@@ -188,18 +174,18 @@ class Deliver:
                     if answer.task_id is None and answer.names_task:
                         log.warning("a start call named its task in no way that gate can bind", **about)
                     provider = self._tools[delivery.tool].provider
-                    await self._starting.started(*grant, StartReply(delivery.id, provider, answer.task_id))
+                    await self._jobs.started(*grant, StartReply(delivery.id, provider, answer.task_id))
                     counters.deliveries["start", "delivered"] += 1
                 case Verdict.REFUSED | Verdict.TOOL_DOWN:
                     why = None if answer.good else answer.why
                     if verdict is Verdict.TOOL_DOWN:
                         why = f"{answer.why} (HTTP {answer.status})"
                         log.error("tool.start_address_fails", **about, status=answer.status, why=answer.why)
-                    await self._starting.release(*grant, verdict.value, why, None, "tool")
+                    await self._jobs.release(*grant, verdict.value, why, None, "tool")
                     await self._close(delivery, verdict.value, why)
                 case Verdict.FAILED:
                     log.warning("a start call failed for good", **about, why=answer.why)
-                    await self._starting.release(*grant, "failed", answer.why, None, "tool")
+                    await self._jobs.release(*grant, "failed", answer.why, None, "tool")
                     await self._close(delivery, "failed", answer.why)
                 case Verdict.UNWELL | Verdict.SILENT:
                     await self._again(delivery, answer)
@@ -211,14 +197,14 @@ class Deliver:
             provider = self._tools[delivery.tool].provider
             if answer.task_id is not None and provider is not None:
                 with contextlib.suppress(PoolUnknown):
-                    await self._starting.bind_late(*grant, provider, answer.task_id)
+                    await self._jobs.bind_late(*grant, provider, answer.task_id)
             await self._close(delivery, "over", f"answered {answer.status} too late{task}")
 
     async def _close(self, delivery: Delivery, result: str, error: str | None = None) -> None:
         await self._deliveries.close(delivery, result, error)
         counters.deliveries[delivery.kind, result] += 1
 
-    async def _again(self, delivery: Delivery, answer: Answer) -> None:
+    async def _again(self, delivery: Delivery, answer: WebhookResponse) -> None:
         wait_s = min(WAIT_S[delivery.kind] * 2 ** min(delivery.attempts - 1, 20), WAIT_MAX_S[delivery.kind])
         wait_ms = round(wait_s * 1000 * random.uniform(0.8, 1.2))  # not all at once, when a tool comes back
         told = {

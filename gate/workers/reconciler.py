@@ -17,10 +17,10 @@ from typing import assert_never
 
 import structlog
 
-from gate.coordination.notifier import News
-from gate.coordination.outbox_recorder import Recorder
-from gate.coordination.pool_registry import Pools
-from gate.ledger import GrantReturn, Ledger, Pool, Reading
+from gate.coordination.notifier import Notifier
+from gate.coordination.outbox_recorder import OutboxRecorder
+from gate.coordination.pool_registry import PoolRegistry
+from gate.ledger import GrantReturn, Ledger, LedgerQueries, Pool
 from gate.model.errors import StoreDown
 from gate.model.job import HOLDING, Job, Lease
 from gate.model.messages import EntryKind, OutboxEntry
@@ -122,8 +122,10 @@ def _lost(seen: RedisSnapshot, job: Job) -> Drift:
 Mend = Callable[[str, int, RedisSnapshot, dict[str, Job], Drift, float], Awaitable[bool]]
 
 
-class Sweep:
-    def __init__(self, ledger: Ledger, reading: Reading, pools: Pools, recorder: Recorder, news: News) -> None:
+class Reconciler:
+    def __init__(
+        self, ledger: Ledger, reading: LedgerQueries, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier
+    ) -> None:
         self._ledger, self._reading = ledger, reading
         self._pools, self._recorder, self._news = pools, recorder, news
         self._before: dict[str, set[Drift]] = {}

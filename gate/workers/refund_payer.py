@@ -7,7 +7,7 @@ import contextlib
 
 import structlog
 
-from gate.ledger import Owner
+from gate.ledger import BillingHooks
 from gate.model.errors import StoreDown
 
 log = structlog.get_logger("gate.settle")
@@ -15,8 +15,8 @@ log = structlog.get_logger("gate.settle")
 EVERY_S = 1.0
 
 
-class Settle:
-    def __init__(self, owner: Owner) -> None:
+class RefundPayer:
+    def __init__(self, owner: BillingHooks) -> None:
         self._owner = owner
         self._due = asyncio.Event()
 

@@ -9,8 +9,8 @@ import asyncio
 
 import structlog
 
-from gate.coordination.outbox_recorder import Recorder
-from gate.coordination.pool_registry import Pools
+from gate.coordination.outbox_recorder import OutboxRecorder
+from gate.coordination.pool_registry import PoolRegistry
 from gate.model.errors import StoreDown
 
 log = structlog.get_logger("gate.tick")
@@ -18,8 +18,8 @@ log = structlog.get_logger("gate.tick")
 AT_LEAST_EVERY_S = 1.0
 
 
-class Tick:
-    def __init__(self, pools: Pools, recorder: Recorder) -> None:
+class Ticker:
+    def __init__(self, pools: PoolRegistry, recorder: OutboxRecorder) -> None:
         self._pools, self._recorder = pools, recorder
 
     async def keep(self, pool: str) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import structlog
 
 from gate.coordination.waiters import Waiters
-from gate.ledger import Reading
+from gate.ledger import LedgerQueries
 from gate.model.errors import StoreDown
 
 log = structlog.get_logger("gate.wake")
@@ -19,8 +19,8 @@ EVERY_S = 1.0
 AT_A_TIME = 500
 
 
-class Wake:
-    def __init__(self, reading: Reading, waiters: Waiters) -> None:
+class WaiterPoll:
+    def __init__(self, reading: LedgerQueries, waiters: Waiters) -> None:
         self._reading, self._waiters = reading, waiters
 
     async def keep(self) -> None:

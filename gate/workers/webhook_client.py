@@ -43,7 +43,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookResponse:
     """`status` is None when there was none. `said` is the object that came back, if it was one."""
 
     status: int | None
@@ -103,7 +103,7 @@ def _code(value: Any) -> int | None:
     return int(text) if isinstance(value, int | str) and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-class Caller:
+class WebhookClient:
     """For as long as the gate is open."""
 
     def __init__(self) -> None:
@@ -116,21 +116,21 @@ class Caller:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept, nor shown to another tool
         )
 
-    async def call(self, tool: Tool, delivery: Delivery, within_s: float) -> Answer:
+    async def call(self, tool: Tool, delivery: Delivery, within_s: float) -> WebhookResponse:
         """Never raises: whatever goes wrong is an answer."""
         address = tool.address(delivery.kind)
         if address is None:
-            return Answer(None, {}, "there is no address for it any more")
+            return WebhookResponse(None, {}, "there is no address for it any more")
         body = delivery.body.encode()
         try:
             async with asyncio.timeout(within_s):
                 headers = self._signed(tool, delivery)
                 async with self._client.stream("POST", address, content=body, headers=headers) as response:
-                    return Answer(response.status_code, _object(await _bounded(response)))
+                    return WebhookResponse(response.status_code, _object(await _bounded(response)))
         except TimeoutError:
-            return Answer(None, {}, f"no answer within {within_s:g} s")
+            return WebhookResponse(None, {}, f"no answer within {within_s:g} s")
         except Exception as error:  # an address, a certificate, a connection, a protocol: all mean that nobody answered
-            return Answer(None, {}, kept_text(f"no answer: {type(error).__name__} {error}"))
+            return WebhookResponse(None, {}, kept_text(f"no answer: {type(error).__name__} {error}"))
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -16,13 +16,13 @@ from contextvars import ContextVar
 from typing import Any
 
 from gate.cli.main import main
-from gate.ledger import Database, Delivery, Owner
-from gate.ledger.commit.group_commit import Committer
+from gate.ledger import BillingHooks, Database, Delivery
+from gate.ledger.commit.group_commit import GroupCommitter
 from gate.model.messages import OutboxEntry
 from gate.model.tool import Tool
 from gate.slots import UNDONE, Semaphore
 from gate.workers import reconciler
-from gate.workers.webhook_client import Answer, Caller
+from gate.workers.webhook_client import WebhookClient, WebhookResponse
 from tests.chaos.points import AT, EXITED, PASS
 from tests.chaos.warm import orders
 
@@ -80,7 +80,7 @@ def at_scripts(trap: Trap) -> None:
 
 
 def at_commits(trap: Trap) -> None:
-    write, commit = Database.write, Committer.commit
+    write, commit = Database.write, GroupCommitter.commit
 
     async def _write(self: Database, pool: str, job_id: str, work: Callable[[Any], Any], *more: Any, **how: Any) -> Any:
         door = commit_of(work)
@@ -95,13 +95,13 @@ def at_commits(trap: Trap) -> None:
         until_the_commit.door = door  # type: ignore[attr-defined]
         return await write(self, pool, job_id, until_the_commit, *more, **how)
 
-    def _commit(self: Committer, tasks: Any, lock_ms: int) -> None:
+    def _commit(self: GroupCommitter, tasks: Any, lock_ms: int) -> None:
         commit(self, tasks, lock_ms)
         for task in tasks:
             if took(task.work.door, task.result):
                 trap.after(task.work.door)
 
-    Database.write, Committer.commit = _write, _commit  # type: ignore[method-assign,assignment]
+    Database.write, GroupCommitter.commit = _write, _commit  # type: ignore[method-assign,assignment]
 
 
 def took(door: str, result: Any) -> bool:
@@ -121,33 +121,33 @@ def commit_of(work: Callable[[Any], Any]) -> str:
 
 
 def at_calls(trap: Trap) -> None:
-    call = Caller.call
+    call = WebhookClient.call
 
-    async def _call(self: Caller, tool: Tool, delivery: Delivery, within_s: float) -> Answer:
+    async def _call(self: WebhookClient, tool: Tool, delivery: Delivery, within_s: float) -> WebhookResponse:
         trap.before(f"call:{delivery.kind}")
         answer = await call(self, tool, delivery, within_s)
         trap.after(f"call:{delivery.kind}")
         return answer
 
-    Caller.call = _call  # type: ignore[method-assign]
+    WebhookClient.call = _call  # type: ignore[method-assign]
 
 
 def at_refunds(trap: Trap) -> None:
-    pay, settle_next = Owner._pay, Owner._settle_next
+    pay, settle_next = BillingHooks._pay, BillingHooks._settle_next
 
-    def _pay(self: Owner, connection: Any, row: Any) -> Any:
+    def _pay(self: BillingHooks, connection: Any, row: Any) -> Any:
         settled = pay(self, connection, row)
         if settled.error is None:
             trap.before("sql:refund")
         return settled
 
-    def _settle_next(self: Owner) -> Any:
+    def _settle_next(self: BillingHooks) -> Any:
         settled = settle_next(self)
         if settled is not None and settled.error is None:
             trap.after("sql:refund")
         return settled
 
-    Owner._pay, Owner._settle_next = _pay, _settle_next  # type: ignore[method-assign]
+    BillingHooks._pay, BillingHooks._settle_next = _pay, _settle_next  # type: ignore[method-assign]
 
 
 def load() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from gate.client import AsyncGate, Gate, Job, LeaseLost, Unreachable
 from gate.client.responses import Answer
-from gate.client.slot_machine import Ask, GateClock, Passage, Pause
+from gate.client.slot_machine import Ask, GateClock, Pause, SlotMachine
 
 pytestmark = pytest.mark.anyio
 
@@ -134,7 +134,7 @@ def answer(now: Now, took: float, date: float | None = None, **words: Any) -> An
 
 def test_the_time_that_is_left_is_measured_from_before_the_request() -> None:
     now = Now()
-    passage = Passage("default", user="ana", clock=now)
+    passage = SlotMachine("default", user="ana", clock=now)
     steps = passage.enter()
     assert isinstance(next(steps), Ask)
     with pytest.raises(StopIteration):
@@ -155,7 +155,7 @@ def test_the_time_that_is_left_is_measured_from_before_the_request() -> None:
 
 def test_a_job_that_ran_before_is_judged_by_the_date_of_the_answer() -> None:
     now, an_hour = Now(), 3600
-    passage = Passage("default", job_id="cat", clock=now)
+    passage = SlotMachine("default", job_id="cat", clock=now)
     steps = passage.enter()
     next(steps)
     told = GATE_NOON.timestamp() + an_hour
@@ -166,7 +166,7 @@ def test_a_job_that_ran_before_is_judged_by_the_date_of_the_answer() -> None:
 
 def test_a_short_lease_that_ran_before_is_not_given_up_unasked() -> None:
     now, an_hour = Now(), 3000
-    passage = Passage("default", job_id="cat", clock=now)
+    passage = SlotMachine("default", job_id="cat", clock=now)
     steps = passage.enter()
     next(steps)
     with pytest.raises(StopIteration):

@@ -26,12 +26,13 @@ def linked(*headers: str) -> set[Path]:
     """What the first cells of a table link to, and call by its name."""
     found = re.findall(r"\[`([^`]+)`\]\(([^)]+)\)", " ".join(row[0] for row in rows(PAGE, *headers)))
     paths = {(PAGE.parent / target).resolve(): name for name, target in found}
-    assert all(name.strip("/") in (path.name, path.stem) for path, name in paths.items())
+    assert all(name.split("/")[-1] in (path.name, path.stem) for path, name in paths.items())
     return set(paths)
 
 
 def test_every_package_is_there() -> None:
-    assert linked("package") == {GATE, *(path.parent for path in GATE.glob("*/__init__.py"))}
+    packages = {path.parent for path in (*GATE.glob("*/__init__.py"), *GATE.glob("*/*/__init__.py"))}
+    assert linked("package") == {path for path in packages if path.name != "words"}
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)

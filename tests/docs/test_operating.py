@@ -151,7 +151,9 @@ def test_every_finding_of_the_doctor_is_in_the_table() -> None:
     found = {
         node.args[0].value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding" and isinstance(node.args[0], ast.Constant)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == doctor.Diagnosis.__name__
+        and isinstance(node.args[0], ast.Constant)
     }
     assert said == found
 

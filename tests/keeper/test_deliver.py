@@ -23,10 +23,10 @@ from gate.ledger.transitions import deliveries
 from gate.model.job import Request
 from gate.model.tool import Tool as Named
 from gate.model.tool import Tools
-from gate.runtime.wiring import Open, Outside, open_gate
+from gate.runtime.wiring import ExternalServices, RunningGate, open_gate
 from gate.workers import delivery as deliver
 from gate.workers.delivery import UNWELL_TRIES
-from gate.workers.webhook_client import Answer, Caller
+from gate.workers.webhook_client import WebhookClient, WebhookResponse
 from tests.support import Served, fresh, run_gate, settings_of, until
 from tests.tool import SECRET, Tool
 
@@ -451,12 +451,12 @@ def job_ids(served: Served) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def two_servers(valkey: str, pool: str, sql_url: str, tool: Tool) -> AsyncIterator[list[Open]]:
+async def two_servers(valkey: str, pool: str, sql_url: str, tool: Tool) -> AsyncIterator[list[RunningGate]]:
     named = Named(TABLE, TABLE, "runninghub", f"{tool.url}/start", f"{tool.url}/events", SECRET)
     async with contextlib.AsyncExitStack() as closing:
         yield [
             await closing.enter_async_context(
-                open_gate(valkey, sql_url, {pool: settings_of(limit=40)}, outside=Outside(Tools({TABLE: named})))
+                open_gate(valkey, sql_url, {pool: settings_of(limit=40)}, outside=ExternalServices(Tools({TABLE: named})))
             )
             for _ in range(2)
         ]
@@ -508,12 +508,12 @@ async def test_a_row_that_was_taken_too_long_ago_is_given_back_uncalled(monkeypa
             return True
 
     class Calls:
-        async def call(self, _tool: Named, delivery: Delivery, _within_s: float) -> Answer:
+        async def call(self, _tool: Named, delivery: Delivery, _within_s: float) -> WebhookResponse:
             called.append(delivery)
-            return Answer(None, {})
+            return WebhookResponse(None, {})
 
     tools = Tools({TABLE: Named(TABLE, TABLE, start_url="http://127.0.0.1:1/start")})
-    delivering = deliver.Deliver(cast(Any, Rows()), tools, cast(Any, None), cast(Any, Calls()))
+    delivering = deliver.DeliveryWorker(cast(Any, Rows()), tools, cast(Any, None), cast(Any, Calls()))
     await delivering._take()
     await asyncio.wait_for(put_off.wait(), 5)
     assert not called
@@ -529,7 +529,7 @@ async def test_tools_that_hang_leave_room_for_the_calls_of_another(tool: Tool) -
         await go.wait()
         writer.close()
 
-    caller = Caller()
+    caller = WebhookClient()
     async with await asyncio.start_server(hang, "127.0.0.1", 0, backlog=200) as server:
         port = server.sockets[0].getsockname()[1]
         hangs = Named(TABLE, TABLE, start_url=f"http://127.0.0.1:{port}/start", secret=SECRET)
@@ -554,7 +554,7 @@ async def test_of_an_answer_nothing_is_unpacked_and_no_cookie_is_kept() -> None:
         await writer.drain()
         writer.close()
 
-    caller = Caller()
+    caller = WebhookClient()
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         named = Named(TABLE, TABLE, start_url=f"http://127.0.0.1:{port}/start", secret=SECRET)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gate.ledger import Change, Database, Ledger, Reading, RecordReply
+from gate.ledger import Change, Database, Ledger, LedgerQueries, RecordReply
 from gate.ledger import ledger as ledger_module
 from gate.ledger.reports import backlog
 from gate.ledger.sql import pool_rows
@@ -28,7 +28,7 @@ class Book:
     """Three slots in `default`, one in `other`, both under epoch 0."""
 
     def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.database, self.ledger, self.reading = database, Ledger(database), Reading(database)
+        self.database, self.ledger, self.reading = database, Ledger(database), LedgerQueries(database)
         self._monkeypatch = monkeypatch
         self._notes = 0
         self.clock(NOW)

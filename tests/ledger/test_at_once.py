@@ -23,8 +23,8 @@ from gate.ledger import Database, Ledger
 from gate.ledger.commit import checkpoints, inline_commit
 from gate.ledger.commit import database as database_module
 from gate.ledger.commit import unit_of_work as batch
-from gate.ledger.sql import engines, statements, tables
-from gate.model.deadline_queue import Patience
+from gate.ledger.sql import engines, pool_rows, statements, tables
+from gate.model.deadline_queue import DeadlineQueue
 from gate.model.errors import StoreDown
 from gate.model.job import Request
 from tests.support import settings_of, until
@@ -43,7 +43,7 @@ HELD_S = 1.0
 @pytest.fixture
 async def database(sql_url: str) -> AsyncIterator[Database]:
     opened = Database(sql_url)
-    await opened.write("", "", lambda b: batch.pools.configure(b.connection, "default", settings_of()))
+    await opened.write("", "", lambda b: pool_rows.configure(b.connection, "default", settings_of()))
     yield opened
     opened.close()
 
@@ -202,7 +202,7 @@ async def test_very_many_at_once_are_the_threads(database: Database) -> None:
 async def test_nothing_stays_beside_the_file_of_a_gate_that_has_stopped(sql_url: str) -> None:
     """Who copies the file of a stopped gate has all of it."""
     opened = Database(sql_url)
-    await opened.write("", "", lambda b: batch.pools.configure(b.connection, "default", settings_of()))
+    await opened.write("", "", lambda b: pool_rows.configure(b.connection, "default", settings_of()))
     await done_by(opened)
     opened.close()
     file = Path(sql_url.removeprefix("sqlite:///"))
@@ -214,7 +214,7 @@ async def test_nothing_is_written_by_a_gate_that_has_stopped(sql_url: str, monke
     monkeypatch.setattr(batch, "begin", lambda *_: begun.append(1))
     opened.close()
     assert not begun, "there was nothing"
-    monkeypatch.setattr(opened, "_patience", Patience(0.2, database_module._let_go))
+    monkeypatch.setattr(opened, "_patience", DeadlineQueue(0.2, database_module._let_go))
     done = []
     with pytest.raises(StoreDown):
         await opened.write("", "", lambda batch: done.append(1))
@@ -240,7 +240,7 @@ async def test_what_undoes_a_statement_of_many_rows_is_no_file(database: Databas
     ids = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(5_000)]
     rows = [("default", id, "completed", 0, n, n, 1_000, n, n, "holder") for n, id in enumerate(ids, 1)]
     columns = ("pool", "job_id", "status", "credits", "ticket", "fence", "lease_ms", "enqueued_at", "ended_at", "ended_by")
-    many = statements.Many(tables.jobs, columns)
+    many = statements.BulkWrite(tables.jobs, columns)
 
     def work(batch: Any) -> list[str]:
         many.run(batch.connection, rows[:-32])

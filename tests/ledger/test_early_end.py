@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 REQUEST = Request("a", user="ana", tool="upscaler_jobs", credits=5)
 
 
-async def end(book: Book) -> results.Ended:
+async def end(book: Book) -> results.Change:
     return await book.ledger.end_unadmitted("default", REQUEST, "failed", by="caller", error="the upload failed")
 
 

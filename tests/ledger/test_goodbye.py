@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from gate.ledger import Database, Ledger
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql import engines, job_rows
 from gate.ledger.sql.statements import say
 from gate.model.errors import StoreDown
@@ -33,7 +33,7 @@ async def database(sql_url: str) -> Iterator[Database]:
     opened.close()
 
 
-def _pid(batch: Batch) -> int:
+def _pid(batch: UnitOfWork) -> int:
     return batch.connection.exec_driver_sql("select pg_backend_pid()").scalar_one()
 
 
@@ -52,7 +52,7 @@ async def test_between_two_batches(database: Database, caplog: pytest.LogCapture
 
 
 async def test_within_one(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    def dies(batch: Batch) -> None:
+    def dies(batch: UnitOfWork) -> None:
         _end(database, _pid(batch))
 
     with pytest.raises(StoreDown):
@@ -64,7 +64,7 @@ async def test_within_one(database: Database, caplog: pytest.LogCaptureFixture) 
 async def test_nothing_more_is_asked_of_a_session_that_is_about_to_end(database: Database) -> None:
     """The driver would find out at the next question, and SQLAlchemy log a fault of ours."""
 
-    def bye(batch: Batch) -> None:
+    def bye(batch: UnitOfWork) -> None:
         say(batch.connection, "do $$ begin raise exception 'bye' using errcode = '57P01'; end $$")
 
     first = await database.write("default", "a", _pid)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from gate.ledger import Database, Ledger, Reading
+from gate.ledger import Database, Ledger, LedgerQueries
 from gate.ledger.commit import database as database_module
 from gate.ledger.commit import unit_of_work as batch
 from gate.ledger.commit import writer
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql import engines, tables
 from gate.ledger.sql.statements import AT_ONCE
-from gate.model.deadline_queue import Patience
+from gate.model.deadline_queue import DeadlineQueue
 from gate.model.errors import StoreDown
 from gate.model.job import Lease, Request
 from gate.model.messages import EntryKind, OutboxEntry
@@ -58,7 +58,7 @@ async def admit(ledger: Ledger, job_id: str = "a", grant: Lease | None = None, *
 
 
 async def money(database: Database) -> list[tuple[str, str, int]]:
-    rows, _ = await Reading(database).entries()
+    rows, _ = await LedgerQueries(database).entries()
     return [(row.job_id, row.kind, row.amount) for row in rows]
 
 
@@ -184,7 +184,7 @@ async def test_the_schema_itself_refuses(ledger: Ledger, url: str, statement: st
 async def test_a_bad_request_fails_alone_in_its_batch(ledger: Ledger, database: Database) -> None:
     """Twenty share one commit; the one that breaks it answers for itself."""
 
-    def broken(batch: Batch) -> None:
+    def broken(batch: UnitOfWork) -> None:
         batch.connection.execute(tables.ledger.insert().values(at=1))
 
     calls = [admit(ledger, f"j{number}") for number in range(20)]
@@ -200,7 +200,7 @@ async def test_a_row_that_another_server_writes_meanwhile_is_found_when_it_is_lo
     """The same job_id in two pools, whose locks do not exclude each other."""
     broken = iter([True, True, False])
 
-    def work(batch: Batch) -> str:
+    def work(batch: UnitOfWork) -> str:
         if next(broken):
             batch.connection.execute(tables.ledger.insert().values(at=1))
         return "found"
@@ -257,7 +257,7 @@ async def test_a_locked_store_fails_all_who_wait_at_once(ledger: Ledger, databas
 async def test_a_store_that_is_away_is_said_so(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'no' / 'folder' / 'gate.db'}")
     with pytest.raises(StoreDown):
-        await Reading(database).ping()
+        await LedgerQueries(database).ping()
     with pytest.raises(StoreDown):
         await Ledger(database).configure({})
     database.close()
@@ -312,7 +312,7 @@ async def test_a_job_whose_row_is_held_keeps_no_other_of_its_pool_waiting(
 
 async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Database, monkeypatch) -> None:
     """Nobody is granted or reaped meanwhile; and what he asked for is not half done."""
-    monkeypatch.setattr(database, "_patience", Patience(0.2, database_module._let_go))
+    monkeypatch.setattr(database, "_patience", DeadlineQueue(0.2, database_module._let_go))
     monkeypatch.setattr(database_module, "HANGS_S", 0.1)
     goes_on = threading.Event()
     hanging = asyncio.create_task(database.write("default", "", lambda batch: goes_on.wait(5), takes_long=True))
@@ -340,7 +340,7 @@ async def test_a_server_that_stands_still_holds_nobody_up_for_long(ledger: Ledge
 
     async def others_go_on() -> object:
         await asyncio.gather(admit(ledger, "a"), return_exceptions=True)
-        return await Reading(database).job("a")
+        return await LedgerQueries(database).job("a")
 
     await until(others_go_on, "the database has ended the transaction that stood still", within_s=15)
     connection.invalidate()
@@ -359,7 +359,7 @@ async def test_sqlite_is_durable_and_readable_beside(database: Database, ledger:
 async def test_pages_of_the_ledger_follow_each_other(ledger: Ledger, database: Database) -> None:
     for number in range(7):
         await admit(ledger, f"j{number}", user=f"u{number % 2}")
-    reading, seen, after = Reading(database), [], 0
+    reading, seen, after = LedgerQueries(database), [], 0
     while after is not None:
         rows, after = await reading.entries(after=after, most=3)
         seen += [row.job_id for row in rows]
@@ -371,12 +371,12 @@ async def test_pages_of_the_ledger_follow_each_other(ledger: Ledger, database: D
 
 
 async def test_a_configured_value_counts_only_when_it_differs_from_the_last_one(ledger: Ledger, database: Database) -> None:
-    def live(batch: Batch) -> None:
+    def live(batch: UnitOfWork) -> None:
         batch.connection.execute(tables.pools.update().values(limit=7))
 
     await database.write("default", "", live)
     assert await ledger.configure({"default": settings_of()}) == []
-    assert (await Reading(database).pools())[0].settings.limit == 7, "the live value stays"
+    assert (await LedgerQueries(database).pools())[0].settings.limit == 7, "the live value stays"
     assert await ledger.configure({"default": settings_of(limit=2, queue_max=5)}) == ["default"]
-    settings = (await Reading(database).pools())[0].settings
+    settings = (await LedgerQueries(database).pools())[0].settings
     assert (settings.limit, settings.queue_max) == (2, 5)

@@ -50,7 +50,7 @@ def test_the_newest_migration_is_the_one_that_serve_looks_for() -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(schema.__file__).parents[1] / "migrations"))
     assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
 
 

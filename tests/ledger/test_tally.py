@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from gate.ledger.reports import counters
-from gate.ledger.reports.counters import OfPool, Tally
+from gate.ledger.reports.counters import EventCounters, PoolCounters
 from gate.ledger.sql.tables import events, jobs
 from gate.model.errors import AlreadyEnded, LeaseLost
 from tests.support import House, fresh
@@ -18,18 +18,18 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def counting(house: House) -> Tally:
-    own = Tally(house.gate.ledger._database)
+async def counting(house: House) -> EventCounters:
+    own = EventCounters(house.gate.ledger._database)
     await own.begin()
     return own
 
 
-async def of(counting: Tally, house: House) -> OfPool:
+async def of(counting: EventCounters, house: House) -> PoolCounters:
     await counting.count()
-    return counting.pools.get(house.pool) or OfPool()
+    return counting.pools.get(house.pool) or PoolCounters()
 
 
-async def test_endings_are_counted_by_outcome_and_cause(house: House, counting: Tally) -> None:
+async def test_endings_are_counted_by_outcome_and_cause(house: House, counting: EventCounters) -> None:
     done, failed, lost = [await house.acquire(user="ana", credits=3) for _ in range(3)]
     waiter = await house.acquire(credits=4)
     await house.release(done)
@@ -54,7 +54,7 @@ async def test_endings_are_counted_by_outcome_and_cause(house: House, counting: 
     assert found.waits.counts[0] == 3 + (found.waits.sum <= 0.1), "three at once"
 
 
-async def test_each_event_counts_once_however_often_it_is_looked(house: House, counting: Tally) -> None:
+async def test_each_event_counts_once_however_often_it_is_looked(house: House, counting: EventCounters) -> None:
     for number in range(1, 4):
         await house.release(await house.acquire())
         for _ in range(3):
@@ -74,14 +74,14 @@ async def test_every_server_has_the_same_account(open_house: Any) -> None:
 
 async def test_what_was_before_is_not_counted(house: House) -> None:
     await house.release(await house.acquire())
-    late = Tally(house.gate.ledger._database)
+    late = EventCounters(house.gate.ledger._database)
     await late.begin()
     assert (await of(late, house)).grants == 0
     await house.release(await house.acquire())
     assert (await of(late, house)).grants == 1
 
 
-async def test_a_refusal_is_no_ending_and_its_next_slot_no_second_wait(house: House, counting: Tally) -> None:
+async def test_a_refusal_is_no_ending_and_its_next_slot_no_second_wait(house: House, counting: EventCounters) -> None:
     job = await house.acquire()
     await house.release(job, "refused")
     await house.gate.known.pool(house.pool).tick()
@@ -108,7 +108,7 @@ def write(house: House, *rows: dict[str, Any]) -> None:
 
 
 async def test_a_commit_of_another_pool_that_comes_late_is_counted(
-    house: House, counting: Tally, monkeypatch: pytest.MonkeyPatch
+    house: House, counting: EventCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its ids were drawn before those that were counted meanwhile."""
     job = await house.acquire()
@@ -126,7 +126,7 @@ async def test_a_commit_of_another_pool_that_comes_late_is_counted(
     assert counting._low == late, "and is left behind when nothing can be under way there"
 
 
-async def test_a_refund_that_the_owner_paid_is_counted_even_out_of_turn(house: House, counting: Tally) -> None:
+async def test_a_refund_that_the_owner_paid_is_counted_even_out_of_turn(house: House, counting: EventCounters) -> None:
     await house.acquire()
     await counting.count()
     low = counting._low or 0
@@ -136,7 +136,7 @@ async def test_a_refund_that_the_owner_paid_is_counted_even_out_of_turn(house: H
     assert ((await of(counting, house)).refunds, (await of(counting, house)).credits) == (2, 12)
 
 
-async def test_a_refund_that_the_owner_pays_is_not_counted_by_its_ending_too(house: House, counting: Tally) -> None:
+async def test_a_refund_that_the_owner_pays_is_not_counted_by_its_ending_too(house: House, counting: EventCounters) -> None:
     """It may be paid before anybody counts: then its row is there."""
     job = await house.acquire(credits=7)
     await house.release(job, "failed")
@@ -150,7 +150,7 @@ async def test_a_refund_that_the_owner_pays_is_not_counted_by_its_ending_too(hou
 
 
 async def test_a_count_is_bounded_and_goes_on_the_next_time(
-    house: House, counting: Tally, monkeypatch: pytest.MonkeyPatch
+    house: House, counting: EventCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(4):
         await house.release(await house.acquire())
@@ -162,7 +162,9 @@ async def test_a_count_is_bounded_and_goes_on_the_next_time(
     assert (await of(counting, house)).ended["completed", "holder"] == 4
 
 
-async def test_another_ledger_in_the_place_of_this_one_is_counted_from_where_it_stands(house: House, counting: Tally) -> None:
+async def test_another_ledger_in_the_place_of_this_one_is_counted_from_where_it_stands(
+    house: House, counting: EventCounters
+) -> None:
     await house.release(await house.acquire())
     await counting.count()
     counting._low = 10**9

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from gate.ledger import Database, Ledger, Owner
+from gate.ledger import BillingHooks, Database, Ledger
 from gate.ledger.admin import migrate
 from gate.ledger.billing_hooks import Price
 from gate.model.errors import JobUnknown, StoreDown
@@ -46,11 +46,11 @@ ASKED = [
 
 
 @pytest.fixture
-async def owner(shop: Shop) -> AsyncIterator[Callable[..., Owner]]:
-    made: list[Owner] = []
+async def owner(shop: Shop) -> AsyncIterator[Callable[..., BillingHooks]]:
+    made: list[BillingHooks] = []
 
-    def make(job_sql: str | None = None, refund_sql: str | None = None) -> Owner:
-        made.append(Owner(shop.url, job_sql, refund_sql))
+    def make(job_sql: str | None = None, refund_sql: str | None = None) -> BillingHooks:
+        made.append(BillingHooks(shop.url, job_sql, refund_sql))
         return made[-1]
 
     yield make
@@ -78,7 +78,7 @@ def functions(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("sql", ASKED)
-async def test_the_price_is_asked_as_the_owner_wrote_it(owner: Callable[..., Owner], sql: str) -> None:
+async def test_the_price_is_asked_as_the_owner_wrote_it(owner: Callable[..., BillingHooks], sql: str) -> None:
     asked = owner(sql)
     assert await asked.price(TABLE, ID) == Price(ANA, 7)
     with pytest.raises(JobUnknown):
@@ -86,7 +86,7 @@ async def test_the_price_is_asked_as_the_owner_wrote_it(owner: Callable[..., Own
 
 
 @pytest.mark.parametrize("sql", [ASKED[0], ASKED[1], "select :job_id, 1, :job_id::smallint > 0"])
-async def test_an_id_that_cannot_be_the_owners_is_no_job_of_his(owner: Callable[..., Owner], sql: str) -> None:
+async def test_an_id_that_cannot_be_the_owners_is_no_job_of_his(owner: Callable[..., BillingHooks], sql: str) -> None:
     """The caller chose it: it must not look like a store that is down, and be asked again for ever."""
     for job_id in ("no-uuid", "9" * 40):
         with pytest.raises(JobUnknown):
@@ -98,7 +98,7 @@ async def test_an_id_that_cannot_be_the_owners_is_no_job_of_his(owner: Callable[
     ["'ana', 7.5, '1%' like '%'", "'ana', -1, true", "'ana', 10000000000, true", "'ana', 'NaN'::float8, true", "'ana', 'inf'::float8, true",
      "'ana', '-inf'::numeric, true", "'ana', 'many', true", "'ana', 7, now()", "'', 7, true", "e'a\\nb', 7, true", "'ana', 7"],
 )  # fmt: skip
-async def test_what_is_no_user_and_price_admits_nobody(owner: Callable[..., Owner], row: str) -> None:
+async def test_what_is_no_user_and_price_admits_nobody(owner: Callable[..., BillingHooks], row: str) -> None:
     with pytest.raises(StoreDown, match="GATE_JOB_SQL"):
         await owner(f"select {row}").price(TABLE, ID)
 
@@ -118,7 +118,7 @@ PAYS = [
 
 
 @pytest.mark.parametrize("sql", PAYS)
-async def test_a_refund_is_paid_as_the_owner_wrote_it(shop: Shop, owner: Callable[..., Owner], sql: str) -> None:
+async def test_a_refund_is_paid_as_the_owner_wrote_it(shop: Shop, owner: Callable[..., BillingHooks], sql: str) -> None:
     shop.run(f"update shop.back set who = ''; update shop.wallets set credits = 0 where who = '{ANA}'; delete from gate.owed")
     job_id = await owes(shop)
     settled = await owner(None, sql).settle_next()

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from gate.diagnostics.verify import verify
 from gate.model.errors import StoreDown
 from gate.model.job import Job, Request
-from gate.runtime.wiring import Open, open_gate
+from gate.runtime.wiring import RunningGate, open_gate
 from tests.chaos.proxy import Proxy
 from tests.chaos.stores import RedisServer
 from tests.support import settings_of, until
@@ -42,12 +42,12 @@ def start(tmp_path: Path):
 
 
 @contextlib.asynccontextmanager
-async def opened(redis_url: str, sql_url: str) -> AsyncIterator[Open]:
+async def opened(redis_url: str, sql_url: str) -> AsyncIterator[RunningGate]:
     async with open_gate(redis_url, sql_url, {"default": settings_of()}) as gate:
         yield gate
 
 
-async def acquire(gate: Open, job_id: str) -> Job:
+async def acquire(gate: RunningGate, job_id: str) -> Job:
     return await gate.gatekeeper.admission.acquire("default", Request(job_id, credits=5))
 
 
@@ -61,7 +61,7 @@ def epoch(sql_url: str) -> int:
     return found
 
 
-async def answered(gate: Open, job_id: str) -> Job:
+async def answered(gate: RunningGate, job_id: str) -> Job:
     """The answer, as soon as there is one."""
 
     async def asked() -> Job | None:

@@ -8,13 +8,13 @@ import pytest
 
 from gate.ledger import Change
 from gate.model.job import Job
-from gate.workers.waiter_poll import Wake
+from gate.workers.waiter_poll import WaiterPoll
 from tests.support import House
 
 pytestmark = pytest.mark.anyio
 
 
-async def no_look(self: Wake) -> None:
+async def no_look(self: WaiterPoll) -> None:
     """The net below is taken away: the message alone has to do."""
 
 
@@ -29,7 +29,7 @@ async def test_a_waiter_whose_message_was_lost_is_woken(house: House) -> None:
 
 
 async def test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_through_it(house: House, monkeypatch) -> None:
-    monkeypatch.setattr(Wake, "look", no_look)
+    monkeypatch.setattr(WaiterPoll, "look", no_look)
     for _ in range(30):
         holders = [await house.acquire() for _ in range(3)]
         waiter = await house.acquire()
@@ -43,7 +43,7 @@ async def test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_thr
 
 async def test_a_grant_that_is_told_before_its_admission_is_heard_of_is_not_slept_through(house: House, monkeypatch) -> None:
     """The commit of an admission is there, and the slot goes to it, before the call that asked hears of that commit."""
-    monkeypatch.setattr(Wake, "look", no_look)
+    monkeypatch.setattr(WaiterPoll, "look", no_look)
     holders = [await house.acquire() for _ in range(3)]
     admit = house.gate.ledger.admit
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from gate.slots import gauges
-from gate.slots.gauges import Figures
+from gate.slots.gauges import RedisGauges
 from tests.support import House, LineOfPool
 
 pytestmark = pytest.mark.anyio
 
 
-async def look(house: House) -> Figures:
+async def look(house: House) -> RedisGauges:
     return await gauges.read(house.gate.semaphore.link, house.pool)
 
 

@@ -16,9 +16,9 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError, Time
 
 from gate.model.errors import StoreDown
 from gate.runtime.embedded_redis import EmbeddedRedis
-from gate.slots import Link, Semaphore, connection
+from gate.slots import RedisConnection, Semaphore, connection
 from gate.slots.connection import answering
-from gate.slots.pipeline import Pipe
+from gate.slots.pipeline import CommandPipeline
 from tests.chaos.stores import free_port
 from tests.support import SETTINGS, until
 
@@ -41,20 +41,20 @@ def people(server: EmbeddedRedis) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-async def link(server: EmbeddedRedis) -> AsyncIterator[Link]:
-    made = Link(server.url)
+async def link(server: EmbeddedRedis) -> AsyncIterator[RedisConnection]:
+    made = RedisConnection(server.url)
     yield made
     await made.aclose()
 
 
-async def test_what_is_asked_in_one_turn_is_answered_in_its_order(link: Link, people: redis.Redis) -> None:
+async def test_what_is_asked_in_one_turn_is_answered_in_its_order(link: RedisConnection, people: redis.Redis) -> None:
     answers = await asyncio.gather(*(link.pipe.ask("INCR", "n") for _ in range(1000)))
     assert answers == list(range(1, 1001))
     clients = [client for client in people.client_list() if client["cmd"] == "incr"]
     assert len(clients) == 1, "on one connection"
 
 
-async def test_an_asker_who_goes_away_leaves_the_others_their_own_answers(link: Link) -> None:
+async def test_an_asker_who_goes_away_leaves_the_others_their_own_answers(link: RedisConnection) -> None:
     await link.pipe.ask("SET", "a", "of a")
     going = asyncio.ensure_future(link.pipe.ask("GET", "a"))
     staying = asyncio.ensure_future(link.pipe.ask("ECHO", "of b"))
@@ -63,7 +63,9 @@ async def test_an_asker_who_goes_away_leaves_the_others_their_own_answers(link: 
     assert await staying == b"of b"
 
 
-async def test_a_connection_that_died_is_replaced_and_the_question_asked_once_more(link: Link, people: redis.Redis) -> None:
+async def test_a_connection_that_died_is_replaced_and_the_question_asked_once_more(
+    link: RedisConnection, people: redis.Redis
+) -> None:
     await link.pipe.ask("PING")
     for client in people.client_list(_type="normal"):
         if client["cmd"] == "ping":
@@ -74,7 +76,7 @@ async def test_a_connection_that_died_is_replaced_and_the_question_asked_once_mo
 
 
 async def test_where_nobody_listens_it_is_said_at_once() -> None:
-    link = Link(f"redis://127.0.0.1:{free_port()}/0")
+    link = RedisConnection(f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(ConnectionError):
         await link.pipe.ask("PING")
     with pytest.raises(StoreDown), answering():
@@ -82,8 +84,10 @@ async def test_where_nobody_listens_it_is_said_at_once() -> None:
     await link.aclose()
 
 
-async def test_a_server_that_is_silent_lets_all_go_and_is_asked_on_a_new_connection(link: Link, people: redis.Redis) -> None:
-    pipe = Pipe(link.client.connection_pool.make_connection, reply_timeout_s=0.3)
+async def test_a_server_that_is_silent_lets_all_go_and_is_asked_on_a_new_connection(
+    link: RedisConnection, people: redis.Redis
+) -> None:
+    pipe = CommandPipeline(link.client.connection_pool.make_connection, reply_timeout_s=0.3)
     await pipe.ask("PING")
     people.client_pause(600)
     answers = await asyncio.gather(pipe.ask("SET", "a", 1), pipe.ask("SET", "b", 1), return_exceptions=True)
@@ -105,14 +109,14 @@ async def test_many_who_ask_a_server_that_never_greets_are_told_together(monkeyp
         writer.close()
 
     listener = await asyncio.start_server(silent, "127.0.0.1", 0)
-    link = Link(f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0")
+    link = RedisConnection(f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0")
     answers = await asyncio.gather(*(link.pipe.ask("PING") for _ in range(20)), return_exceptions=True)
     assert {type(answer) for answer in answers} <= {TimeoutError, ConnectionError} and greeted <= 4
     await link.aclose()
     listener.close()
 
 
-async def test_an_error_has_its_name_and_the_connection_lives_on(link: Link) -> None:
+async def test_an_error_has_its_name_and_the_connection_lives_on(link: RedisConnection) -> None:
     await link.pipe.ask("SET", "text", "x")
     answers = await asyncio.gather(
         link.pipe.ask("LLEN", "text"),
@@ -123,7 +127,7 @@ async def test_an_error_has_its_name_and_the_connection_lives_on(link: Link) -> 
     assert [type(answer) for answer in answers] == [ResponseError, NoScriptError, bytes]
 
 
-async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(link: Link, people: redis.Redis) -> None:
+async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(link: RedisConnection, people: redis.Redis) -> None:
     semaphore = Semaphore(link)
     assert (await semaphore.rebuild("default", 1, SETTINGS | {"paused": 0}, [], [])).result == "loaded"
     people.script_flush()
@@ -131,7 +135,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(link: 
     assert sorted(reply.result for reply in replies) == ["queued", "queued", "running", "running", "running"]
 
 
-async def test_what_was_asked_before_the_pipe_parts_is_answered(link: Link) -> None:
+async def test_what_was_asked_before_the_pipe_parts_is_answered(link: RedisConnection) -> None:
     before = asyncio.ensure_future(link.pipe.ask("ECHO", "before"))
     await until(lambda: link.pipe._stream is not None, "it is connected")
     more = [asyncio.ensure_future(link.pipe.ask("ECHO", "more")) for _ in range(3)]
@@ -158,7 +162,7 @@ async def test_it_speaks_tls_with_a_name_and_a_password(tmp_path: Path) -> None:
         cwd=tmp_path, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        link = Link(f"rediss://:secret@localhost:{port}/3?ssl_ca_certs={tmp_path / 'cert.pem'}")
+        link = RedisConnection(f"rediss://:secret@localhost:{port}/3?ssl_ca_certs={tmp_path / 'cert.pem'}")
 
         async def answers() -> bool:
             try:
@@ -177,7 +181,7 @@ async def test_it_speaks_tls_with_a_name_and_a_password(tmp_path: Path) -> None:
         process.wait()
 
 
-async def test_a_question_that_meets_the_end_of_its_connection_goes_out_on_the_next(link: Link) -> None:
+async def test_a_question_that_meets_the_end_of_its_connection_goes_out_on_the_next(link: RedisConnection) -> None:
     """It was let go in the very turn in which it opened."""
     pipe, opened = link.pipe, link.pipe._opened
 

@@ -7,7 +7,7 @@ import hmac
 
 import structlog
 
-from gate.ledger import Key, Reading
+from gate.ledger import Key, LedgerQueries
 from gate.ledger.admin import api_keys
 from gate.model.errors import StoreDown
 
@@ -18,10 +18,10 @@ EVERY_S = 2.0
 FROM_ENVIRONMENT = "GATE_ADMIN_KEY"
 
 
-class KeyRing:
+class KeyCache:
     """`admin_key` is GATE_ADMIN_KEY. Nobody waits for SQL to be let in: what was read last counts."""
 
-    def __init__(self, reading: Reading, admin_key: str | None = None) -> None:
+    def __init__(self, reading: LedgerQueries, admin_key: str | None = None) -> None:
         self._reading = reading
         self._admin = api_keys.digest(admin_key) if admin_key else None
         self._keys: list[Key] = []

@@ -11,18 +11,16 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import Scope
 
-from gate.coordination.jobs import Gatekeeper
+from gate.coordination.jobs import JobCoordinator
+from gate.http.auth.key_cache import KeyCache
 from gate.model.errors import Forbidden, Invalid, Unauthorized
-
-if TYPE_CHECKING:
-    from gate.http.auth.key_cache import KeyRing
 
 
 class _Text(PathConvertor):
@@ -120,7 +118,7 @@ def enter(request: Request) -> Caller:
     return caller(request.scope, headers, request.scope["route"].path, request.app.state.keyring)
 
 
-def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyRing) -> Caller:
+def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyCache) -> Caller:
     """Who asks for the route of this path. Raises Unauthorized, Forbidden."""
     may = TABLE[scope["method"], path]
     if (
@@ -220,10 +218,10 @@ def known_query(request: Request) -> None:
             raise Invalid(name, f"{name!r} goes into the body" if name in fields else f"there is no parameter {name!r} here")
 
 
-def gatekeeper(request: Request) -> Gatekeeper:
-    keeper: Gatekeeper = request.app.state.gatekeeper
+def gatekeeper(request: Request) -> JobCoordinator:
+    keeper: JobCoordinator = request.app.state.gatekeeper
     return keeper
 
 
-Keeper = Annotated[Gatekeeper, Depends(gatekeeper)]
+Keeper = Annotated[JobCoordinator, Depends(gatekeeper)]
 Asking = Annotated[Caller, Depends(enter)]

@@ -13,15 +13,13 @@ import hmac
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
 from gate.http.auth import roles
+from gate.http.auth.key_cache import KeyCache
 from gate.model.errors import Forbidden, ForeignPage, Unauthorized
-
-if TYPE_CHECKING:
-    from gate.http.auth.key_cache import KeyRing
 
 COOKIE = "gate_session"
 SESSION_S = 14 * 24 * 3600
@@ -70,7 +68,7 @@ def enter(request: Request) -> Visitor:
 
 def visitor_of(request: Request) -> Visitor:
     """Whoever asks; `role` is '' of one who has shown nothing that counts."""
-    ring: KeyRing = request.app.state.keyring
+    ring: KeyCache = request.app.state.keyring
     cookie = request.cookies.get(COOKIE, "")
     headers = dict(reversed(request.scope["headers"]))
     if not ring.closed and roles.from_here(request.scope, headers) and roles.is_here(roles.asked_for(headers) or ""):
@@ -94,7 +92,7 @@ def _without_key(cookie: str, role: str) -> Visitor:
     return Visitor("", role, f"{NOBODY}{_SEP}{secrets.token_hex(16)}", True)
 
 
-def open_for(key: str, ring: KeyRing) -> str:
+def open_for(key: str, ring: KeyCache) -> str:
     """The cookie of a session that this key opens. Raises Unauthorized; Forbidden for a tool's key."""
     found = ring.who(key)
     if found is None:
@@ -107,7 +105,7 @@ def open_for(key: str, ring: KeyRing) -> str:
     return f"{said}{_SEP}{_seal(by, said)}"
 
 
-def _opened_by(cookie: str, ring: KeyRing) -> tuple[str, str] | None:
+def _opened_by(cookie: str, ring: KeyCache) -> tuple[str, str] | None:
     """Name and role of the living key that opened this session."""
     said, _, seal = cookie.rpartition(_SEP)
     parts = said.split(_SEP)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from fastapi import Request
 from fastapi.routing import APIRoute
@@ -18,16 +18,14 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gate.coordination.jobs import Gatekeeper
+from gate.coordination.jobs import JobCoordinator
 from gate.http import jobs, problems, strict_json
 from gate.http.auth import roles
+from gate.http.auth.key_cache import KeyCache
 from gate.http.middleware import body_limit
 from gate.http.server.protocol import WHOLE
 from gate.model.errors import GateError
 from gate.model.job import JOB_ID, POOL_NAME
-
-if TYPE_CHECKING:
-    from gate.http.auth.key_cache import KeyRing
 
 TAKEN = (jobs.acquire, jobs.claim, jobs.renew, jobs.release)
 """Each is a POST with a body, about a pool or about a job of it."""
@@ -52,10 +50,10 @@ def _routes() -> dict[tuple[int, str], _Route]:
     return found
 
 
-class ShortWay:
+class FastPath:
     """`long` takes what goes the long way."""
 
-    def __init__(self, long: ASGIApp, gatekeeper: Gatekeeper, keyring: KeyRing) -> None:
+    def __init__(self, long: ASGIApp, gatekeeper: JobCoordinator, keyring: KeyCache) -> None:
         self._long, self._gatekeeper, self._keyring = long, gatekeeper, keyring
         self._routes = _routes()
 

@@ -22,7 +22,7 @@ _short: Final = {
 """By the number of their slashes and their last part: what goes the short way meets no router that would name its route."""
 
 
-class Counting:
+class RequestMetrics:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         for route in (*TABLE, OTHER):  # a figure that is not there yet cannot be seen to rise

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
-from gate.coordination.jobs import Gatekeeper
+from gate.coordination.jobs import JobCoordinator
 from gate.http.auth import session
 from gate.http.auth.roles import Keeper
 from gate.http.auth.session import Looking, Visitor
@@ -101,7 +101,7 @@ async def apply_a_callback(
     return await _act(request, visitor, "apply", pool, None, act, one)
 
 
-async def _unread(keeper: Gatekeeper, pool: str, callback_id: int) -> Unread:
+async def _unread(keeper: JobCoordinator, pool: str, callback_id: int) -> Unread:
     """Raises CallbackUnknown."""
     one = await keeper.unread.callbacks.one(callback_id)
     if one is None or one.pool != pool:

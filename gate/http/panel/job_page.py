@@ -12,12 +12,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from gate.coordination.jobs import Gatekeeper
+from gate.coordination.jobs import JobCoordinator
 from gate.http import schemas
 from gate.http.auth import session
 from gate.http.auth.roles import Keeper
 from gate.http.auth.session import Looking, Visitor
 from gate.http.panel import render
+from gate.http.panel.pool_feed import Feed
 from gate.http.panel.pool_page import Pool, hello
 from gate.http.panel.routing import PanelRoute, language
 from gate.model.errors import StoreDown
@@ -44,13 +45,13 @@ async def _known(pool: Pool, job_id: JobId, keeper: Keeper) -> None:
 
 @router.get("/pools/{pool}/jobs/{job_id}/live", response_class=EventSourceResponse, dependencies=[Depends(_known)])
 async def live(
-    pool: Pool, job_id: JobId, request: Request, keeper: Keeper, visitor: Looking
+    pool: Pool, job_id: JobId, request: Request, keeper: Keeper, feed: Feed, visitor: Looking
 ) -> AsyncIterator[ServerSentEvent]:
     """The job, whenever something about it has changed."""
     tongue, changed, sent = language(request), asyncio.Event(), ""
-    with keeper.view.watch.job(job_id, changed):
+    with feed.job(job_id, changed):
         yield hello()
-        while not keeper.view.watch.closing:
+        while not feed.closing:
             if not session.stands(request, visitor):
                 yield ServerSentEvent(event="gate:signed-out", data=True)
                 return
@@ -68,7 +69,7 @@ async def live(
             changed.clear()
 
 
-async def _told(keeper: Gatekeeper, pool: str, job_id: str, tongue: str, visitor: Visitor) -> str:
+async def _told(keeper: JobCoordinator, pool: str, job_id: str, tongue: str, visitor: Visitor) -> str:
     """Raises JobUnknown, StoreDown."""
     reading = keeper.view.reading
     found = await keeper.view.job(pool, job_id)

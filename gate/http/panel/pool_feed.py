@@ -10,10 +10,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import structlog
+from fastapi import Depends, Request
 
+from gate.coordination.queries import JobQueries, PoolSnapshot
 from gate.coordination.waiters import Waiters, the_line
 from gate.ledger.reports.backlog import Pending
 from gate.ledger.reports.timeline import Changed, as_changes
@@ -21,9 +23,6 @@ from gate.ledger.transitions.unread_callbacks import Unread
 from gate.model.errors import GateError, StoreDown
 from gate.model.job import Job, now_ms
 from gate.slots import QueueState
-
-if TYPE_CHECKING:
-    from gate.coordination.queries import PoolView, View
 
 log = structlog.get_logger("gate.watch")
 
@@ -49,7 +48,7 @@ GRANTING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Differs:
+class StoreDifference:
     """A job that the stores disagree about. `kind` is `ended`, `stranger`, `lost`, `adopt` or `seat`, as in keeper/sweep.py."""
 
     kind: str
@@ -57,18 +56,18 @@ class Differs:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PoolReport:
     """A pool at one moment. `view` is the last that was read, None before the first; `down` the store that is away, and since when
     (ms); `owed` and `undelivered` the refunds and the calls that were tried in vain; `differs` what two looks saw; `unread` the newest callbacks that could not be read and wait for an operator; `granting_since` (monotonic) how long somebody waits beside a free slot for no reason.
     `made`: what whoever shows it has made of it, once for all.
     """
 
-    view: PoolView | None = None
+    view: PoolSnapshot | None = None
     endings: list[Job] = field(default_factory=list)
     changes: list[Changed] = field(default_factory=list)
     owed: Pending | None = None
     undelivered: Pending | None = None
-    differs: tuple[Differs, ...] = ()
+    differs: tuple[StoreDifference, ...] = ()
     unread: list[Unread] = field(default_factory=list)
     down: str | None = None
     down_since: int = 0
@@ -90,14 +89,14 @@ class Seen:
 
 @dataclass(slots=True)
 class _Watched:
-    seen: Seen = field(default_factory=Seen)
+    seen: PoolReport = field(default_factory=PoolReport)
     followers: dict[asyncio.Event, int] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
-    differed: dict[Differs, float] = field(default_factory=dict)
+    differed: dict[StoreDifference, float] = field(default_factory=dict)
 
 
-class Watch:
-    def __init__(self, view: View, waiters: Waiters) -> None:
+class PoolFeed:
+    def __init__(self, view: JobQueries, waiters: Waiters) -> None:
         self._view, self._waiters = view, waiters
         self._watched: defaultdict[str, _Watched] = defaultdict(_Watched)
 
@@ -129,7 +128,7 @@ class Watch:
             finally:
                 task.cancel()
 
-    def seen(self, pool: str) -> Seen | None:
+    def seen(self, pool: str) -> PoolReport | None:
         """As last looked at, while somebody follows it."""
         watched = self._watched.get(pool)
         return watched.seen if watched is not None and watched.seen.at else None
@@ -138,9 +137,9 @@ class Watch:
     def closing(self) -> bool:
         return self._waiters.closing
 
-    async def look(self, pool: str, most: int = SHOWN) -> Seen:
+    async def look(self, pool: str, most: int = SHOWN) -> PoolReport:
         """The pool now. Raises PoolUnknown; a store that is away is said, not raised."""
-        return await self._look(pool, Seen(), most)
+        return await self._look(pool, PoolReport(), most)
 
     async def _keep(self, pool: str, watched: _Watched) -> None:
         with self._waiters.parked(the_line(pool)) as changed:
@@ -175,7 +174,7 @@ class Watch:
             if watched.seen.view is None or _moves(line) != _moves(watched.seen.view.line):
                 return
 
-    async def _look(self, pool: str, before: Seen, most: int) -> Seen:
+    async def _look(self, pool: str, before: PoolReport, most: int) -> PoolReport:
         reading = self._view.reading
         try:
             view = await self._view.pool(pool, most)
@@ -195,7 +194,7 @@ class Watch:
         waits = {one.job_id for one in in_sql if one.granted_at is None}
         ended = {job.job_id for job in (*view.holders, *view.queue) if job.ended}
         differs = tuple(sorted(differing(view, held, waits, ended, most)))
-        return Seen(
+        return PoolReport(
             view,
             endings,
             changes,
@@ -208,7 +207,7 @@ class Watch:
         )
 
 
-def _away(before: Seen, error: StoreDown) -> Seen:
+def _away(before: PoolReport, error: StoreDown) -> PoolReport:
     """What was seen last, and the store that does not answer now."""
     since = before.down_since if before.down == error.store else now_ms()
     return replace(before, down=error.store, down_since=since, made={}, at=before.at or time.monotonic())
@@ -219,7 +218,7 @@ def _tell(watched: _Watched) -> None:
         follower.set()
 
 
-def differing(view: PoolView, held: set[str], waits: set[str], ended: set[str], most: int) -> Iterator[Differs]:
+def differing(view: PoolSnapshot, held: set[str], waits: set[str], ended: set[str], most: int) -> Iterator[StoreDifference]:
     """Who holds and who waits by Redis (`view.line`) and not by SQL (`held`, `waits`), or the other way round. Of lines that are
     longer than `most` only what is sure is said.
     """
@@ -227,17 +226,17 @@ def differing(view: PoolView, held: set[str], waits: set[str], ended: set[str], 
     known = {job.job_id for job in (*view.holders, *view.queue)}
     for job_id in (holders | queue) - held - waits:
         if job_id in ended:
-            yield Differs("ended", job_id)
+            yield StoreDifference("ended", job_id)
         elif job_id not in known:
-            yield Differs("stranger", job_id)
+            yield StoreDifference("stranger", job_id)
     for job_id in holders & waits:
-        yield Differs("adopt", job_id)
+        yield StoreDifference("adopt", job_id)
     whole = len(holders) == view.line.running + view.line.granted
     for job_id in held - holders if whole else ():
-        yield Differs("lost", job_id)
+        yield StoreDifference("lost", job_id)
     if len(queue) == view.line.queued and len(waits) <= most:
         for job_id in waits - holders - queue:
-            yield Differs("seat", job_id)
+            yield StoreDifference("seat", job_id)
 
 
 def _moves(line: QueueState) -> tuple[Any, ...]:
@@ -246,7 +245,7 @@ def _moves(line: QueueState) -> tuple[Any, ...]:
     return *who, line.limit, line.paused, line.cooling_until
 
 
-def _still(watched: _Watched, seen: Seen) -> tuple[Differs, ...]:
+def _still(watched: _Watched, seen: PoolReport) -> tuple[StoreDifference, ...]:
     """What differs for longer than a commit takes."""
     now = time.monotonic()
     watched.differed = {one: watched.differed.get(one, now) for one in seen.differs}
@@ -258,3 +257,12 @@ async def _pass_on(bell: asyncio.Event, changed: asyncio.Event) -> None:
         await bell.wait()
         bell.clear()
         changed.set()
+
+
+def feed(request: Request) -> PoolFeed:
+    """The feed of the application that answers this request."""
+    found: PoolFeed = request.app.state.pool_feed
+    return found
+
+
+Feed = Annotated[PoolFeed, Depends(feed)]

@@ -14,7 +14,7 @@ from gate.http.auth import session
 from gate.http.auth.roles import Keeper
 from gate.http.auth.session import Looking
 from gate.http.panel import assets, render
-from gate.http.panel.pool_feed import ALL, NONE, SHOWN, Seen
+from gate.http.panel.pool_feed import ALL, NONE, SHOWN, Feed, PoolReport
 from gate.http.panel.routing import PanelRoute, language
 from gate.model.job import now_ms
 
@@ -28,29 +28,28 @@ Span = Literal["hour", "day", "week"]
 
 
 @router.get("/", response_model=None)
-async def pools(request: Request, keeper: Keeper, visitor: Looking) -> Response:
+async def pools(request: Request, keeper: Keeper, feed: Feed, visitor: Looking) -> Response:
     """Every pool; where there is one, that one."""
     names = await keeper.view.names()
     if len(names) == 1:
-        return await pool(names[0], request, keeper, visitor)
-    seen = {name: await keeper.view.watch.look(name, NONE) for name in names}
+        return await pool(names[0], request, keeper, feed, visitor)
+    seen = {name: await feed.look(name, NONE) for name in names}
     return render.page("pools.html", request, visitor, seen=seen, live="/live")
 
 
 @router.get("/live", response_class=EventSourceResponse)
-async def live_pools(request: Request, keeper: Keeper, visitor: Looking) -> AsyncIterator[ServerSentEvent]:
+async def live_pools(request: Request, keeper: Keeper, feed: Feed, visitor: Looking) -> AsyncIterator[ServerSentEvent]:
     """All pools, in one fragment."""
     names, tongue, changed, sent = await keeper.view.names(), language(request), asyncio.Event(), ""
-    watch = keeper.view.watch
     with contextlib.ExitStack() as following:
         for name in names:
-            following.enter_context(watch.followed(name, changed, NONE))
+            following.enter_context(feed.followed(name, changed, NONE))
         yield hello()
-        while await _again(changed) and not watch.closing:
+        while await _again(changed) and not feed.closing:
             if not session.stands(request, visitor):
                 yield ServerSentEvent(event="gate:signed-out", data=True)
                 return
-            seen = {name: found for name in names if (found := watch.seen(name)) is not None}
+            seen = {name: found for name in names if (found := feed.seen(name)) is not None}
             html = _partial("pools", render.fragment("_pools.html", tongue, seen=seen))
             if html != sent:
                 yield ServerSentEvent(raw_data=html)
@@ -59,11 +58,10 @@ async def live_pools(request: Request, keeper: Keeper, visitor: Looking) -> Asyn
 
 
 @router.get("/pools/{pool}", response_model=None)
-async def pool(pool: Pool, request: Request, keeper: Keeper, visitor: Looking, all: bool = False) -> Response:
-    watch = keeper.view.watch
-    seen = await watch.look(pool, ALL if all else SHOWN)
+async def pool(pool: Pool, request: Request, keeper: Keeper, feed: Feed, visitor: Looking, all: bool = False) -> Response:
+    seen = await feed.look(pool, ALL if all else SHOWN)
     if seen.view is None:
-        seen = watch.seen(pool) or seen
+        seen = feed.seen(pool) or seen
     names = await keeper.view.names()
     parts = await parts_of(pool, seen, language(request), visitor.may_act)
     return render.page(
@@ -78,18 +76,18 @@ async def _known(pool: Pool, keeper: Keeper) -> None:
 
 @router.get("/pools/{pool}/live", response_class=EventSourceResponse, dependencies=[Depends(_known)])
 async def live(
-    pool: Pool, request: Request, keeper: Keeper, visitor: Looking, all: bool = False
+    pool: Pool, request: Request, feed: Feed, visitor: Looking, all: bool = False
 ) -> AsyncIterator[ServerSentEvent]:
     """The parts of the page that changed, and the clock that deadlines are told by."""
     tongue, changed = language(request), asyncio.Event()
-    watch, sent = keeper.view.watch, dict[str, str]()
-    with watch.followed(pool, changed, ALL if all else SHOWN):
+    sent = dict[str, str]()
+    with feed.followed(pool, changed, ALL if all else SHOWN):
         yield hello()
-        while await _again(changed) and not watch.closing:
+        while await _again(changed) and not feed.closing:
             if not session.stands(request, visitor):
                 yield ServerSentEvent(event="gate:signed-out", data=True)
                 return
-            seen = watch.seen(pool)
+            seen = feed.seen(pool)
             if seen is None:
                 continue
             parts = await parts_of(pool, seen, tongue, visitor.may_act)
@@ -112,7 +110,7 @@ async def trends(
     return render.answer(html, request, visitor)
 
 
-async def parts_of(pool: str, seen: Seen, tongue: str, may_act: bool) -> dict[str, str]:
+async def parts_of(pool: str, seen: PoolReport, tongue: str, may_act: bool) -> dict[str, str]:
     """Made once for all who read this language and may do the same. A long line beside the loop, which others need meanwhile."""
     stuck = seen.stuck
     key = (tongue, may_act, stuck)

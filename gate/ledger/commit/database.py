@@ -20,11 +20,11 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.checkpoints import Checkpoints
 from gate.ledger.commit.group_commit import Task
-from gate.ledger.commit.inline_commit import AtOnce
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.inline_commit import InlineCommitter
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.commit.writer import Writer
 from gate.ledger.sql.engines import READERS, answering, engine
-from gate.model.deadline_queue import Patience
+from gate.model.deadline_queue import DeadlineQueue
 from gate.model.errors import StoreDown
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Database:
         self._read_engine = engine(url, writes=False, lives_in=lives_in)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gate-sql-read")
         self._writer = Writer(self._write_engine)
-        self._at_once: AtOnce | None = None
+        self._at_once: InlineCommitter | None = None
         if self._write_engine.dialect.name == "sqlite":
             at_once = engine(
                 url,
@@ -55,8 +55,8 @@ class Database:
                 waits=False,  # guard: loop-waits-for-no-lock
                 lives_in=lives_in,
             )
-            self._at_once = AtOnce(at_once, self._writer, Checkpoints(self._write_engine))
-        self._patience = Patience(ANSWER_S, _let_go)
+            self._at_once = InlineCommitter(at_once, self._writer, Checkpoints(self._write_engine))
+        self._patience = DeadlineQueue(ANSWER_S, _let_go)
         self._unsent: list[Task] = []
 
     @property
@@ -75,7 +75,7 @@ class Database:
         return pool in self._writer.held
 
     async def write(
-        self, pool: str, job_id: str, work: Callable[[Batch], T], proves: bool = False, takes_long: bool = False
+        self, pool: str, job_id: str, work: Callable[[UnitOfWork], T], proves: bool = False, takes_long: bool = False
     ) -> T:
         """What `work` returned, once it is committed. Raises StoreDown when SQL can't take it. `proves`: if this was committed,
         the store takes everything again. `takes_long`: it reads or writes very much.

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.engines import answering, sqlstate
 from gate.model.errors import StoreDown
 from gate.telemetry import counters
@@ -27,7 +27,7 @@ class Task:
     """
 
     key: tuple[str, str]
-    work: Callable[[Batch], Any]
+    work: Callable[[UnitOfWork], Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     proves: bool = False
@@ -62,7 +62,7 @@ class Locked(Exception):
         return self.refusal.held == "pool"
 
 
-class Committer:
+class GroupCommitter:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._connection: Connection | None = None
@@ -75,7 +75,7 @@ class Committer:
         reached = False
         try:
             with answering(), self._transaction() as connection:
-                batch = Batch(connection, (task.key for task in tasks))
+                batch = UnitOfWork(connection, (task.key for task in tasks))
                 batch.open(lock_ms)
                 reached = True
                 for task in tasks:

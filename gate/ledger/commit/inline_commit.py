@@ -13,7 +13,7 @@ import time
 from sqlalchemy.engine import Engine
 
 from gate.ledger.commit.checkpoints import Checkpoints
-from gate.ledger.commit.group_commit import Committer, Task, answer
+from gate.ledger.commit.group_commit import GroupCommitter, Task, answer
 from gate.ledger.commit.writer import Writer
 
 SLOW_S = 0.003
@@ -29,11 +29,11 @@ MANY = 64
 """Requests that are too long a piece of work for the loop."""
 
 
-class AtOnce:
+class InlineCommitter:
     """`engine` waits for nobody."""
 
     def __init__(self, engine: Engine, writer: Writer, checkpoints: Checkpoints) -> None:
-        self._engine, self._committer = engine, Committer(engine)
+        self._engine, self._committer = engine, GroupCommitter(engine)
         self._writer, self._checkpoints = writer, checkpoints
         self._stood_s, self._slow, self._not_before = 0.0, False, 0.0
         self._closed = False

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from gate.ledger.sql import job_rows, pool_rows
 from gate.ledger.sql.engines import begin, commit
 from gate.ledger.sql.pool_rows import Pool
-from gate.ledger.sql.statements import Many, together
+from gate.ledger.sql.statements import BulkWrite, together
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed
 from gate.model.job import HOLDING, Job
 
@@ -32,7 +32,7 @@ ADDED = {
 """Tables whose rows are only added here, in the order in which they are written, and what a row begins with."""
 
 
-class Batch:
+class UnitOfWork:
     """`ahead` are (pool, job_id) that will be asked for, '' where nobody knows."""
 
     def __init__(self, connection: Connection, ahead: Iterable[tuple[str, str]] = ()) -> None:
@@ -177,11 +177,11 @@ class Batch:
 
 
 @cache
-def _update(columns: tuple[str, ...]) -> Many:
+def _update(columns: tuple[str, ...]) -> BulkWrite:
     """Few: the code changes fields in the same combinations."""
-    return Many(jobs, columns, "job_id")
+    return BulkWrite(jobs, columns, "job_id")
 
 
 @cache
-def _insert(table: sa.Table) -> Many:
-    return Many(table, job_rows.FIELDS if table is jobs else ADDED[table])
+def _insert(table: sa.Table) -> BulkWrite:
+    return BulkWrite(table, job_rows.FIELDS if table is jobs else ADDED[table])

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from gate.ledger.commit.group_commit import Committer, Locked, Task, Unreached, answer
+from gate.ledger.commit.group_commit import GroupCommitter, Locked, Task, Unreached, answer
 from gate.model.errors import StoreDown
 
 BATCH_MAX = 256
@@ -37,7 +37,7 @@ SET_ASIDE_S = 5.0
 
 class Writer:
     def __init__(self, engine: Engine) -> None:
-        self._committer = Committer(engine)
+        self._committer = GroupCommitter(engine)
         self._behind = 0
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self.writable = True

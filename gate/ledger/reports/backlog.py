@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.tables import deliveries, events, jobs, owed, tasks, webhooks
 from gate.ledger.transitions.inbox import KEPT_MS
 from gate.model.job import now_ms
@@ -25,7 +25,7 @@ class Pending:
     error: str | None
 
 
-class Owing:
+class Backlog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -80,7 +80,7 @@ class Owing:
     async def hurry(self) -> None:
         """Whatever waits for another try is tried at once."""
 
-        def work(batch: Batch) -> None:
+        def work(batch: UnitOfWork) -> None:
             connection = batch.connection
             connection.execute(deliveries.update().where(_undone).values(due_at=0))
             connection.execute(owed.update().values(due_at=0))

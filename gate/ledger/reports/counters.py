@@ -43,7 +43,7 @@ class Spread:
         self.bounds, self.counts, self.sum = bounds, [0] * (len(bounds) + 1), 0.0
 
 
-class OfPool:
+class PoolCounters:
     """Since this server started. `ended` by outcome and cause; `credits` are those of refunds that were booked."""
 
     def __init__(self) -> None:
@@ -53,10 +53,10 @@ class OfPool:
         self.waits, self.holds, self.reap_lag = Spread(LONG_S), Spread(LONG_S), Spread(LAG_S)
 
 
-class Tally:
+class EventCounters:
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.pools: dict[str, OfPool] = {}
+        self.pools: dict[str, PoolCounters] = {}
         self._low: int | None = None
         self._marks: deque[tuple[float, int]] = deque()
         self._seen: dict[str, int] = {}
@@ -80,8 +80,8 @@ class Tally:
                 of_pool.refunds, of_pool.credits = of_pool.refunds + 1, of_pool.credits + int(amount)
         self._leave_behind(reached)
 
-    def _of(self, pool: str) -> OfPool:
-        return self.pools.setdefault(pool, OfPool())
+    def _of(self, pool: str) -> PoolCounters:
+        return self.pools.setdefault(pool, PoolCounters())
 
     def _read(self, connection: Connection) -> tuple[list[Any], list[Any], int]:
         top, reached = _top(connection), self._low or 0

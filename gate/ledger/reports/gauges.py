@@ -17,7 +17,7 @@ KINDS = ("start", "event")
 
 
 @dataclass(slots=True)
-class OfPool:
+class PoolGauges:
     """Ages are in seconds, 0 where there is nothing. `overdue_s`: how long ago the first deadline ran out of a job that holds a slot."""
 
     queue_max: int
@@ -38,20 +38,20 @@ class Calls:
 
 
 @dataclass(slots=True)
-class Standing:
-    pools: dict[str, OfPool] = field(default_factory=dict)
+class LedgerGauges:
+    pools: dict[str, PoolGauges] = field(default_factory=dict)
     calls: dict[str, Calls] = field(default_factory=lambda: {kind: Calls() for kind in KINDS})
 
 
-async def read(database: Database) -> Standing:
+async def read(database: Database) -> LedgerGauges:
     """Raises StoreDown."""
     return await database.read(_read)
 
 
-def _read(connection: Connection) -> Standing:
+def _read(connection: Connection) -> LedgerGauges:
     now, clock = now_ms(), clock_ms(connection)
-    found = Standing(
-        {one.name: OfPool(one.settings.queue_max, one.settings.max_hold_ms / 1000) for one in pools.every(connection)}
+    found = LedgerGauges(
+        {one.name: PoolGauges(one.settings.queue_max, one.settings.max_hold_ms / 1000) for one in pools.every(connection)}
     )
     for pool, status, enqueued_at, due in connection.execute(_live):
         if (of_pool := found.pools.get(pool)) is None:

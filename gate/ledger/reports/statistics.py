@@ -38,7 +38,7 @@ class Bucket:
     refunded: int = 0
 
 
-class Trends:
+class Statistics:
     spans = tuple(SPANS)
 
     def __init__(self, database: Database) -> None:

@@ -64,7 +64,7 @@ def as_changes(events: Sequence[Event]) -> list[Changed]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class OutgoingCall:
     """A call that gate owed, or owes, to a tool. `result` is None until it is done; `due_at` (ms) is when it is tried next."""
 
     at: int
@@ -79,7 +79,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class IncomingCallback:
     """A callback of a provider. `verdict` as in `gate.ledger.inbox`; `body` is what it sent, word for word, while that is kept."""
 
     at: int
@@ -92,7 +92,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Debt:
+class OwedRefund:
     """A refund that the owner's function has not paid."""
 
     amount: int
@@ -103,14 +103,14 @@ class Debt:
 
 
 @dataclass(frozen=True, slots=True)
-class Paid:
+class LedgerEntry:
     at: int
     kind: str
     amount: int
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class JobTimeline:
     """`holders` and `ahead` are those of its pool and those before it, as SQL has the line, for a job that is live; `ahead_count`
     counts all of them, `queued` those behind it too. `pause` is who paused the pool, while it is paused. `unread` are callbacks that
     could not be read and name one of its tasks, or were applied to it.
@@ -120,10 +120,10 @@ class Story:
     pruned_at: int | None
     limit: int
     events: list[Event]
-    money: list[Paid]
-    debt: Debt | None
-    told: list[Told]
-    heard: list[Heard]
+    money: list[LedgerEntry]
+    debt: OwedRefund | None
+    told: list[OutgoingCall]
+    heard: list[IncomingCallback]
     unread: list[Unread]
     holders: list[str]
     ahead: list[str]
@@ -132,11 +132,11 @@ class Story:
     pause: Event | None
 
 
-class Stories:
+class Timelines:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def of(self, job_id: str) -> Story | None:
+    async def of(self, job_id: str) -> JobTimeline | None:
         """None when SQL knows no such job, in any pool."""
         return await self._database.read(lambda connection: _story(connection, job_id))
 
@@ -169,7 +169,7 @@ _of_task = (
 )
 
 
-def _story(connection: Connection, job_id: str) -> Story | None:
+def _story(connection: Connection, job_id: str) -> JobTimeline | None:
     job = find(connection, job_id)
     if job is None:
         return None
@@ -180,10 +180,10 @@ def _story(connection: Connection, job_id: str) -> Story | None:
     of_job = events.c.job_id == job_id
     money = sa.select(ledger.c.at, ledger.c.kind, ledger.c.amount).where(ledger.c.job_id == job_id).order_by(ledger.c.id)
     debt = sa.select(owed.c.amount, owed.c.since, owed.c.due_at, owed.c.attempts, owed.c.error).where(owed.c.job_id == job_id)
-    told = sa.select(*(deliveries.c[name] for name in Told.__slots__)).where(deliveries.c.job_id == job_id)
+    told = sa.select(*(deliveries.c[name] for name in OutgoingCall.__slots__)).where(deliveries.c.job_id == job_id)
     its_tasks = sa.select(tasks.c.provider, tasks.c.task_id).where(tasks.c.job_id == job_id)
     of_it = (webhooks.c.job_id == job_id) | sa.tuple_(webhooks.c.provider, webhooks.c.task_id).in_(its_tasks)
-    heard = sa.select(*(webhooks.c[name] for name in Heard.__slots__)).where(of_it)
+    heard = sa.select(*(webhooks.c[name] for name in IncomingCallback.__slots__)).where(of_it)
     pool = connection.execute(sa.select(pools.c.limit, pools.c.paused).where(pools.c.name == job.pool)).one()
     paused = happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
@@ -197,15 +197,15 @@ def _story(connection: Connection, job_id: str) -> Story | None:
         count = connection.execute(sa.select(sa.func.count()).where(before)).scalar_one()
         queued = connection.execute(sa.select(sa.func.count()).where(waits)).scalar_one()
     pause = rows(paused.order_by(events.c.id.desc()).limit(1)) if pool.paused else []
-    return Story(
+    return JobTimeline(
         job,
         connection.execute(sa.select(jobs.c.pruned_at).where(jobs.c.job_id == job_id)).scalar_one(),
         pool.limit,
         [Event(*row) for row in rows(happened.where(of_job).order_by(events.c.id))],
-        [Paid(*row) for row in rows(money)],
-        next((Debt(*row) for row in rows(debt)), None),
-        [Told(*row) for row in rows(told.order_by(deliveries.c.id))],
-        [Heard(*row) for row in rows(heard.order_by(webhooks.c.id))],
+        [LedgerEntry(*row) for row in rows(money)],
+        next((OwedRefund(*row) for row in rows(debt)), None),
+        [OutgoingCall(*row) for row in rows(told.order_by(deliveries.c.id))],
+        [IncomingCallback(*row) for row in rows(heard.order_by(webhooks.c.id))],
         about(connection, job_id, rows(its_tasks)),
         holders,
         ahead,

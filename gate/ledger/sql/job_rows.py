@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from gate.ledger.sql.statements import Value
+from gate.ledger.sql.statements import ScalarQuery
 from gate.ledger.sql.tables import jobs, ledger, owed
 from gate.model.job import HOLDING, LIVE, REFUNDED, Job, Refund
 
@@ -39,7 +39,7 @@ is_holding = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(HOLDING))
 
 _names = ", ".join(f'"{name}"' for name in FIELDS)
 _held = "(select count(*) from {} where pool = {} and ended_at is null and status in ('granted', 'running'))"
-_seen = Value(
+_seen = ScalarQuery(
     f"select json_object('held', {_held.format('jobs', '?')}, 'jobs', json_group_array(json_array({_names})))"
     " from jobs where job_id in (select value from json_each(?))",
     f"select json_build_object('held', {_held.format('gate.jobs', '%s')}, 'jobs',"

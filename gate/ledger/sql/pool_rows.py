@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from gate.ledger.sql.statements import Prepared
+from gate.ledger.sql.statements import CompiledStatement
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools
 from gate.model.errors import PoolUnknown
 from gate.model.job import now_ms
@@ -100,7 +100,7 @@ def _pool(row: _Row) -> Pool:
 
 _columns = sa.select(*(pools.c[name] for name in _Row._fields))
 _locked = _columns.where(pools.c.name == sa.bindparam("pool")).with_for_update()
-_lock = Prepared(lambda: _locked, ["pool"])
+_lock = CompiledStatement(lambda: _locked, ["pool"])
 _all = _columns.order_by(pools.c.name)
 
 

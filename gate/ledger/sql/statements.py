@@ -74,7 +74,7 @@ def _driver_error(dialect: sa.Dialect) -> type[DBAPIModule.Error]:
     return dialect.dbapi.Error
 
 
-class Prepared:
+class CompiledStatement:
     """`make` gives the Core statement, `names` the order in which the values of its parameters are given."""
 
     def __init__(self, make: Callable[[], sa.sql.ClauseElement], names: Sequence[str]) -> None:
@@ -120,7 +120,7 @@ def _says_goodbye(error: DBAPIModule.Error) -> bool:
     return state.startswith(("08", "25P03", "57P")) or (state == "" and type(error).__module__.startswith("psycopg"))
 
 
-class Value:
+class ScalarQuery:
     """One value, by a text for each database: `json_group_array` and `json_agg` are nobody's standard. Many rows come as one JSON
     text: step by step a thread gives up and takes back the interpreter for each.
     """
@@ -133,7 +133,7 @@ class Value:
         return say(connection, self._texts[connection.dialect.name], *values)
 
 
-class Many:
+class BulkWrite:
     """Rows of one table, inserted or (by `key`, their last value) updated, in few statements however many there are: row by row a
     thread gives up and takes back the interpreter for each, and Postgres plans for each. SQLite takes them by place, and keeps
     the statement for each number of them; Postgres as JSON, which it takes apart.
@@ -147,7 +147,7 @@ class Many:
             one: sa.sql.ClauseElement = table.insert().inline().values(values)
         else:
             one = table.update().where(table.c[key] == sa.bindparam("this")).values(values)
-        self._one = Prepared(lambda: one, columns if key is None else [*columns, "this"])
+        self._one = CompiledStatement(lambda: one, columns if key is None else [*columns, "this"])
         self._texts: dict[int, str] = {}
         self._from_json = ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import AdmitResult, Change
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.transitions import jobs
@@ -11,7 +11,14 @@ from gate.model.job import Job, Lease, Request
 
 
 def new(
-    batch: Batch, pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease: Lease | None, given_up: int = 0
+    batch: UnitOfWork,
+    pool: str,
+    request: Request,
+    ticket: int,
+    at: int,
+    lease_ms: int,
+    lease: Lease | None,
+    given_up: int = 0,
 ) -> Job:
     """Write the row of a job, running under `lease` or queued, and its charge. `given_up`: the fence of a grant that goes back."""
     job = _row(pool, request, ticket, at, lease_ms, lease, given_up)
@@ -22,7 +29,7 @@ def new(
 
 
 def again(
-    batch: Batch, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
+    batch: UnitOfWork, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
 ) -> Change[AdmitResult]:
     """Answer a repeated admission, which may bring the row a newer lease."""
     if job.pool != pool.name or not request.same_content(job):

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.tables import deliveries, jobs
 from gate.model.job import Job, now_ms
 from gate.model.job_json import job_body, moment
@@ -46,7 +46,7 @@ class Delivery:
         return self.tool, self.kind
 
 
-def owe(batch: Batch, job: Job, at: int) -> None:
+def owe(batch: UnitOfWork, job: Job, at: int) -> None:
     """Writes down what has to be told of the status that `job` has now."""
     if job.tells:
         _add(batch, job, "event", f"job.{job.status}", at)
@@ -54,7 +54,7 @@ def owe(batch: Batch, job: Job, at: int) -> None:
         _add(batch, job, "start", "job.start", at)
 
 
-def owe_late(batch: Batch, job: Job, at: int) -> None:
+def owe_late(batch: UnitOfWork, job: Job, at: int) -> None:
     """Write down the event that a job's provider spoke after its end."""
     if job.tells:
         _add(batch, job, "event", "job.late", at)
@@ -118,7 +118,7 @@ def clock_ms(connection: Connection) -> int:
     return int(connection.exec_driver_sql("select floor(extract(epoch from clock_timestamp()) * 1000)").scalar_one())
 
 
-def _placed(batch: Batch, job: Job) -> Job:
+def _placed(batch: UnitOfWork, job: Job) -> Job:
     """A waiter with its place, as SQL knows the line."""
     if job.status != "queued":
         return job
@@ -128,7 +128,7 @@ def _placed(batch: Batch, job: Job) -> Job:
     return job._replace(position=int(ahead) + 1, queue_length=count)
 
 
-def _add(batch: Batch, job: Job, kind: str, type_: str, at: int) -> None:
+def _add(batch: UnitOfWork, job: Job, kind: str, type_: str, at: int) -> None:
     body = json.dumps({"type": type_, "timestamp": moment(at), "data": job_body(_placed(batch, job))}, ensure_ascii=False)
     batch.add(
         deliveries, webhook_id=f"msg_{secrets.token_hex(16)}", job_id=job.job_id, tool=job.tool, kind=kind, type=type_,

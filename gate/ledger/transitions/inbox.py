@@ -11,7 +11,7 @@ import json
 import sqlalchemy as sa
 from pydantic import JsonValue
 
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.sql.tables import webhooks
 from gate.ledger.transitions import jobs
@@ -26,7 +26,7 @@ RAW_OF_A_JOB = 20
 """Callbacks of one job whose bodies are kept: beyond it only that they came."""
 
 
-def hear(batch: Batch, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
+def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
     """Apply a provider's report once, and keep its body.
 
     Args:
@@ -61,7 +61,7 @@ def hear(batch: Batch, pool: str, provider: str, report: ProviderReport, raw: st
     return Change(verdict, job, before)
 
 
-def bound(batch: Batch, job: Job) -> Change[BindResult]:
+def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
     """The job, just bound to its task; and what that task's provider has said already, in the order it came, has happened."""
     kept = sa.select(webhooks).where(
         webhooks.c.provider == job.provider,
@@ -81,7 +81,7 @@ def bound(batch: Batch, job: Job) -> Change[BindResult]:
     return Change(result, after, job)
 
 
-def _about(batch: Batch, pool: str, provider: str, report: ProviderReport) -> tuple[Job | None, bool, bool]:
+def _about(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport) -> tuple[Job | None, bool, bool]:
     """The job; whether the provider has a say in it now: bound to him, by its current task, or by job_id to none; and whether
     nothing is bound to that task yet.
     """
@@ -105,7 +105,7 @@ def _about(batch: Batch, pool: str, provider: str, report: ProviderReport) -> tu
 
 
 def _apply(
-    batch: Batch, job: Job, provider: str, outcome: str, error: str | None, output: JsonValue
+    batch: UnitOfWork, job: Job, provider: str, outcome: str, error: str | None, output: JsonValue
 ) -> tuple[CallbackResult, Job]:
     if job.status in HOLDING:
         reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
@@ -130,12 +130,12 @@ def _in(pool: str, job: Job | None) -> Job | None:
     return job if job is not None and job.pool == pool else None  # guard: callback-in-its-pool
 
 
-def _count(batch: Batch, job_id: str) -> int:
+def _count(batch: UnitOfWork, job_id: str) -> int:
     return batch.connection.execute(sa.select(sa.func.count()).where(webhooks.c.job_id == job_id)).scalar_one()
 
 
 def hear_by_hand(
-    batch: Batch, pool: str, job_id: str, provider: str, outcome: str, error: str | None, output: JsonValue, why: str
+    batch: UnitOfWork, pool: str, job_id: str, provider: str, outcome: str, error: str | None, output: JsonValue, why: str
 ) -> Change[ApplyResult]:
     """Apply an outcome that an operator has read out of a callback, as if the provider had said it. `why` goes into the history.
 

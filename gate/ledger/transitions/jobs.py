@@ -8,13 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.tables import events, ledger, owed, tasks
 from gate.ledger.transitions import deliveries
 from gate.model.job import REFUNDED, Job, Lease, Refund, now_ms
 
 
-def take(batch: Batch, job: Job, lease: Lease, status: str, by: str) -> Job:
+def take(batch: UnitOfWork, job: Job, lease: Lease, status: str, by: str) -> Job:
     job = batch.put(
         job,
         status=status,
@@ -31,7 +31,7 @@ def take(batch: Batch, job: Job, lease: Lease, status: str, by: str) -> Job:
 
 
 def end(
-    batch: Batch,
+    batch: UnitOfWork,
     job: Job,
     outcome: str,
     by: str,
@@ -54,13 +54,13 @@ def end(
     return told(batch, job, at)
 
 
-def task(batch: Batch, provider: str, task_id: str) -> Any:
+def task(batch: UnitOfWork, provider: str, task_id: str) -> Any:
     """The row of a provider's task; None when it is not bound."""
     query = sa.select(tasks).where(tasks.c.provider == provider, tasks.c.task_id == task_id)
     return batch.connection.execute(query).first()
 
 
-def bind(batch: Batch, job: Job, provider: str, task_id: str, by: str = "holder") -> Job:
+def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "holder") -> Job:
     at = now_ms()
     if task(batch, provider, task_id) is None:
         row = {"provider": provider, "task_id": task_id, "job_id": job.job_id, "lease_id": job.lease_id, "at": at}
@@ -69,7 +69,7 @@ def bind(batch: Batch, job: Job, provider: str, task_id: str, by: str = "holder"
     return batch.put(job, provider=provider, task_id=task_id)
 
 
-def keep_late(batch: Batch, job: Job, outcome: str, by: str, output: Any = None) -> Job:
+def keep_late(batch: UnitOfWork, job: Job, outcome: str, by: str, output: Any = None) -> Job:
     """Keep an outcome that came after the job had ended, with its output, and owe its tool the event `job.late`.
 
     The end and its refund stand. The first such outcome is kept, except that a success replaces a failure.
@@ -83,24 +83,24 @@ def keep_late(batch: Batch, job: Job, outcome: str, by: str, output: Any = None)
     return job
 
 
-def told(batch: Batch, job: Job, at: int) -> Job:
+def told(batch: UnitOfWork, job: Job, at: int) -> Job:
     """The job, whose status has just changed; whoever has to be told of that will be."""
     deliveries.owe(batch, job, at)
     return job
 
 
-def owe(batch: Batch, job: Job, at: int) -> None:
+def owe(batch: UnitOfWork, job: Job, at: int) -> None:
     """The owner's function pays this refund, in a transaction of its own: it may take its time, or fail."""
     row = {"job_id": job.job_id, "user": job.user, "pool": job.pool, "amount": job.credits, "since": at}
     batch.add(owed, **row, due_at=at, attempts=0)
 
 
-def book(batch: Batch, job_id: str, user: str | None, pool: str, kind: str, amount: int, at: int) -> None:
+def book(batch: UnitOfWork, job_id: str, user: str | None, pool: str, kind: str, amount: int, at: int) -> None:
     batch.add(ledger, at=at, job_id=job_id, user=user, pool=pool, kind=kind, amount=amount)
 
 
 def event(
-    batch: Batch,
+    batch: UnitOfWork,
     pool: str,
     job_id: str,
     kind: str,
@@ -114,14 +114,14 @@ def event(
     batch.add(events, at=at, pool=pool, job_id=job_id, kind=kind, fence=fence, by=by, why=why)
 
 
-def seated(batch: Batch, job: Job) -> None:
+def seated(batch: UnitOfWork, job: Job) -> None:
     """Its place in the queue was lost and is given back by its ticket. Others may have had their turn meanwhile: whoever reads
     the history must not think that they overtook it.
     """
     event(batch, job.pool, job.job_id, "seated", "gate", now_ms(), why="its place in Redis was lost")
 
 
-def say_ended(batch: Batch, job: Job) -> None:
+def say_ended(batch: UnitOfWork, job: Job) -> None:
     """Somebody ended the job in its row by hand. Its history has to say so too: whoever reads that would count its slot as taken
     for ever.
     """

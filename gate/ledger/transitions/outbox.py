@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import GrantReturn, RecordReply
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.transitions import jobs
@@ -15,7 +15,7 @@ def newer(pool: Pool, fence: int, last_fence: int) -> bool:
     return fence > max(last_fence, pool.void_fence)
 
 
-def room(batch: Batch, pool: Pool) -> bool:
+def room(batch: UnitOfWork, pool: Pool) -> bool:
     """SQL rechecks the limit, and the pause, before it records a grant."""
     return (
         not pool.paused
@@ -24,7 +24,7 @@ def room(batch: Batch, pool: Pool) -> bool:
     )
 
 
-def record(batch: Batch, pool: Pool, job: Job, note: OutboxEntry, recorded: RecordReply) -> None:
+def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded: RecordReply) -> None:
     if note.kind is EntryKind.GRANTED:
         assert note.lease is not None
         if (
@@ -51,7 +51,7 @@ def record(batch: Batch, pool: Pool, job: Job, note: OutboxEntry, recorded: Reco
         _give_back(batch, job, note.fence, "lost", recorded)
 
 
-def _give_back(batch: Batch, job: Job, fence: int, why: str, recorded: RecordReply) -> None:
+def _give_back(batch: UnitOfWork, job: Job, fence: int, why: str, recorded: RecordReply) -> None:
     # Written down once, while it has no fence: who reads the history must not think that somebody overtook this job.
     if job.fence == 0:
         jobs.event(batch, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
@@ -60,6 +60,6 @@ def _give_back(batch: Batch, job: Job, fence: int, why: str, recorded: RecordRep
     recorded.returns.append(GrantReturn(job, fence, why))
 
 
-def expire(batch: Batch, job: Job, at: int) -> Job:
+def expire(batch: UnitOfWork, job: Job, at: int) -> Job:
     reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
     return jobs.end(batch, job, "expired", "gate", reason, at=at)

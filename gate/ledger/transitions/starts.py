@@ -4,13 +4,13 @@ server that dies before it calls again, and one that dies after it has nothing l
 
 from __future__ import annotations
 
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.transitions import deliveries, inbox, jobs
 from gate.model.job import Job
 from gate.model.messages import StartReply
 
 
-def bound(batch: Batch, job: Job, started: StartReply, at: int) -> Job:
+def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
     """`job`, which has just begun to run, as it is then: it may have ended already, when its provider was faster than the answer."""
     error = None
     running = jobs.told(batch, job, at)

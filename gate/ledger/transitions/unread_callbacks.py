@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
-from gate.ledger.commit.unit_of_work import Batch
+from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, Change
 from gate.ledger.sql.tables import unread_callbacks
 from gate.ledger.transitions import inbox
@@ -77,7 +77,7 @@ class UnreadCallbacks:
         """
         digest = hashlib.sha256(raw).hexdigest()
 
-        def work(batch: Batch) -> bool:
+        def work(batch: UnitOfWork) -> bool:
             try:
                 batch.pool(pool)  # guard: unread-callback-of-a-known-pool
             except PoolUnknown:
@@ -136,7 +136,7 @@ class UnreadCallbacks:
             StoreDown: SQL does not take it.
         """
 
-        def work(batch: Batch) -> Change[ApplyResult]:
+        def work(batch: UnitOfWork) -> Change[ApplyResult]:
             batch.pool(one.pool)
             query = sa.select(unread_callbacks.c.applied_at).where(unread_callbacks.c.id == one.id)
             row = batch.connection.execute(query).first()
