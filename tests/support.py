@@ -199,7 +199,7 @@ class House:
     """A gate without HTTP, on real stores, with an operator's redis client beside it."""
 
     def __init__(self, gate: RunningGate, pool: str, redis_url: str, sql_url: str, people: redis.Redis) -> None:
-        self.gate, self.keeper, self.pool = gate, gate.gatekeeper, pool
+        self.gate, self.keeper, self.pool = gate, gate.services.jobs, pool
         self.redis_url, self.sql_url, self.people = redis_url, sql_url, people
         self._numbers = itertools.count(1)
 
@@ -208,24 +208,24 @@ class House:
 
     async def acquire(self, job_id: str | None = None, wait_s: float = 0, **request: Any) -> Job:
         job_id = job_id or f"{self.pool}-{next(self._numbers)}"
-        return await self.keeper.admission.acquire(self.pool, Request(job_id, **request), wait_s)
+        return await self.gate.services.admission.acquire(self.pool, Request(job_id, **request), wait_s)
 
     async def release(self, job: Job, outcome: str = "completed", **more: Any) -> Job:
         assert job.lease_id is not None
         return await self.keeper.release(self.pool, job.job_id, job.lease_id, outcome, **more)
 
     async def look(self, job: Job | str) -> Job:
-        return await self.keeper.view.wait(self.pool, job if isinstance(job, str) else job.job_id, "", 0)
+        return await self.gate.services.queries.wait(self.pool, job if isinstance(job, str) else job.job_id, "", 0)
 
     async def granted(self, job: Job) -> Job:
-        return await self.keeper.view.wait(self.pool, job.job_id, "queued", 10)
+        return await self.gate.services.queries.wait(self.pool, job.job_id, "queued", 10)
 
     async def status(self, job: Job | str) -> str:
         return (await self.look(job)).status
 
     async def granted_before_its_row(self) -> str:
         """A job that waited in Redis and was granted a slot there, and of which SQL knows nothing; its entry stays in the outbox."""
-        epoch = await self.gate.known.epoch(self.pool)
+        epoch = await self.gate.registry.epoch(self.pool)
         holders = [await self.acquire() for _ in range(3)]
         job_id = f"{self.pool}-unknown"
         await self.gate.semaphore.acquire(self.pool, epoch, job_id, None, None, None)
@@ -235,7 +235,7 @@ class House:
 
     async def refunds(self, job: Job | str) -> list[int]:
         job_id = job if isinstance(job, str) else job.job_id
-        rows, _ = await self.keeper.view.reading.entries(job_id=job_id, kind="refund")
+        rows, _ = await self.gate.services.ledger.entries(job_id=job_id, kind="refund")
         return [row.amount for row in rows]
 
     class Mute:

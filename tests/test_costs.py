@@ -81,7 +81,7 @@ async def test_a_pair_is_two_scripts_and_two_commits_of_five_statements(house: H
 
 
 async def test_pairs_at_once_share_commits_and_statements(house: House, counted: Counter[str]) -> None:
-    await house.gate.gatekeeper.poolkeeper.change(house.pool, {"limit": AT_ONCE})
+    await house.gate.services.pools.change(house.pool, {"limit": AT_ONCE})
     await pair(house, 0)
     counted.clear()
     for start in range(1, PAIRS, AT_ONCE):
@@ -106,7 +106,7 @@ async def test_a_wait_and_its_hand_over_look_at_nothing_again(
 
     monkeypatch.setattr(Database, "read", counting_read)
     monkeypatch.setattr(house.keeper._news, "tell_line", telling)
-    await house.gate.gatekeeper.poolkeeper.change(house.pool, {"limit": 1})
+    await house.gate.services.pools.change(house.pool, {"limit": 1})
     holder = await house.acquire()
     counted.clear()
     began = time.monotonic()
@@ -163,7 +163,7 @@ async def test_no_statement_of_a_pair_reads_a_whole_table_of_postgres(house: Hou
         asked[text] = values
         return say(connection, text, *values)
 
-    await house.gate.gatekeeper.poolkeeper.change(house.pool, {"limit": AT_ONCE})
+    await house.gate.services.pools.change(house.pool, {"limit": AT_ONCE})
     with psycopg.connect(house.sql_url, autocommit=True) as people:
         people.execute(MANY_JOBS, [house.pool])
         monkeypatch.setattr(statements, "say", hearing)

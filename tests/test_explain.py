@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 async def told(house: House, job_id: str) -> str:
     known = await house.look(job_id)
-    said = sections(await by_both(house.keeper.view, known))
+    said = sections(await by_both(house.gate.services.queries, house.gate.services.ledger, known))
     return "\n".join(one.words for section in said.values() for one in section)
 
 
@@ -37,15 +37,17 @@ async def test_a_refused_job_waits_because_its_pool_cools_down(house: House) -> 
 async def test_a_job_that_moves_while_it_is_explained_is_told_as_it_then_is(house: House) -> None:
     job = await house.acquire()
     await house.release(job)
-    facts = await by_both(house.keeper.view, job)  # as somebody has it who read it before its end
+    facts = await by_both(
+        house.gate.services.queries, house.gate.services.ledger, job
+    )  # as somebody has it who read it before its end
     assert facts.job.status == "completed" and facts.holders == () and facts.slot is None
 
 
 async def test_the_stores_tell_of_the_same_line(house: House) -> None:
     jobs = [await house.acquire() for _ in range(6)]
     for job in jobs:
-        both = await by_both(house.keeper.view, job)
-        story = await house.keeper.view.reading.stories.of(job.job_id)
+        both = await by_both(house.gate.services.queries, house.gate.services.ledger, job)
+        story = await house.gate.services.ledger.timelines.of(job.job_id)
         assert story is not None
         alone = by_sql_alone(story, "nobody asked")
         assert (both.ahead, both.ahead_count, both.limit) == (alone.ahead, alone.ahead_count, alone.limit)

@@ -32,7 +32,7 @@ async def test_a_pool_that_redis_forgot_is_cold_once_and_loaded_once(house: Hous
 async def test_an_answer_of_another_epoch_is_stale(house: House) -> None:
     job = await house.acquire()
     before = counters.stale[house.pool]
-    await house.keeper.poolkeeper.rebuild(house.pool)
+    await house.gate.services.pools.rebuild(house.pool)
     assert counters.stale[house.pool] == before
     assert await house.gate.recorder.apply(house.pool, 0, []) == set()
     assert counters.stale[house.pool] == before + 1
@@ -40,12 +40,12 @@ async def test_an_answer_of_another_epoch_is_stale(house: House) -> None:
 
 
 async def test_a_repair_counts_by_its_kind(house: House) -> None:
-    await until(lambda: house.pool in house.gate.sweep._before, "the server has swept once")
+    await until(lambda: house.pool in house.gate.reconciler._before, "the server has swept once")
     job = await house.acquire()
     before = counters.repairs["restore"]
     house.people.zrem(house.key("slots"), job.job_id)
-    assert await house.gate.sweep.sweep(house.pool) == []
-    assert [found.kind for found in await house.gate.sweep.sweep(house.pool)] == ["restore"]
+    assert await house.gate.reconciler.sweep(house.pool) == []
+    assert [found.kind for found in await house.gate.reconciler.sweep(house.pool)] == ["restore"]
     assert counters.repairs["restore"] == before + 1
 
 

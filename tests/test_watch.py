@@ -54,7 +54,7 @@ class _Feeds(dict[House, PoolFeed]):
     """One feed for each gate."""
 
     def __missing__(self, house: House) -> PoolFeed:
-        return self.setdefault(house, PoolFeed(house.keeper.view, house.gate.waiters))
+        return self.setdefault(house, PoolFeed(house.gate.services.queries, house.gate.services.ledger, house.gate.waiters))
 
 
 FEED = _Feeds()
@@ -69,14 +69,14 @@ def following(house: House, most: int = SHOWN) -> Iterator[tuple[asyncio.Event, 
 
 async def test_a_change_is_seen_by_all_who_look_by_one_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
-    pool_of = house.keeper.view.pool
+    pool_of = house.gate.services.queries.pool
 
     async def counted(*words: Any) -> PoolSnapshot:
         nonlocal looks
         looks += 1
         return await pool_of(*words)
 
-    monkeypatch.setattr(house.keeper.view, "pool", counted)
+    monkeypatch.setattr(house.gate.services.queries, "pool", counted)
     with following(house) as (_, seen), following(house) as (other, _):
         await until(lambda: seen().view is not None, "the pool is looked at")
         other.clear()
@@ -116,28 +116,28 @@ async def test_drift_is_said_once_it_stays(house: House) -> None:
         await until(lambda: seen().view is not None, "the pool is looked at")
         house.people.zrem(house.key("slots"), held.job_id)
         await until(lambda: seen().differs == (StoreDifference("lost", held.job_id),), "the lost slot is said")
-        await house.gate.sweep.sweep(house.pool)
-        await house.gate.sweep.sweep(house.pool)
+        await house.gate.reconciler.sweep(house.pool)
+        await house.gate.reconciler.sweep(house.pool)
         await until(lambda: not seen().differs, "it is mended")
     await house.release(held)
 
 
 async def test_a_store_that_is_away_is_named_and_what_was_seen_stays(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     held = await house.acquire()
-    pool_of = house.keeper.view.pool
+    pool_of = house.gate.services.queries.pool
 
     async def away(*_: Any) -> PoolSnapshot:
         raise StoreDown("redis", "gone")
 
     with following(house) as (_, seen):
         await until(lambda: seen().view is not None, "the pool is looked at")
-        monkeypatch.setattr(house.keeper.view, "pool", away)
+        monkeypatch.setattr(house.gate.services.queries, "pool", away)
         await until(lambda: seen().down == "redis", "Redis is said to be away")
         since = seen().down_since
         changed = seen()
         await until(lambda: seen() is not changed, "it is looked again")
         assert seen().down_since == since and [one.job_id for one in seen().view.holders] == [held.job_id]
-        monkeypatch.setattr(house.keeper.view, "pool", pool_of)
+        monkeypatch.setattr(house.gate.services.queries, "pool", pool_of)
         await until(lambda: seen().down is None, "it is back")
     await house.release(held)
 
@@ -148,7 +148,7 @@ async def test_somebody_beside_a_free_slot_for_no_reason_is_an_alarm(house: Hous
     async def beside(*_: Any) -> PoolSnapshot:
         return stuck
 
-    monkeypatch.setattr(house.keeper.view, "pool", beside)
+    monkeypatch.setattr(house.gate.services.queries, "pool", beside)
     with following(house) as (_, seen):
         await until(lambda: seen().granting_since is not None, "he waits beside a free slot")
         assert not seen().stuck, "a grant is on its way"

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
-from gate.coordination.jobs import JobCoordinator
+from gate.coordination.services import Services
 from gate.ledger import Database, Event, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
 from gate.ledger.reports.statistics import Bucket
@@ -80,16 +80,16 @@ async def row_of(reading: LedgerQueries, name: str) -> Pool:
 async def changes(reading: LedgerQueries, pool: str, most: int) -> list[Event]:
     """Raises PoolUnknown."""
     await row_of(reading, pool)
-    return await reading.stories.changes(pool, most)
+    return await reading.timelines.changes(pool, most)
 
 
 async def lately(reading: LedgerQueries, pool: str, span: str) -> list[Bucket]:
     """Raises PoolUnknown."""
     await row_of(reading, pool)
-    return await reading.trends.lately(pool, span)
+    return await reading.statistics.lately(pool, span)
 
 
-def visit(settings: Settings, call: Callable[[JobCoordinator], Awaitable[T]], outside: ExternalServices | None = None) -> T:
+def visit(settings: Settings, call: Callable[[Services], Awaitable[T]], outside: ExternalServices | None = None) -> T:
     """What `call` returns, on the stores of a running server; `outside` only where `call` has to know the tools. Raises
     CannotStart when none runs here.
     """
@@ -101,9 +101,9 @@ def visit(settings: Settings, call: Callable[[JobCoordinator], Awaitable[T]], ou
     async def run() -> T:
         async with opened(settings, where, outside) as gate:
             # A visitor hears no news of the servers. Without this a wait would last its whole time.
-            waking = asyncio.create_task(WaiterPoll(gate.gatekeeper.view.reading, gate.waiters).keep())
+            waking = asyncio.create_task(WaiterPoll(gate.services.ledger, gate.waiters).keep())
             try:
-                return await call(gate.gatekeeper)
+                return await call(gate.services)
             finally:
                 waking.cancel()
 

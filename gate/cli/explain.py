@@ -31,9 +31,9 @@ def run(settings: Settings, job_id: str, json: bool) -> None:
 async def _facts(settings: Settings, job_id: str) -> Facts:
     """By both stores while the job is live and a Redis answers, or else by SQL alone. A task's id does for that of its job."""
     async with context.sql(settings) as reading:
-        story = await reading.stories.of(job_id)
-        if story is None and (bound := await reading.stories.of_task(job_id)) is not None:
-            story = await reading.stories.of(bound)
+        story = await reading.timelines.of(job_id)
+        if story is None and (bound := await reading.timelines.of_task(job_id)) is not None:
+            story = await reading.timelines.of(bound)
         unread = await reading.unread.of_task(job_id) if story is None else []
     if story is None:
         detail = f"no pool has, or ever had, a job {job_id!r}, nor a provider's task of that name"
@@ -48,7 +48,7 @@ async def _facts(settings: Settings, job_id: str) -> Facts:
     logs.configure(logging.ERROR)
     try:
         async with context.opened(settings, where) as gate:
-            return await by_both(gate.gatekeeper.view, story.job)
+            return await by_both(gate.services.queries, gate.services.ledger, story.job)
     except (StoreDown, CannotStart) as error:
         return by_sql_alone(story, error.detail)
 

@@ -49,20 +49,20 @@ def release(
 ) -> None:
     """Give a job's slot back and say how it ended."""
     from gate.cli import context, render
-    from gate.coordination.jobs import JobCoordinator
+    from gate.coordination.services import Services
     from gate.http.schemas import ReleaseBody
     from gate.model.errors import AlreadyEnded, Conflict
     from gate.model.job import Job
 
-    async def call(gate: JobCoordinator) -> Job:
-        job = await gate.view.wait(pool, job_id, "", 0)
+    async def call(gate: Services) -> Job:
+        job = await gate.queries.wait(pool, job_id, "", 0)
         if lease_id is None and job.status == "queued":
             raise Conflict("it waits and holds no slot: `gate cancel` ends it", job)
         if lease_id is None and job.status == "expired":  # nobody here is its holder, who may say so too late
             raise AlreadyEnded("this job is expired already", job)
         given = {"lease_id": lease_id or job.lease_id or "none", "outcome": outcome, "error": error}
         body = ReleaseBody.model_validate(given)
-        return await gate.release(pool, job_id, body.lease_id, body.outcome, body.error, by="operator")
+        return await gate.jobs.release(pool, job_id, body.lease_id, body.outcome, body.error, by="operator")
 
     render.job(context.visit(settings_of(data_dir, config), call), json)
 
@@ -86,10 +86,10 @@ def cancel(
         raise typer.BadParameter("name one: a job, --user or --session", param_hint="JOB")
     settings, why = settings_of(data_dir, config), ReasonBody.model_validate({"reason": reason}).reason
     if job_id is not None:
-        render.job(context.visit(settings, lambda gate: gate.cancel(pool, job_id, why)), json)
+        render.job(context.visit(settings, lambda gate: gate.jobs.cancel(pool, job_id, why)), json)
         return
     whose = CancelBody.model_validate({"user": user, "session": session}).model_dump()
-    ended = context.visit(settings, lambda gate: gate.poolkeeper.cancel_waiting(pool, **whose, reason=why))
+    ended = context.visit(settings, lambda gate: gate.pools.cancel_waiting(pool, **whose, reason=why))
     render.jobs(ended, json, f"{len(ended)} that waited {'is' if len(ended) == 1 else 'are'} cancelled")
 
 

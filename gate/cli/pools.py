@@ -9,7 +9,6 @@ import typer
 from gate.cli.options import LONG, ConfigFlag, DataDirFlag, JsonFlag, PoolFlag, ReasonFlag, settings_of
 
 if TYPE_CHECKING:
-    from gate.coordination.jobs import JobCoordinator
     from gate.coordination.queries import PoolSnapshot
     from gate.ledger.reports.backlog import Pending
 
@@ -38,9 +37,11 @@ def status(
         stay(settings, pool, json)
         return
 
-    async def look(gate: JobCoordinator) -> tuple[PoolSnapshot, Pending, Pending]:
-        owing = gate.view.reading.owing
-        return await gate.view.pool(pool, LONG if json else 100), await owing.refunds(pool), await owing.calls(pool)
+    from gate.coordination.services import Services
+
+    async def look(gate: Services) -> tuple[PoolSnapshot, Pending, Pending]:
+        owing = gate.ledger.backlog
+        return await gate.queries.pool(pool, LONG if json else 100), await owing.refunds(pool), await owing.calls(pool)
 
     render.status(*context.visit(settings, look), json)
 
@@ -50,7 +51,7 @@ def every(command: typer.Context, data_dir: DataDirFlag = None, config: ConfigFl
     from gate.cli import context, render
 
     if command.invoked_subcommand is None:
-        render.pools(context.visit(settings_of(data_dir, config), lambda gate: gate.view.pools(LONG if json else 0)), json)
+        render.pools(context.visit(settings_of(data_dir, config), lambda gate: gate.queries.pools(LONG if json else 0)), json)
 
 
 @app.command("set")
@@ -86,11 +87,13 @@ def change(
     if not values:
         raise typer.BadParameter("name at least one setting, such as --limit 5")
 
-    async def call(gate: JobCoordinator) -> PoolSnapshot:
+    from gate.coordination.services import Services
+
+    async def call(gate: Services) -> PoolSnapshot:
         try:
-            return await gate.poolkeeper.change(pool, values, why)
+            return await gate.pools.change(pool, values, why)
         except PoolUnknown:
-            return await gate.poolkeeper.make(pool, values, why) or await gate.poolkeeper.change(pool, values, why)
+            return await gate.pools.make(pool, values, why) or await gate.pools.change(pool, values, why)
 
     render.pool(context.visit(settings_of(data_dir, config), call), json)
 
@@ -174,7 +177,7 @@ def _set_paused(pool: str, paused: bool, reason: str | None, data_dir: Any, conf
 
     why = ReasonBody.model_validate({"reason": reason}).reason
     settings = settings_of(data_dir, config)
-    render.pool(context.visit(settings, lambda gate: gate.poolkeeper.change(pool, {"paused": paused}, why)), json)
+    render.pool(context.visit(settings, lambda gate: gate.pools.change(pool, {"paused": paused}, why)), json)
 
 
 def rebuild(
@@ -185,5 +188,5 @@ def rebuild(
     from gate.cli.progress import bar
 
     with bar(f"loading {render.plain(pool)}", json):
-        view = context.visit(settings_of(data_dir, config), lambda gate: gate.poolkeeper.rebuild(pool))
+        view = context.visit(settings_of(data_dir, config), lambda gate: gate.pools.rebuild(pool))
     render.pool(view, json)

@@ -88,7 +88,7 @@ async def _follow(settings: Settings, where: str, gate: RunningGate, pool: str, 
         with gate.waiters.parked(the_line(pool)) as changed:
             while context.redis_url(settings) == where:
                 changed.clear()
-                screen.draw(await gate.gatekeeper.view.pool(pool, LISTED))
+                screen.draw(await gate.services.queries.pool(pool, LISTED))
                 await asyncio.sleep(AT_MOST_EVERY_S)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(EVERY_S):

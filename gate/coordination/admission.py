@@ -15,7 +15,7 @@ from gate.coordination.places import Places
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
-from gate.ledger import AdmitResult, Change, GrantReturn, Ledger
+from gate.ledger import AdmitResult, Change, GrantReturn, Ledger, LedgerQueries
 from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy
 from gate.model.job import HOLDING, Job, Request
 from gate.slots import AcquireReply, AcquireResult
@@ -38,11 +38,12 @@ class Admission:
         pools: PoolRegistry,
         recorder: OutboxRecorder,
         news: Notifier,
-        view: JobQueries,
+        queries: JobQueries,
+        rows: LedgerQueries,
         pricing: JobPricing,
     ) -> None:
         self._ledger, self._pools, self._recorder = ledger, pools, recorder
-        self._news, self._view, self._pricing = news, view, pricing
+        self._news, self._queries, self._rows, self._pricing = news, queries, rows, pricing
         self._places = Places(pools, recorder)
 
     async def acquire(self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False) -> Job:
@@ -70,14 +71,14 @@ class Admission:
             job = await self._admit(pool, request)
         else:
             # The recorder may write the grant, and show it, before this call sees its own admission.
-            parked = self._view.parked(
+            parked = self._queries.parked(
                 request.job_id,  # guard: park-before-the-admission
                 "queued",
             )
             with parked as changed:
-                job = await self._admit(pool, request, lambda job: self._view.until_changed(job, changed, wait_s))
+                job = await self._admit(pool, request, lambda job: self._queries.until_changed(job, changed, wait_s))
         assert job is not None
-        return await self._view.until_started(job, end) if by_gate else job
+        return await self._queries.until_started(job, end) if by_gate else job
 
     async def take(self, pool: str, request: Request) -> Job | None:
         """Admit a job to a slot that is free now. It is never queued.
@@ -105,7 +106,7 @@ class Admission:
         """
         job = await self._admit(pool, await self._pricing.complete(request, by_gate=True))
         assert job is not None
-        return await self._view.wait(pool, job.job_id, "granted", START_ANSWER_S) if job.starts else job
+        return await self._queries.wait(pool, job.job_id, "granted", START_ANSWER_S) if job.starts else job
 
     async def _admit(
         self, pool: str, request: Request, in_line: Callable[[Job], Awaitable[Job]] | None = None, or_wait: bool = True
@@ -122,7 +123,7 @@ class Admission:
                 if placed.result in NOT_PLACED:
                     return await self._not_placed(pool, request, placed, tries_left)
                 job = await self._record(pool, request, placed, or_wait)
-                return None if job is None else await self._answer(pool, job, placed, in_line or self._view.placed)
+                return None if job is None else await self._answer(pool, job, placed, in_line or self._queries.placed)
         raise StoreDown("redis", "the stores kept moving; come again")
 
     async def _record(self, pool: str, request: Request, placed: AcquireReply, or_wait: bool) -> Job | None:
@@ -210,14 +211,14 @@ class Admission:
         if reply.result is AcquireResult.NO_SLOT:
             return job
         if job is not None:
-            return await self._view.placed(job)
+            return await self._queries.placed(job)
         if reply.result is AcquireResult.QUEUE_FULL:
             raise QueueFull("as many jobs wait as may wait; come again later")
         raise await self._user_busy(pool, request.user, reply.active, tries_left)
 
     async def _user_busy(self, pool: str, user: str | None, active: tuple[str, ...], tries_left: int) -> UserBusy | _Moved:
         """Name one of the user's live jobs. Those that have ended in SQL are taken out of Redis first."""
-        known = await self._view.reading.jobs(active)
+        known = await self._rows.jobs(active)
         ended = [job for job in known.values() if job.ended]
         for job in ended:
             # Ended in SQL, and its release never reached Redis: nobody is busy because of it.
@@ -232,7 +233,7 @@ class Admission:
 
     async def _only_in_sql(self, pool: str, request: Request) -> Job | None:
         """The job, when SQL has it and Redis has forgotten it. Raises JobIdReused, AlreadyEnded."""
-        job = await self._view.reading.job(request.job_id)
+        job = await self._rows.job(request.job_id)
         if job is not None and (job.pool != pool or not request.same_content(job)):
             raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
         if job is not None and job.ended:

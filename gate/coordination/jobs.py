@@ -37,15 +37,10 @@ from collections.abc import Awaitable, Callable
 
 from pydantic import JsonValue
 
-from gate.coordination.admission import Admission
-from gate.coordination.early_end import EarlyEnd
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry, PoolSlots
-from gate.coordination.pools import PoolCoordinator
-from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
-from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.ledger import BindResult, CallbackResult, Change, EndResult, ExtensionResult, Ledger, RefuseResult
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, StartedByGate, StoreDown, TaskTaken
 from gate.model.job import Job
@@ -57,18 +52,13 @@ TRIES = 5
 
 
 class JobCoordinator:
-    """`view` is for looking, at the same two stores; `poolkeeper` is for a pool as a whole; `early_end` for jobs not admitted,
-    `unread` for callbacks that could not be read."""
+    """How an admitted job runs and ends."""
 
     def __init__(
-        self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, view: JobQueries,
-        pricing: JobPricing, poolkeeper: PoolCoordinator, unread: UnreadCallbackDesk,
-    ) -> None:  # fmt: skip
-        self._ledger, self._pools = ledger, pools
-        self._recorder, self._news, self.view = recorder, news, view
-        self.poolkeeper, self.unread = poolkeeper, unread
-        self.admission = Admission(ledger, pools, recorder, news, view, pricing)
-        self.early_end = EarlyEnd(ledger, pools, news, pricing)
+        self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, queries: JobQueries
+    ) -> None:
+        self._ledger, self._pools, self._recorder = ledger, pools, recorder
+        self._news, self._queries = news, queries
 
     # ---- while it runs -----------------------------------------------------------------------------------------
 
@@ -95,10 +85,10 @@ class JobCoordinator:
 
         Raises what `claim` raises, and TaskTaken (the task is another job). The job has ended when its provider was faster.
         """
-        job = await self.view.job(pool, job_id)
+        job = await self._queries.job(pool, job_id)
         if job.status == "queued":
             await self._recorder.run(pool)  # its grant may be in the outbox still
-            job = await self.view.job(pool, job_id)
+            job = await self._queries.job(pool, job_id)
         lease_id = lease_id or job.lease_id or ""
         if job.status == "granted":
             await self.claim(pool, job_id, lease_id)
@@ -146,7 +136,7 @@ class JobCoordinator:
             if reply.result is ExtendResult.LOST:
                 raise await self._why_lost(pool, job_id, lease_id)
             if reply.result is ExtendResult.BY_GATE:
-                job = await self.view.job(pool, job_id)
+                job = await self._queries.job(pool, job_id)
                 raise StartedByGate("gate starts this job at its tool; nobody else claims it", job)
             recorded = await self._ledger.extend(  # guard: extension-in-sql-before-the-answer
                 pool, job_id, lease_id, epoch=reply.epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until,
@@ -168,10 +158,10 @@ class JobCoordinator:
 
     async def _why_lost(self, pool: str, job_id: str, lease_id: str) -> JobUnknown | LeaseLost | AlreadyEnded:
         await self._recorder.run(pool)  # the expiry, if it was one
-        job = await self.view.job(pool, job_id)
+        job = await self._queries.job(pool, job_id)
         if job.ended and job.status != "expired" and job.lease_id == lease_id:
             return _already_ended(job)
-        return LeaseLost("this lease is not, or no longer, a lease of this job", await self.view.placed_if_seen(job))
+        return LeaseLost("this lease is not, or no longer, a lease of this job", await self._queries.placed_if_seen(job))
 
     # ---- out ---------------------------------------------------------------------------------------------------
 
@@ -227,7 +217,7 @@ class JobCoordinator:
             with contextlib.suppress(StoreDown):
                 await self._pools.pool(pool).requeue(job, job.fence, why)
             self._news.tell(pool, [job_id])
-        return await self.view.placed(job)
+        return await self._queries.placed(job)
 
     async def _ended(self, pool: str, change: Change[EndResult] | Change[RefuseResult]) -> Job:
         """The job, or why its end was not recorded."""
@@ -235,7 +225,7 @@ class JobCoordinator:
         if job is None:
             raise JobUnknown(f"there is no such job in pool {pool!r}")
         if change.result in (EndResult.LOST, RefuseResult.LOST):
-            placed = await self.view.placed_if_seen(job)
+            placed = await self._queries.placed_if_seen(job)
             raise LeaseLost("this lease is not, or no longer, a lease of this job", placed)
         if change.result in (EndResult.ALREADY, RefuseResult.ALREADY):
             raise _already_ended(job)

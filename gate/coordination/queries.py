@@ -12,7 +12,6 @@ from gate.coordination.eta import EtaEstimator
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.positions import QueuePositions
-from gate.coordination.scrape import Scraper
 from gate.coordination.waiters import Waiters, Wakeup
 from gate.ledger import Event, LedgerQueries
 from gate.model.errors import AlreadyEnded, JobUnknown, StoreDown
@@ -34,21 +33,19 @@ class PoolSnapshot:
 
 
 class JobQueries:
-    """`figures` are for whoever watches from outside."""
+    """Jobs and pools as they stand, with places and estimates. Nothing is decided here; a grant of this moment is recorded first."""
 
     def __init__(
         self,
         semaphore: Semaphore,
-        reading: LedgerQueries,
+        ledger: LedgerQueries,
         pools: PoolRegistry,
         recorder: OutboxRecorder,
         waiters: Waiters,
-        figures: Scraper,
     ) -> None:
-        self.figures = figures
-        self._semaphore, self.reading, self._pools = semaphore, reading, pools
+        self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
         self._recorder, self.waiters = recorder, waiters
-        self._pace, self._board = EtaEstimator(reading), QueuePositions(pools, waiters)
+        self._pace, self._board = EtaEstimator(ledger), QueuePositions(pools, waiters)
 
     async def know(self, pool: str) -> None:
         """Raises PoolUnknown."""
@@ -66,7 +63,7 @@ class JobQueries:
 
     async def job(self, pool: str, job_id: str) -> Job:
         """As SQL has it. Raises PoolUnknown, JobUnknown."""
-        job = await self.reading.job(job_id)
+        job = await self._ledger.job(job_id)
         if job is None or job.pool != pool:
             await self._pools.know(pool)
             raise JobUnknown(f"there is no such job in pool {pool!r}")
@@ -148,10 +145,10 @@ class JobQueries:
     async def pool(self, pool: str, most: int = 100) -> PoolSnapshot:
         """Raises PoolUnknown."""
         line = await self.line(pool, most)
-        jobs = await self.reading.jobs([*line.holders, *line.queue])
+        jobs = await self._ledger.jobs([*line.holders, *line.queue])
         if any(job_id in jobs and jobs[job_id].status == "queued" for job_id in line.holders):
             await self._recorder.run(pool)
-            jobs |= await self.reading.jobs(line.holders)
+            jobs |= await self._ledger.jobs(line.holders)
         holders = [job for job_id in line.holders if (job := jobs.get(job_id))]
         waiters = [(job, place) for place, job_id in enumerate(line.queue, 1) if (job := jobs.get(job_id))]
         return PoolSnapshot(pool, line, holders, [await self._at(job, place, line) for job, place in waiters])
@@ -163,17 +160,17 @@ class JobQueries:
 
     async def active(self, user: str) -> Job | None:
         """The user's live job, if any."""
-        job = await self.reading.active(user)
+        job = await self._ledger.active(user)
         return await self.placed(job) if job is not None else None
 
     async def history(self, pool: str, job_id: str) -> list[Event]:
         """What happened to a job, in order. Raises JobUnknown."""
         await self.job(pool, job_id)
-        return await self.reading.history(job_id)
+        return await self._ledger.history(job_id)
 
     async def ready(self) -> None:
         """Raises StoreDown unless both stores answer, and SQL takes what is written."""
-        await asyncio.gather(self._semaphore.ping(), self.reading.ping(), self._pools.writable())
+        await asyncio.gather(self._semaphore.ping(), self._ledger.ping(), self._pools.writable())
 
     async def _at(self, job: Job, position: int, line: QueueState) -> Job:
         if job.status != "queued":

@@ -107,11 +107,11 @@ async def _in_both(gate: RunningGate, fix: bool) -> AsyncIterator[Diagnosis]:
             f"Redis is {abs(skew_ms) / 1000:.1f} s {fast} this machine: deadlines are Redis's, times that are shown are off"
         )
         yield Diagnosis("clock", "Redis", says, "let both keep time by NTP")
-    for pool in gate.known.names:
-        await gate.sweep.drift(pool)
+    for pool in gate.registry.names:
+        await gate.reconciler.drift(pool)
     await asyncio.sleep(BETWEEN_LOOKS_S)
-    for pool in gate.known.names:
-        seen = await (gate.sweep.sweep(pool) if fix else gate.sweep.drift(pool))
+    for pool in gate.registry.names:
+        seen = await (gate.reconciler.sweep(pool) if fix else gate.reconciler.drift(pool))
         for one in seen:
             yield Diagnosis(
                 "drift", one.job_id or pool, DRIFT[one.kind], "a running gate mends it within 25 s; so does --fix", fix
@@ -139,7 +139,7 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     owed_any = waits_any = False
     asks = "; it is being asked again now: look again" if fix else "; --fix asks it again at once"
     for pool in await reading.pools():
-        owed, waits = await reading.owing.refunds(pool.name), await reading.owing.calls(pool.name)
+        owed, waits = await reading.backlog.refunds(pool.name), await reading.backlog.calls(pool.name)
         owed_any, waits_any = owed_any or owed.count > 0, waits_any or waits.count > 0
         if owed.count:
             says = f"refunds owed: {owed.count}, of {owed.credits} credits{_since(owed)}"
@@ -147,18 +147,18 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         if waits.count:
             says = f"calls to tools that are not answered: {waits.count}{_since(waits)}"
             yield Diagnosis("undelivered", pool.name, says, f"look at the tool's address{asks}")
-        for finding in _refused(pool.name, *await reading.owing.refusals(pool.name, LATELY_MS)):
+        for finding in _refused(pool.name, *await reading.backlog.refusals(pool.name, LATELY_MS)):
             yield finding
-    for table, count in sorted((await reading.owing.calls_by_tool()).items()):
+    for table, count in sorted((await reading.backlog.calls_by_tool()).items()):
         if table not in configured:
             says = f"calls for a tool that is configured no longer: {count}"
             yield Diagnosis("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
-    for table, error in sorted((await reading.owing.tools_down(TOOL_DOWN_LATELY_MS)).items()):
+    for table, error in sorted((await reading.backlog.tools_down(TOOL_DOWN_LATELY_MS)).items()):
         says = f"its start address fails, and none of its jobs is started: {error}"
         yield Diagnosis(
             "tool_down", table, says, f"look at start_url and secret of [tools.{table}], and at the address itself"
         )
-    unbound, tasks = await reading.owing.bindings(UNBOUND_NAMED)
+    unbound, tasks = await reading.backlog.bindings(UNBOUND_NAMED)
     if unbound:
         such = "; the newest of " if unbound > len(tasks) else "; of "
         says = f"callbacks of the last week whose task nobody has bound: {unbound}{such}{', '.join(tasks)}"
@@ -172,7 +172,7 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         helps = "gate callbacks shows them; gate callbacks apply ID JOB --outcome … --reason … ends a job by one"
         yield Diagnosis("unread", "callbacks", says, helps)
     if fix and (owed_any or waits_any):
-        await reading.owing.hurry()
+        await reading.backlog.hurry()
 
 
 def _since(pending: Pending) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gate.coordination.queries import JobQueries, PoolSnapshot
+from gate.ledger import LedgerQueries
 from gate.ledger.reports.timeline import JobTimeline
 from gate.model.job import Job, now_ms
 from gate.model.job_json import job_body, moment
@@ -49,11 +50,11 @@ def by_sql_alone(story: JobTimeline, why: str | None) -> Facts:
     return Facts(story, job, now_ms(), story.limit, slot, holders, tuple(story.ahead), story.ahead_count, redis=why)
 
 
-async def by_both(view: JobQueries, known: Job) -> Facts:
+async def by_both(view: JobQueries, rows: LedgerQueries, known: Job) -> Facts:
     """Raises StoreDown."""
     for _ in range(TRIES):
         pool = await view.pool(known.pool, LINE_MAX)  # reaps, and records what is granted: then SQL says it too
-        story = await view.reading.stories.of(known.job_id)
+        story = await rows.timelines.of(known.job_id)
         assert story is not None, "no row of a job is ever deleted"
         if (facts := await _in_line(view, story, pool)).job.status == story.job.status:
             break

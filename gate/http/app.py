@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 from gate import __version__
-from gate.coordination.jobs import JobCoordinator
+from gate.coordination.services import Services
 from gate.http import jobs, legacy_supabase, lookups, metrics, openapi, panel, pools, problems, unread_callbacks, webhooks
 from gate.http.auth import roles
 from gate.http.auth.key_cache import KeyCache
@@ -24,8 +24,9 @@ READ_BY_PEOPLE = (openapi.router, *panel.ROUTERS)
 
 
 def make_app(
-    gatekeeper: JobCoordinator,
+    services: Services,
     keyring: KeyCache,
+    feed: PoolFeed,
     tools: Tools | None = None,
     provider_secrets: Mapping[str, Sequence[str]] | None = None,
     check_counts: bool = False,
@@ -39,10 +40,9 @@ def make_app(
         openapi_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.gatekeeper, app.state.keyring = gatekeeper, keyring
+    app.state.services, app.state.keyring, app.state.pool_feed = services, keyring, feed
     app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
     app.state.check_counts = check_counts
-    app.state.pool_feed = PoolFeed(gatekeeper.view, gatekeeper.view.waiters)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(roles.enter), Depends(roles.known_query)])
@@ -59,6 +59,6 @@ def make_app(
 
 def in_front(app: FastAPI, access_log: bool = False) -> ASGIApp:
     """What is served: `app`, and before it whatever sees each request."""
-    front: ASGIApp = fast_path.FastPath(body_limit.BodyLimit(app), app.state.gatekeeper, app.state.keyring)
+    front: ASGIApp = fast_path.FastPath(body_limit.BodyLimit(app), app.state.services, app.state.keyring)
     front = request_metrics.RequestMetrics(front)
     return accesslog.AccessLog(front) if access_log else front

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from gate.http.auth.roles import Asking, Caller, Keeper
+from gate.http.auth.roles import Asking, Caller
 from gate.http.schemas import (
     WAIT_MAX_S,
     AcquireBody,
@@ -26,6 +26,7 @@ from gate.http.schemas import (
     event_body,
 )
 from gate.http.server.json_response import Json
+from gate.http.services import AdmissionService, JobService, QueryService
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid
 from gate.model.job import Job, Request, new_job_id
@@ -45,7 +46,7 @@ def _answer(job: Job, caller: Caller, status: int = 200) -> JSONResponse:
 
 @router.post("/acquire", response_model=JobOut, responses={202: {"model": JobOut, "description": "queued, or granted"}})
 async def acquire(
-    pool: Pool, body: AcquireBody, keeper: Keeper, asking: Asking, idempotency_key: IdempotencyKey = None
+    pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
     """Take a slot, or join the queue. 200 only with `running`; 202 with `queued` or `granted` (claim it first).
 
@@ -56,64 +57,66 @@ async def acquire(
     """
     job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
     wanted = request_of(body, job_id, asking.role == "tool")
-    job = await keeper.admission.acquire(pool, wanted, body.wait_seconds, by_gate=body.started_by == "gate")
+    job = await admission.acquire(pool, wanted, body.wait_seconds, by_gate=body.started_by == "gate")
     return _answer(job, asking, 202 if job.status in ("queued", "granted") else 200)
 
 
 @router.get("/jobs/{job_id}", response_model=JobOut)
 async def job(
-    pool: Pool, job_id: JobPath, keeper: Keeper, asking: Asking, wait_seconds: Wait = 0, status: Status = "queued"
+    pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, wait_seconds: Wait = 0, status: Status = "queued"
 ) -> JSONResponse:
     """The job. With `wait_seconds`: as soon as its status is no longer `status`, or after that time."""
-    return _answer(await keeper.view.wait(pool, job_id, status, wait_seconds), asking)
+    return _answer(await queries.wait(pool, job_id, status, wait_seconds), asking)
 
 
-async def _known(pool: Pool, job_id: JobPath, keeper: Keeper) -> None:
-    await keeper.view.job(pool, job_id)  # before the stream begins: afterwards no status can be sent
+async def _known(pool: Pool, job_id: JobPath, queries: QueryService) -> None:
+    await queries.job(pool, job_id)  # before the stream begins: afterwards no status can be sent
 
 
 @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse, dependencies=[Depends(_known)])
-async def events(pool: Pool, job_id: JobPath, keeper: Keeper, asking: Asking) -> AsyncIterator[ServerSentEvent]:
+async def events(pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking) -> AsyncIterator[ServerSentEvent]:
     """Server-Sent Events: `event: job`, data = the job; when its status or its place changes; the last has its outcome."""
-    async for changed in keeper.view.follow(pool, job_id):
+    async for changed in queries.follow(pool, job_id):
         yield ServerSentEvent(event="job", data=job_body(changed, asking.may_release))
 
 
 @router.get("/jobs/{job_id}/history", response_model=HistoryOut)
-async def history(pool: Pool, job_id: JobPath, keeper: Keeper) -> JSONResponse:
+async def history(pool: Pool, job_id: JobPath, queries: QueryService) -> JSONResponse:
     """What happened to a job, in order, with who and why. Empty once it is pruned."""
-    found = await keeper.view.history(pool, job_id)
+    found = await queries.history(pool, job_id)
     return JSONResponse({"job_id": job_id, "events": [event_body(event) for event in found]})
 
 
 @router.post("/jobs/{job_id}/claim", response_model=JobOut)
-async def claim(pool: Pool, job_id: JobPath, body: LeaseBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+async def claim(pool: Pool, job_id: JobPath, body: LeaseBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """A granted job has started: `running`, a full lease from now."""
-    return _answer(await keeper.claim(pool, job_id, body.lease_id), asking)
+    return _answer(await jobs.claim(pool, job_id, body.lease_id), asking)
 
 
 @router.post("/jobs/{job_id}/renew", response_model=JobOut)
-async def renew(pool: Pool, job_id: JobPath, body: RenewBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+async def renew(pool: Pool, job_id: JobPath, body: RenewBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """The holder's heartbeat; it claims too."""
-    return _answer(await keeper.renew(pool, job_id, body.lease_id, _ms(body.lease_seconds)), asking)
+    return _answer(await jobs.renew(pool, job_id, body.lease_id, _ms(body.lease_seconds)), asking)
 
 
 @router.post("/jobs/{job_id}/release", response_model=JobOut)
-async def release(pool: Pool, job_id: JobPath, body: ReleaseBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+async def release(pool: Pool, job_id: JobPath, body: ReleaseBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """Give the slot back and say how it ended."""
-    return _answer(await keeper.release(pool, job_id, body.lease_id, body.outcome, body.error, body.output), asking)
+    return _answer(await jobs.release(pool, job_id, body.lease_id, body.outcome, body.error, body.output), asking)
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=JobOut)
-async def cancel(pool: Pool, job_id: JobPath, keeper: Keeper, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
+async def cancel(
+    pool: Pool, job_id: JobPath, jobs: JobService, asking: Asking, body: ReasonBody | None = None
+) -> JSONResponse:
     """End any job that has not ended."""
-    return _answer(await keeper.cancel(pool, job_id, (body.reason or None) if body else None), asking)
+    return _answer(await jobs.cancel(pool, job_id, (body.reason or None) if body else None), asking)
 
 
 @router.put("/jobs/{job_id}/task", response_model=JobOut)
-async def task(pool: Pool, job_id: JobPath, body: TaskBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+async def task(pool: Pool, job_id: JobPath, body: TaskBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """Which provider task this is; it claims too."""
-    return _answer(await keeper.bind(pool, job_id, body.provider, body.task_id, body.lease_id), asking)
+    return _answer(await jobs.bind(pool, job_id, body.provider, body.task_id, body.lease_id), asking)
 
 
 def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = False) -> Request:

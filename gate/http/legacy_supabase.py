@@ -17,12 +17,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import JsonValue, ValidationError
 
-from gate.coordination.jobs import JobCoordinator
 from gate.coordination.queries import PoolSnapshot
-from gate.http.auth.roles import Asking, Caller, Keeper
+from gate.coordination.services import Services
+from gate.http.auth.roles import Asking, Caller
 from gate.http.legacy_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
 from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
+from gate.http.services import AllServices
 from gate.model.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, UserBusy
 from gate.model.job import HOLDING, QUEUE_MAX, REFUNDED, Job
 from gate.model.job import Request as Wanted
@@ -42,14 +43,14 @@ _warned: set[str] = set()
 OVER: dict[str, Any] = {"success": True, "skipped": True, "reason": "already_terminal"}
 B = TypeVar("B", bound=Body)
 Answer = dict[str, Any] | list[dict[str, Any]]
-Path = Callable[[JobCoordinator, Any], Awaitable[Answer]]
+Path = Callable[[Services, Any], Awaitable[Answer]]
 router = APIRouter(include_in_schema=False)
 
 
 # ---- the paths
 
 
-async def check(keeper: JobCoordinator, body: CheckBody) -> Answer:
+async def check(services: Services, body: CheckBody) -> Answer:
     """Take a free slot for the job that is named, in the same step; without a free slot nothing is queued.
 
     A call that names no job is never promised a slot: five callers that were each told of three free slots would start five tasks.
@@ -58,34 +59,34 @@ async def check(keeper: JobCoordinator, body: CheckBody) -> Answer:
         raise _Missing("table")
     pool = _pool(body)
     if body.jobId is None:
-        view = await keeper.view.pool(pool, 0)
+        view = await services.queries.pool(pool, 0)
         free = _free(view) if body._counts_slots else 0  # guard: nameless-check-promises-no-slot
         return {"available": free > 0, **_counts(view, _in_use(view), free)}
     mine = None
     with contextlib.suppress(AlreadyEnded):
-        mine = await keeper.admission.take(pool, _wanted(body))
-    view = await keeper.view.pool(pool, 0)
+        mine = await services.admission.take(pool, _wanted(body))
+    view = await services.queries.pool(pool, 0)
     running = _in_use(view) - (1 if mine else 0)  # counted as before, so that a repeat is answered the same
     free = max(view.line.limit - running, 1) if mine else 0
     return {"available": free > 0, **_counts(view, running, free)}
 
 
-async def enqueue(keeper: JobCoordinator, body: EnqueueBody) -> Answer:
+async def enqueue(services: Services, body: EnqueueBody) -> Answer:
     """Admit a job that gate starts. With a free slot the answer waits for its start call.
 
     Callers take `queued` or `taskId` for a success and anything else for a failed start. So a job whose start is still under way is
     answered as queued.
     """
     _warn_once(body._tools[body.table])
-    repeat = await keeper.view.reading.job(body.jobId) is not None
+    repeat = await services.ledger.job(body.jobId) is not None
     try:
-        job = await keeper.admission.enqueue(_pool(body), _wanted(body))
+        job = await services.admission.enqueue(_pool(body), _wanted(body))
     except AlreadyEnded as error:
         assert error.job is not None
         job = error.job
     if job.ended and (job.task_id is None or not job.starts) and not (job.starts and job.status == "completed"):
         raise _NotStarted(job)
-    view = await keeper.view.pool(job.pool, 0)
+    view = await services.queries.pool(job.pool, 0)
     starts = job.starts and not job.ended and job.task_id is None and job.status != "queued"
     position = job.position or int(starts)
     answer = {
@@ -100,8 +101,8 @@ async def enqueue(keeper: JobCoordinator, body: EnqueueBody) -> Answer:
     return answer | {"duplicate": True} if repeat else answer
 
 
-async def check_user_active(keeper: JobCoordinator, body: UserBody) -> Answer:
-    job = await keeper.view.active(body.userId)
+async def check_user_active(services: Services, body: UserBody) -> Answer:
+    job = await services.queries.active(body.userId)
     if job is None:
         return {"hasActiveJob": False, "activeTool": None}
     return {
@@ -112,25 +113,25 @@ async def check_user_active(keeper: JobCoordinator, body: UserBody) -> Answer:
     }
 
 
-async def process_next(keeper: JobCoordinator, body: Body) -> Answer:
+async def process_next(services: Services, body: Body) -> Answer:
     """Answer what was granted in this very call: gate grants by itself."""
     waiting = 0
     for pool in body._tools.pools:
-        granted = await keeper.poolkeeper.turn(pool)
+        granted = await services.pools.turn(pool)
         if granted:
             waited_s = round((granted.granted_at or 0) - granted.enqueued_at) / 1000
             return {"processed": True, "table": granted.tool, "jobId": granted.job_id, "queueWaitSeconds": waited_s}
-        waiting += (await keeper.view.pool(pool, 0)).line.queued
+        waiting += (await services.queries.pool(pool, 0)).line.queued
     return {"processed": False, "reason": "Global limit reached" if waiting else "No queued jobs"}
 
 
-async def finish(keeper: JobCoordinator, body: FinishBody) -> Answer:
+async def finish(services: Services, body: FinishBody) -> Answer:
     try:
-        job = await _known(keeper, body.table, body.jobId)
+        job = await _known(services, body.table, body.jobId)
     except JobUnknown:
         if body.status == "completed":
             raise
-        job = await _end_unadmitted(keeper, body, body.table, body.jobId, body.status, body.errorMessage)
+        job = await _end_unadmitted(services, body, body.table, body.jobId, body.status, body.errorMessage)
         if job.ended:
             return {"success": True, "refundedAmount": job.refund.amount if job.refund else 0}
     if body.notAdmitted:
@@ -143,30 +144,30 @@ async def finish(keeper: JobCoordinator, body: FinishBody) -> Answer:
     try:
         late = job.status == "expired" or (job.status in REFUNDED and body.status == "completed")
         if job.lease_id and (job.status in HOLDING or late):  # what comes too late is kept
-            ended = await keeper.release(job.pool, job.job_id, job.lease_id, body.status, body.errorMessage, output)
+            ended = await services.jobs.release(job.pool, job.job_id, job.lease_id, body.status, body.errorMessage, output)
         elif job.ended:
             raise AlreadyEnded("it has ended", job)
         else:
-            ended = await keeper.cancel(job.pool, job.job_id, body.errorMessage, body.status)
+            ended = await services.jobs.cancel(job.pool, job.job_id, body.errorMessage, body.status)
     except (AlreadyEnded, LeaseLost):
         return OVER
     return {"success": True, "refundedAmount": ended.refund.amount if ended.refund else 0}
 
 
-async def cancel_session(keeper: JobCoordinator, body: SessionBody) -> Answer:
+async def cancel_session(services: Services, body: SessionBody) -> Answer:
     if body.sessionId is None and body.userId is None:
         raise _Missing("sessionId or userId")
     user = body.userId if body.sessionId is None else None
     jobs = []
     for pool in body._tools.pools:
-        jobs += await keeper.poolkeeper.cancel_waiting(pool, session=body.sessionId, user=user)
+        jobs += await services.pools.cancel_waiting(pool, session=body.sessionId, user=user)
     told = [{"table": job.tool, "id": job.job_id} for job in jobs]
     return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
 
 
-async def status(keeper: JobCoordinator, body: Body) -> Answer:
+async def status(services: Services, body: Body) -> Answer:
     """Totals over the pools that tools wait in."""
-    views = [await keeper.view.pool(pool, QUEUE_MAX) for pool in body._tools.pools]
+    views = [await services.queries.pool(pool, QUEUE_MAX) for pool in body._tools.pools]
     limit, waiting = sum(view.line.limit for view in views), sum(view.line.queued for view in views)
     running, free = sum(map(_in_use, views)), sum(map(_free, views))
     by_tool = Counter(job.tool or "" for view in views for job in view.queue)
@@ -198,21 +199,21 @@ async def preflight() -> Response:
 
 
 @router.post(MANAGER + "/{path:text}")
-async def manager(path: str, request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
+async def manager(path: str, request: Request, services: AllServices, asking: Asking) -> JSONResponse:
     if path.strip("/") not in PATHS:
         return _refused(400, "Invalid endpoint")
     shape, answer = PATHS[path.strip("/")]
-    return await _answered(request, keeper, asking, shape, answer)
+    return await _answered(request, services, asking, shape, answer)
 
 
 @router.post("/rest/v1/rpc/cleanup_all_stale_ai_jobs")
-async def clean_up(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
-    return _procedure(await _answered(request, keeper, asking, Body, _clean_up))
+async def clean_up(request: Request, services: AllServices, asking: Asking) -> JSONResponse:
+    return _procedure(await _answered(request, services, asking, Body, _clean_up))
 
 
 @router.post("/rest/v1/rpc/user_cancel_ai_job")
-async def cancel(request: Request, keeper: Keeper, asking: Asking) -> JSONResponse:
-    return _procedure(await _answered(request, keeper, asking, CancelBody, _cancel))
+async def cancel(request: Request, services: AllServices, asking: Asking) -> JSONResponse:
+    return _procedure(await _answered(request, services, asking, CancelBody, _cancel))
 
 
 @router.post(MANAGER)
@@ -234,38 +235,38 @@ def _procedure(answer: JSONResponse) -> JSONResponse:
     return answer
 
 
-async def _clean_up(keeper: JobCoordinator, body: Body) -> Answer:
+async def _clean_up(services: Services, body: Body) -> Answer:
     """Every call reaps; what this one found dead is answered, a row for each table."""
     counts, credits = Counter[str](), Counter[str]()
     for pool in body._tools.pools:
-        for job in await keeper.poolkeeper.reaped(pool):
+        for job in await services.pools.reaped(pool):
             counts[job.tool or ""] += 1
             credits[job.tool or ""] += job.refund.amount if job.refund else 0
     return [{"table_name": t, "cancelled_count": n, "refunded_credits": credits[t]} for t, n in sorted(counts.items())]
 
 
-async def _cancel(keeper: JobCoordinator, body: CancelBody) -> Answer:
+async def _cancel(services: Services, body: CancelBody) -> Answer:
     reason = "cancelled by its user"
     try:
         try:
-            job = await _known(keeper, body.p_table_name, body.p_job_id)
+            job = await _known(services, body.p_table_name, body.p_job_id)
         except JobUnknown:
-            job = await _end_unadmitted(keeper, body, body.p_table_name, body.p_job_id, "cancelled", reason)
+            job = await _end_unadmitted(services, body, body.p_table_name, body.p_job_id, "cancelled", reason)
         if not (job.ended and job.ended_by == "caller"):
-            job = await keeper.cancel(job.pool, job.job_id, reason)
+            job = await services.jobs.cancel(job.pool, job.job_id, reason)
     except AlreadyEnded as error:
         return [{"success": False, "refunded_amount": 0, "error_message": error.detail}]
     return [{"success": True, "refunded_amount": job.refund.amount if job.refund else 0, "error_message": None}]
 
 
-async def _end_unadmitted(keeper: JobCoordinator, body: Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
+async def _end_unadmitted(services: Services, body: Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
     """The job that this ended before its admission; or the live one, when the admission was first. Raises JobUnknown."""
     reason, error = (why, None) if outcome == "cancelled" else (None, why)
     try:
-        return await keeper.early_end.end(body._tools[table].pool, table, job_id, outcome, reason, error)
+        return await services.early_end.end(body._tools[table].pool, table, job_id, outcome, reason, error)
     except AlreadyEnded as error_:
         assert error_.job is not None
-        return await _known(keeper, table, job_id)
+        return await _known(services, table, job_id)
 
 
 # ---- what they have in common
@@ -279,13 +280,13 @@ class _NotStarted(Exception):
     """`args[0]` is the job, which has ended without having been started."""
 
 
-async def _answered(request: Request, keeper: JobCoordinator, asking: Caller, shape: type[B], answer: Path) -> JSONResponse:
+async def _answered(request: Request, services: Services, asking: Caller, shape: type[B], answer: Path) -> JSONResponse:
     try:
         text = await request.body()
         body = shape.model_validate(tolerantly(text) if text.strip() else {})
         body._asking, body._tools = asking, request.app.state.tools
         body._counts_slots = request.app.state.check_counts
-        return JSONResponse(await answer(keeper, body), headers=HEADERS)
+        return JSONResponse(await answer(services, body), headers=HEADERS)
     except _NotStarted as error:
         job: Job = error.args[0]
         return _refused(400, job.error or f"the job is {job.status}", success=False, refunded=job.refund is not None)
@@ -342,9 +343,9 @@ def _wanted(body: CheckBody) -> Wanted:
     return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload, trusted=trusted)
 
 
-async def _known(keeper: JobCoordinator, table: str, job_id: str) -> Job:
+async def _known(services: Services, table: str, job_id: str) -> Job:
     """The job, in whatever pool. Raises JobUnknown, also for a job of another table."""
-    job = await keeper.view.reading.job(job_id)
+    job = await services.ledger.job(job_id)
     if job is None or job.tool != table:
         raise JobUnknown(f"there is no such job in {table}")
     return job

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
-from gate.http.auth.roles import Asking, Keeper
+from gate.http.auth.roles import Asking
 from gate.http.schemas import BalanceOut, JobId, JobOut, Label, LedgerOut, balance_body, entry_body
+from gate.http.services import LedgerService, QueryService
 from gate.model.errors import StoreDown
 from gate.model.job_json import job_body
 
@@ -17,29 +18,29 @@ SQL_INTEGER_MAX = 2**63 - 1
 
 
 @router.get("/v1/users/{user:text}/active", response_model=JobOut | None, tags=["users"])
-async def active(user: Annotated[Label, Path()], keeper: Keeper, asking: Asking) -> JSONResponse:
+async def active(user: Annotated[Label, Path()], queries: QueryService, asking: Asking) -> JSONResponse:
     """The user's live job: running before granted before queued; null when there is none."""
-    job = await keeper.view.active(user)
+    job = await queries.active(user)
     return JSONResponse(job_body(job, asking.may_release) if job else None)
 
 
 @router.get("/v1/ledger", response_model=LedgerOut, tags=["ledger"])
 async def ledger(
-    keeper: Keeper,
+    ledger: LedgerService,
     user: Annotated[Label | None, Query()] = None,
     job_id: Annotated[JobId | None, Query()] = None,
     kind: Literal["charge", "refund"] | None = None,
     after: Annotated[int, Query(ge=0, le=SQL_INTEGER_MAX)] = 0,
 ) -> JSONResponse:
     """Charges and refunds, oldest first, a page at a time."""
-    rows, following = await keeper.view.reading.entries(user=user, job_id=job_id, kind=kind, after=after)
+    rows, following = await ledger.entries(user=user, job_id=job_id, kind=kind, after=after)
     return JSONResponse({"rows": [entry_body(row) for row in rows], "next": following})
 
 
 @router.get("/v1/ledger/balances/{user:text}", response_model=BalanceOut, tags=["ledger"])
-async def balance(user: Annotated[Label, Path()], keeper: Keeper) -> JSONResponse:
+async def balance(user: Annotated[Label, Path()], ledger: LedgerService) -> JSONResponse:
     """What was charged to a user and what was given back."""
-    return JSONResponse(balance_body(user, await keeper.view.reading.balance(user)))
+    return JSONResponse(balance_body(user, await ledger.balance(user)))
 
 
 @router.head("/healthz", include_in_schema=False)
@@ -51,10 +52,10 @@ async def healthz() -> dict[str, str]:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", tags=["health"], responses={503: {}})
-async def readyz(keeper: Keeper) -> Any:
+async def readyz(queries: QueryService) -> Any:
     """Both stores answer."""
     try:
-        await keeper.view.ready()
+        await queries.ready()
     except StoreDown as error:
         return JSONResponse({"status": "not ready", "store": error.store}, 503, {"Retry-After": "1"})
     return {"status": "ready"}

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from gate import __version__
-from gate.http.auth.roles import Keeper
+from gate.http.services import ScrapeService
 from gate.providers import PROVIDERS
 from gate.telemetry import counters
 
@@ -62,11 +62,11 @@ class Counted(Protocol):
     response_class=PlainTextResponse,
     responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}, "description": "the figures"}},
 )
-async def scrape(request: Request, keeper: Keeper) -> Response:
+async def scrape(request: Request, scraper: ScrapeService) -> Response:
     """Every figure of this gate, in the text that Prometheus reads. A store that does not answer is `gate_store_up 0`, and what it
     would have said is left out.
     """
-    seen = await keeper.view.figures.read()
+    seen = await scraper.read()
     # The library takes its time to be imported, and is wanted here only.
     prometheus = await asyncio.to_thread(importlib.import_module, "prometheus_client")
     encode, content_type = prometheus.exposition.choose_encoder(request.headers.get("accept", ""))

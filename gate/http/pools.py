@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
-from gate.http.auth.roles import Asking, Keeper
+from gate.http.auth.roles import Asking
 from gate.http.schemas import CancelBody, CancelledOut, PoolBody, PoolName, PoolOut, ReasonBody, pool_body
+from gate.http.services import PoolService, QueryService
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid, PoolUnknown
 from gate.model.job_json import job_body
@@ -19,50 +20,52 @@ Most = Annotated[int, Query(ge=0, le=1000)]
 
 
 @router.get("", response_model=list[PoolOut])
-async def pools(keeper: Keeper, asking: Asking, limit: Most = 100) -> JSONResponse:
+async def pools(queries: QueryService, asking: Asking, limit: Most = 100) -> JSONResponse:
     """Every pool as it is now, by name."""
-    return JSONResponse([pool_body(view, asking.may_release) for view in await keeper.view.pools(limit)])
+    return JSONResponse([pool_body(view, asking.may_release) for view in await queries.pools(limit)])
 
 
 @router.get("/{pool}", response_model=PoolOut)
-async def pool(pool: Pool, keeper: Keeper, asking: Asking, limit: Most = 100) -> JSONResponse:
+async def pool(pool: Pool, queries: QueryService, asking: Asking, limit: Most = 100) -> JSONResponse:
     """The pool as it is now. `limit`: how many holders and waiters to list."""
-    return JSONResponse(pool_body(await keeper.view.pool(pool, limit), asking.may_release))
+    return JSONResponse(pool_body(await queries.pool(pool, limit), asking.may_release))
 
 
 @router.put("/{pool}", response_model=PoolOut, responses={201: {"model": PoolOut, "description": "made"}})
-async def change_pool(pool: Annotated[PoolName, Path()], body: PoolBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+async def change_pool(
+    pool: Annotated[PoolName, Path()], body: PoolBody, pools: PoolService, queries: QueryService, asking: Asking
+) -> JSONResponse:
     """Change a pool live, kept through restart and rebuild; or make one, with the defaults for what is not named (201)."""
     values = body.in_ms()
     try:
         if not values:
-            await keeper.view.pool(pool, 0)
+            await queries.pool(pool, 0)
             raise Invalid("body", "name at least one setting")
-        return JSONResponse(pool_body(await keeper.poolkeeper.change(pool, values), asking.may_release))
+        return JSONResponse(pool_body(await pools.change(pool, values), asking.may_release))
     except PoolUnknown:
-        made = await keeper.poolkeeper.make(pool, values)
-        view = made or await keeper.poolkeeper.change(pool, values)
+        made = await pools.make(pool, values)
+        view = made or await pools.change(pool, values)
         return JSONResponse(pool_body(view, asking.may_release), 201 if made else 200)
 
 
 @router.post("/{pool}/pause", response_model=PoolOut)
-async def pause(pool: Pool, keeper: Keeper, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
+async def pause(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
     """Nobody is granted a slot until it is resumed; who runs goes on."""
-    view = await keeper.poolkeeper.change(pool, {"paused": True}, body.reason if body else None)
+    view = await pools.change(pool, {"paused": True}, body.reason if body else None)
     return JSONResponse(pool_body(view, asking.may_release))
 
 
 @router.post("/{pool}/resume", response_model=PoolOut)
-async def resume(pool: Pool, keeper: Keeper, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
+async def resume(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
     """Grants go on, beginning with who waits first."""
-    view = await keeper.poolkeeper.change(pool, {"paused": False}, body.reason if body else None)
+    view = await pools.change(pool, {"paused": False}, body.reason if body else None)
     return JSONResponse(pool_body(view, asking.may_release))
 
 
 @router.post("/{pool}/cancel", response_model=CancelledOut)
-async def cancel_waiting(pool: Pool, body: CancelBody, keeper: Keeper, asking: Asking) -> JSONResponse:
+async def cancel_waiting(pool: Pool, body: CancelBody, pools: PoolService, asking: Asking) -> JSONResponse:
     """Cancel what is queued for a session, or for a user. What has been granted a slot goes on."""
     if (body.session is None) == (body.user is None):
         raise Invalid("session", "name a session or a user, one of the two")
-    cancelled = await keeper.poolkeeper.cancel_waiting(pool, session=body.session, user=body.user)
+    cancelled = await pools.cancel_waiting(pool, session=body.session, user=body.user)
     return JSONResponse({"cancelled": len(cancelled), "jobs": [job_body(job, asking.may_release) for job in cancelled]})

@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
-from gate.http.auth.roles import Asking, Keeper
+from gate.http.auth.roles import Asking
 from gate.http.lookups import SQL_INTEGER_MAX
 from gate.http.schemas import ApplyBody, JobOut, UnreadPageOut, unread_body
+from gate.http.services import UnreadService
 from gate.http.strict_json import StrictRoute
 from gate.model.job_json import job_body
 
@@ -18,7 +19,7 @@ router = APIRouter(prefix="/v1/callbacks/unread", tags=["webhooks"], route_class
 
 @router.get("", response_model=UnreadPageOut)
 async def unread(
-    keeper: Keeper,
+    unread: UnreadService,
     asking: Asking,
     limit: Annotated[int, Query(ge=1, le=100)] = 100,
     after: Annotated[int, Query(ge=0, le=SQL_INTEGER_MAX)] = 0,
@@ -26,17 +27,17 @@ async def unread(
     """Callbacks that showed the right secret and could not be read (422), oldest first, a page at a time. The same body again counts in
     `times`. `body` is null to a key with the role read.
     """
-    rows, following = await keeper.unread.callbacks.page(after, limit)
+    rows, following = await unread.callbacks.page(after, limit)
     return JSONResponse({"rows": [unread_body(row, asking.may_release) for row in rows], "next": following})
 
 
 @router.post("/{callback_id}/apply", response_model=JobOut)
 async def apply(
-    callback_id: Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)], body: ApplyBody, keeper: Keeper, asking: Asking
+    callback_id: Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)], body: ApplyBody, unread: UnreadService, asking: Asking
 ) -> JSONResponse:
     """End a job of the same pool as the provider would have ended it, with the outcome that you read out of the callback. Once for each
     callback.
     """
     who = asking.name or "operator"
-    job = await keeper.unread.apply(callback_id, body.job_id, body.outcome, body.reason, who)
+    job = await unread.apply(callback_id, body.job_id, body.outcome, body.reason, who)
     return JSONResponse(job_body(job, asking.may_release))

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from gate.coordination.jobs import JobCoordinator
-from gate.http.auth.roles import Keeper
+from gate.coordination.services import Services
 from gate.http.schemas import HeardOut
+from gate.http.services import AllServices
 from gate.model.errors import PoolUnknown, ProviderUnknown, Unreadable
 from gate.model.job import POOL_NAME
 from gate.providers import PROVIDERS
@@ -28,7 +28,7 @@ BODY = {
 
 
 @router.post("/v1/webhooks/{provider}/{pool}", response_model=HeardOut, openapi_extra={"requestBody": BODY})
-async def webhook(provider: str, pool: str, request: Request, keeper: Keeper) -> JSONResponse:
+async def webhook(provider: str, pool: str, request: Request, services: AllServices) -> JSONResponse:
     """Hear how a task ended, in the provider's own words. `standard` is Standard Webhooks with `{type, data: {job_id | task_id,
     outcome, error?, output?}}` and `webhook-*` or `svix-*` headers; `runninghub` shows `?token=`. Answers `{result}`: `applied`,
     `late`, `kept` (until its task is bound), `ignored`, `repeat`.
@@ -37,20 +37,20 @@ async def webhook(provider: str, pool: str, request: Request, keeper: Keeper) ->
     `… (cut)` marks the place. The output of `runninghub` is `{files: [{url, type, …}], texts?, coins?, usage?, taskUsageList?,
     cut?}`, wherever the callback has them; a success of an unknown shape completes the job with the callback under `raw`.
     """
-    return await _heard(provider, pool, request, keeper)
+    return await _heard(provider, pool, request, services)
 
 
 @router.post("/functions/v1/runninghub-webhook", include_in_schema=False)
-async def of_old(request: Request, keeper: Keeper) -> JSONResponse:
+async def of_old(request: Request, services: AllServices) -> JSONResponse:
     """Where RunningHub calls the queue manager that gate replaces. The pool is that of the job which is bound to the task.
 
     A callback may come before its binding, and the binding holds only its own pool's row: so a task that is not bound yet is kept in
     each pool that a tool waits in.
     """
-    return await _heard("runninghub", None, request, keeper)
+    return await _heard("runninghub", None, request, services)
 
 
-async def _heard(provider: str, pool: str | None, request: Request, keeper: JobCoordinator) -> JSONResponse:
+async def _heard(provider: str, pool: str | None, request: Request, services: Services) -> JSONResponse:
     secrets: Mapping[str, Sequence[str]] = request.app.state.provider_secrets
     if provider not in PROVIDERS:
         raise ProviderUnknown(f"there is no provider {clean(provider)!r}")
@@ -59,7 +59,7 @@ async def _heard(provider: str, pool: str | None, request: Request, keeper: JobC
     try:
         said = PROVIDERS[provider].read(callback)
     except Unreadable as error:  # its secret was right: Forged is another error, and raised before
-        await keeper.unread.keep(pool or "default", provider, body, f"{error.field}: {error.detail}")
+        await services.unread.keep(pool or "default", provider, body, f"{error.field}: {error.detail}")
         raise
     if said is None:
         return JSONResponse({"result": SAID["history"]})
@@ -69,9 +69,9 @@ async def _heard(provider: str, pool: str | None, request: Request, keeper: JobC
     if pool is not None:
         pools = [pool]
     else:
-        bound = await keeper.view.reading.pool_of_task(provider, said.task_id or "")
+        bound = await services.ledger.pool_of_task(provider, said.task_id or "")
         pools = [bound] if bound is not None else request.app.state.tools.pools
-    words = [await keeper.hear(one, provider, said, raw) for one in pools]
+    words = [await services.jobs.hear(one, provider, said, raw) for one in pools]
     word = min(words, key=list(SAID).index)
     if not said.understood and word != "repeat":
         counters.not_understood[provider] += 1

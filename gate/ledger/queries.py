@@ -59,12 +59,12 @@ class Balance:
 
 
 class LedgerQueries:
-    """`owing` is what gate still owes, `trends` how it went, `stories` all that is known of one job, one user, one pool's settings,
+    """`backlog` is what gate still owes, `statistics` how it went, `timelines` all that is known of one job, one user, one pool's settings,
     `unread` the callbacks that could not be read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.owing, self.trends, self.stories = Backlog(database), Statistics(database), Timelines(database)
+        self.backlog, self.statistics, self.timelines = Backlog(database), Statistics(database), Timelines(database)
         self.unread = UnreadCallbacks(database)
 
     async def pools(self) -> list[Pool]:

@@ -68,6 +68,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     import uvicorn
 
     from gate.http.app import in_front, make_app
+    from gate.http.panel.pool_feed import PoolFeed
     from gate.http.server.offers import DecliningProtocol
     from gate.ledger import PoolSettings
     from gate.runtime.wiring import ExternalServices, open_gate
@@ -87,7 +88,8 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     async with open_gate(
         near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:
-        app = make_app(gate.gatekeeper, gate.keyring, tools, settings.provider_secrets(), settings.check_counts)
+        feed = PoolFeed(gate.services.queries, gate.services.ledger, gate.waiters)
+        app = make_app(gate.services, gate.keys, feed, tools, settings.provider_secrets(), settings.check_counts)
         config = uvicorn.Config(
             in_front(app, settings.access_log),
             http=DecliningProtocol,  # on httptools: h11 lets smuggled requests through
@@ -162,7 +164,7 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
                 lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
         if live.lease_ms > live.max_hold_ms:
             lines.append(f"         no lease goes beyond the longest hold, {live.max_hold_ms / 1000:g} s: max_hold_seconds")
-    if not gate.keyring.closed:
+    if not gate.keys.closed:
         lines.append("  keys   none: whoever is on this machine is let in, as an admin")
     if settings.admin_key is not None and len(settings.admin_key) < SECRET_MIN:
         lines.append(f"  warns  GATE_ADMIN_KEY is shorter than {SECRET_MIN} characters and can be guessed")

@@ -1,16 +1,15 @@
-"""Puts the rooms together: two stores, the recorder between them, the gatekeeper in front. Used by every front door."""
+"""A gate, put together: two stores, the services on them, and the workers of a server. Every entry point uses it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-import structlog
-
+from gate.coordination.admission import Admission
+from gate.coordination.early_end import EarlyEnd
 from gate.coordination.jobs import JobCoordinator
 from gate.coordination.metered import MeteredPoolRegistry, MeteredSemaphore
 from gate.coordination.notifier import Notifier
@@ -20,6 +19,7 @@ from gate.coordination.pools import PoolCoordinator
 from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
 from gate.coordination.scrape import Scraper
+from gate.coordination.services import Services
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.coordination.waiters import Waiters
 from gate.http.auth.key_cache import KeyCache
@@ -30,32 +30,20 @@ from gate.slots import Semaphore
 from gate.slots.connection import RedisConnection, trust
 from gate.workers.reconciler import Reconciler
 from gate.workers.refund_payer import RefundPayer
+from gate.workers.supervisor import Supervisor
 from gate.workers.ticker import Ticker
 from gate.workers.waiter_poll import WaiterPoll
-
-log = structlog.get_logger("gate.opening")
-
-
-@dataclass(frozen=True, slots=True)
-class RunningGate:
-    """What stands once the gate is open. `redis` is what answered, such as `Valkey 9.1.2`."""
-
-    gatekeeper: JobCoordinator
-    semaphore: Semaphore
-    ledger: Ledger
-    known: PoolRegistry
-    recorder: OutboxRecorder
-    sweep: Reconciler
-    waiters: Waiters
-    keyring: KeyCache
-    redis: str
-    pools: list[Pool]
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalServices:
-    """Whom gate calls: tools, and the owner's functions. `server_id` is this server's for as long as it lives and when it
-    comes back, and no other's.
+    """Whom gate calls.
+
+    Attributes:
+        tools: The tools, by table.
+        job_sql: The owner's query for a job's price; None when there is none.
+        refund_sql: The owner's function that pays a refund; None when there is none.
+        server_id: Name of this server for as long as it lives and when it comes back, and no other server's.
     """
 
     tools: Tools = field(default_factory=Tools)
@@ -63,12 +51,80 @@ class ExternalServices:
     refund_sql: str | None = None
     server_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
-    def owner(self, sql_url: str) -> BillingHooks | None:
-        """Raises CannotStart."""
+    def billing_hooks(self, sql_url: str) -> BillingHooks | None:
+        """Connect to the owner's functions; None when there are none.
+
+        Raises:
+            CannotStart: The ledger is on SQLite, which has no functions, or the functions cannot be used.
+        """
         if self.job_sql is None and self.refund_sql is None:
             return None
         refuse_sqlite(sql_url)  # guard: owner-functions-need-postgres
         return BillingHooks(sql_url, self.job_sql, self.refund_sql)
+
+
+class Stores:
+    """The two stores and what speaks with them."""
+
+    def __init__(self, redis_url: str, sql_url: str) -> None:
+        self.redis = RedisConnection(redis_url)
+        self.database = Database(sql_url)
+        self.semaphore = MeteredSemaphore(self.redis)
+        self.ledger, self.rows = Ledger(self.database), LedgerQueries(self.database)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGate:
+    """A gate that is open.
+
+    Attributes:
+        services: What can be asked of it.
+        keys: The API keys.
+        registry: The pools, as this server has loaded them.
+        recorder: The recorder of the outbox.
+        reconciler: Compares the two stores.
+        waiters: Calls that wait for a job.
+        semaphore: The semaphores in Redis.
+        ledger: The writing side of SQL.
+        redis: What answered, such as `Valkey 9.1.2`.
+        pools: The pools at the start.
+    """
+
+    services: Services
+    keys: KeyCache
+    registry: PoolRegistry
+    recorder: OutboxRecorder
+    reconciler: Reconciler
+    waiters: Waiters
+    semaphore: Semaphore
+    ledger: Ledger
+    redis: str
+    pools: list[Pool]
+
+
+class _Parts:
+    """Everything that is made from the stores. Nothing runs yet, and nothing was asked of a store."""
+
+    def __init__(self, stores: Stores, outside: ExternalServices, hooks: BillingHooks | None, defaults: PoolSettings | None):
+        ledger, rows = stores.ledger, stores.rows
+        self.waiters = Waiters()
+        self.notifier = Notifier(self.waiters, stores.redis)
+        self.registry = MeteredPoolRegistry(stores.semaphore, ledger, rows)
+        self.recorder = OutboxRecorder(ledger, self.registry, self.notifier)
+        self.reconciler = Reconciler(ledger, rows, self.registry, self.recorder, self.notifier)
+        common = (ledger, self.registry, self.recorder, self.notifier)
+        queries = JobQueries(stores.semaphore, rows, self.registry, self.recorder, self.waiters)
+        pricing = JobPricing(outside.tools, rows, hooks)
+        self.services = Services(
+            admission=Admission(*common, queries, rows, pricing),
+            jobs=JobCoordinator(*common, queries),
+            pools=PoolCoordinator(*common, queries, rows, defaults),
+            queries=queries,
+            ledger=rows,
+            early_end=EarlyEnd(ledger, self.registry, self.notifier, pricing),
+            unread=UnreadCallbackDesk(self.registry, self.notifier, rows.unread),
+            scraper=Scraper(stores.semaphore, self.registry, stores.database),
+        )
 
 
 @contextlib.asynccontextmanager
@@ -80,97 +136,100 @@ async def open_gate(
     admin_key: str | None = None,
     outside: ExternalServices | None = None,
 ) -> AsyncIterator[RunningGate]:
-    """The gate on these stores; the schema has to be there.
+    """Open the gate on these stores, whose schema has to be there.
 
-    With `configured` this is a server: it makes or changes those pools, keeps the tick and listens for news; `made_live` are
-    the settings of a pool that somebody makes while it runs. Without, it is a visitor for a call or two. `outside` are those
-    whom gate calls. Raises CannotStart, StoreDown.
+    Args:
+        redis_url: Address of Redis.
+        sql_url: Address of the database.
+        configured: Settings of pools. With them this is a server: it makes or changes those pools, and runs the workers. Without
+            them it is a visitor for a call or two.
+        made_live: Settings of a pool that is made while it runs.
+        admin_key: A key that is not in SQL.
+        outside: Whom gate calls.
+
+    Raises:
+        CannotStart: A store cannot be used, or the owner's functions cannot.
+        StoreDown: A store does not answer.
     """
     outside = outside or ExternalServices()
-    serving = configured is not None
-    link = RedisConnection(redis_url)
-    database = Database(sql_url)
-    ledger, reading = Ledger(database), LedgerQueries(database)
-    semaphore, waiters = MeteredSemaphore(link), Waiters()
-    news = Notifier(waiters, link)
-    pools = MeteredPoolRegistry(semaphore, ledger, reading)
-    recorder = OutboxRecorder(ledger, pools, news)
-    sweep = Reconciler(ledger, reading, pools, recorder, news)
-    figures = Scraper(semaphore, pools, database)
-    view = JobQueries(semaphore, reading, pools, recorder, waiters, figures)
-    owner = outside.owner(sql_url)
-    poolkeeper = PoolCoordinator(ledger, pools, recorder, news, view, made_live)
-    pricing = JobPricing(outside.tools, reading, owner)
-    unread = UnreadCallbackDesk(pools, news, reading.unread)
-    gatekeeper = JobCoordinator(ledger, pools, recorder, news, view, pricing, poolkeeper, unread)
-    keyring = KeyCache(reading, admin_key)
+    stores = Stores(redis_url, sql_url)
+    hooks = outside.billing_hooks(sql_url)
+    parts = _Parts(stores, outside, hooks, made_live)
+    keys = KeyCache(stores.rows, admin_key)
     async with contextlib.AsyncExitStack() as closing:
-        closing.callback(database.close)
-        if owner is not None:
-            closing.callback(owner.close)
-        closing.push_async_callback(link.aclose)
-        found = await trust(link, redis_url)
-        link.pin(await link.meet())
-        changed = await ledger.configure(configured) if configured is not None else []
-        await pools.load()
-        for row in await reading.pools() if serving else []:
-            await pools.epoch(row.name)
-            if row.name in changed:  # Redis may hold the settings of before
-                await pools.pool(row.name).configure(row.in_redis())
-        closing.push_async_callback(news.settle)
-        closing.push_async_callback(recorder.settle)
-        if serving:
-            await keyring.read()
-            await figures.tally.begin()
-            tick = Ticker(pools, recorder)
-            tasks = {
-                asyncio.create_task(_keep(one))
-                for one in (sweep.keep, WaiterPoll(reading, waiters).keep, news.listen, keyring.keep)
-            }
-
-            def keep_ticking(pool: str) -> None:
-                tasks.add(asyncio.create_task(_keep(functools.partial(tick.keep, pool))))
-
-            for pool in pools.names:
-                keep_ticking(pool)
-            pools.on_known = keep_ticking
-            closing.push_async_callback(_stop, tasks)
-            if owner is not None and owner.pays:
-                settle = RefundPayer(owner)
-                news.on_change.append(settle.kick)
-                tasks.add(asyncio.create_task(_keep(settle.keep)))
+        closing.callback(stores.database.close)
+        if hooks is not None:
+            closing.callback(hooks.close)
+        closing.push_async_callback(stores.redis.aclose)
+        found = await trust(stores.redis, redis_url)
+        stores.redis.pin(await stores.redis.meet())
+        await _load(stores, parts.registry, configured)
+        closing.push_async_callback(parts.notifier.settle)
+        closing.push_async_callback(parts.recorder.settle)
+        if configured is not None:
+            await keys.read()
+            await parts.services.scraper.tally.begin()
+            _start_workers(stores, parts, keys, hooks, closing)
             if any(outside.tools):
-                from gate.workers.delivery import DeliveryWorker
-                from gate.workers.webhook_client import WebhookClient
-
-                deliver = DeliveryWorker(
-                    Deliveries(database, outside.server_id), outside.tools, gatekeeper, caller := WebhookClient()
-                )
-                closing.push_async_callback(caller.aclose)
-                news.on_change.append(deliver.kick)
-                delivering = asyncio.create_task(_keep(deliver.keep))
-                closing.push_async_callback(deliver.settle)
-                closing.push_async_callback(_stop, {delivering})
+                _start_deliveries(stores, parts, outside, closing)
+        pools = await stores.rows.pools()
         yield RunningGate(
-            gatekeeper, semaphore, ledger, pools, recorder, sweep, waiters, keyring, found, await reading.pools()
+            services=parts.services,
+            keys=keys,
+            registry=parts.registry,
+            recorder=parts.recorder,
+            reconciler=parts.reconciler,
+            waiters=parts.waiters,
+            semaphore=stores.semaphore,
+            ledger=stores.ledger,
+            redis=found,
+            pools=pools,
         )
 
 
-async def _keep(keeper: Callable[[], Awaitable[None]]) -> None:
-    """A keeper that falls over a fault of ours is started again: the others need it."""
-    while True:
-        try:
-            await keeper()
-        except Exception:
-            log.exception("a keeper fell and is started again")
-            await asyncio.sleep(1)
+async def _load(stores: Stores, registry: PoolRegistry, configured: dict[str, PoolSettings] | None) -> None:
+    """Read the pools from SQL; a server also loads them into Redis, with the settings of its configuration."""
+    changed = await stores.ledger.configure(configured) if configured is not None else []
+    await registry.load()
+    for row in await stores.rows.pools() if configured is not None else []:
+        await registry.epoch(row.name)
+        if row.name in changed:  # Redis may hold the settings of before
+            await registry.pool(row.name).configure(row.in_redis())
 
 
-async def _stop(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancels until they are gone: redis-py looks at a connection under a timeout of zero, and that swallows a cancellation
-    which arrives at the same moment.
-    """
-    while tasks:
-        for task in tasks:
-            task.cancel()
-        _, tasks = await asyncio.wait(tasks, timeout=0.1)
+def _start_workers(
+    stores: Stores, parts: _Parts, keys: KeyCache, hooks: BillingHooks | None, closing: contextlib.AsyncExitStack
+) -> None:
+    supervisor = Supervisor()
+    ticker = Ticker(parts.registry, parts.recorder)
+
+    def keep_ticking(pool: str) -> None:
+        supervisor.start(f"ticker {pool}", functools.partial(ticker.keep, pool))
+
+    supervisor.start("reconciler", parts.reconciler.keep)
+    supervisor.start("waiter_poll", WaiterPoll(stores.rows, parts.waiters).keep)
+    supervisor.start("notifier", parts.notifier.listen)
+    supervisor.start("key_cache", keys.keep)
+    for pool in parts.registry.names:
+        keep_ticking(pool)
+    parts.registry.on_known = keep_ticking
+    closing.push_async_callback(supervisor.stop)
+    if hooks is not None and hooks.pays:
+        payer = RefundPayer(hooks)
+        parts.notifier.on_change.append(payer.kick)
+        supervisor.start("refund_payer", payer.keep)
+
+
+def _start_deliveries(stores: Stores, parts: _Parts, outside: ExternalServices, closing: contextlib.AsyncExitStack) -> None:
+    """Start the calls to tools. They stop first, so that calls under way can still be recorded."""
+    from gate.workers.delivery import DeliveryWorker
+    from gate.workers.webhook_client import WebhookClient
+
+    client, supervisor = WebhookClient(), Supervisor()
+    deliveries = Deliveries(stores.database, outside.server_id)
+    worker = DeliveryWorker(deliveries, outside.tools, parts.services.jobs, client)
+    closing.push_async_callback(client.aclose)
+    parts.notifier.on_change.append(worker.kick)
+    supervisor.start("delivery", worker.keep)
+    closing.push_async_callback(worker.settle)
+    closing.push_async_callback(supervisor.stop)

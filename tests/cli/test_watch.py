@@ -74,7 +74,7 @@ def test_for_programs_a_document_a_line(tmp_path: Path) -> None:
 async def test_a_narrow_terminal_shows_what_fits_and_obeys_nobody(house: House) -> None:
     for number in range(12):
         await house.acquire(f"narrow-{number}-{house.pool[-6:]}", user="[bold]ana[/bold]")
-    view = await house.keeper.view.pool(house.pool, LISTED)
+    view = await house.gate.services.queries.pool(house.pool, LISTED)
     for width, height in ((40, 12), (100, 12)):
         terminal = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, no_color=True)
         terminal.print(picture(view, terminal))

@@ -51,7 +51,7 @@ not in the OpenAPI document: [moving over](moving-over.md).
 
 def document() -> dict[str, Any]:
     """It is written from the routes alone: no store is asked."""
-    return make_app(cast(Any, None), cast(Any, None)).openapi()
+    return make_app(cast(Any, None), cast(Any, None), cast(Any, None)).openapi()
 
 
 def page() -> str:

@@ -34,7 +34,7 @@ async def test_nobody_waits_for_ever(open_house) -> None:
     async with open_house(limit=1, queue_ms=500) as house:
         await house.acquire()
         waiter = await house.acquire(credits=5)
-        ended = await house.keeper.view.wait(house.pool, waiter.job_id, "queued", 10)
+        ended = await house.gate.services.queries.wait(house.pool, waiter.job_id, "queued", 10)
         assert (ended.status, ended.end_reason) == ("expired", "queue_timeout")
         assert await house.refunds(waiter) == [5]
 

@@ -30,5 +30,5 @@ async def test_the_balance_of_a_user(house: House) -> None:
     kept, lost = [await house.acquire(user=user, credits=7) for _ in range(2)]
     await house.release(kept, "completed")
     await house.release(lost, "failed")
-    balance = await house.keeper.view.reading.balance(user)
+    balance = await house.gate.services.ledger.balance(user)
     assert (balance.charged, balance.refunded) == (14, 7)

@@ -42,7 +42,7 @@ CHECKS = [
 ]  # fmt: skip
 
 
-DOCUMENT = make_app(None, None).openapi()  # type: ignore[arg-type]
+DOCUMENT = make_app(None, None, None).openapi()  # type: ignore[arg-type]
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT).exclude(path_regex="/events$")
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
 

@@ -466,14 +466,14 @@ async def test_two_servers_never_call_at_once_for_one_grant(valkey: str, pool: s
     async with two_servers(valkey, pool, sql_url, tool) as servers:
         names = [fresh() for _ in range(40)]
         for n, name in enumerate(names):
-            await servers[n % 2].gatekeeper.admission.enqueue(pool, Request(name, tool=TABLE))
+            await servers[n % 2].services.admission.enqueue(pool, Request(name, tool=TABLE))
         await until(lambda: len(tool.starts()) >= 40, "all are started")
         await until(lambda: all(tool.told(name)[-1:] == ["job.running"] for name in names), "all is told")
         for name in names:
             assert len(tool.starts(name)) == 1
             assert tool.told(name) == ["job.queued", "job.granted", "job.running"], "once, and in order"
-            done = await servers[0].gatekeeper.view.job(pool, name)
-            await servers[0].gatekeeper.release(pool, name, done.lease_id or "", "completed")
+            done = await servers[0].services.queries.job(pool, name)
+            await servers[0].services.jobs.release(pool, name, done.lease_id or "", "completed")
 
 
 async def test_a_row_is_held_until_its_call_is_over_or_held_again() -> None:

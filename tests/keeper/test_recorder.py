@@ -38,7 +38,7 @@ async def test_a_page_that_is_late_is_read_again_and_at_last_recorded_whatever_t
 
 async def test_what_stays_in_the_outbox_keeps_nothing_behind_it_from_sql(house: House) -> None:
     """The entries of a job that SQL does not know yet fill the first page, and stay."""
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     holders = [await house.acquire() for _ in range(3)]
     waiter = await house.acquire()
     unknown = await house.gate.semaphore.acquire(house.pool, epoch, f"{house.pool}-unknown", None, None, None)
@@ -77,13 +77,13 @@ async def test_a_grant_that_came_before_its_row_is_recorded_as_soon_as_the_row_i
 
 
 async def test_a_grant_whose_row_another_server_may_commit_is_looked_at_again_and_ever_more_seldom(house: House) -> None:
-    due_within, asked = house.gate.known.due_within, []
+    due_within, asked = house.gate.registry.due_within, []
 
     def asking(pool: str, within_s: float) -> None:
         asked.append(within_s)
         due_within(pool, within_s)
 
-    house.gate.known.due_within = asking
+    house.gate.registry.due_within = asking
     job_id = await house.granted_before_its_row()
     again = [AGAIN_S * 2**turn for turn in range(6)]
     await until(lambda: [one for one in asked if one in again] == again, "it is looked at again")
@@ -110,13 +110,13 @@ async def test_a_told_page_that_came_after_entries_of_another_server_does_not_hi
     await house.release(holders[0])
     house.gate.semaphore.release = release
     await house.gate.recorder.run(house.pool)
-    found = await house.keeper.view.reading.jobs([first.job_id, second.job_id])
+    found = await house.gate.services.ledger.jobs([first.job_id, second.job_id])
     assert [found[job.job_id].status for job in (first, second)] == ["granted", "granted"]
 
 
 async def test_what_was_passed_over_by_whoever_else_applied_it_breaks_no_pass(house: House) -> None:
     """The sweep applies what it saw itself, and an entry may be gone by the next pass."""
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     unknown = OutboxEntry("1-1", EntryKind.EXPIRED, f"{house.pool}-unknown", 1, 1)
     assert await house.gate.recorder.apply(house.pool, epoch, [unknown]) == {unknown.job_id}
     await house.gate.recorder.run(house.pool)

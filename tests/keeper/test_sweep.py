@@ -19,13 +19,13 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(autouse=True)
 async def first_look(house: House) -> None:
     """The server's own first look is over, and its next one ten seconds away."""
-    await until(lambda: house.pool in house.gate.sweep._before, "the server has swept once")
+    await until(lambda: house.pool in house.gate.reconciler._before, "the server has swept once")
 
 
 async def mended(house: House) -> list[tuple[str, str]]:
     """What the second of two looks did."""
-    assert await house.gate.sweep.sweep(house.pool) == [], "one look is no proof"
-    return [(found.kind, found.job_id) for found in await house.gate.sweep.sweep(house.pool)]
+    assert await house.gate.reconciler.sweep(house.pool) == [], "one look is no proof"
+    return [(found.kind, found.job_id) for found in await house.gate.reconciler.sweep(house.pool)]
 
 
 async def three_and_a_waiter(house: House, **request) -> tuple[list[Job], Job]:
@@ -122,7 +122,7 @@ async def test_a_refusal_that_redis_never_heard_of_is_carried_out(house: House) 
 async def test_a_stranger_is_void_in_sql_before_its_slot_is_freed(house: House, monkeypatch) -> None:
     """gate died between script and commit; and the commit comes after all, later than late."""
     monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     unknown = f"{house.pool}-unknown"
     taken = await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, None)
     assert await mended(house) == [("stranger", unknown)]
@@ -135,13 +135,13 @@ async def test_a_stranger_is_void_in_sql_before_its_slot_is_freed(house: House, 
 async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten(house: House, monkeypatch) -> None:
     """gate died between script and commit, nobody asked again, and the lease has run out since."""
     monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     unknown = f"{house.pool}-unknown"
     taken = await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, 500)
     await until(lambda: house.outbox() == 1, "its lease has run out")
     assert await mended(house) == [("unheard", unknown)]
     assert house.outbox() == 0
-    (row,) = [one for one in await house.keeper.view.reading.pools() if one.name == house.pool]
+    (row,) = [one for one in await house.gate.services.ledger.pools() if one.name == house.pool]
     assert taken.lease is not None and (row.void_fence, row.void_ticket) == (taken.lease.fence, taken.ticket)
     assert (await house.acquire(unknown)).status == "running", "a fresh decision"
 
@@ -149,9 +149,9 @@ async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten
 async def test_what_the_outbox_says_of_a_job_of_another_pool_is_forgotten(house: House, monkeypatch) -> None:
     """Two pools were asked for it at once, and SQL has it in the other."""
     monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
-    epoch, other = await house.gate.known.epoch(house.pool), f"{house.pool}-other"
+    epoch, other = await house.gate.registry.epoch(house.pool), f"{house.pool}-other"
     await house.gate.ledger.make_pool(other, settings_of())
-    job = await house.keeper.admission.acquire(other, Request(f"{house.pool}-both"))
+    job = await house.gate.services.admission.acquire(other, Request(f"{house.pool}-both"))
     await house.gate.semaphore.acquire(house.pool, epoch, job.job_id, None, None, 500)
     await until(lambda: house.outbox() == 1, "its lease here has run out")
     assert await mended(house) == [("unheard", job.job_id)]
@@ -169,14 +169,14 @@ async def test_a_name_put_into_a_slot_by_hand_is_taken_out(house: House) -> None
 
 async def test_a_stranger_that_is_recorded_at_last_is_not_voided(house: House) -> None:
     """The sweep saw no row; before it voids, the slow commit is there."""
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     job = await house.acquire()
     assert await house.gate.ledger.void(house.pool, epoch, job.job_id, job.fence) is False
     assert await house.status(job) == "running"
 
 
 async def test_a_young_stranger_is_left_alone(house: House) -> None:
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     await house.gate.semaphore.acquire(house.pool, epoch, f"{house.pool}-young", None, None, None)
     assert await mended(house) == []
     await house.acquire(f"{house.pool}-young")
@@ -227,18 +227,18 @@ async def test_a_key_of_the_wrong_type_is_loaded_anew(house: House) -> None:
     holders, waiter = await three_and_a_waiter(house)
     house.people.delete(house.key("queue"))
     house.people.set(house.key("queue"), "mine")
-    view = await house.keeper.view.pool(house.pool)
+    view = await house.gate.services.queries.pool(house.pool)
     assert {job.job_id for job in view.holders} == {job.job_id for job in holders}
     assert [job.job_id for job in view.queue] == [waiter.job_id]
 
 
 async def test_what_the_outbox_speaks_of_is_on_its_way(house: House) -> None:
     holders, waiter = await three_and_a_waiter(house)
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     record, house.gate.ledger.record = house.gate.ledger.record, _nothing
     await house.gate.semaphore.release(house.pool, epoch, holders[0].job_id, holders[0].lease_id or "")
     seen = await house.gate.semaphore.survey(house.pool)
-    live = await house.keeper.view.reading.live(house.pool)
+    live = await house.gate.services.ledger.live(house.pool)
     assert waiter.job_id not in {found.job_id for found in examine(seen, live, {})}
     assert waiter.job_id in seen.noted
     house.gate.ledger.record = record

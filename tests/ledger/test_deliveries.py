@@ -182,7 +182,7 @@ async def test_a_server_that_comes_back_frees_what_it_held_and_nobody_elses(
 
 
 async def test_what_is_owed_is_counted_by_pool_with_the_oldest_and_the_last_error(book: Book, mine: Deliveries) -> None:
-    owing = book.reading.owing
+    owing = book.reading.backlog
     assert await owing.calls("default") == Pending(0, 0, None, None) == await owing.refunds("default")
     for number, job_id in enumerate("abcd"):
         await book.queued(job_id, tool="upscaler", tells=True, ticket=number + 1)
@@ -206,7 +206,7 @@ async def test_what_is_owed_is_counted_by_pool_with_the_oldest_and_the_last_erro
 
 
 async def test_refunds_that_are_owed_are_counted_by_pool(book: Book) -> None:
-    owing = book.reading.owing
+    owing = book.reading.backlog
     for number, (job_id, pool) in enumerate((("a", "default"), ("b", "default"), ("c", "other"))):
         await book.running(job_id, number + 1, pool=pool, settles=True)
         book.clock(NOW - number)
@@ -222,7 +222,7 @@ async def test_bindings_that_are_missing_and_refusals_are_counted_of_late_only(b
     from gate.ledger.transitions.inbox import KEPT_MS
     from gate.model.messages import ProviderReport
 
-    owing = book.reading.owing
+    owing = book.reading.backlog
     await book.ledger.hear("default", "acme", ProviderReport("completed", "d1", "t1"), "")
     await book.ledger.hear("default", "acme", ProviderReport("completed", "d2", None, "nobody"), "")
     await book.ledger.hear("default", "acme", ProviderReport("completed", "d3", "t2"), "")

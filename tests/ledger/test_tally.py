@@ -41,7 +41,7 @@ async def test_endings_are_counted_by_outcome_and_cause(house: House, counting: 
     with pytest.raises(AlreadyEnded):
         await house.release(done, "failed")
     house.expire(lost)
-    await house.keeper.view.wait(house.pool, lost.job_id, "running", 10)
+    await house.gate.services.queries.wait(house.pool, lost.job_id, "running", 10)
     with pytest.raises(LeaseLost):
         await house.release(lost)
     found = await of(counting, house)
@@ -68,7 +68,7 @@ async def test_every_server_has_the_same_account(open_house: Any) -> None:
         for house in (one, other, other):
             await house.release(await house.acquire(fresh()))
         for house in (one, other):
-            own = house.keeper.view.figures.tally
+            own = house.gate.services.scraper.tally
             assert (await of(own, house)).ended["completed", "holder"] == 3
 
 
@@ -84,11 +84,11 @@ async def test_what_was_before_is_not_counted(house: House) -> None:
 async def test_a_refusal_is_no_ending_and_its_next_slot_no_second_wait(house: House, counting: EventCounters) -> None:
     job = await house.acquire()
     await house.release(job, "refused")
-    await house.gate.known.pool(house.pool).tick()
+    await house.gate.registry.pool(house.pool).tick()
     found = await of(counting, house)
     assert found.refusals == 1 and not +found.ended
     house.people.hset(house.key("meta"), "cooling_until", 0)
-    await house.gate.known.pool(house.pool).tick()
+    await house.gate.registry.pool(house.pool).tick()
     again = await house.granted(job)
     found = await of(counting, house)
     assert again.status == "granted" and found.grants == 2 and sum(found.waits.counts) == 1

@@ -15,7 +15,7 @@ async def test_what_ended_is_counted_where_it_ended(house: House) -> None:
     for outcome in ("completed", "completed", "failed", "cancelled"):
         await house.release(await house.acquire(credits=5, user="ana"), outcome)
     now = now_ms()
-    buckets = await house.keeper.view.reading.trends.buckets(house.pool, now - 10 * MINUTE_MS, now, MINUTE_MS)
+    buckets = await house.gate.services.ledger.statistics.buckets(house.pool, now - 10 * MINUTE_MS, now, MINUTE_MS)
     assert [one.at for one in buckets] == [(now // MINUTE_MS - n) * MINUTE_MS for n in range(10, -1, -1)]
     recent = buckets[-2:]  # a minute may have begun meanwhile
     counts = {status: sum(one.outcomes.get(status, 0) for one in recent) for status in ("completed", "failed", "cancelled")}
@@ -27,7 +27,7 @@ async def test_what_ended_is_counted_where_it_ended(house: House) -> None:
 
 
 async def test_nothing_of_before_and_nothing_of_other_pools(house: House) -> None:
-    trends = house.keeper.view.reading.trends
+    trends = house.gate.services.ledger.statistics
     await house.release(await house.acquire(credits=5))
     later = now_ms() + MINUTE_MS
     assert not any(one.outcomes or one.refunds for one in await trends.buckets(house.pool, later, later, MINUTE_MS))
@@ -60,14 +60,14 @@ async def test_the_quantiles_are_by_rank(house: House) -> None:
     database.close()
     day_ms = 86_400_000
     now = now_ms()
-    buckets = await house.keeper.view.reading.trends.buckets(house.pool, now - day_ms, now, 2 * day_ms)
+    buckets = await house.gate.services.ledger.statistics.buckets(house.pool, now - day_ms, now, 2 * day_ms)
     (found,) = [one for one in buckets if one.hold_ms]
     assert found.hold_ms == (10_000, 19_000) and found.wait_ms == (10, 19)
 
 
 async def test_what_ended_last_comes_first(house: House) -> None:
     ended = [(await house.release(await house.acquire())).job_id for _ in range(4)]
-    endings = await house.keeper.view.reading.trends.endings(house.pool, 3)
+    endings = await house.gate.services.ledger.statistics.endings(house.pool, 3)
     assert [one.job_id for one in endings] == ended[::-1][:3]
 
 
@@ -78,7 +78,7 @@ async def test_what_is_kept_of_one_job(house: House) -> None:
     await house.keeper.bind(house.pool, job.job_id, "acme", "t-1")
     said = ProviderReport("completed", "d-1", task_id="t-1")
     assert await house.keeper.hear(house.pool, "acme", said, '{"as": "it came"}') == "ended"
-    stories = house.keeper.view.reading.stories
+    stories = house.gate.services.ledger.timelines
     story = await stories.of(job.job_id)
     (callback,) = story.heard
     assert (callback.body, callback.verdict, callback.provider) == ('{"as": "it came"}', "ended", "acme")
@@ -87,7 +87,7 @@ async def test_what_is_kept_of_one_job(house: House) -> None:
 
 
 async def test_a_change_by_hand_keeps_its_reason(house: House) -> None:
-    await house.keeper.poolkeeper.change(house.pool, {"limit": 5}, "five now")
-    await house.keeper.poolkeeper.change(house.pool, {"limit": 3})
-    changes = await house.keeper.view.reading.stories.changes(house.pool, 10)
+    await house.gate.services.pools.change(house.pool, {"limit": 5}, "five now")
+    await house.gate.services.pools.change(house.pool, {"limit": 3})
+    changes = await house.gate.services.ledger.timelines.changes(house.pool, 10)
     assert [(one.kind, one.why) for one in changes[:3]] == [("limit", "3"), ("reason", "five now"), ("limit", "5")]

@@ -39,7 +39,7 @@ async def test_a_renewal_of_an_earlier_epoch_is_not_told(house: House) -> None:
     async def extend_late(*args, **facts):
         epochs.append(facts["epoch"])
         if len(epochs) == 1:
-            await house.gate.known.reload(house.pool)
+            await house.gate.registry.reload(house.pool)
         return await extend(*args, **facts)
 
     house.gate.ledger.extend = extend_late
@@ -51,8 +51,8 @@ async def test_a_renewal_of_an_earlier_epoch_is_not_told(house: House) -> None:
 async def test_an_expiry_of_an_earlier_epoch_is_not_recorded(house: House) -> None:
     """A slow recorder: since it read the outbox Redis was lost, and loaded with the lease as its holder knows it."""
     job = await house.acquire(credits=5)
-    epoch = await house.gate.known.epoch(house.pool)
-    await house.gate.known.reload(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
+    await house.gate.registry.reload(house.pool)
     note = OutboxEntry("0-1", EntryKind.EXPIRED, job.job_id, job.fence, job.expires_at or 0)
     assert (await house.gate.ledger.record(house.pool, epoch, [note])).stale
     assert await house.status(job) == "running"
@@ -61,8 +61,8 @@ async def test_an_expiry_of_an_earlier_epoch_is_not_recorded(house: House) -> No
 async def test_what_the_sweep_saw_in_an_earlier_epoch_ends_nobody(house: House) -> None:
     """Overdue, and its lease not in Redis; since then the pool was loaded, with the claim time of grace."""
     job = await house.acquire(credits=5)
-    epoch = await house.gate.known.epoch(house.pool)
-    await house.gate.known.reload(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
+    await house.gate.registry.reload(house.pool)
     late = (job.expires_at or 0) + 1
     assert not await house.gate.ledger.expire_overdue(house.pool, epoch, job.job_id, job.fence, late)
     assert await house.refunds(job) == []
@@ -72,14 +72,14 @@ async def test_a_lease_renewed_since_the_sweep_looked_is_not_overdue(house: Hous
     job = await house.acquire(credits=5, lease_ms=60_000)
     looked_at = (job.expires_at or 0) + 1
     await house.keeper.renew(house.pool, job.job_id, job.lease_id or "", 500_000)
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     assert not await house.gate.ledger.expire_overdue(house.pool, epoch, job.job_id, job.fence, looked_at)
     assert await house.status(job) == "running"
 
 
 async def test_the_end_of_a_wait_does_not_end_who_runs(house: House) -> None:
     job = await house.acquire(credits=5)
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     await house.gate.ledger.record(house.pool, epoch, [OutboxEntry("0-1", EntryKind.EXPIRED, job.job_id, 0, 1)])
     assert await house.status(job) == "running"
 
@@ -93,7 +93,7 @@ async def test_a_stale_refusal_does_not_take_the_newer_lease(house: House) -> No
 
 async def test_a_stale_renewal_is_not_recorded_for_the_newer_lease(house: House) -> None:
     before, now = await granted_anew(house)
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     late = await house.gate.ledger.extend(house.pool, now.job_id, before.lease_id or "", epoch=epoch, due=2**50, at=1)
     assert late.result == "lost"
     assert (await house.look(now)).expires_at == now.expires_at
@@ -124,7 +124,7 @@ async def test_an_entry_that_sql_cannot_take_stays_in_the_outbox(house: House) -
 async def test_an_acquire_for_which_sql_has_no_room_records_the_outbox_and_looks_again(house: House) -> None:
     """Redis has reaped, and nobody has told SQL yet."""
     holders = [await house.acquire(credits=5) for _ in range(3)]
-    house.gate.known.on_emitted = lambda pool, epoch, reply: None
+    house.gate.registry.on_emitted = lambda pool, epoch, reply: None
     house.expire(holders[0])
     assert (await house.acquire()).status == "running"
     assert await house.refunds(holders[0]) == [5]
@@ -149,8 +149,8 @@ async def test_a_grant_that_goes_back_is_not_taken_from_whoever_was_told_of_it_s
     async with open_gate(house.redis_url, house.sql_url) as other:
 
         async def told() -> bool:
-            await other.sweep.sweep(house.pool)
-            return (await other.gatekeeper.view.job(house.pool, waiter.job_id)).status == "granted"
+            await other.reconciler.sweep(house.pool)
+            return (await other.services.queries.job(house.pool, waiter.job_id)).status == "granted"
 
         try:
             await until(told, "the other server has mended it")
@@ -164,10 +164,10 @@ async def test_a_grant_that_goes_back_is_not_taken_from_whoever_was_told_of_it_s
 
 async def test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since(house: House, monkeypatch) -> None:
     """The sweep stands still before it frees a place in the queue; another one frees it, and the job comes again and runs."""
-    await until(lambda: house.pool in house.gate.sweep._before, "the server has swept once")
+    await until(lambda: house.pool in house.gate.reconciler._before, "the server has swept once")
     monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
     holders = [await house.acquire() for _ in range(3)]
-    epoch, unknown = await house.gate.known.epoch(house.pool), f"{house.pool}-unknown"
+    epoch, unknown = await house.gate.registry.epoch(house.pool), f"{house.pool}-unknown"
     await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, None)
     void, told = house.gate.ledger.void, []
 
@@ -181,17 +181,17 @@ async def test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since(ho
 
     house.gate.ledger.void = void_and_stand_still
     for _ in range(2):
-        await house.gate.sweep.sweep(house.pool)
+        await house.gate.reconciler.sweep(house.pool)
     assert told[0].status == "running"
     assert (await house.keeper.renew(house.pool, unknown, told[0].lease_id or "")).status == "running"
 
 
 async def test_a_commit_so_late_that_its_turn_is_over_does_not_break_the_order(house: House, monkeypatch) -> None:
     """I6 of `gate verify`: its ticket is the older one, and the other was granted while nobody knew of it."""
-    await until(lambda: house.pool in house.gate.sweep._before, "the server has swept once")
+    await until(lambda: house.pool in house.gate.reconciler._before, "the server has swept once")
     monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
     holders = [await house.acquire() for _ in range(3)]
-    epoch, unknown = await house.gate.known.epoch(house.pool), f"{house.pool}-unknown"
+    epoch, unknown = await house.gate.registry.epoch(house.pool), f"{house.pool}-unknown"
     admit, comes = house.gate.ledger.admit, asyncio.Event()
 
     async def admit_late(pool, request, **facts):
@@ -203,7 +203,7 @@ async def test_a_commit_so_late_that_its_turn_is_over_does_not_break_the_order(h
     late = asyncio.create_task(house.acquire(unknown))
     await until(lambda: house.people.llen(house.key("queue")) == 1, "it waits in Redis")
     for _ in range(2):
-        await house.gate.sweep.sweep(house.pool)
+        await house.gate.reconciler.sweep(house.pool)
     assert house.people.llen(house.key("queue")) == 0, f"in epoch {epoch} its place was freed"
     later = await house.acquire()
     await house.release(holders[0])
@@ -211,7 +211,7 @@ async def test_a_commit_so_late_that_its_turn_is_over_does_not_break_the_order(h
     comes.set()
     await late
     for _ in range(2):
-        await house.gate.sweep.sweep(house.pool)
+        await house.gate.reconciler.sweep(house.pool)
     await house.release(holders[1])
     await house.granted(await late)
     assert not verify(house.sql_url, house.redis_url).breaches

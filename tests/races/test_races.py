@@ -41,7 +41,7 @@ async def test_a_success_that_reached_sql_first_wins_over_the_expiry(house: Hous
     ended = await house.gate.ledger.end(house.pool, job.job_id, "completed", by="holder", lease_id=job.lease_id)
     assert ended.result == "ended"
     house.expire(job)
-    await house.keeper.view.pool(house.pool)
+    await house.gate.services.queries.pool(house.pool)
     await house.settled()
     assert await house.status(job) == "completed"
     assert await house.refunds(job) == []
@@ -70,7 +70,7 @@ async def test_fifty_acquires_of_one_job_take_one_slot_and_charge_once(house: Ho
     jobs = await asyncio.gather(*(house.acquire("same-" + house.pool, credits=5) for _ in range(50)))
     assert len({job.lease_id for job in jobs}) == 1
     assert house.people.zcard(house.key("slots")) == 1
-    rows, _ = await house.keeper.view.reading.entries(job_id=jobs[0].job_id)
+    rows, _ = await house.gate.services.ledger.entries(job_id=jobs[0].job_id)
     assert [(row.kind, row.amount) for row in rows] == [("charge", 5)]
 
 
@@ -78,7 +78,7 @@ async def test_fifty_at_once_run_three_and_queue_the_rest_in_order(house: House)
     jobs = await asyncio.gather(*(house.acquire() for _ in range(50)))
     assert sum(job.status == "running" for job in jobs) == 3
     queued = sorted((job for job in jobs if job.status == "queued"), key=lambda job: job.ticket)
-    view = await house.keeper.view.pool(house.pool)
+    view = await house.gate.services.queries.pool(house.pool)
     assert [job.job_id for job in view.queue] == [job.job_id for job in queued]
     assert [job.position for job in view.queue] == list(range(1, 48))
 
@@ -109,7 +109,7 @@ async def test_two_who_ask_at_once_for_a_job_that_sql_will_not_have_here_leave_n
         await house.release(await house.acquire(job_id))
     else:
         await house.gate.ledger.make_pool(other, settings_of())
-        await house.keeper.admission.acquire(other, Request(job_id))
+        await house.gate.services.admission.acquire(other, Request(job_id))
     admit, decided = house.gate.ledger.admit, []
 
     async def both_decided(pool, request, **facts):
@@ -144,7 +144,7 @@ async def test_an_acquire_that_waits_is_not_answered_with_an_ended_job(house: Ho
     [await house.acquire() for _ in range(3)]
     waiting = asyncio.create_task(house.acquire("gone-" + house.pool, 10, credits=5))
     await until(lambda: house.people.llen(house.key("queue")), "it waits")
-    await until(lambda: house.keeper.view.reading.job("gone-" + house.pool), "SQL knows it")
+    await until(lambda: house.gate.services.ledger.job("gone-" + house.pool), "SQL knows it")
     await house.keeper.cancel(house.pool, "gone-" + house.pool)
     with pytest.raises(AlreadyEnded):
         await waiting
@@ -168,7 +168,7 @@ async def test_that_grace_is_given_once_however_often_redis_is_lost(house: House
     ledger, deadlines = house.gate.ledger, []
     await ledger._database.write("", "", lambda batch: batch.put(job, expires_at=1) and None)
     for _ in range(2):
-        await house.gate.known.reload(house.pool)
+        await house.gate.registry.reload(house.pool)
         deadlines.append(int(house.people.zscore(house.key("slots"), job.job_id)))
         assert (await house.look(job)).expires_at == deadlines[-1] > now_ms(), "SQL knows of it"
     assert deadlines[0] == deadlines[1]
@@ -185,7 +185,7 @@ async def test_while_sql_cannot_be_written_nobody_is_reaped(house: House) -> Non
     database._writer.writable, database.write = False, away
     house.expire(job)
     with pytest.raises(StoreDown):
-        await house.keeper.view.pool(house.pool)
+        await house.gate.services.queries.pool(house.pool)
     assert house.people.zscore(house.key("slots"), job.job_id) == 1
     database.write = write
     await until(lambda: _is(house, job.job_id, "expired"), "SQL is back, and the tick goes on")
@@ -193,7 +193,7 @@ async def test_while_sql_cannot_be_written_nobody_is_reaped(house: House) -> Non
 
 async def test_a_crash_between_redis_and_sql_is_recorded_by_the_repeat(house: House) -> None:
     """gate dies after the script: the same job_id asks again, and gets what it has."""
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     for number in range(4):
         await house.gate.semaphore.acquire(house.pool, epoch, f"{house.pool}-{number}", None, None, None)
     jobs = [await house.acquire(f"{house.pool}-{number}", credits=5) for number in range(4)]
@@ -218,7 +218,7 @@ async def test_a_grant_given_back_is_not_recorded_again(house: House) -> None:
     assert granted.lease is not None
     refused = await house.release(granted, "refused")
     assert refused.status == "queued"
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     await house.gate.ledger.record(house.pool, epoch, [_note(granted)])
     assert (await house.look(granted)).status == "queued"
     await house.release(holders[1])
@@ -229,7 +229,7 @@ async def test_an_expiry_of_an_old_fence_does_not_end_the_newer_lease(house: Hou
     await house.release(holders[0], "refused")
     await house.release(holders[1])  # lifts the cool-down: the refused one is granted anew
     again = await house.granted(holders[0])
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     await house.gate.ledger.record(house.pool, epoch, [_note(holders[0], "expired")])
     assert await house.status(again) == "granted"
     assert await house.refunds(again) == []
@@ -244,7 +244,7 @@ async def test_a_grant_beyond_the_limit_of_sql_goes_back_to_its_place(house: Hou
     await house.settled()
     assert [await house.status(job) for job in (first, second)] == ["queued", "queued"]
     assert house.people.lrange(house.key("queue"), 0, -1) == [first.job_id, second.job_id]
-    await house.gate.known.rebuild(house.pool, await house.gate.known.epoch(house.pool))
+    await house.gate.registry.rebuild(house.pool, await house.gate.registry.epoch(house.pool))
 
 
 async def test_a_claim_is_told_only_after_sql_has_it(house: House) -> None:
@@ -270,7 +270,7 @@ async def test_flushall_loses_nothing_that_was_told(house: House) -> None:
     holders = [await house.acquire(credits=5) for _ in range(3)]
     waiters = [await house.acquire(credits=5) for _ in range(3)]
     house.people.delete(*(house.key(role) for role in ("slots", "queue", "jobs", "outbox", "meta", "users")))
-    view = await house.keeper.view.pool(house.pool)
+    view = await house.gate.services.queries.pool(house.pool)
     assert {job.job_id for job in view.holders} == {job.job_id for job in holders}
     assert [job.job_id for job in view.queue] == [job.job_id for job in waiters]
     for holder, waiter in zip(holders, waiters, strict=True):
@@ -279,10 +279,10 @@ async def test_flushall_loses_nothing_that_was_told(house: House) -> None:
 
 
 async def test_fifty_calls_that_meet_a_cold_redis_rebuild_it_once(house: House) -> None:
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     house.people.delete(house.key("meta"))
     await asyncio.gather(*(house.acquire() for _ in range(50)))
-    assert await house.gate.known.epoch(house.pool) == epoch + 1
+    assert await house.gate.registry.epoch(house.pool) == epoch + 1
 
 
 async def test_a_reply_that_was_lost_means_the_script_ran_twice_and_nothing_more(house: House) -> None:

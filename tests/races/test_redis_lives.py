@@ -48,7 +48,7 @@ async def opened(redis_url: str, sql_url: str) -> AsyncIterator[RunningGate]:
 
 
 async def acquire(gate: RunningGate, job_id: str) -> Job:
-    return await gate.gatekeeper.admission.acquire("default", Request(job_id, credits=5))
+    return await gate.services.admission.acquire("default", Request(job_id, credits=5))
 
 
 def epoch(sql_url: str) -> int:
@@ -84,8 +84,8 @@ async def test_who_waits_for_a_load_that_fails_has_failed_with_it(start: Start, 
             await over.wait()
             raise StoreDown("sql", "SQL has not answered")
 
-        waiting = gate.known._known["default"].rebuilding._lock
-        with mock.patch.object(gate.known._ledger, "begin_rebuild", hangs):
+        waiting = gate.registry._known["default"].rebuilding._lock
+        with mock.patch.object(gate.registry._ledger, "begin_rebuild", hangs):
             server.cli("flushall")
             asking = [asyncio.create_task(acquire(gate, f"j{number}")) for number in range(6)]
             await until(lambda: len(waiting._waiters or ()) >= 5, "one loads, the others wait")
@@ -102,13 +102,13 @@ async def test_an_old_snapshot_put_back_is_loaded_anew(start: Start, sql_url: st
         old = [await acquire(gate, job_id) for job_id in "abc"]
         server.cli("save")
         for job in old:
-            await gate.gatekeeper.release("default", job.job_id, job.lease_id or "", "completed")
+            await gate.services.jobs.release("default", job.job_id, job.lease_id or "", "completed")
         assert [(await acquire(gate, job_id)).status for job_id in "defg"] == ["running", "running", "running", "queued"]
         before = epoch(sql_url)
         server.kill()
         server.start()
         assert (await answered(gate, "h")).status == "queued"
-        view = await gate.gatekeeper.view.pool("default")
+        view = await gate.services.queries.pool("default")
         assert ({job.job_id for job in view.holders}, [job.job_id for job in view.queue]) == ({*"def"}, [*"gh"])
         assert epoch(sql_url) == before + 1
         assert not verify(sql_url, server.url).breaches
@@ -183,5 +183,5 @@ async def test_a_redis_that_others_have_left_is_not_loaded_against_theirs(start:
             await acquire(stays, "c")
         assert (await acquire(moves, "d")).status == "running"
         assert epoch(sql_url) == after
-        await stays.gatekeeper.poolkeeper.rebuild("default")  # by an operator's word it is theirs again
+        await stays.services.pools.rebuild("default")  # by an operator's word it is theirs again
         assert (await acquire(stays, "c")).status == "queued"

@@ -116,7 +116,7 @@ async def test_who_could_not_renew_because_sql_took_nothing_has_grace(open_house
             with pytest.raises(StoreDown):
                 await house.keeper.renew(house.pool, job.job_id, job.lease_id or "")
             with pytest.raises(StoreDown):
-                await house.keeper.view.ready()
+                await house.gate.services.queries.ready()
             await until(lambda: now_ms() > (job.expires_at or 0) + 3_000, "the deadline is over, and so is the usual absence")
             assert house.people.zscore(house.key("slots"), job.job_id) is not None
         await until(lambda: _ready(house), "SQL takes what is written")
@@ -138,7 +138,7 @@ async def test_nothing_is_told_that_went_into_a_file_that_is_gone(house: House, 
 
 async def _ready(house: House) -> bool:
     with contextlib.suppress(StoreDown):
-        await house.keeper.view.ready()
+        await house.gate.services.queries.ready()
         return True
     return False
 

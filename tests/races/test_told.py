@@ -20,7 +20,7 @@ async def test_an_answer_of_an_earlier_epoch_is_not_recorded(house: House) -> No
     async def admit_late(pool, request, **facts):
         if not rebuilt:
             rebuilt.append(facts["epoch"])
-            await house.gate.known.rebuild(pool, facts["epoch"])
+            await house.gate.registry.rebuild(pool, facts["epoch"])
         return await admit(pool, request, **facts)
 
     house.gate.ledger.admit = admit_late
@@ -69,7 +69,7 @@ async def test_a_grant_that_is_over_when_its_commit_is_heard_of_is_not_told(hous
 async def test_a_repeat_after_the_lease_is_over_is_not_told_that_it_runs(house: House) -> None:
     """Redis has reaped it, and SQL has not heard of that yet."""
     job = await house.acquire(credits=5)
-    epoch = await house.gate.known.epoch(house.pool)
+    epoch = await house.gate.registry.epoch(house.pool)
     house.expire(job)
     await house.gate.semaphore.tick(house.pool, epoch)
     with pytest.raises(AlreadyEnded) as refused:
@@ -177,7 +177,7 @@ async def test_a_refusal_whose_lease_was_reaped_meanwhile_keeps_its_place(house:
     async def refuse_and_reap(*args):
         refused = await refuse(*args)
         house.expire(holders[0])
-        await house.gate.semaphore.tick(house.pool, await house.gate.known.epoch(house.pool))
+        await house.gate.semaphore.tick(house.pool, await house.gate.registry.epoch(house.pool))
         return refused
 
     house.gate.ledger.refuse = refuse_and_reap

@@ -65,11 +65,11 @@ async def test_what_was_shown_before_a_job_was_read_is_not_taken_for_news(house:
     await house.release(holders[0])
     granted = await house.granted(waiter)
     await house.keeper.release(house.pool, waiter.job_id, granted.lease_id or "", "refused")
-    view, read = house.keeper.view, house.keeper.view.job
+    view, read = house.gate.services.queries, house.gate.services.queries.job
 
     async def meanwhile(pool: str, job_id: str) -> Job:
         job = await read(pool, job_id)
-        view._waiters.show(granted)
+        view.waiters.show(granted)
         view.job = read
         return job
 

@@ -90,7 +90,7 @@ async def scenario(guarded: Guarded, sql_url: str, pool: str, patience_s: float)
     operator.acl_log_reset()
     settings = {pool: settings_of(limit=1, max_active_per_user=1, cooldown_ms=50)}
     async with open_gate(url, sql_url, settings) as one, open_gate(url, sql_url, settings) as two:
-        house, keeper = House(one, pool, url, sql_url, operator), one.gatekeeper
+        house, keeper = House(one, pool, url, sql_url, operator), one.services.jobs
         await one.semaphore.ping()
         await until(guarded.both_listen, "both listen for news", patience_s)
 
@@ -102,26 +102,26 @@ async def scenario(guarded: Guarded, sql_url: str, pool: str, patience_s: float)
         assert (await keeper.cancel(pool, "d")).status == "cancelled"
         await keeper.renew(pool, "a", a.lease_id or "")
 
-        waiting = asyncio.create_task(two.gatekeeper.view.wait(pool, "b", "queued", 60))
+        waiting = asyncio.create_task(two.services.queries.wait(pool, "b", "queued", 60))
         await until(lambda: "b" in two.waiters.some(10), "somebody waits at the second server", patience_s)
         async with two.recorder._locks[pool]:  # the first server records the grant, and has to tell the second
             await house.release(a, "failed")
             b = await asyncio.wait_for(waiting, patience_s)
         assert b.status == "granted"
-        assert (await two.gatekeeper.claim(pool, "b", b.lease_id or "")).status == "running"
-        assert (await two.gatekeeper.release(pool, "b", b.lease_id or "", "refused")).status == "queued"
-        assert (await keeper.view.pool(pool)).queue[0].job_id == "b", "it is before who came later"
+        assert (await two.services.jobs.claim(pool, "b", b.lease_id or "")).status == "running"
+        assert (await two.services.jobs.release(pool, "b", b.lease_id or "", "refused")).status == "queued"
+        assert (await one.services.queries.pool(pool)).queue[0].job_id == "b", "it is before who came later"
 
-        await keeper.poolkeeper.change(pool, {"limit": 2})
+        await one.services.pools.change(pool, {"limit": 2})
         for job_id in "bc":
-            assert (await keeper.view.wait(pool, job_id, "queued", patience_s)).status == "granted"
+            assert (await one.services.queries.wait(pool, job_id, "queued", patience_s)).status == "granted"
         assert (await house.acquire("e")).status == "queued"
         await until(lambda: house.outbox() == 0, "the outbox is in SQL", patience_s)
 
-        await until(lambda: pool in one.sweep._before, "the server has swept once", patience_s)
+        await until(lambda: pool in one.reconciler._before, "the server has swept once", patience_s)
         operator.zrem(house.key("slots"), "b")
-        await one.sweep.sweep(pool)
-        assert [found.kind for found in await one.sweep.sweep(pool)] == ["restore"]
+        await one.reconciler.sweep(pool)
+        assert [found.kind for found in await one.reconciler.sweep(pool)] == ["restore"]
 
         def known() -> set[str]:
             return {str(job_id) for job_id in operator.hkeys(house.key("jobs"))}
@@ -131,11 +131,11 @@ async def scenario(guarded: Guarded, sql_url: str, pool: str, patience_s: float)
         operator.flushall()
         c = await house.look("c")
         assert (await keeper.renew(pool, "c", c.lease_id or "")).status == "running"
-        assert (await keeper.view.pool(pool)).queue[0].job_id == "e"
+        assert (await one.services.queries.pool(pool)).queue[0].job_id == "e"
         house.expire(c)
         await until(lambda: house.outbox() == 0, "the outbox is in SQL", patience_s)
-        assert (await keeper.view.wait(pool, "c", "running", patience_s)).status == "expired"
-        assert (await keeper.view.wait(pool, "e", "queued", patience_s)).status == "granted"
+        assert (await one.services.queries.wait(pool, "c", "running", patience_s)).status == "expired"
+        assert (await one.services.queries.wait(pool, "e", "queued", patience_s)).status == "granted"
         await until(lambda: house.outbox() == 0, "the outbox is in SQL", patience_s)
         assert not verify(sql_url, url).breaches
 
@@ -164,11 +164,11 @@ async def test_what_gate_may_not_ask_is_said_and_not_taken_for_damage(guarded: G
     """An access list of an earlier gate: a rebuild would not mend it, and come again and again."""
     url = guarded.url("gate")
     async with open_gate(url, empty_sql, {pool: settings_of()}) as gate:
-        epoch = await gate.known.epoch(pool)
+        epoch = await gate.registry.epoch(pool)
         guarded.operator.execute_command("ACL", "SETUSER", "gate", "-xlen")
         with pytest.raises(StoreDown, match=r"can't run|permission"):
             await House(gate, pool, url, empty_sql, guarded.operator).acquire("a")
-        assert await gate.known.epoch(pool) == epoch
+        assert await gate.registry.epoch(pool) == epoch
 
 
 def test_every_command_of_the_scripts_is_allowed() -> None:

@@ -27,7 +27,7 @@ async def test_a_pool_in_figures(open_house: Any) -> None:
         found = await look(house)
         assert (found.running, found.granted, found.free, found.queued, found.overdue) == (1, 1, 0, 1, 0)
         assert found.oldest_lease_s > 0 and found.epoch >= 1 and not found.paused
-        await house.keeper.poolkeeper.change(house.pool, {"paused": True})
+        await house.gate.services.pools.change(house.pool, {"paused": True})
         assert (await look(house)).paused
 
 

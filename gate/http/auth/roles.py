@@ -18,7 +18,6 @@ from fastapi import Depends, Request
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import Scope
 
-from gate.coordination.jobs import JobCoordinator
 from gate.http.auth.key_cache import KeyCache
 from gate.model.errors import Forbidden, Invalid, Unauthorized
 
@@ -218,10 +217,4 @@ def known_query(request: Request) -> None:
             raise Invalid(name, f"{name!r} goes into the body" if name in fields else f"there is no parameter {name!r} here")
 
 
-def gatekeeper(request: Request) -> JobCoordinator:
-    keeper: JobCoordinator = request.app.state.gatekeeper
-    return keeper
-
-
-Keeper = Annotated[JobCoordinator, Depends(gatekeeper)]
 Asking = Annotated[Caller, Depends(enter)]

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gate.coordination.jobs import JobCoordinator
+from gate.coordination.services import Services
 from gate.http import jobs, problems, strict_json
 from gate.http.auth import roles
 from gate.http.auth.key_cache import KeyCache
@@ -37,25 +37,29 @@ class _Route:
     endpoint: Callable[..., Any]
     path: str
     body: Any
+    services: dict[str, object]
 
 
-def _routes() -> dict[tuple[int, str], _Route]:
+def _routes(services: Services) -> dict[tuple[int, str], _Route]:
     """By the number of parts of their paths, and the last of them."""
+    by_type: dict[object, object] = {type(service): service for service in (services.admission, services.jobs)}
     found = {}
     for route in jobs.router.routes:
         if isinstance(route, APIRoute) and route.endpoint in TAKEN:
             parts = route.path.split("/")
-            model = get_type_hints(route.endpoint)["body"].__pydantic_validator__
-            found[len(parts), parts[-1]] = _Route(route.endpoint, route.path, model)
+            hints = get_type_hints(route.endpoint)
+            model = hints["body"].__pydantic_validator__
+            asked = {name: by_type[kind] for name, kind in hints.items() if kind in by_type}
+            found[len(parts), parts[-1]] = _Route(route.endpoint, route.path, model, asked)
     return found
 
 
 class FastPath:
     """`long` takes what goes the long way."""
 
-    def __init__(self, long: ASGIApp, gatekeeper: JobCoordinator, keyring: KeyCache) -> None:
-        self._long, self._gatekeeper, self._keyring = long, gatekeeper, keyring
-        self._routes = _routes()
+    def __init__(self, long: ASGIApp, services: Services, keyring: KeyCache) -> None:
+        self._long, self._keyring = long, keyring
+        self._routes = _routes(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if WHOLE not in scope or scope["method"] != "POST" or scope["query_string"]:
@@ -79,7 +83,7 @@ class FastPath:
         except (GateError, HTTPException, ValidationError, ValueError, KeyError):
             return await self._long(scope, _first(message, receive), send)
         try:
-            answer = await route.endpoint(**names, body=body, keeper=self._gatekeeper, asking=asking)
+            answer = await route.endpoint(**names, **route.services, body=body, asking=asking)
         except GateError as error:
             answer = problems.refusal(Request(scope), error)
         await answer(scope, receive, send)

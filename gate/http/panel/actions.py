@@ -8,9 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
-from gate.coordination.jobs import JobCoordinator
+from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.http.auth import session
-from gate.http.auth.roles import Keeper
 from gate.http.auth.session import Looking, Visitor
 from gate.http.lookups import SQL_INTEGER_MAX
 from gate.http.panel import render, words
@@ -19,6 +18,7 @@ from gate.http.panel.job_page import JobId
 from gate.http.panel.pool_page import Pool
 from gate.http.panel.routing import PanelRoute, by_script, language
 from gate.http.schemas import TEXT_MAX
+from gate.http.services import JobService, LedgerService, PoolService, QueryService, UnreadService
 from gate.ledger.queries import Unread
 from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning
 from gate.model.job import HOLDING, JOB_ID, SLOTS_MAX
@@ -39,17 +39,19 @@ class _Wrong(Exception):
 
 @router.get("/pools/{pool}/jobs/{job_id}/do/{verb}", response_model=None)
 async def ask_about_a_job(
-    pool: Pool, job_id: JobId, verb: str, request: Request, keeper: Keeper, visitor: Looking
+    pool: Pool, job_id: JobId, verb: str, request: Request, queries: QueryService, visitor: Looking
 ) -> Response:
     """The form."""
     if verb not in OF_A_JOB:
         raise JobUnknown("there is no such form")
-    await keeper.view.job(pool, job_id)
+    await queries.job(pool, job_id)
     return _form(request, visitor, verb, pool, job_id)
 
 
 @router.post("/pools/{pool}/jobs/{job_id}/do/{verb}", response_model=None)
-async def act_on_a_job(pool: Pool, job_id: JobId, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
+async def act_on_a_job(
+    pool: Pool, job_id: JobId, verb: str, request: Request, jobs: JobService, queries: QueryService, visitor: Looking
+) -> Response:
     if verb not in OF_A_JOB:
         raise JobUnknown("there is no such form")
 
@@ -57,9 +59,9 @@ async def act_on_a_job(pool: Pool, job_id: JobId, verb: str, request: Request, k
         outcome = "cancelled" if verb == "cancel" else form.get("outcome", "")
         if outcome not in OUTCOMES:
             raise _Wrong("outcome_wrong")
-        if verb == "release" and (await keeper.view.job(pool, job_id)).status not in HOLDING:
+        if verb == "release" and (await queries.job(pool, job_id)).status not in HOLDING:
             raise _Wrong("holds_none", 409)
-        await keeper.cancel(pool, job_id, reason, outcome)
+        await jobs.cancel(pool, job_id, reason, outcome)
         return {"job": job_id}
 
     return await _act(request, visitor, verb, pool, job_id, act)
@@ -67,20 +69,20 @@ async def act_on_a_job(pool: Pool, job_id: JobId, verb: str, request: Request, k
 
 @router.get("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
 async def ask_about_a_callback(
-    pool: Pool, callback_id: CallbackId, request: Request, keeper: Keeper, visitor: Looking
+    pool: Pool, callback_id: CallbackId, request: Request, ledger: LedgerService, unread: UnreadService, visitor: Looking
 ) -> Response:
     """The form, with the job that is bound to the callback's task, if there is one."""
-    one = await _unread(keeper, pool, callback_id)
-    bound = await keeper.view.reading.stories.of_task(one.task_id) if one.task_id is not None else None
+    one = await _unread(unread, pool, callback_id)
+    bound = await ledger.timelines.of_task(one.task_id) if one.task_id is not None else None
     return _form(request, visitor, "apply", pool, bound, callback=one)
 
 
 @router.post("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
 async def apply_a_callback(
-    pool: Pool, callback_id: CallbackId, request: Request, keeper: Keeper, visitor: Looking
+    pool: Pool, callback_id: CallbackId, request: Request, unread: UnreadService, visitor: Looking
 ) -> Response:
     await _sent(request, visitor)  # a foreign page must not even learn which callbacks there are
-    one = await _unread(keeper, pool, callback_id)
+    one = await _unread(unread, pool, callback_id)
 
     async def act(form: dict[str, str], reason: str) -> dict[str, str]:
         job_id, outcome = form.get("job", "").strip(), form.get("outcome", "")
@@ -89,7 +91,7 @@ async def apply_a_callback(
         try:
             if not JOB_ID.fullmatch(job_id):
                 raise JobUnknown("that is no job_id")
-            await keeper.unread.apply(callback_id, job_id, outcome, reason, visitor.name or "operator")
+            await unread.apply(callback_id, job_id, outcome, reason, visitor.name or "operator")
         except JobUnknown as error:
             raise _Wrong("job_wrong", 404) from error
         except NotRunning as error:
@@ -101,31 +103,31 @@ async def apply_a_callback(
     return await _act(request, visitor, "apply", pool, None, act, one)
 
 
-async def _unread(keeper: JobCoordinator, pool: str, callback_id: int) -> Unread:
+async def _unread(unread: UnreadCallbackDesk, pool: str, callback_id: int) -> Unread:
     """Raises CallbackUnknown."""
-    one = await keeper.unread.callbacks.one(callback_id)
+    one = await unread.callbacks.one(callback_id)
     if one is None or one.pool != pool:
         raise CallbackUnknown(f"there is no unread callback {callback_id} in pool {pool!r}")
     return one
 
 
 @router.get("/pools/{pool}/do/{verb}", response_model=None)
-async def ask_about_a_pool(pool: Pool, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
+async def ask_about_a_pool(pool: Pool, verb: str, request: Request, queries: QueryService, visitor: Looking) -> Response:
     """The form."""
     if verb not in OF_A_POOL:
         raise JobUnknown("there is no such form")
-    limit = (await keeper.view.pool(pool, 0)).line.limit
+    limit = (await queries.pool(pool, 0)).line.limit
     return _form(request, visitor, verb, pool, None, limit=limit)
 
 
 @router.post("/pools/{pool}/do/{verb}", response_model=None)
-async def act_on_a_pool(pool: Pool, verb: str, request: Request, keeper: Keeper, visitor: Looking) -> Response:
+async def act_on_a_pool(pool: Pool, verb: str, request: Request, pools: PoolService, visitor: Looking) -> Response:
     if verb not in OF_A_POOL:
         raise JobUnknown("there is no such form")
 
     async def act(form: dict[str, str], reason: str) -> dict[str, str]:
         values = _settings(verb, form)
-        await keeper.poolkeeper.change(pool, values, reason)
+        await pools.change(pool, values, reason)
         return {"pool": pool, "limit": str(values.get("limit", ""))}
 
     return await _act(request, visitor, verb, pool, None, act)

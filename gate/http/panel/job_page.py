@@ -12,15 +12,16 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from gate.coordination.jobs import JobCoordinator
+from gate.coordination.queries import JobQueries
 from gate.http import schemas
 from gate.http.auth import session
-from gate.http.auth.roles import Keeper
 from gate.http.auth.session import Looking, Visitor
 from gate.http.panel import render
 from gate.http.panel.pool_feed import Feed
 from gate.http.panel.pool_page import Pool, hello
 from gate.http.panel.routing import PanelRoute, language
+from gate.http.services import LedgerService, QueryService
+from gate.ledger import LedgerQueries
 from gate.model.errors import StoreDown
 from gate.model.job import JOB_ID, LABEL_MAX, now_ms
 
@@ -32,20 +33,22 @@ JOBS_OF_A_USER = 100
 
 
 @router.get("/pools/{pool}/jobs/{job_id}", response_model=None)
-async def job(pool: Pool, job_id: JobId, request: Request, keeper: Keeper, visitor: Looking) -> Response:
-    told = await _told(keeper, pool, job_id, language(request), visitor)
+async def job(
+    pool: Pool, job_id: JobId, request: Request, queries: QueryService, ledger: LedgerService, visitor: Looking
+) -> Response:
+    told = await _told(queries, ledger, pool, job_id, language(request), visitor)
     return render.page(
         "job.html", request, visitor, pool=pool, job_id=job_id, told=told, live=f"/pools/{pool}/jobs/{job_id}/live"
     )
 
 
-async def _known(pool: Pool, job_id: JobId, keeper: Keeper) -> None:
-    await keeper.view.job(pool, job_id)
+async def _known(pool: Pool, job_id: JobId, queries: QueryService) -> None:
+    await queries.job(pool, job_id)
 
 
 @router.get("/pools/{pool}/jobs/{job_id}/live", response_class=EventSourceResponse, dependencies=[Depends(_known)])
 async def live(
-    pool: Pool, job_id: JobId, request: Request, keeper: Keeper, feed: Feed, visitor: Looking
+    pool: Pool, job_id: JobId, request: Request, queries: QueryService, ledger: LedgerService, feed: Feed, visitor: Looking
 ) -> AsyncIterator[ServerSentEvent]:
     """The job, whenever something about it has changed."""
     tongue, changed, sent = language(request), asyncio.Event(), ""
@@ -56,7 +59,7 @@ async def live(
                 yield ServerSentEvent(event="gate:signed-out", data=True)
                 return
             try:
-                told = await _told(keeper, pool, job_id, tongue, visitor)
+                told = await _told(queries, ledger, pool, job_id, tongue, visitor)
             except StoreDown as error:
                 told = render.fragment("_down.html", tongue, store=error.store, since=None) + sent
             if told != sent:
@@ -69,40 +72,37 @@ async def live(
             changed.clear()
 
 
-async def _told(keeper: JobCoordinator, pool: str, job_id: str, tongue: str, visitor: Visitor) -> str:
+async def _told(queries: JobQueries, ledger: LedgerQueries, pool: str, job_id: str, tongue: str, visitor: Visitor) -> str:
     """Raises JobUnknown, StoreDown."""
-    reading = keeper.view.reading
-    found = await keeper.view.job(pool, job_id)
-    found = await keeper.view.placed_if_seen(found)
-    story = await reading.stories.of(job_id)
+    found = await queries.job(pool, job_id)
+    found = await queries.placed_if_seen(found)
+    story = await ledger.timelines.of(job_id)
     assert story is not None
-    entries, _ = await reading.entries(job_id=job_id)
+    entries, _ = await ledger.entries(job_id=job_id)
     values = {"job": found, "story": story, "entries": entries, "may_act": visitor.may_act, "now": now_ms()}
     return render.fragment("_story.html", tongue, **values)
 
 
 @router.get("/users/{user:text}", response_model=None)
-async def user(user: Annotated[schemas.Label, Path()], request: Request, keeper: Keeper, visitor: Looking) -> Response:
-    reading = keeper.view.reading
-    jobs = await reading.stories.of_user(user, JOBS_OF_A_USER)
-    balance = await reading.balance(user)
+async def user(user: Annotated[schemas.Label, Path()], request: Request, ledger: LedgerService, visitor: Looking) -> Response:
+    jobs = await ledger.timelines.of_user(user, JOBS_OF_A_USER)
+    balance = await ledger.balance(user)
     return render.page("user.html", request, visitor, user=user, jobs=jobs, balance=balance, live=None)
 
 
 @router.get("/find", response_model=None)
 async def find(
-    request: Request, keeper: Keeper, visitor: Looking, q: Annotated[str, Query(max_length=LABEL_MAX)] = ""
+    request: Request, ledger: LedgerService, visitor: Looking, q: Annotated[str, Query(max_length=LABEL_MAX)] = ""
 ) -> Response:
     """To the job of this id, or of this task; or else to the user of this name."""
-    reading = keeper.view.reading
     for name in dict.fromkeys((q, q.strip())):
         if not name.isprintable():
             continue
-        found = await reading.job(name) if JOB_ID.fullmatch(name) else None
-        if found is None and (bound := await reading.stories.of_task(name)) is not None:
-            found = await reading.job(bound)
+        found = await ledger.job(name) if JOB_ID.fullmatch(name) else None
+        if found is None and (bound := await ledger.timelines.of_task(name)) is not None:
+            found = await ledger.job(bound)
         if found is not None:
             return RedirectResponse(f"/pools/{found.pool}/jobs/{found.job_id}", 303)
-        if name and await reading.stories.of_user(name, 1):
+        if name and await ledger.timelines.of_user(name, 1):
             return RedirectResponse(f"/users/{quote(name, safe='')}", 303)
     return render.page("refused.html", request, visitor, 404, title="found_for", why="found_none", store="sql")

@@ -17,6 +17,7 @@ from fastapi import Depends, Request
 
 from gate.coordination.queries import JobQueries, PoolSnapshot
 from gate.coordination.waiters import Waiters, the_line
+from gate.ledger import LedgerQueries
 from gate.ledger.reports.backlog import Pending
 from gate.ledger.reports.timeline import Changed, as_changes
 from gate.ledger.transitions.unread_callbacks import Unread
@@ -42,14 +43,14 @@ UNREAD = 5
 """Callbacks that could not be read and wait for an operator, of those the newest."""
 CHANGES = 6
 TWICE_S = 1.5
-"""Between two looks a commit that was on its way has come: what both saw differ is drift (as in keeper/sweep.py)."""
+"""Between two looks a commit that was on its way has come: what both saw differ is drift (as in the reconciler)."""
 GRANTING_S = 2.0
 """Nobody waits so long beside a free slot (I7 of `gate verify`)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class StoreDifference:
-    """A job that the stores disagree about. `kind` is `ended`, `stranger`, `lost`, `adopt` or `seat`, as in keeper/sweep.py."""
+    """A job that the stores disagree about. `kind` is `ended`, `stranger`, `lost`, `adopt` or `seat`, as in the reconciler."""
 
     kind: str
     job_id: str
@@ -96,8 +97,8 @@ class _Watched:
 
 
 class PoolFeed:
-    def __init__(self, view: JobQueries, waiters: Waiters) -> None:
-        self._view, self._waiters = view, waiters
+    def __init__(self, queries: JobQueries, rows: LedgerQueries, waiters: Waiters) -> None:
+        self._queries, self._rows, self._waiters = queries, rows, waiters
         self._watched: defaultdict[str, _Watched] = defaultdict(_Watched)
 
     @contextlib.contextmanager
@@ -167,7 +168,7 @@ class PoolFeed:
                     await changed.wait()
                     return
             try:
-                line = await self._view.line(pool, most)
+                line = await self._queries.line(pool, most)
             except StoreDown as error:  # said now: the next look would wait for it as long again
                 watched.seen = _away(watched.seen, error)
                 return _tell(watched)
@@ -175,16 +176,15 @@ class PoolFeed:
                 return
 
     async def _look(self, pool: str, before: PoolReport, most: int) -> PoolReport:
-        reading = self._view.reading
         try:
-            view = await self._view.pool(pool, most)
+            view = await self._queries.pool(pool, most)
             at = time.monotonic()
-            endings = await reading.trends.endings(pool, ENDINGS)
-            happened = await reading.stories.changes(pool, 2 * CHANGES)  # a reason is an event of its own
+            endings = await self._rows.statistics.endings(pool, ENDINGS)
+            happened = await self._rows.timelines.changes(pool, 2 * CHANGES)  # a reason is an event of its own
             changes = as_changes(happened)[:CHANGES]
-            owed, undelivered = await reading.owing.refunds(pool), await reading.owing.calls(pool)
-            unread = await reading.unread.pending(pool, UNREAD)
-            in_sql = await reading.line(pool, most + 1)
+            owed, undelivered = await self._rows.backlog.refunds(pool), await self._rows.backlog.calls(pool)
+            unread = await self._rows.unread.pending(pool, UNREAD)
+            in_sql = await self._rows.line(pool, most + 1)
         except StoreDown as error:
             return _away(before, error)
         line = view.line

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from gate.http.auth import session
-from gate.http.auth.roles import Keeper
 from gate.http.auth.session import Looking
 from gate.http.panel import assets, render
 from gate.http.panel.pool_feed import ALL, NONE, SHOWN, Feed, PoolReport
 from gate.http.panel.routing import PanelRoute, language
+from gate.http.services import LedgerService, QueryService
 from gate.model.job import now_ms
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
@@ -28,19 +28,19 @@ Span = Literal["hour", "day", "week"]
 
 
 @router.get("/", response_model=None)
-async def pools(request: Request, keeper: Keeper, feed: Feed, visitor: Looking) -> Response:
+async def pools(request: Request, queries: QueryService, feed: Feed, visitor: Looking) -> Response:
     """Every pool; where there is one, that one."""
-    names = await keeper.view.names()
+    names = await queries.names()
     if len(names) == 1:
-        return await pool(names[0], request, keeper, feed, visitor)
+        return await pool(names[0], request, queries, feed, visitor)
     seen = {name: await feed.look(name, NONE) for name in names}
     return render.page("pools.html", request, visitor, seen=seen, live="/live")
 
 
 @router.get("/live", response_class=EventSourceResponse)
-async def live_pools(request: Request, keeper: Keeper, feed: Feed, visitor: Looking) -> AsyncIterator[ServerSentEvent]:
+async def live_pools(request: Request, queries: QueryService, feed: Feed, visitor: Looking) -> AsyncIterator[ServerSentEvent]:
     """All pools, in one fragment."""
-    names, tongue, changed, sent = await keeper.view.names(), language(request), asyncio.Event(), ""
+    names, tongue, changed, sent = await queries.names(), language(request), asyncio.Event(), ""
     with contextlib.ExitStack() as following:
         for name in names:
             following.enter_context(feed.followed(name, changed, NONE))
@@ -58,11 +58,13 @@ async def live_pools(request: Request, keeper: Keeper, feed: Feed, visitor: Look
 
 
 @router.get("/pools/{pool}", response_model=None)
-async def pool(pool: Pool, request: Request, keeper: Keeper, feed: Feed, visitor: Looking, all: bool = False) -> Response:
+async def pool(
+    pool: Pool, request: Request, queries: QueryService, feed: Feed, visitor: Looking, all: bool = False
+) -> Response:
     seen = await feed.look(pool, ALL if all else SHOWN)
     if seen.view is None:
         seen = feed.seen(pool) or seen
-    names = await keeper.view.names()
+    names = await queries.names()
     parts = await parts_of(pool, seen, language(request), visitor.may_act)
     return render.page(
         "pool.html", request, visitor, pool=pool, parts=parts, seen=seen, pools=names, span="hour",
@@ -70,8 +72,8 @@ async def pool(pool: Pool, request: Request, keeper: Keeper, feed: Feed, visitor
     )  # fmt: skip
 
 
-async def _known(pool: Pool, keeper: Keeper) -> None:
-    await keeper.view.know(pool)  # before the stream begins: afterwards no status can be sent
+async def _known(pool: Pool, queries: QueryService) -> None:
+    await queries.know(pool)  # before the stream begins: afterwards no status can be sent
 
 
 @router.get("/pools/{pool}/live", response_class=EventSourceResponse, dependencies=[Depends(_known)])
@@ -100,11 +102,16 @@ async def live(
 
 @router.get("/pools/{pool}/trends", response_model=None)
 async def trends(
-    pool: Pool, request: Request, keeper: Keeper, visitor: Looking, span: Annotated[Span, Query()] = "hour"
+    pool: Pool,
+    request: Request,
+    queries: QueryService,
+    ledger: LedgerService,
+    visitor: Looking,
+    span: Annotated[Span, Query()] = "hour",
 ) -> Response:
     """Tables, which the script draws as plots."""
-    await keeper.view.know(pool)
-    reading = keeper.view.reading.trends
+    await queries.know(pool)
+    reading = ledger.statistics
     buckets = await reading.lately(pool, span)
     html = render.fragment("_trends.html", language(request), pool=pool, span=span, spans=reading.spans, buckets=buckets)
     return render.answer(html, request, visitor)

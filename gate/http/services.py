@@ -1,0 +1,60 @@
+"""The services of the application, as dependencies of its routes: a route names the ones that it needs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from gate.coordination.admission import Admission
+from gate.coordination.jobs import JobCoordinator
+from gate.coordination.pools import PoolCoordinator
+from gate.coordination.queries import JobQueries
+from gate.coordination.scrape import Scraper
+from gate.coordination.services import Services
+from gate.coordination.unread_callbacks import UnreadCallbackDesk
+from gate.ledger import LedgerQueries
+
+
+def services(request: Request) -> Services:
+    """All services of the application that answers this request."""
+    found: Services = request.app.state.services
+    return found
+
+
+def _admission(request: Request) -> Admission:
+    return services(request).admission
+
+
+def _jobs(request: Request) -> JobCoordinator:
+    return services(request).jobs
+
+
+def _pools(request: Request) -> PoolCoordinator:
+    return services(request).pools
+
+
+def _queries(request: Request) -> JobQueries:
+    return services(request).queries
+
+
+def _ledger(request: Request) -> LedgerQueries:
+    return services(request).ledger
+
+
+def _unread(request: Request) -> UnreadCallbackDesk:
+    return services(request).unread
+
+
+def _scraper(request: Request) -> Scraper:
+    return services(request).scraper
+
+
+AllServices = Annotated[Services, Depends(services)]
+AdmissionService = Annotated[Admission, Depends(_admission)]
+JobService = Annotated[JobCoordinator, Depends(_jobs)]
+PoolService = Annotated[PoolCoordinator, Depends(_pools)]
+QueryService = Annotated[JobQueries, Depends(_queries)]
+LedgerService = Annotated[LedgerQueries, Depends(_ledger)]
+UnreadService = Annotated[UnreadCallbackDesk, Depends(_unread)]
+ScrapeService = Annotated[Scraper, Depends(_scraper)]
