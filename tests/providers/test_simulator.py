@@ -245,7 +245,7 @@ async def test_it_is_an_async_context_too_and_ends_while_tasks_run() -> None:
 
 
 def test_at_the_terminal_it_says_where_it_listens() -> None:
-    command = [sys.executable, "-m", Simulator.__module__, "--port", "0", "--limit", "1"]
+    command = [sys.executable, "-m", Simulator.__module__.rpartition(".")[0], "--port", "0", "--limit", "1"]
     process = subprocess.Popen(command, cwd=ROOT, env=gate_environment(), stdout=subprocess.PIPE, text=True)
     with contextlib.closing(process.stdout) as said:  # type: ignore[type-var]
         try:

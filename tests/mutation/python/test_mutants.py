@@ -55,8 +55,7 @@ def test_a_mutant_is_killed_by_the_test_that_reaches_it_and_unchanged_text_is_no
     said = f"""
         from pathlib import Path
         from tests.mutation.python.judging import Judge
-        from gate.providers import reading
-from tests.mutation.python.mutants import Mutant
+        from tests.mutation.python.mutants import Mutant
         text = Path({READING!r}).read_text()
         other = text.replace("if len(text) > BODY_MAX_BYTES:", "if True:")
         mutants = [Mutant({READING!r}, "_parsed", number, one) for number, one in enumerate((text, other))]
