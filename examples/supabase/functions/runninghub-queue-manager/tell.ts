@@ -75,8 +75,15 @@ async function keepLate(job: Job): Promise<Response> {
   return answer(200, { success: true });
 }
 
-/** Those who wait move up without an event of their own: the first hundred of them are written anew. */
+/**
+ * Those who wait move up without an event of their own: the first hundred of them are written anew. A failure is only logged. The event
+ * is in its row already, and the next event writes the places again.
+ */
 async function renumber(pool: string): Promise<void> {
+  await writePlaces(pool).catch((error) => console.error("the places in line are not written:", error));
+}
+
+async function writePlaces(pool: string): Promise<void> {
   const { status, body } = await look(`/v1/pools/${pool}?limit=100`);
   if (status !== 200) return;
   const queue = (body.queue as (Job & { position: number })[]).filter((job) => TABLES.has(job.tool ?? ""));
