@@ -8,6 +8,7 @@ migrations   the tables are of another version than this gate
 owed         refunds that the owner's function has not paid
 undelivered  calls that a tool has not answered, or whose tool is configured no longer
 tool_down    a tool whose start address answers 401, 403, 404 or with a redirect: gate starts none of its jobs
+unstarted    jobs of a tool that has no start address, and that no caller starts either
 unbound      callbacks whose task nobody has bound
 unread       callbacks that showed the right secret and could not be read
 refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
@@ -155,6 +156,9 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     for table, error in sorted((await reading.owing.tools_down(TOOL_DOWN_LATELY_MS)).items()):
         says = f"its start address fails, and none of its jobs is started: {error}"
         yield Finding("tool_down", table, says, f"look at start_url and secret of [tools.{table}], and at the address itself")
+    addressed = {tool.table for tool in tools if tool.start_url is not None}
+    for table, counts in sorted((await reading.owing.unstarted(addressed, LATELY_MS)).items()):
+        yield _unstarted(table, *counts)
     unbound, tasks = await reading.owing.bindings(UNBOUND_NAMED)
     if unbound:
         such = "; the newest of " if unbound > len(tasks) else "; of "
@@ -175,6 +179,13 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
 def _since(pending: Pending) -> str:
     minutes = (time.time() * 1000 - (pending.since or 0)) / 60_000
     return f", the oldest for {minutes:.0f} min" + (f": {pending.error}" if pending.error else "")
+
+
+def _unstarted(table: str, waiting: int, unclaimed: int) -> Finding:
+    parts = [f"live jobs that gate has to start: {waiting}"] if waiting else []
+    parts += [f"jobs of the last hour that held a slot until their claim time was over: {unclaimed}"] if unclaimed else []
+    says = f"no start address is configured, and no caller starts its jobs; {'; '.join(parts)}"
+    return Finding("unstarted", table, says, f"put start_url into [tools.{table}] of gate.toml, or let the caller start them")
 
 
 def _refused(pool: str, refused: int, ran: int) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gate.errors import Invalid
+from gate.errors import GateError, Invalid, JobUnknown, ToolUnknown
 from gate.jobs import Job, Request
 from gate.ledger import Owner, Price, Reading
 from gate.tools import Tools
@@ -34,6 +34,16 @@ class JobPricing:
             and table in self._tools
         )
 
+    def unpriced(self, table: str) -> GateError:
+        """The refusal of a job of a table that the owner's function is not asked about.
+
+        Returns:
+            ToolUnknown where the owner's function prices the jobs of the other tables. Else JobUnknown: there is nothing to ask.
+        """
+        if self._owner is not None and self._owner.prices:
+            return ToolUnknown(table)
+        return JobUnknown(f"there is no such job in {table}")
+
     async def complete(self, request: Request, by_gate: bool = False, or_refuse: bool = False) -> Request:
         """The request with all that gate decides about it.
 
@@ -44,6 +54,7 @@ class JobPricing:
 
         Raises:
             Invalid: The tool is missing, or has no start_url.
+            ToolUnknown: gate is to start the job, the owner's function prices jobs, and no section of gate.toml names the table.
             JobUnknown: The owner's function knows no such row.
             StoreDown: SQL or that function does not answer.
         """
@@ -59,6 +70,11 @@ class JobPricing:
             queue_ms=tool.queue_ms,
         )
         if not self.is_priced(request.tool):
+            if by_gate and isinstance(refusal := self.unpriced(request.tool), ToolUnknown):
+                # Without a start_url no caller starts it, and without the owner's price its charge never goes back.
+                # guard: no-admission-for-an-unknown-table
+                if await self._reading.job(request.job_id) is None:  # a repeat is answered: its section may be gone since
+                    raise refusal
             return self._settled(decided)
         known = await self._reading.job(request.job_id)
         # guard: repeat-keeps-its-price

@@ -104,6 +104,8 @@ def _may_be(code: str, status: int, path: str) -> bool:
     verb = path.rsplit("/", 1)[-1]
     if status == 409:
         return code in CONFLICTS[verb]
+    if code == "tool_unknown":  # only the compatible routes refuse so, and they are not in the document
+        return False
     if code in ("forged", "provider_unknown", "unauthorized"):
         return ("webhooks" in path) == (code != "unauthorized")
     if code in ("pool_unknown", "callback_unknown"):

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import JsonValue, ValidationError
 
-from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, UserBusy
+from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, ToolUnknown, UserBusy
 from gate.gatekeeper import Gatekeeper
 from gate.http.doors import Asking, Caller, Keeper
 from gate.http.problems import OLD_HEADERS as HEADERS
@@ -294,6 +294,11 @@ async def _answered(request: Request, keeper: Gatekeeper, asking: Caller, shape:
     except (UserBusy, QueueFull) as error:
         _, code, _title = TABLE[type(error)]
         return _refused(400, error.detail, success=False, code=code, refunded=False, **_active(error))
+    except ToolUnknown as error:
+        status_code, code, _title = TABLE[ToolUnknown]
+        log.warning("tool.unknown", table=error.table, path=request.url.path)
+        status_code = 400 if shape is EnqueueBody else status_code  # as every other refusal of an admission here
+        return _refused(status_code, error.detail, success=False, code=code, refunded=False)
     except GateError as error:
         status_code, code, _title = TABLE[type(error)]
         retry_s = RETRY_AFTER_S.get(type(error))

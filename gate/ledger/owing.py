@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -74,6 +74,34 @@ class Owing:
         def look(connection: Connection) -> dict[str, str]:
             last = {row.tool: (row.result, row.error) for row in connection.execute(query)}
             return {tool: error or "" for tool, (result, error) in last.items() if result == "tool_down"}
+
+        return await self._database.read(look)
+
+    async def unstarted(self, addressed: Collection[str], lately_ms: int) -> dict[str, tuple[int, int]]:
+        """Find tools without a start address whose jobs are not started.
+
+        Args:
+            addressed: Tools that have a start address.
+            lately_ms: Age (ms) up to which an end counts.
+
+        Returns:
+            By tool: live jobs that gate has to start, and jobs whose claim time ran out lately. A tool that had a job started lately has
+            none of the second kind.
+        """
+        without = jobs.c.tool.is_not(None) & jobs.c.tool.not_in(list(addressed))
+        live = without & jobs.c.ended_at.is_(None)
+        lately = without & (jobs.c.ended_at > now_ms() - lately_ms)
+        by_tool = sa.select(jobs.c.tool, sa.func.count()).group_by(jobs.c.tool)
+        wait = by_tool.where(live, jobs.c.starts, jobs.c.status.in_(("queued", "granted")))
+        unclaimed = by_tool.where(lately, jobs.c.end_reason == "claim_timeout")
+        by_starter = jobs.c.ended_by.in_(("holder", "provider", "tool"))
+        started = sa.select(jobs.c.tool).where((lately & by_starter) | (live & (jobs.c.status == "running"))).distinct()
+
+        def look(connection: Connection) -> dict[str, tuple[int, int]]:
+            waiting = {tool: count for tool, count in connection.execute(wait)}
+            some_started = set(connection.execute(started).scalars())
+            over = {tool: count for tool, count in connection.execute(unclaimed) if tool not in some_started}
+            return {tool: (waiting.get(tool, 0), over.get(tool, 0)) for tool in waiting.keys() | over.keys()}
 
         return await self._database.read(look)
 

@@ -68,6 +68,35 @@ def test_calls_that_nobody_answers_and_a_tool_that_is_gone_are_named(tmp_path: P
         assert named(doctor(served)[1]) == {("undelivered", "default"), ("undelivered", "upscaler_jobs")}
 
 
+def test_jobs_that_no_start_address_and_no_caller_starts_are_named(tmp_path: Path) -> None:
+    """A job that was admitted with a start address, whose section is gone; and one that its caller left without a start."""
+    with Tool().running() as tool, Served(tmp_path, config=tool.config(), GATE_LIMIT="1", GATE_CLAIM_SECONDS="0.5") as served:
+        holder = served.acquire(job_id=fresh()).json()
+        enqueue = "/functions/v1/runninghub-queue-manager/enqueue"
+        unclaimed, behind = fresh(), fresh()
+        served.post(enqueue, {"table": "bg_remover_jobs", "jobId": unclaimed}).raise_for_status()
+        served.post(enqueue, {"table": "upscaler_jobs", "jobId": behind}).raise_for_status()
+        assert "unstarted" not in {what for what, _ in named(doctor(served)[1])}
+        config = served.folder / "gate.toml"
+        written = config.read_text()
+        config.write_text(written.replace("[tools.upscaler", "[tools.other"))
+        assert ("unstarted", "upscaler_jobs") in named(doctor(served)[1])
+        config.write_text(written)
+        served.act(holder, "release", outcome="completed")
+        path = f"/v1/pools/default/jobs/{unclaimed}"
+        assert served.http.get(path, params={"wait_seconds": 20, "status": "queued"}).json()["status"] in (
+            "granted",
+            "expired",
+        )
+        assert served.http.get(path, params={"wait_seconds": 20, "status": "granted"}).json()["end_reason"] == "claim_timeout"
+        (finding,) = [one for one in doctor(served)[1] if one["what"] == "unstarted"]
+        assert (finding["about"], "claim time was over: 1" in finding["says"]) == ("bg_remover_jobs", True)
+        served.post(f"/v1/pools/default/jobs/{behind}/cancel", {}).raise_for_status()
+        started = served.acquire(job_id=fresh(), tool="bg_remover_jobs").json()
+        served.act(started, "release", outcome="completed")
+        assert "unstarted" not in {what for what, _ in named(doctor(served)[1])}
+
+
 def test_callbacks_that_nobody_bound_are_named(sleeping: Served) -> None:
     body = {"event": "TASK_END", "taskId": "nobody's", "eventData": {"code": 0, "data": [{"fileUrl": "https://f/1.png"}]}}
     assert sleeping.post("/v1/webhooks/runninghub/default?token=t", body).json() == {"result": "kept"}

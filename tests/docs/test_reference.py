@@ -84,4 +84,5 @@ def test_each_refusal_is_named_where_it_is_met(served: Served) -> None:
     refused("callback_applied", "POST", apply, read | {"job_id": done}, callback_id="7")
     for one in (live, other, *kept):
         served.act(one, "cancel")
-    assert {code for _, code, _ in REFUSALS.values()} - met == {"unauthorized", "forbidden", "started_by_gate", "store_down"}
+    elsewhere = {"unauthorized", "forbidden", "started_by_gate", "store_down", "tool_unknown"}
+    assert {code for _, code, _ in REFUSALS.values()} - met == elsewhere

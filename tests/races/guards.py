@@ -135,6 +135,7 @@ GUARDS = [
     Guard("sweep-nothing-in-the-outbox", DROP, "test_what_the_outbox_speaks_of_is_on_its_way"),
     Guard("embedded-redis-dies-with-gate", DROP, "test_the_embedded_redis_dies_with_its_parent_even_by_kill_9"),
     # ---- the owner's money
+    Guard("no-admission-for-an-unknown-table", NEVER, "test_an_admission_is_refused_where_no_configuration_names_the_table"),
     Guard("price-only-known-tables", DROP, "test_a_table_that_no_configuration_names_is_not_asked"),
     Guard("repeat-keeps-its-price", NEVER, "test_a_repeat_is_answered_as_the_first_whatever_the_owner_says_by_now"),
     Guard("repeat-ignores-the-price", replaced_by("self"), "test_two_calls_at_once_between_which_the_price_changed_are_one_job"),
