@@ -170,7 +170,8 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     if unread:
         such = f"; the newest of task {', '.join(tasks)}" if tasks else ""
         says = f"callbacks of the last week that could not be read: {unread}{such}"
-        helps = "gate callbacks shows them; gate callbacks apply ID JOB --outcome … --reason … ends a job by one"
+        helps = "gate callbacks shows them; gate callbacks apply ID JOB --outcome … --reason … ends a job by one, and gate callbacks"
+        helps += " dismiss ID --reason … settles one that is about no job"
         yield Finding("unread", "callbacks", says, helps)
     if fix and (owed_any or waits_any):
         await reading.owing.hurry()

@@ -70,11 +70,8 @@ class JobPricing:
             queue_ms=tool.queue_ms,
         )
         if not self.is_priced(request.tool):
-            if by_gate and isinstance(refusal := self.unpriced(request.tool), ToolUnknown):
-                # Without a start_url no caller starts it, and without the owner's price its charge never goes back.
-                # guard: no-admission-for-an-unknown-table
-                if await self._reading.job(request.job_id) is None:  # a repeat is answered: its section may be gone since
-                    raise refusal
+            if by_gate:
+                await self._require_section(request.tool, request.job_id)
             return self._settled(decided)
         known = await self._reading.job(request.job_id)
         # guard: repeat-keeps-its-price
@@ -97,6 +94,13 @@ class JobPricing:
             "settles": self._owner.pays and (by_row or request.trusted),
         }
         return Priced(**request._asdict() | row)
+
+    async def _require_section(self, table: str, job_id: str) -> None:
+        """Raises ToolUnknown: no start address starts the new job, and without the owner's price its charge never goes back."""
+        refusal = self.unpriced(table)
+        # guard: no-admission-for-an-unknown-table
+        if isinstance(refusal, ToolUnknown) and await self._reading.job(job_id) is None:  # a repeat is answered
+            raise refusal
 
     def _require_start_url(self, request: Request) -> None:
         """Raises Invalid when the request names no tool, or a tool without a `start_url`."""

@@ -251,6 +251,8 @@ def _unread(one: Unread) -> str:
     words = f"callback {one.id}{task} from {one.provider} that could not be read{times}: {one.why}"
     if one.applied_at is None:
         words += f"; `gate callbacks apply {one.id} JOB --outcome … --reason …` ends the job by it"
+    elif one.job_id is None:
+        words += f"; dismissed at {clock(one.applied_at)} by {one.applied_by}: {one.reason}"
     else:
         words += f"; applied as {one.outcome} at {clock(one.applied_at)} by {one.applied_by}: {one.reason}"
     return f"{words}. It said: {short(one.body)}"

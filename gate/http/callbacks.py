@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from gate.http.doors import Asking, Keeper
 from gate.http.looking import SQL_INTEGER_MAX
 from gate.http.strict import StrictRoute
-from gate.http.wire import ApplyBody, JobOut, UnreadPageOut, unread_body
+from gate.http.wire import ApplyBody, DismissBody, JobOut, UnreadOut, UnreadPageOut, unread_body
 from gate.shown import job_body
 
 router = APIRouter(prefix="/v1/callbacks/unread", tags=["webhooks"], route_class=StrictRoute)
@@ -40,3 +40,12 @@ async def apply(
     who = asking.name or "operator"
     job = await keeper.unread.apply(callback_id, body.job_id, body.outcome, body.reason, who)
     return JSONResponse(job_body(job, asking.may_release))
+
+
+@router.post("/{callback_id}/dismiss", response_model=UnreadOut)
+async def dismiss(
+    callback_id: Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)], body: DismissBody, keeper: Keeper, asking: Asking
+) -> JSONResponse:
+    """Settle a callback that is about no job of yours. It is kept with your reason, and no longer reported."""
+    one = await keeper.unread.dismiss(callback_id, body.reason, asking.name or "operator")
+    return JSONResponse(unread_body(one, asking.may_release))

@@ -144,6 +144,10 @@ class _Collector:
             "gate_deliveries_due_oldest_seconds", says, ["kind"], [([kind], one.oldest_s) for kind, one in calls]
         )
 
+        unread = [([provider], sql.unread.get(provider, 0)) for provider in sorted(PROVIDERS)] if sql else []
+        says = "Callbacks that could not be read and that an operator has to look at."
+        yield self._gauge("gate_callbacks_unread_waiting", says, ["provider"], unread)
+
     def _of_the_ledger(self) -> Iterator[Metric]:
         pools = self._seen.counted.items()
         admitted = [([pool, how], one.admitted[how]) for pool, one in pools for how in ("running", "queued")]

@@ -47,11 +47,16 @@ class Owing:
         return await self._database.read(lambda c: {tool: count for tool, count in c.execute(query)})
 
     async def bindings(self, most: int) -> tuple[int, list[str]]:
-        """Callbacks whose task nobody has bound, of those that still wait for it; the newest by provider and task."""
+        """Count callbacks whose task is not bound, of those that still wait for it; and name the tasks of the newest, each once.
+
+        One that names a job which has ended waits for nothing.
+        """
         of_task = (tasks.c.provider == webhooks.c.provider) & (tasks.c.task_id == webhooks.c.task_id)
-        waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS, ~sa.exists().where(of_task))
+        ended = sa.exists().where(jobs.c.job_id == webhooks.c.job_id, jobs.c.ended_at.is_not(None))
+        waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS, ~sa.exists().where(of_task), ~ended)
         count = sa.select(sa.func.count()).where(*waits)
-        newest = sa.select(webhooks.c.provider, webhooks.c.task_id).where(*waits).order_by(webhooks.c.id.desc()).limit(most)
+        task = (webhooks.c.provider, webhooks.c.task_id)
+        newest = sa.select(*task).where(*waits).group_by(*task).order_by(sa.func.max(webhooks.c.id).desc()).limit(most)
 
         def look(connection: Connection) -> tuple[int, list[str]]:
             return connection.execute(count).scalar_one(), [" ".join(row) for row in connection.execute(newest)]

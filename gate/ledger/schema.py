@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gate.errors import CannotStart
 from gate.ledger.engines import engine, first_line
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest revision in `migrations/versions`; a test holds the two equal."""
 
 

@@ -8,12 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.jobs import now_ms
-from gate.ledger import pools
+from gate.ledger import pools, unread
 from gate.ledger.database import Database
 from gate.ledger.deliveries import clock_ms
 from gate.ledger.tables import deliveries, jobs, owed
 
 KINDS = ("start", "event")
+UNREAD_MS = 7 * 24 * 3_600_000
+"""Age (ms) above which a callback that could not be read is no longer counted."""
 
 
 @dataclass(slots=True)
@@ -39,8 +41,11 @@ class Calls:
 
 @dataclass(slots=True)
 class Standing:
+    """`unread` counts the callbacks, by provider, that could not be read and that an operator has to look at."""
+
     pools: dict[str, OfPool] = field(default_factory=dict)
     calls: dict[str, Calls] = field(default_factory=lambda: {kind: Calls() for kind in KINDS})
+    unread: dict[str, int] = field(default_factory=dict)
 
 
 async def read(database: Database) -> Standing:
@@ -65,6 +70,7 @@ def _read(connection: Connection) -> Standing:
             of_pool.owed, of_pool.owed_credits, of_pool.oldest_owed_s = count, int(credits_), _age_s(now, since)
     for kind, count, since in connection.execute(_calls):
         found.calls[kind] = Calls(count, _age_s(clock, since))
+    found.unread = unread.waiting(connection, now - UNREAD_MS)
     return found
 
 

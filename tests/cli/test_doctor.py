@@ -105,6 +105,26 @@ def test_callbacks_that_nobody_bound_are_named(sleeping: Served) -> None:
     assert found[0]["says"].endswith(": 1; of runninghub nobody's")
 
 
+def test_an_unbound_task_is_named_once_and_not_after_its_job_has_ended(sleeping: Served) -> None:
+    def call(task_id: str, code: int) -> None:
+        body = {"event": "TASK_END", "taskId": task_id, "eventData": {"code": code, "msg": "no"}}
+        assert sleeping.post("/v1/webhooks/runninghub/default?token=t", body).json() == {"result": "kept"}
+
+    call("twice", 805), call("of-a-job", 805)
+    columns = "at, provider, pool, task_id, outcome, verdict"
+    sleeping.sql(
+        f"insert into @webhooks (delivery_id, {columns}) select 'again', {columns} from @webhooks where task_id = 'twice'"
+    )
+    (finding,) = doctor(sleeping)[1]
+    assert finding["says"].endswith(": 3; the newest of runninghub twice, runninghub of-a-job")
+    job = sleeping.acquire(job_id=fresh()).json()
+    sleeping.sql("update @webhooks set job_id = :job where task_id = 'of-a-job'", job=job["job_id"])
+    assert doctor(sleeping)[1] == [finding]
+    sleeping.act(job, "release", outcome="failed")
+    (finding,) = doctor(sleeping)[1]
+    assert finding["says"].endswith(": 2; the newest of runninghub twice")
+
+
 def test_a_pool_that_refuses_more_than_it_runs_is_named(tmp_path: Path) -> None:
     with Served(tmp_path, GATE_LIMIT="20") as served:
         for job in [served.acquire().json() for _ in range(12)]:
