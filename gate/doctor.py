@@ -36,6 +36,7 @@ SKEW_MS = 1_000
 LATELY_MS = 3_600_000
 TOOL_DOWN_LATELY_MS = 600_000
 """gate tries a tool that is down again each minute: after ten without a try it has nothing to start."""
+TOOL_DOWN = "look at the provider's key where the answer says that the provider turns every call away; else at start_url and secret of"
 REFUSALS_MIN = 10
 """Fewer say nothing about a provider."""
 UNBOUND_NAMED = 3
@@ -155,7 +156,7 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
             yield Finding("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
     for table, error in sorted((await reading.owing.tools_down(TOOL_DOWN_LATELY_MS)).items()):
         says = f"its start address fails, and none of its jobs is started: {error}"
-        yield Finding("tool_down", table, says, f"look at start_url and secret of [tools.{table}], and at the address itself")
+        yield Finding("tool_down", table, says, f"{TOOL_DOWN} [tools.{table}]")
     addressed = {tool.table for tool in tools if tool.start_url is not None}
     for table, counts in sorted((await reading.owing.unstarted(addressed, LATELY_MS)).items()):
         yield _unstarted(table, *counts)
