@@ -124,6 +124,7 @@ TIMEOUTS = {
 }
 ENDED_BY = {
     "holder": "by its holder",
+    "caller": "by its caller",
     "operator": "by an operator",
     "provider": "by its provider",
     "tool": "by its tool's answer to the start call",
@@ -235,6 +236,7 @@ VERDICTS = {
     "late": "too late: kept as its late outcome",
     "waits": "kept until its task is bound",
     "history": "nothing happened by it",
+    "relayed": "passed on by a call of finish, and not applied by itself",
 }
 
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["health"])
 CAUSES = {
-    "completed": ("holder", "provider", "operator"),
-    "failed": ("holder", "provider", "operator", "tool"),
-    "cancelled": ("holder", "provider", "operator"),
+    "completed": ("holder", "provider", "operator", "caller"),
+    "failed": ("holder", "provider", "operator", "caller", "tool"),
+    "cancelled": ("holder", "provider", "operator", "caller"),
     "expired": ("queue_timeout", "claim_timeout", "lease_timeout"),
 }
 """What is there from the beginning: a figure that is not there yet cannot be seen to rise."""

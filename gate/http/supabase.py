@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import JsonValue, ValidationError
 
-from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, ToolUnknown, UserBusy
+from gate.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, StoreDown, ToolUnknown, UserBusy
 from gate.gatekeeper import Gatekeeper
 from gate.http.doors import Asking, Caller, Keeper
 from gate.http.problems import OLD_HEADERS as HEADERS
@@ -39,7 +39,6 @@ PREFLIGHT = HEADERS | {
 NO_START_URL = "a tool has no start_url: a caller that enqueues its jobs has to start them"
 log = structlog.get_logger("gate.tools")
 _warned: set[str] = set()
-OVER: dict[str, Any] = {"success": True, "skipped": True, "reason": "already_terminal"}
 B = TypeVar("B", bound=Body)
 Answer = dict[str, Any] | list[dict[str, Any]]
 Path = Callable[[Gatekeeper, Any], Awaitable[Answer]]
@@ -125,6 +124,17 @@ async def process_next(keeper: Gatekeeper, body: Body) -> Answer:
 
 
 async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
+    """End a job as its caller says, and keep what its provider said beside the callbacks."""
+    job, answer = await _finished(keeper, body)
+    if body.webhookPayload is not None:
+        with contextlib.suppress(StoreDown):  # the job has ended; its answer does not depend on this
+            provider = job.provider or body._tools[body.table].provider or "finish"
+            await keeper.keep_payload(job, provider, body.taskId, body.status, body.errorMessage, body.webhookPayload)
+    return answer
+
+
+async def _finished(keeper: Gatekeeper, body: FinishBody) -> tuple[Job, dict[str, Any]]:
+    """Returns the job, and the answer of `finish`."""
     try:
         job = await _known(keeper, body.table, body.jobId)
     except JobUnknown:
@@ -132,14 +142,15 @@ async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
             raise
         job = await _end_unadmitted(keeper, body, body.table, body.jobId, body.status, body.errorMessage)
         if job.ended:
-            return {"success": True, "refundedAmount": job.refund.amount if job.refund else 0}
+            return job, {"success": True, "refundedAmount": _refunded(job)}
     if body.notAdmitted:
-        return {"success": True, "skipped": True, "reason": "already_terminal" if job.ended else "admitted"}
+        return job, _over(job) if job.ended else {"success": True, "skipped": True, "reason": "admitted"}
     if body.taskId is not None and job.task_id not in (None, body.taskId):
         # The caller speaks of a task that this lease is not: of an earlier one, as far as gate can tell.
-        return OVER if job.ended else {"success": True, "skipped": True, "reason": "another_task", "taskId": job.task_id}
+        other = {"success": True, "skipped": True, "reason": "another_task", "taskId": job.task_id}
+        return job, _over(job) if job.ended else other
     named: dict[str, JsonValue] = {"url": body.outputUrl, "rhCost": body.rhCost}
-    output = {name: value for name, value in named.items() if value is not None} or None
+    output: JsonValue = {name: value for name, value in named.items() if value is not None} or None
     try:
         late = job.status == "expired" or (job.status in REFUNDED and body.status == "completed")
         if job.lease_id and (job.status in HOLDING or late):  # what comes too late is kept
@@ -147,19 +158,30 @@ async def finish(keeper: Gatekeeper, body: FinishBody) -> Answer:
         elif job.ended:
             raise AlreadyEnded("it has ended", job)
         else:
-            ended = await keeper.cancel(job.pool, job.job_id, body.errorMessage, body.status)
-    except (AlreadyEnded, LeaseLost):
-        return OVER
-    return {"success": True, "refundedAmount": ended.refund.amount if ended.refund else 0}
+            ended = await keeper.cancel(job.pool, job.job_id, None, body.status, by="caller", error=body.errorMessage)
+    except (AlreadyEnded, LeaseLost) as error:
+        job = error.job or job
+        return job, _over(job)
+    return ended, {"success": True, "refundedAmount": _refunded(ended)}
+
+
+def _over(job: Job) -> dict[str, Any]:
+    """The answer of `finish` about a job that has ended before: what went back for it stays the same."""
+    return {"success": True, "skipped": True, "reason": "already_terminal", "refundedAmount": _refunded(job)}
+
+
+def _refunded(job: Job) -> int:
+    return job.refund.amount if job.refund else 0
 
 
 async def cancel_session(keeper: Gatekeeper, body: SessionBody) -> Answer:
     if body.sessionId is None and body.userId is None:
         raise _Missing("sessionId or userId")
     user = body.userId if body.sessionId is None else None
+    reason = "the waiting jobs of its user were cancelled" if body.sessionId is None else "its session was cancelled"
     jobs = []
     for pool in body._tools.pools:
-        jobs += await keeper.poolkeeper.cancel_waiting(pool, session=body.sessionId, user=user)
+        jobs += await keeper.poolkeeper.cancel_waiting(pool, session=body.sessionId, user=user, reason=reason, by="caller")
     told = [{"table": job.tool, "id": job.job_id} for job in jobs]
     return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
 
@@ -251,8 +273,8 @@ async def _cancel(keeper: Gatekeeper, body: CancelBody) -> Answer:
             job = await _known(keeper, body.p_table_name, body.p_job_id)
         except JobUnknown:
             job = await _end_unadmitted(keeper, body, body.p_table_name, body.p_job_id, "cancelled", reason)
-        if not (job.ended and job.ended_by == "caller"):
-            job = await keeper.cancel(job.pool, job.job_id, reason)
+        if not (job.ended and job.ticket == 0):  # ended before its admission: a repeat is told the same
+            job = await keeper.cancel(job.pool, job.job_id, reason, by="caller")
     except AlreadyEnded as error:
         return [{"success": False, "refunded_amount": 0, "error_message": error.detail}]
     return [{"success": True, "refunded_amount": job.refund.amount if job.refund else 0, "error_message": None}]

@@ -52,7 +52,9 @@ class Owing:
         One that names a job which has ended waits for nothing.
         """
         of_task = (tasks.c.provider == webhooks.c.provider) & (tasks.c.task_id == webhooks.c.task_id)
-        ended = sa.exists().where(jobs.c.job_id == webhooks.c.job_id, jobs.c.ended_at.is_not(None))
+        same = sa.alias(webhooks)  # a caller of finish may have named the job of that task
+        of_one = (same.c.provider == webhooks.c.provider) & (same.c.task_id == webhooks.c.task_id)
+        ended = sa.exists().where(of_one, jobs.c.job_id == same.c.job_id, jobs.c.ended_at.is_not(None))
         waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS, ~sa.exists().where(of_task), ~ended)
         count = sa.select(sa.func.count()).where(*waits)
         task = (webhooks.c.provider, webhooks.c.task_id)
