@@ -178,6 +178,13 @@ def play(owner: Owner, tmp_path: Path) -> None:
         admin = {"authorization": f"Bearer {environment['GATE_KEY']}"}
         served.http.headers.update(admin)
         asyncio.run(until(lambda: served.http.get("/v1/pools").status_code == 200, "the key counts", within_s=5))
+        (((named,),),) = owner.sql(block("sql", "string_agg"))
+        assert named == "flyer_maker_jobs pose_changer_jobs upscaler_jobs veste_ai_jobs video_upscaler_jobs"
+        assert types(block("sh", "tomllib")) == "upscaler_jobs\n", (
+            "the guide's file has one section, and says to add the others"
+        )
+        unnamed = served.post(f"{MANAGER}/run-or-queue", {"table": "veste_ai_jobs", "jobId": "unnamed"})
+        assert (unnamed.status_code, unnamed.json()["code"], unnamed.json()["refunded"]) == (400, "tool_unknown", False)
         assert types(block("sh", "gate demo")).count(" ok ") == 13 + 23
 
         cut_over(owner, served, types, tool_key)
@@ -196,7 +203,8 @@ def cut_over(owner: Owner, served: Served, types: Any, tool_key: str) -> None:
     again = owner.row("queued", owner.user(waits[0]), id="00000000-0000-0000-0000-00000000000b")
     before = owner.row("completed")
 
-    owner.sql(file("disarm.sql"))
+    for _ in range(2):
+        owner.sql(file("disarm.sql"))
     assert owner.sql("select active from cron.job order by jobid") == [[(False,), (True,)]]
     assert owner.sql("select * from cleanup_all_stale_ai_jobs()") == [[]]
     hold, let_go = block("sql", "generate_series"), block("sql", "delete from")
@@ -356,6 +364,17 @@ def test_a_place_that_is_right_already_is_not_written(owner: Owner) -> None:
     owner.sql(f"select set_queue_positions('{place}')")
     assert owner.sql(version) == before
     owner.sql(f"delete from upscaler_jobs where id = '{job_id}'")
+
+
+def test_the_old_clean_up_is_put_away_also_where_there_is_none(owner: Owner) -> None:
+    owner.sql("alter function cleanup_all_stale_ai_jobs() rename to kept_for_the_test")
+    try:
+        owner.sql(file("disarm.sql"))
+        assert owner.sql("select to_regprocedure('cleanup_all_stale_ai_jobs()') is null") == [[(True,)]]
+        owner.sql(file("back.sql"))
+        assert owner.sql("select active from cron.job order by jobid") == [[(True,), (True,)]]
+    finally:
+        owner.sql("alter function kept_for_the_test() rename to cleanup_all_stale_ai_jobs")
 
 
 def test_it_is_not_paid_when_the_owners_function_says_no(owner: Owner) -> None:

@@ -201,6 +201,14 @@ async def test_a_browser_that_ends_a_job_ends_its_task_and_a_late_success_is_kep
     assert (row["status"], row["output_url"], row["credits_refunded"]) == ("failed", None, True)
 
 
+async def test_users_read_why_a_job_expired_in_a_sentence(owner: OwnerStage) -> None:
+    asked = owner.new()
+    job = {"job_id": asked["jobId"], "pool": "default", "tool": "upscaler_jobs", "error": None, "end_reason": "lease_timeout"}
+    job |= {"ended_by": "gate", "output": None, "refund": None, "lease": None}
+    assert owner.send("events", "m-expired", "job.expired", job).status_code == 200
+    assert owner.platform.row(asked["jobId"])["error_message"] == "The job took too long and was stopped."
+
+
 async def test_an_event_is_taken_although_the_places_in_line_cannot_be_written(owner: OwnerStage) -> None:
     asked = owner.new()
     owner.platform.sql("alter function set_queue_positions(jsonb) rename to set_aside")
