@@ -103,7 +103,7 @@ GUARDS = [
     Guard("callback-of-the-bound-provider", DROP, "test_a_provider_ends_only_jobs_bound_to_it_or_to_none"),
     Guard("callback-in-its-pool", ALWAYS, "test_it_ends_only_jobs_of_the_pool_it_names"),
     Guard("unread-callback-applied-once", NEVER, "test_each_is_applied_once_however_many_try"),
-    Guard("unread-callback-dismissed-once", replaced_by("sa.true()"), "test_a_callback_that_was_applied_is_not_dismissed"),
+    Guard("unread-callback-dismissed-once", replaced_by("True"), "test_a_callback_that_was_applied_is_not_dismissed"),
     Guard("unread-callback-counted-once", NEVER, "test_servers_that_hear_it_at_once_count_together"),
     Guard("unread-callback-of-a-known-pool", DROP, "test_the_same_body_is_one_row_that_counts"),
     Guard("unread-callbacks-are-bounded", NEVER, "test_the_oldest_that_nobody_applied_are_dropped"),
