@@ -8,7 +8,8 @@
 -- Replies
 --   status    limit, running, granted, queued, paused, cooling_until, oldest (granted_at in ms, or absent),
 --             holders and queue (arrays of job_id), position (1 = next, or absent),
---             tools (tool -> ms until which it cools down, or absent)
+--             tools (tool -> ms until which it cools down, or absent),
+--             down (tools whose last start failed within ten minutes of its cool-down, and none worked since; or absent)
 
 begin()
 local most = tonumber(ARGV[5])
@@ -23,7 +24,9 @@ for i, job in ipairs(slots) do
   if i <= most then holders[i] = job end
 end
 local tools -- that cool down, with their time; a JSON object, or absent
-if meta.tools_until > now then
+local down -- these, and those that could not be tried again since: every slot may be held
+local down_ms = 600000 -- a failure that is older says nothing about a tool that had nothing to start meanwhile
+if meta.tools_until > now - down_ms then
   local all = redis.call('HGETALL', META)
   for i = 1, #all, 2 do
     local tool = string.match(all[i], '^cool:(.*)$')
@@ -32,6 +35,10 @@ if meta.tools_until > now then
       tools = tools or {}
       tools[tool] = till
     end
+    if till > now - down_ms then
+      down = down or {}
+      down[#down + 1] = tool
+    end
   end
 end
 local queue = most > 0 and redis.call('LRANGE', QUEUE, 0, most - 1) or {}
@@ -39,4 +46,4 @@ local stands_at = ARGV[4] ~= '' and place(ARGV[4], read(ARGV[4]))
 return finish('status', {
   limit = meta.limit, running = #slots - granted, granted = granted, queued = waiting,
   paused = meta.paused == 1, cooling_until = meta.cooling_until, oldest = oldest, holders = holders, queue = queue,
-  position = stands_at and stands_at + 1 or nil, tools = tools})
+  position = stands_at and stands_at + 1 or nil, tools = tools, down = down})

@@ -12,7 +12,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import httpx2
 import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg.types.json import Jsonb
 
 from tests.chaos.stores import Postgres, lacking
 from tests.support import ROOT, Served, gate_environment, missing, run_gate, until
@@ -175,6 +178,13 @@ def play(owner: Owner, tmp_path: Path) -> None:
         admin = {"authorization": f"Bearer {environment['GATE_KEY']}"}
         served.http.headers.update(admin)
         asyncio.run(until(lambda: served.http.get("/v1/pools").status_code == 200, "the key counts", within_s=5))
+        (((named,),),) = owner.sql(block("sql", "string_agg"))
+        assert named == "flyer_maker_jobs pose_changer_jobs upscaler_jobs veste_ai_jobs video_upscaler_jobs"
+        assert types(block("sh", "tomllib")) == "upscaler_jobs\n", (
+            "the guide's file has one section, and says to add the others"
+        )
+        unnamed = served.post(f"{MANAGER}/run-or-queue", {"table": "veste_ai_jobs", "jobId": "unnamed"})
+        assert (unnamed.status_code, unnamed.json()["code"], unnamed.json()["refunded"]) == (400, "tool_unknown", False)
         assert types(block("sh", "gate demo")).count(" ok ") == 13 + 23
 
         cut_over(owner, served, types, tool_key)
@@ -193,7 +203,8 @@ def cut_over(owner: Owner, served: Served, types: Any, tool_key: str) -> None:
     again = owner.row("queued", owner.user(waits[0]), id="00000000-0000-0000-0000-00000000000b")
     before = owner.row("completed")
 
-    owner.sql(file("disarm.sql"))
+    for _ in range(2):
+        owner.sql(file("disarm.sql"))
     assert owner.sql("select active from cron.job order by jobid") == [[(False,), (True,)]]
     assert owner.sql("select * from cleanup_all_stale_ai_jobs()") == [[]]
     hold, let_go = block("sql", "generate_series"), block("sql", "delete from")
@@ -314,6 +325,56 @@ def way_back(owner: Owner, served: Served, types: Any) -> None:
     (undo,) = re.findall(r'\(`(\{"limit".*?\})`\)', GUIDE)
     assert served.http.put("/v1/pools/default", json=json.loads(undo)).json()["limit"] == 3
     assert run_gate("verify", cwd=served.folder).returncode == 0
+
+
+@pytest.mark.parametrize("path", ["docs/moving-over/database.sql", "examples/supabase/tables.sql"])
+def test_places_in_line_that_are_written_at_once_do_not_deadlock(owner: Owner, path: str) -> None:
+    pattern = r"create (?:or replace )?function set_queue_positions\(.*?^\$\$;"
+    (made,) = re.findall(pattern, (ROOT / path).read_text(), re.DOTALL | re.MULTILINE)
+    owner.sql(made.replace("create function", "create or replace function"))
+    waiting = [owner.row("queued") for _ in range(60)]
+    threads = 8
+    together = threading.Barrier(threads)
+
+    def write(number: int) -> None:
+        order = waiting[:] if number % 2 else waiting[::-1]
+        with psycopg.connect(owner.url, autocommit=True) as db:
+            for turn in range(20):
+                places = [
+                    {"table_name": "upscaler_jobs", "id": job_id, "position": place + number + turn}
+                    for place, job_id in enumerate(order)
+                ]
+                together.wait(30)
+                db.execute("select set_queue_positions(%s)", (Jsonb(places),))
+
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(write, number) for number in range(threads)]:
+                done.result(60)
+    finally:
+        owner.sql("delete from upscaler_jobs where status = 'queued'")
+        owner.sql(file("database.sql"))
+
+
+def test_a_place_that_is_right_already_is_not_written(owner: Owner) -> None:
+    job_id = owner.row("queued", position=4)
+    place = json.dumps([{"table_name": "upscaler_jobs", "id": job_id, "position": 4}])
+    version = f"select xmin::text from upscaler_jobs where id = '{job_id}'"
+    before = owner.sql(version)
+    owner.sql(f"select set_queue_positions('{place}')")
+    assert owner.sql(version) == before
+    owner.sql(f"delete from upscaler_jobs where id = '{job_id}'")
+
+
+def test_the_old_clean_up_is_put_away_also_where_there_is_none(owner: Owner) -> None:
+    owner.sql("alter function cleanup_all_stale_ai_jobs() rename to kept_for_the_test")
+    try:
+        owner.sql(file("disarm.sql"))
+        assert owner.sql("select to_regprocedure('cleanup_all_stale_ai_jobs()') is null") == [[(True,)]]
+        owner.sql(file("back.sql"))
+        assert owner.sql("select active from cron.job order by jobid") == [[(True,), (True,)]]
+    finally:
+        owner.sql("alter function kept_for_the_test() rename to cleanup_all_stale_ai_jobs")
 
 
 def test_it_is_not_paid_when_the_owners_function_says_no(owner: Owner) -> None:

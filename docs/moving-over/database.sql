@@ -152,10 +152,13 @@ language plpgsql security definer set search_path = public as $$
 declare
   of_table text;
 begin
+  -- One call at a time: two that lock the same rows in another order would wait for each other, and Postgres would end one of them.
+  perform pg_advisory_xact_lock(hashtext('set_queue_positions'));
   foreach of_table in array gate_tables() loop
     execute format(
       'update %I as job set position = (place ->> ''position'')::integer from jsonb_array_elements($1) as place
-       where place ->> ''table_name'' = $2 and job.id = (place ->> ''id'')::uuid and job.status = ''queued''', of_table
+       where place ->> ''table_name'' = $2 and job.id = (place ->> ''id'')::uuid and job.status = ''queued''
+         and job.position is distinct from (place ->> ''position'')::integer', of_table
     ) using p_places, of_table;
   end loop;
 end

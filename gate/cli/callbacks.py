@@ -1,4 +1,4 @@
-"""Commands about callbacks that could not be read: what is kept, and its application to a job."""
+"""Commands about callbacks that could not be read: what is kept, its application to a job, its dismissal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gate.ledger import Unread
 
 app = typer.Typer(
-    help="Callbacks that could not be read, oldest first; `apply` ends a job by one. The list works with the server stopped.",
+    help="Callbacks that could not be read, oldest first; `apply` ends a job by one, `dismiss` settles one without a job. The list works with the server stopped.",
     invoke_without_command=True,
 )
 
@@ -56,6 +56,25 @@ def apply(
     )
 
 
+@app.command()
+def dismiss(
+    callback_id: Annotated[
+        int, typer.Argument(min=1, max=2**63 - 1, help="Its id, as `gate callbacks` shows it.", metavar="ID")
+    ],
+    reason: Annotated[str, typer.Option(help="Why it is about no job; it is kept.")],
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Settle a callback that is about no job: it is kept, and no longer reported."""
+    from gate.cli import context, render
+    from gate.http.schemas import DismissBody, unread_body
+
+    body = DismissBody.model_validate({"reason": reason})
+    one = context.visit(settings_of(data_dir, config), lambda gate: gate.unread.dismiss(callback_id, body.reason))
+    render.fact(unread_body(one), f"callback {one.id} is dismissed: {one.reason}", json)
+
+
 def _show(rows: Sequence[Unread], following: int | None, json_wanted: bool) -> None:
     from gate.cli.render import as_json, line, short, table
     from gate.explain.formatting import short as cut
@@ -76,4 +95,6 @@ def _show(rows: Sequence[Unread], following: int | None, json_wanted: bool) -> N
 
 
 def _applied(one: Unread) -> str | None:
+    if one.job_id is None and one.applied_at is not None:
+        return f"{one.outcome}, by {one.applied_by}: {one.reason}"
     return f"{one.job_id} {one.outcome}, by {one.applied_by}: {one.reason}" if one.applied_at is not None else None

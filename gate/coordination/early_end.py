@@ -6,7 +6,7 @@ from gate.coordination.notifier import Notifier
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.pricing import JobPricing
 from gate.ledger import EndResult, Ledger
-from gate.model.errors import AlreadyEnded, JobUnknown
+from gate.model.errors import AlreadyEnded
 from gate.model.job import Job, Request
 
 
@@ -25,13 +25,14 @@ class EarlyEnd:
             error: Kept as the job's error.
 
         Raises:
-            JobUnknown: Neither gate nor the owner's function knows it, or no such function is configured for the table.
+            JobUnknown: Neither gate nor the owner's function knows it, or no such function is configured.
+            ToolUnknown: The owner's function prices jobs, and no section of gate.toml names the table.
             AlreadyEnded: It was admitted, or ended so before. `job` is the job, which may still live.
             StoreDown: SQL or the owner's function does not answer.
         """
         await self._pools.know(pool)
         if not self._pricing.is_priced(table):
-            raise JobUnknown(f"there is no such job in {table}")
+            raise self._pricing.unpriced(table)
         request = await self._pricing.complete(Request(job_id, tool=table))
         ended = await self._ledger.end_unadmitted(pool, request, outcome, by="caller", reason=reason, error=error)
         assert ended.job is not None

@@ -195,16 +195,39 @@ class JobCoordinator:
             await self._free(pool, heard.job.job_id, heard.job.lease_id)
         return heard.result
 
+    async def keep_payload(
+        self, job: Job, provider: str, task_id: str | None, outcome: str, error: str | None, payload: str
+    ) -> None:
+        """Keep what a caller passed on of its provider's words with the callbacks of a job. It ends nothing.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        await self._ledger.keep_payload(job, provider, task_id or job.task_id, outcome, error, payload)
+
     async def _free(self, pool: str, job_id: str, lease_id: str | None) -> None:
         """Free the slot of a lease whose job SQL has ended."""
         with contextlib.suppress(StoreDown):  # its own deadline frees it at the latest
             await self._pools.pool(pool).release(job_id, lease_id or "")
         self._news.tell(pool, [job_id])
 
-    async def cancel(self, pool: str, job_id: str, reason: str | None = None, outcome: str = "cancelled") -> Job:
-        """Ends any job that has not ended, by somebody else than its holder. Raises JobUnknown, AlreadyEnded."""
+    async def cancel(
+        self, pool: str, job_id: str, reason: str | None = None, outcome: str = "cancelled", *, by: str = "operator",
+        error: str | None = None,
+    ) -> Job:  # fmt: skip
+        """End any job that has not ended, without its lease.
+
+        Args:
+            by: `operator`, or `caller` where the job's own front end asked for it.
+            error: What went wrong; it is kept with the job.
+
+        Raises:
+            JobUnknown: The pool has no such job.
+            AlreadyEnded: The job has ended.
+            StoreDown: SQL does not answer.
+        """
         await self._pools.know(pool)
-        job = await self._ended(pool, await self._ledger.end(pool, job_id, outcome, by="operator", reason=reason))
+        job = await self._ended(pool, await self._ledger.end(pool, job_id, outcome, by=by, reason=reason, error=error))
         with contextlib.suppress(StoreDown):
             await self._pools.pool(pool).cancel(job_id)
         self._news.tell(pool, [job_id])

@@ -46,13 +46,21 @@ class PoolCoordinator:
         return await self._queries.pool(pool)
 
     async def cancel_waiting(
-        self, pool: str, *, session: str | None = None, user: str | None = None, reason: str | None = None
-    ) -> list[Job]:
-        """Cancels what waits for a session or a user; what has been granted a slot goes on. Those it cancelled."""
+        self, pool: str, *, session: str | None = None, user: str | None = None, reason: str | None = None,
+        by: str = "operator",
+    ) -> list[Job]:  # fmt: skip
+        """Cancel the waiting jobs of a session or a user. A job that was granted a slot goes on.
+
+        Args:
+            by: `operator`, or `caller` where the jobs' own front end asked for it.
+
+        Returns:
+            The jobs that were cancelled.
+        """
         await self._pools.know(pool)
         cancelled = []
         for job in await self._rows.waiting(pool, session, user):
-            ended = await self._ledger.end(pool, job.job_id, "cancelled", by="operator", reason=reason, only_queued=True)
+            ended = await self._ledger.end(pool, job.job_id, "cancelled", by=by, reason=reason, only_queued=True)
             if ended.result is not EndResult.ENDED or ended.job is None:
                 continue
             with contextlib.suppress(StoreDown):

@@ -87,4 +87,4 @@ class QueuePositions:
 
 
 def _shown(line: QueueState) -> tuple[object, ...]:
-    return line.queued, line.reason, line.cooling_tools
+    return line.queued, line.reason, line.cooling_tools, line.down_tools, line.free > 0

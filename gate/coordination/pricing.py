@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gate.ledger import BillingHooks, LedgerQueries, Price
-from gate.model.errors import Invalid
+from gate.model.errors import GateError, Invalid, JobUnknown, ToolUnknown
 from gate.model.job import Job, Request
 from gate.model.tool import Tools
 
@@ -34,6 +34,16 @@ class JobPricing:
             and table in self._tools
         )
 
+    def unpriced(self, table: str) -> GateError:
+        """The refusal of a job of a table that the owner's function is not asked about.
+
+        Returns:
+            ToolUnknown where the owner's function prices the jobs of the other tables. Else JobUnknown: there is nothing to ask.
+        """
+        if self._owner is not None and self._owner.prices:
+            return ToolUnknown(table)
+        return JobUnknown(f"there is no such job in {table}")
+
     async def complete(self, request: Request, by_gate: bool = False, or_refuse: bool = False) -> Request:
         """The request with all that gate decides about it.
 
@@ -44,6 +54,7 @@ class JobPricing:
 
         Raises:
             Invalid: The tool is missing, or has no start_url.
+            ToolUnknown: gate is to start the job, the owner's function prices jobs, and no section of gate.toml names the table.
             JobUnknown: The owner's function knows no such row.
             StoreDown: SQL or that function does not answer.
         """
@@ -59,6 +70,8 @@ class JobPricing:
             queue_ms=tool.queue_ms,
         )
         if not self.is_priced(request.tool):
+            if by_gate:
+                await self._require_section(request.tool, request.job_id)
             return self._settled(decided)
         known = await self._reading.job(request.job_id)
         # guard: repeat-keeps-its-price
@@ -81,6 +94,13 @@ class JobPricing:
             "settles": self._owner.pays and (by_row or request.trusted),
         }
         return PricedRequest(**request._asdict() | row)
+
+    async def _require_section(self, table: str, job_id: str) -> None:
+        """Raises ToolUnknown: no start address starts the new job, and without the owner's price its charge never goes back."""
+        refusal = self.unpriced(table)
+        # guard: no-admission-for-an-unknown-table
+        if isinstance(refusal, ToolUnknown) and await self._reading.job(job_id) is None:  # a repeat is answered
+            raise refusal
 
     def _require_start_url(self, request: Request) -> None:
         """Raises Invalid when the request names no tool, or a tool without a `start_url`."""

@@ -175,14 +175,16 @@ class JobQueries:
     async def _at(self, job: Job, position: int, line: QueueState) -> Job:
         if job.status != "queued":
             return job
-        eta_ms = None if line.paused else await self._pace.eta(job.pool, job.job_id, position, line.limit)
+        reason = line.reason_of(job.tool if job.starts else None)
+        known = reason not in ("paused", "tool_down")  # how long that takes depends on an operator
+        eta_ms = await self._pace.eta(job.pool, job.job_id, position, line.limit) if known else None
         if eta_ms is not None:
             eta_ms = max(eta_ms, line.cooling_until or 0) - now_ms()
         eta_seconds = None if eta_ms is None else round(max(eta_ms, 0) / 1000, 1)
         return job._replace(
             position=position,
             queue_length=line.queued,
-            reason=line.reason_of(job.tool if job.starts else None),
+            reason=reason,
             eta_seconds=eta_seconds,
         )
 

@@ -10,6 +10,7 @@ import structlog
 from gate.coordination.notifier import Notifier
 from gate.coordination.pool_registry import PoolRegistry
 from gate.ledger import ApplyResult, UnreadCallbacks
+from gate.ledger.queries import Unread
 from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning, StoreDown
 from gate.model.job import POOL_NAME, Job
 from gate.providers import salvage
@@ -67,7 +68,7 @@ class UnreadCallbackDesk:
             case ApplyResult.GONE:
                 raise CallbackUnknown(f"there is no unread callback {callback_id} any more")
             case ApplyResult.SPENT:
-                raise CallbackApplied(f"callback {callback_id} was applied before; each is applied once")
+                raise CallbackApplied(f"callback {callback_id} was applied or dismissed before; each is applied once")
             case ApplyResult.UNKNOWN:
                 raise JobUnknown(f"there is no such job in pool {one.pool!r}, where callback {callback_id} came in")
             case ApplyResult.WAITING:
@@ -83,6 +84,26 @@ class UnreadCallbackDesk:
             await self._free(job)  # guard: unread-callback-frees-the-slot
         self._news.tell(job.pool, [job.job_id])
         return job
+
+    async def dismiss(self, callback_id: int, reason: str, by: str = "operator") -> Unread:
+        """Settle a callback without a job: it is kept, and no longer reported.
+
+        Args:
+            reason: Why it is about no job; it is kept with the callback.
+            by: The name of the operator's key.
+
+        Raises:
+            CallbackUnknown: There is no such callback.
+            CallbackApplied: It was applied or dismissed before.
+            StoreDown: SQL does not answer; nothing was changed.
+        """
+        one = await self.callbacks.one(callback_id)
+        if one is None:
+            raise CallbackUnknown(f"there is no unread callback {callback_id}")
+        if not await self.callbacks.dismiss(one, reason, by):
+            raise CallbackApplied(f"callback {callback_id} was applied or dismissed before")
+        log.info("callback.dismissed", callback=callback_id, by=by)
+        return await self.callbacks.one(callback_id) or one
 
     async def _free(self, job: Job) -> None:
         with contextlib.suppress(StoreDown):  # its own deadline frees it at the latest

@@ -8,6 +8,7 @@ migrations   the tables are of another version than this gate
 owed         refunds that the owner's function has not paid
 undelivered  calls that a tool has not answered, or whose tool is configured no longer
 tool_down    a tool whose start address answers 401, 403, 404 or with a redirect: gate starts none of its jobs
+unstarted    jobs of a tool that has no start address, and that no caller starts either
 unbound      callbacks whose task nobody has bound
 unread       callbacks that showed the right secret and could not be read
 refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
@@ -36,6 +37,7 @@ SKEW_MS = 1_000
 LATELY_MS = 3_600_000
 TOOL_DOWN_LATELY_MS = 600_000
 """gate tries a tool that is down again each minute: after ten without a try it has nothing to start."""
+TOOL_DOWN = "look at the provider's key where the answer says that the provider turns every call away; else at start_url and secret of"
 REFUSALS_MIN = 10
 """Fewer say nothing about a provider."""
 UNBOUND_NAMED = 3
@@ -155,9 +157,10 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
             yield Diagnosis("undelivered", table, says, f"put [tools.{table}] back into gate.toml, until they are made")
     for table, error in sorted((await reading.backlog.tools_down(TOOL_DOWN_LATELY_MS)).items()):
         says = f"its start address fails, and none of its jobs is started: {error}"
-        yield Diagnosis(
-            "tool_down", table, says, f"look at start_url and secret of [tools.{table}], and at the address itself"
-        )
+        yield Diagnosis("tool_down", table, says, f"{TOOL_DOWN} [tools.{table}]")
+    addressed = {tool.table for tool in tools if tool.start_url is not None}
+    for table, counts in sorted((await reading.backlog.unstarted(addressed, LATELY_MS)).items()):
+        yield _unstarted(table, *counts)
     unbound, tasks = await reading.backlog.bindings(UNBOUND_NAMED)
     if unbound:
         such = "; the newest of " if unbound > len(tasks) else "; of "
@@ -169,7 +172,8 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     if unread:
         such = f"; the newest of task {', '.join(tasks)}" if tasks else ""
         says = f"callbacks of the last week that could not be read: {unread}{such}"
-        helps = "gate callbacks shows them; gate callbacks apply ID JOB --outcome … --reason … ends a job by one"
+        helps = "gate callbacks shows them; gate callbacks apply ID JOB --outcome … --reason … ends a job by one, and gate callbacks"
+        helps += " dismiss ID --reason … settles one that is about no job"
         yield Diagnosis("unread", "callbacks", says, helps)
     if fix and (owed_any or waits_any):
         await reading.backlog.hurry()
@@ -178,6 +182,15 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
 def _since(pending: Pending) -> str:
     minutes = (time.time() * 1000 - (pending.since or 0)) / 60_000
     return f", the oldest for {minutes:.0f} min" + (f": {pending.error}" if pending.error else "")
+
+
+def _unstarted(table: str, waiting: int, unclaimed: int) -> Diagnosis:
+    parts = [f"live jobs that gate has to start: {waiting}"] if waiting else []
+    parts += [f"jobs of the last hour that held a slot until their claim time was over: {unclaimed}"] if unclaimed else []
+    says = f"no start address is configured, and no caller starts its jobs; {'; '.join(parts)}"
+    return Diagnosis(
+        "unstarted", table, says, f"put start_url into [tools.{table}] of gate.toml, or let the caller start them"
+    )
 
 
 def _refused(pool: str, refused: int, ran: int) -> Iterator[Diagnosis]:

@@ -126,6 +126,7 @@ TIMEOUTS = {
 }
 ENDED_BY = {
     "holder": "by its holder",
+    "caller": "by its caller",
     "operator": "by an operator",
     "provider": "by its provider",
     "tool": "by its tool's answer to the start call",
@@ -237,6 +238,7 @@ VERDICTS = {
     "late": "too late: kept as its late outcome",
     "waits": "kept until its task is bound",
     "history": "nothing happened by it",
+    "relayed": "passed on by a call of finish, and not applied by itself",
 }
 
 
@@ -253,6 +255,8 @@ def _unread(one: Unread) -> str:
     words = f"callback {one.id}{task} from {one.provider} that could not be read{times}: {one.why}"
     if one.applied_at is None:
         words += f"; `gate callbacks apply {one.id} JOB --outcome … --reason …` ends the job by it"
+    elif one.job_id is None:
+        words += f"; dismissed at {clock(one.applied_at)} by {one.applied_by}: {one.reason}"
     else:
         words += f"; applied as {one.outcome} at {clock(one.applied_at)} by {one.applied_by}: {one.reason}"
     return f"{words}. It said: {short(one.body)}"

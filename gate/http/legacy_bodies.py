@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
@@ -10,7 +11,7 @@ from gate.http import schemas
 from gate.http.auth.roles import Caller
 from gate.model.job import CREDITS_MAX, LABEL_MAX
 from gate.model.tool import Tools
-from gate.providers.parsing import kept_text
+from gate.providers.parsing import clean, kept_text
 
 Id = Annotated[schemas.JobId, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 
@@ -34,6 +35,29 @@ def _a_task(value: Any) -> str | None:
 
 def _a_number(value: Any) -> float | int | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 else None
+
+
+OUTCOMES = {
+    "completed": ("completed", "complete", "success", "succeeded", "successful", "done", "finished"),
+    "failed": ("failed", "fail", "failure", "error", "errored", "timeout", "timed_out", "expired"),
+    "cancelled": ("cancelled", "canceled", "cancel", "aborted"),
+}
+"""By outcome: the words that callers and providers use for it, in small letters."""
+_OUTCOME_OF = {word: outcome for outcome, words in OUTCOMES.items() for word in words}
+
+
+def _an_outcome(value: Any) -> Any:
+    """The outcome that a status word means. A word that means none stays, and is refused."""
+    return _OUTCOME_OF.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+def _a_payload(value: Any) -> str | None:
+    """What a provider said, as text that SQL takes; None where there is nothing that can be kept."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+    return clean(text) if value is not None else None
 
 
 class Body(BaseModel):
@@ -67,12 +91,13 @@ class FinishBody(Body):
 
     table: schemas.Label
     jobId: Id
-    status: Literal["completed", "failed", "cancelled"]
+    status: Annotated[Literal["completed", "failed", "cancelled"], BeforeValidator(_an_outcome)]
     outputUrl: Annotated[str | None, BeforeValidator(kept_text)] = None
     errorMessage: Annotated[str | None, BeforeValidator(kept_text)] = None
     taskId: Annotated[str | None, BeforeValidator(_a_task)] = None
     rhCost: Annotated[float | int | None, BeforeValidator(_a_number)] = None
     notAdmitted: bool = False
+    webhookPayload: Annotated[str | None, BeforeValidator(_a_payload)] = None
 
 
 class SessionBody(Body):

@@ -24,7 +24,7 @@ from gate.http.legacy_bodies import Body, CancelBody, CheckBody, EnqueueBody, Fi
 from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
 from gate.http.services import AllServices
-from gate.model.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, UserBusy
+from gate.model.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, StoreDown, ToolUnknown, UserBusy
 from gate.model.job import HOLDING, QUEUE_MAX, REFUNDED, Job
 from gate.model.job import Request as Wanted
 from gate.model.tool import Tool
@@ -40,7 +40,6 @@ PREFLIGHT = HEADERS | {
 NO_START_URL = "a tool has no start_url: a caller that enqueues its jobs has to start them"
 log = structlog.get_logger("gate.tools")
 _warned: set[str] = set()
-OVER: dict[str, Any] = {"success": True, "skipped": True, "reason": "already_terminal"}
 B = TypeVar("B", bound=Body)
 Answer = dict[str, Any] | list[dict[str, Any]]
 Path = Callable[[Services, Any], Awaitable[Answer]]
@@ -126,6 +125,17 @@ async def process_next(services: Services, body: Body) -> Answer:
 
 
 async def finish(services: Services, body: FinishBody) -> Answer:
+    """End a job as its caller says, and keep what its provider said beside the callbacks."""
+    job, answer = await _finished(services, body)
+    if body.webhookPayload is not None:
+        with contextlib.suppress(StoreDown):  # the job has ended; its answer does not depend on this
+            provider = job.provider or body._tools[body.table].provider or "finish"
+            await services.jobs.keep_payload(job, provider, body.taskId, body.status, body.errorMessage, body.webhookPayload)
+    return answer
+
+
+async def _finished(services: Services, body: FinishBody) -> tuple[Job, dict[str, Any]]:
+    """Returns the job, and the answer of `finish`."""
     try:
         job = await _known(services, body.table, body.jobId)
     except JobUnknown:
@@ -133,12 +143,13 @@ async def finish(services: Services, body: FinishBody) -> Answer:
             raise
         job = await _end_unadmitted(services, body, body.table, body.jobId, body.status, body.errorMessage)
         if job.ended:
-            return {"success": True, "refundedAmount": job.refund.amount if job.refund else 0}
+            return job, {"success": True, "refundedAmount": _refunded(job)}
     if body.notAdmitted:
-        return {"success": True, "skipped": True, "reason": "already_terminal" if job.ended else "admitted"}
+        return job, _over(job) if job.ended else {"success": True, "skipped": True, "reason": "admitted"}
     if body.taskId is not None and job.task_id not in (None, body.taskId):
         # The caller speaks of a task that this lease is not: of an earlier one, as far as gate can tell.
-        return OVER if job.ended else {"success": True, "skipped": True, "reason": "another_task", "taskId": job.task_id}
+        other = {"success": True, "skipped": True, "reason": "another_task", "taskId": job.task_id}
+        return job, _over(job) if job.ended else other
     named: dict[str, JsonValue] = {"url": body.outputUrl, "rhCost": body.rhCost}
     output: JsonValue = {name: value for name, value in named.items() if value is not None} or None
     try:
@@ -148,19 +159,30 @@ async def finish(services: Services, body: FinishBody) -> Answer:
         elif job.ended:
             raise AlreadyEnded("it has ended", job)
         else:
-            ended = await services.jobs.cancel(job.pool, job.job_id, body.errorMessage, body.status)
-    except (AlreadyEnded, LeaseLost):
-        return OVER
-    return {"success": True, "refundedAmount": ended.refund.amount if ended.refund else 0}
+            ended = await services.jobs.cancel(job.pool, job.job_id, None, body.status, by="caller", error=body.errorMessage)
+    except (AlreadyEnded, LeaseLost) as error:
+        job = error.job or job
+        return job, _over(job)
+    return ended, {"success": True, "refundedAmount": _refunded(ended)}
+
+
+def _over(job: Job) -> dict[str, Any]:
+    """The answer of `finish` about a job that has ended before: what went back for it stays the same."""
+    return {"success": True, "skipped": True, "reason": "already_terminal", "refundedAmount": _refunded(job)}
+
+
+def _refunded(job: Job) -> int:
+    return job.refund.amount if job.refund else 0
 
 
 async def cancel_session(services: Services, body: SessionBody) -> Answer:
     if body.sessionId is None and body.userId is None:
         raise _Missing("sessionId or userId")
     user = body.userId if body.sessionId is None else None
+    reason = "the waiting jobs of its user were cancelled" if body.sessionId is None else "its session was cancelled"
     jobs = []
     for pool in body._tools.pools:
-        jobs += await services.pools.cancel_waiting(pool, session=body.sessionId, user=user)
+        jobs += await services.pools.cancel_waiting(pool, session=body.sessionId, user=user, reason=reason, by="caller")
     told = [{"table": job.tool, "id": job.job_id} for job in jobs]
     return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
 
@@ -252,8 +274,8 @@ async def _cancel(services: Services, body: CancelBody) -> Answer:
             job = await _known(services, body.p_table_name, body.p_job_id)
         except JobUnknown:
             job = await _end_unadmitted(services, body, body.p_table_name, body.p_job_id, "cancelled", reason)
-        if not (job.ended and job.ended_by == "caller"):
-            job = await services.jobs.cancel(job.pool, job.job_id, reason)
+        if not (job.ended and job.ticket == 0):  # ended before its admission: a repeat is told the same
+            job = await services.jobs.cancel(job.pool, job.job_id, reason, by="caller")
     except AlreadyEnded as error:
         return [{"success": False, "refunded_amount": 0, "error_message": error.detail}]
     return [{"success": True, "refunded_amount": job.refund.amount if job.refund else 0, "error_message": None}]
@@ -295,6 +317,11 @@ async def _answered(request: Request, services: Services, asking: Caller, shape:
     except (UserBusy, QueueFull) as error:
         _, code, _title = TABLE[type(error)]
         return _refused(400, error.detail, success=False, code=code, refunded=False, **_active(error))
+    except ToolUnknown as error:
+        status_code, code, _title = TABLE[ToolUnknown]
+        log.warning("tool.unknown", table=error.table, path=request.url.path)
+        status_code = 400 if shape is EnqueueBody else status_code  # as every other refusal of an admission here
+        return _refused(status_code, error.detail, success=False, code=code, refunded=False)
     except GateError as error:
         status_code, code, _title = TABLE[type(error)]
         retry_s = RETRY_AFTER_S.get(type(error))

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["health"])
 CAUSES = {
-    "completed": ("holder", "provider", "operator"),
-    "failed": ("holder", "provider", "operator", "tool"),
-    "cancelled": ("holder", "provider", "operator"),
+    "completed": ("holder", "provider", "operator", "caller"),
+    "failed": ("holder", "provider", "operator", "caller", "tool"),
+    "cancelled": ("holder", "provider", "operator", "caller"),
     "expired": ("queue_timeout", "claim_timeout", "lease_timeout"),
 }
 """What is there from the beginning: a figure that is not there yet cannot be seen to rise."""
@@ -144,6 +144,10 @@ class _Collector:
         yield self._gauge(
             "gate_deliveries_due_oldest_seconds", says, ["kind"], [([kind], one.oldest_s) for kind, one in calls]
         )
+
+        unread = [([provider], sql.unread.get(provider, 0)) for provider in sorted(PROVIDERS)] if sql else []
+        says = "Callbacks that could not be read and that an operator has to look at."
+        yield self._gauge("gate_callbacks_unread_waiting", says, ["provider"], unread)
 
     def _of_the_ledger(self) -> Iterator[Metric]:
         pools = self._seen.counted.items()

@@ -18,6 +18,7 @@ from gate.http.schemas import ProblemOut
 router = APIRouter(route_class=PanelRoute, include_in_schema=False, dependencies=[Depends(known_query)])
 METHODS = ("get", "put", "post")
 OF_A_LEASE = frozenset({"claim", "renew", "release", "task"})
+OF_A_CALLBACK = frozenset({"apply", "dismiss"})
 CONFLICTS = {
     "acquire": {"user_busy", "job_id_reused", "already_ended"},
     "claim": {"started_by_gate", "already_ended"},
@@ -26,6 +27,7 @@ CONFLICTS = {
     "cancel": {"already_ended"},
     "task": {"task_taken", "started_by_gate", "already_ended"},
     "apply": {"callback_applied", "not_running", "already_ended"},
+    "dismiss": {"callback_applied"},
 }
 """Which of the 409 each verb of a job may be refused with."""
 SCHEMES = {
@@ -84,9 +86,9 @@ def _refusals(path: str, operation: dict[str, Any], is_open: bool) -> list[int]:
         return [401, 404, 413, 422, 503] if "webhooks" in path else []
     verb = path.rsplit("/", 1)[-1]
     found = {401, 403, 422, 503}
-    found |= {404} if "{pool}" in path or verb == "apply" else set()
+    found |= {404} if "{pool}" in path or verb in OF_A_CALLBACK else set()
     found |= {413} if "requestBody" in operation else set()
-    found |= {409} if verb in OF_A_LEASE | {"acquire", "apply"} or path.endswith("{job_id}/cancel") else set()
+    found |= {409} if verb in OF_A_LEASE | OF_A_CALLBACK | {"acquire"} or path.endswith("{job_id}/cancel") else set()
     found |= {410} if verb in OF_A_LEASE else set()
     found |= {429} if verb == "acquire" else set()
     return sorted(found)
@@ -104,10 +106,12 @@ def _may_be(code: str, status: int, path: str) -> bool:
     verb = path.rsplit("/", 1)[-1]
     if status == 409:
         return code in CONFLICTS[verb]
+    if code == "tool_unknown":  # only the compatible routes refuse so, and they are not in the document
+        return False
     if code in ("forged", "provider_unknown", "unauthorized"):
         return ("webhooks" in path) == (code != "unauthorized")
     if code in ("pool_unknown", "callback_unknown"):
-        return (verb == "apply") == (code == "callback_unknown")
+        return (verb in OF_A_CALLBACK) == (code == "callback_unknown")
     return code != "job_unknown" or "{job_id}" in path or verb in ("acquire", "apply")
 
 

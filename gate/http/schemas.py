@@ -162,6 +162,12 @@ class ApplyBody(_Body):
     reason: Annotated[str, Field(min_length=1, max_length=TEXT_MAX), AfterValidator(_is_text)]
 
 
+class DismissBody(_Body):
+    """`reason` says why the callback is about no job, and is kept with it."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=TEXT_MAX), AfterValidator(_is_text)]
+
+
 class PoolBody(_Body):
     """What is named changes, the rest stays. A limit below what runs drains: nobody is killed."""
 
@@ -259,7 +265,8 @@ class HeardOut(BaseModel):
 
 class UnreadOut(BaseModel):
     """A callback that could not be read. `at` is the first of `times` that this body came, `last_at` the last; `why` says what could not be
-    read; `body` is cut to 4,000 characters. From `applied_at` on: null until an operator has applied it to a job."""
+    read; `body` is cut to 4,000 characters. From `applied_at` on: null until an operator has applied it to a job, or
+    dismissed it: then `outcome` is `dismissed`, and `job_id` stays null."""
 
     id: int
     at: str
@@ -273,7 +280,7 @@ class UnreadOut(BaseModel):
     applied_at: str | None
     applied_by: str | None
     job_id: str | None
-    outcome: Literal["completed", "failed", "cancelled"] | None
+    outcome: Literal["completed", "failed", "cancelled", "dismissed"] | None
     reason: str | None
 
 

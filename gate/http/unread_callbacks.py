@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from gate.http.auth.roles import Asking
 from gate.http.lookups import SQL_INTEGER_MAX
-from gate.http.schemas import ApplyBody, JobOut, UnreadPageOut, unread_body
+from gate.http.schemas import ApplyBody, DismissBody, JobOut, UnreadOut, UnreadPageOut, unread_body
 from gate.http.services import UnreadService
 from gate.http.strict_json import StrictRoute
 from gate.model.job_json import job_body
@@ -41,3 +41,12 @@ async def apply(
     who = asking.name or "operator"
     job = await unread.apply(callback_id, body.job_id, body.outcome, body.reason, who)
     return JSONResponse(job_body(job, asking.may_release))
+
+
+@router.post("/{callback_id}/dismiss", response_model=UnreadOut)
+async def dismiss(
+    callback_id: Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)], body: DismissBody, unread: UnreadService, asking: Asking
+) -> JSONResponse:
+    """Settle a callback that is about no job of yours. It is kept with your reason, and no longer reported."""
+    one = await unread.dismiss(callback_id, body.reason, asking.name or "operator")
+    return JSONResponse(unread_body(one, asking.may_release))

@@ -245,6 +245,22 @@ class Ledger:
 
         return await self._database.write(pool, report.job_id or "", work)
 
+    async def keep_payload(
+        self, job: Job, provider: str, task_id: str | None, outcome: str, error: str | None, payload: str
+    ) -> None:
+        """Keep what a caller passed on of its provider's words with the callbacks of a job.
+
+        Raises:
+            PoolUnknown: The pool is gone.
+            StoreDown: SQL does not take it.
+        """
+
+        def work(batch: UnitOfWork) -> None:
+            batch.pool(job.pool)
+            inbox.keep_payload(batch, job, provider, task_id, outcome, error, payload)
+
+        await self._database.write(job.pool, job.job_id, work)
+
     async def record(
         self, pool: str, epoch: int, notes: Sequence[OutboxEntry], good_until: float | None = None
     ) -> RecordReply:

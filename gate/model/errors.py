@@ -8,6 +8,7 @@ GateError
 ├── Forbidden         the key's role may not do this
 ├── PoolUnknown
 ├── JobUnknown
+├── ToolUnknown       gate.toml has no section for the table, and the owner's function is not asked about it
 ├── CallbackUnknown
 ├── ProviderUnknown
 ├── Conflict          the request is well-formed, the state of things is against it
@@ -75,6 +76,14 @@ class PoolUnknown(GateError):
 
 class JobUnknown(GateError):
     pass
+
+
+class ToolUnknown(GateError):
+    """`table` is the table that gate.toml does not name."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(f"table {table!r} has no section [tools.{table}] in gate.toml, so gate admits none of its jobs")
+        self.table = table
 
 
 class CallbackUnknown(GateError):

@@ -201,7 +201,8 @@ class QueueState(ScriptReply[UpkeepResult]):
         holders: Jobs that hold slots.
         queue: Jobs that wait, the next one first.
         position: Place of the job that was asked about; 1 is next.
-        cooling_tools: Tools whose start address fails at the moment.
+        cooling_tools: Tools whose start address fails at the moment: gate starts none of their jobs.
+        down_tools: These, and tools whose cool-down is over, but whose start address has not worked since.
     """
 
     limit: int = 0
@@ -215,6 +216,7 @@ class QueueState(ScriptReply[UpkeepResult]):
     queue: tuple[str, ...] = ()
     position: int | None = None
     cooling_tools: frozenset[str] = frozenset()
+    down_tools: frozenset[str] = frozenset()
 
     @property
     def free(self) -> int:
@@ -222,8 +224,9 @@ class QueueState(ScriptReply[UpkeepResult]):
         return max(self.limit - self.running - self.granted, 0)
 
     def reason_of(self, tool: str | None) -> str:
-        """Say why a job that gate starts at this tool waits."""
-        return "tool_down" if tool in self.cooling_tools and not self.paused else self.reason
+        """Say why a job that gate starts at this tool waits. A full pool is not the reason where a free slot would not help."""
+        is_down = tool in self.cooling_tools or (tool in self.down_tools and not self.free)
+        return "tool_down" if is_down and not self.paused else self.reason
 
     @property
     def reason(self) -> str:

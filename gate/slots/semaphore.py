@@ -194,6 +194,7 @@ class Semaphore:
             queue=tuple(raw["queue"]),
             position=int(raw["position"]) if "position" in raw else None,
             cooling_tools=frozenset(raw.get("tools", ())),
+            down_tools=frozenset(raw.get("down", ())),
         )
 
     async def rebuild(

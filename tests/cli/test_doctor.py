@@ -68,12 +68,61 @@ def test_calls_that_nobody_answers_and_a_tool_that_is_gone_are_named(tmp_path: P
         assert named(doctor(served)[1]) == {("undelivered", "default"), ("undelivered", "upscaler_jobs")}
 
 
+def test_jobs_that_no_start_address_and_no_caller_starts_are_named(tmp_path: Path) -> None:
+    """A job that was admitted with a start address, whose section is gone; and one that its caller left without a start."""
+    with Tool().running() as tool, Served(tmp_path, config=tool.config(), GATE_LIMIT="1", GATE_CLAIM_SECONDS="0.5") as served:
+        holder = served.acquire(job_id=fresh()).json()
+        enqueue = "/functions/v1/runninghub-queue-manager/enqueue"
+        unclaimed, behind = fresh(), fresh()
+        served.post(enqueue, {"table": "bg_remover_jobs", "jobId": unclaimed}).raise_for_status()
+        served.post(enqueue, {"table": "upscaler_jobs", "jobId": behind}).raise_for_status()
+        assert "unstarted" not in {what for what, _ in named(doctor(served)[1])}
+        config = served.folder / "gate.toml"
+        written = config.read_text()
+        config.write_text(written.replace("[tools.upscaler", "[tools.other"))
+        assert ("unstarted", "upscaler_jobs") in named(doctor(served)[1])
+        config.write_text(written)
+        served.act(holder, "release", outcome="completed")
+        path = f"/v1/pools/default/jobs/{unclaimed}"
+        assert served.http.get(path, params={"wait_seconds": 20, "status": "queued"}).json()["status"] in (
+            "granted",
+            "expired",
+        )
+        assert served.http.get(path, params={"wait_seconds": 20, "status": "granted"}).json()["end_reason"] == "claim_timeout"
+        (finding,) = [one for one in doctor(served)[1] if one["what"] == "unstarted"]
+        assert (finding["about"], "claim time was over: 1" in finding["says"]) == ("bg_remover_jobs", True)
+        served.post(f"/v1/pools/default/jobs/{behind}/cancel", {}).raise_for_status()
+        started = served.acquire(job_id=fresh(), tool="bg_remover_jobs").json()
+        served.act(started, "release", outcome="completed")
+        assert "unstarted" not in {what for what, _ in named(doctor(served)[1])}
+
+
 def test_callbacks_that_nobody_bound_are_named(sleeping: Served) -> None:
     body = {"event": "TASK_END", "taskId": "nobody's", "eventData": {"code": 0, "data": [{"fileUrl": "https://f/1.png"}]}}
     assert sleeping.post("/v1/webhooks/runninghub/default?token=t", body).json() == {"result": "kept"}
     found = doctor(sleeping)[1]
     assert named(found) == {("unbound", "webhooks")}
     assert found[0]["says"].endswith(": 1; of runninghub nobody's")
+
+
+def test_an_unbound_task_is_named_once_and_not_after_its_job_has_ended(sleeping: Served) -> None:
+    def call(task_id: str, code: int) -> None:
+        body = {"event": "TASK_END", "taskId": task_id, "eventData": {"code": code, "msg": "no"}}
+        assert sleeping.post("/v1/webhooks/runninghub/default?token=t", body).json() == {"result": "kept"}
+
+    call("twice", 805), call("of-a-job", 805)
+    columns = "at, provider, pool, task_id, outcome, verdict"
+    sleeping.sql(
+        f"insert into @webhooks (delivery_id, {columns}) select 'again', {columns} from @webhooks where task_id = 'twice'"
+    )
+    (finding,) = doctor(sleeping)[1]
+    assert finding["says"].endswith(": 3; the newest of runninghub twice, runninghub of-a-job")
+    job = sleeping.acquire(job_id=fresh()).json()
+    sleeping.sql("update @webhooks set job_id = :job where task_id = 'of-a-job'", job=job["job_id"])
+    assert doctor(sleeping)[1] == [finding]
+    sleeping.act(job, "release", outcome="failed")
+    (finding,) = doctor(sleeping)[1]
+    assert finding["says"].endswith(": 2; the newest of runninghub twice")
 
 
 def test_a_pool_that_refuses_more_than_it_runs_is_named(tmp_path: Path) -> None:

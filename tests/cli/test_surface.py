@@ -30,6 +30,7 @@ SERVED = {
     "resume": ("resume", "--pool", "video"),
     "rebuild": ("rebuild",),
     "callbacks apply": ("callbacks", "apply", "1", "s3", "--outcome", "failed", "--reason", "I read it"),
+    "callbacks dismiss": ("callbacks", "dismiss", "2", "--reason", "a trial of ours"),
 }
 """By command: words for it that need a server."""
 ALONE = {
@@ -84,7 +85,8 @@ def test_with_a_server_and_without(tmp_path: Path) -> None:
         served.acquire(job_id="s3")
         served.sql(
             "insert into @unread_callbacks (id, at, last_at, times, provider, pool, hash, body, why)"
-            " values (1, 1, 1, 1, 'runninghub', 'default', 'x', '{', 'body: it is not JSON')"
+            " values (1, 1, 1, 1, 'runninghub', 'default', 'x', '{', 'body: it is not JSON'),"
+            " (2, 1, 1, 1, 'runninghub', 'default', 'y', '[', 'body: it is not JSON')"
         )
         for name, words in [*SERVED.items(), *ALONE.items()]:
             done = run_gate(*words, "--json", cwd=tmp_path)
@@ -121,6 +123,7 @@ def test_with_a_server_and_without(tmp_path: Path) -> None:
         ("trends", "--span", "year"),
         ("status", "--wtach"),
         ("callbacks", "apply", "1"),
+        ("callbacks", "dismiss", "1"),
         ("callbacks", "apply", "one", "a", "--outcome", "failed", "--reason", "x"),
     ],
 )

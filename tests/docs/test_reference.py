@@ -82,6 +82,10 @@ def test_each_refusal_is_named_where_it_is_met(served: Served) -> None:
     done = kept[1]["job_id"]
     served.post(apply.format(callback_id=7), read | {"job_id": done}).raise_for_status()
     refused("callback_applied", "POST", apply, read | {"job_id": done}, callback_id="7")
+    dismiss = "/v1/callbacks/unread/{callback_id}/dismiss"
+    refused("callback_applied", "POST", dismiss, {"reason": "a trial"}, callback_id="7")
+    refused("callback_unknown", "POST", dismiss, {"reason": "a trial"}, callback_id="1000")
     for one in (live, other, *kept):
         served.act(one, "cancel")
-    assert {code for _, code, _ in REFUSALS.values()} - met == {"unauthorized", "forbidden", "started_by_gate", "store_down"}
+    elsewhere = {"unauthorized", "forbidden", "started_by_gate", "store_down", "tool_unknown"}
+    assert {code for _, code, _ in REFUSALS.values()} - met == elsewhere

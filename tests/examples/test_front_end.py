@@ -59,7 +59,7 @@ def test_supabase_js_in_node_is_answered_on_every_path(empty: Stage, door: str) 
         {"processed": False, "reason": "No queued jobs"},
         {"success": True, "cancelledCount": 0, "cancelledJobs": []},
         {"success": True, "refundedAmount": 10},
-        {"success": True, "skipped": True, "reason": "already_terminal"},
+        {"success": True, "skipped": True, "reason": "already_terminal", "refundedAmount": 10},
         {"available": False} | counts | {"slotsAvailable": 0},
         {"error": "Invalid endpoint"},
         {"error": "Missing table"},

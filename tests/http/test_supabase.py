@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gate.http.legacy_supabase import MANAGER
-from tests.support import Served, fresh
+from tests.support import Served, fresh, run_gate
 
 UPSCALER, POSE = "upscaler_jobs", "pose_changer_jobs"
 
@@ -246,13 +246,95 @@ def test_finish_frees_the_slot_pays_back_once_and_skips_a_repeat(empty: Served) 
         "webhookPayload": {"a": 1},
     }
     assert ask(empty, "finish", **done) == {"success": True, "refundedAmount": 7}
-    assert ask(empty, "finish", **done) == {"success": True, "skipped": True, "reason": "already_terminal"}
+    over = {"success": True, "skipped": True, "reason": "already_terminal", "refundedAmount": 7}
+    assert ask(empty, "finish", **done) == over
+    assert ask(empty, "finish", **done | {"notAdmitted": True}) == over
+    assert ask(empty, "finish", **done | {"status": "completed"}) == over, "a late success is kept, and the refund stands"
     granted = empty.http.get(f"/v1/pools/default/jobs/{third}", params={"wait_seconds": 10}).json()
     assert granted["status"] == "granted"
     assert ask(empty, "check-user-active", userId="ana")["hasActiveJob"] is False
     fine = {"table": UPSCALER, "jobId": third, "status": "completed", "outputUrl": "https://x/y.png"}
     assert ask(empty, "finish", **fine) == {"success": True, "refundedAmount": 0}
     assert empty.http.get(f"/v1/pools/default/jobs/{third}").json()["output"] == {"url": "https://x/y.png"}
+
+
+STATUS_WORDS = {
+    "completed": ["completed", "SUCCESS", "success", " Completed "],
+    "failed": ["failed", "FAILED", "error", "Timeout"],
+    "cancelled": ["cancelled", "CANCELED", "cancel"],
+}
+
+
+@pytest.mark.parametrize("outcome", STATUS_WORDS)
+def test_status_words_of_callers_and_providers_end_a_job(empty: Served, outcome: str) -> None:
+    for word in STATUS_WORDS[outcome]:
+        job_id, _ = enqueue(empty, creditCost=3)
+        back = 0 if outcome == "completed" else 3
+        said = ask(empty, "finish", table=UPSCALER, jobId=job_id, status=word)
+        assert said == {"success": True, "refundedAmount": back}, word
+        assert empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()["status"] == outcome
+
+
+@pytest.mark.parametrize("status", ["", "running", "RUNNING", "QUEUED", 1, None, ["failed"]])
+def test_a_status_word_that_means_no_end_is_refused(empty: Served, status: Any) -> None:
+    job_id, _ = enqueue(empty)
+    answer = empty.post(f"{MANAGER}/finish", {"table": UPSCALER, "jobId": job_id, "status": status})
+    assert (answer.status_code, answer.json()["error"].split(":")[0]) == (400, "status")
+    assert empty.http.get(f"/v1/pools/default/jobs/{job_id}").json()["status"] == "running"
+
+
+def explained(served: Served, job_id: str) -> str:
+    return run_gate("explain", job_id, cwd=served.folder).stdout
+
+
+def test_what_a_browser_ends_while_it_waits_is_ended_by_its_caller(empty: Served) -> None:
+    enqueue(empty), enqueue(empty)
+    failed, _ = enqueue(empty)
+    ask(empty, "finish", table=UPSCALER, jobId=failed, status="failed", errorMessage="the upload failed")
+    job = empty.http.get(f"/v1/pools/default/jobs/{failed}").json()
+    assert (job["status"], job["ended_by"], job["error"]) == ("failed", "caller", "the upload failed")
+    said = explained(empty, failed)
+    assert ", by its caller." in said and "The error: the upload failed" in said and "operator" not in said
+    closed, _ = enqueue(empty, sessionId="a-tab")
+    assert ask(empty, "cancel-session", sessionId="a-tab")["cancelledCount"] == 1
+    said = explained(empty, closed)
+    assert "by its caller: its session was cancelled" in said and "operator" not in said
+    given_up, _ = enqueue(empty)
+    body = {"p_table_name": UPSCALER, "p_job_id": given_up}
+    assert empty.post("/rest/v1/rpc/user_cancel_ai_job", body).json()[0]["success"] is True
+    assert "by its caller: cancelled by its user" in explained(empty, given_up)
+
+
+def test_what_a_provider_said_comes_with_a_finish_and_is_kept_once(empty: Served) -> None:
+    job_id, _ = enqueue(empty, creditCost=3)
+    payload = {"event": "TASK_END", "taskId": "19", "eventData": {"code": 805, "msg": "não"}}
+    body = {"table": UPSCALER, "jobId": job_id, "status": "failed", "taskId": "19", "webhookPayload": payload}
+    assert ask(empty, "finish", **body)["refundedAmount"] == 3
+    assert ask(empty, "finish", **body)["reason"] == "already_terminal"
+    facts = json.loads(run_gate("explain", job_id, "--json", cwd=empty.folder).stdout)
+    (kept,) = facts["callbacks"]
+    assert (kept["verdict"], kept["task_id"], kept["outcome"], json.loads(kept["body"])) == (
+        "relayed",
+        "19",
+        "failed",
+        payload,
+    )
+    assert 'passed on by a call of finish, and not applied by itself. It said: {"event": "TASK_END"' in explained(
+        empty, job_id
+    )
+    page = empty.http.get(f"/pools/default/jobs/{job_id}", headers={"accept": "text/html"}).text
+    assert "passed on by a call of finish" in page
+    assert facts["job"]["late_outcome"] is None and facts["job"]["ended_by"] == "holder"
+
+
+def test_no_more_payloads_of_a_job_are_kept_than_callbacks(empty: Served) -> None:
+    job_id, _ = enqueue(empty)
+    body = {"table": UPSCALER, "jobId": job_id, "status": "failed"}
+    for n in range(23):
+        ask(empty, "finish", **body, webhookPayload="x" * 70_000 if n == 0 else {"n": n})
+    facts = json.loads(run_gate("explain", job_id, "--json", cwd=empty.folder).stdout)
+    assert [len(one["body"]) for one in facts["callbacks"][:1]] == [64 * 1024]
+    assert len(facts["callbacks"]) == 20
 
 
 def test_what_the_provider_is_to_run_is_handed_over_and_what_it_cost_is_kept(empty: Served) -> None:

@@ -230,6 +230,51 @@ def test_explain_and_the_doctor_and_the_terminal_show_it(own: Served) -> None:
     )
 
 
+def waiting(served: Served) -> float:
+    pattern = r'^gate_callbacks_unread_waiting{provider="runninghub"} (\S+)$'
+    (found,) = re.findall(pattern, served.http.get("/metrics").text, re.M)
+    return float(found)
+
+
+def doctor_names(served: Served, task_id: str) -> bool:
+    found = json.loads(run_gate("doctor", "--json", cwd=served.folder).stdout)
+    return any(task_id in one["says"] for one in found if one["what"] == "unread")
+
+
+def test_a_dismissed_callback_is_kept_and_no_longer_reported(own: Served) -> None:
+    task_id, other = fresh("task"), fresh("task")
+    one, next_one = kept(own, task_id, "other"), kept(own, other, "other")
+    before = waiting(own)
+    assert doctor_names(own, task_id) and task_id in own.http.get("/pools/other", headers=HTML).text
+    path = f"/v1/callbacks/unread/{one['id']}/dismiss"
+    assert own.post(path, {"reason": ""}).json()["code"] == "invalid"
+    done = own.post(path, {"reason": "a trial of ours"})
+    assert done.status_code == 200, done.text
+    said = {name: done.json()[name] for name in ("job_id", "outcome", "reason", "applied_by")}
+    assert said == {"job_id": None, "outcome": "dismissed", "reason": "a trial of ours", "applied_by": "operator"}
+    assert (own.post(path, {"reason": "again"}).json()["code"], apply(own, one, "a").json()["code"]) == (
+        "callback_applied", "callback_applied",
+    )  # fmt: skip
+    assert own.post("/v1/callbacks/unread/1000000/dismiss", {"reason": "x"}).json()["code"] == "callback_unknown"
+    words = ("callbacks", "dismiss", str(next_one["id"]), "--reason", "another trial")
+    assert f"callback {next_one['id']} is dismissed: another trial" in run_gate(*words, cwd=own.folder).stdout
+    assert "dismissed, by operator: another trial" in run_gate("callbacks", cwd=own.folder).stdout.replace("\n", " ")
+    assert waiting(own) == before - 2
+    assert not doctor_names(own, task_id) and task_id not in own.http.get("/pools/other", headers=HTML).text
+    assert [row["id"] for row in unread(own, task_id)] == [one["id"]]
+
+
+def test_a_callback_whose_job_has_ended_is_no_longer_reported(own: Served) -> None:
+    job, task_id = running(own)
+    kept(own, task_id)
+    before = waiting(own)
+    assert doctor_names(own, task_id)
+    own.act(job, "cancel")
+    assert waiting(own) == before - 1 and not doctor_names(own, task_id)
+    assert task_id not in own.http.get("/pools/default", headers=HTML).text
+    assert len(unread(own, task_id)) == 1
+
+
 def test_the_panel_lists_it_and_an_operator_applies_it(own: Served) -> None:
     job = own.acquire("other", job_id=fresh(), credits=3).json()
     assert "Callbacks that could not be read" not in own.http.get("/pools/other", headers=HTML).text

@@ -234,6 +234,7 @@ async def test_a_wrong_start_address_keeps_its_own_jobs_back_and_fails_none(tmp_
         assert {job(served, one)["refund"] is None for one in down} == {True}
         found = run_gate("doctor", "--json", cwd=tmp_path)
         assert [one["what"] for one in json.loads(found.stdout) if one["about"] == TABLE] == ["tool_down"], found.stdout
+        assert "the provider's key" in found.stdout
         assert "tool.start_address_fails" in (tmp_path / "errors.log").read_text()
         well.set()
         for one in (caller.json(), job(served, down[0])):
@@ -246,9 +247,19 @@ async def test_a_wrong_start_address_keeps_its_own_jobs_back_and_fails_none(tmp_
 async def test_a_waiter_whose_tool_is_down_says_so(tmp_path: Path, tool: Tool) -> None:
     tool.answer = lambda body: (404, {})
     with serving(tmp_path, tool, GATE_LIMIT="1", GATE_COOLDOWN_SECONDS="60") as served:
+        done = served.acquire(job_id=fresh()).json()
+        served.act(done, "release", outcome="completed")  # from here on there are estimates
         job_id, said = enqueue(served)
         assert said.json()["queued"] is True
-        assert job(served, job_id)["reason"] == "tool_down"
+        assert (job(served, job_id)["reason"], job(served, job_id)["eta_seconds"]) == ("tool_down", None)
+        holder = served.acquire(job_id=fresh()).json()
+        behind = served.acquire(job_id=fresh()).json()
+        assert (behind["reason"], behind["eta_seconds"] is None) == ("pool_full", False)
+        assert job(served, job_id)["reason"] == "tool_down", "a free slot would not help it"
+        (line,) = [text for text in run_gate("status", cwd=tmp_path).stdout.splitlines() if job_id in text]
+        assert "tool down" in line and "turn in" not in line
+        for one in (holder, behind):
+            served.act(one, "cancel")
 
 
 @pytest.mark.parametrize("seconds", [27, 60])

@@ -63,6 +63,34 @@ async def test_a_long_body_is_cut_and_says_so(book: Book) -> None:
     assert one.body == "x" * unread_callbacks.BODY_MAX + f"\n[cut here: {unread_callbacks.BODY_MAX + 1} characters came]"
 
 
+async def test_a_callback_that_was_applied_is_not_dismissed(book: Book) -> None:
+    await book.running()
+    await keep(book)
+    (one,) = await kept(book)
+    assert (await apply(book, one)).result == "ended"
+    assert not await book.reading.unread.dismiss(one, "a trial", "ana")
+    (same,) = (await book.reading.unread.page())[0]
+    assert (same.job_id, same.outcome, same.reason) == ("a", "failed", "I read it")
+
+
+async def test_a_callback_that_was_dismissed_is_kept_and_not_applied(book: Book) -> None:
+    await book.running()
+    await keep(book)
+    (one,) = await kept(book)
+    assert await book.reading.unread.dismiss(one, "a trial", "ana")
+    assert not await book.reading.unread.dismiss(one, "once more", "bia")
+    assert (await apply(book, one)).result == "spent"
+    (same,) = (await book.reading.unread.page())[0]
+    assert (same.job_id, same.outcome, same.reason, same.applied_by) == (None, "dismissed", "a trial", "ana")
+    assert await kept(book) == [] and await book.reading.unread.lately(0, 3) == (0, [])
+
+
+async def test_each_task_is_named_once(book: Book) -> None:
+    for n, task_id in enumerate(("t", "u", "t", None)):
+        await keep(book, b"%d" % n, task_id=task_id)
+    assert await book.reading.unread.lately(0, 3) == (4, ["acme t", "acme u"])
+
+
 async def test_the_oldest_that_nobody_applied_are_dropped(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unread_callbacks, "PENDING_MAX", 3)
     await book.running()

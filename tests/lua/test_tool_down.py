@@ -74,6 +74,25 @@ async def test_a_start_that_works_lifts_it(line: LineOfPool) -> None:
     assert await line.holders() == {"second"} and not (await line.status()).cooling_tools
 
 
+async def test_it_is_down_until_a_start_works_or_its_failure_is_old(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await enqueue(line, "first")
+    await down(line, "first")
+    await line.acquire("other")
+    line.clock.turn(5_000)
+    await line.tick()
+    status = await line.status()
+    assert not status.cooling_tools and status.down_tools == {"broken"}, "no slot was free for another try"
+    assert (status.reason_of("broken"), status.reason_of("well"), status.reason_of(None)) == (
+        "tool_down",
+        "pool_full",
+        "pool_full",
+    )
+    line.clock.turn(600_000)
+    await line.tick()
+    assert not (await line.status()).down_tools
+
+
 async def test_a_newcomer_waits_behind_more_of_them_than_one_call_looks_at(line: LineOfPool) -> None:
     """Behind them others may wait that came before it."""
     await line.load(epoch=2, limit=1)

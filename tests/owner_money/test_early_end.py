@@ -10,7 +10,7 @@ import pytest
 
 from gate.diagnostics.verify import verify
 from tests.owner_money.shop import TABLE, Shop, acquire, fail, look, old
-from tests.support import Served, until
+from tests.support import Served, run_gate, until
 
 pytestmark = pytest.mark.anyio
 
@@ -31,10 +31,11 @@ async def test_a_finish_before_the_admission_gives_the_charge_back_once(served: 
     late = old(served, "run-or-queue", table=TABLE, jobId=job_id)
     assert late.status_code == 400 and (late.json()["success"], late.json()["refunded"]) == (False, True)
     again = old(served, "finish", table=TABLE, jobId=job_id, status=status).json()
-    assert again == {"success": True, "skipped": True, "reason": "already_terminal"}
+    assert again == {"success": True, "skipped": True, "reason": "already_terminal", "refundedAmount": 60}
     job = look(served, job_id)
     assert (job["status"], job["user"], job["credits"], job["lease"]) == (status, "ana", 60, None)
     assert "upload failed" in (job["error"], job["end_reason"])
+    assert ", by its caller" in run_gate("explain", job_id, cwd=served.folder, GATE_DATABASE_URL=shop.url).stdout
     await settled(shop, job_id, [60])
     assert verify(served.sql_url, served.redis_url).breaches == []
 

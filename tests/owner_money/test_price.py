@@ -52,12 +52,44 @@ async def test_without_a_row_of_the_owners_it_is_404_and_nothing_changes(served:
     assert everything(served, shop) == before
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ["acquire", "check"])
 async def test_a_table_that_no_configuration_names_is_not_asked(served: Served, shop: Shop, door: str) -> None:
     shop.price_is(RAISES)
     job_id = fresh()
     assert come(served, door, job_id, "unheard_of_jobs")[0] == 200
     assert (look(served, job_id)["user"], charged(shop, job_id)) == ("eve", [("eve", 999)])
+
+
+@pytest.mark.parametrize("door", ["run-or-queue", "enqueue"])
+async def test_an_admission_is_refused_where_no_configuration_names_the_table(served: Served, shop: Shop, door: str) -> None:
+    before, job_id = everything(served, shop), fresh()
+    status, said = come(served, door, job_id, "unheard_of_jobs")
+    assert (status, said["code"], said["success"], said["refunded"]) == (400, "tool_unknown", False, False)
+    assert "[tools.unheard_of_jobs]" in said["error"] and shop.asked(job_id) == 0
+    assert everything(served, shop) == before
+    (logged,) = [
+        line for line in (served.folder / "errors.log").read_text().splitlines() if "tool.unknown" in line and door in line
+    ]
+    assert "unheard_of_jobs" in logged
+
+
+@pytest.mark.parametrize("door", ["run-or-queue", "enqueue"])
+async def test_a_repeat_is_answered_after_the_section_of_its_table_is_gone(served: Served, shop: Shop, door: str) -> None:
+    job_id = fresh()
+    assert come(served, "acquire", job_id, "removed_jobs")[0] == 200, "as if admitted while its section was there"
+    status, said = come(served, door, job_id, "removed_jobs")
+    assert (status, said["duplicate"], said["status"]) == (200, True, "running")
+
+
+async def test_an_early_end_is_refused_where_no_configuration_names_the_table(served: Served, shop: Shop) -> None:
+    before, job_id = everything(served, shop), fresh()
+    ended = old(served, "finish", table="unheard_of_jobs", jobId=job_id, status="failed")
+    assert (ended.status_code, ended.json()["code"], ended.json()["refunded"]) == (404, "tool_unknown", False)
+    body = {"p_table_name": "unheard_of_jobs", "p_job_id": job_id}
+    cancelled = served.post("/rest/v1/rpc/user_cancel_ai_job", body)
+    assert (cancelled.status_code, cancelled.json()["code"]) == (404, "tool_unknown")
+    assert "[tools.unheard_of_jobs]" in cancelled.json()["message"]
+    assert everything(served, shop) == before
 
 
 @pytest.mark.parametrize("charge", [False, None])
@@ -128,7 +160,7 @@ async def test_only_so_many_wait_for_a_price_that_hangs_and_the_rest_goes_on(ser
             job = served.acquire(user="ana").json()
             assert served.act(job, "release", outcome="completed").status_code == 200
             job_id = fresh()
-            assert old(served, "run-or-queue", table="unheard_of_jobs", jobId=job_id, creditCost=3).status_code == 200
+            assert old(served, "check", table="unheard_of_jobs", jobId=job_id, creditCost=3).json()["available"] is True
             assert old(served, "finish", table="unheard_of_jobs", jobId=job_id, status="failed").status_code == 200
             assert time.monotonic() - began < 5
         assert shop.hangs() == 4 and not any(one.done() for one in asking), "all that while it hung"

@@ -103,6 +103,7 @@ GUARDS = [
     Guard("callback-of-the-bound-provider", DROP, "test_a_provider_ends_only_jobs_bound_to_it_or_to_none"),
     Guard("callback-in-its-pool", ALWAYS, "test_it_ends_only_jobs_of_the_pool_it_names"),
     Guard("unread-callback-applied-once", NEVER, "test_each_is_applied_once_however_many_try"),
+    Guard("unread-callback-dismissed-once", replaced_by("True"), "test_a_callback_that_was_applied_is_not_dismissed"),
     Guard("unread-callback-counted-once", NEVER, "test_servers_that_hear_it_at_once_count_together"),
     Guard("unread-callback-of-a-known-pool", DROP, "test_the_same_body_is_one_row_that_counts"),
     Guard("unread-callbacks-are-bounded", NEVER, "test_the_oldest_that_nobody_applied_are_dropped"),
@@ -135,6 +136,7 @@ GUARDS = [
     Guard("sweep-nothing-in-the-outbox", DROP, "test_what_the_outbox_speaks_of_is_on_its_way"),
     Guard("embedded-redis-dies-with-gate", DROP, "test_the_embedded_redis_dies_with_its_parent_even_by_kill_9"),
     # ---- the owner's money
+    Guard("no-admission-for-an-unknown-table", NEVER, "test_an_admission_is_refused_where_no_configuration_names_the_table"),
     Guard("price-only-known-tables", DROP, "test_a_table_that_no_configuration_names_is_not_asked"),
     Guard("repeat-keeps-its-price", NEVER, "test_a_repeat_is_answered_as_the_first_whatever_the_owner_says_by_now"),
     Guard("repeat-ignores-the-price", replaced_by("self"), "test_two_calls_at_once_between_which_the_price_changed_are_one_job"),

@@ -70,6 +70,7 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/functions/v1/runninghub-webhook"): ANYONE,
     ("GET", "/v1/callbacks/unread"): LOOK,
     ("POST", "/v1/callbacks/unread/{callback_id}/apply"): ADMIN,
+    ("POST", "/v1/callbacks/unread/{callback_id}/dismiss"): ADMIN,
     ("GET", "/docs"): ANY_KEY,
     ("GET", "/openapi.json"): ANY_KEY,
     ("GET", "/metrics"): ANY_KEY,

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gate.ledger.sql.engines import engine, first_line
 from gate.model.errors import CannotStart
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest revision in `migrations/versions`; a test holds the two equal."""
 
 

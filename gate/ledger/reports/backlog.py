@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -47,11 +47,18 @@ class Backlog:
         return await self._database.read(lambda c: {tool: count for tool, count in c.execute(query)})
 
     async def bindings(self, most: int) -> tuple[int, list[str]]:
-        """Callbacks whose task nobody has bound, of those that still wait for it; the newest by provider and task."""
+        """Count callbacks whose task is not bound, of those that still wait for it; and name the tasks of the newest, each once.
+
+        One that names a job which has ended waits for nothing.
+        """
         of_task = (tasks.c.provider == webhooks.c.provider) & (tasks.c.task_id == webhooks.c.task_id)
-        waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS, ~sa.exists().where(of_task))
+        same = sa.alias(webhooks)  # a caller of finish may have named the job of that task
+        of_one = (same.c.provider == webhooks.c.provider) & (same.c.task_id == webhooks.c.task_id)
+        ended = sa.exists().where(of_one, jobs.c.job_id == same.c.job_id, jobs.c.ended_at.is_not(None))
+        waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS, ~sa.exists().where(of_task), ~ended)
         count = sa.select(sa.func.count()).where(*waits)
-        newest = sa.select(webhooks.c.provider, webhooks.c.task_id).where(*waits).order_by(webhooks.c.id.desc()).limit(most)
+        task = (webhooks.c.provider, webhooks.c.task_id)
+        newest = sa.select(*task).where(*waits).group_by(*task).order_by(sa.func.max(webhooks.c.id).desc()).limit(most)
 
         def look(connection: Connection) -> tuple[int, list[str]]:
             return connection.execute(count).scalar_one(), [" ".join(row) for row in connection.execute(newest)]
@@ -74,6 +81,34 @@ class Backlog:
         def look(connection: Connection) -> dict[str, str]:
             last = {row.tool: (row.result, row.error) for row in connection.execute(query)}
             return {tool: error or "" for tool, (result, error) in last.items() if result == "tool_down"}
+
+        return await self._database.read(look)
+
+    async def unstarted(self, addressed: Collection[str], lately_ms: int) -> dict[str, tuple[int, int]]:
+        """Find tools without a start address whose jobs are not started.
+
+        Args:
+            addressed: Tools that have a start address.
+            lately_ms: Age (ms) up to which an end counts.
+
+        Returns:
+            By tool: live jobs that gate has to start, and jobs whose claim time ran out lately. A tool that had a job started lately has
+            none of the second kind.
+        """
+        without = jobs.c.tool.is_not(None) & jobs.c.tool.not_in(list(addressed))
+        live = without & jobs.c.ended_at.is_(None)
+        lately = without & (jobs.c.ended_at > now_ms() - lately_ms)
+        by_tool = sa.select(jobs.c.tool, sa.func.count()).group_by(jobs.c.tool)
+        wait = by_tool.where(live, jobs.c.starts, jobs.c.status.in_(("queued", "granted")))
+        unclaimed = by_tool.where(lately, jobs.c.end_reason == "claim_timeout")
+        by_starter = jobs.c.ended_by.in_(("holder", "provider", "tool"))
+        started = sa.select(jobs.c.tool).where((lately & by_starter) | (live & (jobs.c.status == "running"))).distinct()
+
+        def look(connection: Connection) -> dict[str, tuple[int, int]]:
+            waiting = {tool: count for tool, count in connection.execute(wait)}
+            some_started = set(connection.execute(started).scalars())
+            over = {tool: count for tool, count in connection.execute(unclaimed) if tool not in some_started}
+            return {tool: (waiting.get(tool, 0), over.get(tool, 0)) for tool in waiting.keys() | over.keys()}
 
         return await self._database.read(look)
 

@@ -10,10 +10,13 @@ from sqlalchemy.engine import Connection
 from gate.ledger.commit.database import Database
 from gate.ledger.sql import pool_rows as pools
 from gate.ledger.sql.tables import deliveries, jobs, owed
+from gate.ledger.transitions import unread_callbacks as unread
 from gate.ledger.transitions.deliveries import clock_ms
 from gate.model.job import now_ms
 
 KINDS = ("start", "event")
+UNREAD_MS = 7 * 24 * 3_600_000
+"""Age (ms) above which a callback that could not be read is no longer counted."""
 
 
 @dataclass(slots=True)
@@ -39,8 +42,11 @@ class Calls:
 
 @dataclass(slots=True)
 class LedgerGauges:
+    """`unread` counts the callbacks, by provider, that could not be read and that an operator has to look at."""
+
     pools: dict[str, PoolGauges] = field(default_factory=dict)
     calls: dict[str, Calls] = field(default_factory=lambda: {kind: Calls() for kind in KINDS})
+    unread: dict[str, int] = field(default_factory=dict)
 
 
 async def read(database: Database) -> LedgerGauges:
@@ -65,6 +71,7 @@ def _read(connection: Connection) -> LedgerGauges:
             of_pool.owed, of_pool.owed_credits, of_pool.oldest_owed_s = count, int(credits_), _age_s(now, since)
     for kind, count, since in connection.execute(_calls):
         found.calls[kind] = Calls(count, _age_s(clock, since))
+    found.unread = unread.waiting(connection, now - UNREAD_MS)
     return found
 
 

@@ -207,7 +207,7 @@ unread_callbacks = Table(
     Column("outcome", Text),
     Column("reason", Text),
     UniqueConstraint("provider", "pool", "hash", name="unread_callbacks_once"),
-    CheckConstraint("(applied_at is null) = (job_id is null)", name="unread_callbacks_applied"),
+    CheckConstraint("(applied_at is null) = (outcome is null)", name="unread_callbacks_applied"),
     sqlite_autoincrement=True,
 )
 Index("unread_callbacks_task", unread_callbacks.c.provider, unread_callbacks.c.task_id)

@@ -6,6 +6,7 @@ the second applies: a callback finds the binding, or a binding finds the callbac
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import sqlalchemy as sa
@@ -79,6 +80,27 @@ def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
         told = {"verdict": verdict.value, "job_id": job.job_id}
         batch.connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(**told))
     return Change(result, after, job)
+
+
+def keep_payload(
+    batch: UnitOfWork, job: Job, provider: str, task_id: str | None, outcome: str, error: str | None, payload: str
+) -> None:
+    """Keep what a caller passed on of its provider's words, with the verdict `relayed`: it is never applied.
+
+    The same words about a job are kept once, and no more than RAW_OF_A_JOB bodies of a job.
+    """
+    digest = hashlib.sha256(payload.encode()).hexdigest()
+    delivery_id = f"finish {job.job_id} {digest}"
+    same = sa.select(webhooks.c.id).where(
+        webhooks.c.provider == provider, webhooks.c.pool == job.pool, webhooks.c.delivery_id == delivery_id
+    )
+    if _count(batch, job.job_id) >= RAW_OF_A_JOB or batch.connection.execute(same).first() is not None:
+        return
+    row = {
+        "at": now_ms(), "provider": provider, "delivery_id": delivery_id, "pool": job.pool, "task_id": task_id,
+        "job_id": job.job_id, "outcome": outcome, "error": error, "body": payload[:RAW_MAX], "verdict": "relayed",
+    }  # fmt: skip
+    batch.connection.execute(webhooks.insert().values(**row))
 
 
 def _about(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport) -> tuple[Job | None, bool, bool]:

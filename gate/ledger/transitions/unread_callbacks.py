@@ -1,4 +1,5 @@
-"""Callbacks that showed the right secret and could not be read: each body once, bounded, until an operator applies it to a job.
+"""Callbacks that showed the right secret and could not be read: each body once, bounded, until an operator applies it to a job or
+dismisses it.
 
 A body is known by its hash, so a provider that repeats itself adds to `times` and to nothing else. Writes hold the row of the pool, as
 everything does that may end a job.
@@ -18,7 +19,7 @@ from sqlalchemy.engine import Connection
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, Change
-from gate.ledger.sql.tables import unread_callbacks
+from gate.ledger.sql.tables import jobs, tasks, unread_callbacks
 from gate.ledger.transitions import inbox
 from gate.model.errors import PoolUnknown
 from gate.model.job import now_ms
@@ -34,7 +35,8 @@ PAGE_MAX = 100
 @dataclass(frozen=True, slots=True)
 class Unread:
     """A callback that could not be read. Times are milliseconds: `at` of the first, `last_at` of the last of `times` with this body. `why`
-    says what could not be read. The last five are null until an operator applies it.
+    says what could not be read. The last five are null until an operator applies it or dismisses it. `outcome` is then the job's, or
+    `dismissed`, and `job_id` is null.
     """
 
     id: int
@@ -55,6 +57,14 @@ class Unread:
 
 _columns = [unread_callbacks.c[name] for name in Unread.__slots__]
 _pending = unread_callbacks.c.applied_at.is_(None)
+_of_an_ended_job = (
+    sa.exists()
+    .where(tasks.c.provider == unread_callbacks.c.provider, tasks.c.task_id == unread_callbacks.c.task_id)
+    .where(jobs.c.job_id == tasks.c.job_id, jobs.c.ended_at.is_not(None))
+)
+_waits = _pending & ~_of_an_ended_job
+"""Callbacks that an operator has to look at: the job of the others has ended without them."""
+DISMISSED = "dismissed"
 
 
 class UnreadCallbacks:
@@ -99,8 +109,8 @@ class UnreadCallbacks:
         return rows[:most], rows[most - 1].id if len(rows) > most else None
 
     async def pending(self, pool: str, most: int) -> list[Unread]:
-        """Read those of a pool that were not applied, the newest first."""
-        query = sa.select(*_columns).where(unread_callbacks.c.pool == pool, _pending)
+        """Read those of a pool that an operator has to look at, the newest first."""
+        query = sa.select(*_columns).where(unread_callbacks.c.pool == pool, _waits)
         return await self._read(query.order_by(unread_callbacks.c.id.desc()).limit(most))
 
     async def of_task(self, task_id: str) -> list[Unread]:
@@ -109,17 +119,39 @@ class UnreadCallbacks:
         return await self._read(query.order_by(unread_callbacks.c.id).limit(PAGE_MAX))
 
     async def lately(self, since_ms: int, most: int) -> tuple[int, list[str]]:
-        """Count those that came since then and were not applied; and name the tasks of the newest of them, by provider."""
-        wanted = (_pending, unread_callbacks.c.last_at > since_ms)
+        """Count those that came since then and that an operator has to look at; and name the tasks of the newest of them, each once."""
+        wanted = (_waits, unread_callbacks.c.last_at > since_ms)
         count = sa.select(sa.func.count()).where(*wanted)
-        newest = sa.select(unread_callbacks.c.provider, unread_callbacks.c.task_id)
-        newest = newest.where(*wanted, unread_callbacks.c.task_id.is_not(None))
-        newest = newest.order_by(unread_callbacks.c.id.desc()).limit(most)
+        task = (unread_callbacks.c.provider, unread_callbacks.c.task_id)
+        newest = sa.select(*task).where(*wanted, unread_callbacks.c.task_id.is_not(None)).group_by(*task)
+        newest = newest.order_by(sa.func.max(unread_callbacks.c.id).desc()).limit(most)
 
         def look(connection: Connection) -> tuple[int, list[str]]:
             return connection.execute(count).scalar_one(), [" ".join(row) for row in connection.execute(newest)]
 
         return await self._database.read(look)
+
+    async def dismiss(self, one: Unread, reason: str, by: str) -> bool:
+        """Mark a callback as settled without a job.
+
+        Returns:
+            False when it was applied or dismissed before, or is kept no longer.
+
+        Raises:
+            PoolUnknown: The pool is gone.
+            StoreDown: SQL does not take it.
+        """
+
+        def work(batch: UnitOfWork) -> bool:
+            batch.pool(one.pool)
+            mark = {"applied_at": now_ms(), "applied_by": by, "outcome": DISMISSED, "reason": reason}
+            changed = unread_callbacks.update().where(
+                unread_callbacks.c.id == one.id,
+                _pending,  # guard: unread-callback-dismissed-once
+            )
+            return batch.connection.execute(changed.values(**mark)).rowcount == 1
+
+        return await self._database.write(one.pool, "", work)
 
     async def apply(
         self, one: Unread, job_id: str, outcome: str, reason: str, by: str, output: JsonValue
@@ -128,7 +160,7 @@ class UnreadCallbacks:
 
         Returns:
             `ended`: the job has ended by it. `late`: it had expired, and the outcome is kept beside its refund. `history`: it has ended
-            otherwise. `waiting`: it holds no slot. `unknown`: the pool has no such job. `spent`: the callback was applied before.
+            otherwise. `waiting`: it holds no slot. `unknown`: the pool has no such job. `spent`: the callback was applied or dismissed before.
             `gone`: the callback is kept no longer. Nothing is written but with the first two.
 
         Raises:
@@ -178,6 +210,13 @@ def _keep(connection: Connection, pool: str, provider: str, digest: str, facts: 
 
 def _cut(text: str) -> str:
     return text if len(text) <= BODY_MAX else f"{text[:BODY_MAX]}\n[cut here: {len(text)} characters came]"
+
+
+def waiting(connection: Connection, since_ms: int) -> dict[str, int]:
+    """Count the callbacks since then that an operator has to look at, by provider."""
+    table = unread_callbacks
+    count = sa.select(table.c.provider, sa.func.count()).where(_waits, table.c.last_at > since_ms).group_by(table.c.provider)
+    return {provider: found for provider, found in connection.execute(count)}
 
 
 def about(connection: Connection, job_id: str, tasks: Sequence[tuple[str, str]]) -> list[Unread]:

@@ -9,6 +9,11 @@ import type { Job, Message } from "./signed.ts";
 
 const MOVES_THE_QUEUE = ["job.queued", "job.granted", "job.failed", "job.cancelled", "job.expired"];
 const GIVES_UP = ["job.failed", "job.cancelled", "job.expired"];
+const TIMEOUTS: Record<string, string> = { // the reason of an expiry is a word for programs; this is what users read
+  queue_timeout: "The job waited too long for its turn.",
+  claim_timeout: "The job could not be started in time.",
+  lease_timeout: "The job took too long and was stopped.",
+};
 const WAITED_S = 1; // a shorter wait is the admission itself
 
 export async function tell({ type, timestamp, data: job }: Message): Promise<Response> {
@@ -34,7 +39,7 @@ function rowOf(type: string, at: string, job: Job): Record<string, unknown> | nu
     position: null,
     start_id: "",
     completed_at: at,
-    error_message: job.error ?? job.end_reason,
+    error_message: job.error ?? TIMEOUTS[job.end_reason ?? ""] ?? job.end_reason,
     refunded_credits: job.refund?.amount ?? 0,
     ...costs(job),
   };
@@ -75,8 +80,15 @@ async function keepLate(job: Job): Promise<Response> {
   return answer(200, { success: true });
 }
 
-/** Those who wait move up without an event of their own: the first hundred of them are written anew. */
+/**
+ * Those who wait move up without an event of their own: the first hundred of them are written anew. A failure is only logged. The event
+ * is in its row already, and the next event writes the places again.
+ */
 async function renumber(pool: string): Promise<void> {
+  await writePlaces(pool).catch((error) => console.error("the places in line are not written:", error));
+}
+
+async function writePlaces(pool: string): Promise<void> {
   const { status, body } = await look(`/v1/pools/${pool}?limit=100`);
   if (status !== 200) return;
   const queue = (body.queue as (Job & { position: number })[]).filter((job) => TABLES.has(job.tool ?? ""));
