@@ -1,4 +1,4 @@
-# The daily commands. `just` comes with tests/checks/requirements.lock (rust-just), or from your distribution.
+# The daily commands. `just` comes with tests/checks/daily.lock (rust-just), or from your distribution.
 
 python := ".venv/bin/python"
 
@@ -9,7 +9,7 @@ default:
 # Make .venv, with everything that the tests and the checks need.
 setup:
     python3 -m venv .venv
-    .venv/bin/pip install -q -r tests/requirements.lock -r tests/checks/requirements.lock
+    .venv/bin/pip install -q -r tests/requirements.lock -r tests/checks/requirements.lock -r tests/checks/daily.lock
     -.venv/bin/pre-commit install
 
 # Check the source: lint, format, types, import contracts.
@@ -18,6 +18,7 @@ check:
     .venv/bin/ruff format --check .
     .venv/bin/mypy
     .venv/bin/lint-imports
+    .venv/bin/codespell
 
 # Run the tests of the README.
 test *words:

@@ -44,10 +44,12 @@ def test_the_image_has_the_versions_that_the_tests_had() -> None:
     assert {name: version for name, version in built_with.items() if tested.get(name, version) != version} == {}
 
 
-@pytest.mark.parametrize("extra", ["mutation", "checks"])
-def test_each_set_of_tools_is_pinned_beside_the_versions_that_are_tested(extra: str) -> None:
+@pytest.mark.parametrize(
+    "extra, lock", [("mutation", "mutation/requirements"), ("checks", "checks/requirements"), ("daily", "checks/daily")]
+)
+def test_each_set_of_tools_is_pinned_beside_the_versions_that_are_tested(extra: str, lock: str) -> None:
     tested = pins(ROOT / "tests" / "requirements.lock")
-    tools = pins(ROOT / "tests" / extra / "requirements.lock")
+    tools = pins(ROOT / "tests" / f"{lock}.lock")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"][extra]]
     assert {name_of(one) for one in wanted} <= tools.keys(), "make them anew: .ci/lock"
