@@ -70,7 +70,7 @@ HTTP_CODES = {
 }
 """Code and title of the refusals by the framework, by HTTP status."""
 TOLD = 5
-"""Faults that `detail` names at most. It is one sentence for users; `errors` has more."""
+"""Faults that `detail` names at most. It is one sentence for users. `errors` has more."""
 LISTED = 100
 """Faults that `errors` lists at most. A long list of wrong fields must not make a long answer."""
 PROCEDURES = "/rest/v1/rpc/"

@@ -184,7 +184,7 @@ class ApplyBody(_Body):
 class PoolBody(_Body):
     """The settings to change. Settings that are not named stay as they are.
 
-    With a limit below the number of jobs that hold a slot, these jobs go on, and no job is granted a slot until enough have
+    With a limit below the number of jobs that hold a slot, these jobs go on. No job is granted a slot until enough have
     ended.
     """
 

@@ -73,8 +73,8 @@ class PoolReport:
         view: Snapshot of the pool, the last that was read; None before the first.
         endings: Jobs that ended last.
         changes: Newest changes of the pool's settings.
-        owed: Refunds of which the last payment failed; None when none did.
-        undelivered: Calls to tools of which the last try failed; None when none did.
+        owed: Refunds that are not paid yet, when a payment has failed; None otherwise.
+        undelivered: Calls to tools that are not answered yet, when a call has failed; None otherwise.
         differs: Jobs about which the stores disagree.
         unread: Newest callbacks that could not be read and wait for an operator.
         down: The store that does not answer; None when both answer.
