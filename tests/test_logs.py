@@ -27,7 +27,7 @@ FORGED = [
 ]
 SAY = """
 import sys, structlog, logging
-from gate import logs
+from gate.telemetry import logging as logs
 logs.configure()
 log = structlog.get_logger("gate.test")
 text = eval(sys.argv[1])

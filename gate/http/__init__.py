@@ -1,0 +1,1 @@
+"""The HTTP interface: routes, authentication, middleware and the panel."""

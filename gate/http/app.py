@@ -1,4 +1,4 @@
-"""The HTTP door: one table of routers, one of errors, one of roles, in front of a gate that is open already."""
+"""Builds the HTTP application from its routers, for services that run already."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gate.http.panel.pool_feed import PoolFeed
 from gate.model.tool import Tools
 
 ROUTERS = (jobs.router, pools.router, lookups.router, unread_callbacks.router, metrics.router)
-"""Of version 1."""
+"""Routers of version 1 of the API."""
 READ_BY_PEOPLE = (openapi.router, *panel.ROUTERS)
-"""Whose door knows the session of a browser too, which shows no key by itself."""
+"""Routers that accept the session of a browser too, because a browser does not send a key by itself."""
 
 
 def make_app(
@@ -31,7 +31,16 @@ def make_app(
     provider_secrets: Mapping[str, Sequence[str]] | None = None,
     check_counts: bool = False,
 ) -> FastAPI:
-    """Every route. `provider_secrets`: what callbacks have to show, by provider; `check_counts`: see `Settings`."""
+    """Build the application with all routes.
+
+    Args:
+        services: Services that the routes need.
+        keyring: The keys that are valid.
+        feed: The feed of the panel.
+        tools: The configured tools; None for none.
+        provider_secrets: Secrets that callbacks have to show, by provider; None for none.
+        check_counts: Whether a `check` without a job is answered with the number of free slots.
+    """
     app = FastAPI(
         title="gate",
         version=__version__,
@@ -49,7 +58,7 @@ def make_app(
     for router in (
         legacy_supabase.router,
         webhooks.router,
-    ):  # what others send has its own form: more than is known may be there
+    ):  # Providers and old front ends send query parameters that gate does not know, so these are allowed.
         app.include_router(router, dependencies=[Depends(roles.enter)])
     for router in READ_BY_PEOPLE:
         app.include_router(router, dependencies=[Depends(panel.enter)])
@@ -58,7 +67,15 @@ def make_app(
 
 
 def in_front(app: FastAPI, access_log: bool = False) -> ASGIApp:
-    """What is served: `app`, and before it whatever sees each request."""
+    """Put the middleware in front of the application.
+
+    Args:
+        app: The application.
+        access_log: Whether each request is logged.
+
+    Returns:
+        The ASGI application to serve.
+    """
     front: ASGIApp = fast_path.FastPath(body_limit.BodyLimit(app), app.state.services, app.state.keyring)
     front = request_metrics.RequestMetrics(front)
     return accesslog.AccessLog(front) if access_log else front

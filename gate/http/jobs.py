@@ -1,4 +1,4 @@
-"""The routes of a job: in, while it runs, out."""
+"""Routes of a job: acquire, read, claim, renew, release, cancel, bind."""
 
 from __future__ import annotations
 
@@ -48,12 +48,16 @@ def _answer(job: Job, caller: Caller, status: int = 200) -> JSONResponse:
 async def acquire(
     pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
-    """Take a slot, or join the queue. 200 only with `running`; 202 with `queued` or `granted` (claim it first).
+    """Take a slot, or join the queue.
 
-    With `"started_by": "gate"`, gate starts the job itself by the `start_url` of its tool, now or when its turn comes: do not claim it.
-    `wait_seconds` then waits until the job has been started.
+    The answer is 200 only when the job is `running`. It is 202 when the job is `queued`, or `granted` and has to be claimed
+    first.
 
-    An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job. Beside a `job_id` it counts for nothing.
+    With `"started_by": "gate"`, gate calls the `start_url` of the tool, now or when the job is granted a slot. Do not claim
+    such a job. `wait_seconds` then waits until the job has been started.
+
+    An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job. Beside a `job_id` it is
+    ignored.
     """
     job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
     wanted = request_of(body, job_id, asking.role == "tool")
@@ -65,43 +69,47 @@ async def acquire(
 async def job(
     pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, wait_seconds: Wait = 0, status: Status = "queued"
 ) -> JSONResponse:
-    """The job. With `wait_seconds`: as soon as its status is no longer `status`, or after that time."""
+    """Read the job. With `wait_seconds`, the answer comes when its status is no longer `status`, or after that time."""
     return _answer(await queries.wait(pool, job_id, status, wait_seconds), asking)
 
 
 async def _known(pool: Pool, job_id: JobPath, queries: QueryService) -> None:
-    await queries.job(pool, job_id)  # before the stream begins: afterwards no status can be sent
+    await queries.job(pool, job_id)  # Check before the stream begins. Afterwards no status can be sent.
 
 
 @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse, dependencies=[Depends(_known)])
 async def events(pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking) -> AsyncIterator[ServerSentEvent]:
-    """Server-Sent Events: `event: job`, data = the job; when its status or its place changes; the last has its outcome."""
+    """Follow the job by Server-Sent Events.
+
+    Each event is `event: job`, with the job as its data. One is sent when the status or the place of the job changes. The
+    last one has the outcome.
+    """
     async for changed in queries.follow(pool, job_id):
         yield ServerSentEvent(event="job", data=job_body(changed, asking.may_release))
 
 
 @router.get("/jobs/{job_id}/history", response_model=HistoryOut)
 async def history(pool: Pool, job_id: JobPath, queries: QueryService) -> JSONResponse:
-    """What happened to a job, in order, with who and why. Empty once it is pruned."""
+    """List the events of a job in order, each with its cause and its reason. The list is empty once it has been pruned."""
     found = await queries.history(pool, job_id)
     return JSONResponse({"job_id": job_id, "events": [event_body(event) for event in found]})
 
 
 @router.post("/jobs/{job_id}/claim", response_model=JobOut)
 async def claim(pool: Pool, job_id: JobPath, body: LeaseBody, jobs: JobService, asking: Asking) -> JSONResponse:
-    """A granted job has started: `running`, a full lease from now."""
+    """Start a granted job. It is `running` then, with a full lease from now."""
     return _answer(await jobs.claim(pool, job_id, body.lease_id), asking)
 
 
 @router.post("/jobs/{job_id}/renew", response_model=JobOut)
 async def renew(pool: Pool, job_id: JobPath, body: RenewBody, jobs: JobService, asking: Asking) -> JSONResponse:
-    """The holder's heartbeat; it claims too."""
+    """Extend the lease, as the holder's heartbeat. It also claims a granted job."""
     return _answer(await jobs.renew(pool, job_id, body.lease_id, _ms(body.lease_seconds)), asking)
 
 
 @router.post("/jobs/{job_id}/release", response_model=JobOut)
 async def release(pool: Pool, job_id: JobPath, body: ReleaseBody, jobs: JobService, asking: Asking) -> JSONResponse:
-    """Give the slot back and say how it ended."""
+    """Give the slot back, and report how the job ended."""
     return _answer(await jobs.release(pool, job_id, body.lease_id, body.outcome, body.error, body.output), asking)
 
 
@@ -109,18 +117,27 @@ async def release(pool: Pool, job_id: JobPath, body: ReleaseBody, jobs: JobServi
 async def cancel(
     pool: Pool, job_id: JobPath, jobs: JobService, asking: Asking, body: ReasonBody | None = None
 ) -> JSONResponse:
-    """End any job that has not ended."""
+    """End a job that has not ended."""
     return _answer(await jobs.cancel(pool, job_id, (body.reason or None) if body else None), asking)
 
 
 @router.put("/jobs/{job_id}/task", response_model=JobOut)
 async def task(pool: Pool, job_id: JobPath, body: TaskBody, jobs: JobService, asking: Asking) -> JSONResponse:
-    """Which provider task this is; it claims too."""
+    """Bind the job to its task at a provider. This also claims a granted job."""
     return _answer(await jobs.bind(pool, job_id, body.provider, body.task_id, body.lease_id), asking)
 
 
 def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = False) -> Request:
-    """Raises Invalid."""
+    """Make the request for a slot from the body of a call.
+
+    Args:
+        body: The body.
+        job_id: The job_id; None for the one in the body, or a new one when that has none.
+        trusted: The caller showed a tool's key, so the owner's function may refund the credits.
+
+    Raises:
+        Invalid: The body has credits and no job_id.
+    """
     job_id = job_id or body.job_id
     if body.credits and job_id is None:
         raise Invalid("job_id", "credits need a job_id or an Idempotency-Key: without one a retry would charge twice")
@@ -129,7 +146,7 @@ def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = Fal
 
 
 def _job_id_of(key: str, pool: str, asking: Caller) -> str:
-    """Each caller's keys are his own, in each pool."""
+    """Derive the job_id of an Idempotency-Key. Keys of different callers or pools never meet."""
     return f"i{hashlib.sha256(json.dumps([asking.name, pool, key]).encode()).hexdigest()[:40]}"
 
 

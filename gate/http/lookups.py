@@ -1,4 +1,4 @@
-"""The routes that only look: a user's job, the ledger, whether gate is well."""
+"""Routes that only read: the job of a user, the ledger, and the health of gate."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from gate.model.job_json import job_body
 
 router = APIRouter()
 SQL_INTEGER_MAX = 2**63 - 1
+"""Largest id in SQL. A larger number would be an error of the database."""
 
 
 @router.get("/v1/users/{user:text}/active", response_model=JobOut | None, tags=["users"])
 async def active(user: Annotated[Label, Path()], queries: QueryService, asking: Asking) -> JSONResponse:
-    """The user's live job: running before granted before queued; null when there is none."""
+    """Read the user's live job: a running one first, then a granted one, then a queued one. It is null when there is none."""
     job = await queries.active(user)
     return JSONResponse(job_body(job, asking.may_release) if job else None)
 
@@ -32,28 +33,28 @@ async def ledger(
     kind: Literal["charge", "refund"] | None = None,
     after: Annotated[int, Query(ge=0, le=SQL_INTEGER_MAX)] = 0,
 ) -> JSONResponse:
-    """Charges and refunds, oldest first, a page at a time."""
+    """List charges and refunds in pages, oldest first."""
     rows, following = await ledger.entries(user=user, job_id=job_id, kind=kind, after=after)
     return JSONResponse({"rows": [entry_body(row) for row in rows], "next": following})
 
 
 @router.get("/v1/ledger/balances/{user:text}", response_model=BalanceOut, tags=["ledger"])
 async def balance(user: Annotated[Label, Path()], ledger: LedgerService) -> JSONResponse:
-    """What was charged to a user and what was given back."""
+    """Read how much was charged to a user, and how much was refunded."""
     return JSONResponse(balance_body(user, await ledger.balance(user)))
 
 
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", tags=["health"])
 async def healthz() -> dict[str, str]:
-    """This process is alive."""
+    """Check that this process is alive."""
     return {"status": "alive"}
 
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", tags=["health"], responses={503: {}})
 async def readyz(queries: QueryService) -> Any:
-    """Both stores answer."""
+    """Check that both stores answer."""
     try:
         await queries.ready()
     except StoreDown as error:

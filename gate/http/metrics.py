@@ -1,6 +1,6 @@
-"""`/metrics`, for Prometheus. docs/monitoring.md says what each figure means, and a test holds that page to this one.
+"""The route `/metrics`, for Prometheus. docs/monitoring.md explains each metric, and a test compares it with this module.
 
-Two sorts of figures: what the two stores say, which is the same at every server, and what this process has counted.
+Metrics read from the two stores are the same at every server. The other metrics count what this process does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     Table = Sequence[tuple[str, str, Callable[[T], float]]]
-    """Metric name, help text, and how to read the value from a pool's figures."""
+    """Metric name, help text, and function that reads the value from a pool's figures."""
 
 router = APIRouter(tags=["health"])
 CAUSES = {
@@ -38,19 +38,27 @@ CAUSES = {
     "cancelled": ("holder", "provider", "operator", "caller"),
     "expired": ("queue_timeout", "claim_timeout", "lease_timeout"),
 }
-"""What is there from the beginning: a figure that is not there yet cannot be seen to rise."""
+"""Causes by outcome. Their counters start at 0: Prometheus sees no increase when a counter first appears with a value."""
 REPAIRS = (
     "adopt", "ended", "give_back", "overdue", "restore", "seat", "settings", "stranger", "unheard",
 )  # fmt: skip
+"""Kinds of repairs by the reconciler. Their counters start at 0."""
 RESULTS = {
     "start": ("delivered", "refused", "tool_down", "failed", "over", "put_off"),
     "event": ("delivered", "put_off", "given_up"),
 }
+"""Results of calls to tools, by kind of call. Their counters start at 0."""
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Counted(Protocol):
-    """A histogram, of this process or of the ledger."""
+    """A histogram, of this process or of the ledger.
+
+    Attributes:
+        bounds: Upper bounds of the buckets, without infinity.
+        counts: Number of values in each bucket. The last one has no upper bound.
+        sum: Sum of all values.
+    """
 
     bounds: tuple[float, ...]
     counts: list[int]
@@ -63,28 +71,29 @@ class Counted(Protocol):
     responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}, "description": "the figures"}},
 )
 async def scrape(request: Request, scraper: ScrapeService) -> Response:
-    """Every figure of this gate, in the text that Prometheus reads. A store that does not answer is `gate_store_up 0`, and what it
-    would have said is left out.
+    """Return all metrics in the text format of Prometheus.
+
+    When a store does not answer, its `gate_store_up` is 0, and the metrics that come from it are left out.
     """
-    seen = await scraper.read()
-    # The library takes its time to be imported, and is wanted here only.
+    figures = await scraper.read()
+    # Import it in a thread, at the first scrape: it takes long to import, and no other part of gate needs it.
     prometheus = await asyncio.to_thread(importlib.import_module, "prometheus_client")
     encode, content_type = prometheus.exposition.choose_encoder(request.headers.get("accept", ""))
     registry = prometheus.CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(seen, prometheus.metrics_core))
+    registry.register(_Collector(figures, prometheus.metrics_core))
     prometheus.ProcessCollector(registry=registry)
     return Response(encode(registry), media_type=content_type)
 
 
 class _Collector:
-    """What the library asks for families, once for each scrape."""
+    """The source of the metrics of one scrape. The library calls `collect`."""
 
-    def __init__(self, seen: Scrape, core: ModuleType) -> None:
-        self._seen, self._core = seen, core
+    def __init__(self, figures: Scrape, core: ModuleType) -> None:
+        self._figures, self._core = figures, core
 
     def collect(self) -> Iterator[Metric]:
         yield self._gauge("gate_info", "The version that runs.", ["version"], [([__version__], 1)])
-        up = [(["redis"], self._seen.redis is not None), (["sql"], self._seen.sql is not None)]
+        up = [(["redis"], self._figures.redis is not None), (["sql"], self._figures.sql is not None)]
         yield self._gauge("gate_store_up", "Whether the store answered this scrape.", ["store"], up)
         yield from self._of_redis()
         yield from self._of_sql()
@@ -92,7 +101,7 @@ class _Collector:
         yield from self._of_this_process()
 
     def _of_redis(self) -> Iterator[Metric]:
-        pools = (self._seen.redis or {}).items()
+        pools = (self._figures.redis or {}).items()
         of_pool: Table[RedisGauges] = (
             ("gate_slots_limit", "Jobs that may hold a slot at a time.", lambda one: one.limit),
             ("gate_slots_running", "Slots whose job has started.", lambda one: one.running),
@@ -120,7 +129,7 @@ class _Collector:
             yield self._gauge(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
 
     def _of_sql(self) -> Iterator[Metric]:
-        sql = self._seen.sql
+        sql = self._figures.sql
         pools = sql.pools.items() if sql else ()
         of_pool: Table[gauges.PoolGauges] = (
             ("gate_queue_max", "Jobs that may wait.", lambda one: one.queue_max),
@@ -150,7 +159,7 @@ class _Collector:
         yield self._gauge("gate_callbacks_unread_waiting", says, ["provider"], unread)
 
     def _of_the_ledger(self) -> Iterator[Metric]:
-        pools = self._seen.counted.items()
+        pools = self._figures.counted.items()
         admitted = [([pool, how], one.admitted[how]) for pool, one in pools for how in ("running", "queued")]
         yield self._counter("gate_jobs_admitted", "Jobs let in: to a slot, or to the queue.", ["pool", "status"], admitted)
         known = {(outcome, cause) for outcome, causes in CAUSES.items() for cause in causes}
@@ -174,7 +183,7 @@ class _Collector:
             yield self._histogram(name, says, ["pool"], [([pool], spread(one)) for pool, one in pools])
 
     def _of_this_process(self) -> Iterator[Metric]:
-        pools = list(self._seen.counted)
+        pools = list(self._figures.counted)
         scripts = [([verb], one) for verb, one in sorted(counters.scripts.items())]
         yield self._histogram("gate_script_seconds", "A script of Redis: from the question to the answer.", ["verb"], scripts)
         undone = [([word], counters.undone[word]) for word in ("cold", "damaged", "elsewhere")]
@@ -209,7 +218,7 @@ class _Collector:
         return family
 
     def _counter(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], float]]) -> Metric:
-        """The library puts `_total` behind the name."""
+        """Make a counter. The library adds `_total` to its name."""
         family: CounterMetricFamily = self._core.CounterMetricFamily(name, says, labels=labels)
         for values, value in found:
             family.add_metric(values, value)

@@ -1,4 +1,4 @@
-"""What can be asked, written down from the routes themselves: the OpenAPI document, and a page of it for people."""
+"""The HTTP reference, made from the routes: the OpenAPI document, and a web page of it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from gate.http.schemas import ProblemOut
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False, dependencies=[Depends(known_query)])
 METHODS = ("get", "put", "post")
+"""Methods that the reference shows. HEAD and OPTIONS have nothing to explain."""
 OF_A_LEASE = frozenset({"claim", "renew", "release", "task"})
+"""Verbs that need a lease, and are refused with 410 when it is lost."""
 OF_A_CALLBACK = frozenset({"apply", "dismiss"})
+"""Verbs about a callback that could not be read."""
 CONFLICTS = {
     "acquire": {"user_busy", "job_id_reused", "already_ended"},
     "claim": {"started_by_gate", "already_ended"},
@@ -29,25 +32,28 @@ CONFLICTS = {
     "apply": {"callback_applied", "not_running", "already_ended"},
     "dismiss": {"callback_applied"},
 }
-"""Which of the 409 each verb of a job may be refused with."""
+"""Codes with which each verb may be refused as a conflict (409)."""
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "apikey": {"type": "apiKey", "in": "header", "name": "apikey"},
 }
+"""How a caller may show its key, as the document describes it."""
 
 
 @router.get("/openapi.json")
 async def document(request: Request) -> JSONResponse:
+    """Return the OpenAPI document."""
     return JSONResponse(request.app.openapi())
 
 
 @router.get("/docs")
 async def page(request: Request) -> HTMLResponse:
+    """Show the document as a web page."""
     return HTMLResponse(_page(request.app.openapi()))
 
 
 def describe(app: FastAPI) -> None:
-    """Makes the document say what every route refuses, and who is let in."""
+    """Add the refusals of each route, and the keys that it needs, to the OpenAPI document of an application."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -146,8 +152,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     cells = "".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in (escape(a), escape(b), c, escape(d))) for a, b, c, d in rows
     )
-    told = escape(operation.get("description", operation.get("summary", "")))
-    return f"<h2><b>{method.upper()}</b> {escape(path)}</h2><p>{told}</p><table>{cells}</table>"
+    description = escape(operation.get("description", operation.get("summary", "")))
+    return f"<h2><b>{method.upper()}</b> {escape(path)}</h2><p>{description}</p><table>{cells}</table>"
 
 
 def _fields(shape: dict[str, Any]) -> str:

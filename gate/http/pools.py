@@ -1,4 +1,4 @@
-"""The routes of a pool: what it is now, and what an admin changes live."""
+"""Routes of a pool: its present state, its settings, and the cancellation of waiting jobs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Most = Annotated[int, Query(ge=0, le=1000)]
 
 @router.get("", response_model=list[PoolOut])
 async def pools(queries: QueryService, asking: Asking, limit: Most = 100) -> JSONResponse:
-    """Every pool as it is now, by name."""
+    """List all pools by name, each as it is now."""
     return JSONResponse([pool_body(view, asking.may_release) for view in await queries.pools(limit)])
 
 
 @router.get("/{pool}", response_model=PoolOut)
 async def pool(pool: Pool, queries: QueryService, asking: Asking, limit: Most = 100) -> JSONResponse:
-    """The pool as it is now. `limit`: how many holders and waiters to list."""
+    """Read the pool as it is now. `limit` is how many holders, and how many waiters, are listed at most."""
     return JSONResponse(pool_body(await queries.pool(pool, limit), asking.may_release))
 
 
@@ -35,7 +35,11 @@ async def pool(pool: Pool, queries: QueryService, asking: Asking, limit: Most = 
 async def change_pool(
     pool: Annotated[PoolName, Path()], body: PoolBody, pools: PoolService, queries: QueryService, asking: Asking
 ) -> JSONResponse:
-    """Change a pool live, kept through restart and rebuild; or make one, with the defaults for what is not named (201)."""
+    """Change settings of a pool, or make a pool.
+
+    A change takes effect at once, and outlasts restarts and rebuilds. A new pool (201) has the defaults for all settings that
+    the body does not name.
+    """
     values = body.in_ms()
     try:
         if not values:
@@ -50,21 +54,21 @@ async def change_pool(
 
 @router.post("/{pool}/pause", response_model=PoolOut)
 async def pause(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
-    """Nobody is granted a slot until it is resumed; who runs goes on."""
+    """Stop granting slots until the pool is resumed. Jobs that hold a slot go on."""
     view = await pools.change(pool, {"paused": True}, body.reason if body else None)
     return JSONResponse(pool_body(view, asking.may_release))
 
 
 @router.post("/{pool}/resume", response_model=PoolOut)
 async def resume(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
-    """Grants go on, beginning with who waits first."""
+    """Grant slots again, beginning with the first in the queue."""
     view = await pools.change(pool, {"paused": False}, body.reason if body else None)
     return JSONResponse(pool_body(view, asking.may_release))
 
 
 @router.post("/{pool}/cancel", response_model=CancelledOut)
 async def cancel_waiting(pool: Pool, body: CancelBody, pools: PoolService, asking: Asking) -> JSONResponse:
-    """Cancel what is queued for a session, or for a user. What has been granted a slot goes on."""
+    """Cancel the queued jobs of a session, or of a user. Jobs that hold a slot go on."""
     if (body.session is None) == (body.user is None):
         raise Invalid("session", "name a session or a user, one of the two")
     cancelled = await pools.cancel_waiting(pool, session=body.session, user=body.user)

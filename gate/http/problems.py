@@ -1,4 +1,4 @@
-"""What a refusal looks like: RFC 9457 `application/problem+json`, from one table."""
+"""Refusals as RFC 9457 `application/problem+json`. One table has the status, code and title of each error."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from gate.model.errors import (
 from gate.model.job_json import job_body
 
 RETRY_AFTER_S = {QueueFull: 5, StoreDown: 1}
+"""Value of Retry-After (s). For other refusals no time is known."""
 TABLE: dict[type[GateError], tuple[int, str, str]] = {
     Invalid: (422, "invalid", "The request is invalid"),
     Unreadable: (422, "invalid", "The request is invalid"),
@@ -62,15 +63,18 @@ TABLE: dict[type[GateError], tuple[int, str, str]] = {
     QueueFull: (429, "queue_full", "The queue is full"),
     StoreDown: (503, "store_down", "A store does not answer"),
 }
+"""HTTP status, code and title of each error. The codes are stable, because clients compare them."""
 HTTP_CODES = {
     404: ("not_found", "There is nothing here"),
     408: ("too_slow", "The request takes too long"),
     405: ("method_not_allowed", "Another method is wanted"),
     413: ("too_large", "The body is too large"),
 }
+"""Code and title of the refusals by the framework, by HTTP status."""
 TOLD = 5
-"""Faults in `detail`, which is one sentence for people; `errors` has more."""
+"""Faults that `detail` names at most. It is one sentence for users. `errors` has more."""
 LISTED = 100
+"""Faults that `errors` lists at most. A long list of wrong fields must not make a long answer."""
 PROCEDURES = "/rest/v1/rpc/"
 OLD_PATHS = ("/functions/v1/runninghub-queue-manager", PROCEDURES)
 OLD_HEADERS = {
@@ -78,16 +82,27 @@ OLD_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Retry-After, Content-Range",
 }
-"""Of whatever is answered there: without them a browser shows its page no error at all, or an old answer."""
+"""Headers of each answer on an old path. Without them a browser hides the error from its page, or shows an old answer."""
 
 
 def install(app: FastAPI) -> None:
+    """Register the handlers that turn errors into refusals."""
     app.add_exception_handler(GateError, _refused)
     app.add_exception_handler(RequestValidationError, _not_of_the_form)
     app.add_exception_handler(HTTPException, _by_the_framework)
 
 
 def problem(status: int, code: str, title: str, detail: str, retry_after_s: int | None = None, **more: Any) -> JSONResponse:
+    """Make a problem response.
+
+    Args:
+        status: HTTP status.
+        code: Stable code of the problem.
+        title: Sentence for the code.
+        detail: Sentence for this case.
+        retry_after_s: Value of Retry-After (s); None for no such header.
+        more: Further fields of the body.
+    """
     body = {
         "type": f"urn:gate:problem:{code}",
         "title": title,
@@ -106,6 +121,12 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 
 
 def refusal(request: Request, error: GateError) -> JSONResponse:
+    """Make the response to a request that gate refuses. On an old path it has the form that old front ends read.
+
+    Args:
+        request: The request.
+        error: Why it is refused.
+    """
     status, code, title = TABLE[type(error)]
     if request.url.path.startswith(OLD_PATHS):
         return _on_old_path(request, status, error.detail, code, _asks_for_a_key(error))
@@ -115,7 +136,7 @@ def refusal(request: Request, error: GateError) -> JSONResponse:
     if isinstance(error, UserBusy):
         more["active_job_id"] = error.active_job_id
     if error.job is not None:
-        more["job"] = job_body(error.job)  # only who may release is refused about a job
+        more["job"] = job_body(error.job)  # With its lease_id: only a caller that may release meets such an error.
     answer = problem(status, code, title, error.detail, RETRY_AFTER_S.get(type(error)), **more)
     answer.headers.update(_asks_for_a_key(error))
     return answer
@@ -129,10 +150,10 @@ def _on_old_path(request: Request, status: int, detail: str, code: str, headers:
 
 
 def as_postgrest(body: dict[str, Any]) -> dict[str, Any]:
-    """A refusal on an old path with the fields of PostgREST added. supabase-js hands this body to the page as `error` of an rpc.
+    """Add the fields of PostgREST to a refusal on an old path. supabase-js passes this body to the page as `error` of an rpc.
 
     Args:
-        body: has `error`, and `code` where gate has a code for it.
+        body: The refusal. It has `error`, and `code` when gate has a code for it.
     """
     return {"code": "invalid", "message": body["error"], "details": None, "hint": None} | body
 
@@ -142,7 +163,11 @@ def _asks_for_a_key(error: GateError) -> dict[str, str]:
 
 
 async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
-    """Names each field and never repeats what was sent: it may be no JSON (NaN), huge, or a secret."""
+    """Refuse a request that does not match its schema.
+
+    The response names each wrong field and never repeats its value. The value may be NaN, which is no JSON, or huge, or a
+    secret.
+    """
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
     errors = [{"field": _field(found["loc"]), "message": _message(found)} for found in faults[:LISTED]]
@@ -156,14 +181,14 @@ async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
 
 
 def _message(found: dict[str, Any]) -> str:
-    if found["type"] == "json_invalid":  # what the decoder wants there is of its own words
+    if found["type"] == "json_invalid":  # The framework's own message lacks the reason and the place.
         return f"it is not JSON: {found['ctx']['error']}, at character {found['loc'][1]}"
     text: str = found["msg"]
     return text.removeprefix("Value error, ")
 
 
 def _field(location: tuple[Any, ...]) -> str:
-    """`('body', 'credits')` is `credits`; the body itself is `body`."""
+    """Name a field by its location: `('body', 'credits')` is `credits`, and the body itself is `body`."""
     inside = [str(part) for part in location[1:] if not isinstance(part, int) or len(location) > 2]
     return ".".join(inside) or str(location[0])
 
@@ -176,12 +201,12 @@ async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, AmbiguousJson):
         errors = [{"field": error.field, "message": error.detail}]
         return problem(422, "invalid", "The request is invalid", f"{error.field}: {error.detail}", errors=errors)
-    if error.status_code == 400:  # the body is not JSON at all
+    if error.status_code == 400:  # The framework could not decode the body.
         errors = [{"field": "body", "message": "it is not JSON"}]
         return problem(422, "invalid", "The request is invalid", "body: it is not JSON", errors=errors)
     code, title = HTTP_CODES.get(error.status_code, ("refused", "Refused"))
     headers, detail = dict(error.headers or {}), str(error.detail)
-    if error.status_code == 405:  # the framework tells the methods of the first route of this path
+    if error.status_code == 405:  # The framework names only the methods of the first route with this path.
         headers["Allow"] = ", ".join(_methods(request.url.path))
         detail = f"here are {headers['Allow']}"
     answer = problem(error.status_code, code, title, detail)
@@ -190,5 +215,5 @@ async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods(path: str) -> list[str]:
-    """Of all routes of this path."""
+    """Methods of all routes that match a path."""
     return sorted({method for method, of in roles.TABLE if compile_path(of)[0].match(path)})

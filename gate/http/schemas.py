@@ -1,4 +1,4 @@
-"""The JSON shapes of version 1: what comes in is checked here, what goes out is written here."""
+"""The JSON of version 1: models that check request bodies, models of the answers, and functions that write them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ from gate.model.job_json import job_body, moment
 from gate.providers.parsing import kept_output, kept_text
 
 WAIT_MAX_S = 60
+"""Longest time that one call may wait (s). Many proxies end requests that take longer."""
 TEXT_MAX = 4_000
-"""Characters of an error or a reason."""
+"""Longest error or reason (characters). It bounds what one call stores."""
 DEPTH_MAX = 32
+"""Deepest nesting of a payload or an output (levels). Deeper JSON breaks recursive encoders."""
 OUTPUT_MAX_BYTES = 64 * 1024
+"""Largest output of a job (bytes of JSON). A larger one is cut."""
 
 
 def _is_job_id(value: str) -> str:
@@ -73,7 +76,7 @@ def _is_json_up_to(limit: int) -> Any:
 
 
 def _is_shallow_text(value: Any) -> None:
-    """Level by level, without recursion: what is too deep here would break whoever writes it as JSON again."""
+    """Check depth and strings level by level. A recursive check, or a later JSON encoder, would fail on deep nesting."""
     level = [value]
     for _ in range(DEPTH_MAX):
         for one in level:
@@ -94,8 +97,9 @@ LeaseId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is
 Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]
 Payload = Annotated[dict[str, Any], _is_json_up_to(PAYLOAD_MAX_BYTES)]
 KeptText = Annotated[str | None, BeforeValidator(kept_text)]
-"""Of an end: cleaned and cut, never refused."""
+"""The error of an end. It is cleaned and cut, and never refused: the end must not be lost."""
 KeptOutput = Annotated[Any, BeforeValidator(kept_output)]
+"""The output of an end. It is cleaned and cut, and never refused."""
 
 
 class _Body(BaseModel):
@@ -103,8 +107,12 @@ class _Body(BaseModel):
 
 
 class AcquireBody(_Body):
-    """`credits`: what the caller has charged already; it needs a `job_id`, so that a retry cannot charge twice. `started_by`:
-    `gate` calls the tool's `start_url` when the job is granted a slot; a tool without one is refused. Default: `caller`."""
+    """The job that asks for a slot.
+
+    `credits` is what the caller has charged already. It needs a `job_id`, so that a retry cannot charge twice. `started_by`
+    is `caller` by default. With `gate`, gate calls the `start_url` of the tool when the job is granted a slot. A tool without
+    one is then refused.
+    """
 
     job_id: JobId | None = None
     user: Label | None = None
@@ -118,17 +126,22 @@ class AcquireBody(_Body):
 
 
 class LeaseBody(_Body):
+    """The lease that the caller holds."""
+
     lease_id: LeaseId
 
 
 class RenewBody(LeaseBody):
-    """From now on for `lease_seconds` (default: the job's own). A renewal never shortens what was told."""
+    """A heartbeat. The lease lasts `lease_seconds` from now, by default the job's own length. It is never shortened."""
 
     lease_seconds: Seconds | None = None
 
 
 class ReleaseBody(LeaseBody):
-    """`refused`: the provider would not take it. The job goes back to its place, nothing is refunded."""
+    """How the job ended.
+
+    With `refused`, the provider did not take the job. It goes back to its place in the queue, and nothing is refunded.
+    """
 
     outcome: Literal["completed", "failed", "cancelled", "refused"]
     error: KeptText = None
@@ -136,7 +149,7 @@ class ReleaseBody(LeaseBody):
 
 
 class TaskBody(_Body):
-    """`provider` is who runs it, `task_id` what that provider calls the task."""
+    """The task at the provider. `provider` runs it, and `task_id` is its id there."""
 
     provider: PoolName
     task_id: Label
@@ -144,18 +157,24 @@ class TaskBody(_Body):
 
 
 class CancelBody(_Body):
-    """One of the two."""
+    """The jobs to cancel: those of a session, or those of a user. Name one of the two."""
 
     session: Label | None = None
     user: Label | None = None
 
 
 class ReasonBody(_Body):
+    """The reason of a change. The history keeps it."""
+
     reason: Text | None = None
 
 
 class ApplyBody(_Body):
-    """`outcome` is how the provider's task ended, as you read it; `reason` says how you know, and is kept in the history."""
+    """How to apply a callback that could not be read.
+
+    `outcome` is how the provider's task ended, as you read it in the callback. `reason` says how you know. The history keeps
+    it.
+    """
 
     job_id: JobId
     outcome: Literal["completed", "failed", "cancelled"]
@@ -163,13 +182,17 @@ class ApplyBody(_Body):
 
 
 class DismissBody(_Body):
-    """`reason` says why the callback is about no job, and is kept with it."""
+    """Why a callback is about no job. The reason is kept with it."""
 
     reason: Annotated[str, Field(min_length=1, max_length=TEXT_MAX), AfterValidator(_is_text)]
 
 
 class PoolBody(_Body):
-    """What is named changes, the rest stays. A limit below what runs drains: nobody is killed."""
+    """The settings to change. Settings that are not named stay as they are.
+
+    With a limit below the number of jobs that hold a slot, these jobs go on. No job is granted a slot until enough have
+    ended.
+    """
 
     limit: Annotated[int, Field(ge=0, le=SLOTS_MAX)] | None = None
     lease_seconds: Seconds | None = None
@@ -181,11 +204,13 @@ class PoolBody(_Body):
     max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
 
     def in_ms(self) -> dict[str, int | bool]:
-        """What is named, by the names of the ledger."""
+        """Return the settings that the body names, by their names in the ledger, with times in milliseconds."""
         return in_ms(self.model_dump(exclude_none=True))
 
 
 class LeaseOut(BaseModel):
+    """The lease of a job. No renewal extends `expires_at` beyond `hard_expires_at`. A newer grant has a higher `fence`."""
+
     lease_id: str | None
     fence: int
     granted_at: str
@@ -194,19 +219,25 @@ class LeaseOut(BaseModel):
 
 
 class TaskOut(BaseModel):
+    """The task at the provider. `task_id` is its id there."""
+
     provider: str
     task_id: str
 
 
 class RefundOut(BaseModel):
+    """The refund of a job. `owed` is true while the owner's function has still to pay it."""
+
     amount: int
     at: str | None
     owed: bool
 
 
 class JobOut(BaseModel):
-    """A job. What is absent is null; times are RFC 3339, UTC, milliseconds. `payload` and `lease_id` are null to who may not
-    release."""
+    """A job. An absent value is null. Times are RFC 3339 in UTC, with milliseconds.
+
+    `payload` and `lease_id` are null for a caller that may not release.
+    """
 
     job_id: str
     pool: str
@@ -235,7 +266,7 @@ class JobOut(BaseModel):
 
 
 class PoolOut(BaseModel):
-    """A pool at one moment; `holders` and `queue` are jobs in order."""
+    """A pool at one moment. `holders` and `queue` list jobs in order."""
 
     pool: str
     limit: int
@@ -251,22 +282,25 @@ class PoolOut(BaseModel):
 
 
 class CancelledOut(BaseModel):
-    """What was cancelled: only what waited."""
+    """The jobs that were cancelled. They were all waiting."""
 
     cancelled: int
     jobs: list[JobOut]
 
 
 class HeardOut(BaseModel):
-    """What became of a callback: `kept` until its task is bound, `late` after the job's expiry."""
+    """What gate did with a callback. `kept`: it waits until its task is bound. `late`: the job had expired before."""
 
     result: Literal["applied", "late", "kept", "ignored", "repeat"]
 
 
 class UnreadOut(BaseModel):
-    """A callback that could not be read. `at` is the first of `times` that this body came, `last_at` the last; `why` says what could not be
-    read; `body` is cut to 4,000 characters. From `applied_at` on: null until an operator has applied it to a job, or
-    dismissed it: then `outcome` is `dismissed`, and `job_id` stays null."""
+    """A callback that could not be read.
+
+    The same body came `times` times, first `at` and last `last_at`. `why` says what could not be read. `body` is cut to 4,000
+    characters. `applied_at` and the fields after it are null until an operator has applied the callback to a job,
+    or has dismissed it. The `outcome` of a dismissed one is `dismissed`, and its `job_id` stays null.
+    """
 
     id: int
     at: str
@@ -285,14 +319,17 @@ class UnreadOut(BaseModel):
 
 
 class UnreadPageOut(BaseModel):
-    """`next` goes into `after`; null on the last page."""
+    """A page of callbacks that could not be read. `next` is the `after` of the next page, and null on the last one."""
 
     rows: list[UnreadOut]
     next: int | None
 
 
 class EventOut(BaseModel):
-    """Something that happened to a job. `kind` is the status it then had, or `task`, `callback`, `late`, `returned`, `seated`, `tool_down`, `refunded`."""
+    """An event of a job.
+
+    `kind` is the status that the job then had, or `task`, `callback`, `late`, `returned`, `seated`, `tool_down`, `refunded`.
+    """
 
     at: str
     kind: str
@@ -302,12 +339,14 @@ class EventOut(BaseModel):
 
 
 class HistoryOut(BaseModel):
+    """The events of a job, in order."""
+
     job_id: str
     events: list[EventOut]
 
 
 class ProblemOut(BaseModel):
-    """RFC 9457, as `application/problem+json`. `code` is stable."""
+    """A refusal, as RFC 9457 `application/problem+json`. `code` is stable."""
 
     type: str
     title: str
@@ -320,6 +359,8 @@ class ProblemOut(BaseModel):
 
 
 class EntryOut(BaseModel):
+    """A charge or a refund."""
+
     id: int
     at: str
     job_id: str
@@ -330,13 +371,15 @@ class EntryOut(BaseModel):
 
 
 class LedgerOut(BaseModel):
-    """`next` goes into `after`; null on the last page."""
+    """A page of charges and refunds. `next` is the `after` of the next page, and null on the last one."""
 
     rows: list[EntryOut]
     next: int | None
 
 
 class BalanceOut(BaseModel):
+    """The credits of a user. `net` is `charged` minus `refunded`."""
+
     user: str
     charged: int
     refunded: int
@@ -344,11 +387,17 @@ class BalanceOut(BaseModel):
 
 
 def event_body(event: Event) -> dict[str, Any]:
+    """Write an event as JSON."""
     return {"at": moment(event.at), "kind": event.kind, "by": event.by, "why": event.why, "fence": event.fence}
 
 
 def unread_body(one: Unread, secrets: bool = True) -> dict[str, Any]:
-    """`secrets`: whether the caller may act, and so see what the provider sent."""
+    """Write an unread callback as JSON.
+
+    Args:
+        one: The callback.
+        secrets: Whether the caller may act, and so may see the body that the provider sent.
+    """
     return {
         "id": one.id,
         "at": moment(one.at),
@@ -368,6 +417,12 @@ def unread_body(one: Unread, secrets: bool = True) -> dict[str, Any]:
 
 
 def pool_body(view: PoolSnapshot, secrets: bool = True) -> dict[str, Any]:
+    """Write a pool as JSON.
+
+    Args:
+        view: The pool.
+        secrets: Whether the caller may release, and so may see lease ids and payloads.
+    """
     line = view.line
     age_ms = line.now_ms - line.oldest if line.oldest is not None else None
     return {
@@ -386,6 +441,7 @@ def pool_body(view: PoolSnapshot, secrets: bool = True) -> dict[str, Any]:
 
 
 def entry_body(entry: Entry) -> dict[str, Any]:
+    """Write a charge or a refund as JSON."""
     return {
         "id": entry.id,
         "at": moment(entry.at),
@@ -398,5 +454,6 @@ def entry_body(entry: Entry) -> dict[str, Any]:
 
 
 def balance_body(user: str, balance: Balance) -> dict[str, Any]:
+    """Write the balance of a user as JSON."""
     net = balance.charged - balance.refunded
     return {"user": user, "charged": balance.charged, "refunded": balance.refunded, "net": net}

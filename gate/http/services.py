@@ -1,4 +1,4 @@
-"""The services of the application, as dependencies of its routes: a route names the ones that it needs."""
+"""The services of the application as dependencies of its routes. A route names the services that it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gate.ledger import LedgerQueries
 
 
 def services(request: Request) -> Services:
-    """All services of the application that answers this request."""
+    """Return all services of the application that answers this request."""
     found: Services = request.app.state.services
     return found
 

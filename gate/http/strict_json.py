@@ -1,4 +1,7 @@
-"""JSON as it is meant: a name that comes twice, NaN, and numbers beyond all bounds are refused, not guessed at."""
+"""Strict JSON for request bodies.
+
+Duplicate names, NaN and numbers out of range are refused, because parsers read them differently.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,11 @@ from gate.providers.parsing import tolerantly
 
 
 class AmbiguousJson(HTTPException):
-    """It is JSON to some reader, and no two would read it alike. `field` is the name at fault, or `body`."""
+    """The body is JSON that parsers read differently (422).
+
+    Attributes:
+        field: The name at fault, or `body`.
+    """
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(422, message)
@@ -24,11 +31,15 @@ class AmbiguousJson(HTTPException):
 
 
 class StrictRoute(APIRoute):
+    """A route that reads its body as strict JSON."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the route's handler: check the caller's role, then read the body."""
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            roles.enter(request)  # before its body is read: the framework reads that first
+            # The framework reads the body before it checks the caller. Callers without a key must be refused before that.
+            roles.enter(request)
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return strict
@@ -42,23 +53,36 @@ class _StrictRequest(Request):
 
 
 def loads(text: bytes) -> Any:
-    """Raises NotMeant; JSONDecodeError, when it is no JSON."""
+    """Parse strict JSON.
+
+    Args:
+        text: The body, in UTF-8, UTF-16 or UTF-32.
+
+    Raises:
+        AmbiguousJson: Parsers read it differently.
+        JSONDecodeError: It is no JSON.
+    """
     try:
         return _decoder.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
     except json.JSONDecodeError:
         raise
     except UnicodeDecodeError as error:
         raise AmbiguousJson("body", f"it is not {error.encoding.upper()}, at byte {error.start}") from error
-    except ValueError as error:  # Python reads no number of more than some thousand digits
+    except ValueError as error:  # Python refuses integers of several thousand digits.
         raise AmbiguousJson("body", "a number is too large") from error
     except RecursionError as error:
         raise AmbiguousJson("body", "it is nested too deep") from error
 
 
 def loads_end(text: bytes) -> Any:
-    """Of a request that ends a job, and so is not refused for its text: see `tolerantly`.
+    """Parse the JSON of a request that ends a job. It is not refused for a text or number in it: see `tolerantly`.
 
-    Raises NotMeant; JSONDecodeError, when it is no JSON.
+    Args:
+        text: The body.
+
+    Raises:
+        AmbiguousJson: A name comes twice in an object, or the text cannot be decoded.
+        JSONDecodeError: It is no JSON.
     """
     try:
         return loads(text)

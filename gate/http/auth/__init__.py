@@ -1,1 +1,1 @@
-"""Who may call: roles of the routes, keys, sessions of the page."""
+"""Authentication and authorisation: roles of the routes, API keys, browser sessions."""

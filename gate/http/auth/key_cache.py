@@ -1,4 +1,7 @@
-"""Who may come in: the keys of the ledger as last read, and the one of the environment."""
+"""The API keys that open gate: a cached copy of the keys in SQL, and GATE_ADMIN_KEY.
+
+No request waits for SQL to authenticate. The cache is read again every two seconds, and a failed read leaves it as it was.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,41 @@ from gate.model.errors import StoreDown
 log = structlog.get_logger("gate.keyring")
 
 EVERY_S = 2.0
-"""A new key counts, and a revoked one no longer, within five seconds (CONTRACT, Keys)."""
+"""Time between two reads of the keys (s). CONTRACT (Keys) allows five seconds until a new or revoked key takes effect."""
 FROM_ENVIRONMENT = "GATE_ADMIN_KEY"
+"""Name of the key in the environment, as logs and history show it."""
 
 
 class KeyCache:
-    """`admin_key` is GATE_ADMIN_KEY. Nobody waits for SQL to be let in: what was read last counts."""
+    """The keys as last read from SQL, and the key of the environment."""
 
     def __init__(self, reading: LedgerQueries, admin_key: str | None = None) -> None:
+        """Start with an empty cache. Call `read` before the first request.
+
+        Args:
+            reading: Queries of the ledger, which has the keys.
+            admin_key: Value of GATE_ADMIN_KEY; None when it is not set.
+        """
         self._reading = reading
         self._admin = api_keys.digest(admin_key) if admin_key else None
         self._keys: list[Key] = []
         self._shown: dict[str, tuple[str, str]] = {}
-        """Who showed a living key since the keys were read last: he is known again without a hash."""
+        """Name and role by valid token, for tokens shown since the last read. A known token needs no hash."""
 
     @property
     def closed(self) -> bool:
-        """Whether a key is wanted. Once there was one it is for ever: revoking the last must not open the door."""
+        """Whether a caller has to show a key. A revoked key counts too: else revoking the last key would open gate to all."""
         return bool(self._keys) or self._admin is not None
 
     def who(self, token: str) -> tuple[str, str] | None:
-        """Name and role of who shows this key; None when it is no living key. Every hash is compared, in constant time."""
+        """Find the key that a token is. Each comparison takes constant time, so its duration tells nothing about a hash.
+
+        Args:
+            token: The token as the caller showed it.
+
+        Returns:
+            Name and role of the key; None when the token is no key or a revoked one.
+        """
         if token in self._shown:
             return self._shown[token]
         shown, found = api_keys.digest(token), None
@@ -52,22 +69,33 @@ class KeyCache:
         return found
 
     def sealed(self, name: str) -> list[tuple[str, str]]:
-        """Role and hash of each living key of this name: what a session that one of them opened was signed with."""
+        """List the keys that may have signed a session.
+
+        Args:
+            name: Name of the key that opened the session.
+
+        Returns:
+            Role and hash of each key of this name that is not revoked.
+        """
         found = [(key.role, key.hash) for key in self._keys if key.name == name and key.revoked_at is None]
         if self._admin is not None and name == FROM_ENVIRONMENT:
             found.append(("admin", self._admin))
         return found
 
     async def read(self) -> None:
-        """Raises StoreDown."""
+        """Read all keys from SQL, and forget the tokens that were valid before.
+
+        Raises:
+            StoreDown: SQL does not answer. The keys stay as they were.
+        """
         self._keys = await self._reading.keys()
         self._shown.clear()
 
     async def keep(self) -> None:
-        """For ever."""
+        """Read the keys at a fixed interval until the task is cancelled."""
         while True:
             await asyncio.sleep(EVERY_S)
             try:
                 await self.read()
             except StoreDown as error:
-                log.debug("the keys are not read", error=str(error))
+                log.debug("key_cache.read_failed", error=str(error))

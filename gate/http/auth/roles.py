@@ -1,8 +1,9 @@
-"""Who may ask for what: one table of routes and roles, and the check that stands before every route.
+"""Roles of the routes: one table, and the check that runs before every route.
 
-A key comes as `Authorization: Bearer KEY`, or in `apikey` as supabase-js sends it; on the panel's own routes and for the reference a
-session that a key has opened counts too (`gate.http.panel.session`), and opens nothing else. While no key exists, and only then, whoever
-comes from this machine is let in as an admin.
+A key comes in `Authorization: Bearer KEY`, or in `apikey` as supabase-js sends it. The panel and the HTTP reference also
+accept the session that a key has opened (`gate.http.auth.session`). No other route accepts a session.
+
+While no key exists, a caller on this machine is an admin, and every other caller is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gate.model.errors import Forbidden, Invalid, Unauthorized
 
 
 class _Text(PathConvertor):
-    """Slashes too, and line breaks: these are refused by name, not as a path that nobody knows."""
+    """Match any text, with slashes and line breaks. The route then names the wrong value, where no match would be a 404."""
 
     regex = "(?s:.*)"
 
@@ -31,13 +32,13 @@ class _Text(PathConvertor):
 register_url_convertor("text", _Text())
 
 SHOWN_MAX_BYTES = 256
-"""What is longer is no key of gate's, and not remembered."""
+"""Length of both key headers (bytes) up to which the parsed result is cached. No key of gate is longer."""
 ANYONE = frozenset({"tool", "admin", "read", ""})
 ANY_KEY = frozenset({"tool", "admin", "read"})
 TOOL = frozenset({"tool", "admin"})
 ADMIN = frozenset({"admin"})
 LOOK = frozenset({"admin", "read"})
-"""The panel, and what concerns operators alone: a tool's key never goes into a browser."""
+"""Roles that may use the panel and the other operators' pages. A tool's key must never be in a browser."""
 
 TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/v1/pools/{pool}/acquire"): TOOL,
@@ -98,28 +99,58 @@ TABLE: dict[tuple[str, str], frozenset[str]] = {
     ("HEAD", "/healthz"): ANYONE,
     ("HEAD", "/readyz"): ANYONE,
 }
+"""Roles that may call each route, by method and path. A route that is missing here fails on its first request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`name` is the key's; '' of one who needs none."""
+    """The caller of a request.
+
+    Attributes:
+        name: Name of the key; empty when no key was needed.
+        role: `tool`, `admin` or `read`; empty when no valid key was shown.
+    """
 
     name: str
     role: str
 
     @property
     def may_release(self) -> bool:
+        """Whether the caller may release jobs, and so may see their lease ids and payloads."""
         return self.role in TOOL
 
 
 def enter(request: Request) -> Caller:
-    """Raises Unauthorized, Forbidden."""
-    headers = dict(reversed(request.scope["headers"]))  # of one that comes twice the first counts
+    """Check that the caller of a request may use its route.
+
+    Returns:
+        The caller.
+
+    Raises:
+        Unauthorized: The route needs a key, and the request shows no valid one.
+        Forbidden: The role of the key may not use the route, or the request comes from a page of another origin.
+    """
+    headers = dict(reversed(request.scope["headers"]))  # the first header of a name counts when it comes twice
     return caller(request.scope, headers, request.scope["route"].path, request.app.state.keyring)
 
 
 def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyCache) -> Caller:
-    """Who asks for the route of this path. Raises Unauthorized, Forbidden."""
+    """Check that the caller may use a route, and note the caller's name in the scope for the access log.
+
+    Args:
+        scope: The request's ASGI scope.
+        headers: Its headers, with lower-case names.
+        path: Path of the route as `TABLE` has it.
+        ring: The keys that are valid.
+
+    Returns:
+        The caller.
+
+    Raises:
+        Unauthorized: The route needs a key, and the request shows no valid one.
+        Forbidden: The role of the key may not use the route. While no key exists: the request comes from a page of another
+            origin, or asks for another host than this machine.
+    """
     may = TABLE[scope["method"], path]
     if (
         not ring.closed
@@ -147,27 +178,39 @@ def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyCac
 
 
 def _by_a_foreign_page(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
-    """A browser on this machine carries what any page tells it to send. The routes of old front ends are made for that."""
+    """Say whether a page of another origin sent the request.
+
+    A browser on this machine sends what any page tells it to. Only /v1/ is checked: the routes of old front ends are made for
+    pages of other origins.
+    """
     if not scope["path"].startswith("/v1/"):
         return False
     origin = headers.get(b"origin")
-    # A frame in a sandbox is of the origin `null`, whoever's it is.
+    # A sandboxed frame has the origin `null`, whichever page it is from. It has no host and counts as foreign.
     return origin is not None and not is_here(_name_in(origin.decode("latin-1")) or "")
 
 
 def asks_for_here(headers: Mapping[bytes, bytes]) -> bool:
-    """A page's own name, turned to lead here (DNS rebinding), makes it a page of this origin. Such a name has a dot, and is no address."""
+    """Say whether a request asks for this machine by a name of its own.
+
+    By DNS rebinding, a foreign page can point its own domain at this machine and so become a page of this origin. Such a
+    domain has a dot, and is no IP address.
+    """
     host = asked_for(headers)
     return host is not None and ("." not in host or host.endswith(".localhost") or _is_address(host))
 
 
 def asked_for(headers: Mapping[bytes, bytes]) -> str | None:
-    """The name under which gate was asked, '' where none is told; None of what is no address."""
+    """Read the host that a request asks for.
+
+    Returns:
+        The host; empty when the Host header is missing; None when the header is malformed.
+    """
     return _name_in(f"//{headers.get(b'host', b'').decode('latin-1')}")
 
 
 def _name_in(address: str) -> str | None:
-    """The host in it, '' where it has none; None where it is no address."""
+    """Read the host in a URL: empty when it has none, None when it is malformed."""
     try:
         return urlsplit(address).hostname or ""
     except ValueError:
@@ -183,6 +226,7 @@ def _is_address(host: str) -> bool:
 
 
 def is_here(host: str) -> bool:
+    """Say whether a host is `localhost` or a loopback address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -190,6 +234,12 @@ def is_here(host: str) -> bool:
 
 
 def shown_keys(authorization: bytes, apikey: bytes) -> list[str]:
+    """List the tokens that a request shows, the bearer token first. Short headers are parsed once and cached.
+
+    Args:
+        authorization: Value of the Authorization header; empty when there is none.
+        apikey: Value of the `apikey` header; empty when there is none.
+    """
     short = len(authorization) + len(apikey) <= SHOWN_MAX_BYTES
     return (_parsed if short else _parsed.__wrapped__)(authorization, apikey)
 
@@ -202,14 +252,21 @@ def _parsed(authorization: bytes, apikey: bytes) -> list[str]:
 
 
 def from_here(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
-    """A proxy on this machine brings somebody else, and says so."""
+    """Say whether a request comes from this machine itself.
+
+    A proxy on this machine forwards requests of other machines. It says so in a header, and its requests do not count.
+    """
     brought = b"x-forwarded-for" in headers or b"forwarded" in headers
     client = scope.get("client")
     return client is not None and is_here(client[0]) and not brought
 
 
 def known_query(request: Request) -> None:
-    """Refuses a query parameter that the route does not know: `?usr=ana` must not answer for everybody."""
+    """Refuse query parameters that the route does not have. Else `?usr=ana` would answer for all users.
+
+    Raises:
+        Invalid: The route has no such query parameter.
+    """
     asked = request.scope["route"].dependant
     known = {parameter.alias for parameter in asked.query_params}
     fields = {name for body in asked.body_params for name in getattr(body.field_info.annotation, "model_fields", ())}
@@ -219,3 +276,4 @@ def known_query(request: Request) -> None:
 
 
 Asking = Annotated[Caller, Depends(enter)]
+"""The caller of the request, as a parameter of a route."""

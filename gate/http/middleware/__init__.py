@@ -1,1 +1,1 @@
-"""ASGI layers around the application."""
+"""ASGI middleware around the application: access log, limits, metrics, fast path."""

@@ -1,5 +1,6 @@
-"""How much of a body is read, and for how long. Pure ASGI: the framework's own base class for middleware triples a request's
-cost.
+"""Limits on the size of a request's body and on the time to read it.
+
+This is a plain ASGI middleware: the framework's own base class for middleware triples the cost of a request.
 """
 
 from __future__ import annotations
@@ -10,42 +11,51 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_MAX_BYTES = 256 * 1024
-"""A payload, with room to spare."""
+"""Largest body (bytes) of most requests. A payload of the largest size fits, with room for the other fields."""
 END_MAX_BYTES = 8 * 1024 * 1024
-"""Of a request that ends a job: callers send the provider's whole callback with it, and an end is not refused for its size."""
+"""Largest body (bytes) of a request that ends a job. Callers send the whole callback of a provider with it."""
 ENDS = ("/release", "/runninghub-queue-manager/finish", "/runninghub-webhook")
+"""Ends of the paths of such requests."""
 BODY_S = 10.0
-"""From the end of the headers to the end of the body."""
+"""Time from the end of the headers to the end of the body (s). It bounds how long a slow client occupies a request."""
 CLOSE = {"Connection": "close"}
-"""What is still to come of such a body is not waited for."""
+"""Headers of a refusal. The connection is closed, because the rest of the body is not read."""
 
 
 class BodyLimit:
-    """Answers 413 to a body that is too large, however it is sent, and 408 to one that takes too long."""
+    """ASGI middleware that answers 413 to a body that is too large and 408 to one that takes too long.
+
+    The size is counted while the body is read, so a chunked body without a length is limited too.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen, whole, announced, most = 0, False, _announced(scope), max_bytes(scope["path"]) if "path" in scope else 0
+        """Pass a request on, with its body limited.
+
+        Raises:
+            HTTPException: The body is too large (413), or is not complete in time (408).
+        """
+        size, whole, announced, most = 0, False, _announced(scope), max_bytes(scope["path"]) if "path" in scope else 0
         too_large = f"a body may have at most {most} bytes"
         loop = asyncio.get_running_loop()
         until = loop.time() + BODY_S
 
         async def counted() -> Message:
-            nonlocal seen, whole
+            nonlocal size, whole
             if whole:
-                return await receive()  # that the caller has gone
-            if announced > most:  # the caller is not asked to send it
+                return await receive()  # After the body comes only the client's disconnect. It has no deadline.
+            if announced > most:  # Refuse before the first read: else the server asks the client to send the body.
                 raise HTTPException(413, too_large, CLOSE)
             try:
                 async with asyncio.timeout_at(until):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, f"a body has to be here within {BODY_S:g} s", CLOSE) from None
-            seen += len(message.get("body", b""))
+            size += len(message.get("body", b""))
             whole = not message.get("more_body", False)
-            if seen > most:
+            if size > most:
                 raise HTTPException(413, too_large, CLOSE)
             return message
 
@@ -53,11 +63,11 @@ class BodyLimit:
 
 
 def max_bytes(path: str) -> int:
-    """How large the body of a request to this path may be."""
+    """Return the largest body (bytes) that a request to this path may have."""
     return END_MAX_BYTES if path.rstrip("/").endswith(ENDS) or path.startswith("/v1/webhooks/") else BODY_MAX_BYTES
 
 
 def _announced(scope: Scope) -> int:
-    """Bytes of its body; 0 of one that does not say."""
+    """Content-Length of a request (bytes); 0 when it has none."""
     headers = scope.get("headers", ())
     return next((int(value) for name, value in headers if name == b"content-length"), 0)

@@ -1,9 +1,11 @@
-"""The short way: the routes that carry nearly all requests, without the framework's steps between.
+"""The fast path: calls the endpoints of the four busiest routes without the framework in between.
 
-A route of the framework costs several times what the rest of a pair does (docs/performance.md): it is looked for in a list, its
-dependencies are solved, its answer is wrapped. Here what is in order goes straight to the same endpoint, with the same model and the
-same door. Whatever is not in order, or unusual, goes the long way from its first byte, and is told there what is wrong with it:
-so each route is defined once, each refusal written once, and the document at /openapi.json is true of both.
+A route of the framework costs several times what the rest of an acquire and release costs (docs/performance.md). The
+framework searches a list of routes, solves dependencies and wraps the answer. The fast path calls the same endpoint with the
+same body model and the same check of roles.
+
+A request that is invalid or unusual goes to the framework, from its first byte, and the framework refuses it. So each route
+is defined once, each refusal is written once, and the document at /openapi.json holds for both paths.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from gate.model.errors import GateError
 from gate.model.job import JOB_ID, POOL_NAME
 
 TAKEN = (jobs.acquire, jobs.claim, jobs.renew, jobs.release)
-"""Each is a POST with a body, about a pool or about a job of it."""
+"""Endpoints on the fast path. Each is a POST with a body, about a pool or a job of a pool."""
 UNUSUAL = frozenset({b"idempotency-key", b"content-encoding"})
+"""Headers that only the framework's path handles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class _Route:
 
 
 def _routes(services: Services) -> dict[tuple[int, str], _Route]:
-    """By the number of parts of their paths, and the last of them."""
+    """The routes of `TAKEN`, by the number of parts of their paths and the last part."""
     by_type: dict[object, object] = {type(service): service for service in (services.admission, services.jobs)}
     found = {}
     for route in jobs.router.routes:
@@ -55,13 +58,21 @@ def _routes(services: Services) -> dict[tuple[int, str], _Route]:
 
 
 class FastPath:
-    """`long` takes what goes the long way."""
+    """ASGI application that answers the busiest routes itself and passes every other request on."""
 
     def __init__(self, long: ASGIApp, services: Services, keyring: KeyCache) -> None:
+        """Look up the endpoints once.
+
+        Args:
+            long: The application that takes every other request.
+            services: Services that the endpoints need.
+            keyring: The keys that are valid.
+        """
         self._long, self._keyring = long, keyring
         self._routes = _routes(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request on the fast path, or pass it on with its body unread or put back."""
         if WHOLE not in scope or scope["method"] != "POST" or scope["query_string"]:
             return await self._long(scope, receive, send)
         parts = scope["path"].split("/")
@@ -90,7 +101,7 @@ class FastPath:
 
 
 def _names(parts: list[str]) -> dict[str, str] | None:
-    """/v1/pools/POOL/VERB, or /v1/pools/POOL/jobs/JOB_ID/VERB."""
+    """Pool, and job if any, of /v1/pools/POOL/VERB or /v1/pools/POOL/jobs/JOB_ID/VERB; None for another path."""
     if len(parts) not in (5, 7) or parts[1:3] != ["v1", "pools"] or not POOL_NAME.fullmatch(parts[3]):
         return None
     if len(parts) == 5:
@@ -101,7 +112,7 @@ def _names(parts: list[str]) -> dict[str, str] | None:
 
 
 def _first(message: Message, receive: Receive) -> Receive:
-    """What was received here is received again, then what comes after it."""
+    """Put a message back: the next call receives it again, later calls receive what follows it."""
     waiting = [message]
 
     async def again() -> Message:

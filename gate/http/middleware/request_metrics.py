@@ -1,5 +1,7 @@
-"""Counts every answer by its route, and how long it took until it began. By the route as it is written, never by what was asked for: a
-path that nobody knows is `other`.
+"""Metrics of requests: the number of answers of each route, and the time until each answer began.
+
+The label is the path of the route, never the path of the request: unknown paths would make labels without end. They count as
+`other`.
 """
 
 from __future__ import annotations
@@ -19,26 +21,29 @@ _short: Final = {
     for method, path in TABLE
     if path.startswith("/v1/pools/{pool}/") and method == "POST"
 }
-"""By the number of their slashes and their last part: what goes the short way meets no router that would name its route."""
+"""Routes by the number of slashes and the last part of the path. On the fast path no router names the route of a request."""
 
 
 class RequestMetrics:
+    """ASGI middleware that counts answers and measures the time until they begin."""
+
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        for route in (*TABLE, OTHER):  # a figure that is not there yet cannot be seen to rise
+        for route in (*TABLE, OTHER):  # Start each counter at 0: Prometheus sees no increase from a missing counter.
             counters.answers.setdefault(route, counters.Answers())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, and count its answer when it begins."""
         began = time.monotonic()
 
-        def seen(message: Message) -> Awaitable[None]:  # hands on what `send` gives: a step less for each message
+        def counted(message: Message) -> Awaitable[None]:  # Not `async`: it saves one coroutine for each message.
             if message["type"] == "http.response.start":
                 answers = counters.answers[_route(scope)]
                 answers.by_class[message["status"] // 100] += 1
                 answers.seconds.add(time.monotonic() - began)
             return send(message)
 
-        await self._app(scope, receive, seen)
+        await self._app(scope, receive, counted)
 
 
 def _route(scope: Scope) -> tuple[str, str]:

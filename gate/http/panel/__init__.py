@@ -1,8 +1,9 @@
-"""The panel: a page that people keep open. HTML from the server, live by SSE; who looks is told by a session of his own.
+"""The panel: web pages for operators, made on the server and kept current by Server-Sent Events.
 
-Fragments of HTML go over the stream and not JSON: what a page shows is then written once, in the templates, the same at the first
-load and a year later, and shows without a script too. A fragment is made once a change for all who read the same language, is
-sent only to those who have not got it, and is morphed into the page, so that focus, selection and a screen reader's place stay.
+The stream carries fragments of HTML, not JSON. So the templates alone define what a page shows, at the first load and after
+each change, and a page works without a script. A fragment is made once for each change and language, and is sent only to
+pages that do not have it yet. The script morphs it into the page, so focus, selection and the position of a screen reader
+stay.
 """
 
 from gate.http.auth.session import enter

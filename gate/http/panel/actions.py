@@ -1,4 +1,8 @@
-"""What an admin does by hand: the same calls as over HTTP and at the terminal, with a reason that is kept and a name beside it."""
+"""Forms with which an admin cancels and releases jobs, changes pools, and applies unread callbacks.
+
+They make the same calls as the HTTP routes and the command line. Each needs a reason, and the history keeps it with the key's
+name. Every route raises StoreDown when a store does not answer.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,21 @@ from gate.model.job import HOLDING, JOB_ID, SLOTS_MAX
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 OF_A_JOB, OF_A_POOL = ("cancel", "release"), ("pause", "resume", "limit")
+"""Verbs of the forms about a job, and about a pool."""
 OUTCOMES = ("completed", "failed", "cancelled")
 REASON_MAX = 500
+"""Longest reason (characters). A longer one is cut, because it is one line of the history."""
 CallbackId = Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)]
 
 
 class _Wrong(Exception):
-    """The form says why it was not done: a key of the words, and what it is filled with."""
+    """The form is shown again with a message.
+
+    Attributes:
+        says: Key of the message in the words.
+        status: HTTP status.
+        values: Values of the message.
+    """
 
     def __init__(self, says: str, status: int = 422, **values: Any) -> None:
         self.says, self.status, self.values = says, status, values
@@ -41,7 +53,12 @@ class _Wrong(Exception):
 async def ask_about_a_job(
     pool: Pool, job_id: JobId, verb: str, request: Request, queries: QueryService, visitor: Looking
 ) -> Response:
-    """The form."""
+    """Show the form that cancels or releases a job.
+
+    Raises:
+        JobUnknown: There is no such job or verb.
+        PoolUnknown: There is no such pool.
+    """
     if verb not in OF_A_JOB:
         raise JobUnknown("there is no such form")
     await queries.job(pool, job_id)
@@ -52,6 +69,14 @@ async def ask_about_a_job(
 async def act_on_a_job(
     pool: Pool, job_id: JobId, verb: str, request: Request, jobs: JobService, queries: QueryService, visitor: Looking
 ) -> Response:
+    """Cancel or release a job.
+
+    Raises:
+        JobUnknown: There is no such job or verb.
+        PoolUnknown: There is no such pool.
+        ForeignPage: A page of another origin, or of another session, sent the form.
+        Invalid: The body is no form.
+    """
     if verb not in OF_A_JOB:
         raise JobUnknown("there is no such form")
 
@@ -71,7 +96,11 @@ async def act_on_a_job(
 async def ask_about_a_callback(
     pool: Pool, callback_id: CallbackId, request: Request, ledger: LedgerService, unread: UnreadService, visitor: Looking
 ) -> Response:
-    """The form, with the job that is bound to the callback's task, if there is one."""
+    """Show the form that applies an unread callback, with the job that is bound to its task.
+
+    Raises:
+        CallbackUnknown: The pool has no such unread callback.
+    """
     one = await _unread(unread, pool, callback_id)
     bound = await ledger.timelines.of_task(one.task_id) if one.task_id is not None else None
     return _form(request, visitor, "apply", pool, bound, callback=one)
@@ -81,7 +110,14 @@ async def ask_about_a_callback(
 async def apply_a_callback(
     pool: Pool, callback_id: CallbackId, request: Request, unread: UnreadService, visitor: Looking
 ) -> Response:
-    await _sent(request, visitor)  # a foreign page must not even learn which callbacks there are
+    """Apply an unread callback to a job.
+
+    Raises:
+        ForeignPage: A page of another origin, or of another session, sent the form.
+        CallbackUnknown: The pool has no such unread callback.
+        Invalid: The body is no form.
+    """
+    await _sent(request, visitor)  # Check first: a foreign page must not learn which callbacks exist.
     one = await _unread(unread, pool, callback_id)
 
     async def act(form: dict[str, str], reason: str) -> dict[str, str]:
@@ -104,7 +140,11 @@ async def apply_a_callback(
 
 
 async def _unread(unread: UnreadCallbackDesk, pool: str, callback_id: int) -> Unread:
-    """Raises CallbackUnknown."""
+    """Read an unread callback of this pool.
+
+    Raises:
+        CallbackUnknown: The pool has no such unread callback.
+    """
     one = await unread.callbacks.one(callback_id)
     if one is None or one.pool != pool:
         raise CallbackUnknown(f"there is no unread callback {callback_id} in pool {pool!r}")
@@ -113,7 +153,12 @@ async def _unread(unread: UnreadCallbackDesk, pool: str, callback_id: int) -> Un
 
 @router.get("/pools/{pool}/do/{verb}", response_model=None)
 async def ask_about_a_pool(pool: Pool, verb: str, request: Request, queries: QueryService, visitor: Looking) -> Response:
-    """The form."""
+    """Show the form that pauses, resumes or limits a pool.
+
+    Raises:
+        JobUnknown: There is no such verb.
+        PoolUnknown: There is no such pool.
+    """
     if verb not in OF_A_POOL:
         raise JobUnknown("there is no such form")
     limit = (await queries.pool(pool, 0)).line.limit
@@ -122,6 +167,14 @@ async def ask_about_a_pool(pool: Pool, verb: str, request: Request, queries: Que
 
 @router.post("/pools/{pool}/do/{verb}", response_model=None)
 async def act_on_a_pool(pool: Pool, verb: str, request: Request, pools: PoolService, visitor: Looking) -> Response:
+    """Pause, resume or limit a pool.
+
+    Raises:
+        JobUnknown: There is no such verb.
+        PoolUnknown: There is no such pool.
+        ForeignPage: A page of another origin, or of another session, sent the form.
+        Invalid: The body is no form.
+    """
     if verb not in OF_A_POOL:
         raise JobUnknown("there is no such form")
 
@@ -143,6 +196,7 @@ def _settings(verb: str, form: dict[str, str]) -> dict[str, int | bool]:
 
 
 Act = Callable[[dict[str, str], str], Awaitable[dict[str, str]]]
+"""Does what a form asks for, with its fields and its reason. It returns the values of the message that confirms it."""
 
 
 async def _act(
@@ -160,14 +214,19 @@ async def _act(
         status = t[f"status_{error.job.status}"] if error.job is not None else ""
         says = t["already_ended"].format(status=status)
         return _form(request, visitor, verb, pool, job_id, 409, wrong=says, form=form, callback=callback)
-    said = words.of(tongue)[f"done_{verb}"].format(**done)
+    message = words.of(tongue)[f"done_{verb}"].format(**done)
     if not by_script(request):
         return RedirectResponse(f"/pools/{pool}" + (f"/jobs/{job_id}" if job_id else ""), 303, render.HEADERS)
-    return render.answer(render.fragment("_done.html", tongue, said=said), request, visitor)
+    return render.answer(render.fragment("_done.html", tongue, said=message), request, visitor)
 
 
 async def _sent(request: Request, visitor: Visitor) -> dict[str, str]:
-    """The form, which a page of this session has sent. Raises ForeignPage, Invalid."""
+    """Read a form after the check that a page of this session sent it.
+
+    Raises:
+        ForeignPage: A page of another origin, or of another session, sent it.
+        Invalid: The body is no form.
+    """
     session.of_this_page(request)
     form = await fields(request)
     session.checked(visitor, form.get("csrf", ""))
@@ -175,7 +234,11 @@ async def _sent(request: Request, visitor: Visitor) -> dict[str, str]:
 
 
 def _reason(form: dict[str, str], visitor: Visitor) -> str:
-    """With the name of the key beside it: the ledger knows an operator only as one. Raises _Wrong."""
+    """Read the reason and add the key's name to it. The ledger knows every operator only as `operator`.
+
+    Raises:
+        _Wrong: The form has no reason.
+    """
     reason = " ".join(form.get("reason", "").replace("\x00", "").split())[:REASON_MAX]
     reason = reason.encode("utf-8", "replace").decode()
     if not reason:

@@ -1,4 +1,8 @@
-"""What a page loads beside its HTML: read once, under addresses that change with the content, kept by the browser for ever."""
+"""Scripts, styles and icon of the panel.
+
+The files are read once. The address contains a version that changes with the content, so a browser may cache each file for
+ever.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,15 @@ WHOLE = {
     "gate.css": ("uPlot.min.css", "panel.css"),
     "gate.svg": ("gate.svg",),
 }
-"""What is served, of which files, in order. One script, because htmx looks at the page as soon as it has run: an extension that
-came a moment later would never be asked.
+"""Files that are served, and the files that each is joined from, in order.
+
+There is one script, because htmx processes the page as soon as it has run: an extension that loads later would be ignored.
 """
 
 
 @cache
 def files() -> dict[str, tuple[bytes, str]]:
-    """Content and type of each, by name."""
+    """Return content and media type of each served file, by name."""
     return {
         name: (b"\n".join((FOLDER / part).read_bytes() for part in parts), TYPES[Path(name).suffix])
         for name, parts in WHOLE.items()
@@ -29,7 +34,7 @@ def files() -> dict[str, tuple[bytes, str]]:
 
 @cache
 def version() -> str:
-    """Of all of them, and of what is made of them: a page of another version loads itself anew."""
+    """Return the version of the served files and the templates. A page of another version reloads itself."""
     digest = hashlib.sha256()
     for name, (content, _) in files().items():
         digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
@@ -39,4 +44,5 @@ def version() -> str:
 
 
 def address(name: str) -> str:
+    """Return the path of a served file, with the version in it."""
     return f"/static/{version()}/{name}"

@@ -1,4 +1,4 @@
-"""One job and everything that is kept of it; one user's jobs; and the way to either."""
+"""The page of a job with its history and bookings, the page of a user's jobs, and the search for either."""
 
 from __future__ import annotations
 
@@ -28,17 +28,25 @@ from gate.model.job import JOB_ID, LABEL_MAX, now_ms
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 JobId = Annotated[schemas.JobId, Path()]
 AT_LEAST_EVERY_S = 2.0
-"""A refund may be paid, a callback may come, after the job has ended: nobody wakes for these."""
+"""Longest time between two reads for an open page (s). After the end of a job, a refund or a callback wakes no waiter."""
 JOBS_OF_A_USER = 100
+"""Jobs on the page of a user, the newest. More would slow the page."""
 
 
 @router.get("/pools/{pool}/jobs/{job_id}", response_model=None)
 async def job(
     pool: Pool, job_id: JobId, request: Request, queries: QueryService, ledger: LedgerService, visitor: Looking
 ) -> Response:
-    told = await _told(queries, ledger, pool, job_id, language(request), visitor)
+    """Show a job.
+
+    Raises:
+        JobUnknown: There is no such job.
+        PoolUnknown: There is no such pool.
+        StoreDown: SQL does not answer.
+    """
+    story = await _story(queries, ledger, pool, job_id, language(request), visitor)
     return render.page(
-        "job.html", request, visitor, pool=pool, job_id=job_id, told=told, live=f"/pools/{pool}/jobs/{job_id}/live"
+        "job.html", request, visitor, pool=pool, job_id=job_id, told=story, live=f"/pools/{pool}/jobs/{job_id}/live"
     )
 
 
@@ -50,7 +58,7 @@ async def _known(pool: Pool, job_id: JobId, queries: QueryService) -> None:
 async def live(
     pool: Pool, job_id: JobId, request: Request, queries: QueryService, ledger: LedgerService, feed: Feed, visitor: Looking
 ) -> AsyncIterator[ServerSentEvent]:
-    """The job, whenever something about it has changed."""
+    """Send the page's main part whenever something about the job changes."""
     tongue, changed, sent = language(request), asyncio.Event(), ""
     with feed.job(job_id, changed):
         yield hello()
@@ -59,12 +67,12 @@ async def live(
                 yield ServerSentEvent(event="gate:signed-out", data=True)
                 return
             try:
-                told = await _told(queries, ledger, pool, job_id, tongue, visitor)
+                story = await _story(queries, ledger, pool, job_id, tongue, visitor)
             except StoreDown as error:
-                told = render.fragment("_down.html", tongue, store=error.store, since=None) + sent
-            if told != sent:
-                yield ServerSentEvent(raw_data=f'<hx-partial hx-target="#story" hx-swap="innerMorph">{told}</hx-partial>')
-                sent = told
+                story = render.fragment("_down.html", tongue, store=error.store, since=None) + sent
+            if story != sent:
+                yield ServerSentEvent(raw_data=f'<hx-partial hx-target="#story" hx-swap="innerMorph">{story}</hx-partial>')
+                sent = story
             yield ServerSentEvent(event="gate:clock", data={"now": now_ms()})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AT_LEAST_EVERY_S):
@@ -72,8 +80,14 @@ async def live(
             changed.clear()
 
 
-async def _told(queries: JobQueries, ledger: LedgerQueries, pool: str, job_id: str, tongue: str, visitor: Visitor) -> str:
-    """Raises JobUnknown, StoreDown."""
+async def _story(queries: JobQueries, ledger: LedgerQueries, pool: str, job_id: str, tongue: str, visitor: Visitor) -> str:
+    """Render the main part of a job's page.
+
+    Raises:
+        JobUnknown: There is no such job.
+        PoolUnknown: There is no such pool.
+        StoreDown: SQL does not answer.
+    """
     found = await queries.job(pool, job_id)
     found = await queries.placed_if_seen(found)
     story = await ledger.timelines.of(job_id)
@@ -85,6 +99,11 @@ async def _told(queries: JobQueries, ledger: LedgerQueries, pool: str, job_id: s
 
 @router.get("/users/{user:text}", response_model=None)
 async def user(user: Annotated[schemas.Label, Path()], request: Request, ledger: LedgerService, visitor: Looking) -> Response:
+    """Show the newest jobs and the balance of a user.
+
+    Raises:
+        StoreDown: SQL does not answer.
+    """
     jobs = await ledger.timelines.of_user(user, JOBS_OF_A_USER)
     balance = await ledger.balance(user)
     return render.page("user.html", request, visitor, user=user, jobs=jobs, balance=balance, live=None)
@@ -94,7 +113,11 @@ async def user(user: Annotated[schemas.Label, Path()], request: Request, ledger:
 async def find(
     request: Request, ledger: LedgerService, visitor: Looking, q: Annotated[str, Query(max_length=LABEL_MAX)] = ""
 ) -> Response:
-    """To the job of this id, or of this task; or else to the user of this name."""
+    """Redirect to the job of this id or task, or else to the user of this name.
+
+    Raises:
+        StoreDown: SQL does not answer.
+    """
     for name in dict.fromkeys((q, q.strip())):
         if not name.isprintable():
             continue

@@ -1,5 +1,6 @@
-"""Pools as people watch them: who holds, who waits, what ended, and what is not as it should be. One read a change, however many
-look on; none when nobody does.
+"""The feed of the panel: the state of each pool that a page shows, read anew at each change.
+
+All pages of a pool share one read. A pool that no page shows is not read.
 """
 
 from __future__ import annotations
@@ -28,29 +29,37 @@ from gate.slots import QueueState
 log = structlog.get_logger("gate.watch")
 
 SHOWN = 100
-"""Jobs of a queue that are read for whoever does not want them all."""
+"""Jobs of a queue that a page shows unless it asks for all. More would slow each read."""
 ALL = 500
+"""Jobs of a queue that a page shows when it asks for all."""
 NONE = 0
-"""For whoever wants only how many."""
+"""Jobs of a queue that the list of pools shows: it has only their number."""
 AT_MOST_EVERY_S = {NONE: 0.5, SHOWN: 0.2, ALL: 0.8}
-"""Many changes in a moment are one for whoever looks. By how many are read."""
+"""Shortest time between two reads (s), by the number of jobs that are read. It joins many changes into one."""
 AT_LEAST_EVERY_S = 2.0
-"""A message may be lost, a store may be away."""
+"""Longest time between two reads (s). A notification may be lost, and a store may be down."""
 GLANCE_S = 0.4
-"""Nobody is sent word of a slot that was free and is taken: so the line alone is looked at, which costs Redis one script."""
+"""Time between two reads of the queue in Redis (s), one script each. No notification says that a free slot was taken."""
 ENDINGS = 8
+"""Jobs that ended last and that a page shows."""
 UNREAD = 5
-"""Callbacks that could not be read and wait for an operator, of those the newest."""
+"""Unread callbacks that a page shows, the newest. They wait for an operator."""
 CHANGES = 6
+"""Newest changes of the pool's settings that a page shows."""
 TWICE_S = 1.5
-"""Between two looks a commit that was on its way has come: what both saw differ is drift (as in the reconciler)."""
+"""Time that a difference between the stores must last to count as drift (s). A commit that is under way ends within it."""
 GRANTING_S = 2.0
-"""Nobody waits so long beside a free slot (I7 of `gate verify`)."""
+"""Longest time that a job may wait although a slot is free (s), as in rule I7 of `gate verify`."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class StoreDifference:
-    """A job that the stores disagree about. `kind` is `ended`, `stranger`, `lost`, `adopt` or `seat`, as in the reconciler."""
+    """A job about which the two stores disagree.
+
+    Attributes:
+        kind: `ended`, `stranger`, `lost`, `adopt` or `seat`, as in the reconciler.
+        job_id: The job.
+    """
 
     kind: str
     job_id: str
@@ -58,9 +67,21 @@ class StoreDifference:
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """A pool at one moment. `view` is the last that was read, None before the first; `down` the store that is away, and since when
-    (ms); `owed` and `undelivered` the refunds and the calls that were tried in vain; `differs` what two looks saw; `unread` the newest callbacks that could not be read and wait for an operator; `granting_since` (monotonic) how long somebody waits beside a free slot for no reason.
-    `made`: what whoever shows it has made of it, once for all.
+    """A pool at one moment.
+
+    Attributes:
+        view: Snapshot of the pool, the last that was read; None before the first.
+        endings: Jobs that ended last.
+        changes: Newest changes of the pool's settings.
+        owed: Refunds that are not paid yet, when a payment has failed; None otherwise.
+        undelivered: Calls to tools that are not answered yet, when a call has failed; None otherwise.
+        differs: Jobs about which the stores disagree.
+        unread: Newest callbacks that could not be read and wait for an operator.
+        down: The store that does not answer; None when both answer.
+        down_since: Time of its first failure (ms since 1970).
+        granting_since: Since when a job waits without a reason although a slot is free, by `time.monotonic()` (s).
+        at: Time of the read, by `time.monotonic()` (s); 0 before the first.
+        made: HTML that pages have rendered from this report, so that all pages share it.
     """
 
     view: PoolSnapshot | None = None
@@ -78,32 +99,41 @@ class PoolReport:
 
     @property
     def now_ms(self) -> int:
-        """By Redis's clock, as good as it is known."""
+        """The current time by the clock of Redis (ms since 1970), estimated from the last read."""
         if self.view is None:
             return now_ms()
         return self.view.line.now_ms + round((time.monotonic() - self.at) * 1000)
 
     @property
     def stuck(self) -> bool:
+        """Whether a job waits without a reason for longer than it may."""
         return self.granting_since is not None and time.monotonic() - self.granting_since > GRANTING_S
 
 
 @dataclass(slots=True)
 class _Watched:
-    seen: PoolReport = field(default_factory=PoolReport)
+    report: PoolReport = field(default_factory=PoolReport)
     followers: dict[asyncio.Event, int] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
     differed: dict[StoreDifference, float] = field(default_factory=dict)
 
 
 class PoolFeed:
+    """Reads the pools that pages follow, and wakes these pages at each change."""
+
     def __init__(self, queries: JobQueries, rows: LedgerQueries, waiters: Waiters) -> None:
         self._queries, self._rows, self._waiters = queries, rows, waiters
         self._watched: defaultdict[str, _Watched] = defaultdict(_Watched)
 
     @contextlib.contextmanager
     def followed(self, pool: str, changed: asyncio.Event, most: int = SHOWN) -> Iterator[None]:
-        """`changed` is set whenever the pool was looked at anew: at each change, and every two seconds."""
+        """Follow a pool: read it at each change, and every two seconds.
+
+        Args:
+            pool: Name of the pool.
+            changed: Set after each read.
+            most: Jobs of the queue that are read at most.
+        """
         watched = self._watched[pool]
         if most > max(watched.followers.values(), default=0) and watched.task is not None:
             watched.task.cancel()
@@ -121,7 +151,12 @@ class PoolFeed:
 
     @contextlib.contextmanager
     def job(self, job_id: str, changed: asyncio.Event) -> Iterator[None]:
-        """`changed` is set whenever the job has changed."""
+        """Follow a job.
+
+        Args:
+            job_id: The job.
+            changed: Set whenever the job has changed.
+        """
         with self._waiters.parked(job_id) as bell:
             task = asyncio.create_task(_pass_on(bell, changed))
             try:
@@ -130,16 +165,32 @@ class PoolFeed:
                 task.cancel()
 
     def seen(self, pool: str) -> PoolReport | None:
-        """As last looked at, while somebody follows it."""
+        """Return the last report of a pool.
+
+        Returns:
+            The report; None when no page follows the pool, or before the first read.
+        """
         watched = self._watched.get(pool)
-        return watched.seen if watched is not None and watched.seen.at else None
+        return watched.report if watched is not None and watched.report.at else None
 
     @property
     def closing(self) -> bool:
+        """Whether the server is shutting down, so that streams have to end."""
         return self._waiters.closing
 
     async def look(self, pool: str, most: int = SHOWN) -> PoolReport:
-        """The pool now. Raises PoolUnknown; a store that is away is said, not raised."""
+        """Read a pool now.
+
+        Args:
+            pool: Name of the pool.
+            most: Jobs of the queue that are read at most.
+
+        Returns:
+            The report. When a store does not answer, `down` names it.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+        """
         return await self._look(pool, PoolReport(), most)
 
     async def _keep(self, pool: str, watched: _Watched) -> None:
@@ -148,19 +199,19 @@ class PoolFeed:
                 changed.clear()
                 most = max(watched.followers.values(), default=SHOWN)
                 try:
-                    seen = await self._look(pool, watched.seen, most)
-                    watched.seen = replace(seen, differs=_still(watched, seen))
+                    report = await self._look(pool, watched.report, most)
+                    watched.report = replace(report, differs=_lasting(watched, report))
                 except GateError as error:
-                    log.debug("the pool is not seen", pool=pool, error=str(error))
+                    log.debug("pool_feed.read_failed", pool=pool, error=str(error))
                 except Exception:
-                    log.exception("the pool is not seen", pool=pool)
-                _tell(watched)
+                    log.exception("pool_feed.read_crashed", pool=pool)
+                _wake(watched)
                 await asyncio.sleep(AT_MOST_EVERY_S[most])
                 await self._until_it_moves(pool, watched, changed, most)
-        _tell(watched)
+        _wake(watched)
 
     async def _until_it_moves(self, pool: str, watched: _Watched, changed: asyncio.Event, most: int) -> None:
-        """At the latest when it is time to look again anyway."""
+        """Return when the pool has changed, or when the next read is due."""
         end = time.monotonic() + AT_LEAST_EVERY_S
         while time.monotonic() < end:
             with contextlib.suppress(TimeoutError):
@@ -169,10 +220,10 @@ class PoolFeed:
                     return
             try:
                 line = await self._queries.line(pool, most)
-            except StoreDown as error:  # said now: the next look would wait for it as long again
-                watched.seen = _away(watched.seen, error)
-                return _tell(watched)
-            if watched.seen.view is None or _moves(line) != _moves(watched.seen.view.line):
+            except StoreDown as error:  # Report it now: the next read would wait for the store's timeout again.
+                watched.report = _with_store_down(watched.report, error)
+                return _wake(watched)
+            if watched.report.view is None or _shown(line) != _shown(watched.report.view.line):
                 return
 
     async def _look(self, pool: str, before: PoolReport, most: int) -> PoolReport:
@@ -180,13 +231,14 @@ class PoolFeed:
             view = await self._queries.pool(pool, most)
             at = time.monotonic()
             endings = await self._rows.statistics.endings(pool, ENDINGS)
-            happened = await self._rows.timelines.changes(pool, 2 * CHANGES)  # a reason is an event of its own
+            # The reason of a change is an event too, so read twice as many.
+            happened = await self._rows.timelines.changes(pool, 2 * CHANGES)
             changes = as_changes(happened)[:CHANGES]
             owed, undelivered = await self._rows.backlog.refunds(pool), await self._rows.backlog.calls(pool)
             unread = await self._rows.unread.pending(pool, UNREAD)
             in_sql = await self._rows.line(pool, most + 1)
         except StoreDown as error:
-            return _away(before, error)
+            return _with_store_down(before, error)
         line = view.line
         granting = bool(line.queued and line.free and not (line.paused or line.cooling_until or line.cooling_tools))
         since = (before.granting_since or at) if granting else None
@@ -207,20 +259,28 @@ class PoolFeed:
         )
 
 
-def _away(before: PoolReport, error: StoreDown) -> PoolReport:
-    """What was seen last, and the store that does not answer now."""
+def _with_store_down(before: PoolReport, error: StoreDown) -> PoolReport:
+    """The last report, with the store that does not answer now."""
     since = before.down_since if before.down == error.store else now_ms()
     return replace(before, down=error.store, down_since=since, made={}, at=before.at or time.monotonic())
 
 
-def _tell(watched: _Watched) -> None:
+def _wake(watched: _Watched) -> None:
     for follower in watched.followers:
         follower.set()
 
 
 def differing(view: PoolSnapshot, held: set[str], waits: set[str], ended: set[str], most: int) -> Iterator[StoreDifference]:
-    """Who holds and who waits by Redis (`view.line`) and not by SQL (`held`, `waits`), or the other way round. Of lines that are
-    longer than `most` only what is sure is said.
+    """Find the jobs whose place in Redis differs from SQL.
+
+    When a list is longer than what was read, only the differences that are certain are returned.
+
+    Args:
+        view: The pool as Redis has it.
+        held: Jobs that hold a slot in SQL.
+        waits: Jobs that wait in SQL.
+        ended: Jobs of `view` that have ended in SQL.
+        most: Jobs of the queue that were read at most.
     """
     holders, queue = set(view.line.holders), set(view.line.queue)
     known = {job.job_id for job in (*view.holders, *view.queue)}
@@ -239,17 +299,17 @@ def differing(view: PoolSnapshot, held: set[str], waits: set[str], ended: set[st
             yield StoreDifference("seat", job_id)
 
 
-def _moves(line: QueueState) -> tuple[Any, ...]:
-    """What somebody who looks at the line would see move."""
+def _shown(line: QueueState) -> tuple[Any, ...]:
+    """The fields of a queue that a page shows."""
     who = line.holders, line.queue, line.running, line.granted, line.queued
     return *who, line.limit, line.paused, line.cooling_until
 
 
-def _still(watched: _Watched, seen: PoolReport) -> tuple[StoreDifference, ...]:
-    """What differs for longer than a commit takes."""
+def _lasting(watched: _Watched, report: PoolReport) -> tuple[StoreDifference, ...]:
+    """The differences that last longer than a commit takes."""
     now = time.monotonic()
-    watched.differed = {one: watched.differed.get(one, now) for one in seen.differs}
-    return tuple(one for one in seen.differs if now - watched.differed[one] >= TWICE_S)
+    watched.differed = {one: watched.differed.get(one, now) for one in report.differs}
+    return tuple(one for one in report.differs if now - watched.differed[one] >= TWICE_S)
 
 
 async def _pass_on(bell: asyncio.Event, changed: asyncio.Event) -> None:
@@ -260,9 +320,10 @@ async def _pass_on(bell: asyncio.Event, changed: asyncio.Event) -> None:
 
 
 def feed(request: Request) -> PoolFeed:
-    """The feed of the application that answers this request."""
+    """Return the feed of the application that answers this request."""
     found: PoolFeed = request.app.state.pool_feed
     return found
 
 
 Feed = Annotated[PoolFeed, Depends(feed)]
+"""The feed, as a parameter of a route."""

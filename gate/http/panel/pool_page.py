@@ -1,4 +1,4 @@
-"""A pool as it is: its page, the stream that keeps the page true, and how it went over time."""
+"""The page of a pool, the stream that keeps it current, and its statistics over time."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from gate.model.job import now_ms
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 Pool = Annotated[str, Path(max_length=64)]
 PARTS = ("summary", "alerts", "unread", "actions", "slots", "queue", "endings", "changes")
-"""Of the page of a pool: each a template of its own, and sent when it is another than before."""
+"""Parts of a pool's page. Each has its own template, and is sent only when it differs from what the page has."""
 CARDS = 60
-"""Slots that are drawn; of the others only how many there are."""
+"""Slots that are drawn at most. Of more slots the page shows only the number."""
 Span = Literal["hour", "day", "week"]
 
 
 @router.get("/", response_model=None)
 async def pools(request: Request, queries: QueryService, feed: Feed, visitor: Looking) -> Response:
-    """Every pool; where there is one, that one."""
+    """Show all pools. When there is only one, show its page."""
     names = await queries.names()
     if len(names) == 1:
         return await pool(names[0], request, queries, feed, visitor)
-    seen = {name: await feed.look(name, NONE) for name in names}
-    return render.page("pools.html", request, visitor, seen=seen, live="/live")
+    reports = {name: await feed.look(name, NONE) for name in names}
+    return render.page("pools.html", request, visitor, seen=reports, live="/live")
 
 
 @router.get("/live", response_class=EventSourceResponse)
 async def live_pools(request: Request, queries: QueryService, feed: Feed, visitor: Looking) -> AsyncIterator[ServerSentEvent]:
-    """All pools, in one fragment."""
+    """Send the list of all pools whenever it changes."""
     names, tongue, changed, sent = await queries.names(), language(request), asyncio.Event(), ""
     with contextlib.ExitStack() as following:
         for name in names:
@@ -49,38 +49,43 @@ async def live_pools(request: Request, queries: QueryService, feed: Feed, visito
             if not session.stands(request, visitor):
                 yield ServerSentEvent(event="gate:signed-out", data=True)
                 return
-            seen = {name: found for name in names if (found := feed.seen(name)) is not None}
-            html = _partial("pools", render.fragment("_pools.html", tongue, seen=seen))
+            reports = {name: found for name in names if (found := feed.seen(name)) is not None}
+            html = _partial("pools", render.fragment("_pools.html", tongue, seen=reports))
             if html != sent:
                 yield ServerSentEvent(raw_data=html)
                 sent = html
-            yield _clock(max((one.now_ms for one in seen.values()), default=now_ms()))
+            yield _clock(max((one.now_ms for one in reports.values()), default=now_ms()))
 
 
 @router.get("/pools/{pool}", response_model=None)
 async def pool(
     pool: Pool, request: Request, queries: QueryService, feed: Feed, visitor: Looking, all: bool = False
 ) -> Response:
-    seen = await feed.look(pool, ALL if all else SHOWN)
-    if seen.view is None:
-        seen = feed.seen(pool) or seen
+    """Show a pool. When a store is down, the page shows the last state that the feed has.
+
+    Raises:
+        PoolUnknown: There is no such pool.
+    """
+    report = await feed.look(pool, ALL if all else SHOWN)
+    if report.view is None:
+        report = feed.seen(pool) or report
     names = await queries.names()
-    parts = await parts_of(pool, seen, language(request), visitor.may_act)
+    parts = await parts_of(pool, report, language(request), visitor.may_act)
     return render.page(
-        "pool.html", request, visitor, pool=pool, parts=parts, seen=seen, pools=names, span="hour",
+        "pool.html", request, visitor, pool=pool, parts=parts, seen=report, pools=names, span="hour",
         live=f"/pools/{pool}/live{'?all=true' if all else ''}",
     )  # fmt: skip
 
 
 async def _known(pool: Pool, queries: QueryService) -> None:
-    await queries.know(pool)  # before the stream begins: afterwards no status can be sent
+    await queries.know(pool)  # Check before the stream begins. Afterwards no status can be sent.
 
 
 @router.get("/pools/{pool}/live", response_class=EventSourceResponse, dependencies=[Depends(_known)])
 async def live(
     pool: Pool, request: Request, feed: Feed, visitor: Looking, all: bool = False
 ) -> AsyncIterator[ServerSentEvent]:
-    """The parts of the page that changed, and the clock that deadlines are told by."""
+    """Send the parts of the page that changed, and the clock by which the page shows deadlines."""
     tongue, changed = language(request), asyncio.Event()
     sent = dict[str, str]()
     with feed.followed(pool, changed, ALL if all else SHOWN):
@@ -89,15 +94,15 @@ async def live(
             if not session.stands(request, visitor):
                 yield ServerSentEvent(event="gate:signed-out", data=True)
                 return
-            seen = feed.seen(pool)
-            if seen is None:
+            report = feed.seen(pool)
+            if report is None:
                 continue
-            parts = await parts_of(pool, seen, tongue, visitor.may_act)
-            news = {name: html for name, html in parts.items() if sent.get(name) != html}
-            if news:
-                yield ServerSentEvent(raw_data="".join(_partial(name, html) for name, html in news.items()))
-                sent |= news
-            yield _clock(seen.now_ms)
+            parts = await parts_of(pool, report, tongue, visitor.may_act)
+            changes = {name: html for name, html in parts.items() if sent.get(name) != html}
+            if changes:
+                yield ServerSentEvent(raw_data="".join(_partial(name, html) for name, html in changes.items()))
+                sent |= changes
+            yield _clock(report.now_ms)
 
 
 @router.get("/pools/{pool}/trends", response_model=None)
@@ -109,7 +114,12 @@ async def trends(
     visitor: Looking,
     span: Annotated[Span, Query()] = "hour",
 ) -> Response:
-    """Tables, which the script draws as plots."""
+    """Send tables of statistics. The script draws them as plots.
+
+    Raises:
+        PoolUnknown: There is no such pool.
+        StoreDown: SQL does not answer.
+    """
     await queries.know(pool)
     reading = ledger.statistics
     buckets = await reading.lately(pool, span)
@@ -118,7 +128,19 @@ async def trends(
 
 
 async def parts_of(pool: str, seen: PoolReport, tongue: str, may_act: bool) -> dict[str, str]:
-    """Made once for all who read this language and may do the same. A long line beside the loop, which others need meanwhile."""
+    """Render the parts of a pool's page. Visitors with the same language and the same rights share the result.
+
+    A long queue is rendered in a thread: on the event loop it would delay all other requests.
+
+    Args:
+        pool: Name of the pool.
+        seen: State of the pool. It keeps the result.
+        tongue: Language of the texts.
+        may_act: Whether the visitor may change the pool.
+
+    Returns:
+        HTML of each part, by name.
+    """
     stuck = seen.stuck
     key = (tongue, may_act, stuck)
     if key not in seen.made:
@@ -133,7 +155,7 @@ def _made(tongue: str, values: dict[str, Any]) -> dict[str, str]:
 
 
 def hello() -> ServerSentEvent:
-    """Which files the pages of this gate load: one with others loads itself anew."""
+    """Make the first event of a stream, which names the version of the files. A page of another version reloads itself."""
     return ServerSentEvent(event="gate:hello", data={"version": assets.version(), "now": now_ms()}, retry=500)
 
 

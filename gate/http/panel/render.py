@@ -1,4 +1,7 @@
-"""From what was seen to HTML: templates that escape everything, in the language of whoever looks, under one strict policy."""
+"""Renders templates to HTML, in the visitor's language.
+
+The templates escape every value, and every response has the same strict content security policy.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
 )
+"""Content security policy. Scripts and styles come from gate's own files only, and no page may frame the panel."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -31,11 +35,12 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Vary": "Accept-Language, Cookie",
 }
+"""Headers of every page and fragment."""
 
 
 @cache
 def _templates() -> jinja2.Environment:
-    """Made when the panel is first asked for: `gate serve` starts without it."""
+    """Load the templates at the first request for a page: `gate serve` starts faster without jinja2."""
     import jinja2
 
     loader = jinja2.PackageLoader("gate.http.panel", "templates")
@@ -58,12 +63,26 @@ def _templates() -> jinja2.Environment:
 
 
 def fragment(name: str, language: str, **values: Any) -> str:
-    """One template, without a page around it."""
+    """Render one template.
+
+    Args:
+        name: File name of the template.
+        language: Language of its texts.
+        values: Variables of the template.
+    """
     return _templates().get_template(name).render(t=words.of(language), language=language, **values)
 
 
 def page(name: str, request: Request, visitor: Visitor, status: int = 200, **values: Any) -> HTMLResponse:
-    """A whole page; whoever has no session yet is given one, for its CSRF token."""
+    """Render a whole page. A visitor without a session gets one, because forms need its CSRF token.
+
+    Args:
+        name: File name of the template.
+        request: The request for the page.
+        visitor: The visitor who sent it.
+        status: HTTP status.
+        values: Variables of the template.
+    """
     language = words.language(request.headers.get("accept-language", ""))
     html = fragment(
         name, language, visitor=visitor, path=request.url.path, words_js=words.for_script(language), now=now_ms(), **values
@@ -72,6 +91,7 @@ def page(name: str, request: Request, visitor: Visitor, status: int = 200, **val
 
 
 def answer(html: str, request: Request, visitor: Visitor, status: int = 200) -> HTMLResponse:
+    """Make a response of HTML, and set the session cookie when it is new."""
     made = HTMLResponse(html, status, HEADERS)
     if visitor.fresh:
         session.give(made, request, visitor.cookie)
@@ -79,9 +99,9 @@ def answer(html: str, request: Request, visitor: Visitor, status: int = 200) -> 
 
 
 def _indented(text: str) -> str:
-    """What somebody sent, easier to read when it is JSON; as it came when it is not, or not small."""
+    """Indent JSON that a provider sent. Text that is no JSON, or is 20,000 characters or longer, stays as it is."""
     try:
         shown = json.dumps(json.loads(text), indent=2, ensure_ascii=False) if len(text) < 20_000 else text
     except (ValueError, RecursionError):
         return text
-    return shown.encode(errors="backslashreplace").decode()  # half an emoji is no text, and no page can hold it
+    return shown.encode(errors="backslashreplace").decode()  # A page in UTF-8 cannot hold lone surrogates.

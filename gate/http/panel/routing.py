@@ -1,4 +1,4 @@
-"""What every route of the panel is made with: refusals as pages for people, as fragments for the script, as problems for the rest."""
+"""The route class of the panel. A refusal is a page for a user, a fragment for the script, and problem+json for others."""
 
 from __future__ import annotations
 
@@ -31,10 +31,14 @@ PAGES: dict[type[GateError], tuple[str, str]] = {
     CallbackUnknown: ("not_found", "not_found_why"),
     StoreDown: ("store_down", "store_down_why"),
 }
+"""Title and explanation of each refusal, as keys of the words."""
 
 
 class PanelRoute(APIRoute):
+    """A route that sends refusals as pages or fragments."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the route's handler, so that a browser gets a page in place of an error."""
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
@@ -53,11 +57,12 @@ class PanelRoute(APIRoute):
 
 
 def language(request: Request) -> str:
+    """Return the language that the browser prefers, of those that the panel has."""
     return words.language(request.headers.get("accept-language", ""))
 
 
 def by_script(request: Request) -> bool:
-    """htmx asks: a fragment will do."""
+    """Say whether htmx sends the request. It needs a fragment, not a whole page."""
     return request.headers.get("hx-request") == "true"
 
 

@@ -1,4 +1,4 @@
-"""In and out: a key is shown once. And what a page loads."""
+"""Routes to sign in and out, and the route of scripts and styles."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from gate.model.errors import Forbidden, PoolUnknown, Unauthorized
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+"""Headers of a file of the current version. Its address changes with its content."""
 
 
 @router.get("/session", response_model=None)
 async def door(request: Request, visitor: Looking) -> Response:
+    """Show the page to sign in."""
     return render.page("sign_in.html", request, visitor, next="/", wrong=None)
 
 
 @router.post("/session", response_model=None)
 async def sign_in(request: Request, visitor: Looking) -> Response:
-    """Its CSRF token keeps another's page from signing a browser in as somebody else."""
+    """Open a session for a key. The CSRF token keeps a foreign page from signing the browser in with a key of its own.
+
+    Raises:
+        ForeignPage: A page of another origin, or of another session, sent the form.
+        Invalid: The body is no form.
+    """
     session.of_this_page(request)
     form = await fields(request)
     session.checked(visitor, form.get("csrf", ""))
@@ -40,6 +47,12 @@ async def sign_in(request: Request, visitor: Looking) -> Response:
 
 @router.post("/session/end", response_model=None)
 async def sign_out(request: Request, visitor: Looking) -> Response:
+    """Delete the session cookie.
+
+    Raises:
+        ForeignPage: A page of another origin, or of another session, sent the form.
+        Invalid: The body is no form.
+    """
     session.of_this_page(request)
     session.checked(visitor, (await fields(request)).get("csrf", ""))
     answer = RedirectResponse("/session", 303, render.HEADERS)
@@ -49,7 +62,11 @@ async def sign_out(request: Request, visitor: Looking) -> Response:
 
 @router.get("/static/{version}/{name}", response_model=None)
 async def static(version: str, name: str) -> Response:
-    """One of another version is kept by nobody: it may be of a server that is being replaced."""
+    """Send a served file. No cache keeps it for another version, because that page may come from a server under replacement.
+
+    Raises:
+        PoolUnknown: There is no such file.
+    """
     found = assets.files().get(name)
     if found is None:
         raise PoolUnknown("there is no such file")
@@ -59,5 +76,5 @@ async def static(version: str, name: str) -> Response:
 
 
 def _of_here(path: str) -> str:
-    """Where to go on: a path of this gate, and of no other host."""
+    """Return the path to go on to. A path that leads to another host becomes `/`."""
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"

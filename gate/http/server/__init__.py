@@ -1,1 +1,1 @@
-"""Adaptations of the HTTP server: the protocol class, and JSON answers."""
+"""Adaptations of the HTTP server: the protocol class, and JSON responses."""

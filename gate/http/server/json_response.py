@@ -1,4 +1,4 @@
-"""JSON as it goes out."""
+"""JSON responses of the busiest routes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from pydantic_core import to_json
 
 
 class Json(JSONResponse):
-    """By the encoder that pydantic brings, and with its headers written at once: the framework's own way takes four times as long."""
+    """A JSON response that pydantic encodes, with its headers set at once. The framework's own takes four times as long."""
 
     def __init__(self, content: Any, status_code: int = 200) -> None:
+        """Encode the content.
+
+        Args:
+            content: What to send, in types that pydantic can encode.
+            status_code: HTTP status.
+        """
         self.status_code = status_code
         self.background = None
         self.body = to_json(content)

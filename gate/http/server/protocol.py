@@ -1,6 +1,6 @@
-"""uvicorn's HTTP protocol, with bounds on a request: how large it may be, and how long it may take to come.
+"""uvicorn's HTTP protocol with limits on the size of a request and on the time that it may take to arrive.
 
-Without them whoever opens connections and says nothing, or never stops saying headers, holds memory for ever.
+Without them, a client that opens connections and sends nothing, or never ends its headers, holds memory without limit.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_MAX_BYTES = 64 * 1024
-"""Request line and headers."""
+"""Largest request line and headers together (bytes). It bounds the memory of an unfinished head."""
 HEAD_S = 10.0
-"""From the first byte of a request (or from the connection) to the end of its headers."""
+"""Time to the end of the headers (s), from the first byte of a request or from the connection. It ends silent connections."""
 REST_MAX_BYTES = 2 * 1024 * 1024
-"""All that comes behind the headers, trailers too: more than any body that is read."""
+"""Largest body and trailers together (bytes). It is above the application's limits, so it cuts only endless requests."""
 REST_S = 30.0
-"""And for how long it may come."""
+"""Time from the end of the headers to the end of body and trailers (s)."""
 WHOLE = "gate.whole"
-"""In the scope of a request that is here to its last byte: reading it takes no time."""
+"""Scope key of a request that has arrived completely. The fast path takes no other, because it never waits for a body."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which answers 408 or 431 to a head and aborts the connection of a body that exceeds a limit."""
+
     _head_bytes = 0
     _in_head = True
     _in_rest = False
@@ -31,15 +33,18 @@ class BoundedProtocol(HttpToolsProtocol):
     _garbage = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wrap the transport, and start the timer of the first head."""
         one_write = _OneWrite(cast(asyncio.Transport, transport), self.loop)
         super().connection_made(cast(asyncio.Transport, one_write))
         self._await(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
         self._await(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Count and parse bytes, and refuse the request when it exceeds a limit."""
         if self._in_head:
             self._head_bytes += len(data)
         elif self._in_rest:
@@ -53,39 +58,50 @@ class BoundedProtocol(HttpToolsProtocol):
             self._time()
 
     def on_response_complete(self) -> None:
+        """Send a 400 that waited for this response, and start the timer of the next request."""
         super().on_response_complete()
         if self._garbage and not self.transport.is_closing():
             self.send_400_response(self._garbage)
         self._time()
 
     def send_400_response(self, msg: str) -> None:
-        """Behind the answers to what came before it: in their place it would be taken for one of them."""
+        """Send a 400 after the responses to all earlier requests. Else the client takes it for one of those responses.
+
+        Args:
+            msg: The body of the response.
+        """
         under_way = self.cycle is not None and not self.cycle.response_complete
-        # In the rest of a request it is of one that waits for its answer itself.
+        # Inside a body the 400 is the response to the current request. Only the requests before it have to be answered first.
         if bool(self.pipeline) if self._in_rest else under_way:
             self._garbage = msg
         else:
             super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
+        """Reset the counters for a new request."""
         super().on_message_begin()
         self._await(None)
         self._in_head, self._head_bytes = True, 0
         self._in_rest, self._rest_bytes = False, 0
 
     def on_headers_complete(self) -> None:
+        """Stop the timer of the head, and count what follows as the body."""
         self._await(None)
         self._in_head, self._in_rest = False, True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        """Stop the timer of the body, and mark the request as complete."""
         self._await(None)
         self._in_rest = False
         self.scope[WHOLE] = True  # type: ignore[literal-required]  # ASGI allows keys that the server's TypedDict lacks
         super().on_message_complete()
 
     def _time(self) -> None:
-        """A request that came whole needs no time; nor does one behind another that is still being answered: it is not even read."""
+        """Start the timer of an unfinished head or body, unless a timer runs.
+
+        A request behind one that is still being answered gets none: uvicorn does not read it yet.
+        """
         if self._timer is not None:
             return
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
@@ -94,7 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await(REST_S)
 
     def _await(self, within_s: float | None) -> None:
-        """The rest of a head, or of what is behind it; None: nothing."""
+        """Replace the timer. `within_s` is the time (s) for the rest of a head or body; None only stops the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -109,13 +125,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._turn_away(408)
 
     def _cut(self) -> None:
-        """Whoever is still sending by now has his answer, or never reads one."""
+        """Abort the connection of a body that is too long. Its client has its answer already, or never reads one."""
         self._await(None)
         self._in_rest = False
         self.transport.abort()
 
     def _turn_away(self, status: int) -> None:
-        """Nothing of this request has reached the application: there is no answer to mix up with."""
+        """Answer a bad head, and close. The application has nothing of this request, so no other answer to it exists."""
         self._await(None)
         self._in_head = False
         if not self.transport.is_closing():
@@ -126,8 +142,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _OneWrite:
-    """A transport that sends in one piece what is written within one turn of the loop. The server writes the head and the body of an
-    answer apart, and each sending wakes whoever reads it.
+    """A transport that joins all writes of one turn of the event loop into one.
+
+    uvicorn writes head and body of a response separately, and each write wakes the client.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
