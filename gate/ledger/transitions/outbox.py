@@ -74,7 +74,7 @@ def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded:
 
 
 def _give_back(batch: UnitOfWork, job: Job, fence: int, why: str, recorded: RecordReply) -> None:
-    # Without this event, a reader of the history would see later jobs overtake this one. It is written once, before any fence.
+    # Without this event, a reader of the history would see later jobs overtake this one. It is written once, before a fence.
     if job.fence == 0:
         jobs.event(batch, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
     # Without the fence, another server could record the same grant before the job is back at its place, and report it.
