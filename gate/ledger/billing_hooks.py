@@ -109,8 +109,8 @@ class BillingHooks:
         sa.event.listen(self._engine, "checkout", lambda connection, *_: self._busy.add(connection))
         for ended in ("checkin", "invalidate"):
             sa.event.listen(self._engine, ended, lambda connection, *_: self._busy.discard(connection))
-        self._asking = ThreadPoolExecutor(ASKING, thread_name_prefix="gate-owner-price")
-        self._paying = ThreadPoolExecutor(1, thread_name_prefix="gate-owner-refund")
+        self._price_threads = ThreadPoolExecutor(ASKING, thread_name_prefix="gate-owner-price")
+        self._payer = ThreadPoolExecutor(1, thread_name_prefix="gate-owner-refund")
 
     async def price(self, table: str, job_id: str) -> Price:
         """Ask the owner's function for a job.
@@ -125,7 +125,7 @@ class BillingHooks:
         """
         by = time.monotonic() + LIMIT_MS / 1000  # guard: price-within-its-limit
         # guard: price-off-the-loop
-        asked = asyncio.get_running_loop().run_in_executor(self._asking, self._price, table, job_id, by)
+        asked = asyncio.get_running_loop().run_in_executor(self._price_threads, self._price, table, job_id, by)
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await asked
@@ -141,14 +141,14 @@ class BillingHooks:
         Raises:
             StoreDown: SQL does not answer.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._paying, self._settle_next)  # guard: refund-off-the-loop
+        return await asyncio.get_running_loop().run_in_executor(self._payer, self._settle_next)  # guard: refund-off-the-loop
 
     def close(self) -> None:
         """Cancel running calls and close the connections.
 
         It does not wait for the calls, since one may have begun just now and a stop must be quick.
         """
-        for threads in (self._asking, self._paying):
+        for threads in (self._price_threads, self._payer):
             threads.shutdown(wait=False, cancel_futures=True)
         for connection in list(self._busy):
             with contextlib.suppress(connection.Error):

@@ -51,7 +51,7 @@ class InlineCommitter:
         """
         self._engine, self._committer = engine, GroupCommitter(engine)
         self._writer, self._checkpoints = writer, checkpoints
-        self._stood_s, self._slow, self._not_before = 0.0, False, 0.0
+        self._average_wait_s, self._slow, self._not_before = 0.0, False, 0.0
         self._closed = False
 
     def take(self, tasks: list[Task]) -> bool:
@@ -82,7 +82,7 @@ class InlineCommitter:
         finally:
             took_s = time.monotonic() - began
             took_s -= time.thread_time() - worked  # guard: disk-time-without-cpu-time
-            self._stood(took_s)
+            self._note_wait(took_s)
         self._writer.committed(tasks)
         answer(tasks)
         self._checkpoints.committed(len(tasks))  # guard: loop-counts-for-checkpoints
@@ -99,10 +99,10 @@ class InlineCommitter:
         self._slow = False
         return True
 
-    def _stood(self, stood_s: float) -> None:
-        self._stood_s += (stood_s - self._stood_s) / LATELY
-        if self._stood_s > SLOW_S:
-            self._stood_s, self._slow, self._not_before = 0.0, True, time.monotonic() + PAUSE_S
+    def _note_wait(self, wait_s: float) -> None:
+        self._average_wait_s += (wait_s - self._average_wait_s) / LATELY
+        if self._average_wait_s > SLOW_S:
+            self._average_wait_s, self._slow, self._not_before = 0.0, True, time.monotonic() + PAUSE_S
             self._writer.took_s = math.inf  # the disk counts as slow until a batch of the thread was fast
 
     def close(self) -> None:

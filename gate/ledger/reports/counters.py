@@ -92,7 +92,7 @@ class EventCounters:
         self.pools: dict[str, PoolCounters] = {}
         self._low: int | None = None
         self._marks: deque[tuple[float, int]] = deque()
-        self._seen: dict[str, int] = {}
+        self._mark_of_pool: dict[str, int] = {}
         self._paid: set[int] = set()
 
     async def begin(self) -> None:
@@ -134,13 +134,13 @@ class EventCounters:
             if reached >= top:
                 break
             step = {"after": reached, "upto": min(top, reached + STEP)}
-            rows += connection.execute(_happened(self._seen), step).all()
+            rows += connection.execute(_happened(self._mark_of_pool), step).all()
             paid += connection.execute(_paid, step).all()
             reached = step["upto"]
         return rows, paid, reached
 
     def _add(self, row: Any) -> None:
-        self._seen[row.pool] = max(self._seen.get(row.pool, 0), row.last)
+        self._mark_of_pool[row.pool] = max(self._mark_of_pool.get(row.pool, 0), row.last)
         of_pool = self._of(row.pool)
         if row.kind == "late":
             of_pool.late += row.count
@@ -163,7 +163,7 @@ class EventCounters:
         assert self._low is not None
         now = time.monotonic()
         if reached < self._low:
-            self._low, self._marks, self._seen, self._paid = reached, deque(), {}, set()
+            self._low, self._marks, self._mark_of_pool, self._paid = reached, deque(), {}, set()
             return
         self._marks.append((now, reached))
         while self._marks and self._marks[0][0] <= now - UNDER_WAY_S:
@@ -193,7 +193,7 @@ def _positive(ms: Any) -> Any:
     return sa.case((ms < 0, 0), else_=ms)
 
 
-def _happened(seen: dict[str, int]) -> Any:
+def _happened(marks: dict[str, int]) -> Any:
     """Build the query for the events in (after, upto] and above each pool's mark, grouped by event and duration."""
     e, before, refund = events, events.alias("before"), ledger.alias("refund")
     granted = sa.or_(e.c.kind == "granted", (e.c.kind == "running") & (e.c.by == "caller"))
@@ -212,7 +212,7 @@ def _happened(seen: dict[str, int]) -> Any:
         else_=e.c.by,
     )
     wanted = sa.or_(ended, granted, e.c.kind == "late", (e.c.kind == "queued"))
-    fresh = e.c.id > (sa.case(seen, value=e.c.pool, else_=0) if seen else 0)
+    fresh = e.c.id > (sa.case(marks, value=e.c.pool, else_=0) if marks else 0)
     one = (
         sa.select(
             e.c.id, e.c.pool, e.c.kind, cause.label("cause"), took.label("took"), lag.label("lag"),

@@ -211,7 +211,7 @@ class Timelines:
 
     async def of(self, job_id: str) -> JobTimeline | None:
         """Return the timeline of a job; None when SQL has no such job in any pool."""
-        return await self._database.read(lambda connection: _story(connection, job_id))
+        return await self._database.read(lambda connection: _timeline(connection, job_id))
 
     async def of_task(self, task_id: str) -> str | None:
         """Return the job that was bound to this task last, at any provider; None when no job was."""
@@ -254,7 +254,7 @@ _of_task = (
 )
 
 
-def _story(connection: Connection, job_id: str) -> JobTimeline | None:
+def _timeline(connection: Connection, job_id: str) -> JobTimeline | None:
     job = find(connection, job_id)
     if job is None:
         return None
@@ -265,10 +265,10 @@ def _story(connection: Connection, job_id: str) -> JobTimeline | None:
     of_job = events.c.job_id == job_id
     money = sa.select(ledger.c.at, ledger.c.kind, ledger.c.amount).where(ledger.c.job_id == job_id).order_by(ledger.c.id)
     debt = sa.select(owed.c.amount, owed.c.since, owed.c.due_at, owed.c.attempts, owed.c.error).where(owed.c.job_id == job_id)
-    told = sa.select(*(deliveries.c[name] for name in OutgoingCall.__slots__)).where(deliveries.c.job_id == job_id)
+    calls = sa.select(*(deliveries.c[name] for name in OutgoingCall.__slots__)).where(deliveries.c.job_id == job_id)
     its_tasks = sa.select(tasks.c.provider, tasks.c.task_id).where(tasks.c.job_id == job_id)
     of_it = (webhooks.c.job_id == job_id) | sa.tuple_(webhooks.c.provider, webhooks.c.task_id).in_(its_tasks)
-    heard = sa.select(*(webhooks.c[name] for name in IncomingCallback.__slots__)).where(of_it)
+    callbacks = sa.select(*(webhooks.c[name] for name in IncomingCallback.__slots__)).where(of_it)
     pool = connection.execute(sa.select(pools.c.limit, pools.c.paused).where(pools.c.name == job.pool)).one()
     paused = happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
@@ -289,8 +289,8 @@ def _story(connection: Connection, job_id: str) -> JobTimeline | None:
         [Event(*row) for row in rows(happened.where(of_job).order_by(events.c.id))],
         [LedgerEntry(*row) for row in rows(money)],
         next((OwedRefund(*row) for row in rows(debt)), None),
-        [OutgoingCall(*row) for row in rows(told.order_by(deliveries.c.id))],
-        [IncomingCallback(*row) for row in rows(heard.order_by(webhooks.c.id))],
+        [OutgoingCall(*row) for row in rows(calls.order_by(deliveries.c.id))],
+        [IncomingCallback(*row) for row in rows(callbacks.order_by(webhooks.c.id))],
         about(connection, job_id, rows(its_tasks)),
         holders,
         ahead,
