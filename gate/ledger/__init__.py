@@ -1,4 +1,4 @@
-"""SQL: how each job ended, and what is refunded."""
+"""The SQL store. It decides how each job ended, and what is refunded."""
 
 from gate.ledger.admin.api_keys import Key
 from gate.ledger.billing_hooks import BillingHooks, Price

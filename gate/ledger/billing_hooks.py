@@ -1,7 +1,7 @@
-"""The owner's money: his two functions in the ledger's own Postgres, the price of a job and the payment of a refund.
+"""The owner's billing: two SQL functions in the ledger's own Postgres. One gives the price of a job, the other pays a refund.
 
-They are his, so they may raise, hang or be slow. They run on connections and threads of their own, under a limit of time, and
-never on those that admit or end jobs.
+gate did not write these functions, so they may raise an error, hang or be slow. They run on connections and threads of their
+own, under a time limit, and never on the connections that admit or end jobs.
 """
 
 from __future__ import annotations
@@ -28,23 +28,32 @@ from gate.model.errors import CannotStart, JobUnknown, StoreDown
 from gate.model.job import CREDITS_MAX, LABEL_MAX, PAYLOAD_MAX_BYTES, now_ms
 
 LIMIT_MS = 5_000
-"""How long a function of the owner's may take."""
+"""Time limit of a function (ms)."""
 ANSWER_S = 6.0
-"""How long a caller waits for a price: for the function, and for those who asked before."""
+"""How long a caller waits for a price (s): for the function, and for the callers before it."""
 ASKING = 4
-"""Prices asked for at a time."""
+"""Prices that are asked for at the same time."""
 CANCEL_S = 0.5
-"""To tell Postgres that a function is to be ended."""
+"""How long the cancel request to Postgres may take (s). A stop must be quick."""
 WAIT_MS, WAIT_MAX_MS = 1_000, 300_000
-"""After a refund that failed: doubling."""
+"""First and longest pause (ms) after a failed refund. The pause doubles with each failure."""
 NO_SUCH_JOB = frozenset({"22P02", "22003", "P0002"})
-"""What Postgres says of an id that is no uuid, or no number, as the owner's are; and a function that found no row."""
+"""SQLSTATEs that mean an unknown job.
+
+Postgres refuses an id of the wrong type, when the owner's ids are uuids or numbers. A function may also report that it found
+no row.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What the owner's row says of a job: whose it is, what was charged, and, where GATE_JOB_SQL answers them, its session and
-    payload. `credits` is None while the row has no price: then the caller's counts.
+    """What the owner's row says of a job.
+
+    Attributes:
+        user: User of the job; None for a job without one.
+        credits: What was charged; None when the row has no price, so that the caller's number counts.
+        session: Session of the job; None unless GATE_JOB_SQL returns one.
+        payload: Payload of the job; None unless GATE_JOB_SQL returns one.
     """
 
     user: str | None
@@ -55,7 +64,14 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """`error` is why the owner's function did not pay; `attempts` how often it was asked."""
+    """A refund that was tried.
+
+    Attributes:
+        job_id: The job.
+        amount: Credits.
+        attempts: Number of attempts, with this one.
+        error: Why the owner's function did not pay; None when it did.
+    """
 
     job_id: str
     amount: int
@@ -64,9 +80,21 @@ class Settled:
 
 
 class BillingHooks:
-    """`job_sql` and `refund_sql` are GATE_JOB_SQL and GATE_REFUND_SQL."""
+    """Calls the owner's functions.
+
+    Attributes:
+        prices: GATE_JOB_SQL is set.
+        pays: GATE_REFUND_SQL is set.
+    """
 
     def __init__(self, url: str, job_sql: str | None, refund_sql: str | None) -> None:
+        """Create the engine and the threads. No connection is opened yet.
+
+        Args:
+            url: Address of the ledger, which is on Postgres.
+            job_sql: GATE_JOB_SQL; None when it is not set.
+            refund_sql: GATE_REFUND_SQL; None when it is not set.
+        """
         self.prices, self.pays = job_sql is not None, refund_sql is not None
         self._job_sql = _Statement(job_sql, "table_name", "job_id")
         self._refund_sql = _Statement(refund_sql, "user", "amount", "description", "job_id")
@@ -81,14 +109,23 @@ class BillingHooks:
         sa.event.listen(self._engine, "checkout", lambda connection, *_: self._busy.add(connection))
         for ended in ("checkin", "invalidate"):
             sa.event.listen(self._engine, ended, lambda connection, *_: self._busy.discard(connection))
-        self._asking = ThreadPoolExecutor(ASKING, thread_name_prefix="gate-owner-price")
-        self._paying = ThreadPoolExecutor(1, thread_name_prefix="gate-owner-refund")
+        self._price_threads = ThreadPoolExecutor(ASKING, thread_name_prefix="gate-owner-price")
+        self._payer = ThreadPoolExecutor(1, thread_name_prefix="gate-owner-refund")
 
     async def price(self, table: str, job_id: str) -> Price:
-        """Raises JobUnknown when the owner has no such row, StoreDown when his function does not answer as it should."""
+        """Ask the owner's function for a job.
+
+        Args:
+            table: Table of the owner that has the job.
+            job_id: The job.
+
+        Raises:
+            JobUnknown: The owner has no such job.
+            StoreDown: The function fails, answers something else than it should, or does not answer within ANSWER_S.
+        """
         by = time.monotonic() + LIMIT_MS / 1000  # guard: price-within-its-limit
         # guard: price-off-the-loop
-        asked = asyncio.get_running_loop().run_in_executor(self._asking, self._price, table, job_id, by)
+        asked = asyncio.get_running_loop().run_in_executor(self._price_threads, self._price, table, job_id, by)
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await asked
@@ -96,12 +133,22 @@ class BillingHooks:
             raise StoreDown("sql", "GATE_JOB_SQL has not answered") from None
 
     async def settle_next(self) -> Settled | None:
-        """Pays one refund that is due, or says why it is not paid yet; None when none is due. Raises StoreDown."""
-        return await asyncio.get_running_loop().run_in_executor(self._paying, self._settle_next)  # guard: refund-off-the-loop
+        """Try to pay the refund that is due first.
+
+        Returns:
+            The refund, with the error when it was not paid. None when no refund is due.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._payer, self._settle_next)  # guard: refund-off-the-loop
 
     def close(self) -> None:
-        """What runs is ended, not waited for: a function may have begun at this moment, and a stop is in a hurry."""
-        for threads in (self._asking, self._paying):
+        """Cancel running calls and close the connections.
+
+        It does not wait for the calls, since one may have begun just now and a stop must be quick.
+        """
+        for threads in (self._price_threads, self._payer):
             threads.shutdown(wait=False, cancel_futures=True)
         for connection in list(self._busy):
             with contextlib.suppress(connection.Error):
@@ -109,7 +156,10 @@ class BillingHooks:
         self._engine.dispose()
 
     def _price(self, table: str, job_id: str, by: float) -> Price:
-        """`by` time.monotonic(): nobody waits for what comes later, and others wait for their turn."""
+        """Ask for a price in a thread, until `by` by `time.monotonic()` (s).
+
+        No caller waits for a later answer, and other calls wait for this thread.
+        """
         try:
             with self._engine.begin() as connection:
                 if (left_ms := round((by - time.monotonic()) * 1000)) <= 0:
@@ -136,7 +186,7 @@ class BillingHooks:
             return self._lost(row, error)  # guard: put-off-a-lost-refund
 
     def _pay(self, connection: Connection, row: Any) -> Settled:
-        """The owner's function and the refund's row commit together or not at all."""
+        """Call the owner's function and book the refund, in one transaction."""
         why = f"gate: refund of job {row.job_id}"
         try:
             with connection.begin_nested():
@@ -158,8 +208,10 @@ class BillingHooks:
         return Settled(row.job_id, row.amount, row.attempts + 1)
 
     def _lost(self, row: Any, error: SQLAlchemyError) -> Settled:
-        """The connection is gone in the middle, or the commit failed over what the owner has deferred to it. Were nothing written
-        down, this one would be tried for ever, and those behind it never.
+        """Put the refund off on another connection, after its own was lost or its commit failed.
+
+        A commit may fail when the owner deferred a constraint to it. Without this record, the same refund would be tried for
+        ever, and the refunds behind it never.
         """
         try:
             with self._engine.begin() as connection:
@@ -178,7 +230,16 @@ def _put_off(connection: Connection, row: Any, error: SQLAlchemyError) -> Settle
 
 
 def refuse_sqlite(url: str) -> None:
-    """Raises CannotStart: the owner's functions are in a Postgres, and commit together with gate's rows."""
+    """Refuse a ledger that is not on Postgres.
+
+    The owner's functions are in Postgres, and commit together with gate's rows.
+
+    Args:
+        url: Address of the ledger.
+
+    Raises:
+        CannotStart: It is not on Postgres.
+    """
     if make_url(url).get_backend_name() != "postgresql":
         raise CannotStart(
             "GATE_JOB_SQL and GATE_REFUND_SQL name functions in the ledger's own Postgres: GATE_DATABASE_URL is none"
@@ -205,7 +266,7 @@ def _is_label(text: str) -> bool:
 
 
 def _payload_of(named: Any) -> dict[str, Any] | None:
-    """The column `payload`, an object as json, jsonb or text. Raises StoreDown for what no start call can carry."""
+    """Return the column `payload`, which is json, jsonb or text. Raise StoreDown when no start call can carry it."""
     found = named.get("payload")
     try:
         found = json.loads(found) if isinstance(found, str) and found.strip() else found
@@ -220,7 +281,10 @@ def _payload_of(named: Any) -> dict[str, Any] | None:
 
 
 def _whole(credits_: Any) -> int | None:
-    """None for what is no price. Half a credit is none: it would be lost without a word."""
+    """Return whole credits; None when the value is no price.
+
+    Half a credit is no price, since rounding would lose it without notice.
+    """
     try:
         number = Decimal(str(credits_ or 0))
         return int(number) if 0 <= number <= CREDITS_MAX and number == number.to_integral_value() else None
@@ -229,8 +293,10 @@ def _whole(credits_: Any) -> int | None:
 
 
 class _Statement:
-    """What the owner has configured. Nothing but `names` is a parameter: a cast right behind one, a slice, a % are his own. Each
-    place has its parameter, so that one may be a uuid here and text there.
+    """A statement that the owner configured.
+
+    Only `names` are parameters. Casts, slices and `%` belong to the owner and stay as they are. Each occurrence has a
+    parameter of its own, so that one may be a uuid and another text.
     """
 
     def __init__(self, sql: str | None, *names: str) -> None:

@@ -1,7 +1,7 @@
-"""The ledger's one door for writing. Each method is one transaction under the lock of the pool's row.
+"""Record changes of jobs and pools in SQL. Each method of Ledger is one transaction under the lock of the pool's row.
 
-SQL decides how each job ended and what is refunded: every change here is a compare-and-set on the row, and says in its
-result whether it took. Nothing is raised for a no, so that many requests share one commit.
+SQL decides how each job ended and what is refunded. So every change is a compare-and-set on the row, and its result says
+whether it took effect. A refusal is a result and never an exception, because many requests share one commit.
 """
 
 from __future__ import annotations
@@ -43,30 +43,42 @@ from gate.model.messages import EntryKind, OutboxEntry, ProviderReport, StartRep
 log = structlog.get_logger("gate.ledger")
 
 APART_S = 10.0
-"""So long each entry of the outbox is written apart from the others, after one of them could not be."""
+"""How long entries of the outbox are written in savepoints of their own (s) after one of them could not be written."""
 
 
 class Ledger:
+    """The writes of the ledger. A method returns after its commit.
+
+    Arguments that several methods share:
+        pool, job_id: Name of the pool, and the job. A job of another pool counts as unknown.
+        request: The job as its caller sent it.
+        by: Actor for the history, such as `holder` or `operator`.
+        lease_id: Lease that the caller names. A job under another lease is not changed.
+        epoch: Epoch under which Redis answered. When the pool has another epoch, nothing is written.
+        fence, ticket: Fence of the grant and ticket of the place in Redis.
+        at, now_ms: Time by the clock of Redis (ms since 1970).
+        due: Deadline of the lease (ms since 1970).
+        good_until: When the lease is over, by `time.monotonic()` (s). Later nothing is written, since the call may have
+            waited, or the process been suspended, for longer than the lease.
+        outcome, reason, error, output: Last status of the job, machine-readable reason, text for people, product of the job.
+
+    Errors that most of them raise:
+        PoolUnknown: There is no pool of this name.
+        StoreDown: SQL cannot be written, or has not answered in time. In the second case the change may still be committed.
+    """
+
     def __init__(self, database: Database) -> None:
         self._database = database
         self._apart_until: dict[str, float] = {}
 
     async def admit(
-        self,
-        pool: str,
-        request: Request,
-        *,
-        epoch: int,
-        ticket: int,
-        at: int,
-        lease_ms: int,
-        lease: Lease | None,
-        good_until: float | None = None,
-        given_up: int = 0,
-    ) -> Change[AdmitResult]:
-        """Writes what Redis decided for `request`: running under `lease`, or queued when that is None; with the charge.
-        `given_up`: the fence of a grant that goes back; nobody may record it any more.
-        `good_until` by time.monotonic(): this process may have stood still for longer than the lease.
+        self, pool: str, request: Request, *, epoch: int, ticket: int, at: int, lease_ms: int, lease: Lease | None,
+        good_until: float | None = None, given_up: int = 0,
+    ) -> Change[AdmitResult]:  # fmt: skip
+        """Record what Redis decided about a new or repeated job, with its charge.
+
+        With a `lease` (of `lease_ms`) the job runs, without one it is queued. `given_up` is the fence of a grant that goes
+        back to Redis, so that it is never recorded.
         """
 
         def work(batch: UnitOfWork) -> Change[AdmitResult]:
@@ -80,9 +92,8 @@ class Ledger:
             if job is not None:
                 return admission.again(batch, row, job, request, ticket, lease, given_up)
             if ticket <= row.void_ticket:  # guard: admission-above-the-void-ticket
-                return Change(
-                    AdmitResult.STALE
-                )  # its place was freed for want of this row; it may come again, behind the others
+                # Its place was freed, because this row was missing. A repeat of the call gets a new place.
+                return Change(AdmitResult.STALE)
             if lease is not None and not (newer(row, lease.fence, 0) and room(batch, row)):
                 return Change(AdmitResult.NO_ROOM)
             job = admission.new(batch, pool, request, ticket, at, lease_ms, lease, given_up)
@@ -94,19 +105,10 @@ class Ledger:
         return await self._database.write(pool, request.job_id, work)
 
     async def end(
-        self,
-        pool: str,
-        job_id: str,
-        outcome: str,
-        *,
-        by: str,
-        lease_id: str | None = None,
-        reason: str | None = None,
-        error: str | None = None,
-        output: JsonValue = None,
-        only_queued: bool = False,
-    ) -> Change[EndResult]:
-        """The outcome and its refund, in one transaction, once. `by` is `holder` (who names its lease) or `operator`."""
+        self, pool: str, job_id: str, outcome: str, *, by: str, lease_id: str | None = None, reason: str | None = None,
+        error: str | None = None, output: JsonValue = None, only_queued: bool = False,
+    ) -> Change[EndResult]:  # fmt: skip
+        """End a job with its refund, once. With `only_queued`, a job that has a slot is left alone (result LOST)."""
 
         def work(batch: UnitOfWork) -> Change[EndResult]:
             batch.pool(pool)
@@ -132,10 +134,10 @@ class Ledger:
     async def end_unadmitted(
         self, pool: str, request: Request, outcome: str, *, by: str, reason: str | None = None, error: str | None = None
     ) -> Change[EndResult]:
-        """Write a job that ends before its admission: with its charge, its end and its refund, in one transaction.
+        """Write a job that ends before its admission: its charge, its end and its refund.
 
-        The primary key decides between this and an admission at the same moment: `ended` means that a later admission finds the
-        job ended; `already` means that the admission was first, and nothing was changed.
+        The primary key decides between this call and a concurrent admission. After ENDED, a later admission finds the job
+        ended. After ALREADY, the admission was first and nothing was changed.
         """
 
         def work(batch: UnitOfWork) -> Change[EndResult]:
@@ -150,8 +152,10 @@ class Ledger:
     async def refuse(
         self, pool: str, job_id: str, lease_id: str, by: str, error: str | None = None, tool_down: bool = False
     ) -> Change[RefuseResult]:
-        """Live -> queued, by lease: no refund, no attempt lost. The row keeps the lease it gave back until the next. `tool_down`: its
-        tool's start address fails, so that jobs of other tools pass those of this one for a while.
+        """Put a job back into the queue, because its provider refused it. It gets no refund and keeps its place.
+
+        The row keeps the old lease until the next one, so that a repeat is recognised. `tool_down` says that the start
+        address of the job's tool fails. Jobs of other tools then pass the jobs of this one for a while.
         """
 
         def work(batch: UnitOfWork) -> Change[RefuseResult]:
@@ -181,9 +185,10 @@ class Ledger:
         self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None,
         started: StartReply | None = None, claims: bool = True,
     ) -> Change[ExtensionResult]:  # fmt: skip
-        """Records a claim or a renewal that Redis granted: a granted job runs, and what was told never shrinks. `started`: by a
-        start call that was answered so; then it is bound in the same step, and that call is done. `claims`: False where a grant is
-        only held for longer.
+        """Record a claim or a renewal that Redis granted. A claimed job runs from now on. A renewal never shortens the lease.
+
+        `started` is the answer to a start call, which also binds the job to its task. Without `claims` a granted job stays
+        granted.
         """
 
         def work(batch: UnitOfWork) -> Change[ExtensionResult]:
@@ -215,9 +220,10 @@ class Ledger:
     async def bind(
         self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, or_ended: bool = False
     ) -> Change[BindResult]:
-        """Which provider task a lease is. A task is one lease of one job for ever; a lease may get another task (the provider
-        lost the first), and then only the newer counts. `or_ended`: also of a job that has ended meanwhile, so that what
-        its provider says of the task is kept.
+        """Bind a lease to a provider's task. A task belongs to one lease of one job for ever.
+
+        A lease may get another task, when the provider lost the first. Then only the newer one counts. With `or_ended` a job
+        that has ended is bound too, so that the provider's report of the task is kept.
         """
 
         def work(batch: UnitOfWork) -> Change[BindResult]:
@@ -237,7 +243,7 @@ class Ledger:
         return await self._database.write(pool, job_id, work)
 
     async def hear(self, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
-        """What a provider said (a `gate.providers.callback.Said`), once. The words are those of `inbox.hear`. Raises PoolUnknown."""
+        """Record a provider's `report` with its `raw` body, once. The result is that of `inbox.hear`."""
 
         def work(batch: UnitOfWork) -> Change[CallbackResult]:
             batch.pool(pool)
@@ -264,9 +270,7 @@ class Ledger:
     async def record(
         self, pool: str, epoch: int, notes: Sequence[OutboxEntry], good_until: float | None = None
     ) -> RecordReply:
-        """Applies a page of the outbox (`gate.slots.Note`) in order, by compare-and-set; `good_until` by time.monotonic():
-        after it nothing is done, because a grant may have run out while this waited for its turn.
-        """
+        """Apply a page of the outbox in order, each entry by compare-and-set. The result names the entries to delete."""
 
         def work(batch: UnitOfWork, apart: bool = False) -> RecordReply:
             row = batch.pool(pool)
@@ -282,8 +286,8 @@ class Ledger:
                 if job is None and note.kind is not EntryKind.UNREADABLE:
                     unknown.add(note.job_id)  # guard: unknown-job-stays-in-the-outbox
                 if note.job_id in unknown:
-                    continue  # its commit is still on the way: this entry stays, and those of that job behind it
-                # A grant whose time is over before SQL heard of it was told to nobody: it never was.
+                    continue  # its admission is not committed yet, so this entry and the later ones of the job stay
+                # A grant that expired before SQL recorded it was reported to no caller. It is skipped.
                 if (
                     job is not None
                     # guard: dead-grant-is-not-recorded
@@ -296,26 +300,26 @@ class Ledger:
                     except DBAPIError as error:
                         if not apart:
                             raise
-                        del recorded.changed[changed:], recorded.returns[returns:]  # nobody is told of it
-                        log.error("SQL refuses what happened", pool=pool, job_id=note.job_id, error=first_line(error))
+                        del recorded.changed[changed:], recorded.returns[returns:]  # it was rolled back
+                        log.error("outbox.entry_refused", pool=pool, job_id=note.job_id, error=first_line(error))
                         unknown.add(note.job_id)
                         continue
                 recorded.done.append(note.entry_id)
             return recorded
 
-        # '' sorts before every job_id: an expiry is recorded before the grant that took its slot.
+        # The empty job_id sorts first in a batch. So an expiry is recorded before an admission to the slot that it freed.
         if time.monotonic() > self._apart_until.get(pool, 0):
             try:
                 return await self._database.write(pool, "", work)
             except (DBAPIError, StoreDown) as error:
                 if isinstance(error, StoreDown) and error.held != "job":  # guard: refused-row-apart
                     raise
-                # One entry about a row that somebody holds, or that SQL will not have (a trigger), must not keep all others out.
+                # One entry whose row is held, or that SQL refuses (a trigger), must not keep out all others.
                 self._apart_until[pool] = time.monotonic() + APART_S
         return await self._database.write(pool, "", lambda batch: work(batch, apart=True))
 
     async def expire_overdue(self, pool: str, epoch: int, job_id: str, fence: int, now_ms: int) -> bool:
-        """Ends a job whose deadline is over by Redis's clock and whose lease Redis has lost. True when it took."""
+        """End a job whose deadline is over by the clock of Redis, and whose lease Redis has lost. Return whether it ended."""
 
         def work(batch: UnitOfWork) -> bool:
             # guard: overdue-in-its-epoch
@@ -333,8 +337,10 @@ class Ledger:
         return await self._database.write(pool, job_id, work)
 
     async def void(self, pool: str, epoch: int, job_id: str, fence: int, ticket: int = 0) -> bool:
-        """Makes a grant or a place that SQL never saw impossible to record, before it is freed. True when there is no row of
-        the job in this pool with that grant: seen in the same transaction, or a slow commit could come between.
+        """Make an unrecorded grant or place impossible to record, before it is freed.
+
+        Return True when the pool has no row of the job with that grant. The check and the write are one transaction, because
+        a slow commit could come between them.
         """
 
         def work(batch: UnitOfWork) -> bool:
@@ -352,7 +358,7 @@ class Ledger:
         return await self._database.write(pool, job_id, work)
 
     async def seated(self, pool: str, job_id: str) -> None:
-        """Writes down that Redis had lost this waiter's place."""
+        """Add the event that Redis had lost the place of a waiter."""
 
         def work(batch: UnitOfWork) -> None:
             batch.pool(pool)
@@ -363,7 +369,7 @@ class Ledger:
         await self._database.write(pool, job_id, work)
 
     async def say_ended(self, pool: str, job_id: str) -> None:
-        """Writes down an end that somebody wrote into SQL by hand."""
+        """Add the event of an end that an operator wrote into SQL by hand."""
 
         def work(batch: UnitOfWork) -> None:
             batch.pool(pool)
@@ -376,8 +382,10 @@ class Ledger:
     async def begin_rebuild(
         self, pool: str, identity: str, refused_epoch: int | None = None, floor: int = 0, *, even_a_former: bool = False
     ) -> RebuildPlan:
-        """A new epoch (above `floor`, the highest seen in Redis) in the Redis of this identity, and the rows to load. Unless
-        somebody has loaded it there already, above `refused_epoch` (None: at any epoch).
+        """Raise the epoch in the Redis of this `identity`, and return the rows to load.
+
+        The new epoch is above `floor`, the highest epoch in Redis. Nothing is raised when another server has loaded the pool
+        there above `refused_epoch` (None: under any epoch). A Redis that was replaced is refused, unless `even_a_former`.
         """
 
         def work(batch: UnitOfWork) -> RebuildPlan:
@@ -399,8 +407,10 @@ class Ledger:
         return await self._database.write(pool, "", work, takes_long=True)
 
     async def grace(self, pool: str, epoch: int, leases: Sequence[tuple[Job, int]]) -> None:
-        """Writes down the deadlines that a rebuild under `epoch` gave to these leases, as they stood when it read them. Else the
-        next one would give them anew, and a gate that is killed more often than its claim time would never reap them.
+        """Record the deadlines (ms since 1970) that a rebuild gave to leases, unless they have changed since it read them.
+
+        Otherwise each rebuild would extend them again. A gate that is killed more often than its claim time would never reap
+        them.
         """
 
         def work(batch: UnitOfWork) -> None:
@@ -418,11 +428,11 @@ class Ledger:
         await self._database.write(pool, "", work, takes_long=True)
 
     def reached(self, pool: str = "") -> bool:
-        """Whether SQL can be written, as far as anybody knows; if not, `reach` finds out."""
+        """Return whether SQL can be written, as far as is known. If not, `reach` finds out."""
         return self._database.writable and not self._database.hangs and not self._database.held(pool)
 
     async def reach(self, pool: str = "") -> None:
-        """Raises StoreDown while SQL cannot be written: then nobody may be granted, and nobody reaped (PROTOCOL, Rebuild)."""
+        """Raise StoreDown while SQL cannot be written. Then no slot is granted and no lease reaped (PROTOCOL, Rebuild)."""
         if self._database.hangs:
             raise StoreDown("sql", "SQL takes too long to write")
         if not self.reached(pool):
@@ -434,7 +444,7 @@ class Ledger:
             )
 
     async def make_pool(self, pool: str, settings: PoolSettings, reason: str | None = None) -> bool:
-        """False when there is one of that name already."""
+        """Create a pool. Return False when one of this name exists."""
         return await self._database.write(
             pool, "", lambda batch: pool_rows.make(batch.connection, pool, settings, reason=reason)
         )
@@ -442,13 +452,13 @@ class Ledger:
     async def change_pool(
         self, pool: str, values: dict[str, int | bool], by: str = "operator", reason: str | None = None
     ) -> Pool:
-        """Changes live settings (`limit`, `lease_ms` …, `paused`). Raises PoolUnknown."""
+        """Change live settings (`limit`, `lease_ms` …, `paused`), and return the pool. `reason` is for the history."""
         return await self._database.write(
             pool, "", lambda batch: pool_rows.change(batch.connection, pool, values, by, reason)
         )
 
     async def configure(self, wanted: dict[str, PoolSettings]) -> list[str]:
-        """The pools that this changed (or made): a Redis that is loaded already has to be loaded anew."""
+        """Apply the configuration file. Return the pools that changed or are new, which have to be loaded into Redis anew."""
 
         def work(batch: UnitOfWork) -> list[str]:
             return [name for name in sorted(wanted) if pool_rows.configure(batch.connection, name, wanted[name])]

@@ -1,4 +1,4 @@
-"""What is only read: jobs, money, the line. Never on the writer's connection."""
+"""Read-only queries: jobs, ledger entries, the queue. They never use the writer's connection."""
 
 from __future__ import annotations
 
@@ -24,14 +24,24 @@ from gate.ledger.transitions.unread_callbacks import UnreadCallbacks
 from gate.model.job import Job
 
 PAGE = 100
-"""Rows of the ledger in one answer."""
+"""Ledger entries in one page."""
 RUNS = 300
-"""Runs that say how long a run takes nowadays."""
+"""Completed runs from which the present length of a run is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of the ledger. `id` only grows."""
+    """An entry of the ledger.
+
+    Attributes:
+        id: ID, higher than those of all earlier entries.
+        at: When (ms since 1970).
+        job_id: The job.
+        user: Its user; None for a job without one.
+        pool: Its pool.
+        kind: `charge` or `refund`.
+        amount: Credits.
+    """
 
     id: int
     at: int
@@ -44,7 +54,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class InLine:
-    """A holder (`granted_at` is set) or a waiter."""
+    """A job that holds a slot or waits for one.
+
+    Attributes:
+        job_id: The job.
+        tool: Its tool; None when it has none.
+        granted_at: When it got its slot (ms since 1970); None while it waits.
+        due: Deadline of its lease (ms since 1970); None while it waits.
+    """
 
     job_id: str
     tool: str | None
@@ -54,13 +71,26 @@ class InLine:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
+    """Sums of a user's ledger entries, in credits.
+
+    Attributes:
+        charged: Sum of the charges.
+        refunded: Sum of the refunds.
+    """
+
     charged: int
     refunded: int
 
 
 class LedgerQueries:
-    """`backlog` is what gate still owes, `statistics` how it went, `timelines` all that is known of one job, one user, one pool's settings,
-    `unread` the callbacks that could not be read."""
+    """All queries of the ledger. Each raises StoreDown when SQL does not answer.
+
+    Attributes:
+        backlog: Refunds and calls that are not done.
+        statistics: Numbers over time.
+        timelines: All that is known of a job, of a user or of a pool's settings.
+        unread: Callbacks that could not be read.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -68,19 +98,21 @@ class LedgerQueries:
         self.unread = UnreadCallbacks(database)
 
     async def pools(self) -> list[Pool]:
+        """Return all pools, in order of their names."""
         return await self._database.read(pools.every)
 
     async def job(self, job_id: str) -> Job | None:
+        """Return a job; None when there is none of this id, in any pool."""
         return await self._database.read(lambda connection: find(connection, job_id))
 
     async def pool_of_task(self, provider: str, task_id: str) -> str | None:
-        """The pool of the job that is bound to this task; None when no job is."""
+        """Return the pool of the job that is bound to this task; None when no job is."""
         query = sa.select(jobs.c.pool).join(tasks, tasks.c.job_id == jobs.c.job_id)
         query = query.where(tasks.c.provider == provider, tasks.c.task_id == task_id)
         return await self._database.read(lambda connection: connection.execute(query).scalar())
 
     async def jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        """Those of them that SQL knows."""
+        """Return the jobs that SQL has, of those asked for, by job_id."""
 
         def work(connection: Connection) -> dict[str, Job]:
             rows = connection.execute(jobs_with_refund.where(jobs.c.job_id.in_(job_ids)))
@@ -89,46 +121,71 @@ class LedgerQueries:
         return await self._database.read(work) if job_ids else {}
 
     async def statuses(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Return the statuses of the jobs that SQL has, of those asked for, by job_id."""
         query = sa.select(jobs.c.job_id, jobs.c.status).where(jobs.c.job_id.in_(job_ids))
         return await self._database.read(lambda c: {row.job_id: row.status for row in c.execute(query)}) if job_ids else {}
 
     async def live(self, pool: str) -> dict[str, Job]:
+        """Return the live jobs of a pool, by job_id."""
         query = jobs_with_refund.where(jobs.c.pool == pool, is_live)
         return await self._database.read(lambda c: {row.job_id: job_of(row) for row in c.execute(query)})
 
     async def history(self, job_id: str) -> list[Event]:
+        """Return the events of a job, the oldest first."""
         query = happened.where(events.c.job_id == job_id).order_by(events.c.id)
         return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
 
     async def runs(self, pool: str) -> list[tuple[str | None, int]]:
-        """Tool and milliseconds of the runs that completed last."""
+        """Return tool and duration (ms) of the newest completed runs of a pool, RUNS at most."""
         query = sa.select(jobs.c.tool, jobs.c.ended_at - jobs.c.granted_at)
         query = query.where(jobs.c.pool == pool, jobs.c.status == "completed", jobs.c.granted_at.is_not(None))
         query = query.order_by(jobs.c.ended_at.desc()).limit(RUNS)
         return await self._database.read(lambda c: [(row[0], row[1]) for row in c.execute(query)])
 
     async def line(self, pool: str, most: int) -> list[InLine]:
-        """Who holds a slot, then who waits, in the order of their tickets."""
+        """Return the jobs that hold a slot, then those that wait, in order of their tickets.
+
+        Args:
+            pool: Name of the pool.
+            most: Number of waiters at most.
+        """
         query = sa.select(jobs.c.job_id, jobs.c.tool, jobs.c.granted_at, jobs.c.expires_at).where(jobs.c.pool == pool)
         held = query.where(is_holding)
         waits = query.where(jobs.c.ended_at.is_(None), jobs.c.status == "queued").order_by(jobs.c.ticket).limit(most)
         return await self._database.read(lambda c: [InLine(*row) for part in (held, waits) for row in c.execute(part)])
 
     async def waiting(self, pool: str, session: str | None, user: str | None) -> list[Job]:
-        """What is queued for a session, or for a user, the last in line first."""
+        """Return the queued jobs of a session or of a user, the last in the queue first.
+
+        Args:
+            pool: Name of the pool.
+            session: The session; None to search by user.
+            user: The user, used only without a session.
+        """
         query = jobs_with_refund.where(jobs.c.pool == pool, jobs.c.ended_at.is_(None), jobs.c.status == "queued")
         query = query.where(jobs.c.session == session if session is not None else jobs.c.user == user)
         query = query.order_by(jobs.c.ticket.desc())
         return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
 
     async def active(self, user: str) -> Job | None:
-        """The user's live job: the one that holds a slot before one that waits, the older before the newer."""
+        """Return a live job of the user: one that holds a slot before one that waits, and an older before a newer.
+
+        Returns:
+            None when the user has no live job.
+        """
         waits = sa.case((jobs.c.status == "queued", 1), else_=0)
         query = jobs_with_refund.where(jobs.c.user == user, is_live).order_by(waits, jobs.c.enqueued_at).limit(1)
         return await self._database.read(lambda c: job_of(row) if (row := c.execute(query).first()) else None)
 
     async def recent(self, pool: str, status: str | None, user: str | None, most: int) -> list[Job]:
-        """The newest jobs of a pool first; only those of one status, or of one user, or both."""
+        """Return jobs of a pool, the newest first.
+
+        Args:
+            pool: Name of the pool.
+            status: Only jobs with this status; None for all.
+            user: Only jobs of this user; None for all.
+            most: Number of jobs at most.
+        """
         query = jobs_with_refund.where(jobs.c.pool == pool)
         if status is not None:
             query = query.where(jobs.c.status == status)
@@ -146,7 +203,18 @@ class LedgerQueries:
         after: int = 0,
         most: int = PAGE,
     ) -> tuple[list[Entry], int | None]:
-        """A page of the ledger, oldest first, and the `after` of the next one (None on the last)."""
+        """Return a page of the ledger, the oldest entry first.
+
+        Args:
+            user: Only entries of this user; None for all.
+            job_id: Only entries of this job; None for all.
+            kind: `charge` or `refund`; None for both.
+            after: ID of the last entry of the page before; 0 for the first page.
+            most: Number of entries at most.
+
+        Returns:
+            The entries, and `after` for the next page. It is None on the last page.
+        """
         query = sa.select(ledger).where(ledger.c.id > after).order_by(ledger.c.id).limit(most + 1)
         for column, value in ((ledger.c.user, user), (ledger.c.job_id, job_id), (ledger.c.kind, kind)):
             if value is not None:
@@ -155,12 +223,15 @@ class LedgerQueries:
         return rows[:most], rows[most - 1].id if len(rows) > most else None
 
     async def balance(self, user: str) -> Balance:
+        """Return the sums of a user's charges and refunds."""
         query = sa.select(ledger.c.kind, sa.func.sum(ledger.c.amount)).where(ledger.c.user == user).group_by(ledger.c.kind)
         sums = await self._database.read(lambda c: {kind: int(total) for kind, total in c.execute(query)})
         return Balance(sums.get("charge", 0), sums.get("refund", 0))
 
     async def keys(self) -> list[Key]:
+        """Return all API keys, in order of their creation."""
         return await self._database.read(keys.every)
 
     async def ping(self) -> None:
+        """Return when SQL answers. Raises StoreDown when it does not."""
         await self._database.read(lambda c: c.execute(sa.select(1)).scalar())

@@ -1,4 +1,4 @@
-"""The keys that callers show: 32 random bytes with a prefix and a checksum. SQL holds their SHA-256 and never the key."""
+"""API keys of callers. A key is 32 random bytes with a prefix and a checksum. SQL holds only its SHA-256."""
 
 from __future__ import annotations
 
@@ -15,12 +15,22 @@ from gate.ledger.sql.tables import keys
 from gate.model.job import now_ms
 
 ROLES = ("tool", "admin", "read")
+"""What a key may do; docs/http.md says which routes each role may call."""
 _FORM = re.compile(r"gate_(?:tool|admin|read)_[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """`shown` is the beginning of the key, enough to know it again. `hash` is the SHA-256 of the whole, in hex."""
+    """A key as SQL has it.
+
+    Attributes:
+        name: Name of the key, unique for ever.
+        role: One of ROLES.
+        hash: SHA-256 of the whole key, in hex.
+        shown: Beginning of the key, by which its user recognises it.
+        created_at: When it was created (ms since 1970).
+        revoked_at: When it was revoked (ms since 1970); None while it is valid.
+    """
 
     name: str
     role: str
@@ -31,23 +41,37 @@ class Key:
 
 
 def mint(role: str) -> str:
-    """A new key, such as `gate_tool_<64 hex digits><8 of a checksum>`."""
+    """Generate a key, such as `gate_tool_<64 hex digits><8 hex digits of a checksum>`.
+
+    Args:
+        role: One of ROLES.
+    """
     body = f"gate_{role}_{secrets.token_hex(32)}"
     return body + _checksum(body)
 
 
 def is_key(text: str) -> bool:
-    """Whether this has the form of a key: a typing mistake, or half of one, is found without SQL."""
+    """Return whether the text has the form of a key. So a mistyped or truncated key is refused without SQL."""
     body, checksum = text[:-8], text[-8:]
     return _FORM.fullmatch(body) is not None and _checksum(body) == checksum
 
 
 def digest(text: str) -> str:
+    """Return the SHA-256 of a key, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def create(connection: Connection, name: str, role: str) -> str | None:
-    """The key, told once; None when there is, or was, one of that name."""
+    """Create a key. Only this call returns it.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the key.
+        role: One of ROLES.
+
+    Returns:
+        None when a key of this name exists, valid or revoked.
+    """
     if connection.execute(sa.select(keys.c.name).where(keys.c.name == name)).first() is not None:
         return None
     made = mint(role)
@@ -59,12 +83,21 @@ def create(connection: Connection, name: str, role: str) -> str | None:
 
 
 def revoke(connection: Connection, name: str) -> bool:
-    """False when there is none of that name, or it was revoked before."""
+    """Revoke a key.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the key.
+
+    Returns:
+        False when no key has this name, or it was revoked before.
+    """
     living = keys.update().where(keys.c.name == name, keys.c.revoked_at.is_(None))
     return connection.execute(living.values(revoked_at=now_ms())).rowcount == 1
 
 
 def every(connection: Connection) -> list[Key]:
+    """Return all keys, in order of their creation."""
     return [Key(*row) for row in connection.execute(sa.select(keys).order_by(keys.c.created_at, keys.c.name))]
 
 

@@ -1,4 +1,4 @@
-"""A copy of the SQLite file, taken while gate runs."""
+"""Copy the SQLite file while gate runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from gate.ledger.admin.migrate import sqlite_file
 from gate.model.errors import CannotStart
 
 PAGES = 2_000
-"""In one step of the copy: 8 MiB."""
+"""Pages in one step of the copy (8 MiB), after which the progress is reported."""
 
 
 def backup(url: str, target: Path, progress: Callable[[int, int], None] = lambda done, whole: None) -> int:
-    """Copies the whole ledger to `target`, consistent as of one moment; its size in bytes. `progress` is told the pages copied,
-    of how many. Raises CannotStart in one line.
+    """Copy the whole ledger, as it is at one moment.
+
+    Args:
+        url: Address of the ledger.
+        target: File to create.
+        progress: Called after each step with the number of copied pages and of all pages.
+
+    Returns:
+        Size of the copy in bytes.
+
+    Raises:
+        CannotStart: The ledger is on Postgres, `target` exists, or the copy failed. Nothing is left at `target` then.
     """
     source = sqlite_file(url)
     if source is None:
@@ -28,7 +38,7 @@ def backup(url: str, target: Path, progress: Callable[[int, int], None] = lambda
         passing.unlink(missing_ok=True)
         passing.touch(mode=0o600)
         with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as here, sqlite3.connect(passing) as there:
-            # One moment for all steps: without it SQLite begins anew whenever somebody has written between two of them.
+            # One read transaction for all steps. Without it SQLite restarts the copy after each write between two steps.
             here.execute("begin")
             here.execute("select count(*) from sqlite_master").fetchone()
             here.backup(there, pages=PAGES, progress=lambda _, left, whole: progress(whole - left, whole))

@@ -1,4 +1,4 @@
-"""The keys, as the terminal makes and revokes them: on SQL alone, with a server running or not."""
+"""List, create and revoke keys from the terminal. Only SQL is needed, so it works while no server runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,28 @@ T = TypeVar("T")
 
 
 def every(url: str) -> list[api_keys.Key]:
-    """Raises CannotStart in one line, as the others do."""
+    """Return all keys, in order of their creation.
+
+    Args:
+        url: Address of the ledger.
+
+    Raises:
+        CannotStart: The ledger cannot be reached.
+    """
     return _do(url, api_keys.every)
 
 
 def create(url: str, name: str, role: str) -> str:
-    """The key, told this once."""
+    """Create a key. Only this call returns it.
+
+    Args:
+        url: Address of the ledger.
+        name: Name of the key.
+        role: One of `api_keys.ROLES`.
+
+    Raises:
+        CannotStart: A key of this name exists, valid or revoked, or the ledger cannot be reached.
+    """
     made = _do(url, lambda connection: api_keys.create(connection, name, role))
     if made is None:
         raise CannotStart(f"there is, or was, a key named {name!r}: take another name")
@@ -29,6 +45,15 @@ def create(url: str, name: str, role: str) -> str:
 
 
 def revoke(url: str, name: str) -> None:
+    """Revoke a key.
+
+    Args:
+        url: Address of the ledger.
+        name: Name of the key.
+
+    Raises:
+        CannotStart: There is no valid key of this name, or the ledger cannot be reached.
+    """
     if not _do(url, lambda connection: api_keys.revoke(connection, name)):
         raise CannotStart(f"there is no living key named {name!r}")
 

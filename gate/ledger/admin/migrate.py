@@ -1,4 +1,7 @@
-"""Brings the schema up to date. Alembic is slow to import and is imported only when something is due."""
+"""Bring the schema up to date.
+
+Alembic is slow to import, so it is imported only when a migration is due.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,19 @@ from gate.ledger.sql.engines import engine, first_line
 from gate.model.errors import CannotStart
 
 HEAD = "0006"
-"""The newest revision in `migrations/versions`; a test holds the two equal."""
+"""The newest revision in `migrations/versions`; a test holds the two equal.
+
+It is a constant, because Alembic would have to be imported to find it.
+"""
 
 
 def shown(url: str) -> str:
-    """The address without its password."""
+    """Return the address without its password."""
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file behind `url`; None when it is another kind of database, or no address at all."""
+    """Return the file behind an address; None for another kind of database, or for a text that is no address."""
     try:
         where = sa.make_url(url)
     except SQLAlchemyError:
@@ -30,7 +36,11 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def exists(url: str) -> bool:
-    """Whether gate's tables are there; nothing is made by asking. Raises CannotStart."""
+    """Return whether gate's tables exist. A SQLite file is not created by this call.
+
+    Raises:
+        CannotStart: The database cannot be used.
+    """
     file = sqlite_file(url)
     if file is not None and not file.is_file():
         return False
@@ -38,7 +48,11 @@ def exists(url: str) -> bool:
 
 
 def revision(url: str) -> str | None:
-    """Of the tables that are there; None when there are none. Raises CannotStart."""
+    """Return the revision of the tables; None when there are none.
+
+    Raises:
+        CannotStart: The database cannot be used.
+    """
     made = _engine(url, writes=False)
     try:
         with made.connect() as connection:
@@ -50,14 +64,28 @@ def revision(url: str) -> str | None:
 
 
 def make(url: str) -> bool:
-    """`migrate`, and the folder of a SQLite file that is not there yet."""
+    """Create the folder of a SQLite file if necessary, then migrate.
+
+    Returns:
+        True when a migration was due.
+
+    Raises:
+        CannotStart: The database cannot be used, or a newer gate has written it.
+    """
     if (file := sqlite_file(url)) is not None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return migrate(url)
 
 
 def migrate(url: str) -> bool:
-    """True when it had something to do. Raises CannotStart in one line when the database cannot be used."""
+    """Migrate the schema to HEAD.
+
+    Returns:
+        True when a migration was due.
+
+    Raises:
+        CannotStart: The database cannot be used, or a newer gate has written it.
+    """
     made = _engine(url, writes=True)
     try:
         with made.begin() as connection:
@@ -94,7 +122,7 @@ def _upgrade(connection: Connection) -> None:
     from alembic.config import Config
 
     if connection.dialect.name == "postgresql":
-        # Two servers that start together: the second waits here, then finds nothing to do.
+        # When two servers start together, the second waits here and then finds nothing to do.
         connection.exec_driver_sql("select pg_advisory_xact_lock(hashtext('gate schema'))")
         connection.exec_driver_sql("create schema if not exists gate")
     config = Config()

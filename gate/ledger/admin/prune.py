@@ -1,4 +1,4 @@
-"""Forgets what long ago ended jobs carried, and keeps what must never be forgotten: that the job was, how it ended, its money."""
+"""Delete what jobs carried that ended long ago. That a job existed, how it ended and its ledger entries are kept for ever."""
 
 from __future__ import annotations
 
@@ -15,20 +15,41 @@ from gate.model.errors import CannotStart
 from gate.model.job import now_ms
 
 AT_A_TIME = 500
-"""Jobs in one transaction: a server that writes meanwhile waits for no more than that."""
+"""Jobs in one transaction. A running server waits no longer than one such transaction."""
 CARRIED = ("payload", "session", "error", "output")
+"""Columns of a job that are emptied."""
 
 
 @dataclass(slots=True)
 class Pruned:
+    """What was pruned.
+
+    Attributes:
+        jobs: Number of jobs that were emptied.
+        events: Number of events that were deleted.
+    """
+
     jobs: int = 0
     events: int = 0
 
 
 def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = lambda done, whole: None) -> Pruned:
-    """Of each job that ended longer ago than that: its payload, session, error, output and history, what tools were told of it and
-    what its provider sent. Its row stays (a job_id is one job for ever), and so does the ledger. Callbacks that could not be read go with
-    the job that they were applied to, or by their own age. `progress` is told the jobs done, of how many. Raises CannotStart in one line.
+    """Prune the jobs that ended long ago.
+
+    A pruned job loses its payload, session, error, output and history, its finished deliveries and the content of its
+    callbacks. Its row stays, because a job_id names one job for ever, and so do its ledger entries. An unread callback is
+    deleted with the job that it was applied to, or by its own age.
+
+    Args:
+        url: Address of the ledger.
+        older_than_ms: Time since the end of a job (ms) after which it is pruned.
+        progress: Called after each transaction with the number of pruned jobs and of all jobs that are due.
+
+    Returns:
+        What was pruned.
+
+    Raises:
+        CannotStart: SQL cannot be written. What was committed before stays pruned.
     """
     made = engine(url, writes=True)
     before, after, pruned = now_ms() - older_than_ms, "", Pruned()
@@ -53,9 +74,9 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
                 pruned.events += connection.execute(events.delete().where(events.c.job_id.in_(ids))).rowcount
                 done = deliveries.c.job_id.in_(ids), deliveries.c.done_at.is_not(None)
                 connection.execute(deliveries.delete().where(*done))
-                # That a callback came is remembered for good, or the same one would count again.
-                said = {"body": None, "output": None, "error": None}
-                connection.execute(webhooks.update().where(webhooks.c.job_id.in_(ids)).values(**said))
+                # The row of a callback stays, or a repeat of the callback would be applied again.
+                emptied_callback = {"body": None, "output": None, "error": None}
+                connection.execute(webhooks.update().where(webhooks.c.job_id.in_(ids)).values(**emptied_callback))
                 unread_callbacks.forget(connection, jobs=ids)
             pruned.jobs += len(ids)
             progress(pruned.jobs, whole)

@@ -1,1 +1,1 @@
-"""How changes of many requests share one commit."""
+"""Commit the changes of many requests together."""

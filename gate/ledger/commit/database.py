@@ -1,10 +1,15 @@
-"""The engine room of SQL: one writer that commits in groups, a few readers, SQLite or Postgres.
+"""The connection to SQL: one writer that commits in groups, a few readers, SQLite or Postgres.
 
-Many requests, one commit. So work handed in here must be repeatable, and says no by returning, not by raising.
+Many requests share one commit. So work given to `write` must be repeatable, and must refuse by a return value, not by an
+exception.
 
-Nobody waits for ever: a store that is not reached fails a whole batch at once, a row that somebody holds fails those who wait
-for it, and a caller whose answer hangs is let go. What he asked for may be committed after that; a repeat of his call, or the
-sweep, finds it.
+No caller waits without limit:
+
+- When SQL cannot be reached, the whole batch fails at once.
+- When another transaction holds a row, only the requests that need this row fail.
+- When the answer does not come, the caller gets StoreDown. The change may still be committed afterwards. A repeat of the
+call, or
+  the reconciler, finds it.
 """
 
 from __future__ import annotations
@@ -30,16 +35,26 @@ from gate.model.errors import StoreDown
 T = TypeVar("T")
 
 ANSWER_S = 6.0
-"""How long a caller waits for SQL: longer than any lock or time-out there, and short enough to be told so within the grace of a
-stop."""
+"""How long a caller waits for SQL (s).
+
+It is longer than every lock timeout there, and short enough for an answer within the grace time of a stop.
+"""
 HANGS_S = 2.5
-"""A batch under way for so long: SQL cannot be written at the moment."""
+"""Age of a running batch (s) from which SQL counts as not writable."""
 
 
 class Database:
-    """SQL, reached by one thread that writes and a few that read. `url` as people write it: `sqlite:///FILE`, `postgresql://…`."""
+    """SQL, with one thread that writes and a few that read. On SQLite the event loop itself commits small batches."""
 
     def __init__(self, url: str) -> None:
+        """Create the engines and start the writer. No connection is opened yet.
+
+        Args:
+            url: Address of the database, `sqlite:///FILE` or `postgresql://…`.
+
+        Raises:
+            ArgumentError: SQLAlchemy cannot parse `url`, or it names another kind of database.
+        """
         self.url = url
         lives_in: set[int] = set()
         self._write_engine = engine(url, writes=True, in_batches=True, lives_in=lives_in)
@@ -61,24 +76,38 @@ class Database:
 
     @property
     def writable(self) -> bool:
-        """Whether the store takes what gate writes, as far as anybody knows."""
+        """Whether SQL took the last write, as far as is known."""
         return self._writer.writable
 
     @property
     def hangs(self) -> bool:
-        """Whether a write is under way that should have ended long ago."""
+        """Whether a batch has been running for longer than HANGS_S."""
         since = self._writer.since
         return since is not None and time.monotonic() - since > HANGS_S
 
     def held(self, pool: str) -> bool:
-        """Whether somebody else holds the row of this pool."""
+        """Return whether a transaction outside this process holds the row of the pool."""
         return pool in self._writer.held
 
     async def write(
         self, pool: str, job_id: str, work: Callable[[UnitOfWork], T], proves: bool = False, takes_long: bool = False
     ) -> T:
-        """What `work` returned, once it is committed. Raises StoreDown when SQL can't take it. `proves`: if this was committed,
-        the store takes everything again. `takes_long`: it reads or writes very much.
+        """Run a change in the next batch, and return after its commit.
+
+        A caller that is cancelled does not take the change back. The writer may commit it all the same.
+
+        Args:
+            pool: Pool whose row the change locks; empty for none.
+            job_id: The job that it reads; empty when that is not known.
+            work: The change. It may run more than once, and only its last result counts.
+            proves: A commit of this change shows that SQL takes every kind of write again.
+            takes_long: It reads or writes very much, so it must not run on the event loop.
+
+        Returns:
+            What `work` returned.
+
+        Raises:
+            StoreDown: SQL cannot take the change, or has not answered within ANSWER_S.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
@@ -87,11 +116,10 @@ class Database:
         if not self._unsent:
             loop.call_soon(loop.call_soon, self._hand_in)
         self._unsent.append(task)
-        # A caller that goes away does not take back what the writer is about to commit: it only does not hear of it.
         return await answer
 
     def _hand_in(self) -> None:
-        """All of two turns of the loop at once: a commit costs more than many rows."""
+        """Commit what two turns of the event loop have collected. One commit costs more than many rows."""
         unsent, self._unsent = self._unsent, []
         if not unsent:
             return
@@ -99,6 +127,17 @@ class Database:
             self._writer.put(unsent)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a query on a read-only connection, in a thread.
+
+        Args:
+            work: The query.
+
+        Returns:
+            What `work` returned.
+
+        Raises:
+            StoreDown: SQL does not answer, or not within ANSWER_S.
+        """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
 
@@ -108,7 +147,7 @@ class Database:
                     found, error = work(connection), None
             except BaseException as failed:
                 found, error = None, failed
-            with contextlib.suppress(RuntimeError):  # the loop has gone, and whoever asked
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
                 loop.call_soon_threadsafe(_settle, answer, found, error)
 
         self._patience.watch(answer)
@@ -116,7 +155,7 @@ class Database:
         return await answer
 
     def close(self) -> None:
-        """Commits what was handed in, then closes."""
+        """Commit what was given to `write`, then close all connections."""
         self._hand_in()
         self._writer.close()
         if self._at_once is not None:
@@ -129,7 +168,7 @@ class Database:
 
 def _settle(answer: asyncio.Future[Any], found: Any, error: BaseException | None) -> None:
     if answer.done():
-        return  # he was let go, or went
+        return  # the caller has timed out, or was cancelled
     if error is None:
         answer.set_result(found)
     else:

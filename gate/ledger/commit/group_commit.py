@@ -1,4 +1,4 @@
-"""A batch of requests in one commit, on a connection that is kept: what the writer's thread does, and the loop where it may."""
+"""Commit a batch of requests on a kept connection. The writer's thread uses this, and the event loop on SQLite."""
 
 from __future__ import annotations
 
@@ -18,12 +18,25 @@ from gate.model.errors import StoreDown
 from gate.telemetry import counters
 
 LOCK_NOT_AVAILABLE = "55P03"
+"""SQLSTATE for a row that was not free within the lock timeout."""
 
 
 @dataclass(slots=True)
 class Task:
-    """`key` is pool and job_id. `takes_long`: its work reads or writes very much. `waits_for` is the row that somebody holds: the key of a
-    job, or the pool and None.
+    """A change that one caller waits for.
+
+    Attributes:
+        key: Pool and job_id, by which a batch is sorted.
+        work: The change.
+        loop: Event loop of the caller.
+        future: The caller waits for it.
+        proves: A commit of this change shows that SQL takes every kind of write again.
+        takes_long: It reads or writes very much.
+        handed_in: When it came, by `time.monotonic()` (s).
+        result: What `work` returned in its last run.
+        error: Why it failed; None when it did not.
+        waits_for: Row that another transaction holds: the key of a job, or the pool and None. None when it waits for no row.
+        refusal: The error for the caller while it waits for that row.
     """
 
     key: tuple[str, str]
@@ -39,11 +52,21 @@ class Task:
     refusal: StoreDown | None = None
 
     def set_aside(self, row: tuple[str, str | None], refusal: StoreDown) -> None:
+        """Make the change wait for a row that another transaction holds.
+
+        Args:
+            row: The key of a job, or the pool and None.
+            refusal: The error for the caller, in case the row is not freed in time.
+        """
         self.waits_for, self.refusal = row, refusal
 
 
 class Unreached(Exception):
-    """Not even a transaction could be begun; `refusal` is the StoreDown that says why."""
+    """No transaction could be started.
+
+    Attributes:
+        refusal: The StoreDown that says why.
+    """
 
     def __init__(self, refusal: StoreDown) -> None:
         super().__init__(refusal)
@@ -51,7 +74,11 @@ class Unreached(Exception):
 
 
 class Locked(Exception):
-    """Somebody holds a row; `refusal` is the StoreDown that says whose."""
+    """Another transaction holds a row.
+
+    Attributes:
+        refusal: The StoreDown that says which kind of row.
+    """
 
     def __init__(self, refusal: StoreDown) -> None:
         super().__init__(refusal)
@@ -59,17 +86,36 @@ class Locked(Exception):
 
     @property
     def whole_pool(self) -> bool:
+        """Whether the row is that of a pool, so that all its requests have to wait."""
         return self.refusal.held == "pool"
 
 
 class GroupCommitter:
+    """Commits batches on one connection, which it keeps until an error."""
+
     def __init__(self, engine: Engine) -> None:
+        """Start without a connection; the first batch opens it.
+
+        Args:
+            engine: An engine with `in_batches`.
+        """
         self._engine = engine
         self._connection: Connection | None = None
 
     def commit(self, tasks: list[Task], lock_ms: int) -> None:
-        """Puts them in order; each has its `result` then. Raises Unreached, Locked, StoreDown, and whatever a request did wrong; nothing is committed
-        then, as far as anybody knows.
+        """Sort the tasks by key, run them in one transaction, and set the `result` of each.
+
+        After an error nothing is committed, as far as is known.
+
+        Args:
+            tasks: The batch, which is sorted in place.
+            lock_ms: How long to wait for a row (ms), on Postgres only.
+
+        Raises:
+            Unreached: No transaction could be started.
+            Locked: A row was not free within `lock_ms`.
+            StoreDown: SQL refused a statement, or the connection was lost.
+            Exception: What the work of a task raised.
         """
         tasks.sort(key=lambda task: task.key)
         reached = False
@@ -96,24 +142,29 @@ class GroupCommitter:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """On a connection that is kept from batch to batch, until something goes wrong on it. The batch begins and commits."""
+        """Lend the kept connection. The batch itself begins and commits. An error closes the connection."""
         if self._connection is None:
             self._connection = self._engine.connect()
         try:
             yield self._connection
             if self._connection.in_transaction():
-                self._connection.commit()  # what the library took for one, when a batch asked it something
+                self._connection.commit()  # a query through SQLAlchemy made it begin a transaction
         except BaseException:
             self.leave()
             raise
 
     def leave(self) -> None:
+        """Close the connection. The next batch opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
 
 def answer(tasks: list[Task]) -> None:
+    """Set the futures of tasks from their results and errors, on the event loop of their callers.
+
+    A future that is done is left alone, since its caller has timed out or was cancelled.
+    """
     for task in tasks:
         if task.future.done():
             continue

@@ -1,8 +1,13 @@
-"""Batches that the loop commits by itself, to SQLite: to hand one to a thread and to hear of it takes longer than the batch, and while
-the loop works the thread waits for the interpreter at each statement (docs/performance.md).
+"""Commit small SQLite batches on the event loop itself.
 
-Only what stands in nobody's way. The thread has the rest: what waits for somebody else's lock, for a slow disk, or behind what the
-thread has already; what is refused, to find out who is to blame; and what takes long by itself.
+To wake a thread takes longer than a batch does. While the loop works, the thread also waits for the interpreter lock at each
+statement (docs/performance.md).
+
+Only a batch that nothing delays runs here. The thread has the rest:
+
+- what waits for a lock, for a slow disk, or behind a batch that the thread has already;
+- what fails, so that the thread finds out which request is the cause;
+- what takes long by itself.
 """
 
 from __future__ import annotations
@@ -17,29 +22,47 @@ from gate.ledger.commit.group_commit import GroupCommitter, Task, answer
 from gate.ledger.commit.writer import Writer
 
 SLOW_S = 0.003
-"""So long the loop may stand still for a disk, on average of the last batches. What it computes meanwhile does not count."""
+"""Average disk wait (s) above which commits move to the thread. CPU time does not count."""
 LATELY = 16
-"""Of so many, roughly: one long standstill is enough by itself."""
+"""Number of batches that the average covers, roughly. One very long wait is enough to exceed SLOW_S."""
 PAUSE_S = 10.0
-"""For how long the thread waits for a disk that was slower; and on, until one of its own batches took no longer than THREADS_S."""
+"""How long commits stay in the thread (s) after a slow disk.
+
+Then they stay there until a batch of the thread took no longer than THREADS_S.
+"""
 THREADS_S = 0.03
+"""Duration of a batch in the thread (s) up to which the disk counts as fast again."""
 AGAIN_S = 0.1
-"""How soon the loop tries again after something stood in the way: each time for nothing would cost more than the thread."""
+"""Pause (s) after a batch that failed on the loop. Without it each batch would be tried twice."""
 MANY = 64
-"""Requests that are too long a piece of work for the loop."""
+"""Requests in a batch above which it would block the event loop for too long."""
 
 
 class InlineCommitter:
-    """`engine` waits for nobody."""
+    """Commits batches on the event loop, as long as no lock and no slow disk delays it."""
 
     def __init__(self, engine: Engine, writer: Writer, checkpoints: Checkpoints) -> None:
+        """Share the SQLite file with the writer.
+
+        Args:
+            engine: An engine that does not wait for locks.
+            writer: Takes the batches that are not committed here.
+            checkpoints: Is told of each commit.
+        """
         self._engine, self._committer = engine, GroupCommitter(engine)
         self._writer, self._checkpoints = writer, checkpoints
-        self._stood_s, self._slow, self._not_before = 0.0, False, 0.0
+        self._average_wait_s, self._slow, self._not_before = 0.0, False, 0.0
         self._closed = False
 
     def take(self, tasks: list[Task]) -> bool:
-        """Whether they are committed, and those who asked are answered; else nothing was done, and they are the writer's."""
+        """Commit a batch and answer its callers, unless the writer has to do it.
+
+        Args:
+            tasks: The batch.
+
+        Returns:
+            False when nothing was done. The batch is the writer's then.
+        """
         began, worked = time.monotonic(), time.thread_time()
         if (
             self._writer.busy  # guard: loop-waits-for-the-thread
@@ -59,7 +82,7 @@ class InlineCommitter:
         finally:
             took_s = time.monotonic() - began
             took_s -= time.thread_time() - worked  # guard: disk-time-without-cpu-time
-            self._stood(took_s)
+            self._note_wait(took_s)
         self._writer.committed(tasks)
         answer(tasks)
         self._checkpoints.committed(len(tasks))  # guard: loop-counts-for-checkpoints
@@ -76,14 +99,17 @@ class InlineCommitter:
         self._slow = False
         return True
 
-    def _stood(self, stood_s: float) -> None:
-        self._stood_s += (stood_s - self._stood_s) / LATELY
-        if self._stood_s > SLOW_S:
-            self._stood_s, self._slow, self._not_before = 0.0, True, time.monotonic() + PAUSE_S
-            self._writer.took_s = math.inf  # until it shows otherwise
+    def _note_wait(self, wait_s: float) -> None:
+        self._average_wait_s += (wait_s - self._average_wait_s) / LATELY
+        if self._average_wait_s > SLOW_S:
+            self._average_wait_s, self._slow, self._not_before = 0.0, True, time.monotonic() + PAUSE_S
+            self._writer.took_s = math.inf  # the disk counts as slow until a batch of the thread was fast
 
     def close(self) -> None:
-        """Before the writer's engine is: who closes the file last puts into it what was written ahead."""
+        """Close the connection. Call this before the writer's engine is closed.
+
+        The connection that closes the file last writes the log into it, and that must not be one that waits for no lock.
+        """
         self._closed = True
         self._checkpoints.close()
         self._committer.leave()

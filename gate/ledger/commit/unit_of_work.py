@@ -1,8 +1,9 @@
-"""One transaction of the writer, for as many requests as came together: each row is read once, changed in memory, and all that
-changed is written at the end, table by table.
+"""One transaction of the writer, for many requests.
 
-So a batch of many costs hardly more statements than one request does, and nearly all that SQL costs is statements
-(docs/performance.md). Whatever asks the connection itself asks behind what is written by then: nobody can tell the difference.
+Each row is read once and changed in memory. At the end all changes are written, table by table. So a large batch takes hardly
+more statements than one request, and statements are nearly the whole cost of SQL (docs/performance.md).
+
+A direct use of `connection` first writes the pending changes. A query therefore sees the same rows as without this class.
 """
 
 from __future__ import annotations
@@ -29,13 +30,19 @@ ADDED = {
     deliveries: ("webhook_id", "job_id", "tool", "kind", "type", "fence", "body", "at", "due_at", "attempts"),
     events: ("at", "pool", "job_id", "kind", "fence", "by", "why"),
 }
-"""Tables whose rows are only added here, in the order in which they are written, and what a row begins with."""
+"""Tables to which rows are only added, in the order of writing, with the columns that are set at first."""
 
 
 class UnitOfWork:
-    """`ahead` are (pool, job_id) that will be asked for, '' where nobody knows."""
+    """The reads and writes of one transaction."""
 
     def __init__(self, connection: Connection, ahead: Iterable[tuple[str, str]] = ()) -> None:
+        """Start on a connection whose transaction `open` begins, or that has one.
+
+        Args:
+            connection: An open connection.
+            ahead: Pool and job_id of the jobs that will be read. The job_id is empty when it is not known.
+        """
         self._connection = connection
         self._ahead: defaultdict[str, set[str]] = defaultdict(set)
         for pool, job_id in ahead:
@@ -43,15 +50,22 @@ class UnitOfWork:
         self._jobs: dict[str, Job | None] = {}
         self._pools: dict[str, Pool] = {}
         self._held: dict[str, int] = {}
-        self._began: defaultdict[str, int] = defaultdict(int)
-        """Slots taken less slots given up since the last flush, by pool."""
+        self._taken_since_flush: defaultdict[str, int] = defaultdict(int)
+        """Slots taken minus slots given up since the last flush, by pool. SQL's own count does not have them yet."""
         self._new: dict[str, Job] = {}
         self._changed: dict[str, dict[str, Any]] = {}
         self._added: dict[sa.Table, list[list[Any]]] = {table: [] for table in ADDED}
 
     def open(self, lock_ms: int) -> None:
-        """Begins, takes the rows of all pools, in order, and reads the jobs that will be asked for behind them: one journey to
-        Postgres, where `lock_ms` is how long a row may be waited for. Raises what SQLAlchemy raises.
+        """Begin the transaction, lock the rows of all expected pools in order, and read the expected jobs.
+
+        On Postgres all of that is one round trip.
+
+        Args:
+            lock_ms: How long to wait for a row (ms), on Postgres only.
+
+        Raises:
+            SQLAlchemyError: A statement was refused, or a row was not free in time.
         """
         asked = [(name, sorted(self._ahead[name])) for name in sorted(filter(None, self._ahead))]
         with together(self._connection):
@@ -68,23 +82,44 @@ class UnitOfWork:
 
     @property
     def connection(self) -> Connection:
-        """For everything else. What waits is written first; a pool's row may change then, and is read anew."""
+        """The connection, for statements of any kind.
+
+        Pending changes are written first. Pool rows are read anew afterwards, since the statement may change them.
+        """
         self.flush()
         self._pools.clear()
         return self._connection
 
     def pool(self, name: str) -> Pool:
-        """The pool's row, which this transaction holds from then on. Raises PoolUnknown."""
+        """Return the pool's row, and lock it until the transaction ends.
+
+        Raises:
+            PoolUnknown: There is no pool of this name.
+        """
         if name not in self._pools:
             self._pools[name] = pool_rows.lock(self._connection, name)
         return self._pools[name]
 
     def expect(self, pool: str, job_ids: Iterable[str]) -> None:
+        """Announce jobs that will be read. The next `job` of this pool reads them all in one statement.
+
+        Args:
+            pool: Name of the pool.
+            job_ids: The jobs.
+        """
         self._ahead[pool].update(job_ids)
 
     def job(self, pool: str, job_id: str) -> Job | None:
-        """The job of that id, in whatever pool; None when there is none. Only after `pool(pool)`: what was read before the row was
-        held may have changed since, and so what lives in another pool is not kept.
+        """Return the job of this id. Call `pool(pool)` first.
+
+        A row that was read before the lock may have changed since. For the same reason a job of another pool is not cached.
+
+        Args:
+            pool: Pool whose row is locked.
+            job_id: The job, of any pool.
+
+        Returns:
+            None when there is no such job.
         """
         if job_id in self._jobs:
             return self._jobs[job_id]
@@ -94,22 +129,31 @@ class UnitOfWork:
         return found.get(job_id)
 
     def _keep(self, pool: str, asked: Iterable[str], found: dict[str, Job], held: int) -> None:
-        self._held.setdefault(pool, held + self._began[pool])
+        self._held.setdefault(pool, held + self._taken_since_flush[pool])
         self._jobs.update({one: found.get(one) for one in asked if one not in found or found[one].pool == pool})
 
     def held(self, pool: str) -> int:
-        """How many slots SQL says are held: granted and running."""
+        """Return how many slots of the pool are held by SQL's count: granted and running jobs."""
         if pool not in self._held:
-            self._held[pool] = job_rows.look(self._connection, pool, [])[1] + self._began[pool]
+            self._held[pool] = job_rows.look(self._connection, pool, [])[1] + self._taken_since_flush[pool]
         return self._held[pool]
 
     def insert(self, job: Job) -> None:
+        """Add the row of a new job."""
         self._count(None, job)
         self._jobs[job.job_id] = job
         self._new[job.job_id] = job
 
     def put(self, job: Job, **values: Any) -> Job:
-        """The job with these of its fields changed."""
+        """Change fields of a job.
+
+        Args:
+            job: The job as it is now.
+            **values: New values by field.
+
+        Returns:
+            The changed job.
+        """
         now = job._replace(**values)
         self._count(job, now)
         self._jobs[job.job_id] = now
@@ -120,17 +164,22 @@ class UnitOfWork:
         return now
 
     def add(self, table: sa.Table, **row: object) -> None:
-        """Rows of one table are added in the order of the calls."""
+        """Add a row. The rows of one table are written in the order of these calls.
+
+        Args:
+            table: One of ADDED.
+            **row: A value for each of its columns there.
+        """
         self._added[table].append([row[name] for name in ADDED[table]])
 
     def flush(self) -> None:
-        """Writes what waits."""
+        """Write the pending changes."""
         if self._new or self._changed or any(self._added.values()):
             with together(self._connection):
                 self._write()
 
     def finish(self) -> None:
-        """Writes what waits, and commits in the same journey."""
+        """Write the pending changes and commit, on Postgres in one round trip."""
         with together(self._connection):
             self._write()
             commit(self._connection)
@@ -149,7 +198,7 @@ class UnitOfWork:
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
-        """What is done inside is kept or undone by itself."""
+        """Run the block in a savepoint. An error inside undoes the block alone."""
         self.flush()
         try:
             with self._connection.begin_nested():
@@ -164,21 +213,21 @@ class UnitOfWork:
     def _clear_pending(self) -> None:
         self._new.clear()
         self._changed.clear()
-        self._began.clear()
+        self._taken_since_flush.clear()
         for added in self._added.values():
             added.clear()
 
     def _count(self, before: Job | None, after: Job) -> None:
         more = (after.status in HOLDING) - (before is not None and before.status in HOLDING)
         if more:
-            self._began[after.pool] += more
+            self._taken_since_flush[after.pool] += more
             if after.pool in self._held:
                 self._held[after.pool] += more
 
 
 @cache
 def _update(columns: tuple[str, ...]) -> BulkWrite:
-    """Few: the code changes fields in the same combinations."""
+    """Return the statement for these columns. Few combinations exist, so all are cached."""
     return BulkWrite(jobs, columns, "job_id")
 
 

@@ -1,11 +1,11 @@
-"""The writer: one thread that takes what is handed in and commits it in groups.
+"""The writer: one thread that commits changes in groups.
 
-A batch runs in one order (pool, then job_id), so that two servers never lock crosswise. When it fails, it is rolled back and
-replayed one by one: each request answers for itself, and a replay that finds its own outcome already there has succeeded.
+A batch runs in one order (pool, then job_id), so that two servers never deadlock. A batch that fails is rolled back, and its
+tasks are run again one by one. Each then fails or succeeds alone. A task that finds its own outcome in SQL has succeeded.
 
-Somebody may hold a row (a terminal in a transaction, a server that stands still): a pool's, and all its requests have to wait;
-a job's, and only those about it. They are set aside, asked again beside what comes, and let go in the end. Nobody else waits
-for more than the first look at that row.
+Another transaction may hold a row, for example a terminal session or a suspended server. The row of a pool blocks all its
+requests. The row of a job blocks only the requests about it. These tasks are set aside and tried again with later batches,
+until they time out. Other tasks wait no longer than the first attempt to lock that row.
 """
 
 from __future__ import annotations
@@ -24,46 +24,60 @@ from gate.ledger.commit.group_commit import GroupCommitter, Locked, Task, Unreac
 from gate.model.errors import StoreDown
 
 BATCH_MAX = 256
-"""Requests in one commit: beyond it the first of a batch waits longer than the commit saves."""
+"""Requests in one commit. In a larger batch the first request waits longer than the shared commit saves."""
 LOCK_TIMEOUT_MS = 1_000
-"""How long a batch waits for a row, on Postgres: other servers hold a pool's for the time of a commit."""
+"""How long a batch waits for a row (ms), on Postgres. Another server holds a pool's row only for one commit."""
 LOCK_AGAIN_MS = 50
-"""The same for one that was found held."""
+"""How long a batch waits (ms) for a row that was held at the attempt before."""
 AGAIN_S = 0.05
-"""How soon it is tried again when nothing else comes."""
+"""Time between two attempts for tasks that are set aside (s), while no other task comes."""
 SET_ASIDE_S = 5.0
-"""How long a request waits for a row in all."""
+"""How long a task waits for a row in all (s)."""
 
 
 class Writer:
+    """The thread that writes.
+
+    Attributes:
+        writable: False from the first write that SQL refused for another reason than its content. A commit of a task that
+            `proves` sets it to True again. Another commit does not, because a store that is read-only or full still answers.
+        since: When the running batch began, by `time.monotonic()` (s); None between batches.
+        took_s: How long the last batch took (s).
+        held: Pools whose rows another transaction holds.
+    """
+
     def __init__(self, engine: Engine) -> None:
+        """Start the thread.
+
+        Args:
+            engine: An engine with `in_batches`.
+        """
         self._committer = GroupCommitter(engine)
         self._behind = 0
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self.writable = True
-        """False from the first thing that it did not take, for whatever reason but its own content, until something has been
-        committed that proves the contrary. A store that answers may still take nothing: it is read only, or full."""
         self.since: float | None = None
-        """By time.monotonic(), when the batch under way began."""
         self.took_s = 0.0
-        """How long the last one took."""
         self.held: frozenset[str] = frozenset()
-        """Pools whose row somebody else holds."""
         self._thread = threading.Thread(target=self._run, name="gate-sql-write", daemon=True)
         self._thread.start()
 
     @property
     def busy(self) -> bool:
-        """Whether anybody who was handed in has not been answered yet."""
+        """Whether a task was handed in that is not answered yet."""
         return self._behind > 0
 
     def put(self, tasks: list[Task]) -> None:
-        """On the loop that hears of them."""
+        """Hand in a batch. Call this on the event loop of its callers.
+
+        Args:
+            tasks: The batch.
+        """
         self._behind += len(tasks)
         self._tasks.put(tasks)
 
     def close(self) -> None:
-        """Commits what was handed in, then ends."""
+        """Commit what was handed in, then end the thread."""
         self._tasks.put(None)
         self._thread.join()
 
@@ -87,7 +101,14 @@ class Writer:
         self._committer.leave()
 
     def _next(self, wait_s: float | None) -> tuple[list[Task], bool]:
-        """What is there, at least one; nothing after `wait_s`. And whether there will be more."""
+        """Wait for tasks.
+
+        Args:
+            wait_s: How long to wait (s); None for no limit.
+
+        Returns:
+            The tasks that are there, none after `wait_s`, and whether more may come.
+        """
         try:
             handed_in = self._tasks.get(timeout=wait_s)
         except queue.Empty:
@@ -101,7 +122,7 @@ class Writer:
         return batch, False
 
     def _attempt_all(self, fresh: list[Task], aside: list[Task]) -> None:
-        """Those whose rows are free in one commit; then, for each row that is held, those who wait for it."""
+        """Commit the tasks whose rows are free, then for each held row the tasks that wait for it."""
         rows = {task.waits_for: task.refusal for task in aside}
         first = []
         for task in fresh:
@@ -116,7 +137,10 @@ class Writer:
             self._attempt(list(group), LOCK_AGAIN_MS)
 
     def _attempt(self, tasks: list[Task], lock_ms: int) -> None:
-        """All in one; failing that, one by one. A store that is not even reached fails all at once: nobody waits in turn."""
+        """Commit the tasks together, or one by one when that fails.
+
+        When SQL cannot be reached, all of them fail at once. One by one, each would wait for its own timeout.
+        """
         if not tasks:
             return
         try:
@@ -156,14 +180,14 @@ class Writer:
         try:
             self._commit([task], LOCK_AGAIN_MS)
         # guard: look-again-after-a-conflict
-        except IntegrityError:  # another server wrote the same job, in another pool, since this looked: look again
+        except IntegrityError:  # meanwhile another server wrote the same job_id in another pool
             self._commit([task], LOCK_AGAIN_MS)
 
     def _commit(self, tasks: list[Task], lock_ms: int) -> None:
         try:
             self._committer.commit(tasks, lock_ms)
         except Locked:
-            if lock_ms == LOCK_TIMEOUT_MS:  # at the first look it may be a whole table
+            if lock_ms == LOCK_TIMEOUT_MS:  # at the first attempt a whole table may be locked
                 self.writable = False
             raise
         except StoreDown:  # guard: failed-commit-shows-sql-down
@@ -172,7 +196,7 @@ class Writer:
         self.committed(tasks)
 
     def committed(self, tasks: Iterable[Task]) -> None:
-        """What that says of the store."""
+        """Note that these tasks are committed, which may show that SQL can be written again."""
         self.writable = self.writable or any(task.proves for task in tasks)
 
     def _fail(self, tasks: list[Task], error: Unreached) -> None:

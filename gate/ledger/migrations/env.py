@@ -1,4 +1,4 @@
-"""Alembic's own entry. gate hands its connection in; the `alembic` command makes one from GATE_DATABASE_URL."""
+"""Entry point of Alembic. gate passes its connection; the `alembic` command creates one from GATE_DATABASE_URL."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gate.ledger.sql.tables import metadata
 
 
 def run(connection: Connection) -> None:
+    """Run the migrations that are due on a connection."""
     sqlite = connection.dialect.name == "sqlite"
     context.configure(
         connection=connection,

@@ -9,8 +9,10 @@ down_revision = ${repr(down_revision)}
 
 
 def upgrade() -> None:
+    """${message}"""
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
+    """Undo the revision."""
     ${downgrades if downgrades else "pass"}

@@ -1,1 +1,1 @@
-"""Read-only questions to SQL: histories, backlog, figures."""
+"""Read-only reports from SQL: history, backlog, gauges, statistics."""

@@ -1,4 +1,4 @@
-"""What gate still owes to others, and what others owe to gate: refunds, calls, bindings. For whoever looks after it."""
+"""Read what gate owes to others, and what others owe to gate: refunds, calls, bindings. For operators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from gate.model.job import now_ms
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """How many refunds (or calls), of how many credits, since when the oldest (ms), and what went wrong last."""
+    """Refunds or calls that are not done.
+
+    Attributes:
+        count: How many.
+        credits: Sum of their credits; 0 for calls.
+        since: Time of the oldest (ms since 1970); None when there is none.
+        error: The error of the newest that failed; None when none failed.
+    """
 
     count: int
     credits: int
@@ -26,30 +33,36 @@ class Pending:
 
 
 class Backlog:
+    """Queries for work that is not done. Each raises StoreDown when SQL does not answer."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def refunds(self, pool: str) -> Pending:
-        """That the owner's function has not paid."""
+        """Return the refunds that the owner's function has not paid."""
         query = sa.select(owed.c.amount, owed.c.since, owed.c.error).where(owed.c.pool == pool).order_by(owed.c.since)
         return await self._database.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
 
     async def calls(self, pool: str) -> Pending:
-        """That a tool has not answered, though they were tried."""
+        """Return the calls that a tool has not answered, among those that were tried."""
         query = sa.select(sa.literal(0), deliveries.c.at, deliveries.c.error)
         query = query.join(jobs, jobs.c.job_id == deliveries.c.job_id).where(jobs.c.pool == pool)
         query = query.where(_undone, deliveries.c.error.is_not(None)).order_by(deliveries.c.at)
         return await self._database.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
 
     async def calls_by_tool(self) -> dict[str, int]:
-        """Tried or not."""
+        """Return the number of calls that are not done, by tool, whether tried or not."""
         query = sa.select(deliveries.c.tool, sa.func.count()).where(_undone).group_by(deliveries.c.tool)
         return await self._database.read(lambda c: {tool: count for tool, count in c.execute(query)})
 
     async def bindings(self, most: int) -> tuple[int, list[str]]:
-        """Count callbacks whose task is not bound, of those that still wait for it; and name the tasks of the newest, each once.
+        """Return the callbacks that wait for the binding of their task. One that names a job which has ended waits for nothing.
 
-        One that names a job which has ended waits for nothing.
+        Args:
+            most: Number of tasks to list at most.
+
+        Returns:
+            The number of such callbacks, and provider and task of the newest ones, each once.
         """
         of_task = (tasks.c.provider == webhooks.c.provider) & (tasks.c.task_id == webhooks.c.task_id)
         same = sa.alias(webhooks)  # a caller of finish may have named the job of that task
@@ -66,14 +79,29 @@ class Backlog:
         return await self._database.read(look)
 
     async def refusals(self, pool: str, lately_ms: int) -> tuple[int, int]:
-        """How often its providers refused a job lately, and how many ran to an end."""
+        """Count how often providers refused jobs of the pool.
+
+        Args:
+            pool: Name of the pool.
+            lately_ms: How far to look back (ms).
+
+        Returns:
+            The number of refusals, and the number of jobs that ran to an end.
+        """
         lately = (events.c.pool == pool) & (events.c.at > now_ms() - lately_ms)
         refused = sa.select(sa.func.count()).where(lately, events.c.kind == "queued", events.c.why.is_not(None))
         ran = sa.select(sa.func.count()).where(lately, events.c.kind.in_(("completed", "failed")))
         return await self._database.read(lambda c: (c.execute(refused).scalar_one(), c.execute(ran).scalar_one()))
 
     async def tools_down(self, lately_ms: int) -> dict[str, str]:
-        """Tools whose last start call of late was answered as if its address or its secret were wrong, with that answer."""
+        """Return the tools whose last start call shows a wrong address or a wrong secret.
+
+        Args:
+            lately_ms: How far to look back (ms).
+
+        Returns:
+            The answer or error of that call, by tool.
+        """
         ended = deliveries.c.done_at.is_not(None) & (deliveries.c.done_at > now_ms() - lately_ms)
         query = sa.select(deliveries.c.tool, deliveries.c.result, deliveries.c.error)
         query = query.where(ended, deliveries.c.kind == "start").order_by(deliveries.c.done_at, deliveries.c.id)
@@ -113,7 +141,7 @@ class Backlog:
         return await self._database.read(look)
 
     async def hurry(self) -> None:
-        """Whatever waits for another try is tried at once."""
+        """Make every pending call and refund due at once. Raises StoreDown when SQL cannot be written."""
 
         def work(batch: UnitOfWork) -> None:
             connection = batch.connection
@@ -127,6 +155,6 @@ _undone = deliveries.c.done_at.is_(None)
 
 
 def _pending(rows: Sequence[tuple[int, int, str | None]]) -> Pending:
-    """From rows of credits, time and error, the oldest first."""
+    """Sum up rows of credits, time and error, the oldest first."""
     errors = [error for *_, error in rows if error is not None]
     return Pending(len(rows), sum(one[0] for one in rows), rows[0][1] if rows else None, errors[-1] if errors else None)

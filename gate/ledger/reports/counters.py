@@ -1,13 +1,13 @@
-"""Counts what the ledger says has happened, from where it stood when this server started: endings by cause, refunds, waits, holds.
+"""Count what the ledger records, from the start of this server on: ends by cause, refunds, waits, holds.
 
-Not counted where it is done: the events are written in the transactions that they tell of, so a count of them misses nothing that was
-committed and has nothing that was not, whoever was let go, cut off or answered twice meanwhile; and a request pays nothing for it.
-The price: it is the count of all servers on this ledger together, the same wherever it is read.
+The counters are read from the events, not incremented by the code that acts. An event is written in the transaction of its
+change. So the counts hold exactly what was committed, also when a caller timed out or got its answer twice, and requests pay
+nothing. In return, each server counts for all servers on this ledger, so every server shows the same numbers.
 
-Read by id, each event once. Ids are drawn before a commit, so on Postgres a lower one may be seen later than a higher one. Within a
-pool that cannot be, because whoever writes its events holds its row: so each pool has its own mark, and what is below all of them is
-left behind only when no transaction can still be under way there. A refund that the owner's function pays is booked without that
-lock: of those each id is remembered for as long.
+Events are read by id, each once. Ids are drawn before a commit, so on Postgres a lower id may become visible after a higher
+one. Within a pool that cannot happen, because the writer of its events holds the lock of its row. Therefore each pool has a
+mark of its own. The lower bound of the query follows only when no transaction below it can be running any more. A refund that
+the owner's function pays is booked without that lock. For those, each id is remembered until the lower bound has passed it.
 """
 
 from __future__ import annotations
@@ -24,27 +24,54 @@ from gate.ledger.sql.tables import events, jobs, ledger
 from gate.model.job import ENDED
 
 STEP = 50_000
-"""Events looked at in one statement."""
+"""Events that one statement reads, so that no statement runs for long."""
 STEPS = 10
-"""Statements of one count; what is behind them is counted the next time."""
+"""Statements in one count. The next count goes on from there."""
 UNDER_WAY_S = 20.0
-"""So long no transaction takes that writes events: its locks, its statements and the owner's functions have shorter limits."""
+"""Longest time (s) that a transaction with events can run.
+
+Its locks, its statements and the owner's functions have shorter limits.
+"""
 
 LONG_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-"""Of a wait and of a hold."""
+"""Histogram bounds (s) of waits and holds."""
 LAG_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Of a reap."""
+"""Histogram bounds (s) of the delay between a deadline and its reap."""
 
 
 class Spread:
-    """A histogram as it is counted: `counts[i]` of at most `bounds[i]` seconds and above the bound before it."""
+    """A histogram.
+
+    Attributes:
+        bounds: Upper bounds of the buckets (s).
+        counts: Values in each bucket; the last one has those above all bounds.
+        sum: Sum of all values (s).
+    """
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
+        """Start with zeros.
+
+        Args:
+            bounds: Upper bounds of the buckets (s).
+        """
         self.bounds, self.counts, self.sum = bounds, [0] * (len(bounds) + 1), 0.0
 
 
 class PoolCounters:
-    """Since this server started. `ended` by outcome and cause; `credits` are those of refunds that were booked."""
+    """What happened in a pool since this server started.
+
+    Attributes:
+        admitted: Admissions by the first status.
+        ended: Ends by outcome and cause.
+        grants: Slots given.
+        refusals: Refusals by providers.
+        late: Outcomes that came after the end.
+        refunds: Refunds that were booked.
+        credits: Their credits.
+        waits: Time from the admission to the first grant.
+        holds: Time from the grant to the end.
+        reap_lag: Time from a deadline to its reap.
+    """
 
     def __init__(self) -> None:
         self.admitted: Counter[str] = Counter()
@@ -54,21 +81,35 @@ class PoolCounters:
 
 
 class EventCounters:
+    """Counts the events of all pools.
+
+    Attributes:
+        pools: The counters by pool.
+    """
+
     def __init__(self, database: Database) -> None:
         self._database = database
         self.pools: dict[str, PoolCounters] = {}
         self._low: int | None = None
         self._marks: deque[tuple[float, int]] = deque()
-        self._seen: dict[str, int] = {}
+        self._mark_of_pool: dict[str, int] = {}
         self._paid: set[int] = set()
 
     async def begin(self) -> None:
-        """From here on. Raises StoreDown."""
+        """Start to count after the newest event. A second call does nothing.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
         if self._low is None:
             self._low = await self._database.read(_top)
 
     async def count(self) -> None:
-        """What has been written since the last count. One at a time. Raises StoreDown."""
+        """Add the events since the last count. Run only one count at a time.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
         await self.begin()
         rows, paid, reached = await self._database.read(self._read)
         for row in rows:
@@ -85,7 +126,7 @@ class EventCounters:
 
     def _read(self, connection: Connection) -> tuple[list[Any], list[Any], int]:
         top, reached = _top(connection), self._low or 0
-        if top < reached:  # another ledger was put back in the place of this one
+        if top < reached:  # a backup of the ledger was restored
             return [], [], top
         rows: list[Any] = []
         paid: list[Any] = []
@@ -93,13 +134,13 @@ class EventCounters:
             if reached >= top:
                 break
             step = {"after": reached, "upto": min(top, reached + STEP)}
-            rows += connection.execute(_happened(self._seen), step).all()
+            rows += connection.execute(_happened(self._mark_of_pool), step).all()
             paid += connection.execute(_paid, step).all()
             reached = step["upto"]
         return rows, paid, reached
 
     def _add(self, row: Any) -> None:
-        self._seen[row.pool] = max(self._seen.get(row.pool, 0), row.last)
+        self._mark_of_pool[row.pool] = max(self._mark_of_pool.get(row.pool, 0), row.last)
         of_pool = self._of(row.pool)
         if row.kind == "late":
             of_pool.late += row.count
@@ -122,7 +163,7 @@ class EventCounters:
         assert self._low is not None
         now = time.monotonic()
         if reached < self._low:
-            self._low, self._marks, self._seen, self._paid = reached, deque(), {}, set()
+            self._low, self._marks, self._mark_of_pool, self._paid = reached, deque(), {}, set()
             return
         self._marks.append((now, reached))
         while self._marks and self._marks[0][0] <= now - UNDER_WAY_S:
@@ -131,7 +172,7 @@ class EventCounters:
 
 
 def _spread(spread: Spread, bucket: int, count: int, ms: int | None) -> None:
-    """`bucket` -1: it has none."""
+    """Add values to a histogram. Bucket -1 means that the row has none."""
     if bucket >= 0:
         spread.counts[bucket] += count
         spread.sum += float(ms or 0) / 1000
@@ -148,12 +189,12 @@ def _bucket(ms: Any, bounds: tuple[float, ...]) -> Any:
 
 
 def _positive(ms: Any) -> Any:
-    """Two clocks may be in it."""
+    """Replace a negative duration by 0. It comes from two clocks that differ."""
     return sa.case((ms < 0, 0), else_=ms)
 
 
-def _happened(seen: dict[str, int]) -> Any:
-    """What happened in (after, upto] and above each pool's mark, counted by what it was and how long it took."""
+def _happened(marks: dict[str, int]) -> Any:
+    """Build the query for the events in (after, upto] and above each pool's mark, grouped by event and duration."""
     e, before, refund = events, events.alias("before"), ledger.alias("refund")
     granted = sa.or_(e.c.kind == "granted", (e.c.kind == "running") & (e.c.by == "caller"))
     again = sa.exists().where(before.c.job_id == e.c.job_id, before.c.id < e.c.id, before.c.kind.in_(("granted", "running")))
@@ -171,7 +212,7 @@ def _happened(seen: dict[str, int]) -> Any:
         else_=e.c.by,
     )
     wanted = sa.or_(ended, granted, e.c.kind == "late", (e.c.kind == "queued"))
-    fresh = e.c.id > (sa.case(seen, value=e.c.pool, else_=0) if seen else 0)
+    fresh = e.c.id > (sa.case(marks, value=e.c.pool, else_=0) if marks else 0)
     one = (
         sa.select(
             e.c.id, e.c.pool, e.c.kind, cause.label("cause"), took.label("took"), lag.label("lag"),

@@ -1,4 +1,4 @@
-"""How things stand in SQL, in figures: what is owed and for how long, who waits the longest. For whoever watches."""
+"""Read the present state of SQL as numbers: what is owed and since when, the oldest waiter. For monitoring."""
 
 from __future__ import annotations
 
@@ -15,13 +15,24 @@ from gate.ledger.transitions.deliveries import clock_ms
 from gate.model.job import now_ms
 
 KINDS = ("start", "event")
+"""Kinds of calls to tools."""
 UNREAD_MS = 7 * 24 * 3_600_000
 """Age (ms) above which a callback that could not be read is no longer counted."""
 
 
 @dataclass(slots=True)
 class PoolGauges:
-    """Ages are in seconds, 0 where there is nothing. `overdue_s`: how long ago the first deadline ran out of a job that holds a slot."""
+    """State of a pool. An age is 0 when there is nothing.
+
+    Attributes:
+        queue_max: Number of jobs that may wait.
+        max_hold_s: How long a job may hold a slot in all (s).
+        oldest_wait_s: Age of the oldest waiting job (s).
+        overdue_s: Time since the earliest expired deadline of a job that holds a slot (s).
+        owed: Refunds that the owner's function has not paid.
+        owed_credits: Their credits.
+        oldest_owed_s: Age of the oldest of them (s).
+    """
 
     queue_max: int
     max_hold_s: float
@@ -34,7 +45,12 @@ class PoolGauges:
 
 @dataclass(slots=True)
 class Calls:
-    """To tools, not answered yet."""
+    """Calls to tools that are not done.
+
+    Attributes:
+        count: How many.
+        oldest_s: Age of the oldest (s).
+    """
 
     count: int = 0
     oldest_s: float = 0.0
@@ -42,7 +58,13 @@ class Calls:
 
 @dataclass(slots=True)
 class LedgerGauges:
-    """`unread` counts the callbacks, by provider, that could not be read and that an operator has to look at."""
+    """State of the ledger.
+
+    Attributes:
+        pools: Gauges by pool.
+        calls: Calls by kind.
+        unread: Callbacks by provider that could not be read, and that an operator has to look at.
+    """
 
     pools: dict[str, PoolGauges] = field(default_factory=dict)
     calls: dict[str, Calls] = field(default_factory=lambda: {kind: Calls() for kind in KINDS})
@@ -50,7 +72,14 @@ class LedgerGauges:
 
 
 async def read(database: Database) -> LedgerGauges:
-    """Raises StoreDown."""
+    """Read the gauges.
+
+    Args:
+        database: The ledger's database.
+
+    Raises:
+        StoreDown: SQL does not answer.
+    """
     return await database.read(_read)
 
 
@@ -61,7 +90,7 @@ def _read(connection: Connection) -> LedgerGauges:
     )
     for pool, status, enqueued_at, due in connection.execute(_live):
         if (of_pool := found.pools.get(pool)) is None:
-            continue  # made since the pools were read
+            continue  # the pool was created after the query for the pools
         if status == "queued":
             of_pool.oldest_wait_s = _age_s(now, enqueued_at)
         else:

@@ -1,7 +1,7 @@
-"""How a pool went over time, and what ended last. Read for people, from the events of the time that they look at.
+"""Statistics of a pool over time, and its last ends. For people, read from the events of the time that they look at.
 
-Rows of events and of the ledger are in the order of their ids, and nearly of their times. So the first of a time is found by
-halving the ids, and what is read is that time alone, however long the history and without an index for it.
+Rows of events and of the ledger are in the order of their ids, and nearly in that of their times. So a binary search over the
+ids finds the first row of a time. Then only that time is read, however long the history is, and no index on it is needed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,24 @@ from gate.ledger.sql.tables import events, jobs, ledger
 from gate.model.job import ENDED, Job, now_ms
 
 BACK = 20_000
-"""Events of all pools that are looked through for what ended last in one."""
+"""Events of all pools that are searched for the last ends of one."""
 QUANTILES = (0.5, 0.95)
+"""Quantiles of waits and holds: the median and the 95th percentile."""
 SPANS = {"hour": (3_600_000, 120_000), "day": (86_400_000, 1_800_000), "week": (604_800_000, 10_800_000)}
-"""Milliseconds of the time, and of one bucket."""
+"""Length of each span and of its buckets (ms)."""
 
 
 @dataclass(slots=True)
 class Bucket:
-    """What ended from `at` (ms) on, for as long as a bucket is: `outcomes` by status; `wait_ms` and `hold_ms` are the median and
-    the 95th percentile, None when nothing ended; `refunds` and `refunded` how many and how much.
+    """The jobs that ended within one bucket of time.
+
+    Attributes:
+        at: Begin of the bucket (ms since 1970).
+        outcomes: Number of jobs by status.
+        wait_ms: Median and 95th percentile of the wait (ms); None when no job ended.
+        hold_ms: The same of the time with a slot (ms); None when no job with a slot ended.
+        refunds: Number of refunds.
+        refunded: Credits of the refunds.
     """
 
     at: int
@@ -39,19 +47,37 @@ class Bucket:
 
 
 class Statistics:
+    """Queries for statistics. Each raises StoreDown when SQL does not answer.
+
+    Attributes:
+        spans: Names of the spans that `lately` takes.
+    """
+
     spans = tuple(SPANS)
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def lately(self, pool: str, span: str) -> list[Bucket]:
-        """The last hour, day or week (of SPANS), until now."""
+        """Return the buckets of the last hour, day or week.
+
+        Args:
+            pool: Name of the pool.
+            span: One of SPANS.
+        """
         whole_ms, bucket_ms = SPANS[span]
         until = now_ms()
         return await self.buckets(pool, until - whole_ms + bucket_ms, until, bucket_ms)
 
     async def buckets(self, pool: str, since_ms: int, until_ms: int, bucket_ms: int) -> list[Bucket]:
-        """Every bucket from the one that `since_ms` is in, the empty ones too."""
+        """Return the buckets of a time, with the empty ones.
+
+        Args:
+            pool: Name of the pool.
+            since_ms: Time in the first bucket (ms since 1970).
+            until_ms: Time in the last bucket (ms since 1970).
+            bucket_ms: Length of a bucket (ms).
+        """
         first = since_ms // bucket_ms
         found = {n: Bucket(n * bucket_ms) for n in range(first, until_ms // bucket_ms + 1)}
 
@@ -72,7 +98,12 @@ class Statistics:
         return await self._database.read(work)
 
     async def endings(self, pool: str, most: int) -> list[Job]:
-        """What ended last, the newest first."""
+        """Return the jobs that ended last, the newest first.
+
+        Args:
+            pool: Name of the pool.
+            most: Number of jobs at most.
+        """
 
         def work(connection: Connection) -> list[Job]:
             newest = connection.execute(sa.select(sa.func.max(events.c.id))).scalar() or 0
@@ -87,7 +118,7 @@ class Statistics:
 
 
 def _ended(connection: Connection, pool: str, since_ms: int, bucket_ms: int) -> sa.Subquery:
-    """One row for each job that ended since: its bucket, its outcome, how long it waited and held."""
+    """Build a query for one row per ended job: bucket, outcome, wait and hold."""
     held_ms = sa.case((jobs.c.granted_at.is_not(None), jobs.c.ended_at - jobs.c.granted_at))
     waited_ms = sa.func.coalesce(jobs.c.granted_at, jobs.c.ended_at) - jobs.c.enqueued_at
     of_the_time = sa.select(events.c.job_id).where(
@@ -104,7 +135,7 @@ def _counted(ended: sa.Subquery) -> sa.Select[int, str, int]:
 
 
 def _quantiles(ended: sa.Subquery, took: sa.ColumnElement[int]) -> sa.Select[int, *tuple[int, ...]]:
-    """By rank: SQLite has no percentiles."""
+    """Compute quantiles by rank, since SQLite has no percentile functions."""
     place = sa.func.row_number().over(partition_by=ended.c.n, order_by=took).label("place")
     of = sa.func.count().over(partition_by=ended.c.n).label("of")
     ranked = sa.select(ended.c.n, took.label("took"), place, of).where(took.is_not(None)).subquery()
@@ -120,7 +151,7 @@ def _refunds(connection: Connection, pool: str, since_ms: int, bucket_ms: int) -
 
 
 def _first(connection: Connection, table: sa.Table, since_ms: int) -> int:
-    """The id of the first row of that time."""
+    """Return the id of the first row of a time, by binary search."""
     low, high = 1, (connection.execute(sa.select(sa.func.max(table.c.id))).scalar() or 0) + 1
     while low < high:
         middle = (low + high) // 2

@@ -1,5 +1,6 @@
-"""All that SQL knows of one job, for whoever has to explain it: what happened, its money, who was told what, what its provider
-said. Read at one moment; nothing here decides anything.
+"""Read all that SQL knows of one job, to explain it: events, ledger entries, calls to its tool, reports of its provider.
+
+All is read at one moment. Nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -18,12 +19,20 @@ from gate.ledger.transitions.unread_callbacks import Unread, about
 from gate.model.job import Job
 
 AHEAD_MAX = 1000
-"""Waiters before the job that are named to whoever shows it; beyond it they are counted."""
+"""Waiters before the job whose IDs are listed. The others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a job, or to its pool: what, when, by whom."""
+    """An event in the history of a job or of a pool.
+
+    Attributes:
+        at: When (ms since 1970).
+        kind: What happened.
+        by: Actor.
+        why: Reason; None without one.
+        fence: Fence of the grant; None when it is about no grant.
+    """
 
     at: int
     kind: str
@@ -33,13 +42,19 @@ class Event:
 
 
 happened = sa.select(events.c.at, events.c.kind, events.c.by, events.c.why, events.c.fence)
-"""The columns of an Event, in its order."""
+"""Selects the columns of an Event, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What somebody changed of a pool, in one piece: `kind` is `limit` (`what` is the number), `setting` (`what` is its name and
-    value), `paused` or `resumed`.
+    """A change of a pool.
+
+    Attributes:
+        at: When (ms since 1970).
+        kind: `limit`, `setting`, `paused` or `resumed`.
+        what: The number for `limit`, name and value for `setting`, else None.
+        by: Actor.
+        reason: Reason that the actor gave; None without one.
     """
 
     at: int
@@ -50,14 +65,18 @@ class Changed:
 
 
 def as_changes(events: Sequence[Event]) -> list[Changed]:
-    """Of a pool's events, the newest first, where a reason stands before all that was changed for it."""
+    """Convert a pool's events to changes. A reason is an event of its own, before the changes that it belongs to.
+
+    Args:
+        events: Events of a pool, the newest first.
+    """
     found, reason = [], None
     for one in events:
         if one.kind == "reason":
             reason = one
         elif one.kind in ("limit", "setting"):
-            said = reason.why if reason is not None and reason.at == one.at else None
-            found.append(Changed(one.at, one.kind, one.why, one.by, said))
+            its_reason = reason.why if reason is not None and reason.at == one.at else None
+            found.append(Changed(one.at, one.kind, one.why, one.by, its_reason))
         else:
             found.append(Changed(one.at, one.kind, None, one.by, one.why))
     return found
@@ -65,7 +84,19 @@ def as_changes(events: Sequence[Event]) -> list[Changed]:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingCall:
-    """A call that gate owed, or owes, to a tool. `result` is None until it is done; `due_at` (ms) is when it is tried next."""
+    """A call that gate has to make to a tool, or has made.
+
+    Attributes:
+        at: When it was written (ms since 1970).
+        kind: `start` or `event`.
+        type: Type of the message, such as `job.completed`.
+        tool: Tool to call.
+        attempts: Number of attempts.
+        due_at: When it is tried next (ms since 1970).
+        done_at: When it was done (ms since 1970); None before.
+        result: How it ended; None before.
+        error: What went wrong last; None when nothing did.
+    """
 
     at: int
     kind: str
@@ -80,7 +111,17 @@ class OutgoingCall:
 
 @dataclass(frozen=True, slots=True)
 class IncomingCallback:
-    """A callback of a provider. `verdict` as in `gate.ledger.inbox`; `body` is what it sent, word for word, while that is kept."""
+    """A callback of a provider.
+
+    Attributes:
+        at: When it came (ms since 1970).
+        provider: Name of the provider.
+        task_id: Its task; None when it names the job.
+        outcome: Outcome that it reports.
+        error: Error that it reports; None without one.
+        verdict: What it did, a value of CallbackResult.
+        body: The body as it came; None when it is kept no longer.
+    """
 
     at: int
     provider: str
@@ -93,7 +134,15 @@ class IncomingCallback:
 
 @dataclass(frozen=True, slots=True)
 class OwedRefund:
-    """A refund that the owner's function has not paid."""
+    """A refund that the owner's function has not paid.
+
+    Attributes:
+        amount: Credits.
+        since: When the job ended (ms since 1970).
+        due_at: When the payment is tried next (ms since 1970).
+        attempts: Number of attempts.
+        error: Why the last attempt failed; None before the first.
+    """
 
     amount: int
     since: int
@@ -104,6 +153,14 @@ class OwedRefund:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
+    """A ledger entry of the job.
+
+    Attributes:
+        at: When (ms since 1970).
+        kind: `charge` or `refund`.
+        amount: Credits.
+    """
+
     at: int
     kind: str
     amount: int
@@ -111,9 +168,23 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class JobTimeline:
-    """`holders` and `ahead` are those of its pool and those before it, as SQL has the line, for a job that is live; `ahead_count`
-    counts all of them, `queued` those behind it too. `pause` is who paused the pool, while it is paused. `unread` are callbacks that
-    could not be read and name one of its tasks, or were applied to it.
+    """All that SQL knows of a job. What concerns the queue is read only while the job is live.
+
+    Attributes:
+        job: The job.
+        pruned_at: When it was pruned (ms since 1970); None before.
+        limit: Slots of its pool.
+        events: Its history, the oldest first.
+        money: Its ledger entries, the oldest first.
+        debt: Its refund, while the owner's function has not paid it.
+        told: Calls to its tool, the oldest first.
+        heard: Callbacks about it or its tasks, the oldest first.
+        unread: Callbacks that could not be read and name one of its tasks, or were applied to it.
+        holders: Jobs that hold slots of its pool.
+        ahead: Jobs that wait before it, at most AHEAD_MAX.
+        ahead_count: Number of all jobs that wait before it.
+        queued: Number of jobs that wait, before it and behind it.
+        pause: Event by which the pool was paused, while it is.
     """
 
     job: Job
@@ -133,25 +204,39 @@ class JobTimeline:
 
 
 class Timelines:
+    """Queries for histories. Each raises StoreDown when SQL does not answer."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def of(self, job_id: str) -> JobTimeline | None:
-        """None when SQL knows no such job, in any pool."""
-        return await self._database.read(lambda connection: _story(connection, job_id))
+        """Return the timeline of a job; None when SQL has no such job in any pool."""
+        return await self._database.read(lambda connection: _timeline(connection, job_id))
 
     async def of_task(self, task_id: str) -> str | None:
-        """The job that was bound to this task last, at whichever provider."""
+        """Return the job that was bound to this task last, at any provider; None when no job was."""
         return await self._database.read(lambda connection: connection.execute(_of_task, {"task_id": task_id}).scalar())
 
     async def of_user(self, user: str, most: int) -> list[Job]:
-        """The live ones first, then the newest."""
+        """Return jobs of a user, the live ones first, then the newest.
+
+        Args:
+            user: The user.
+            most: Number of jobs at most.
+        """
         query = jobs_with_refund.where(jobs.c.user == user).order_by(jobs.c.ended_at.is_not(None), jobs.c.enqueued_at.desc())
         return await self._database.read(lambda c: [job_of(row) for row in c.execute(query.limit(most))])
 
     async def changes(self, pool: str, most: int) -> list[Event]:
-        """What somebody did to the pool, the newest first: `limit` (`why` is the number), `setting` (`why` is its name and value),
-        `reason` of those before it, `paused`, `resumed`.
+        """Return the changes of a pool, the newest first. `as_changes` groups them with their reasons.
+
+        Args:
+            pool: Name of the pool.
+            most: Number of events at most.
+
+        Returns:
+            Events of the kinds `limit` (`why` is the number), `setting` (`why` is its name and value), `reason`, `paused`,
+            `resumed`.
         """
         query = happened.where(events.c.job_id.is_(None), events.c.pool == pool).order_by(events.c.id.desc()).limit(most)
         return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
@@ -160,7 +245,7 @@ class Timelines:
 _first = sa.select(sa.func.min(tasks.c.provider).label("name")).cte("providers", recursive=True)
 _next = sa.select(sa.func.min(tasks.c.provider)).where(tasks.c.provider > _first.c.name).scalar_subquery()
 _providers = _first.union_all(sa.select(_next).where(_first.c.name.is_not(None)))
-"""Each provider once: tasks are found by provider first, and there are few of these."""
+"""Each provider once. The index of tasks begins with the provider, and there are few of these."""
 _of_task = (
     sa.select(tasks.c.job_id)
     .where(tasks.c.provider == _providers.c.name, tasks.c.task_id == sa.bindparam("task_id"))
@@ -169,7 +254,7 @@ _of_task = (
 )
 
 
-def _story(connection: Connection, job_id: str) -> JobTimeline | None:
+def _timeline(connection: Connection, job_id: str) -> JobTimeline | None:
     job = find(connection, job_id)
     if job is None:
         return None
@@ -180,10 +265,10 @@ def _story(connection: Connection, job_id: str) -> JobTimeline | None:
     of_job = events.c.job_id == job_id
     money = sa.select(ledger.c.at, ledger.c.kind, ledger.c.amount).where(ledger.c.job_id == job_id).order_by(ledger.c.id)
     debt = sa.select(owed.c.amount, owed.c.since, owed.c.due_at, owed.c.attempts, owed.c.error).where(owed.c.job_id == job_id)
-    told = sa.select(*(deliveries.c[name] for name in OutgoingCall.__slots__)).where(deliveries.c.job_id == job_id)
+    calls = sa.select(*(deliveries.c[name] for name in OutgoingCall.__slots__)).where(deliveries.c.job_id == job_id)
     its_tasks = sa.select(tasks.c.provider, tasks.c.task_id).where(tasks.c.job_id == job_id)
     of_it = (webhooks.c.job_id == job_id) | sa.tuple_(webhooks.c.provider, webhooks.c.task_id).in_(its_tasks)
-    heard = sa.select(*(webhooks.c[name] for name in IncomingCallback.__slots__)).where(of_it)
+    callbacks = sa.select(*(webhooks.c[name] for name in IncomingCallback.__slots__)).where(of_it)
     pool = connection.execute(sa.select(pools.c.limit, pools.c.paused).where(pools.c.name == job.pool)).one()
     paused = happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
@@ -204,8 +289,8 @@ def _story(connection: Connection, job_id: str) -> JobTimeline | None:
         [Event(*row) for row in rows(happened.where(of_job).order_by(events.c.id))],
         [LedgerEntry(*row) for row in rows(money)],
         next((OwedRefund(*row) for row in rows(debt)), None),
-        [OutgoingCall(*row) for row in rows(told.order_by(deliveries.c.id))],
-        [IncomingCallback(*row) for row in rows(heard.order_by(webhooks.c.id))],
+        [OutgoingCall(*row) for row in rows(calls.order_by(deliveries.c.id))],
+        [IncomingCallback(*row) for row in rows(callbacks.order_by(webhooks.c.id))],
         about(connection, job_id, rows(its_tasks)),
         holders,
         ahead,

@@ -1,1 +1,1 @@
-"""Tables, connections and statements."""
+"""Tables, connections and statements of SQL."""

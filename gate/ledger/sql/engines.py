@@ -1,4 +1,4 @@
-"""How SQL is reached: an engine for SQLite or Postgres, and what it means when there is no answer."""
+"""Create engines for SQLite and Postgres, and detect a store that does not answer."""
 
 from __future__ import annotations
 
@@ -13,29 +13,39 @@ from gate.ledger.sql.statements import say
 from gate.model.errors import StoreDown
 
 READERS = 4
+"""Connections of one engine that read at the same time."""
 SQLITE_BUSY_MS = 5_000
-"""How long another process (the terminal, a backup) may hold the file's write lock."""
+"""How long to wait (ms) for the file's write lock, which the terminal or a backup may hold."""
 LOG_PAGES = 8_000
-"""What SQLite may have written ahead (33 MB) before whoever does not wait for checkpoints makes one all the same. While somebody reads
-for long it becomes more; then it is cut to this again.
+"""Pages in the write-ahead log (33 MB) above which an engine that does not wait makes a checkpoint itself.
+
+A long read keeps the log from being emptied, so the file may grow beyond this. Afterwards SQLite cuts it back to this size.
 """
 PAGE_BYTES = 4_096
+"""Size of a SQLite page (bytes)."""
 STATEMENTS_KEPT = 256
-"""Of a connection to SQLite: for each thing that a batch writes, one for each number of rows."""
+"""Prepared statements of a SQLite connection: one for each kind of write and each number of rows."""
 LOCK_TIMEOUT_MS = 5_000
-"""The same on Postgres, for whoever holds a row."""
+"""How long to wait (ms) on Postgres for a row that another transaction holds."""
 IDLE_TIMEOUT_MS = 3_000
-"""So long a server may stand still within a transaction (SIGSTOP) before Postgres takes the pool's row from it: well before the
-others give up waiting for that row."""
+"""How long a server may be idle within a transaction (ms), as after SIGSTOP, before Postgres ends the session.
+
+It is well below the time after which other servers give up waiting for the pool's row.
+"""
 
 
 REFUSING = {"25006", "42501"}
-"""The SQLSTATEs of a store that may be read and not written, and of one where gate may not: an operator's doing, and his to mend."""
+"""SQLSTATEs of a store that can be read but not written.
+
+It is read-only, or gate lacks the privilege. Only the operator can repair that.
+"""
 
 
 class answering:
-    """Turns a store that does not answer, or takes nothing, into `StoreDown`. A statement that is wrong stays what it is: a
-    fault of ours."""
+    """Turn the errors of a store that does not answer, or that refuses every write, into `StoreDown`.
+
+    The error of a wrong statement passes unchanged, because it is a fault in gate.
+    """
 
     def __enter__(self) -> None:
         return None
@@ -50,24 +60,40 @@ class answering:
 
 
 def sqlstate(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of an error.
+
+    Returns:
+        None for an error of SQLite, or one that the driver raised without an answer of Postgres.
+    """
     return getattr(error.orig, "sqlstate", None)
 
 
 def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text. Postgres adds details and hints on further lines."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
 
 DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
-"""A Postgres whose machine is gone is noticed within some ten seconds, in the middle of a statement too."""
+"""TCP settings (ms and s) that detect a Postgres host that is down within some ten seconds, even during a statement."""
 
 
 def engine(
     url: str, *, writes: bool, in_batches: bool = False, waits: bool = True, lives_in: set[int] | None = None
 ) -> Engine:
-    """`in_batches`: whoever writes calls `begin` and `commit`, which to Postgres travel with what stands between them. `waits`: whether
-    SQLite may wait, for a lock or for its checkpoints. `lives_in`: given to each engine of one ledger, which file of SQLite's it is in.
-    Raises ArgumentError when `url` is none that SQLAlchemy knows.
+    """Create an engine for a ledger.
+
+    Args:
+        url: Address of the database, `sqlite:///FILE` or `postgresql://…`.
+        writes: Whether the engine may write.
+        in_batches: The user of the engine calls `begin` and `commit`. On Postgres both travel in one pipeline with the
+            statements between them.
+        waits: Whether SQLite may wait, for a lock or for its own checkpoints.
+        lives_in: Inode of the SQLite file, shared by all engines of one ledger. The first connection fills it in. None when
+            there is only one engine.
+
+    Raises:
+        ArgumentError: SQLAlchemy cannot parse `url`, or it names another kind of database.
     """
     where = make_url(url)
     if where.get_backend_name() == "sqlite":
@@ -87,11 +113,11 @@ def engine(
         raise sa.exc.ArgumentError("gate knows sqlite:///FILE and postgresql://…")
     made = sa.create_engine(
         where.set(drivername="postgresql+psycopg"),
-        # Names are prefixed in every statement and nothing is prepared on the server: a transaction pooler may stand between.
+        # Every statement names its schema, and none is prepared on the server. So a transaction pooler may stand in between.
         connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"} | DEAD_PEER,
         pool_size=READERS + 1,
         pool_pre_ping=not writes,
-        # Whoever reads needs no transaction: each statement is of one moment, and a journey there and one back are saved.
+        # A read needs no transaction, since each statement sees one moment. Autocommit saves two round trips.
         **({"isolation_level": "AUTOCOMMIT"} if in_batches or not writes else {}),
     )
     if writes and not in_batches:
@@ -100,8 +126,14 @@ def engine(
 
 
 def begin(connection: Connection, lock_ms: int) -> None:
-    """A transaction, on Postgres one in which a row is waited for as long. Not the library's own, which costs as much as a statement on
-    SQLite, and on Postgres a journey.
+    """Begin a transaction without SQLAlchemy's own begin, which costs one statement on SQLite and one round trip on Postgres.
+
+    Args:
+        connection: A connection of an engine with `in_batches`.
+        lock_ms: How long to wait for a row (ms), on Postgres only.
+
+    Raises:
+        OSError: The SQLite file was moved or replaced.
     """
     if connection.dialect.name == "postgresql":
         say(connection, "begin")
@@ -111,11 +143,12 @@ def begin(connection: Connection, lock_ms: int) -> None:
 
 
 def commit(connection: Connection) -> None:
+    """Commit a transaction that `begin` began."""
     say(connection, "commit")
 
 
 def _limit(connection: Connection, lock_ms: int) -> None:
-    # A server that stands still in a transaction (SIGSTOP) must not hold the pool's row from the others for long.
+    # Without the idle limit, a server that is suspended (SIGSTOP) in a transaction would block the pool's row for the others.
     names = "set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)"
     say(connection, f"select {names}", str(lock_ms), str(IDLE_TIMEOUT_MS))
 
@@ -123,20 +156,20 @@ def _limit(connection: Connection, lock_ms: int) -> None:
 def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool, lives_in: set[int]) -> None:
     @sa.event.listens_for(made, "do_connect")
     def look(*_: Any) -> None:
-        # SQLite would make an empty file, and take the log beside it for that file's.
+        # SQLite would create an empty file, and then apply the old file's log to it.
         if lives_in:
             _same(made, lives_in)  # guard: open-the-same-file
 
     @sa.event.listens_for(made, "connect")
     def prepare(dbapi: Any, record: Any) -> None:
-        dbapi.isolation_level = None  # the driver's own BEGIN would come too late and too weak
+        dbapi.isolation_level = None  # the driver's own BEGIN comes late and takes no write lock
         dbapi.execute("pragma journal_mode = wal")
         dbapi.execute("pragma synchronous = full")
         dbapi.execute("pragma foreign_keys = on")
         lives_in.update(lives_in or filter(None, [_file(made)]))
         record.info["file"] = lives_in
         if writes:
-            # What a statement of many rows would be undone with is a file in /var/tmp otherwise, a copy of each page that it touches.
+            # Otherwise a statement of many rows writes a rollback file to /var/tmp, with a copy of each page that it changes.
             dbapi.execute("pragma temp_store = memory")
             dbapi.execute(f"pragma journal_size_limit = {LOG_PAGES * PAGE_BYTES}")
         else:
@@ -154,13 +187,13 @@ def _begin(connection: Connection, text: str) -> None:
 
 
 def _same(made: Engine, lives_in: set[int]) -> None:
-    """Raises OSError. What was written into a file that is gone would be gone too, and had been told."""
+    """Raise OSError when the file was moved or replaced. Otherwise a confirmed write would be lost with the old file."""
     if _file(made) not in lives_in:
         raise OSError(f"{made.url.database} was moved or replaced; put it back, or restart gate")
 
 
 def _file(made: Engine) -> int | None:
-    """Which file has the name now."""
+    """Return the inode of the file that has the name now; None when there is none."""
     try:
         return os.stat(made.url.database or "").st_ino
     except FileNotFoundError:

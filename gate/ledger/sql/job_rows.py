@@ -1,4 +1,4 @@
-"""From a row of `jobs` to a Job and back, and the statements that read jobs together with their refunds."""
+"""Convert rows of `jobs` to Job and back, and read jobs together with their refunds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gate.ledger.sql.tables import jobs, ledger, owed
 from gate.model.job import HOLDING, LIVE, REFUNDED, Job, Refund
 
 FIELDS = tuple(name for name in Job._fields if name in jobs.c)
-"""The first of a Job's, in their order."""
+"""Fields of Job that are columns. They are its first fields, in its order."""
 _JSON_FIELDS = ("payload", "output", "late_output")
 _COLUMNS = frozenset(FIELDS)
 _JSON = [FIELDS.index(name) for name in _JSON_FIELDS]
@@ -33,13 +33,13 @@ jobs_with_refund = (
 
 _refunded = jobs_with_refund.where(jobs.c.job_id.in_(sa.bindparam("job_ids", expanding=True)))
 
-# `ended_at is null` is said as well as the statuses: it is what the partial index is of.
+# `ended_at is null` repeats what the statuses say, because without it SQL does not use the partial index.
 is_live = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(LIVE))
 is_holding = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(HOLDING))
 
 _names = ", ".join(f'"{name}"' for name in FIELDS)
 _held = "(select count(*) from {} where pool = {} and ended_at is null and status in ('granted', 'running'))"
-_seen = ScalarQuery(
+_query = ScalarQuery(
     f"select json_object('held', {_held.format('jobs', '?')}, 'jobs', json_group_array(json_array({_names})))"
     " from jobs where job_id in (select value from json_each(?))",
     f"select json_build_object('held', {_held.format('gate.jobs', '%s')}, 'jobs',"
@@ -49,7 +49,7 @@ _seen = ScalarQuery(
 
 
 def job_of(row: sa.Row[*tuple[Any, ...]]) -> Job:
-    """From a row of `jobs_with_refund`."""
+    """Convert a row of `jobs_with_refund` to a Job."""
     refund = Refund(row.refund_amount, row.refund_at) if row.refund_amount is not None else None
     if row.owed_amount is not None:
         refund = Refund(row.owed_amount, None, owed=True)
@@ -62,11 +62,12 @@ def _plain(row: Sequence[Any]) -> Job:
         if values[place] is not None:
             values[place] = json.loads(values[place])
     for place in _FLAGS:
-        values[place] = bool(values[place])  # SQLite has none
+        values[place] = bool(values[place])  # SQLite stores 0 or 1
     return Job(*values)
 
 
 def row_of(job: Job) -> list[Any]:
+    """Convert a job to the values of its row, in the order of FIELDS."""
     values = list(job[: len(FIELDS)])
     for place in _JSON:
         if values[place] is not None:
@@ -75,7 +76,11 @@ def row_of(job: Job) -> list[Any]:
 
 
 def as_columns(values: dict[str, Any]) -> dict[str, Any]:
-    """Those of these fields of a job that are columns, as they are written."""
+    """Convert changed fields of a job to changed columns.
+
+    Args:
+        values: New values by field. Fields that are not columns are left out.
+    """
     return {
         name: json.dumps(value) if name in _JSON_FIELDS and value is not None else value
         for name, value in values.items()
@@ -84,26 +89,39 @@ def as_columns(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def look(connection: Connection, pool: str, job_ids: Sequence[str]) -> tuple[dict[str, Job], int]:
-    """Those of them that SQL knows, and how many slots of the pool it says are held: granted and running."""
+    """Read jobs, and count the held slots of a pool.
+
+    Args:
+        connection: An open connection.
+        pool: Pool whose slots are counted.
+        job_ids: Jobs to read, of any pool.
+
+    Returns:
+        The jobs that exist, by job_id, and the number of granted and running jobs of the pool.
+    """
     return seen(connection, looking(connection, pool, job_ids))
 
 
 def looking(connection: Connection, pool: str, job_ids: Sequence[str]) -> DBAPICursor:
-    """The cursor that `seen` reads."""
+    """Send the query of `look`, and return the cursor that `seen` reads. In a pipeline, its answer comes later."""
     asked = to_json(job_ids).decode() if connection.dialect.name == "sqlite" else list(job_ids)
-    return _seen.ask(connection, pool, asked)
+    return _query.ask(connection, pool, asked)
 
 
 def seen(connection: Connection, looking: DBAPICursor) -> tuple[dict[str, Job], int]:
-    """Only who may have a refund is looked up with it: nearly nobody, and it is dear."""
+    """Read the answer of `look` from its cursor.
+
+    The refund is looked up only for jobs that may have one. Few do, and the lookup is expensive.
+    """
     row = looking.fetchone()
     assert row is not None
-    told = from_json(row[0])
-    found = {job.job_id: job for job in map(_plain, told["jobs"])}
+    answer = from_json(row[0])
+    found = {job.job_id: job for job in map(_plain, answer["jobs"])}
     if refunded := [job.job_id for job in found.values() if job.status in REFUNDED and job.credits]:
         found |= {row.job_id: job_of(row) for row in connection.execute(_refunded, {"job_ids": refunded})}
-    return found, told["held"]
+    return found, answer["held"]
 
 
 def find(connection: Connection, job_id: str) -> Job | None:
+    """Return the job of this id, in any pool; None when there is none."""
     return look(connection, "", [job_id])[0].get(job_id)

@@ -1,6 +1,7 @@
-"""One journey to Postgres: what is said within goes out together, and is answered at its end.
+"""Send several statements to Postgres in one round trip.
 
-The library's pipeline does that, and two things more that gate cannot have. It is imported only where Postgres is used.
+psycopg's own pipeline does that, but also sends a Flush and hides the first error, which gate cannot accept. This module is
+imported only where Postgres is used.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import psycopg
 from psycopg.abc import PQGen
 
 
-class _Journey(psycopg.Pipeline):
-    """Without the Flush that the library sends behind its Sync: Postgres takes it for a new question, and no longer watches how long
-    this session stands still with a pool's row in its hands (idle_in_transaction_session_timeout).
+class _PipelineWithoutFlush(psycopg.Pipeline):
+    """A pipeline that sends no Flush after its Sync.
+
+    Postgres takes the Flush for a new query. It then no longer applies idle_in_transaction_session_timeout, so a suspended
+    session would keep a pool's row.
     """
 
     def _exit_gen(self) -> PQGen[None]:
@@ -27,14 +30,22 @@ class _Journey(psycopg.Pipeline):
 
 @contextlib.contextmanager
 def journey(session: psycopg.Connection) -> Iterator[None]:
-    """Raises what psycopg raises, of the first that was refused. A session that ended meanwhile is closed."""
-    session._pipeline = _Journey(session)  # the library goes on with the one that is there
+    """Send all statements of the block in one round trip. Their cursors have answers when the block ends.
+
+    Args:
+        session: The connection. It is closed when the server has ended it meanwhile.
+
+    Raises:
+        psycopg.Error: The error of the first statement that Postgres refused.
+    """
+    session._pipeline = _PipelineWithoutFlush(session)  # `pipeline()` below reuses a pipeline that is set
     try:
         with session.pipeline():
             yield
     except BaseException as error:
         if not session.closed and session.pgconn.pipeline_status:
-            # It was told goodbye while it read, and can neither go on nor leave: what it was told first is why.
+            # The server ended the session during a read. The pipeline can neither continue nor exit.
+            # The first error tells the cause.
             session.close()
             if isinstance(error, psycopg.Error) and isinstance(error.__context__, psycopg.Error):
                 raise error.__context__ from None

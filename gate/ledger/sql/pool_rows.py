@@ -1,4 +1,4 @@
-"""A pool's row: its epoch, the Redis it lives in, its settings, and the lock that every transaction on the pool's jobs holds."""
+"""Read and change a pool's row: its epoch, its Redis, its settings. Every transaction on the pool's jobs locks this row."""
 
 from __future__ import annotations
 
@@ -21,6 +21,19 @@ from gate.model.job import now_ms
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
+    """Settings of a pool.
+
+    Attributes:
+        limit: Number of slots.
+        lease_ms: Length of a lease (ms), unless the job asks for another.
+        max_hold_ms: How long a job may hold a slot in all (ms), however often its lease is renewed.
+        claim_ms: How long a granted job may stay unclaimed (ms).
+        queue_ms: How long a job may wait (ms), unless it asks for another time.
+        queue_max: Number of jobs that may wait.
+        cooldown_ms: How long no slot is granted after a refusal by the provider (ms).
+        max_active_per_user: Number of live jobs that one user may have.
+    """
+
     limit: int
     lease_ms: int
     max_hold_ms: int
@@ -33,8 +46,19 @@ class PoolSettings:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """`redis` is the identity of the Redis that the pool is loaded in, `former` those that it replaced; `ledger_id` says in
-    Redis whose pool it is."""
+    """A row of `pools`.
+
+    Attributes:
+        name: Name of the pool.
+        epoch: Epoch under which the pool was loaded last.
+        void_fence: Highest fence that was voided. No grant up to it is recorded any more.
+        void_ticket: Highest ticket that was voided. No new job up to it is recorded any more.
+        paused: No slot is granted.
+        settings: The live settings.
+        redis: Identity of the Redis in which the pool is loaded; empty before the first load.
+        former: Identities of the Redis servers that it replaced, the newest first.
+        ledger_id: Names this ledger in Redis as the owner of the pool.
+    """
 
     name: str
     epoch: int
@@ -47,19 +71,19 @@ class Pool:
     ledger_id: str
 
     def in_redis(self) -> dict[str, int]:
-        """The settings by the names of `meta`."""
+        """Return the settings by the field names of `meta` in Redis."""
         return asdict(self.settings) | {"paused": int(self.paused)}
 
 
 CONFIGURATION = "configuration"
-"""Who changed what differs in a configuration file from what it said at the start before."""
+"""Actor in the history for a change that came from the configuration file."""
 FORMER_MAX = 20
-"""Identities remembered as replaced. One that comes back is a Redis that some server still uses and others have left."""
+"""Replaced identities to remember. One that returns is a Redis that some server uses and the others have left."""
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
 
 class _Row(NamedTuple):
-    """Columns of `pools`, in the order in which they are selected. On SQLite `paused` is 0 or 1."""
+    """Columns of `pools`, in the order of the query. On SQLite `paused` is 0 or 1."""
 
     name: str
     epoch: int
@@ -82,7 +106,7 @@ class _Row(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _pool(row: _Row) -> Pool:
-    """Kept: a batch reads the row of its pool, and it hardly ever is another than the batch before read."""
+    """Convert a row. The result is cached, because successive batches nearly always read the same row."""
     settings = PoolSettings(**{name: getattr(row, name) for name in SETTING_NAMES})
     former = tuple(row.redis_former.split())
     return Pool(
@@ -105,7 +129,11 @@ _all = _columns.order_by(pools.c.name)
 
 
 def lock(connection: Connection, name: str) -> Pool:
-    """The row, held until the transaction ends (on SQLite the whole file is). Raises PoolUnknown."""
+    """Lock the row of a pool until the transaction ends. On SQLite that locks the whole file.
+
+    Raises:
+        PoolUnknown: There is no pool of this name.
+    """
     found = locked(locking(connection, name))
     if found is None:
         raise PoolUnknown(f"there is no pool {name!r}")
@@ -113,12 +141,12 @@ def lock(connection: Connection, name: str) -> Pool:
 
 
 def locking(connection: Connection, name: str) -> DBAPICursor:
-    """The cursor that `locked` reads."""
+    """Send the query of `lock`, and return the cursor that `locked` reads. In a pipeline, its answer comes later."""
     return _lock.run(connection, [name])
 
 
 def locked(locking: DBAPICursor) -> Pool | None:
-    """None when there is none of that name."""
+    """Read the answer of `lock` from its cursor; None when there is no pool of this name."""
     found = locking.fetchall()
     return _pool(_Row(*found[0])) if found else None
 
@@ -131,18 +159,37 @@ _nothing = [
 
 
 def probe(connection: Connection, name: str) -> None:
-    """Changes nothing, and needs what every outcome needs: room for a row, the right to write it, tables that nobody holds."""
+    """Check that SQL can be written, without a change.
+
+    The statements need what every outcome needs: disk space for a row, the privilege to write it, and tables that are not
+    locked.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the pool whose row is touched; empty for none.
+    """
     connection.execute(_touch, {"pool": name})
     for statement in _nothing:
         connection.execute(statement)
 
 
 def every(connection: Connection) -> list[Pool]:
+    """Return all pools, in order of their names."""
     return [_pool(_Row(*row)) for row in connection.execute(_all)]
 
 
 def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -> int:
-    """A new life of the pool, in the Redis of this identity."""
+    """Give the pool a new epoch.
+
+    Args:
+        connection: A connection in a transaction.
+        pool: The pool, locked.
+        floor: Highest epoch found in Redis. The new one is above it.
+        identity: Identity of the Redis in which the pool is going to be loaded.
+
+    Returns:
+        The new epoch.
+    """
     epoch = max(pool.epoch, floor) + 1
     former = pool.former if identity == pool.redis or not pool.redis else (pool.redis, *pool.former)[:FORMER_MAX]
     connection.execute(
@@ -154,7 +201,14 @@ def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -
 
 
 def void(connection: Connection, pool: Pool, fence: int, ticket: int) -> None:
-    """No grant of this fence, and no place of this ticket, or of an older one that SQL has not seen, is ever recorded."""
+    """Forbid that an unrecorded grant or place is ever recorded.
+
+    Args:
+        connection: A connection in a transaction.
+        pool: The pool, locked.
+        fence: Fence of the grant. Older grants that SQL has not recorded are void too.
+        ticket: Ticket of the place. Older places that SQL has not recorded are void too.
+    """
     voided = {"void_fence": max(pool.void_fence, fence), "void_ticket": max(pool.void_ticket, ticket)}
     connection.execute(pools.update().where(pools.c.name == pool.name).values(**voided))
 
@@ -167,7 +221,19 @@ def make(
     reason: str | None = None,
     by: str = "operator",
 ) -> bool:
-    """False when there is one already. `configured`: what a configuration file says of it; a pool that is made live has none."""
+    """Create a pool.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the pool.
+        settings: Its settings.
+        configured: Its settings in a configuration file; None for a pool that was created at run time.
+        reason: Reason for the history.
+        by: Actor for the history.
+
+    Returns:
+        False when a pool of this name exists.
+    """
     if connection.execute(_locked, {"pool": name}).first() is not None:
         return False
     connection.execute(
@@ -189,8 +255,15 @@ def make(
 
 
 def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
-    """Makes the pool, or applies each value that differs from the one configured last; the others stay as they are
-    live. True when anything changed.
+    """Create the pool, or apply the values that differ from those configured last. Other settings keep their live values.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the pool.
+        wanted: Its settings in the configuration file.
+
+    Returns:
+        True when anything changed.
     """
     configured = asdict(wanted)
     row = connection.execute(_locked, {"pool": name}).first()
@@ -206,7 +279,21 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
 
 
 def change(connection: Connection, name: str, values: dict[str, int | bool], by: str, reason: str | None) -> Pool:
-    """Changes the live settings; what was configured stays what it was, so that a restart keeps this. Raises PoolUnknown."""
+    """Change live settings. What was configured stays on record, so that a restart keeps the live values.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the pool.
+        values: New values by setting; `paused` too.
+        by: Actor for the history.
+        reason: Reason for the history.
+
+    Returns:
+        The pool after the change.
+
+    Raises:
+        PoolUnknown: There is no pool of this name.
+    """
     before = lock(connection, name)
     connection.execute(pools.update().where(pools.c.name == name).values(**values))
     was = asdict(before.settings)
@@ -219,7 +306,11 @@ def change(connection: Connection, name: str, values: dict[str, int | bool], by:
 
 
 def _changed(connection: Connection, name: str, changed: Mapping[str, int], by: str, reason: str | None = None) -> None:
-    """The limit in force is part of the history: only so can I4 be checked afterwards. The others are for people."""
+    """Write the changes into the history.
+
+    The limit has to be there at every moment, because invariant I4 is checked against it afterwards. The others are for
+    operators.
+    """
     rows = []
     for key, value in changed.items():
         if key == "limit":

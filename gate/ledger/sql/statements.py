@@ -1,5 +1,8 @@
-"""Statements that are rendered once. SQLAlchemy looks each one up, renders its schema, sorts its parameters and wraps its rows anew
-at every execution, which costs several times what SQLite needs for it (docs/performance.md). What a pair needs goes this way.
+"""Statements that are rendered once.
+
+At every execution SQLAlchemy looks a statement up, renders its schema, sorts its parameters and wraps its rows. That costs
+several times what SQLite needs for the statement (docs/performance.md). The statements of the most frequent calls therefore
+bypass it.
 """
 
 from __future__ import annotations
@@ -25,73 +28,114 @@ if TYPE_CHECKING:
 
 Values = Sequence[object]
 AT_ONCE = 32
-"""Rows in one statement of SQLite, which keeps one for each number of rows: 3 MB in all."""
+"""Rows in one SQLite statement. SQLite keeps a prepared statement for each number of rows, 3 MB in all."""
 _SAID = "said"
-"""In a connection's info, while what is said goes together: the cursors and their texts."""
+"""Key in a connection's `info` under which an open pipeline keeps its cursors and their texts."""
 
 
 @contextlib.contextmanager
 def together(connection: Connection) -> Iterator[None]:
-    """What is said inside goes to Postgres in one journey, and is answered at its end: a cursor has nothing before. Raises what
-    SQLAlchemy raises, of the first that was refused.
+    """Send all statements of the block to Postgres in one round trip. A cursor has no answer before the block ends.
+
+    On SQLite the block runs statement by statement.
+
+    Raises:
+        SQLAlchemyError: The error of the first statement that was refused.
     """
     if connection.dialect.name != "postgresql":
         yield
         return
-    info = connection.info  # asked of a connection that is lost by then, it would raise
-    said: Sent = []
-    info[_SAID] = said
+    info = connection.info  # read now, because `connection.info` raises once the connection is lost
+    sent: Sent = []
+    info[_SAID] = sent
     from gate.ledger.sql.pg_pipeline import journey
 
     try:
         with journey(cast("Session", connection.connection.dbapi_connection)):
             yield
     except _driver_error(connection.dialect) as error:
-        raise _wrapped(connection, _unanswered(said), error) from error
+        raise _wrapped(connection, _unanswered(sent), error) from error
     finally:
         info.pop(_SAID, None)
 
 
 def say(connection: Connection, text: str, *values: object) -> DBAPICursor:
-    """A text of the driver's own, its values by place; its cursor. Raises what SQLAlchemy raises."""
+    """Execute a text in the driver's own format.
+
+    Args:
+        connection: An open connection.
+        text: The statement, with `?` on SQLite and `%s` on Postgres as placeholders.
+        *values: Values in the order of the placeholders.
+
+    Returns:
+        The cursor. Inside `together` it has no answer yet.
+
+    Raises:
+        SQLAlchemyError: The statement was refused. Inside `together` the error may be that of an earlier statement.
+    """
     cursor = connection.connection.cursor()
-    if (said := connection.info.get(_SAID)) is not None:
-        said.append((cursor, text))
+    if (sent := connection.info.get(_SAID)) is not None:
+        sent.append((cursor, text))
     try:
         cursor.execute(text, values)
         return cursor
-    except _driver_error(connection.dialect) as error:  # on a journey it may be of what was said before
-        raise _wrapped(connection, _unanswered(said) if said else text, error) from error
+    except _driver_error(connection.dialect) as error:  # in a pipeline it may be the error of an earlier statement
+        raise _wrapped(connection, _unanswered(sent) if sent else text, error) from error
 
 
-def _unanswered(said: Sent) -> str:
-    return next((text for cursor, text in said if cursor.pgresult is None), "")
+def _unanswered(sent: Sent) -> str:
+    return next((text for cursor, text in sent if cursor.pgresult is None), "")
 
 
 def _driver_error(dialect: sa.Dialect) -> type[DBAPIModule.Error]:
-    """The base class of what the driver raises."""
+    """Return the base class of the driver's errors."""
     assert dialect.dbapi is not None
     return dialect.dbapi.Error
 
 
 class CompiledStatement:
-    """`make` gives the Core statement, `names` the order in which the values of its parameters are given."""
+    """A statement of SQLAlchemy Core that is compiled once for each database."""
 
     def __init__(self, make: Callable[[], sa.sql.ClauseElement], names: Sequence[str]) -> None:
+        """Describe a statement. It is compiled at its first use.
+
+        Args:
+            make: Builds the statement.
+            names: Names of its parameters, in the order in which callers give the values.
+        """
         self._make, self._names = make, tuple(names)
         self._texts: dict[str, tuple[str, tuple[int, ...] | None]] = {}
 
     def rows(self, connection: Connection, *values: object) -> Sequence[Any]:
-        """Plain tuples, as the driver gives them. Raises what SQLAlchemy raises."""
+        """Execute the statement and return its rows as the driver's plain tuples.
+
+        Args:
+            connection: An open connection.
+            *values: Values in the order of `names`.
+
+        Raises:
+            SQLAlchemyError: The statement was refused.
+        """
         return self.run(connection, values).fetchall()
 
     def run(self, connection: Connection, values: Values) -> DBAPICursor:
-        """The cursor. Raises what SQLAlchemy raises."""
+        """Execute the statement and return its cursor.
+
+        Args:
+            connection: An open connection.
+            values: Values in the order of `names`.
+
+        Raises:
+            SQLAlchemyError: The statement was refused.
+        """
         text, places = self._text(connection.dialect)
         return say(connection, text, *(values if places is None else [values[place] for place in places]))
 
     def _text(self, dialect: sa.Dialect) -> tuple[str, tuple[int, ...] | None]:
-        """As the driver takes it by place, and which value stands at each place (None: as they are given)."""
+        """Return the text with positional placeholders, and the order of the values.
+
+        The order has the index of a value for each placeholder. It is None when it equals the order of `names`.
+        """
         found = self._texts.get(dialect.name)
         if found is None:
             sqlite = dialect.name == "sqlite"
@@ -105,43 +149,70 @@ class CompiledStatement:
 
 
 def _wrapped(connection: Connection, text: str, error: DBAPIModule.Error) -> BaseException:
-    """As the library would have raised it; a connection that is gone is not used again."""
+    """Build the error that SQLAlchemy would raise. A lost connection is invalidated, so that it is not used again."""
     dialect = connection.dialect
-    gone = dialect.is_disconnect(error, connection.connection.dbapi_connection, None) or _says_goodbye(error)
+    gone = dialect.is_disconnect(error, connection.connection.dbapi_connection, None) or _ends_the_session(error)
     made = DBAPIError.instance(text, None, error, _driver_error(dialect), connection_invalidated=gone, dialect=dialect)
     if gone:
         connection.invalidate(error)
     return made
 
 
-def _says_goodbye(error: DBAPIModule.Error) -> bool:
-    """Postgres ends the session, or did without a word: the driver knows it only at the next call."""
+def _ends_the_session(error: DBAPIModule.Error) -> bool:
+    """Return whether Postgres ended the session.
+
+    An error without SQLSTATE counts too: when the session ends without a message, the driver only learns of it at the next
+    call.
+    """
     state = getattr(error, "sqlstate", "") or ""
     return state.startswith(("08", "25P03", "57P")) or (state == "" and type(error).__module__.startswith("psycopg"))
 
 
 class ScalarQuery:
-    """One value, by a text for each database: `json_group_array` and `json_agg` are nobody's standard. Many rows come as one JSON
-    text: step by step a thread gives up and takes back the interpreter for each.
+    """A query for one value, with one text for each database, since `json_group_array` and `json_agg` are not portable.
+
+    Many rows come as one JSON text. Fetched row by row, each row would release and take the interpreter lock again.
     """
 
     def __init__(self, sqlite: str, postgresql: str) -> None:
+        """Keep the texts.
+
+        Args:
+            sqlite: The query, with `?` as placeholders.
+            postgresql: The query, with `%s` as placeholders.
+        """
         self._texts = {"sqlite": sqlite, "postgresql": postgresql}
 
     def ask(self, connection: Connection, *values: object) -> DBAPICursor:
-        """The cursor, whose only row has it. Raises what SQLAlchemy raises."""
+        """Execute the query and return the cursor, whose only row holds the value.
+
+        Args:
+            connection: An open connection.
+            *values: Values in the order of the placeholders.
+
+        Raises:
+            SQLAlchemyError: The query was refused.
+        """
         return say(connection, self._texts[connection.dialect.name], *values)
 
 
 class BulkWrite:
-    """Rows of one table, inserted or (by `key`, their last value) updated, in few statements however many there are: row by row a
-    thread gives up and takes back the interpreter for each, and Postgres plans for each. SQLite takes them by place, and keeps
-    the statement for each number of them; Postgres as JSON, which it takes apart.
+    """Insert or update many rows of one table in few statements.
+
+    Row by row, each row would release and take the interpreter lock again, and Postgres would plan each one. SQLite takes the
+    values by position, with a prepared statement for each number of rows. Postgres takes them as one JSON text.
     """
 
     def __init__(self, table: sa.Table, columns: Sequence[str], key: str | None = None) -> None:
+        """Describe the write.
+
+        Args:
+            table: The table.
+            columns: Columns to write, in the order of the values.
+            key: Column by which rows are updated. Its value is the last of each row. None to insert.
+        """
         self._table, self._columns, self._key = table, tuple(columns), key
-        self._told = (*columns, *([key] if key else []))
+        self._sent_columns = (*columns, *([key] if key else []))
         values: dict[str, sa.BindParameter[Any]] = {name: sa.bindparam(name) for name in columns}
         if key is None:
             one: sa.sql.ClauseElement = table.insert().inline().values(values)
@@ -152,7 +223,15 @@ class BulkWrite:
         self._from_json = ""
 
     def run(self, connection: Connection, rows: Sequence[Values]) -> None:
-        """At least one. Raises what SQLAlchemy raises."""
+        """Write the rows.
+
+        Args:
+            connection: An open connection.
+            rows: Values of each row, at least one row.
+
+        Raises:
+            SQLAlchemyError: A statement was refused.
+        """
         if len(rows) == 1:
             self._one.run(connection, rows[0])
         elif connection.dialect.name == "sqlite":
@@ -160,10 +239,10 @@ class BulkWrite:
                 self._by_place(connection, rows[start : start + AT_ONCE])
         else:
             self._from_json = self._from_json or self._of_postgres(connection.dialect)
-            told = to_json(
-                [{name: it for name, it in zip(self._told, row, strict=True) if it is not None} for row in rows]
+            sent = to_json(
+                [{name: it for name, it in zip(self._sent_columns, row, strict=True) if it is not None} for row in rows]
             ).decode()
-            say(connection, self._from_json, told, *([len(rows)] if self._key else []))
+            say(connection, self._from_json, sent, *([len(rows)] if self._key else []))
 
     def _by_place(self, connection: Connection, rows: Sequence[Values]) -> None:
         text = self._texts.get(len(rows))
@@ -180,11 +259,13 @@ class BulkWrite:
         )
 
     def _of_postgres(self, dialect: sa.Dialect) -> str:
-        """The names are told with the values: by place each value of a row would be looked for from the beginning of its text. And how many
-        rows there are is told as well: the planner believes in a hundred, and for so many it reads the whole table.
+        """Build the statement.
+
+        The JSON names every column. By position, Postgres would search each value from the start of its row's text. The
+        statement also gets the number of rows, because the planner assumes a hundred and would then scan the whole table.
         """
         quoted = dialect.identifier_preparer.quote
-        typed = ", ".join(f"{quoted(name)} {self._table.c[name].type.compile(dialect)}" for name in self._told)
+        typed = ", ".join(f"{quoted(name)} {self._table.c[name].type.compile(dialect)}" for name in self._sent_columns)
         table, rows = f"gate.{self._table.name}", f"json_to_recordset(%s::json) as one({typed})"
         if self._key is None:
             return self._insert(dialect, table, f"select * from {rows}")

@@ -1,6 +1,6 @@
-"""The tables, as the code sees them. What creates them is `migrations/`; a test holds the two equal.
+"""The tables as the code sees them. `migrations/` creates them, and a test holds the two equal.
 
-All times are milliseconds since 1970, all credits integers. The schema is `gate` on Postgres and none on SQLite.
+All times are milliseconds since 1970, and all credits are integers. The schema is `gate` on Postgres; SQLite has none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy import (
 metadata = MetaData(schema="gate")
 
 Serial = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts up only in a column that is exactly INTEGER."""
+"""Type of an ID that SQL assigns. SQLite assigns one only in a column of exactly this type, INTEGER."""
 
 pools = Table(
     "pools",

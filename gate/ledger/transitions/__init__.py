@@ -1,1 +1,1 @@
-"""Changes of rows, each inside a unit of work that holds the pool."""
+"""Changes of rows. Each runs inside a unit of work that has locked the pool's row."""

@@ -1,4 +1,4 @@
-"""How a job comes into SQL: a new row with its charge, or one more call for a row that is there."""
+"""Admit a job into SQL: write a new row with its charge, or answer a repeated call for an existing row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,21 @@ def new(
     lease: Lease | None,
     given_up: int = 0,
 ) -> Job:
-    """Write the row of a job, running under `lease` or queued, and its charge. `given_up`: the fence of a grant that goes back."""
+    """Write the row of a job and its charge. The job runs under `lease`, or it is queued.
+
+    Args:
+        batch: Has locked the pool's row.
+        pool: Name of the pool.
+        request: The job.
+        ticket: Its place in order of arrival.
+        at: When it came (ms since 1970).
+        lease_ms: Length of its leases (ms).
+        lease: Its lease; None to queue it.
+        given_up: Fence of a grant that goes back to Redis; 0 for none.
+
+    Returns:
+        The job.
+    """
     job = _row(pool, request, ticket, at, lease_ms, lease, given_up)
     batch.insert(job)
     if request.credits:
@@ -31,7 +45,20 @@ def new(
 def again(
     batch: UnitOfWork, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
 ) -> Change[AdmitResult]:
-    """Answer a repeated admission, which may bring the row a newer lease."""
+    """Answer a repeated admission, which may bring the row a newer lease.
+
+    Args:
+        batch: Has locked the pool's row.
+        pool: The pool.
+        job: The job as SQL has it, in any pool.
+        request: The job as the caller sent it.
+        ticket: Its place in Redis.
+        lease: Its lease in Redis; None when it waits there.
+        given_up: Fence of a grant that goes back to Redis; 0 for none.
+
+    Returns:
+        What became of the admission, with the job.
+    """
     if job.pool != pool.name or not request.same_content(job):
         return Change(AdmitResult.REUSED, job)
     if job.ended:

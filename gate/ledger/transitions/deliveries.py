@@ -1,7 +1,8 @@
-"""What gate owes to tools, start calls and events: rows that a change writes in its own transaction, taken by compare-and-set.
+"""Calls that gate has to make to tools: start calls and events. The transaction of a change writes their rows.
 
-Whoever takes a row may call, until `taken_until`; nobody else before that. Rows of one job and kind go out in the order of
-their ids, which is that of the changes: each was written under the lock of the pool's row.
+A server takes a row by compare-and-set and may call until `taken_until`. No other server calls before that. Rows of one job
+and kind go out in the order of their ids. That is the order of the changes, since each was written under the lock of the
+pool's row.
 """
 
 from __future__ import annotations
@@ -21,14 +22,27 @@ from gate.model.job import Job, now_ms
 from gate.model.job_json import job_body, moment
 
 GIVE_UP_MS = 24 * 3600 * 1000
+"""Age (ms) after which a call that keeps failing is given up."""
 Lane = tuple[str, str]
-"""A tool and a kind: what waits for one never waits for another."""
+"""A tool and a kind of call. Calls of one lane never wait for another lane."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One call to make. `kind` is `start` or `event`; `webhook_id` and `body` are the same however often it is made; `lease_id`
-    is of the grant that a start call is about."""
+    """One call to make.
+
+    Attributes:
+        id: ID of the row.
+        webhook_id: ID of the message for the tool, the same at each attempt.
+        job_id: The job that it is about.
+        pool: Pool of the job.
+        tool: Tool to call.
+        kind: `start` or `event`.
+        type: Type of the message, such as `job.completed`.
+        body: JSON of the message, the same at each attempt.
+        attempts: Number of attempts, with this one.
+        lease_id: Lease of the grant that a start call is about; None for an event.
+    """
 
     id: int
     webhook_id: str
@@ -43,11 +57,18 @@ class Delivery:
 
     @property
     def lane(self) -> Lane:
+        """The lane of this call."""
         return self.tool, self.kind
 
 
 def owe(batch: UnitOfWork, job: Job, at: int) -> None:
-    """Writes down what has to be told of the status that `job` has now."""
+    """Write the calls that the job's status requires: an event, a start call, or none.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, whose status has just changed.
+        at: When it changed (ms since 1970).
+    """
     if job.tells:
         _add(batch, job, "event", f"job.{job.status}", at)
     if job.starts and job.status == "granted":
@@ -55,13 +76,26 @@ def owe(batch: UnitOfWork, job: Job, at: int) -> None:
 
 
 def owe_late(batch: UnitOfWork, job: Job, at: int) -> None:
-    """Write down the event that a job's provider spoke after its end."""
+    """Write the event that a provider's report came after the end of its job.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job.
+        at: When the report came (ms since 1970).
+    """
     if job.tells:
         _add(batch, job, "event", "job.late", at)
 
 
 def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapping[Lane, int]) -> list[Delivery]:
-    """At most `room` of each lane that are due, now held by `by` for `hold_ms` (by kind)."""
+    """Take calls that are due. A start call whose grant is over is closed instead.
+
+    Args:
+        connection: A connection in a transaction.
+        by: Name of this server.
+        hold_ms: How long to hold a call (ms), by kind.
+        room: Number of calls to take at most, by lane.
+    """
     now = clock_ms(connection)
     waiting = sa.select(deliveries.c.tool, deliveries.c.kind).where(_undone, deliveries.c.due_at <= now).distinct()
     taken = []
@@ -70,7 +104,7 @@ def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapp
             continue
         for row in connection.execute(_due, {"tool": tool, "kind": kind, "now": now, "most": room[tool, kind]}).all():
             if kind == "start" and (row.status != "granted" or row.job_fence != row.fence):  # guard: start-only-a-live-grant
-                close(connection, row.id, "over", row.error)  # that grant is no more: it is not to be started
+                close(connection, row.id, "over", row.error)  # the grant is over: a job started now would hold no slot
                 continue
             held = {"taken_by": by, "taken_until": now + hold_ms[kind], "attempts": row.attempts + 1}
             connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(**held))
@@ -81,13 +115,31 @@ def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapp
 
 
 def close(connection: Connection, delivery_id: int, result: str, error: str | None = None) -> None:
-    """It is done: `delivered`, `refused`, `failed`, `over` (the grant is no more) or `given_up`. The body is kept no longer."""
+    """Mark a call as done, and delete its body.
+
+    Args:
+        connection: A connection in a transaction.
+        delivery_id: ID of the row.
+        result: `delivered`, `refused`, `failed`, `tool_down`, `over` (the grant is over) or `given_up`.
+        error: What went wrong; None when nothing did.
+    """
     done = {"done_at": now_ms(), "result": result, "error": error, "body": None, "taken_by": None, "taken_until": None}
     connection.execute(deliveries.update().where(deliveries.c.id == delivery_id, _undone).values(**done))
 
 
 def put_off(connection: Connection, delivery_id: int, by: str, wait_ms: int, error: str) -> bool:
-    """Another time, after `wait_ms`. False when it was given up."""
+    """Make a call due again later, or give it up when it is too old.
+
+    Args:
+        connection: A connection in a transaction.
+        delivery_id: ID of the row.
+        by: Name of this server. A row that another server holds is left alone.
+        wait_ms: Time until the next attempt (ms).
+        error: What went wrong.
+
+    Returns:
+        False when it was given up.
+    """
     now = clock_ms(connection)
     mine = deliveries.c.id == delivery_id, deliveries.c.taken_by == by, _undone
     row = connection.execute(sa.select(deliveries.c.at, deliveries.c.kind).where(*mine)).first()
@@ -100,26 +152,41 @@ def put_off(connection: Connection, delivery_id: int, by: str, wait_ms: int, err
 
 
 def keep(connection: Connection, delivery_id: int, by: str, hold_ms: int) -> None:
-    """Hold a row that is being called about for longer."""
+    """Hold a row for longer, because its call is still under way.
+
+    Args:
+        connection: A connection in a transaction.
+        delivery_id: ID of the row.
+        by: Name of this server. A row that another server holds is left alone.
+        hold_ms: How long to hold it from now (ms).
+    """
     mine = deliveries.c.id == delivery_id, deliveries.c.taken_by == by, _undone
     connection.execute(deliveries.update().where(*mine).values(taken_until=clock_ms(connection) + hold_ms))
 
 
 def free(connection: Connection, by: str) -> None:
-    """What this server had taken when it died is due again: only one process at a time goes by its name."""
+    """Make the calls due again that this server held when it died. Only one living process has its name.
+
+    Args:
+        connection: A connection in a transaction.
+        by: Name of this server.
+    """
     gone = deliveries.update().where(_undone, deliveries.c.taken_by == by)
     connection.execute(gone.values(taken_by=None, taken_until=None))
 
 
 def clock_ms(connection: Connection) -> int:
-    """SQL's own clock: servers whose clocks differ hold the same row for the same time."""
+    """Read SQL's own clock (ms since 1970).
+
+    With their own clocks, servers whose clocks differ would hold the same row for different times.
+    """
     if connection.dialect.name == "sqlite":
         return now_ms()
     return int(connection.exec_driver_sql("select floor(extract(epoch from clock_timestamp()) * 1000)").scalar_one())
 
 
 def _placed(batch: UnitOfWork, job: Job) -> Job:
-    """A waiter with its place, as SQL knows the line."""
+    """Return the job with its place in the queue by SQL's order, if it waits."""
     if job.status != "queued":
         return job
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
@@ -162,30 +229,64 @@ _due = (
 
 
 class Deliveries:
-    """The same for whoever calls, each a transaction. `by` is this server's name, which no other living one has."""
+    """The functions above, each in a transaction of its own. Its methods raise StoreDown when SQL cannot take the change."""
 
     def __init__(self, database: Database, by: str) -> None:
+        """Act for one server.
+
+        Args:
+            database: The ledger's database.
+            by: Name of this server, which no other living server has.
+        """
         self._database, self._by = database, by
 
     async def free(self) -> None:
+        """Make the calls due again that this server held when it died."""
         await self._database.write("", "", lambda batch: free(batch.connection, self._by))
 
     async def take(self, hold_ms: Mapping[str, int], room: Mapping[Lane, int]) -> list[Delivery]:
+        """Take calls that are due.
+
+        Args:
+            hold_ms: How long to hold a call (ms), by kind.
+            room: Number of calls to take at most, by lane.
+        """
         return await self._database.write("", "", lambda batch: take(batch.connection, self._by, hold_ms, room))
 
     async def keep(self, delivery: Delivery, hold_ms: int) -> None:
-        """Hold a row, whose call is still under way, for `hold_ms` from now."""
+        """Hold a row for longer, because its call is still under way.
+
+        Args:
+            delivery: The call.
+            hold_ms: How long to hold it from now (ms).
+        """
         await self._database.write(
             delivery.pool, delivery.job_id, lambda batch: keep(batch.connection, delivery.id, self._by, hold_ms)
         )
 
     async def close(self, delivery: Delivery, result: str, error: str | None = None) -> None:
+        """Mark a call as done.
+
+        Args:
+            delivery: The call.
+            result: How it ended, as for the function `close`.
+            error: What went wrong; None when nothing did.
+        """
         await self._database.write(
             delivery.pool, delivery.job_id, lambda batch: close(batch.connection, delivery.id, result, error)
         )
 
     async def put_off(self, delivery: Delivery, wait_ms: int, error: str) -> bool:
-        """False when it was given up."""
+        """Make a call due again later, or give it up when it is too old.
+
+        Args:
+            delivery: The call.
+            wait_ms: Time until the next attempt (ms).
+            error: What went wrong.
+
+        Returns:
+            False when it was given up.
+        """
         return await self._database.write(
             delivery.pool, delivery.job_id, lambda batch: put_off(batch.connection, delivery.id, self._by, wait_ms, error)
         )

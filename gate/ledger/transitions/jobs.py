@@ -1,5 +1,6 @@
-"""How rows change: a job is admitted, takes a slot, ends with its refund. Called inside a batch that holds the pool's row, after
-the caller has compared; each change is written down in `events` too.
+"""Changes of a job's row: it takes a slot, is bound to a task, or ends with its refund.
+
+The caller has locked the pool's row and compared before. Each change also writes an event.
 """
 
 from __future__ import annotations
@@ -15,6 +16,18 @@ from gate.model.job import REFUNDED, Job, Lease, Refund, now_ms
 
 
 def take(batch: UnitOfWork, job: Job, lease: Lease, status: str, by: str) -> Job:
+    """Give a queued job a lease.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job.
+        lease: Its new lease.
+        status: `granted` or `running`.
+        by: Actor for the history.
+
+    Returns:
+        The changed job.
+    """
     job = batch.put(
         job,
         status=status,
@@ -40,6 +53,21 @@ def end(
     output: Any = None,
     at: int | None = None,
 ) -> Job:
+    """End a job, and book or owe its refund.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, which is live.
+        outcome: Its last status.
+        by: Actor for the history.
+        reason: Machine-readable reason, such as `lease_timeout`.
+        error: Text for people.
+        output: What the job produced.
+        at: When it ended (ms since 1970); None for now.
+
+    Returns:
+        The ended job, with its refund.
+    """
     at = now_ms() if at is None else at
     owed_back = outcome in REFUNDED and job.credits > 0
     refund = Refund(job.credits, None if job.settles else at, owed=job.settles) if owed_back else None
@@ -55,12 +83,28 @@ def end(
 
 
 def task(batch: UnitOfWork, provider: str, task_id: str) -> Any:
-    """The row of a provider's task; None when it is not bound."""
+    """Return the row of a provider's task.
+
+    Returns:
+        None when the task is not bound.
+    """
     query = sa.select(tasks).where(tasks.c.provider == provider, tasks.c.task_id == task_id)
     return batch.connection.execute(query).first()
 
 
 def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "holder") -> Job:
+    """Bind a job's lease to a provider's task.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job.
+        provider: Name of the provider.
+        task_id: The task.
+        by: Actor for the history.
+
+    Returns:
+        The changed job.
+    """
     at = now_ms()
     if task(batch, provider, task_id) is None:
         row = {"provider": provider, "task_id": task_id, "job_id": job.job_id, "lease_id": job.lease_id, "at": at}
@@ -70,9 +114,19 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
 
 
 def keep_late(batch: UnitOfWork, job: Job, outcome: str, by: str, output: Any = None) -> Job:
-    """Keep an outcome that came after the job had ended, with its output, and owe its tool the event `job.late`.
+    """Keep an outcome that came after the job had ended, with its output, and write the event `job.late` for its tool.
 
     The end and its refund stand. The first such outcome is kept, except that a success replaces a failure.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, which has ended.
+        outcome: The late outcome.
+        by: Actor for the history.
+        output: What the job produced.
+
+    Returns:
+        The changed job, or the same one when an earlier late outcome stands.
     """
     if job.late_outcome is not None and not (outcome == "completed" and job.late_outcome != "completed"):
         return job
@@ -84,18 +138,44 @@ def keep_late(batch: UnitOfWork, job: Job, outcome: str, by: str, output: Any = 
 
 
 def told(batch: UnitOfWork, job: Job, at: int) -> Job:
-    """The job, whose status has just changed; whoever has to be told of that will be."""
+    """Write the calls to the tool that a changed status requires.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, whose status has just changed.
+        at: When it changed (ms since 1970).
+
+    Returns:
+        The same job.
+    """
     deliveries.owe(batch, job, at)
     return job
 
 
 def owe(batch: UnitOfWork, job: Job, at: int) -> None:
-    """The owner's function pays this refund, in a transaction of its own: it may take its time, or fail."""
+    """Write a refund that the owner's function has to pay. It may be slow or fail, so it is called in a later transaction.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, which has ended.
+        at: When it ended (ms since 1970).
+    """
     row = {"job_id": job.job_id, "user": job.user, "pool": job.pool, "amount": job.credits, "since": at}
     batch.add(owed, **row, due_at=at, attempts=0)
 
 
 def book(batch: UnitOfWork, job_id: str, user: str | None, pool: str, kind: str, amount: int, at: int) -> None:
+    """Add an entry to the ledger.
+
+    Args:
+        batch: The unit of work.
+        job_id: The job.
+        user: Its user; None for a job without one.
+        pool: Its pool.
+        kind: `charge` or `refund`.
+        amount: Credits, above 0.
+        at: When (ms since 1970).
+    """
     batch.add(ledger, at=at, job_id=job_id, user=user, pool=pool, kind=kind, amount=amount)
 
 
@@ -110,21 +190,44 @@ def event(
     fence: int | None = None,
     why: str | None = None,
 ) -> None:
+    """Add an event to the history of a job.
+
+    Args:
+        batch: The unit of work.
+        pool: Its pool.
+        job_id: The job.
+        kind: What happened.
+        by: Actor.
+        at: When (ms since 1970).
+        lease: Lease whose fence is written; it takes precedence over `fence`.
+        fence: Fence of the grant; None for none.
+        why: Reason.
+    """
     fence = lease.fence if lease else fence
     batch.add(events, at=at, pool=pool, job_id=job_id, kind=kind, fence=fence, by=by, why=why)
 
 
 def seated(batch: UnitOfWork, job: Job) -> None:
-    """Its place in the queue was lost and is given back by its ticket. Others may have had their turn meanwhile: whoever reads
-    the history must not think that they overtook it.
+    """Add the event that a job's place in Redis was lost, and is restored by its ticket.
+
+    Later jobs may have had a slot meanwhile. Without the event, a reader of the history would see them overtake this job.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job.
     """
     event(batch, job.pool, job.job_id, "seated", "gate", now_ms(), why="its place in Redis was lost")
 
 
 def say_ended(batch: UnitOfWork, job: Job) -> None:
-    """Somebody ended the job in its row by hand. Its history has to say so too: whoever reads that would count its slot as taken
-    for ever.
+    """Add the event of an end that an operator wrote directly into the job's row, unless it is there.
+
+    Without the event, a reader of the history would count the job's slot as held for ever.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, which has ended.
     """
-    said = sa.select(events.c.id).where(events.c.job_id == job.job_id, events.c.kind == job.status)
-    if batch.connection.execute(said.limit(1)).first() is None:
+    its_end = sa.select(events.c.id).where(events.c.job_id == job.job_id, events.c.kind == job.status)
+    if batch.connection.execute(its_end.limit(1)).first() is None:
         event(batch, job.pool, job.job_id, job.status, "operator", now_ms(), fence=job.fence or None, why="by hand, in SQL")

@@ -1,4 +1,4 @@
-"""How an entry of the outbox becomes part of a job's row: by compare-and-set, or not at all."""
+"""Apply entries of the outbox to rows of jobs, each by compare-and-set."""
 
 from __future__ import annotations
 
@@ -11,12 +11,25 @@ from gate.model.messages import EntryKind, OutboxEntry
 
 
 def newer(pool: Pool, fence: int, last_fence: int) -> bool:
-    """Only a NEWER fence is another grant: "not older" would take back in what its holder has given up."""
+    """Return whether a grant is a new one.
+
+    Only a higher fence is new. With an equal fence, a grant that its holder has given up would be recorded again.
+
+    Args:
+        pool: The pool.
+        fence: Fence of the grant.
+        last_fence: Highest fence that the job's row has had.
+    """
     return fence > max(last_fence, pool.void_fence)
 
 
 def room(batch: UnitOfWork, pool: Pool) -> bool:
-    """SQL rechecks the limit, and the pause, before it records a grant."""
+    """Return whether SQL has a free slot. SQL checks the limit and the pause again before it records a grant.
+
+    Args:
+        batch: Has locked the pool's row.
+        pool: The pool.
+    """
     return (
         not pool.paused
         # guard: sql-counts-the-slots
@@ -25,6 +38,15 @@ def room(batch: UnitOfWork, pool: Pool) -> bool:
 
 
 def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded: RecordReply) -> None:
+    """Apply one entry. An entry that no longer fits the job's row changes nothing.
+
+    Args:
+        batch: Has locked the pool's row.
+        pool: The pool.
+        job: The job of the entry.
+        note: The entry.
+        recorded: Gets the changed job, or the grant to give back.
+    """
     if note.kind is EntryKind.GRANTED:
         assert note.lease is not None
         if (
@@ -47,19 +69,29 @@ def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded:
     ):
         recorded.changed.append(expire(batch, job, note.at))
     elif job.status == "queued" and note.fence > job.fence:
-        # The claim time of a grant that SQL never confirmed: nobody was told of it, so nobody loses his place.
+        # SQL never recorded this grant, and its claim time is over. No caller knows of it, so the job keeps its place.
         _give_back(batch, job, note.fence, "lost", recorded)
 
 
 def _give_back(batch: UnitOfWork, job: Job, fence: int, why: str, recorded: RecordReply) -> None:
-    # Written down once, while it has no fence: who reads the history must not think that somebody overtook this job.
+    # Without this event, a reader of the history would see later jobs overtake this one. It is written once, before a fence.
     if job.fence == 0:
         jobs.event(batch, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
-    # Until it is back at its place another server could find room and tell somebody of it.
+    # Without the fence, another server could record the same grant before the job is back at its place, and report it.
     batch.put(job, fence=fence)  # guard: returned-grant-is-written-down
     recorded.returns.append(GrantReturn(job, fence, why))
 
 
 def expire(batch: UnitOfWork, job: Job, at: int) -> Job:
+    """End a job whose deadline is over.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, which holds a slot.
+        at: When it expired (ms since 1970).
+
+    Returns:
+        The ended job.
+    """
     reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
     return jobs.end(batch, job, "expired", "gate", reason, at=at)

@@ -1,5 +1,6 @@
-"""What a start call was answered, into SQL: the job runs, is bound to its task, and the call is done, all in one step. So a
-server that dies before it calls again, and one that dies after it has nothing left to call about.
+"""Record the answer to a start call: the job runs, is bound to its task, and the call is done, all in one transaction.
+
+So a server that dies before the transaction repeats the call, and one that dies after it has nothing left to do.
 """
 
 from __future__ import annotations
@@ -11,7 +12,17 @@ from gate.model.messages import StartReply
 
 
 def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
-    """`job`, which has just begun to run, as it is then: it may have ended already, when its provider was faster than the answer."""
+    """Record the answer to a start call.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, whose status has just become `running`.
+        started: The answer.
+        at: When the job began to run (ms since 1970).
+
+    Returns:
+        The job. It may have ended already, when the provider's report came before this answer.
+    """
     error = None
     running = jobs.told(batch, job, at)
     if started.task_id is not None and started.provider is None:

@@ -1,4 +1,4 @@
-"""The gate: pools, jobs, the ledger, and what happened."""
+"""Create the tables of pools, jobs, the ledger and events."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ begin raise exception '%', tg_argv[0]; end $$
 
 
 def upgrade() -> None:
+    """Create the tables, and the triggers that protect the ledger and outcomes."""
     sqlite = op.get_bind().dialect.name == "sqlite"
     schema = None if sqlite else "gate"
     prefix = "" if sqlite else "gate."
@@ -143,4 +144,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Refuse, since no schema comes before this one.
+
+    Raises:
+        RuntimeError: Always.
+    """
     raise RuntimeError("there is nothing before the first schema: keep a backup, or drop the database")

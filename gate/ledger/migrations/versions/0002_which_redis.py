@@ -1,4 +1,4 @@
-"""Which Redis a pool lives in, whose pool it is there, which places are void, and which jobs have been pruned to a tombstone."""
+"""Add the Redis of a pool and its former ones, the ledger's ID there, void tickets, and when a job was pruned."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
+    """Add the columns, and give each pool a ledger ID."""
     sqlite = op.get_bind().dialect.name == "sqlite"
     schema = None if sqlite else "gate"
     pools = "pools" if sqlite else "gate.pools"

@@ -1,4 +1,4 @@
-"""Which provider task a job is, who may ask for what, and an index for how long runs take."""
+"""Add the provider's task of a job, API keys, and an index for the length of runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
+    """Add the columns, the tables and the index."""
     sqlite = op.get_bind().dialect.name == "sqlite"
     schema = None if sqlite else "gate"
     prefix = "" if sqlite else "gate."

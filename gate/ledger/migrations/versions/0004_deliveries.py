@@ -1,4 +1,4 @@
-"""What gate owes to tools, what providers said, and refunds that wait for the owner's function."""
+"""Add deliveries to tools, callbacks of providers, and refunds that the owner's function has not paid yet."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
+    """Add the columns and the tables."""
     sqlite = op.get_bind().dialect.name == "sqlite"
     schema = None if sqlite else "gate"
     job_id = f"{'' if sqlite else 'gate.'}jobs.job_id"

@@ -1,4 +1,4 @@
-"""Queue time of a job, output of a late success, and callbacks that could not be read."""
+"""Add the queue time of a job, the output of a late success, and callbacks that could not be read."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ LATE = "late_outcome is null or status in ('failed', 'cancelled', 'expired')"
 
 
 def upgrade() -> None:
+    """Add the columns and the table, and allow a late outcome for every refunded job."""
     sqlite = op.get_bind().dialect.name == "sqlite"
     schema = None if sqlite else "gate"
     serial = sa.Integer() if sqlite else sa.BigInteger()
@@ -50,9 +51,9 @@ def upgrade() -> None:
 
 
 def _replace_check_on_sqlite() -> None:
-    """Change the text of the constraint in place, as SQLite's documentation describes for changes that touch no stored row.
+    """Change the text of the constraint in place. SQLite's documentation describes that for changes that touch no stored row.
 
-    A copy of the table would take minutes with a million jobs, and its foreign keys would have to be off meanwhile.
+    A copy of the table would take minutes with a million jobs, and foreign keys would have to be off meanwhile.
     """
     connection = op.get_bind()
     version = connection.exec_driver_sql("pragma schema_version").scalar_one()
