@@ -1,16 +1,20 @@
-"""The client for Python: a slot for the length of a block.
+"""The Python client: a `with` block that holds a slot.
 
     async with AsyncGate("http://127.0.0.1:8000") as gate:
         async with gate.slot("default", user="ana", tool="Upscaler Arcano", job_id="cat-1", credits=10) as lease:
             lease.complete(await paint(lease.payload))
 
-`slot` waits in line, claims, renews in the background and releases: `completed`, or `failed` when the body raises. A lease that
-is lost is told to the body at once: an async body is cancelled and `LeaseLost` comes out of the block; a sync one looks at
-`lease.lost` or calls `lease.check()`. Every request of a slot carries one job_id, so that no retry takes or charges twice.
+`slot` waits in the queue, claims the slot, renews the lease in the background and releases it. The outcome is `completed`, or
+`failed` when the body raises.
 
-While gate or its stores do not answer, calls are tried again; stamina logs that, to structlog where it is installed, and
-`stamina.instrumentation.set_on_retry_hooks([])` silences it. Nothing of the server is imported but what a job is called
-(`gate.jobs`).
+When the lease is lost, an async body is cancelled at once and the block raises `LeaseLost`. A sync body cannot be cancelled,
+so it checks `lease.lost` or calls `lease.check()`.
+
+All requests of a slot carry the same job_id, so no retry takes a second slot or charges twice.
+
+Calls are retried while gate or its stores do not answer. stamina logs each retry, through structlog where that is installed.
+`stamina.instrumentation.set_on_retry_hooks([])` turns these logs off. The client imports nothing of the server except
+`gate.model.job`.
 """
 
 from gate.client.async_client import AsyncGate, AsyncLease, AsyncSlot

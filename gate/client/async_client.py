@@ -1,4 +1,4 @@
-"""The client for asyncio: drives the passage of a slot, and the plain calls of version 1."""
+"""The client for asyncio: it drives the slot machine, and it has the plain calls of version 1."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ from gate.model.job import new_job_id
 
 T = TypeVar("T")
 AsyncOnPosition = Callable[[int | None, int | None, str | None, float | None], Awaitable[None] | None]
+"""Callback with position, queue_length, reason and eta_seconds of a waiter. It is a function or a coroutine function."""
 
 
 class AsyncLease(BaseLease):
-    """A slot held by an async body. `lost` is set when the lease is, and the body's task is cancelled."""
+    """The lease of an async body.
+
+    Attributes:
+        lost: Set when the lease is lost. The task of the body is cancelled then.
+    """
 
     def __init__(self, passage: SlotMachine) -> None:
         super().__init__(passage)
@@ -36,59 +41,68 @@ class AsyncLease(BaseLease):
 
 
 class AsyncSlot(AbstractAsyncContextManager[AsyncLease]):
-    """What `AsyncGate.slot` returns: one job, used once."""
+    """Context manager that `AsyncGate.slot` returns. It is for one job, and for one use."""
 
     def __init__(self, gate: AsyncGate, passage: SlotMachine, on_position: AsyncOnPosition | None) -> None:
-        self._gate, self._passage, self._on_position = gate, passage, on_position
-        self._cut = False
+        self._gate, self._machine, self._on_position = gate, passage, on_position
+        self._body_cancelled = False
 
     async def __aenter__(self) -> AsyncLease:
         try:
-            await self._gate._drive(self._passage.enter(), self._on_position)
+            await self._gate._drive(self._machine.enter(), self._on_position)
         except BaseException as error:
-            await self._gate._to_the_end(self._passage.withdraw(error))
+            await self._gate._drive_to_end(self._machine.withdraw(error))
             raise
         task = asyncio.current_task()
         assert task is not None
         self._task, self._cancelling = task, task.cancelling()
-        self._lease = AsyncLease(self._passage)
-        self._keeper = asyncio.create_task(self._keep(), name=f"renewing {self._passage.job_id}")
+        self._lease = AsyncLease(self._machine)
+        self._renewal = asyncio.create_task(self._keep(), name=f"renewing {self._machine.job_id}")
         return self._lease
 
     async def _keep(self) -> None:
         try:
-            loss = await self._gate._drive(self._passage.keep())
-        except Exception as error:  # a holder whom nothing renews any more has lost it
+            loss = await self._gate._drive(self._machine.keep())
+        except Exception as error:  # without renewals the lease runs out, so count it as lost now
             loss = LeaseLost(f"renewing broke off: {error!r}")
-        self._passage.loss = loss
+        self._machine.loss = loss
         self._lease.lost.set()
-        self._cut = True
+        self._body_cancelled = True
         self._task.cancel(loss.detail)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._keeper.cancel()  # and nothing is awaited before the cancellation below is sorted out
-        loss = self._passage.loss
-        # Like asyncio.timeout: our own cancellation is taken back, and becomes LeaseLost unless somebody else cancels too.
-        nobody_else = self._cut and self._task.uncancel() <= self._cancelling
-        ours = nobody_else and isinstance(error, asyncio.CancelledError)
-        await self._gate._to_the_end(self._passage.leave(loss if ours else error))
+        self._renewal.cancel()  # no await from here to `uncancel`, or the renewal could cancel the body in between
+        loss = self._machine.loss
+        # As in asyncio.timeout: take the slot's own cancellation back. It becomes LeaseLost unless there is another.
+        no_other = self._body_cancelled and self._task.uncancel() <= self._cancelling
+        ours = no_other and isinstance(error, asyncio.CancelledError)
+        await self._gate._drive_to_end(self._machine.leave(loss if ours else error))
         if ours and loss is not None:
             raise loss from (loss.__cause__ or error)
 
 
 class AsyncGate:
-    """gate at `url`, for asyncio. `timeout`: seconds for one answer, beyond what a call waits in line. `retry_seconds`: for how
-    long a call is tried again while gate or its stores do not answer. Every method raises GateError.
+    """Client of one gate server, for asyncio.
+
+    Every method raises GateError: a subclass names what gate refused, or StoreDown or Unreachable when no answer came.
     """
 
     def __init__(
         self, url: str, key: str | None = None, *, timeout: float = TIMEOUT_S, retry_seconds: float = RETRY_S
     ) -> None:
+        """Prepare a client; its first call opens a connection.
+
+        Args:
+            url: Address of gate, such as `http://127.0.0.1:8000`.
+            key: Key of gate; None while gate has no keys.
+            timeout: Time (s) for one response, in addition to the time that the call waits in the queue.
+            retry_seconds: Time (s) for which a call is retried while gate or its stores do not answer.
+        """
         self._http = httpx2.AsyncClient(**responses.client_options(url, key))
         self._timeout, self._retry_s = timeout, retry_seconds
-        self._errands: set[asyncio.Task[None]] = set()
+        self._last_calls: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,10 +113,10 @@ class AsyncGate:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the connections, after what has still to be told was told."""
+        """Close the connections. Releases and cancellations in flight have GOODBYE_S seconds to end first."""
         try:
-            if self._errands:
-                await asyncio.wait(self._errands, timeout=GOODBYE_S)
+            if self._last_calls:
+                await asyncio.wait(self._last_calls, timeout=GOODBYE_S)
         finally:
             await self._http.aclose()
 
@@ -120,25 +134,43 @@ class AsyncGate:
         wait_seconds: float | None = None,
         on_position: AsyncOnPosition | None = None,
     ) -> AsyncSlot:
-        """A slot for the length of an `async with` block.
+        """Return a slot for an `async with` block, which waits for it on entry and releases it at its end.
 
-        `job_id` names the job for good (made here when not given); entering again with that of a live job goes on with it.
-        `credits` is what the caller has charged already. `lease_seconds` instead of the pool's. `wait_seconds`: how long to
-        wait in line at most, None for as long as the pool lets one wait. `on_position`, a function or a coroutine function,
-        is called with (position, queue_length, reason, eta_seconds) at first and when they change.
+        A wait that ends by an exception or a cancellation cancels the job. An exception of the body passes through the block.
 
-        Entering raises what gate refuses (UserBusy, QueueFull, JobIdReused, AlreadyEnded …), JobEnded when the job is ended
-        while it waits, TimeoutError after `wait_seconds`. A wait that ends by an exception or a cancellation cancels the job.
-        Leaving raises LeaseLost, and Refused after `lease.refuse()`; what the body raised goes on as it is.
+        Args:
+            pool: Name of the pool.
+            job_id: Permanent id of the job; None for a new one. The id of a live job continues that job.
+            user: User of the job; None for no user.
+            tool: Tool of the job; None for no tool.
+            session: Session of the user; None for no session.
+            credits: Credits that the caller has charged already; None when it names none.
+            payload: JSON object that gate keeps with the job, for the holder.
+            lease_seconds: Length of the lease (s); None for the pool's.
+            wait_seconds: Longest wait in the queue (s); None for the pool's limit.
+            on_position: Called with (position, queue_length, reason, eta_seconds), first and when one changes.
+
+        Returns:
+            A context manager. Entering it gives the lease.
+
+        Raises:
+            UserBusy: On entry: the user has as many live jobs as allowed.
+            QueueFull: On entry: as many jobs wait as the pool allows.
+            JobIdReused: On entry: the job_id belongs to another job.
+            AlreadyEnded: On entry: the job has ended.
+            JobEnded: On entry: the job was cancelled or expired while it waited.
+            TimeoutError: On entry: the job still waits after `wait_seconds`.
+            LeaseLost: On exit: the lease is lost.
+            Refused: On exit: the body called `lease.refuse()`.
         """
-        passage = SlotMachine(
+        machine = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
             lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,
         )  # fmt: skip
-        return AsyncSlot(self, passage, on_position)
+        return AsyncSlot(self, machine, on_position)
 
-    # ---- the calls of version 1, for those who drive it themselves -----------------------------------------------
+    # ---- the calls of version 1, for callers that need more than `slot` ------------------------------------------
 
     async def acquire(
         self,
@@ -154,9 +186,27 @@ class AsyncGate:
         wait_seconds: float | None = None,
         started_by: StartedBy | None = None,
     ) -> Job:
-        """`running`: start. `queued`: wait for it with `job`. `granted`: `claim` it first. `wait_seconds`: 0 to 60.
+        """Ask for a slot, without a block that renews and releases it.
 
-        `started_by="gate"`: gate starts the job by the start call of its tool; `wait_seconds` waits for that; do not claim the job.
+        Args:
+            pool: Name of the pool.
+            job_id: As in `slot`; also `user`, `tool`, `session`, `credits`, `payload` and `lease_seconds`.
+            user: See `slot`.
+            tool: See `slot`.
+            session: See `slot`.
+            credits: See `slot`.
+            payload: See `slot`.
+            lease_seconds: See `slot`.
+            wait_seconds: Time (s) to wait for the grant, 0 to 60; None is 0.
+            started_by: `gate` when gate starts the job by the start call of its tool. `wait_seconds` then includes that call,
+                and no caller may claim the job.
+
+        Returns:
+            The job. When it is `running`, begin the work. When it is `granted`, call `claim` first. When it is `queued`, wait
+            for it with `job`.
+
+        Raises:
+            GateError: gate refuses the job, or does not answer.
         """
         return await self._call(
             requests.acquire(
@@ -166,46 +216,108 @@ class AsyncGate:
         )  # fmt: skip
 
     async def job(self, pool: str, job_id: str, *, wait_seconds: float = 0, status: Status = "queued") -> Job:
-        """The job. With `wait_seconds` (to 60): as soon as its status is no longer `status`."""
+        """Read a job.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            wait_seconds: Time (s) to wait for another status than `status`, 0 to 60.
+            status: Status that the caller knows.
+
+        Raises:
+            JobUnknown: The pool has no such job.
+        """
         return await self._call(requests.job(pool, job_id, wait_seconds=wait_seconds, status=status))
 
     async def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
-        """A granted job has started."""
+        """Confirm that a granted job has started, which gives it a full lease.
+
+        Raises:
+            LeaseLost: The lease is not, or no longer, a lease of this job.
+            StartedByGate: gate starts this job, so no caller may claim it.
+        """
         return await self._call(requests.claim(pool, job_id, lease_id))
 
     async def renew(self, pool: str, job_id: str, lease_id: str, *, lease_seconds: float | None = None) -> Job:
-        """The holder's heartbeat."""
+        """Extend a lease: the heartbeat of a holder.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            lease_id: Its lease.
+            lease_seconds: New length of the lease (s), from now on; None for the job's.
+
+        Raises:
+            LeaseLost: The lease is not, or no longer, a lease of this job.
+        """
         return await self._call(requests.renew(pool, job_id, lease_id, lease_seconds=lease_seconds))
 
     async def release(
         self, pool: str, job_id: str, lease_id: str, outcome: Outcome, *, error: str | None = None, output: Any = None
     ) -> Job:
-        """Gives the slot back and says how it went."""
+        """Give the slot back and report the outcome.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            lease_id: Its lease.
+            outcome: Outcome. With `refused` the job returns to its place in the queue.
+            error: Reason for an outcome that is no success.
+            output: Result as JSON, at most 64 KiB.
+
+        Raises:
+            LeaseLost: The lease is not, or no longer, a lease of this job.
+            AlreadyEnded: The job has ended with another outcome.
+        """
         return await self._call(requests.release(pool, job_id, lease_id, outcome, error=error, output=output))
 
     async def cancel(self, pool: str, job_id: str, *, reason: str | None = None) -> Job:
-        """Ends any job that has not ended."""
+        """Cancel a job that waits or runs.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            reason: Reason that gate records; None for none.
+
+        Raises:
+            AlreadyEnded: The job has ended with another outcome.
+        """
         return await self._call(requests.cancel(pool, job_id, reason=reason))
 
     async def pool(self, pool: str = "default", *, limit: int = 100) -> Pool:
-        """The pool now, with at most `limit` holders and waiters."""
+        """Read the state of a pool.
+
+        Args:
+            pool: Name of the pool.
+            limit: How many holders and how many waiters are returned at most.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+        """
         return await self._call(requests.pool(pool, limit=limit))
 
     async def active(self, user: str) -> Job | None:
-        """The user's live job, if any."""
+        """Read the live job of a user; None when the user has none."""
         return await self._call(requests.active(user))
 
     async def ledger(
         self, *, user: str | None = None, job_id: str | None = None, kind: str | None = None, after: int | None = None
     ) -> LedgerPage:
-        """Charges and refunds, oldest first, a page at a time."""
+        """Read a page of charges and refunds, oldest first.
+
+        Args:
+            user: Only lines of this user; None for all.
+            job_id: Only lines of this job; None for all.
+            kind: `charge` or `refund`; None for both.
+            after: `next` of the page before; None for the first page.
+        """
         return await self._call(requests.ledger(user=user, job_id=job_id, kind=kind, after=after))
 
     async def balance(self, user: str) -> Balance:
-        """What was charged to a user, and what was given back."""
+        """Read the sums of charges and refunds of a user."""
         return await self._call(requests.balance(user))
 
-    # ---- how it is done ------------------------------------------------------------------------------------------
+    # ---- requests and retries ------------------------------------------------------------------------------------
 
     async def _call(self, call: Call[T]) -> T:
         return (await self._ask(call, call.waits + self._retry_s)).value
@@ -254,20 +366,23 @@ class AsyncGate:
             elif isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
             elif tell is not None:
-                heard = tell(step.position, step.queue_length, step.reason, step.eta_seconds)
-                if inspect.isawaitable(heard):
-                    await heard
+                result_of_tell = tell(step.position, step.queue_length, step.reason, step.eta_seconds)
+                if inspect.isawaitable(result_of_tell):
+                    await result_of_tell
 
-    async def _to_the_end(self, steps: Steps[None]) -> None:
-        """Drives what must not be cut by a cancellation. One that comes is held back for a moment; a second goes on at once, and
-        the errand ends behind it, at the latest when the gate is closed.
+    async def _drive_to_end(self, steps: Steps[None]) -> None:
+        """Drive steps that a cancellation must not interrupt, such as a release.
+
+        A cancellation is delayed for GOODBYE_S seconds at most. A second one is raised at once. The steps then go on in the
+        background, and `aclose` waits for them.
         """
-        errand: asyncio.Task[None] = asyncio.create_task(self._drive(steps))
-        self._errands.add(errand)
-        errand.add_done_callback(self._errands.discard)
-        errand.add_done_callback(lambda done: done.cancelled() or done.exception())
+        last_call: asyncio.Task[None] = asyncio.create_task(self._drive(steps))
+        self._last_calls.add(last_call)
+        last_call.add_done_callback(self._last_calls.discard)
+        # Reads the exception, so that asyncio does not log an error that no caller waits for any more.
+        last_call.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            await asyncio.shield(errand)
+            await asyncio.shield(last_call)
         except asyncio.CancelledError:
-            await asyncio.wait({errand}, timeout=GOODBYE_S)
+            await asyncio.wait({last_call}, timeout=GOODBYE_S)
             raise

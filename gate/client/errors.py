@@ -1,23 +1,23 @@
-"""Everything that the client raises of its own, as one tree. Which refusal is which class stands in one table, `_BY_CODE`.
+"""All errors of the client, as one tree. The table `_BY_CODE` maps gate's error codes to these classes.
 
 GateError
-├── Invalid           the words are not of the form; `field` names what
-├── TooLarge
+├── Invalid           a field of the request is not valid; `field` names it
+├── TooLarge          the body of the request is too large
 ├── Unauthorized      no key, or an unknown one
-├── Forbidden         the key's role does not reach this
+├── Forbidden         the role of the key may not do this
 ├── PoolUnknown
 ├── JobUnknown
 ├── UserBusy          the user has as many live jobs as allowed; `active_job_id` is one
-├── JobIdReused       the id names another job
-├── TaskTaken
-├── AlreadyEnded      by somebody else, or with another outcome
-├── StartedByGate     gate starts this job by itself, nobody else may claim it
-├── LeaseLost         expired, taken back, ended by others, or never this job's
-├── QueueFull         `retry_after` seconds
-├── StoreDown         Redis or SQL did not answer gate, however often it was asked
-├── Unreachable       gate did not answer, however often it was asked
-├── JobEnded          the job was cancelled, or expired, while it waited in line
-└── Refused           the body said `lease.refuse()`: the job is back at its place in the queue
+├── JobIdReused       the job_id belongs to another job
+├── TaskTaken         the provider's task belongs to another job
+├── AlreadyEnded      the job was ended by another party, or with another outcome
+├── StartedByGate     gate starts this job, so no caller may claim it
+├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
+├── QueueFull         as many jobs wait as the pool allows; retry after `retry_after` seconds
+├── StoreDown         Redis or SQL did not answer gate, through all retries
+├── Unreachable       gate did not answer, through all retries
+├── JobEnded          the job was cancelled or expired while it waited in the queue
+└── Refused           the body called `lease.refuse()`, so the job is back at its place in the queue
 """
 
 from __future__ import annotations
@@ -30,8 +30,15 @@ from gate.client.models import Job
 
 
 class GateError(Exception):
-    """`code` is gate's stable word, `status` the HTTP status (None when no answer of gate is behind it), `detail` a sentence
-    for people, `job` the job it is about, where gate named it, `retry_after` seconds.
+    """Base class of all errors of the client.
+
+    Attributes:
+        code: Stable error code.
+        status: HTTP status; None when gate has not answered.
+        detail: A sentence for the reader of the message.
+        job: The job that the error is about; None when gate named none.
+        retry_after: Time (s) after which to come again; None when gate named none.
+        more: Members of the problem document, as gate sent it.
     """
 
     code: str = "error"
@@ -53,84 +60,118 @@ class GateError(Exception):
         self.job = job
         self.retry_after = retry_after
         self.more: dict[str, Any] = dict(more or {})
-        """The members of the problem document, as sent."""
 
 
 class Invalid(GateError):
+    """A field of the request is not valid."""
+
     code = "invalid"
 
     @property
     def field(self) -> str:
-        """The name of the first thing that is wrong."""
+        """Name of the first field that is not valid."""
         errors = self.more.get("errors") or [{}]
         return str(errors[0].get("field", "body"))
 
 
 class TooLarge(GateError):
+    """The body of the request is too large."""
+
     code = "too_large"
 
 
 class Unauthorized(GateError):
+    """The request carries no key, or an unknown one."""
+
     code = "unauthorized"
 
 
 class Forbidden(GateError):
+    """The role of the key may not do this."""
+
     code = "forbidden"
 
 
 class PoolUnknown(GateError):
+    """There is no pool of this name."""
+
     code = "pool_unknown"
 
 
 class JobUnknown(GateError):
+    """There is no such job in this pool."""
+
     code = "job_unknown"
 
 
 class UserBusy(GateError):
+    """The user has as many live jobs as allowed."""
+
     code = "user_busy"
 
     @property
     def active_job_id(self) -> str:
+        """One of the user's live jobs."""
         return str(self.more.get("active_job_id", ""))
 
 
 class JobIdReused(GateError):
+    """The job_id belongs to another job."""
+
     code = "job_id_reused"
 
 
 class TaskTaken(GateError):
+    """The provider's task belongs to another job."""
+
     code = "task_taken"
 
 
 class AlreadyEnded(GateError):
+    """The job was ended by another party, or with another outcome."""
+
     code = "already_ended"
 
 
 class StartedByGate(GateError):
+    """gate starts this job, so no caller may claim it."""
+
     code = "started_by_gate"
 
 
 class LeaseLost(GateError):
+    """The lease expired, was taken back, or was never a lease of this job."""
+
     code = "lease_lost"
 
 
 class QueueFull(GateError):
+    """As many jobs wait as the pool allows. Come again after `retry_after` seconds."""
+
     code = "queue_full"
 
 
 class StoreDown(GateError):
+    """Redis or SQL did not answer gate, through all retries."""
+
     code = "store_down"
 
 
 class Unreachable(GateError):
+    """gate did not answer, through all retries."""
+
     code = "unreachable"
 
 
 class JobEnded(GateError):
+    """The job was cancelled or expired while it waited in the queue."""
+
     code = "job_ended"
 
 
 class Refused(GateError):
+    """The body called `lease.refuse()`, so the job is back at its place in the queue."""
+
     code = "refused"
 
 
@@ -144,25 +185,31 @@ _BY_CODE: dict[str, type[GateError]] = {
 _BY_STATUS: dict[int, type[GateError]] = {
     401: Unauthorized, 403: Forbidden, 413: TooLarge, 502: Unreachable, 503: StoreDown, 504: Unreachable,
 }  # fmt: skip
-"""For answers that are not gate's own words: a proxy's, as a rule."""
+"""Errors for responses without gate's JSON. They come from a proxy as a rule."""
 
 
 def refusal(status: int, content: bytes, retry_after: str | None) -> GateError:
-    """What an answer that is no success means."""
+    """Make the error for a response that is no success.
+
+    Args:
+        status: HTTP status.
+        content: Body of the response.
+        retry_after: The header; None without one.
+    """
     try:
-        said = json.loads(content)
-        code, detail = str(said["code"]), str(said.get("detail") or said["title"])
+        problem = json.loads(content)
+        code, detail = str(problem["code"]), str(problem.get("detail") or problem["title"])
     except (ValueError, KeyError, TypeError):
         kind = _BY_STATUS.get(status, GateError)
         return kind(f"HTTP {status}, and not in gate's words", status=status, retry_after=_seconds(retry_after))
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status, GateError)
     try:
-        job = Job.of(said["job"]) if said.get("job") else None
+        job = Job.of(problem["job"]) if problem.get("job") else None
     except (ValueError, KeyError, TypeError):
         job = None
-    return kind(detail, code=code, status=status, job=job, retry_after=_seconds(retry_after), more=said)
+    return kind(detail, code=code, status=status, job=job, retry_after=_seconds(retry_after), more=problem)
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """A date, which the header may carry too, is nobody's clock here: None."""
+    """Read the header Retry-After. A date in it gives None, because this machine's clock may differ from the server's."""
     return float(retry_after) if retry_after and retry_after.isdecimal() else None

@@ -1,4 +1,4 @@
-"""What the body of a slot has in its hands."""
+"""The lease that the body of a slot works with."""
 
 from __future__ import annotations
 
@@ -11,68 +11,101 @@ from gate.client.models import Job
 from gate.client.slot_machine import SlotMachine
 
 OnPosition = Callable[[int | None, int | None, str | None, float | None], object]
+"""Callback with position, queue_length, reason and eta_seconds of a waiter."""
 
 
 class BaseLease:
-    """A slot held. What the body says last about its outcome counts; without a word it is `completed`, or `failed` with what
-    the body raised, or `cancelled` when it was cancelled.
+    """The lease of a body, which reports its outcome here.
+
+    The last report counts. Without one, the outcome is `completed`, `failed` when the body raised, or `cancelled` when it was
+    cancelled.
     """
 
     def __init__(self, passage: SlotMachine) -> None:
-        self._passage = passage
+        self._machine = passage
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.job_id} until {self.expires_at:%H:%M:%S} UTC>"
 
     @property
     def job(self) -> Job:
-        """The job as gate told it last."""
-        return self._passage.job
+        """The job, as in gate's last response."""
+        return self._machine.job
 
     @property
     def job_id(self) -> str:
-        return self._passage.job_id
+        """Id of the job."""
+        return self._machine.job_id
 
     @property
     def lease_id(self) -> str:
-        return self._passage.grant.lease_id
+        """Secret of this lease."""
+        return self._machine.grant.lease_id
 
     @property
     def fence(self) -> int:
-        """Only grows in a pool: what it is written with can tell an older holder from a newer one."""
-        return self._passage.grant.fence
+        """Number that grows with each grant of the pool. A store that keeps it can reject the writes of an older holder."""
+        return self._machine.grant.fence
 
     @property
     def expires_at(self) -> datetime:
-        """By gate's clock, as renewed last."""
-        return self._passage.grant.expires_at
+        """Deadline after the last renewal, by gate's clock."""
+        return self._machine.grant.expires_at
 
     @property
     def payload(self) -> dict[str, Any] | None:
+        """Payload of the job; None when it has none."""
         return self.job.payload
 
     def check(self) -> None:
-        """Raises LeaseLost when it is."""
-        if self._passage.loss is not None:
-            raise self._passage.loss
-        if self._passage.clock() >= self._passage.deadline:
+        """Do nothing while the lease is held.
+
+        Raises:
+            LeaseLost: The lease is lost, or its deadline has passed.
+        """
+        if self._machine.loss is not None:
+            raise self._machine.loss
+        if self._machine.clock() >= self._machine.deadline:
             raise LeaseLost(f"the lease of job {self.job_id} is lost: it ran out", job=self.job)
 
     def complete(self, output: Any = None) -> None:
-        """`output`: JSON, at most 64 KiB. Raises Invalid when it is no JSON."""
-        self._passage.say("completed", output=output)
+        """Report success.
+
+        Args:
+            output: Result as JSON, at most 64 KiB.
+
+        Raises:
+            Invalid: `output` is no JSON.
+        """
+        self._machine.say("completed", output=output)
 
     def fail(self, error: str, output: Any = None) -> None:
-        """It did not work; the credits go back."""
-        self._passage.say("failed", error, output)
+        """Report a failure. The credits go back.
+
+        Args:
+            error: Reason of the failure.
+            output: Result as JSON, at most 64 KiB.
+
+        Raises:
+            Invalid: `output` is no JSON.
+        """
+        self._machine.say("failed", error, output)
 
     def cancel(self) -> None:
-        """It is not wanted any more; the credits go back."""
-        self._passage.say("cancelled")
+        """Report that the result is not wanted any more. The credits go back."""
+        self._machine.say("cancelled")
 
     def refuse(self, error: str | None = None) -> NoReturn:
-        """The provider would not take it. Ends the block by raising Refused: the job is back at its place in the queue, nothing
-        is refunded, the pool cools down. Come again with `slot(job_id=lease.job_id, …)`, or cancel the job.
+        """Report that the provider did not take the job, and end the block.
+
+        The job returns to its place in the queue. Nothing is refunded, and the pool cools down. Enter
+        `slot(job_id=lease.job_id, …)` again, or cancel the job.
+
+        Args:
+            error: Reason that the provider gave.
+
+        Raises:
+            Refused: Always.
         """
-        self._passage.say("refused", error)
+        self._machine.say("refused", error)
         raise Refused(error or "refused", job=self.job)

@@ -1,4 +1,4 @@
-"""What gate answers, typed and frozen. Times are aware datetimes (UTC); a field that a newer gate adds is passed over."""
+"""Frozen types for gate's responses. Times are aware datetimes in UTC. Fields that a newer gate adds are ignored."""
 
 from __future__ import annotations
 
@@ -20,13 +20,27 @@ class _Shape:
 
     @classmethod
     def of(cls, body: Body) -> Self:
-        """Raises KeyError, TypeError, ValueError when it is not of this shape."""
+        """Read an object of JSON.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: A field has another type.
+            ValueError: A value cannot be read.
+        """
         return cls(**{name: _read(kind, body[name]) for name, kind in _kinds(cls).items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Grant(_Shape):
-    """A slot held until `expires_at`, by gate's clock; no renewal goes beyond `hard_expires_at`. `fence` only grows."""
+    """The lease of a job. Times are by gate's clock.
+
+    Attributes:
+        lease_id: Secret of the holder.
+        fence: Number that grows with each grant of the pool.
+        granted_at: Time of the grant.
+        expires_at: Deadline of the lease. A renewal moves it.
+        hard_expires_at: Latest deadline. No renewal moves it.
+    """
 
     lease_id: str
     fence: int
@@ -37,7 +51,13 @@ class Grant(_Shape):
 
 @dataclass(frozen=True, slots=True)
 class Refund(_Shape):
-    """`owed`: it is due, and not paid yet."""
+    """The credits that an ended job gives back.
+
+    Attributes:
+        amount: Number of credits.
+        at: Time at which they were paid; None while they are not.
+        owed: The refund is due and not paid yet.
+    """
 
     amount: int
     at: datetime | None
@@ -46,7 +66,16 @@ class Refund(_Shape):
 
 @dataclass(frozen=True, slots=True)
 class Job(_Shape):
-    """A job. `position` 1 is next and, like `queue_length` and `reason`, only of a waiter; `eta_seconds` is in seconds."""
+    """A job.
+
+    Attributes:
+        position: Place in the queue; 1 is next. Only a waiter has one.
+        queue_length: Number of waiters in the pool. Only a waiter has one.
+        reason: Why a waiter waits.
+        eta_seconds: Estimated time until the grant (s).
+        lease: Its lease, while it holds a slot.
+        late_outcome: Outcome that a provider reported after the job had ended by another party.
+    """
 
     job_id: str
     pool: str
@@ -74,12 +103,22 @@ class Job(_Shape):
 
     @property
     def ended(self) -> bool:
+        """Whether the job has ended."""
         return self.status in ENDED
 
 
 @dataclass(frozen=True, slots=True)
 class Pool(_Shape):
-    """A pool at one moment; `holders` and `queue` in order, as many as were asked for."""
+    """A pool at one moment.
+
+    Attributes:
+        running: Slots whose holders have claimed them.
+        granted: Slots that were not claimed yet.
+        cooling_until: Time until which no slot is given out after a refusal; None when the pool does not cool down.
+        oldest_lease_seconds: Age (s) of the oldest lease; None without a lease.
+        holders: Jobs that hold slots, as many as the call asked for.
+        queue: Jobs that wait, the next one first, as many as the call asked for.
+    """
 
     pool: str
     limit: int
@@ -96,7 +135,7 @@ class Pool(_Shape):
 
 @dataclass(frozen=True, slots=True)
 class Entry(_Shape):
-    """A line of the ledger."""
+    """A line of the ledger: a charge or a refund."""
 
     id: int
     at: datetime
@@ -109,7 +148,12 @@ class Entry(_Shape):
 
 @dataclass(frozen=True, slots=True)
 class LedgerPage(_Shape):
-    """`next` goes into `after`; None on the last page."""
+    """A page of the ledger.
+
+    Attributes:
+        rows: Its lines, oldest first.
+        next: Value of `after` for the next page; None on the last one.
+    """
 
     rows: tuple[Entry, ...]
     next: int | None
@@ -117,6 +161,8 @@ class LedgerPage(_Shape):
 
 @dataclass(frozen=True, slots=True)
 class Balance(_Shape):
+    """Sums of charges and refunds of a user. `net` is their difference."""
+
     user: str
     charged: int
     refunded: int

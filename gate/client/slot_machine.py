@@ -1,8 +1,8 @@
-"""The way of one job through a slot, without I/O: what to ask next, and what each answer means.
+"""The state machine of a slot, without I/O: the next call to make, and the meaning of each response.
 
-`enter`, `keep`, `leave` and `withdraw` are generators. They yield steps; whoever drives them (`gate.client.aio`,
-`gate.client.sync`) takes each one, sends the answer of an `Ask` back in, or throws in what was refused. So both clients are the
-same client, and this page can be tested without a server.
+`enter`, `keep`, `leave` and `withdraw` are generators that yield steps. A driver (`gate.client.async_client` or
+`gate.client.sync_client`) executes each step. It sends the response of an `Ask` into the generator, or throws the error into
+it. So both clients share their logic, and tests of this module need no server.
 """
 
 from __future__ import annotations
@@ -36,22 +36,32 @@ from gate.model.job import SECONDS_MIN, new_job_id
 
 T = TypeVar("T")
 POLL_S = 30.0
-"""How long one call waits in line; below the minute after which proxies hang up."""
+"""Time (s) that one call waits in the queue. Proxies close a request after a minute, so it is less."""
 POLL_TO_TELL_S = 1.0
-"""The same where somebody wants to hear of each change of position: a long poll ends only with a change of status."""
+"""The same (s) with an `on_position` callback. A long poll ends only when the status changes, not when the position does."""
 GOODBYE_S = 5.0
-"""For what is sent while an exception is on its way out."""
+"""Time (s) for a call that delays an exception."""
 SHORTEST_PAUSE_S = 0.05
+"""Shortest time (s) between two renewals. Without it a lease near its end would be renewed in a busy loop."""
 WITHDRAW_PAUSES_S = (0.1, 0.2, 0.4, 0.8)
+"""Pauses (s) between cancellations of a job that may still be on its way to gate."""
 DATE_SLACK_S = 3.0
-"""What a Date header, to the second and not always fresh, may be wrong by."""
+"""Largest error (s) of a Date header. It is exact to the second only, and a proxy may have kept it for a while."""
 ERROR_MAX = 4_000
+"""Characters of an error that gate keeps."""
 GONE = (LeaseLost, AlreadyEnded, JobUnknown)
+"""Errors after which the lease cannot be used any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send it; tries included, for at most `within` seconds. `once`: a failure is as good as an answer."""
+    """Step: make a call.
+
+    Attributes:
+        call: The call.
+        within: Time (s) for all tries.
+        once: True for a single try, when a failure needs no retry.
+    """
 
     call: Call[Any]
     within: float
@@ -60,12 +70,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
+    """Step: wait for a time (s)."""
+
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """The place in line has changed."""
+    """Step: report the place in the queue, which has changed."""
 
     position: int | None
     queue_length: int | None
@@ -78,8 +90,11 @@ Steps: TypeAlias = Generator[Step, Any, T]
 
 
 class GateClock:
-    """gate's clock, seen from here. A stamp of gate's on something that came after a moment of ours bounds how far it is ahead,
-    so a deadline of gate's is never thought later than it is. The wall clock of this machine is not asked.
+    """Estimate of gate's clock relative to this machine's monotonic clock.
+
+    An event that happened after a local time, and that gate has stamped, bounds how far gate's clock is ahead. The estimate
+    therefore never puts a deadline of gate later than it is. The wall clock of this machine is not used, because it may be
+    wrong.
     """
 
     def __init__(self) -> None:
@@ -87,25 +102,41 @@ class GateClock:
 
     @property
     def known(self) -> bool:
+        """Whether any stamp has bounded the clock yet."""
         return self._ahead < math.inf
 
     def saw(self, stamp: float, after: float) -> None:
+        """Use a stamp of gate as a bound.
+
+        Args:
+            stamp: Time of an event by gate's clock (s since 1970).
+            after: Local time before that event, by the monotonic clock (s).
+        """
         self._ahead = min(self._ahead, stamp - after)
 
     def here(self, moment: datetime) -> float:
+        """Convert a time of gate to the monotonic clock of this machine (s)."""
         return moment.timestamp() - self._ahead
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
+    """The outcome that a body reported."""
+
     outcome: Outcome
     error: str | None = None
     output: Any = None
 
 
 class SlotMachine:
-    """One job, from the line to its outcome. `job` is the last answer; `deadline` is when the lease runs out, and `clock` what
-    it is measured with: monotonic seconds of this machine.
+    """State of one job, from its arrival in the queue to its outcome.
+
+    Attributes:
+        job: The job, as in the last response.
+        grant: Its lease, as in the last response.
+        deadline: Time at which the lease runs out, by `clock`.
+        loss: The error of a lost lease; None while it is held.
+        said: The outcome that the body reported last; None for no report.
     """
 
     job: Job
@@ -124,6 +155,18 @@ class SlotMachine:
         clock: Callable[[], float] = time.monotonic,
         **request: Any,
     ) -> None:
+        """Make the state machine of a job.
+
+        Args:
+            pool: Name of the pool.
+            job_id: Permanent id of the job; None for a new one.
+            lease_seconds: Length of the lease (s); None for the pool's.
+            wait_seconds: Longest wait in the queue (s); None for the pool's limit.
+            poll_seconds: Time (s) that one call waits in the queue.
+            retry_seconds: Time (s) for which a call is retried.
+            clock: The monotonic clock (s) of this machine, which tests replace.
+            request: Further arguments of `requests.acquire`.
+        """
         self.pool: str = pool
         self.job_id: str = job_id or new_job_id()
         self.clock: Callable[[], float] = clock
@@ -135,31 +178,37 @@ class SlotMachine:
         self._acquire = requests.acquire(pool, job_id=self.job_id, lease_seconds=lease_seconds, **request)
         self._gate_clock = GateClock()
         self._queued_after: float | None = None
-        self._in_line: bool | None = False  # None: asked, and not heard of
+        self._in_queue: bool | None = False  # None: acquire was sent, and its response did not come
 
-    # ---- in ------------------------------------------------------------------------------------------------------
+    # ---- entering ------------------------------------------------------------------------------------------------
 
     def enter(self) -> Steps[None]:
-        """Until the job runs. Raises what acquire refuses, JobEnded, and TimeoutError when `wait_seconds` are over."""
+        """Acquire, wait and claim until the job runs.
+
+        Raises:
+            GateError: gate refuses the job, or does not answer.
+            JobEnded: The job was cancelled or expired while it waited.
+            TimeoutError: The job still waits after `wait_seconds`.
+        """
         until = math.inf if self._wait_s is None else self.clock() + self._wait_s
-        self._in_line = None
+        self._in_queue = None
         try:
             answer: Answer[Job] = yield Ask(self._acquire, self._retry_s)
         except GateError as refused:
             if refused.status is not None and refused.status < 500:
-                self._in_line = False
+                self._in_queue = False
             raise
-        self._in_line = True
+        self._in_queue = True
         self._note_beginning(answer)
-        told: Tell | None = None
+        last_place: Tell | None = None
         while True:
             job = answer.value
             if job.status == "queued":
                 self._queued_after = answer.sent
                 place = Tell(job.position, job.queue_length, job.reason, job.eta_seconds)
-                if place != told:
+                if place != last_place:
                     yield place
-                    told = place
+                    last_place = place
                 answer = yield from self._wait(until)
             elif job.status == "granted":
                 answer = yield from self._claim(answer)
@@ -167,7 +216,7 @@ class SlotMachine:
                 self._hold(answer, job.lease)
                 return
             else:
-                self._in_line = False
+                self._in_queue = False
                 raise JobEnded(f"the job is {job.status}: {job.end_reason or 'no reason given'}", job=job)
 
     def _wait(self, until: float) -> Steps[Answer[Job]]:
@@ -183,7 +232,10 @@ class SlotMachine:
             raise TimeoutError(f"waited in line for {self._wait_s} s in vain") from error
 
     def _poll(self, status: Any, wait: float, within: float, once: bool = False) -> Steps[Answer[Job]]:
-        """The job as soon as its status is another, or after `wait`. A server that is stopping answers at once."""
+        """Read the job when its status changes, or after `wait` seconds.
+
+        A server that is stopping answers at once. The pause keeps the calls to it from becoming a busy loop.
+        """
         end = self.clock() + wait
         call = requests.job(self.pool, self.job_id, wait_seconds=min(wait, POLL_S), status=status)
         answer: Answer[Job] = yield Ask(call, within, once)
@@ -199,7 +251,7 @@ class SlotMachine:
         try:
             answer: Answer[Job] = yield Ask(requests.claim(self.pool, self.job_id, grant.lease_id), self._retry_s)
         except StartedByGate:
-            self._in_line = False
+            self._in_queue = False
             raise
         except GONE as refused:
             lease = refused.job.lease if refused.job else None
@@ -213,7 +265,7 @@ class SlotMachine:
     def _hold(self, answer: Answer[Job], grant: Grant) -> None:
         self._note_grant(grant)
         certain = self._gate_clock.known
-        if not certain:  # a job that ran before this call came: a renewal will show whether it runs still
+        if not certain:  # the job ran before this call, so only a renewal shows whether the lease is still held
             stamp = grant.granted_at.timestamp() if answer.date is None else answer.date + DATE_SLACK_S
             self._gate_clock.saw(stamp, answer.sent)
         self.job, self.grant = answer.value, grant
@@ -222,47 +274,55 @@ class SlotMachine:
             self.deadline = max(self.deadline, self.clock() + SECONDS_MIN)
 
     def _ends(self, answer: Answer[Job], grant: Grant) -> float:
-        """When the lease that an answer gave runs out. No lease is shorter than SECONDS_MIN, unless the longest hold ends it."""
-        whole = grant.expires_at < grant.hard_expires_at
-        return max(self._gate_clock.here(grant.expires_at), answer.sent + SECONDS_MIN if whole else -math.inf)
+        """Compute the deadline of a lease. No lease is shorter than SECONDS_MIN, unless the longest hold ends it."""
+        full_length = grant.expires_at < grant.hard_expires_at
+        return max(self._gate_clock.here(grant.expires_at), answer.sent + SECONDS_MIN if full_length else -math.inf)
 
     def withdraw(self, cut_by: BaseException) -> Steps[None]:
-        """After a wait that was cut: nobody is left in line whom nobody waits for."""
-        if self._in_line is False:
+        """Cancel the job after an interrupted wait, so that no job stays in the queue without a caller.
+
+        Args:
+            cut_by: The exception that interrupted the wait.
+        """
+        if self._in_queue is False:
             return
-        # What was never answered may still be on its way in, and then comes after its own cancellation.
-        pauses = WITHDRAW_PAUSES_S if self._in_line is None else ()
-        nobody_answers = isinstance(cut_by, StoreDown | Unreachable)
+        # An acquire without a response may still be on its way, and could arrive after its cancellation. So try again later.
+        pauses = WITHDRAW_PAUSES_S if self._in_queue is None else ()
+        gate_is_down = isinstance(cut_by, StoreDown | Unreachable)
         call = requests.cancel(self.pool, self.job_id, reason=f"the wait was cut: {type(cut_by).__name__}")
         for pause in (*pauses, None):
             try:
-                yield Ask(call, GOODBYE_S, once=nobody_answers)
+                yield Ask(call, GOODBYE_S, once=gate_is_down)
             except JobUnknown:
                 if pause is not None:
                     yield Pause(pause)
                     continue
             except GateError:
-                pass  # it has ended; or nobody answers, and it ends by itself
+                pass  # the job has ended, or gate does not answer and the job will expire
             return
 
-    # ---- while it runs -------------------------------------------------------------------------------------------
+    # ---- running -------------------------------------------------------------------------------------------------
 
     def keep(self) -> Steps[LeaseLost]:
-        """Renews at a third of the time that is left, and watches for an end by others meanwhile. Returns when it is lost."""
+        """Renew the lease after a third of the time that is left, and watch meanwhile whether another party ends the job.
+
+        Returns:
+            The loss, as soon as the lease is lost.
+        """
         while True:
             left = self.deadline - self.clock()
             due = self.clock() + max(left / 3, SHORTEST_PAUSE_S)
             while (pause := due - self.clock()) > 0:
                 try:
-                    seen = yield from self._poll("running", pause, pause + left / 3, once=True)
+                    current = yield from self._poll("running", pause, pause + left / 3, once=True)
                 except (AlreadyEnded, JobUnknown) as refused:
                     return self._lost("the job is gone", refused)
                 except GateError:
                     yield Pause(max(due - self.clock(), 0))
                 else:
-                    lease = seen.value.lease
+                    lease = current.value.lease
                     if lease is None or lease.lease_id != self.grant.lease_id:
-                        return self._lost(f"the job is {seen.value.status}", job=seen.value)
+                        return self._lost(f"the job is {current.value.status}", job=current.value)
             try:
                 if self.clock() >= self.deadline:
                     return self._lost("it ran out: no renewal was answered in time, or the pool's longest hold is over")
@@ -290,10 +350,14 @@ class SlotMachine:
         lost.__cause__ = cause
         return lost
 
-    # ---- out -----------------------------------------------------------------------------------------------------
+    # ---- leaving -------------------------------------------------------------------------------------------------
 
     def say(self, outcome: Outcome, error: str | None = None, output: Any = None) -> None:
-        """Raises Invalid when `output` is no JSON."""
+        """Keep the outcome that the body reports, for `leave`.
+
+        Raises:
+            Invalid: `output` is no JSON.
+        """
         try:
             json.dumps(output, allow_nan=False)
         except (TypeError, ValueError) as wrong:
@@ -302,14 +366,21 @@ class SlotMachine:
         self.said = Said(outcome, _words(error), output)
 
     def leave(self, raised: BaseException | None) -> Steps[None]:
-        """Says how it went. `raised`: what the body raised, if it did; then only that goes on. Otherwise raises LeaseLost,
-        Refused, or what kept the outcome from being told.
+        """Release the slot with the outcome of the body.
+
+        Args:
+            raised: Exception of the body; None without one. With it, this raises nothing, so that only it leaves the block.
+
+        Raises:
+            LeaseLost: The lease is lost, and gate did not accept the outcome.
+            Refused: The body reported `refused`.
+            GateError: gate could not be told the outcome.
         """
-        said = self.said or _outcome(raised)
+        result = self.said or _outcome(raised)
         lost = self.loss
-        hurry = lost is not None or (raised is not None and not isinstance(raised, Exception))
+        is_urgent = lost is not None or (raised is not None and not isinstance(raised, Exception))
         try:
-            job = yield from self._release(said, GOODBYE_S if hurry else self._retry_s, once=lost is not None)
+            job = yield from self._release(result, GOODBYE_S if is_urgent else self._retry_s, once=lost is not None)
         except GONE as refused:
             lost = lost or self._lost(refused.detail, refused)
         except GateError as error:
@@ -318,27 +389,27 @@ class SlotMachine:
             raised.add_note(f"gate was not told how job {self.job_id} ended: {error.detail}")
         else:
             self.job = job
-            if said.outcome == "refused":
+            if result.outcome == "refused":
                 if raised is None:
-                    raise Refused(said.error or "refused", job=job)
+                    raise Refused(result.error or "refused", job=job)
                 if isinstance(raised, Refused):
                     raised.job = job
-            if said.outcome == "completed":
-                lost = None  # gate takes it, so it was none
+            if result.outcome == "completed":
+                lost = None  # gate accepted the success, so the lease was not lost
         if lost is not None and raised is None:
             raise lost
 
-    def _release(self, said: Said, within: float, once: bool) -> Steps[Job]:
+    def _release(self, result: Said, within: float, once: bool) -> Steps[Job]:
         where = (self.pool, self.job_id, self.grant.lease_id)
-        call = requests.release(*where, said.outcome, error=said.error, output=said.output)
+        call = requests.release(*where, result.outcome, error=result.error, output=result.output)
         try:
             answer: Answer[Job] = yield Ask(call, within, once)
-        except (Invalid, TooLarge):  # what was put out cannot be kept: the outcome counts all the same
-            yield Ask(requests.release(*where, said.outcome), within, once)
+        except (Invalid, TooLarge):  # gate cannot keep the output or error: release without them, or the slot stays taken
+            yield Ask(requests.release(*where, result.outcome), within, once)
             raise
         return answer.value
 
-    # ---- what a call tells about gate's clock --------------------------------------------------------------------
+    # ---- bounds for gate's clock ---------------------------------------------------------------------------------
 
     def _note_beginning(self, answer: Answer[Job]) -> None:
         enqueued_at = answer.value.enqueued_at.timestamp()
@@ -350,7 +421,7 @@ class SlotMachine:
             self._gate_clock.saw(grant.granted_at.timestamp(), self._queued_after)
 
     def _note_extension(self, answer: Answer[Job]) -> None:
-        """A claim and a renewal give a whole lease from then on, unless the longest hold comes first."""
+        """Use a claim or a renewal as a bound: it starts a full lease, unless the longest hold ends sooner."""
         grant = answer.value.lease
         if self._lease_s is not None and grant is not None and grant.expires_at < grant.hard_expires_at:
             self._gate_clock.saw(grant.expires_at.timestamp() - self._lease_s, answer.sent)
@@ -365,5 +436,5 @@ def _outcome(raised: BaseException | None) -> Said:
 
 
 def _words(text: str | None) -> str | None:
-    """As gate takes them: without NUL and lone surrogates, not endless."""
+    """Make a text that gate accepts: without NUL and lone surrogates, and of bounded length."""
     return text and text[:ERROR_MAX].replace("\x00", "").encode(errors="replace").decode()

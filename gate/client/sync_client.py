@@ -1,4 +1,4 @@
-"""The client for threads: the same as `gate.client.aio`, with a thread for each lease that renews it."""
+"""The client for threads. It works as `gate.client.async_client` does, with a thread for each lease that renews it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ T = TypeVar("T")
 
 
 class _Stopped(BaseException):
-    """Nobody wants the answer any more."""
+    """The body has ended, so the renewal thread must stop."""
 
 
 class Lease(BaseLease):
-    """A slot held by a body in a thread. `lost` is set when the lease is; nothing interrupts the body, so it looks there, or
-    calls `check()`, wherever it can stop.
+    """The lease of a body in a thread.
+
+    Attributes:
+        lost: Set when the lease is lost. Nothing interrupts the body, so it must check this where it can stop.
     """
 
     def __init__(self, passage: SlotMachine) -> None:
@@ -40,51 +42,55 @@ class Lease(BaseLease):
 
 
 class Slot(AbstractContextManager[Lease]):
-    """What `Gate.slot` returns: one job, used once."""
+    """Context manager that `Gate.slot` returns. It is for one job, and for one use."""
 
     def __init__(self, gate: Gate, passage: SlotMachine, on_position: OnPosition | None) -> None:
-        self._gate, self._passage, self._on_position = gate, passage, on_position
+        self._gate, self._machine, self._on_position = gate, passage, on_position
         self._lock = threading.Lock()
         self._over = threading.Event()
 
     def __enter__(self) -> Lease:
         try:
-            self._gate._drive(self._passage.enter(), self._on_position)
+            self._gate._drive(self._machine.enter(), self._on_position)
         except BaseException as error:
-            self._gate._drive(self._passage.withdraw(error))
+            self._gate._drive(self._machine.withdraw(error))
             raise
-        self._lease = Lease(self._passage)
-        self._keeper = threading.Thread(target=self._keep, name=f"renewing {self._passage.job_id}", daemon=True)
-        self._keeper.start()
+        self._lease = Lease(self._machine)
+        self._renewal = threading.Thread(target=self._keep, name=f"renewing {self._machine.job_id}", daemon=True)
+        self._renewal.start()
         return self._lease
 
     def _keep(self) -> None:
         try:
-            loss = self._gate._drive(self._passage.keep(), over=self._over)
+            loss = self._gate._drive(self._machine.keep(), over=self._over)
         except _Stopped:
             return
-        except Exception as error:  # a holder whom nothing renews any more has lost it
+        except Exception as error:  # without renewals the lease runs out, so count it as lost now
             loss = LeaseLost(f"renewing broke off: {error!r}")
-        with self._lock:  # what comes after the body's end is no loss
+        with self._lock:  # after the end of the body there is no lease to lose
             if not self._over.is_set():
-                self._passage.loss = loss
+                self._machine.loss = loss
                 self._lease.lost.set()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._lock:
             self._over.set()
         try:
-            self._gate._drive(self._passage.leave(error))
+            self._gate._drive(self._machine.leave(error))
         finally:
-            self._keeper.join(GOODBYE_S)  # the end of the job ends its watch
+            self._renewal.join(GOODBYE_S)  # its long poll returns when the job ends, so this is quick as a rule
 
 
 class Gate:
-    """gate at `url`, for threads; one may be shared by many. Arguments and methods are those of `AsyncGate`, without `await`."""
+    """Client of one gate server, for threads. Several threads may share it.
+
+    Its methods have the arguments, results and errors of those of `AsyncGate`, without `await`.
+    """
 
     def __init__(
         self, url: str, key: str | None = None, *, timeout: float = TIMEOUT_S, retry_seconds: float = RETRY_S
     ) -> None:
+        """Prepare a client. The arguments are those of `AsyncGate`."""
         self._http = httpx2.Client(**responses.client_options(url, key))
         self._timeout, self._retry_s = timeout, retry_seconds
 
@@ -95,6 +101,7 @@ class Gate:
         self.close()
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     def slot(
@@ -111,15 +118,17 @@ class Gate:
         wait_seconds: float | None = None,
         on_position: OnPosition | None = None,
     ) -> Slot:
-        """A slot for the length of a `with` block: see `AsyncGate.slot`. A lost lease does not interrupt the body; LeaseLost comes
-        out of `lease.check()`, and out of the block unless gate takes its outcome all the same.
+        """Return a slot for a `with` block. Arguments and errors are those of `AsyncGate.slot`.
+
+        A lost lease does not interrupt the body. `lease.check()` raises LeaseLost, and so does the end of the block, unless
+        gate accepts the outcome all the same.
         """
-        passage = SlotMachine(
+        machine = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
             lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,
         )  # fmt: skip
-        return Slot(self, passage, on_position)
+        return Slot(self, machine, on_position)
 
     # ---- the calls of version 1, as in AsyncGate -----------------------------------------------------------------
 
@@ -137,6 +146,7 @@ class Gate:
         wait_seconds: float | None = None,
         started_by: StartedBy | None = None,
     ) -> Job:
+        """Ask for a slot: see `AsyncGate.acquire`."""
         return self._call(
             requests.acquire(
                 pool, job_id=job_id or new_job_id(), user=user, tool=tool, session=session, credits=credits, payload=payload,
@@ -145,37 +155,46 @@ class Gate:
         )  # fmt: skip
 
     def job(self, pool: str, job_id: str, *, wait_seconds: float = 0, status: Status = "queued") -> Job:
+        """Read a job: see `AsyncGate.job`."""
         return self._call(requests.job(pool, job_id, wait_seconds=wait_seconds, status=status))
 
     def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
+        """Confirm that a granted job has started: see `AsyncGate.claim`."""
         return self._call(requests.claim(pool, job_id, lease_id))
 
     def renew(self, pool: str, job_id: str, lease_id: str, *, lease_seconds: float | None = None) -> Job:
+        """Extend a lease: see `AsyncGate.renew`."""
         return self._call(requests.renew(pool, job_id, lease_id, lease_seconds=lease_seconds))
 
     def release(
         self, pool: str, job_id: str, lease_id: str, outcome: Outcome, *, error: str | None = None, output: Any = None
     ) -> Job:
+        """Give the slot back and report the outcome: see `AsyncGate.release`."""
         return self._call(requests.release(pool, job_id, lease_id, outcome, error=error, output=output))
 
     def cancel(self, pool: str, job_id: str, *, reason: str | None = None) -> Job:
+        """Cancel a job that waits or runs: see `AsyncGate.cancel`."""
         return self._call(requests.cancel(pool, job_id, reason=reason))
 
     def pool(self, pool: str = "default", *, limit: int = 100) -> Pool:
+        """Read the state of a pool: see `AsyncGate.pool`."""
         return self._call(requests.pool(pool, limit=limit))
 
     def active(self, user: str) -> Job | None:
+        """Read the live job of a user; None when the user has none."""
         return self._call(requests.active(user))
 
     def ledger(
         self, *, user: str | None = None, job_id: str | None = None, kind: str | None = None, after: int | None = None
     ) -> LedgerPage:
+        """Read a page of charges and refunds, oldest first: see `AsyncGate.ledger`."""
         return self._call(requests.ledger(user=user, job_id=job_id, kind=kind, after=after))
 
     def balance(self, user: str) -> Balance:
+        """Read the sums of charges and refunds of a user."""
         return self._call(requests.balance(user))
 
-    # ---- how it is done ------------------------------------------------------------------------------------------
+    # ---- requests and retries ------------------------------------------------------------------------------------
 
     def _call(self, call: Call[T]) -> T:
         return self._ask(call, call.waits + self._retry_s).value
@@ -199,7 +218,7 @@ class Gate:
         return responses.read(call, response, first, sent)
 
     def _drive(self, steps: Steps[T], tell: OnPosition | None = None, over: threading.Event | None = None) -> T:
-        """`over`: raises _Stopped as soon as possible after it is set."""
+        """Drive steps to their end. Raises _Stopped soon after `over` is set."""
         move: Callable[[], Any] = partial(next, steps)
         over = over or threading.Event()
         while True:

@@ -1,1 +1,1 @@
-"""Values that more than one part of gate works with. No I/O."""
+"""Values that more than one package of gate uses. Nothing here does I/O."""

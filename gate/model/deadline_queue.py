@@ -1,5 +1,7 @@
-"""Futures that may all wait equally long. Who began first is over first, so one alarm is enough for all of them: a timer for each
-would cost as much as what it waits for.
+"""Timeouts for futures that all have the same time limit.
+
+The future that was added first has the earliest deadline, so one timer serves all. A timer for each future would cost as much
+as the operation that it limits.
 """
 
 from __future__ import annotations
@@ -11,14 +13,21 @@ from typing import Any
 
 
 class DeadlineQueue:
-    """Calls `over` with the first future that is not done `within_s` after it was watched; then with the next."""
+    """Watches futures, and calls a function with each one that is not done in time."""
 
     def __init__(self, within_s: float, over: Callable[[asyncio.Future[Any]], None]) -> None:
+        """Make an empty queue.
+
+        Args:
+            within_s: Time (s) that each future has, from the call of `watch`.
+            over: Called with a future that was not done in time.
+        """
         self._within_s, self._over = within_s, over
         self._watched: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
 
     def watch(self, future: asyncio.Future[Any]) -> None:
+        """Start the time of a future."""
         loop = future.get_loop()
         self._drop_done()
         self._watched.append((future, loop.time() + self._within_s))
@@ -26,6 +35,7 @@ class DeadlineQueue:
             self._alarm = loop.call_later(self._within_s, self._look)
 
     def stop(self) -> None:
+        """Watch none of the futures any more."""
         self._watched.clear()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -43,7 +53,7 @@ class DeadlineQueue:
             self._over(future)
 
     def _drop_done(self) -> bool:
-        """Whether anything is left."""
+        """Drop the futures at the head that are done. Returns whether any future is left."""
         while self._watched and self._watched[0][0].done():
             self._watched.popleft()
         return bool(self._watched)

@@ -1,28 +1,29 @@
-"""Everything that gate refuses, as one tree. What each means over HTTP stands in one table, `gate.http.problems`.
+"""All errors of gate, as one tree. The table in `gate.http.problems` maps each to its HTTP status and code.
 
 GateError
-├── Invalid           the caller's words are not of the form
-│   └── Unreadable        nor are a provider's, in what it calls back with
-├── Unauthorized      no living key was shown
-├── Forged            a callback without the provider's secret
-├── Forbidden         the key's role may not do this
+├── Invalid           a field of the request is not valid
+│   └── Unreadable        the same in a callback of a provider
+├── Unauthorized      the request carries no valid key
+├── Forged            a callback does not carry the provider's secret
+├── Forbidden         the role of the key may not do this
+│   └── ForeignPage       the request comes from a page that may not make it
 ├── PoolUnknown
 ├── JobUnknown
 ├── ToolUnknown       gate.toml has no section for the table, and the owner's function is not asked about it
 ├── CallbackUnknown
 ├── ProviderUnknown
-├── Conflict          the request is well-formed, the state of things is against it
+├── Conflict          the request is valid, but the present state does not allow it
 │   ├── UserBusy          the user has as many live jobs as allowed
-│   ├── JobIdReused       the id names another job
-│   ├── TaskTaken         the provider's task is another job's
-│   ├── StartedByGate     gate starts this job, and nobody else
-│   ├── AlreadyEnded      by somebody else, or with another outcome
+│   ├── JobIdReused       the job_id belongs to another job
+│   ├── TaskTaken         the provider's task belongs to another job
+│   ├── StartedByGate     gate starts this job, so no caller may claim it
+│   ├── AlreadyEnded      the job was ended by another party, or with another outcome
 │   ├── NotRunning        the job waits and holds no slot
-│   └── CallbackApplied   an unread callback is applied once
-├── LeaseLost         expired, taken back, or never this job's
-├── QueueFull
-├── StoreDown         Redis or SQL does not answer; come again
-└── CannotStart       `gate serve` says why in one line and exits 1
+│   └── CallbackApplied   the unread callback was applied before
+├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
+├── QueueFull         as many jobs wait as the pool allows
+├── StoreDown         Redis or SQL does not answer; the same request may work later
+└── CannotStart       `gate serve` prints the reason in one line and exits with 1
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ if TYPE_CHECKING:
 
 
 class GateError(Exception):
-    """`detail` is a sentence for people; `job` is the job it is about, where there is one."""
+    """Base class of all errors of gate.
+
+    Attributes:
+        detail: A sentence for the reader of the message.
+        job: The job that the error is about; None when there is none.
+    """
 
     def __init__(self, detail: str, job: Job | None = None) -> None:
         super().__init__(detail)
@@ -43,7 +49,11 @@ class GateError(Exception):
 
 
 class Invalid(GateError):
-    """`field` is the name of what is wrong, as the caller wrote it."""
+    """A field of a request is not valid.
+
+    Attributes:
+        field: Name of the field, as the caller wrote it.
+    """
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(detail)
@@ -51,31 +61,37 @@ class Invalid(GateError):
 
 
 class Unreadable(Invalid):
-    pass
+    """The body of a provider's callback cannot be read."""
 
 
 class Unauthorized(GateError):
-    pass
+    """The request carries no valid key."""
 
 
 class Forged(GateError):
-    """`detail` never says what was shown, nor what would have been right."""
+    """A callback does not carry the provider's secret.
+
+    `detail` must never contain the secret that the caller sent or the right one.
+    """
 
 
 class Forbidden(GateError):
-    pass
+    """The caller may not do this."""
 
 
 class ForeignPage(Forbidden):
-    """Whoever asks may do it, but by a page of this gate that is not older than his session."""
+    """The request does not come from a page of this gate that is as new as the session.
+
+    The user may do the same from a page that is loaded now.
+    """
 
 
 class PoolUnknown(GateError):
-    pass
+    """There is no pool of this name."""
 
 
 class JobUnknown(GateError):
-    pass
+    """There is no such job in this pool."""
 
 
 class ToolUnknown(GateError):
@@ -87,57 +103,68 @@ class ToolUnknown(GateError):
 
 
 class CallbackUnknown(GateError):
-    pass
+    """There is no such unread callback."""
 
 
 class ProviderUnknown(GateError):
-    pass
+    """There is no provider of this name."""
 
 
 class Conflict(GateError):
-    pass
+    """The request is valid, but the present state does not allow it."""
 
 
 class UserBusy(Conflict):
+    """The user has as many live jobs as allowed.
+
+    Attributes:
+        active_job_id: One of these jobs.
+    """
+
     def __init__(self, detail: str, active_job_id: str, job: Job | None = None) -> None:
         super().__init__(detail, job)
         self.active_job_id = active_job_id
 
 
 class JobIdReused(Conflict):
-    pass
+    """The job_id belongs to another job."""
 
 
 class TaskTaken(Conflict):
-    pass
+    """The provider's task belongs to another job, or to another lease of this one."""
 
 
 class StartedByGate(Conflict):
-    pass
+    """gate starts this job at its tool, so no caller may claim it."""
 
 
 class AlreadyEnded(Conflict):
-    pass
+    """The job was ended by another party, or with another outcome."""
 
 
 class NotRunning(Conflict):
-    pass
+    """The job waits and holds no slot."""
 
 
 class CallbackApplied(Conflict):
-    pass
+    """The unread callback was applied before; each is applied once."""
 
 
 class LeaseLost(GateError):
-    pass
+    """The lease expired, was taken back, or was never a lease of this job."""
 
 
 class QueueFull(GateError):
-    pass
+    """As many jobs wait as the pool allows."""
 
 
 class StoreDown(GateError):
-    """`store` is `redis` or `sql`. `held`: it answers, and somebody holds the row of this `pool` or `job`."""
+    """A store does not answer, or it cannot do what was asked at the moment.
+
+    Attributes:
+        store: `redis` or `sql`.
+        held: `pool` or `job` when SQL answers, but another session holds a lock on that row; otherwise empty.
+    """
 
     def __init__(self, store: str, detail: str, held: str = "") -> None:
         super().__init__(detail)
@@ -145,4 +172,4 @@ class StoreDown(GateError):
 
 
 class CannotStart(GateError):
-    pass
+    """The server cannot start. `detail` is one line for the operator."""

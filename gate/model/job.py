@@ -1,6 +1,6 @@
-"""What a job is: its statuses, its outcomes, and the shape every room hands to the next.
+"""The job: its statuses, its limits, and the values that all packages exchange about it.
 
-The shapes are tuples with names: made and changed several times for each request, which frozen dataclasses are slow at.
+The values are named tuples. Each request makes and changes several of them, and frozen dataclasses are slow at that.
 """
 
 from __future__ import annotations
@@ -11,26 +11,45 @@ import time
 from typing import Any, Final, NamedTuple
 
 HOLDING: Final = frozenset({"granted", "running"})
+"""Statuses of a job that holds a slot."""
 LIVE: Final = frozenset({"queued"}) | HOLDING
+"""Statuses of a job that has not ended."""
 REFUNDED: Final = frozenset({"failed", "cancelled", "expired"})
+"""Statuses of a job that ended without a result, so its credits go back."""
 ENDED: Final = REFUNDED | {"completed"}
+"""Statuses of a job that has ended."""
 STATUSES: Final = LIVE | ENDED
 
 JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
+"""Form of a job_id, at most 128 characters."""
 POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Form of a pool's name, at most 64 characters. Braces would break the hash tag of its keys."""
 LABEL_MAX: Final = 256
-"""Characters of a user, tool or session."""
+"""Characters of a user, tool or session at most."""
 SECONDS_MIN: Final = 0.5
+"""Shortest time (s) that a caller or a setting may name."""
 SECONDS_MAX: Final = 31_536_000
-"""Of every time that a caller or a setting names: a year."""
+"""Longest time (s) that a caller or a setting may name: a year."""
 SLOTS_MAX: Final = 10_000
+"""Slots of a pool at most."""
 QUEUE_MAX: Final = 100_000
+"""Waiters of a pool at most."""
 CREDITS_MAX: Final = 10**9
+"""Credits of a job at most."""
 PAYLOAD_MAX_BYTES: Final = 16 * 1024
+"""Size (bytes) of a payload as JSON at most."""
 
 
 class Lease(NamedTuple):
-    """A slot held. Times are milliseconds since 1970, by Redis's clock; `due` is when it runs out."""
+    """The right of a job to its slot, for a time. Times are by the clock of Redis (ms since 1970).
+
+    Attributes:
+        lease_id: Secret of the holder.
+        fence: Number that grows with each grant of the pool.
+        granted_at: Time of the grant.
+        due: Deadline of the lease. A renewal moves it.
+        hard: Latest deadline. No renewal moves it.
+    """
 
     lease_id: str
     fence: int
@@ -40,16 +59,45 @@ class Lease(NamedTuple):
 
 
 class Refund(NamedTuple):
+    """The credits that an ended job gives back.
+
+    Attributes:
+        amount: Number of credits.
+        at: Time at which they were paid (ms since 1970); None while they are not.
+        owed: The refund is due and not paid yet.
+    """
+
     amount: int
     at: int | None
     owed: bool = False
 
 
 class Job(NamedTuple):
-    """A job as SQL has it; `position`, `queue_length` and `reason` are Redis's word, and only of a waiter. `task_id` is the
-    provider's name for what its current lease started. `starts`: gate starts it, at its tool's start_url; `tells`: each change
-    of its status is told to its tool; `settles`: its refund is paid by the owner's function. `queue_ms` is its own queue time, None
-    where the pool's counts. `late_output` belongs to `late_outcome`: what came after the job had ended without the provider."""
+    """A job as SQL has it. Its place in the queue comes from Redis, and only a waiter has one.
+
+    Attributes:
+        status: One of `STATUSES`.
+        user: Its user; None when the caller named none. The same holds for `tool` and `session`.
+        credits: Price of the job, which a refund gives back.
+        payload: Data of the caller for the holder.
+        ticket: Its place in order of arrival.
+        fence: Fence of its last grant; 0 before the first.
+        lease_ms: Length of its leases (ms).
+        enqueued_at: Time of its arrival (ms since 1970). The other times have the same unit.
+        ended_by: Party that ended it: `holder`, `caller`, `provider`, `tool`, `operator` or `gate`.
+        late_outcome: Outcome that a provider reported after the job had ended by another party.
+        late_output: Output that came with `late_outcome`.
+        provider: Provider of the task.
+        task_id: The provider's name for the task that the current lease started.
+        starts: gate starts the job, at the `start_url` of its tool.
+        tells: gate sends each change of its status to its tool.
+        settles: Its refund is paid by the owner's SQL function.
+        queue_ms: Its own limit of time in the queue (ms); None for the pool's.
+        position: Its place in the queue; 1 is next.
+        queue_length: Number of waiters in the pool.
+        reason: Why it waits.
+        eta_seconds: Estimated time until its grant (s); None when it is not known.
+    """
 
     job_id: str
     pool: str
@@ -88,11 +136,12 @@ class Job(NamedTuple):
 
     @property
     def ended(self) -> bool:
+        """Whether the job has ended."""
         return self.status in ENDED
 
     @property
     def lease(self) -> Lease | None:
-        """The lease it holds now; None while it waits and once it has ended."""
+        """Lease that the job holds now; None while it waits and after it has ended."""
         if self.status not in HOLDING:
             return None
         assert self.lease_id and self.granted_at and self.expires_at and self.hard_expires_at
@@ -100,8 +149,17 @@ class Job(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What somebody asks `acquire` for. `credits` is what the caller has charged already; `trusted`: he showed a tool key, so
-    his word is good for a refund by the owner's function. `starts`, `tells`, `settles` and `queue_ms` as in Job; gate sets them."""
+    """A request of a caller for a slot.
+
+    Attributes:
+        job_id: The job.
+        user: Its user; None for no user. The same holds for `tool` and `session`.
+        credits: Credits that the caller has charged already; None when the caller named none.
+        payload: Data for the holder.
+        lease_ms: Length of its leases (ms); None for the pool's.
+        trusted: The caller has a tool key, so a refund through the owner's function may rely on its `credits`.
+        starts: As in `Job`. gate sets it, and also `tells`, `settles` and `queue_ms`.
+    """
 
     job_id: str
     user: str | None = None
@@ -117,24 +175,31 @@ class Request(NamedTuple):
     queue_ms: int | None = None
 
     def same_content(self, job: Job) -> bool:
-        """Whether a repeat means the same job: what both name has to be equal."""
+        """Return whether a repeated request means this job: every value that both name is equal."""
         named = ((self.user, job.user), (self.tool, job.tool), (self.session, job.session),
                  (self.credits, job.credits), (self.payload, job.payload))  # fmt: skip
         return all(mine is None or theirs is None or mine == theirs for mine, theirs in named)
 
 
 def new_job_id() -> str:
-    """Random, and ordered by time, so that the index grows at its end."""
+    """Make a random id that begins with the time, so that the index in SQL grows at its end."""
     return f"{now_ms():012x}{secrets.token_hex(10)}"
 
 
 def now_ms() -> int:
-    """gate's own clock, for what is only shown. A deadline is never compared with it (PROTOCOL, every script, 1)."""
+    """Read this machine's clock (ms since 1970), for display only.
+
+    A deadline must never be compared with it, because only the clock of Redis decides (PROTOCOL, every script, 1).
+    """
     return time.time_ns() // 1_000_000
 
 
 def in_ms(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings by the names that the ledger and the scripts use: `lease_seconds`, as people write it, is `lease_ms` there."""
+    """Convert settings to the names and units of the ledger and the scripts.
+
+    Args:
+        values: Settings as users write them. `lease_seconds` becomes `lease_ms`; other names stay.
+    """
     return {
         name.replace("_seconds", "_ms"): round(value * 1000) if name.endswith("_seconds") else value
         for name, value in values.items()
@@ -142,7 +207,7 @@ def in_ms(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_seconds(values: dict[str, int]) -> dict[str, float]:
-    """And back."""
+    """Convert settings back to the names and units that users write: `lease_ms` becomes `lease_seconds`."""
     return {
         name.replace("_ms", "_seconds"): value / 1000 if name.endswith("_ms") else value for name, value in values.items()
     }

@@ -1,4 +1,4 @@
-"""A job as JSON, the same wherever it is shown: over HTTP, and to the tools that gate calls."""
+"""The JSON of a job. It is the same over HTTP and in the calls to tools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from gate.model.job import Job
 
 
 def moment(ms: int | None) -> str | None:
-    """RFC 3339, UTC, milliseconds."""
+    """Write a time as RFC 3339 text in UTC with milliseconds.
+
+    Args:
+        ms: The time (ms since 1970); None gives None.
+    """
     if ms is None:
         return None
     seconds, rest = divmod(ms, 1000)
@@ -19,12 +23,17 @@ def moment(ms: int | None) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _to_the_second(seconds: int) -> str:
-    """Kept, because nearly all that is shown is of the same few seconds."""
+    """Write a time without its fraction. Cached, because most times that are shown lie in the same few seconds."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
-    """`secrets`: whether whoever asks may release, and so see the payload and the lease_id."""
+    """Make the JSON of a job.
+
+    Args:
+        job: The job.
+        secrets: True for a reader that may release the job, and so may see the payload and the lease_id.
+    """
     lease = job.lease
     return {
         "job_id": job.job_id,

@@ -14,11 +14,11 @@ from pydantic import JsonValue
 from gate.model.job import Lease
 
 Outcome: TypeAlias = Literal["completed", "failed", "cancelled"]
-"""How a provider, a holder or an operator says that a job ended."""
+"""Outcome that a provider, a holder or an operator reports for a job."""
 
 
 class EntryKind(StrEnum):
-    """What an entry of the outbox reports."""
+    """Kinds of outbox entries."""
 
     GRANTED = "granted"
     """A waiter was put into a slot."""
@@ -55,7 +55,9 @@ class OutboxEntry:
 
 @dataclass(frozen=True, slots=True)
 class ProviderReport:
-    """How a provider says that one of its tasks ended. It names either `task_id` or `job_id`; the other is None.
+    """A provider's report that one of its tasks ended.
+
+    It names either `task_id` or `job_id`; the other is None.
 
     Attributes:
         outcome: How the task ended.
@@ -63,8 +65,8 @@ class ProviderReport:
         task_id: The provider's name for the task.
         job_id: gate's job.
         error: The provider's reason for a failure.
-        output: What the task made.
-        understood: False for a success whose output has a shape that gate does not know. The output is the whole callback then.
+        output: Result of the task.
+        understood: False for a success whose output has an unknown shape. The output is the whole callback then.
     """
 
     outcome: Outcome
@@ -82,7 +84,7 @@ class StartReply:
 
     Attributes:
         delivery_id: The start call, by its row in SQL.
-        provider: The provider of the tool; None when gate is told of none. Then the task is written down and not bound.
+        provider: The provider of the tool; None when the configuration names none. Then the task is recorded and not bound.
         task_id: The provider's task, when the answer names one.
     """
 

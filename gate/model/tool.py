@@ -1,4 +1,4 @@
-"""The tools that gate works for: what a table of theirs is called, and where their jobs are started and told of."""
+"""Tools: their names, the addresses at which gate starts jobs and reports changes, and the pools of their jobs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,19 @@ SHIPPED_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """`table` is the label that its jobs carry; `secret` signs what is sent to both addresses. `provider` is whose task ids
-    its start call answers. `pool` is where the compatible paths admit its jobs; `lease_ms` and `queue_ms` are None where the pool's
-    own count."""
+    """A tool, as the configuration has it.
+
+    Attributes:
+        table: Label that its jobs carry as `tool`, and name of its job table.
+        name: Display name.
+        provider: Provider whose task ids the start call returns; None when the configuration names none.
+        start_url: Address at which gate starts its jobs; None when gate starts none.
+        events_url: Address to which gate sends each change of a job; None to send none.
+        secret: Signs the calls to both addresses; None to send them unsigned.
+        pool: Pool into which the compatible paths admit its jobs.
+        lease_ms: Length of leases (ms) of its jobs; None for the pool's.
+        queue_ms: Limit of time in the queue (ms) of its jobs; None for the pool's.
+    """
 
     table: str
     name: str
@@ -38,12 +48,19 @@ class Tool:
     queue_ms: int | None = None
 
     def address(self, kind: str) -> str | None:
-        """`kind` is `start` or `event`."""
+        """Return the address for a kind of call; None when the tool has none.
+
+        Args:
+            kind: `start` or `event`.
+        """
         return self.start_url if kind == "start" else self.events_url
 
 
 class Tools:
-    """The configured ones by their tables. A table that nobody configured is a tool all the same, of the same name."""
+    """The tools by their tables. A table without configuration is a tool too.
+
+    Its name is then the shipped display name, or else the table's name.
+    """
 
     def __init__(self, configured: Mapping[str, Tool] | None = None) -> None:
         self._configured = dict(configured or {})
@@ -56,7 +73,7 @@ class Tools:
 
     @property
     def pools(self) -> list[str]:
-        """Every pool that a tool waits in, `default` among them, by name."""
+        """Names of all pools that tools use, with `default`, in order."""
         return sorted({"default", *(tool.pool for tool in self)})
 
     def __contains__(self, table: object) -> bool:

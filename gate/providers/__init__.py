@@ -1,4 +1,4 @@
-"""The providers by name. A new one is a page beside these, and a line here."""
+"""The providers by name. A new provider needs a module in this package and an entry in `PROVIDERS`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a provider's page is handed, and what it makes of it."""
+"""The interface of a provider: the callback that it reads, and its functions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from gate.model.messages import ProviderReport
 
 NO_SECRET = "this gate has no secret of this provider: it goes into gate.toml under [providers], and counts after a restart"
-"""For whoever tries it the first time: it tells nobody anything of use, as nothing is let in."""
+"""Message for the first try without a secret. It is safe to show, because gate then rejects every callback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """One call of a provider, as it came. `now_s` is seconds since 1970; `secrets` are all that are good at the moment."""
+    """A request of a provider, as gate received it.
+
+    Attributes:
+        headers: Headers of the request.
+        query: Parameters of its query.
+        body: Its body.
+        secrets: All secrets that are valid now. There are two while a secret is replaced.
+        now_s: Time of the request (s since 1970).
+    """
 
     headers: Mapping[str, str]
     query: Mapping[str, str]
@@ -24,8 +32,12 @@ class Callback:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """`read` answers None when nothing happens, and raises Forged or Unreadable, nothing else. `fault` says in a few words
-    what is wrong with a configured secret, or None.
+    """The functions of a provider.
+
+    Attributes:
+        name: Name of the provider, as in URLs and the configuration.
+        read: Reads a callback. It returns None for one that ends no task, and raises only Forged or Unreadable.
+        fault: Returns what is wrong with a configured secret, in a few words; None when it is valid.
     """
 
     name: str

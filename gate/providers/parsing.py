@@ -1,6 +1,7 @@
-"""Bodies from outside: bounded, and never more than a typed refusal.
+"""Parsing of callback bodies. All work is bounded, and the only error for a bad body is Unreadable.
 
-An end is never refused for its texts: `kept_text` and `kept_output` clean a value, cut what is too long and leave a mark.
+gate never refuses the end of a job because of a text in it. `kept_text` and `kept_output` clean a value, and cut with a mark
+what is too long.
 """
 
 from __future__ import annotations
@@ -14,29 +15,44 @@ from gate.model.errors import Unreadable
 from gate.model.job import LABEL_MAX
 
 BODY_MAX_BYTES = 8 * 1024 * 1024
-"""A callback that carries a picture or a log inside must still end its job."""
+"""Size (bytes) of a body at most. A callback that contains a picture or a log must still end its job."""
 TEXT_MAX = 4_000
-"""Characters of an error."""
+"""Characters of an error that are kept."""
 OUTPUT_MAX_BYTES = 64 * 1024
+"""Size (bytes) of an output as JSON that is kept."""
 MARK = "… (cut)"
-"""Ends a text that is longer than what is kept, and stands for a value that is deeper than that."""
+"""Ends a text that was cut, and replaces a value that is nested too deeply."""
 DEPTH_MAX = 32
+"""Levels of an output that are kept."""
 PARSED_DEPTH_MAX = 200
+"""Levels that are parsed again when a body is too deep for the parser. It must be far below Python's recursion limit."""
 DIGITS_MAX = 400
 """Digits of a whole number that is read. Python refuses numbers of some thousand digits."""
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
-"""What nests, and strings, in which the same characters nest nothing."""
+"""Brackets of JSON, and strings, because brackets inside a string do not count."""
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-"""NUL and lone surrogates: SQL keeps neither."""
+"""NUL and lone surrogates, which SQL cannot store."""
 
 
 def strictly(body: bytes) -> Any:
-    """JSON that all would read alike: UTF-8, no name twice, no NaN, no number beyond all bounds."""
+    """Parse JSON that every parser reads in the same way: UTF-8, no name twice, no NaN and no infinite number.
+
+    Raises:
+        Unreadable: The body is too large, or it is not such JSON.
+    """
     return _parsed(body, "body", "utf-8", object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
 
 
 def leniently(text: bytes | str, field: str = "body") -> Any:
-    """Whatever passes for JSON, as `tolerantly` reads it. Raises Unreadable."""
+    """Parse JSON with all tolerances of `tolerantly`.
+
+    Args:
+        text: The JSON.
+        field: Name of the field for the error.
+
+    Raises:
+        Unreadable: The text is too large, or it is not JSON.
+    """
     if len(text) > BODY_MAX_BYTES:
         raise Unreadable(field, f"must be at most {BODY_MAX_BYTES} bytes")
     try:
@@ -46,17 +62,17 @@ def leniently(text: bytes | str, field: str = "body") -> Any:
 
 
 def tolerantly(text: bytes | str, **how: Any) -> Any:
-    """JSON of a message that ends a job, and so is not refused for a text or a number in it.
+    """Parse JSON of a message that ends a job, which must not fail because of a single text or number.
 
-    Bytes that are not UTF-8 are marked; NaN, infinity and numbers of more than 400 digits become null, and so does what is nested
-    deeper than 200 levels.
+    Bytes that are not UTF-8 become replacement characters. NaN, infinity and numbers of more than 400 digits become null.
+    When the JSON is too deep for the parser, all below 200 levels becomes null.
 
     Args:
-        text: the message.
-        how: further arguments of `json.loads`.
+        text: The message.
+        how: Further arguments of `json.loads`.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: It is not JSON.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig", "replace")
@@ -77,7 +93,7 @@ def _finite_or_none(text: str) -> float | None:
 
 
 def _without_depth(text: str) -> str:
-    """The same JSON with null for what is nested deeper than the parser goes."""
+    """Replace all values below PARSED_DEPTH_MAX levels by null, so that the parser's recursion ends."""
     kept, depth, at = list[str](), 0, 0
     for found in _TOKENS.finditer(text):
         token = found.group()
@@ -99,7 +115,7 @@ def _parsed(text: bytes | str, field: str, encoding: str, **how: Any) -> Any:
         if isinstance(text, bytes):
             text = text.decode(encoding)
         return json.loads(text, **how)
-    except (ValueError, RecursionError):  # no UTF-8, no JSON, a number of too many digits, or too deep
+    except (ValueError, RecursionError):  # also for bad UTF-8, a number with too many digits, and deep nesting
         raise Unreadable(field, "it is not JSON") from None
 
 
@@ -122,14 +138,19 @@ def _finite(text: str) -> float:
 
 
 def clean(text: str) -> str:
+    """Remove characters that SQL cannot store."""
     return UNSTORABLE.sub("", text)
 
 
 def label(value: object, field: str) -> str:
-    """The id of a task: printable text, or a whole number, which stays exact.
+    """Read the id of a task: printable text, or a whole number, which stays exact.
+
+    Args:
+        value: The value from the body.
+        field: Name of the field for the error.
 
     Raises:
-        Unreadable: it is neither, or longer than 256 characters.
+        Unreadable: It is neither, or longer than 256 characters.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -139,14 +160,14 @@ def label(value: object, field: str) -> str:
 
 
 def kept_text(value: object, most: int = TEXT_MAX) -> str | None:
-    """The part of a value that is kept as an error.
+    """Make the text of an error from a value.
 
     Args:
-        value: a string, or any other value of JSON, of which the JSON text counts.
-        most: characters of the result, with the mark of a cut.
+        value: A string. Any other value is written as JSON.
+        most: Characters of the result at most, with the mark of a cut.
 
     Returns:
-        Clean text without blanks at its ends, or None when nothing is left of it.
+        Clean text without blanks at its ends; None when it would be empty.
     """
     if value is None or value == [] or value == {} or (isinstance(value, float) and not math.isfinite(value)):
         return None
@@ -157,11 +178,11 @@ def kept_text(value: object, most: int = TEXT_MAX) -> str | None:
 
 
 def kept_output(value: object, most: int = OUTPUT_MAX_BYTES) -> Any:
-    """The part of a value of JSON that is kept as an output.
+    """Make an output of bounded size from a value.
 
     Args:
-        value: any value of JSON; NaN and infinity become null, and what is more than 32 levels deep becomes the mark of a cut.
-        most: bytes of the result as JSON in UTF-8.
+        value: Any value of JSON. NaN and infinity become null. A value below 32 levels becomes the mark of a cut.
+        most: Size (bytes) of the result as JSON in UTF-8 at most.
 
     Returns:
         The clean value, or `{"cut": true, "text": "<the beginning of its JSON>… (cut)"}` when it is too large.
@@ -173,12 +194,17 @@ def kept_output(value: object, most: int = OUTPUT_MAX_BYTES) -> Any:
 
 
 def json_text(value: object) -> str:
-    """The clean JSON of a value, as deep as an output may be."""
+    """Write a value as clean JSON, to the depth of an output."""
     return _written(_shallow(value, DEPTH_MAX))
 
 
 def fitted(text: str, most: int) -> str:
-    """As much of a clean text as JSON writes in `most` bytes, quotes included, with a mark when that is not all of it."""
+    """Cut a clean text to a size as JSON. A text that is cut ends with the mark.
+
+    Args:
+        text: The text.
+        most: Size (bytes) of its JSON at most, with the quotes.
+    """
     if size(text) <= most:
         return text
     text = text[:most]
@@ -206,5 +232,5 @@ def _written(value: object) -> str:
 
 
 def size(value: object) -> int:
-    """Bytes of clean JSON."""
+    """Return the size (bytes) of a clean value as JSON."""
     return len(_written(value).encode())

@@ -1,7 +1,7 @@
-"""RunningHub: `{event: "TASK_END", taskId, eventData}`, unsigned, so that the secret is `?token=`.
+"""Callbacks of RunningHub: `{event: "TASK_END", taskId, eventData}`. They are not signed, so the secret is `?token=`.
 
-`eventData` is an object, or JSON in a string, of an old shape `{code, msg, data}` or a new one `{status, results, …}`.
-What the task made is read by `gate.providers.runninghub_output`, whichever shape it has.
+`eventData` is an object, or the same as JSON in a string. It has an old shape `{code, msg, data}` or a new one
+`{status, results, …}`. `gate.providers.runninghub_output` reads the output of either shape.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ OUTCOMES: dict[str, Outcome | None] = {
     "SUCCESS": "completed", "FAILED": "failed", "CANCELED": "cancelled", "CANCELLED": "cancelled",
     "RUNNING": None, "QUEUED": None, "CREATE": None,
 }  # fmt: skip
-"""By the status of the new shape. None: the task goes on."""
+"""Outcomes by the `status` of the new shape. None when the task has not ended."""
 PENDING_CODES = (804, 813)
-"""Of the old shape: the task runs, or waits in the provider's queue."""
+"""Codes of the old shape for a task that runs or waits in the provider's queue."""
 SAID_MAX = TEXT_MAX // 4
-"""Characters of an error that stand in brackets behind the reason."""
+"""Characters of the provider's message, which stands in brackets after the reason. The reason must keep most of the text."""
 
 
 class Ending(NamedTuple):
+    """The end of a task. `understood` has the meaning of `ProviderReport.understood`."""
+
     outcome: Outcome
     error: str | None
     output: Any
@@ -39,7 +41,16 @@ class Ending(NamedTuple):
 
 
 def read(callback: Callback) -> ProviderReport | None:
-    _known(callback)
+    """Read a callback.
+
+    Returns:
+        None when it does not end a task.
+
+    Raises:
+        Forged: The token is missing or wrong.
+        Unreadable: The body has another form.
+    """
+    _check_token(callback)
     body = leniently(callback.body)
     if not isinstance(body, dict):
         raise Unreadable("body", "must be an object")
@@ -60,7 +71,7 @@ def read(callback: Callback) -> ProviderReport | None:
     return ProviderReport(outcome, _delivery_id(task_id, outcome, error, output), task_id, None, error, output, understood)
 
 
-def _known(callback: Callback) -> None:
+def _check_token(callback: Callback) -> None:
     if not any(callback.secrets):
         raise Forged(NO_SECRET)
     shown = _bytes(callback.query.get("token", ""))
@@ -101,37 +112,38 @@ def _outcome(event: dict[str, Any]) -> Outcome | None:
 
 
 def _why(event: dict[str, Any]) -> str | None:
-    """The reason, with what the provider says of it in brackets."""
+    """Find the reason of a failure, with the provider's message in brackets."""
     data, reason = event.get("data"), event.get("failedReason")
     if not carries(reason) and isinstance(data, dict):
         reason = data.get("failedReason")
     code = kept_text(event.get("errorCode"), LABEL_MAX) or kept_text(event.get("code"), LABEL_MAX)
-    said, code = _message(event), code and f"code {code}"
+    message, code = _message(event), code and f"code {code}"
     if isinstance(reason, dict):
         exception = kept_text(reason.get("exception_message")) or kept_text(reason.get("message"))
         if exception is None:
-            return said or (kept_text(reason) if carries(reason) else code)
+            return message or (kept_text(reason) if carries(reason) else code)
     else:
         exception = kept_text(reason)
-    return _with_brackets(exception, said or code) if exception else said or code
+    return _with_brackets(exception, message or code) if exception else message or code
 
 
 def _message(event: dict[str, Any]) -> str | None:
     return kept_text(event.get("errorMessage")) or kept_text(event.get("msg"))
 
 
-def _with_brackets(first: str, said: str | None) -> str:
-    if said is None or said == first:
+def _with_brackets(first: str, second: str | None) -> str:
+    if second is None or second == first:
         return first
-    return f"{kept_text(first, TEXT_MAX - min(len(said), SAID_MAX) - 3)} ({kept_text(said, SAID_MAX)})"
+    return f"{kept_text(first, TEXT_MAX - min(len(second), SAID_MAX) - 3)} ({kept_text(second, SAID_MAX)})"
 
 
 def _delivery_id(task_id: str, *meant: Any) -> str:
-    """It sends none. What means the same of the same task is the same, however it is written."""
+    """Make a delivery id from the meaning, because RunningHub sends none. A repeat gets the same id in either shape."""
     return hashlib.sha256(json.dumps([task_id, *meant], sort_keys=True).encode()).hexdigest()
 
 
 def fault(secret: str) -> str | None:
+    """Return what is wrong with a configured secret; None when it is valid."""
     return None if secret and secret.isprintable() else "must be printable characters, at least one"
 
 

@@ -1,7 +1,7 @@
 """The output of a RunningHub event: its files, texts and costs, wherever the event has them.
 
-Files come as `results` or `data`: a list or one value, of objects with `url` or `fileUrl` or of bare addresses, or inside
-`outputFileList`. The newer shape names a kind `outputType`, the older one `fileType`.
+Files are in `results` or `data`, or below that in `outputFileList`. They are a list or one value. Each is an object with
+`url` or `fileUrl`, or a bare address. The kind of a file is `outputType` in the new shape, and `fileType` in the old one.
 """
 
 from __future__ import annotations
@@ -15,40 +15,43 @@ from gate.model.job import LABEL_MAX
 from gate.providers.parsing import OUTPUT_MAX_BYTES, clean, fitted, json_text, kept_output, kept_text, size
 
 ADDRESS: Final = re.compile(r"https?://\S+", re.IGNORECASE)
+"""A text that counts as a file without an object around it."""
 URLS: Final = ("url", "fileUrl")
+"""Fields for the address of a file; the first that is not empty counts."""
 KINDS: Final = ("outputType", "fileType", "type")
+"""Fields for the kind of a file; the first that is not empty counts."""
 INSIDE: Final = (*URLS, "outputFileList", "results", "data", "outputs", "files")
 """Fields of an object that may hold further files."""
 NO_OUTPUT_FIELDS: Final = frozenset(
     ("taskId", "taskStatus", "status", "code", "msg", "message", "errorCode", "errorMessage", "failedReason", "usage",
      "taskUsageList", "taskCostTime", "clientId", "promptId", "promptTips", "netWssUrl")
 )  # fmt: skip
-"""Fields of an event that say something of the task, but are nothing that it made."""
+"""Fields of an event that describe the task and are no output of it."""
 DEPTH: Final = 6
 """Levels of lists and objects that are searched for files."""
 FIELDS_MAX: Final = 16
-"""Further fields of a file that are kept."""
+"""Further fields of a file that are kept at most."""
 NAME_MAX: Final = 64
-"""Characters of the name of such a field."""
+"""Characters of the name of such a field that are kept."""
 RAW_MAX_BYTES: Final = 16 * 1024
-"""Of an event that is not understood: its size as JSON."""
+"""Size (bytes) as JSON that is kept of an event with an unknown shape."""
 USAGE_MAX_BYTES: Final = 4 * 1024
-"""Of what a task cost, of which a real one has some hundred bytes."""
+"""Size (bytes) of `usage` that is kept. A real one has some hundred bytes."""
 USAGE_LIST_MAX_BYTES: Final = 12 * 1024
-"""The same by the parts of a task, of which there are few."""
+"""Size (bytes) of `taskUsageList` that is kept. It has one `usage` for each part of a task, and there are few."""
 PART_MIN_BYTES: Final = 64
-"""Of a usual file or text: with less room left, the search ends."""
+"""Size (bytes) of a usual file or text. With less space left, the search ends."""
 MARGIN_BYTES: Final = 64
-"""For the names and brackets around files and texts."""
+"""Size (bytes) of the names and brackets around files and texts."""
 
 
 def output_of(event: dict[str, Any]) -> tuple[dict[str, Any], bool] | None:
-    """The output of a success.
+    """Read the output of a success.
 
     Returns:
-        `{"files": [{url, type, …}], "texts"?, "coins"?, "usage"?, "taskUsageList"?, "cut"?}` and True, or, when the event
-        carries something of an unknown shape, the same without files but with the event itself under `raw`, and False.
-        None when the event carries nothing.
+        The output, and whether its shape is known. A known output is
+        `{"files": [{url, type, …}], "texts"?, "coins"?, "usage"?, "taskUsageList"?, "cut"?}`. An unknown one has no files,
+        and the event itself under `raw`. None when the event has no output.
     """
     output = _within([event.get("results"), event.get("data")], costs_of(event))
     if output["files"] or "texts" in output:
@@ -62,7 +65,11 @@ def output_of(event: dict[str, Any]) -> tuple[dict[str, Any], bool] | None:
 
 
 def costs_of(event: dict[str, Any]) -> dict[str, Any]:
-    """`coins` as a number, and `usage` and `taskUsageList` as they came, bounded; each only when the event has it."""
+    """Read the costs of a task.
+
+    Returns:
+        `coins` as a number, and `usage` and `taskUsageList` with a bounded size. Each is there only when the event has it.
+    """
     costs: dict[str, Any] = {}
     usage, parts = event.get("usage"), event.get("taskUsageList")
     if isinstance(usage, dict) and (coins := number(usage.get("consumeCoins"))) is not None:
@@ -75,7 +82,7 @@ def costs_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def number(value: object) -> float | int | None:
-    """A finite number, also when it comes as text."""
+    """Read a finite number, also from text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -88,7 +95,7 @@ def number(value: object) -> float | int | None:
 
 
 def carries(value: object) -> bool:
-    """Whether a value holds anything but empty texts, lists and objects, null, false and 0."""
+    """Return whether a value has any content. Empty texts, lists and objects, null, false and 0 are none."""
     level = [value]
     while level:
         inside: list[Any] = []
@@ -108,55 +115,58 @@ def _is_output(name: str, value: Any) -> bool:
 
 
 def _within(found: list[Any], costs: dict[str, Any]) -> dict[str, Any]:
-    """An output of as much as there is room for, files before texts, with `cut` when something is left out."""
-    room = OUTPUT_MAX_BYTES - size({"files": [], **costs}) - MARGIN_BYTES
-    files, room, files_cut = _files(found, room)
-    texts, texts_cut = _texts(found, room)
+    """Make an output that fits into OUTPUT_MAX_BYTES, files before texts. It has `cut` when something is left out."""
+    space = OUTPUT_MAX_BYTES - size({"files": [], **costs}) - MARGIN_BYTES
+    files, space, files_cut = _files(found, space)
+    texts, texts_cut = _texts(found, space)
     output = {"files": files, **({"texts": texts} if texts else {}), **costs}
     return output | {"cut": True} if files_cut or texts_cut else output
 
 
-def _files(found: list[Any], room: int) -> tuple[list[dict[str, Any]], int, bool]:
-    """The files that fit, the room that they leave, and whether one is left out. Half an address is none."""
+def _files(found: list[Any], space: int) -> tuple[list[dict[str, Any]], int, bool]:
+    """Return the files that fit, the space (bytes) that is left, and whether a file is left out.
+
+    A file is never cut, because a part of an address is useless.
+    """
     files: list[dict[str, Any]] = []
-    cut, seen = False, {""}
+    cut, addresses = False, {""}
     for part in _parts(found, DEPTH):
         address = _address(part)
-        if address in seen:  # an event may name a file in both shapes
+        if address in addresses:  # an event may name a file in both shapes
             continue
-        seen.add(address)
+        addresses.add(address)
         file = {"url": address, "type": _kind(part), **_more(part)}
         needed = size(file) + 2
-        if needed <= room:
-            room -= needed
+        if needed <= space:
+            space -= needed
             files.append(file)
             continue
         cut = True
-        if room < PART_MIN_BYTES:
+        if space < PART_MIN_BYTES:
             break
-    return files, room, cut
+    return files, space, cut
 
 
-def _texts(found: list[Any], room: int) -> tuple[list[str], bool]:
-    """The texts that fit, the last one cut, and whether anything is left out."""
+def _texts(found: list[Any], space: int) -> tuple[list[str], bool]:
+    """Return the texts that fit, and whether anything is left out. The last text may be cut."""
     texts: list[str] = []
-    cut, seen = False, {""}
+    cut, known = False, {""}
     for part in _parts(found, DEPTH):
         text = _line(part.get("text"))
-        if text in seen:
+        if text in known:
             continue
-        if room < PART_MIN_BYTES:
+        if space < PART_MIN_BYTES:
             return texts, True
-        seen.add(text)
-        kept = fitted(text, room - 2)
+        known.add(text)
+        kept = fitted(text, space - 2)
         cut = cut or kept != text
-        room -= size(kept) + 2
+        space -= size(kept) + 2
         texts.append(kept)
     return texts, cut
 
 
 def _parts(value: Any, depth: int) -> Iterator[dict[str, Any]]:
-    """Each object that has an address or a text; of a bare address, such an object."""
+    """Yield each object that has an address or a text. A bare address becomes such an object."""
     if depth == 0:
         return
     if isinstance(value, str) and ADDRESS.fullmatch(_line(value)):
@@ -182,7 +192,7 @@ def _kind(part: dict[str, Any]) -> str:
 
 
 def _more(part: dict[str, Any]) -> dict[str, Any]:
-    """Further plain fields of a file: its cost, its node."""
+    """Return further plain fields of a file, such as its cost and its node."""
     more: dict[str, Any] = {}
     for name, value in part.items():
         name = clean(name)[:NAME_MAX]
@@ -195,5 +205,5 @@ def _more(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(value: Any) -> str:
-    """Clean text without blanks at its ends; empty for what is no text."""
+    """Return clean text without blanks at its ends; empty for a value that is no text."""
     return clean(value).strip() if isinstance(value, str) else ""

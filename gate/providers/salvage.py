@@ -1,6 +1,6 @@
-"""What can be saved from a body that could not be read: the task that it names, and its content as an output.
+"""Salvage of callback bodies that no provider's module could read: the task that a body names, and its content as an output.
 
-Tolerant where the pages of the providers are strict: nothing here decides how a job ended, an operator does.
+This module may be tolerant where the providers' modules are strict, because an operator decides how the job ended.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ from gate.model.job import LABEL_MAX
 from gate.providers.parsing import OUTPUT_MAX_BYTES, clean, kept_output, leniently
 
 NAMES = ("taskId", "task_id")
+"""Fields that name the task."""
 NAMED = re.compile(
     r"""\b(?:taskId|task_id)\b\\*["']?\s*[:=]\s*\\*(?:"([^"\\]{1,256})\\*"|'([^'\\]{1,256})\\*'|([\w.:-]{1,256})(?![\w.:-]))""",
     re.IGNORECASE,
 )
-"""In JSON that breaks, in JSON inside a string, in a form. A name without its end is none: it may be cut."""
+"""Finds the task in broken JSON, in JSON inside a string and in a form. A name without its end may be cut, so it is none."""
 WORDS = frozenset({"null", "none", "true", "false", "undefined"})
 """Values without quotes that are no name."""
 
 
 def task_id(body: str) -> str | None:
-    """Find the task that a body names: at its top, one level below, or anywhere in its text. None when it names none."""
+    """Find the task that a body names: at its top level, one level below, or anywhere in its text.
+
+    Returns:
+        None when it names none.
+    """
     try:
         found = leniently(body)
     except Unreadable:
@@ -43,7 +48,11 @@ def task_id(body: str) -> str | None:
 
 
 def output(body: str) -> dict[str, Any]:
-    """Make the output of a completed job from a body: its JSON as `raw`, or its text when that is no JSON or too large."""
+    """Make the output of a completed job from a body.
+
+    Returns:
+        The JSON of the body under `raw`, or its text when it is no JSON or too large.
+    """
     try:
         found = leniently(body)
     except Unreadable:

@@ -1,7 +1,7 @@
-"""Standard Webhooks: `{type, data: {job_id | task_id, outcome, error?, output?}}`, signed.
+"""Callbacks by Standard Webhooks: `{type, data: {job_id | task_id, outcome, error?, output?}}`, signed.
 
-The library signs and no more: its own check reads the clock, takes `1700000000.0` for a timestamp, and raises ValueError on
-malformed headers.
+The library only computes signatures here. Its own check reads the clock, accepts `1700000000.0` as a timestamp, and raises
+ValueError on malformed headers.
 """
 
 from __future__ import annotations
@@ -20,17 +20,27 @@ from gate.providers.callback import NO_SECRET, Callback, Provider
 from gate.providers.parsing import kept_output, kept_text, label, strictly
 
 PREFIXES = ("webhook", "svix")
-"""Of the three headers, the one that counts first: Svix sends its own names, which mean the same."""
+"""Prefixes of the three headers; the first one that is there counts. Svix sends names of its own with the same meaning."""
 STALE_S = 300
-"""Either way."""
+"""Largest difference (s) between the timestamp and the clock, in either direction. An older callback may be a replay."""
 OUTCOMES = ("completed", "failed", "cancelled")
+"""Values of `data.outcome`."""
 DELIVERY_ID = re.compile(r"[!-~]{1,256}")
 TIMESTAMP = re.compile(r"[1-9][0-9]{0,11}")
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 
 
 def read(callback: Callback) -> ProviderReport | None:
-    delivery_id = _signed(callback)
+    """Read a callback.
+
+    Returns:
+        None when it does not end a task.
+
+    Raises:
+        Forged: The signature or the timestamp is missing or wrong.
+        Unreadable: The body has another form.
+    """
+    delivery_id = _check_signature(callback)
     body = strictly(callback.body)
     if not isinstance(body, dict):
         raise Unreadable("body", "must be an object")
@@ -54,8 +64,8 @@ def read(callback: Callback) -> ProviderReport | None:
     return ProviderReport(data["outcome"], delivery_id, task_id, job_id, error, output)
 
 
-def _signed(callback: Callback) -> str:
-    """The delivery id, once its signature is seen to be good."""
+def _check_signature(callback: Callback) -> str:
+    """Check the signature, and return the delivery id. Raises Forged."""
     headers = {name.lower(): value for name, value in callback.headers.items()}
     prefix = next((one for one in PREFIXES if f"{one}-signature" in headers), PREFIXES[0])
     delivery_id, timestamp = headers.get(f"{prefix}-id", ""), headers.get(f"{prefix}-timestamp", "")
@@ -72,6 +82,7 @@ def _signed(callback: Callback) -> str:
     right = [one.sign(delivery_id, moment, body).encode() for one in _usable(callback.secrets)]
     if not right:
         raise Forged(NO_SECRET)
+    # A list, not a generator: all comparisons run, so the time does not show which secret or signature fits.
     if not any([hmac.compare_digest(mine, theirs) for mine in right for theirs in shown]):
         raise Forged("no signature fits")
     return delivery_id
@@ -82,11 +93,12 @@ def _usable(secrets: Sequence[str]) -> list[Webhook]:
 
 
 def fault(secret: str) -> str | None:
+    """Return what is wrong with a configured secret; None when it is valid."""
     if SECRET.fullmatch(secret):
         try:
             Webhook(secret)
             return None
-        except Exception:  # of two kinds, neither of which is worth telling apart
+        except Exception:  # the library raises two kinds of errors for a secret that is no base64
             pass
     return "must be base64, with or without whsec_ before it"
 

@@ -1,4 +1,4 @@
-"""A provider to try gate against: `python -m gate.simulator`."""
+"""A simulated provider, for tests and demos of gate: `python -m gate.simulator`."""
 
 from gate.simulator.runninghub import Simulator
 

@@ -1,10 +1,13 @@
-"""A provider to try gate against: RunningHub's documented API on loopback, where what happens to a task is on demand.
+"""A simulated provider: RunningHub's documented API on loopback, with tasks that behave as a test demands.
 
-A task is started at `/task/openapi/run` (or `create`, `ai-app/run`) or in the newer form at `/openapi/v2/run/ai-app/{id}`.
+A call to `/task/openapi/run` (or `create`, `ai-app/run`) starts a task, and so does the newer form
+`/openapi/v2/run/ai-app/{id}`.
 
-`python -m gate.simulator --port 0 --limit 3` prints its address; in a test it is `with Simulator(limit=3) as simulator:`.
-`POST /control` `{limit?, defaults?, next?, tasks?}` sets what happens: to all from now on, to the next runs one by one, to tasks
-that run. The field `gateTest` of a run's body does so for that run. `GET /control` tells what was seen.
+`python -m gate.simulator --port 0 --limit 3` prints the address. A test uses `with Simulator(limit=3) as simulator:`.
+
+`POST /control` with `{limit?, defaults?, next?, tasks?}` plans the behaviour of tasks. `defaults` is for all tasks from now
+on. `next` is for the next runs, one by one. `tasks` is for tasks that run. The field `gateTest` in the body of a run plans
+that run only. `GET /control` returns the tasks and callbacks so far.
 """
 
 from __future__ import annotations
@@ -30,27 +33,40 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 SUCCESS = {"code": 0, "msg": "success"}
+"""Code and message of a success in the old shape."""
 CALLBACK_S = 30
+"""Time (s) to wait for the response to a callback."""
 Odd = Literal[
     "results_file_url", "data_url", "data_object", "output_file_list", "results_object", "plain_results", "plain_data",
     "text", "long_address", "unknown",
 ]  # fmt: skip
-"""Shapes of a success beside the two documented ones. `unknown` is one that gate does not know."""
+"""Shapes of a success that are not documented. gate knows all of them but `unknown`."""
 Busy = Literal[415, 421, 1003, 1011, 1520, 429, 500, 503]
-"""How a provider says that it cannot take a task now: a code in the body, or the last three as the HTTP status."""
+"""Codes of a provider that cannot take a task now. 429, 500 and 503 are the HTTP status; the others are in the body."""
 Form = Literal["v1", "v2"]
-"""Of the path that a run call takes, which its answer has too."""
+"""Form of the path of a run call. The response has the same form."""
 LONG = 4_100
-"""Characters of the address of `long_address`: longer than what gate keeps of an error."""
+"""Characters of the address of `long_address`. It is longer than the error text that gate keeps."""
 BUSY = {415: "TASK_INSTANCE_MAXED", 421: "TASK_QUEUE_MAXED", 1003: "rate limit", 1011: "system busy", 1520: "queue limit"}
-"""What is said beside the codes that stand in a body."""
+"""Messages for the codes that are in the body."""
 
 
 class Plan(BaseModel):
-    """What happens to a task. `late` seconds pass between its end and its callback; `early`: the run call is answered after
-    the callback; `empty` is a success without output. `odd` gives a success another shape than `shape`. `busy` starts nothing:
-    the run call is answered with that code, or with 429, 500 or 503 as its HTTP status. The answer of a run call comes
-    `starting_s` seconds after the call; the task itself begins at once.
+    """Behaviour of a task.
+
+    Attributes:
+        seconds: Time (s) that the task runs.
+        outcome: Its outcome. `empty` is a success without output.
+        error: Reason of a failure.
+        shape: Shape of the callback's `eventData`.
+        as_string: `eventData` is JSON in a string.
+        callback: How often the callback is sent.
+        late: Time (s) between the end of the task and its callback.
+        early: The callback is sent before the response to the run call.
+        refuse: The run call starts no task; the provider's queue is full.
+        odd: Shape of a success instead of `shape`; None for `shape`.
+        busy: The run call starts no task and returns this code, or this HTTP status for 429, 500 and 503.
+        starting_s: Time (s) from the run call to its response. The task itself begins at once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,10 +85,27 @@ class Plan(BaseModel):
     starting_s: Annotated[float, Field(ge=0)] = 0
 
     def changed(self, change: dict[str, Any]) -> Plan:
+        """Return this plan with other values.
+
+        Args:
+            change: The values, by field.
+
+        Raises:
+            ValidationError: A field or a value is not valid.
+        """
         return Plan.model_validate(self.model_dump() | change)
 
 
 class Control(BaseModel):
+    """Body of `POST /control`.
+
+    Attributes:
+        limit: Tasks that may run at once; None for no change.
+        defaults: Changes of the plan of all later tasks.
+        next: Plans of the next runs, one for each.
+        tasks: Changes of the plans of tasks, by their ids.
+    """
+
     model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=0)] | None = None
@@ -95,7 +128,7 @@ class _Task:
         return [] if self.plan.outcome == "empty" else [f"https://files.invalid/{self.task_id}.png"]
 
     def old(self) -> dict[str, Any]:
-        """As the outputs call answers it, too."""
+        """Make the old shape. The outputs call returns it too."""
         if self.status == "SUCCESS":
             one = {"fileType": "png", "taskCostTime": round(self.plan.seconds), "nodeId": "9"}
             return SUCCESS | {"data": [{"fileUrl": url} | one for url in self.results()]}
@@ -110,7 +143,7 @@ class _Task:
         return body | {"results": None} | why
 
     def odd(self, shape: Odd) -> dict[str, Any]:
-        """A success whose output stands elsewhere than the documentation says."""
+        """Make a success that has its output elsewhere than the documentation says."""
         (url,) = self.results()
         new, old = {"taskId": self.task_id, "status": "SUCCESS", "usage": {"consumeCoins": "1"}}, SUCCESS
         text = {"url": None, "outputType": "txt", "text": f"a text of {self.task_id}"}
@@ -140,7 +173,7 @@ class _Task:
 
 
 class _Provider:
-    """One simulator's tasks. All but `seen` on its own loop."""
+    """The tasks of one simulator. Call everything but `seen` on the simulator's own event loop."""
 
     def __init__(self, limit: int, defaults: Plan) -> None:
         self.limit, self.defaults = limit, defaults
@@ -149,7 +182,7 @@ class _Provider:
         self.callbacks: list[dict[str, Any]] = []
         self.most = self.refused = 0
         self._numbers = itertools.count(1_900_000_000_000_000_000 + secrets.randbelow(10**16) * 10)
-        self._lives: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
 
     async def run(self, body: dict[str, Any], form: Form) -> JSONResponse:
         webhook_url, own = body.get("webhookUrl"), body.get("gateTest", {})
@@ -166,18 +199,18 @@ class _Provider:
         task = _Task(str(next(self._numbers)), plan, webhook_url)
         self.tasks[task.task_id] = task
         self.most = max(self.most, self.running())
-        life = asyncio.create_task(self._live(task))
-        self._lives.add(life)
-        life.add_done_callback(self._lives.discard)
+        run = asyncio.create_task(self._run_task(task))
+        self._running.add(run)
+        run.add_done_callback(self._running.discard)
         await asyncio.sleep(plan.starting_s)
         if plan.early:
-            await asyncio.wait([life])
+            await asyncio.wait([run])
         return _started(form, task.task_id)
 
     def _plan(self, own: dict[str, Any]) -> Plan:
         return self.defaults.changed(self.next.popleft() if self.next else {}).changed(own)
 
-    async def _live(self, task: _Task) -> None:
+    async def _run_task(self, task: _Task) -> None:
         while not task.cancelled and (left := task.started + task.plan.seconds - time.monotonic()) > 0:
             task.changed.clear()
             with contextlib.suppress(TimeoutError):
@@ -191,12 +224,12 @@ class _Provider:
     async def _call_back(self, task: _Task) -> None:
         assert task.webhook_url is not None
         body = task.callback()
-        # Without its query: the token is there.
+        # Without the query, which contains the token.
         sent: dict[str, Any] = {"taskId": task.task_id, "url": task.webhook_url.split("?")[0], "body": body, "answer": None}
         with contextlib.suppress(httpx2.HTTPError, httpx2.InvalidURL):
             async with httpx2.AsyncClient(timeout=CALLBACK_S) as client:
                 sent["answer"] = (await client.post(task.webhook_url, json=body)).status_code
-        self.callbacks.append(sent)  # only now: whoever waits for it means its answer too
+        self.callbacks.append(sent)  # after the response, because a test that waits for a callback reads its response
 
     def status(self, task_id: Any) -> dict[str, Any]:
         task = self._task(task_id)
@@ -221,7 +254,7 @@ class _Provider:
         return SUCCESS | {"data": None}
 
     def control(self, wanted: Control) -> None:
-        """All of it or, when some is not of the form, nothing."""
+        """Apply all changes, or none when one of them is not valid."""
         defaults = self.defaults.changed(wanted.defaults)
         for change in wanted.next:
             defaults.changed(change)
@@ -244,9 +277,9 @@ class _Provider:
                 "tasks": tasks, "callbacks": [dict(sent) for sent in self.callbacks]}  # fmt: skip
 
     async def close(self) -> None:
-        for life in list(self._lives):
-            life.cancel()
-        await asyncio.gather(*self._lives, return_exceptions=True)
+        for run in list(self._running):
+            run.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     def _task(self, task_id: Any) -> _Task | None:
         return self.tasks.get(str(task_id))
@@ -326,9 +359,24 @@ def _app(provider: _Provider) -> FastAPI:
 
 
 class Simulator:
-    """Listens on a free loopback port, in a thread of its own: whoever waits for it, however, keeps it from nothing."""
+    """A simulated provider on a loopback port, in a thread of its own. So a test may block its own thread.
+
+    Attributes:
+        url: Address of the simulator.
+    """
 
     def __init__(self, limit: int = 3, port: int = 0, **defaults: Any) -> None:
+        """Open the port; the context manager starts the thread.
+
+        Args:
+            limit: Tasks that may run at once.
+            port: Port on loopback; 0 for a free one.
+            defaults: Fields of the plan of all tasks.
+
+        Raises:
+            ValidationError: A field of `defaults` is not valid.
+            OSError: The port is not free.
+        """
         self._provider = _Provider(limit, Plan(**defaults))
         self._socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -337,28 +385,39 @@ class Simulator:
         self._thread = threading.Thread(target=self.serve, name="simulator", daemon=True)
 
     def seen(self) -> dict[str, Any]:
-        """As `GET /control` tells it."""
+        """Return the same as `GET /control`: the limit, the tasks and the callbacks so far."""
         return self._provider.seen()
 
     def control(self, **wanted: Any) -> dict[str, Any]:
-        """As `POST /control` does it."""
+        """Plan the behaviour of tasks, as `POST /control` does.
+
+        Args:
+            wanted: Fields of `Control`.
+
+        Returns:
+            What `seen` returns.
+
+        Raises:
+            ValueError: A field is not valid, or there is no such task.
+        """
         answer = httpx2.post(f"{self.url}/control", json=wanted)
         if answer.status_code != 200:
             raise ValueError(answer.text)
-        seen: dict[str, Any] = answer.json()
-        return seen
+        state: dict[str, Any] = answer.json()
+        return state
 
     def serve(self) -> None:
-        """Until it is stopped, or the process is told to end."""
+        """Serve requests until `stop`, or until a signal ends the process."""
         self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
+        """End the thread and close the port."""
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()
 
     def __enter__(self) -> Self:
-        self._thread.start()  # the socket takes callers already, so that nobody has to wait
+        self._thread.start()  # the socket already accepts connections, so no caller has to wait for the thread
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -372,6 +431,7 @@ class Simulator:
 
 
 def main() -> None:
+    """Run a simulator from the command line until it is interrupted."""
     parser = argparse.ArgumentParser(prog="python -m gate.simulator", description="A provider to try gate against.")
     parser.add_argument("--port", type=int, default=0, help="0 is a free one")
     parser.add_argument("--limit", type=int, default=3, help="tasks at once")

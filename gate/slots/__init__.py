@@ -1,4 +1,4 @@
-"""Redis: who may run now."""
+"""The Redis side of gate, which decides who may run now."""
 
 from gate.slots.connection import RedisConnection
 from gate.slots.results import (

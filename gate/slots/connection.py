@@ -1,8 +1,9 @@
-"""The way to Redis: connections that lead to one life of it, and what has to be true of it before gate trusts it.
+"""Connections to Redis that are pinned to one identity of the server, and the checks before gate trusts a Redis.
 
-An epoch key survives a failover to a replica that lagged, or an old snapshot put back: what such a Redis holds looks sound and
-is of the past. Its run id and its replication id do not survive. So they are read on each new connection, and scripts run only
-on connections to the life whose pools this server has taken or loaded.
+An epoch key survives a failover to a replica that lagged, and the restore of an old snapshot. The data of such a Redis looks
+sound, but it is out of date. The run id and the replication id of Redis do not survive either event, so both together are its
+identity. gate reads the identity on each new connection. Scripts run only on connections to the identity whose pools this
+server has adopted or loaded.
 """
 
 from __future__ import annotations
@@ -26,83 +27,113 @@ from gate.model.errors import CannotStart, StoreDown
 from gate.slots.pipeline import CommandPipeline
 
 REPLY_TIMEOUT_S = 5.0
+"""Time (s) to wait for a connection or a reply, after which the Redis counts as down."""
 MAX_CONNECTIONS = 64
-"""A caller waits for a free one (BlockingConnectionPool) and is never refused for the lack of it."""
+"""Connections of `client` at most. Without a free one, a caller waits REPLY_TIMEOUT_S for it (BlockingConnectionPool)."""
 
 
 class AnotherRedis(RedisError):
-    """What answers on a new connection is not the life of Redis that this server works on."""
+    """The Redis on a new connection has another identity than the one that this server is pinned to."""
 
 
 class RedisConnection:
-    """`pipe` is for what is asked often, scripts above all; `client` for the rest. `listener` may wait for ever for a reply, as a
-    subscription does. `identity` is the life of Redis that `pipe` and `client` are pinned to ('' before the first). Raises
-    CannotStart when `url` is no address.
+    """All connections of this process to Redis.
+
+    Attributes:
+        identity: Identity of the Redis that `pipe` and `client` are pinned to; empty before the first `pin`.
+        client: For rare commands.
+        pipe: For frequent commands, mainly scripts.
+        listener: For subscriptions. It waits for a reply without a timeout.
     """
 
     def __init__(self, url: str) -> None:
+        """Prepare connections; none is opened yet.
+
+        Args:
+            url: Address of Redis, with its password if it needs one.
+
+        Raises:
+            CannotStart: `url` is no address of Redis.
+        """
         self._url = url
         self.identity = ""
         self.client = self._connect()
         self.pipe = self._pipe()
-        self.listener = self._connect(patient=True)
+        self.listener = self._connect(without_timeout=True)
         self._former: list[redis.Redis] = []
 
     async def meet(self) -> str:
-        """The identity of who answers now, on a connection of its own. Raises StoreDown; of a replica too."""
-        async with self._connect() as visitor:
+        """Read the identity of the Redis that answers now, on a connection of its own.
+
+        Raises:
+            StoreDown: Redis does not answer, or it is a replica.
+        """
+        async with self._connect() as unpinned:
             with answering():
-                facts = await visitor.info("server", "replication")
+                facts = await unpinned.info("server", "replication")
         if facts.get("role") != "master":  # guard: no-replica
             raise StoreDown("redis", "the Redis that answers is a replica: nothing can be written there")
         return _identity(facts)
 
     def pin(self, identity: str) -> None:
-        """From now on only that life is used. A call under way on the former one ends there, or meets AnotherRedis."""
+        """Use only the Redis with this identity from now on.
+
+        A call in flight to the former Redis ends on its old connection, or raises AnotherRedis.
+
+        Args:
+            identity: What `meet` returned.
+        """
         if identity == self.identity:
             return
         self.identity = identity
-        self._former += [self.client, self.listener]  # calls under way end by themselves
+        self._former += [self.client, self.listener]  # closed at the end only: calls in flight still use them
         self.pipe.part()
-        self.client, self.listener = self._connect(only=identity), self._connect(patient=True)
+        self.client, self.listener = self._connect(only=identity), self._connect(without_timeout=True)
         self.pipe = self._pipe()
 
     async def part(self) -> None:
-        """Drops the idle connections: each new one is looked at."""
+        """Close the idle connections. Each new one has its identity checked."""
         self.pipe.part()
         await self.client.connection_pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
+        """Close all connections."""
         self.pipe.part()
         for client in (*self._former, self.client, self.listener):
             await client.aclose()
 
     def _pipe(self) -> CommandPipeline:
-        """On a connection of its own, made and looked at as those of `client` are."""
+        """Make a pipeline on a connection of its own, which is made and checked like those of `client`."""
         return CommandPipeline(self.client.connection_pool.make_connection, REPLY_TIMEOUT_S)
 
-    def _connect(self, *, only: str = "", patient: bool = False) -> redis.Redis:
-        """A client that tries once more when a connection turns out to be dead, and no oftener: the library's own ten tries
-        would run a script again and again. Once is safe, each script being idempotent by (job_id, lease_id).
+    def _connect(self, *, only: str = "", without_timeout: bool = False) -> redis.Redis:
+        """Make a client that tries a command once more when its connection is dead.
+
+        One more try is safe, because each script is idempotent by (job_id, lease_id). The library's default of ten tries
+        would run a script again and again.
+
+        Args:
+            only: Identity that each connection must have; empty to accept any.
+            without_timeout: True to wait for replies for ever, as a subscription must.
         """
 
-        async def look(connection: Any) -> None:
+        async def check_identity(connection: Any) -> None:
             try:
                 await connection.on_connect()
                 await connection.send_command("INFO", "server", "replication")
                 found = _identity(_facts(await connection.read_response()))
-            except (AttributeError, RuntimeError) as error:  # the peer went away within the handshake, and so did the writer
+            except (AttributeError, RuntimeError) as error:  # the peer closed, and redis-py dropped its writer
                 raise ConnectionError(f"the connection was closed: {error}") from error
             if found != only:  # guard: only-the-known-redis
                 raise AnotherRedis("another life of Redis answers than before; its pools are being loaded")
 
-        options: dict[str, Any] = {"redis_connect_func": look} if only else {}
+        options: dict[str, Any] = {"redis_connect_func": check_identity} if only else {}
         try:
             pool = redis.BlockingConnectionPool.from_url(
                 self._url,
                 max_connections=MAX_CONNECTIONS,
                 timeout=REPLY_TIMEOUT_S,
-                socket_timeout=None if patient else REPLY_TIMEOUT_S,
+                socket_timeout=None if without_timeout else REPLY_TIMEOUT_S,
                 socket_connect_timeout=REPLY_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
                 **options,
@@ -122,7 +153,7 @@ def _identity(facts: dict[str, Any]) -> str:
 
 
 class answering:
-    """Turns what the library raises into `StoreDown`."""
+    """Context manager that turns the errors of redis-py into StoreDown."""
 
     def __enter__(self) -> None:
         return None
@@ -135,7 +166,7 @@ class answering:
 
 
 def without_password(url: str) -> str:
-    """The address as it may be printed."""
+    """Return the address with `***` for its password, so that it may be printed."""
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -144,10 +175,18 @@ def without_password(url: str) -> str:
 
 
 async def trust(link: RedisConnection, url: str) -> str:
-    """What answers there, such as `Valkey 9.1.2`.
+    """Check that gate can work with this Redis.
 
-    Raises CannotStart in one line when nothing answers, the password is wrong, it is older than 7.0 or it may evict
-    gate's keys.
+    Args:
+        link: Connection to it.
+        url: Its address, for the messages.
+
+    Returns:
+        Name and version of the server, such as `Valkey 9.1.2`.
+
+    Raises:
+        CannotStart: Redis does not answer or refuses the password or INFO. Or it is older than 7.0, or may evict gate's keys.
+            The message is one line.
     """
     shown = without_password(url)
     try:

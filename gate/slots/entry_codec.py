@@ -124,7 +124,7 @@ def job_id(raw: bytes) -> str | None:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        log.warning("a name in Redis is none of gate's", name=raw)
+        log.warning("redis.name_unreadable", name=raw)
         return None
 
 

@@ -1,5 +1,6 @@
-"""A pool in figures, read and not touched. No script: each of those reaps and promotes, and whoever watches whether that is done must
-not be the one who does it.
+"""Gauges of a pool, read without a change to it.
+
+No script is used, because every script reaps and promotes. Monitoring must not do the work that it checks.
 """
 
 from __future__ import annotations
@@ -13,12 +14,27 @@ from gate.slots import keys
 from gate.slots.connection import RedisConnection, answering
 
 OF_META = ("epoch", "limit", "paused", "cooling_until", "tools_until")
+"""Fields of the hash `meta` that are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisGauges:
-    """Times are seconds by Redis's clock, ages and what is left of them; 0 where there is nothing. `overdue`: slots whose deadline is
-    over and that nobody has reaped. Everything is 0 in a pool that Redis does not know."""
+    """Gauges of one pool. All are 0 in a pool that Redis does not have.
+
+    Attributes:
+        epoch: Epoch under which the pool was loaded.
+        limit: Slots of the pool.
+        running: Slots whose holders have claimed them.
+        granted: Slots that were not claimed yet.
+        overdue: Slots whose deadline has passed and that no script has reaped yet.
+        queued: Jobs that wait.
+        paused: No slot is given out.
+        cooling_s: Time (s) until the pool gives out slots again after a refusal; 0 when it does now.
+        tools_down_s: Time (s) until gate calls the last of the failing tools again; 0 when no tool fails.
+        oldest_lease_s: Age (s) of the oldest lease; 0 without a lease.
+        outbox: Entries in the outbox.
+        oldest_entry_s: Age (s) of the oldest entry in the outbox; 0 when the outbox is empty.
+    """
 
     epoch: int
     limit: int
@@ -35,15 +51,24 @@ class RedisGauges:
 
     @property
     def free(self) -> int:
+        """Slots that no job holds."""
         return max(self.limit - self.running - self.granted, 0)
 
 
 async def read(link: RedisConnection, pool: str) -> RedisGauges:
-    """Raises StoreDown."""
+    """Read the gauges of a pool.
+
+    Args:
+        link: Connection to Redis.
+        pool: Name of the pool.
+
+    Raises:
+        StoreDown: Redis does not answer.
+    """
     slots, queue, jobs, outbox, meta, _ = keys.keys(pool)
     ask = link.pipe.ask
     with answering():
-        # Asked within one turn of the loop: one journey, and so one moment.
+        # All are asked within one turn of the event loop, so they go out in one round trip and show the same moment.
         clock, held, queued, settings, entries, oldest = await asyncio.gather(
             ask("TIME"),
             ask("ZRANGE", slots, 0, -1, "WITHSCORES"),
@@ -80,7 +105,7 @@ def _age_s(now_ms: int, at_ms: float) -> float:
 
 
 def _number(value: bytes | float | None) -> float:
-    """0 for what is no number: an operator may write there by hand, a deadline of infinity too."""
+    """Read a number; 0 for anything else. An operator may write such a field by hand, even an infinite deadline."""
     try:
         found = float(value or 0)
     except ValueError:

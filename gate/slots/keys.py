@@ -1,22 +1,28 @@
-"""The names of a pool's keys. One hash tag, so that one node of a cluster holds them all."""
+"""Names of the Redis keys of a pool.
+
+All keys of a pool share one hash tag, so one node of a cluster holds them all.
+"""
 
 from __future__ import annotations
 
 ROLES = ("slots", "queue", "jobs", "outbox", "meta", "users")
-"""In the order in which every script takes them."""
+"""Last parts of the key names, in the order in which every script takes the keys."""
 
 
 def keys(pool: str) -> list[str]:
+    """Return all keys of a pool, in the order of `ROLES`."""
     return [f"gate:{{{pool}}}:{role}" for role in ROLES]
 
 
 def outbox(pool: str) -> str:
+    """Return the key of a pool's outbox, a stream."""
     return f"gate:{{{pool}}}:outbox"
 
 
 def news(pool: str) -> str:
-    """The channel on which servers tell each other that a job has changed in SQL."""
+    """Return the channel on which a server announces to the others that a job has changed in SQL."""
     return f"gate:{{{pool}}}:news"
 
 
 NEWS_PATTERN = "gate:{*}:news"
+"""Pattern that matches the channels of all pools, for one subscription to all of them."""

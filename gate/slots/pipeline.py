@@ -1,9 +1,10 @@
-"""One connection to Redis that everybody shares: what is asked within two turns of the event loop goes out in one write, and the
-answers come back in the order of the questions.
+"""A pipeline: one connection to Redis that all callers of a process share.
 
-Why not the library's own calls: each holds a connection until it is answered, and costs several times what Redis needs for the
-script (docs/performance.md has the figures). The library still makes the connection (address, TLS, password, the look at who
-answers) and names the errors; from then on its transport is used here.
+Commands that are sent within two turns of the event loop go out in one write. Redis sends the replies in the same order.
+
+redis-py's own calls hold a connection each until the reply is there. They cost several times what Redis needs for the script
+(docs/performance.md has the figures). redis-py still makes the connection (address, TLS, password, identity check) and names
+the errors. After that, this module uses the transport of the connection directly.
 """
 
 from __future__ import annotations
@@ -20,17 +21,32 @@ from gate.model.deadline_queue import DeadlineQueue
 
 
 class CommandPipeline:
-    """`make` gives a connection of redis.asyncio that is not connected yet. A question is asked once more when the connection
-    turns out to be dead: safe, each script being idempotent by (job_id, lease_id).
+    """Sends commands over one connection, and opens a new one when it is closed.
+
+    A command is sent once more when its connection is dead. That is safe, because each script is idempotent by
+    (job_id, lease_id).
     """
 
     def __init__(self, make: Callable[[], Any], reply_timeout_s: float) -> None:
+        """Prepare a pipeline; its first command opens the connection.
+
+        Args:
+            make: Makes a connection of redis.asyncio that is not connected yet.
+            reply_timeout_s: Time (s) to wait for a reply. After it the connection is closed for all that wait.
+        """
         self._make, self._timeout_s = make, reply_timeout_s
         self._stream: _Stream | None = None
         self._opening: asyncio.Task[_Stream] | None = None
 
     async def ask(self, *words: bytes | str | int | float) -> Any:
-        """What Redis answers. Raises what redis.exceptions has for it; a question may have been done then all the same."""
+        """Send a command and return the reply of Redis.
+
+        Args:
+            words: The command and its arguments.
+
+        Raises:
+            RedisError: The reply is an error, or there is none. Without a reply the command may have run all the same.
+        """
         packed = hiredis.pack_command(words)  # type: ignore[arg-type]  # the stub says a tuple of exactly one
         try:
             return await (self._live or await self._open()).ask(packed)
@@ -38,19 +54,22 @@ class CommandPipeline:
             return await (self._live or await self._open()).ask(packed)
 
     def part(self) -> None:
-        """The next question goes out on a new connection; what is asked already is answered on this one."""
+        """Send the next command on a new connection. Commands in flight still get their replies on the present one."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.leave()
 
     @property
     def _live(self) -> _Stream | None:
-        """The stream in use; None when there is none, or when it is closed."""
+        """Stream in use; None when there is none, or when it is closed."""
         stream = self._stream
         return None if stream is None or stream.closed else stream
 
     async def _open(self) -> _Stream:
-        """Once for all who come meanwhile, and so is its failure: in turn each would wait as long as the one before."""
+        """Open a stream once for all callers that come meanwhile. A failure reaches all of them at once.
+
+        If each caller opened a stream itself, each would wait for the timeout of the one before it too.
+        """
         if self._opening is None:
             self._opening = asyncio.create_task(self._connect())
             self._opening.add_done_callback(self._opened)
@@ -65,34 +84,38 @@ class CommandPipeline:
     def _opened(self, opening: asyncio.Task[_Stream]) -> None:
         self._opening = None
         if not opening.cancelled():
-            opening.exception()  # whoever asked hears of it, if he is still there
+            opening.exception()  # marks it as read: asyncio would log an error that no caller waits for any more
 
 
 class _Stream(asyncio.Protocol):
-    """The transport of a connection that redis-py has made. `closed`: nothing can be asked any more."""
+    """Protocol on the transport of a connection that redis-py has made.
+
+    Attributes:
+        closed: No command can be sent any more.
+    """
 
     def __init__(self, connection: Any, timeout_s: float) -> None:
-        self._connection = connection  # it closes its transport when nobody knows it any more
+        self._connection = connection  # kept, because redis-py closes the transport when the connection is collected
         self._transport = connection._writer.transport
         self._reader = hiredis.Reader(replyError=connection._parser.parse_error)
         self._loop = asyncio.get_running_loop()
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._unsent: list[bytes] = []
-        # One that is let go lets all go: they wait for the same Redis.
-        self._patience = DeadlineQueue(timeout_s, lambda _: self._end(TimeoutError(f"no answer for {timeout_s:g} s")))
+        # One reply that is late ends the whole stream, because all commands wait for the same Redis.
+        self._deadlines = DeadlineQueue(timeout_s, lambda _: self._end(TimeoutError(f"no answer for {timeout_s:g} s")))
         self._leaving = False
         self.closed = self._transport.is_closing()
         self._transport.set_protocol(self)
 
     def ask(self, packed: bytes) -> asyncio.Future[Any]:
-        """Raises ConnectionError when it was closed since it was looked at."""
+        """Send a command. Raises ConnectionError when the stream was closed meanwhile."""
         if self.closed:
             raise ConnectionError("closed before anything was asked")
         answer = self._loop.create_future()
         self._asked.append(answer)
-        self._patience.watch(answer)
+        self._deadlines.watch(answer)
         if not self._unsent:
-            self._loop.call_soon(self._loop.call_soon, self._send)  # in the next turn: who comes in this one goes along
+            self._loop.call_soon(self._loop.call_soon, self._send)  # a turn later, so that more commands join this write
         self._unsent.append(packed)
         return answer
 
@@ -105,10 +128,10 @@ class _Stream(asyncio.Protocol):
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             if isinstance(reply, hiredis.PushNotification):
-                continue  # nobody asked
+                continue  # no command waits for it
             answer = self._asked.popleft()
             if answer.done():
-                continue  # whoever asked has gone
+                continue  # its caller was cancelled
             if isinstance(reply, Exception):
                 answer.set_exception(reply)
             else:
@@ -127,7 +150,7 @@ class _Stream(asyncio.Protocol):
     def _end(self, error: Exception) -> None:
         self.closed = True
         self._transport.abort()
-        self._patience.stop()
+        self._deadlines.stop()
         asked, self._asked = self._asked, deque()
         for answer in asked:
             if not answer.done():

@@ -1,20 +1,28 @@
-"""Random digits for lease ids, drawn from the system in stock: asked for each script it would cost more than the answer's journey."""
+"""Random digits for lease ids, read from the operating system in large blocks.
+
+A system call for each script would cost more than the round trip to Redis.
+"""
 
 from __future__ import annotations
 
 import secrets
 
 STOCK_BYTES = 16 * 1024
+"""Random bytes that one system call reads. Each byte gives two digits."""
 
 
 class RandomDigits:
-    """Of the system's own source. What was handed out is never handed out again."""
+    """Hands out random digits from the operating system's source. No digit is handed out twice."""
 
     def __init__(self) -> None:
         self._digits, self._drawn = "", 0
 
     def digits(self, count: int) -> str:
-        """So many hexadecimal digits; at most twice STOCK_BYTES."""
+        """Return random hexadecimal digits.
+
+        Args:
+            count: Number of digits, at most twice STOCK_BYTES.
+        """
         start, self._drawn = self._drawn, self._drawn + count
         if self._drawn > len(self._digits):
             self._digits, start, self._drawn = secrets.token_hex(STOCK_BYTES), 0, count

@@ -16,7 +16,7 @@ class Undone(StrEnum):
     COLD = "cold"
     """Redis has lost the pool, or has it under another epoch."""
     DAMAGED = "damaged"
-    """A key holds what gate never put there."""
+    """A key holds a value that gate did not write."""
     ELSEWHERE = "elsewhere"
     """Another Redis answers than the one this server is pinned to."""
 
@@ -34,6 +34,8 @@ class NotDone(Exception):
 
 
 class AcquireResult(StrEnum):
+    """Results of `acquire`."""
+
     RUNNING = "running"
     """The job holds a slot and its caller knows it."""
     GRANTED = "granted"
@@ -52,6 +54,8 @@ class AcquireResult(StrEnum):
 
 
 class ExtendResult(StrEnum):
+    """Results of `claim`, `renew` and `hold`."""
+
     CLAIMED = "claimed"
     RENEWED = "renewed"
     HELD = "held"
@@ -62,18 +66,24 @@ class ExtendResult(StrEnum):
 
 
 class ReleaseResult(StrEnum):
+    """Results of `release`."""
+
     RELEASED = "released"
     STALE = "stale"
     """That lease holds no slot."""
 
 
 class CancelResult(StrEnum):
+    """Results of `cancel`."""
+
     LEFT_SLOT = "left_slot"
     LEFT_QUEUE = "left_queue"
     ABSENT = "absent"
 
 
 class RequeueResult(StrEnum):
+    """Results of `requeue`."""
+
     REQUEUED = "requeued"
     """The job waits at its place."""
     NEWER = "newer"
@@ -83,13 +93,15 @@ class RequeueResult(StrEnum):
 
 
 class UndoResult(StrEnum):
+    """Results of `undo`."""
+
     UNDONE = "undone"
     KEPT = "kept"
     """Another call relies on the job's place, or it is gone already."""
 
 
 class UpkeepResult(StrEnum):
-    """Of scripts that always do their work."""
+    """Results of scripts that have only one result: `tick`, `configure` and `status`."""
 
     TICKED = "ticked"
     CONFIGURED = "configured"
@@ -97,6 +109,8 @@ class UpkeepResult(StrEnum):
 
 
 class RestoreResult(StrEnum):
+    """Results of `restore`."""
+
     RESTORED = "restored"
     KNOWN = "known"
     """The job holds a slot, or its end is in the outbox."""
@@ -105,6 +119,8 @@ class RestoreResult(StrEnum):
 
 
 class RebuildResult(StrEnum):
+    """Results of `rebuild`."""
+
     LOADED = "loaded"
     REFUSED = "refused"
     """Redis has this epoch already, or a higher one."""
@@ -220,7 +236,7 @@ class QueueState(ScriptReply[UpkeepResult]):
 
     @property
     def free(self) -> int:
-        """Slots that nobody holds."""
+        """Slots that no job holds."""
         return max(self.limit - self.running - self.granted, 0)
 
     def reason_of(self, tool: str | None) -> str:

@@ -1,7 +1,7 @@
 """The semaphore of a pool in Redis: three run, the fourth waits.
 
-Redis decides who may run now, and nothing else. Each method runs one Lua script, which decides and acts in one step; its header
-in lua/ lists its results. Every script first reaps the leases that have run out, then grants free slots to waiters.
+Redis decides who may run now, and nothing else. Each method runs one Lua script, which decides and acts in one step. Its
+header in lua/ lists its results. Every script first reaps the leases that have run out, then grants free slots to waiters.
 
 Every call names the epoch under which its caller has loaded the pool. When Redis does not have the pool under that epoch, the
 call does nothing and raises NotDone.
@@ -97,7 +97,7 @@ class Semaphore:
             pool: Name of the pool.
             epoch: Epoch under which the pool was loaded.
             job_id: The job.
-            user: Its user; None for nobody, whose jobs are not limited.
+            user: Its user; None for a job that no limit per user applies to.
             tool: Its tool.
             lease_ms: Length of its leases (ms); None for the pool's.
             or_wait: False to take a free slot now or nothing.
@@ -122,6 +122,10 @@ class Semaphore:
         """Say that a granted job has started: it has a full lease from now on.
 
         Args:
+            pool: Name of the pool.
+            epoch: Epoch under which the pool was loaded.
+            job_id: The job.
+            lease_id: Its lease, as the grant named it.
             by_gate: The caller is gate, which alone claims the jobs that it starts.
         """
         return _extended(await self._run("claim", pool, epoch, job_id, lease_id, int(by_gate)))
@@ -144,6 +148,9 @@ class Semaphore:
         """Put a job whose grant was given back to its place in the queue.
 
         Args:
+            pool: Name of the pool.
+            epoch: Epoch under which the pool was loaded.
+            job_id: The job.
             fence: Fence of that grant. A job that holds a newer one stays where it is.
             why: `refused` by the provider, `tool_down`, `not_taken` by SQL, or `lost`.
             restore: The job's entry, in case Redis has lost it.
@@ -176,7 +183,9 @@ class Semaphore:
         """Read the pool.
 
         Args:
-            job_id: A waiter whose position is wanted.
+            pool: Name of the pool.
+            epoch: Epoch under which the pool was loaded.
+            job_id: A waiter whose position is wanted; None for no position.
             most: How many waiters are named at most.
         """
         raw = await self._run("status", pool, epoch, job_id or "", most)
@@ -208,6 +217,7 @@ class Semaphore:
         """Load a pool under a new epoch, in the place of whatever Redis has of it.
 
         Args:
+            pool: Name of the pool.
             epoch: The new epoch. Redis refuses one that it has already, or has left behind.
             settings: Fields of `meta`.
             leases: Job and entry of each lease.
@@ -248,6 +258,7 @@ class Semaphore:
         """Read the oldest entries of the outbox, in order.
 
         Args:
+            pool: Name of the pool.
             after: ID of the entry behind which to begin; None for the first.
             most: Number of entries at most.
         """
@@ -293,10 +304,10 @@ class Semaphore:
             except AnotherRedis:
                 return {"word": Undone.ELSEWHERE.value}
             except ReadOnlyError:
-                await self.link.part()  # it was made a replica: when it can be written again it is another life
+                await self.link.part()  # now a replica: once it is writable again, its identity must be checked
                 raise
         if raw["word"] == Undone.DAMAGED:
-            log.warning("a key holds what gate never put there", key=raw["key"], found=raw["found"])
+            log.warning("redis.key_damaged", key=raw["key"], found=raw["found"])
         raw["asked"] = asked
         return raw
 

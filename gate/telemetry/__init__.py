@@ -1,1 +1,1 @@
-"""Counters and logging."""
+"""Counters and logging of this process."""

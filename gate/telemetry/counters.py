@@ -1,7 +1,8 @@
-"""What this process has counted since it started: plain integers, that cost a request next to nothing.
+"""Counters of this process since it started. They are plain integers, so a request pays almost nothing for them.
 
-Nothing here knows Prometheus: whoever asks for `/metrics` turns these into families (`gate.http.metrics`). No locks: each figure is
-added to by one thread (the event loop, or the writer's), and a figure read between two steps of it is one too small at most.
+This module does not know Prometheus: `gate.http.metrics` turns the counters into metric families. There are no locks, because
+one thread alone (the event loop or the writer) adds to each counter. A read between two steps of an update is at most one too
+small.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ from collections import Counter
 from typing import Final
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Of a script, and of an answer: what takes longer than the last has its own alarm."""
+"""Bounds (s) of the histograms of scripts and responses. An alert of its own reports what takes longer than the last."""
 
 
 class Histogram:
-    """`counts[i]` are the values of at most `bounds[i]` that are above the bound before it; the last are above all."""
+    """A histogram with fixed bounds.
+
+    Attributes:
+        bounds: Upper bound of each bucket, included in it.
+        counts: Values in each bucket. The last bucket holds the values above all bounds.
+        sum: Sum of all values.
+    """
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -25,12 +32,18 @@ class Histogram:
         self.sum = 0.0
 
     def add(self, value: float) -> None:
+        """Count a value, in the unit of the bounds."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
 
 class Answers:
-    """Of one route: by the first digit of the status, and how long until they began."""
+    """Responses of one route.
+
+    Attributes:
+        by_class: Number of responses by the first digit of the status.
+        seconds: Time (s) from the request to the start of the response.
+    """
 
     __slots__ = ("by_class", "seconds")
 
@@ -40,22 +53,22 @@ class Answers:
 
 
 scripts: dict[str, Histogram] = {}
-"""By verb: from the question to the answer."""
+"""Time (s) from call to reply of each script, by verb."""
 undone: Counter[str] = Counter()
-"""Scripts that did nothing and were asked again, by the word that they answered: `cold`, `elsewhere`, `damaged`."""
+"""Scripts that did nothing and were called again, by reason: `cold`, `elsewhere`, `damaged`."""
 rebuilds: Counter[tuple[str, str]] = Counter()
-"""By pool and the word that Redis answered: `loaded`, `refused`, `foreign`."""
+"""Rebuilds, by pool and result: `loaded`, `refused`, `foreign`."""
 commits = Histogram((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0))
-"""Of the writer, by how many requests each carried."""
+"""Commits of the writer, by the number of requests in each."""
 stale: Counter[str] = Counter()
-"""By pool: answers of Redis that SQL would not record, because they were of another epoch or too long ago."""
+"""Replies of Redis that SQL did not record, by pool. They had another epoch or were too old."""
 repairs: Counter[str] = Counter()
-"""Of the sweep, by kind."""
+"""Repairs of the reconciler, by kind."""
 deliveries: Counter[tuple[str, str]] = Counter()
-"""By kind and result."""
+"""Calls to tools, by kind and result."""
 not_understood: Counter[str] = Counter()
-"""By provider: callbacks of a success whose output has an unknown shape."""
+"""Callbacks of a success whose output has an unknown shape, by provider."""
 unread_callbacks: Counter[str] = Counter()
-"""By provider: callbacks that showed the right secret and could not be read."""
+"""Callbacks with the right secret that could not be read, by provider."""
 answers: dict[tuple[str, str], Answers] = {}
-"""By method and route, as it is written in the table of routes."""
+"""Responses by method and route, as the route table writes it."""

@@ -1,7 +1,7 @@
-"""Logs on stderr: for people on a terminal, elsewhere one JSON object a line. What uvicorn and other libraries say goes the same way.
+"""Logs on stderr: readable lines on a terminal, elsewhere one JSON object a line. Logs of libraries take the same way.
 
-Names, reasons and errors are others' words. No line break and no control character of theirs gets out as such: nobody can write a line
-of ours, move a terminal's cursor, or turn the direction of what is read. And what must not be read is taken out, wherever it stands.
+Names, reasons and errors in a log come from callers. Their line breaks and control characters are escaped. Otherwise a caller
+could forge a log line, move a terminal's cursor or reverse the direction of text. Secrets are removed from every field.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 SECRETS = re.compile(
     r"(gate_(?:tool|admin|read)_|whsec_|(?i:bearer)\s+|[?&](?:token|key|apikey|password|secret)=|://[^\s:/@]*:)[^\s&@'\"\\]+"
 )
-"""Keys of ours, signing secrets, what stands in a query or before the @ of an address."""
+"""Keys of gate, signing secrets, and secrets in the query or before the @ of an address."""
 PARAMETERS = re.compile(r"\[parameters: .*")
-"""What SQLAlchemy adds to an error: leases and payloads are among them."""
+"""Parameters that SQLAlchemy adds to an error. Leases and payloads are among them."""
 
 
 def configure(level: int = logging.INFO) -> None:
-    """For this process, once: `level` and above."""
+    """Configure the logs of this process. Call it once.
+
+    Args:
+        level: Lowest level that gate logs. Logs of libraries are kept from `warning` up, even when it is lower.
+    """
     pretty = sys.stderr.isatty()
     shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), _traced]
     last: list[Processor] = [_for_people, structlog.dev.ConsoleRenderer()] if pretty else [_as_json]
@@ -41,21 +45,21 @@ def configure(level: int = logging.INFO) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
-    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised as well
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # psycopg raises whatever it warns of, so a warning is a duplicate
     root = logging.getLogger()
     root.handlers, root.level = [handler], max(level, logging.WARNING)
 
 
 def _traced(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """The exception as text. Never with the values of variables: passwords and leases are among them."""
+    """Add the exception as text, without the values of variables: passwords and leases are among them."""
     error: Any = event.pop("exc_info", None)
     if error is True:
         error = sys.exc_info()
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        told = "".join(traceback.format_exception(error)).removesuffix("\n")
-        event["exception"] = PARAMETERS.sub("[parameters: ***", told)
+        text = "".join(traceback.format_exception(error)).removesuffix("\n")
+        event["exception"] = PARAMETERS.sub("[parameters: ***", text)
     return event
 
 
@@ -66,13 +70,13 @@ def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 def _for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     shown = {name: _escaped(value) if isinstance(value, str) else value for name, value in _bare(event).items()}
     if isinstance(trace := event.get("exception"), str):
-        # Set in, so that a line of it never stands where a line of ours begins.
+        # Indented, so that no line of the traceback looks like the start of a log line.
         shown["exception"] = "\n".join("    " + _escaped(line) for line in _bare(trace).split("\n"))
     return shown
 
 
 def _bare(value: Any) -> Any:
-    """Without secrets, whatever it is made of."""
+    """Return the value without secrets, at every level of it."""
     if isinstance(value, str):
         return SECRETS.sub(r"\1***", value)
     if isinstance(value, bytes):
@@ -85,7 +89,7 @@ def _bare(value: Any) -> Any:
 
 
 def _escaped(text: str) -> str:
-    """What cannot be printed as JSON writes it: within a string of JSON that is the same string."""
+    """Escape characters that cannot be printed as JSON does. Inside a JSON string the result is the same string."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
