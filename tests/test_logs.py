@@ -17,7 +17,7 @@ import pytest
 from tests.support import ROOT, Served, fresh, gate_environment
 
 FORGED = [
-    'x\n{"event": "mended", "level": "info"}',
+    'x\n{"event": "reconciler.repaired", "level": "info"}',
     "x\r\n2026-01-01T00:00:00Z [info     ] all is well",
     "x\x1b[2K\x1b[1Gall is well",
     "x\x85y\u2028z\u2029",

@@ -1,1 +1,1 @@
-"""Where Redis and SQL meet: how a job comes in, runs and ends."""
+"""Coordination of Redis and SQL: how a job is admitted, runs and ends."""

@@ -1,4 +1,4 @@
-"""How a job comes in: Redis places it, SQL records it with its charge, then its caller is answered."""
+"""Admission of a job: Redis places it, SQL records it with its charge, then gate answers its caller."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from gate.model.job import HOLDING, Job, Request
 from gate.slots import AcquireReply, AcquireResult
 
 TRIES = 5
-"""How often a call begins again when the stores moved under it. Each turn needs another event of the rarest kind."""
+"""Attempts of one call before it answers 503. Each further attempt needs one more rare event, such as a change of epoch."""
 START_ANSWER_S = 25.0
-"""How long the caller of `enqueue` waits for the start call of a free slot."""
+"""Longest wait (s) of the caller of `enqueue` for the start call, when a slot was free."""
 COMMIT_S = 0.02
-"""A commit that is on its way is there after it, or a little later."""
+"""Pause (s) before SQL is asked again for a job whose commit is under way. Most commits take less."""
 NOT_PLACED = frozenset({AcquireResult.NO_SLOT, AcquireResult.TORN, AcquireResult.USER_BUSY, AcquireResult.QUEUE_FULL})
 
 
@@ -52,8 +52,11 @@ class Admission:
         Args:
             pool: Name of the pool.
             request: The job.
-            wait_s: How long a queued job waits for its grant (s).
-            by_gate: gate starts the job at its tool. The wait then lasts until that start call was answered.
+            wait_s: Longest wait (s) of the call for the grant of a queued job.
+            by_gate: True for a job that gate starts at its tool. The wait then lasts until the start call was answered.
+
+        Returns:
+            The job, recorded in SQL.
 
         Raises:
             PoolUnknown: There is no such pool.
@@ -61,8 +64,8 @@ class Admission:
             QueueFull: As many jobs wait as may wait.
             AlreadyEnded: The job has ended.
             JobIdReused: The job_id is another job's.
-            JobUnknown: The owner has no such job.
-            Invalid: gate is to start it, and its tool has no `start_url`.
+            JobUnknown: The owner's function does not know the job.
+            Invalid: gate is to start it, and its tool is missing or has no `start_url`.
             StoreDown: A store does not answer. As with every other refusal, nothing was written.
         """
         end = time.monotonic() + wait_s
@@ -70,7 +73,7 @@ class Admission:
         if not wait_s:
             job = await self._admit(pool, request)
         else:
-            # The recorder may write the grant, and show it, before this call sees its own admission.
+            # Park first: the recorder may write the grant and notify waiters before this call knows of its own admission.
             parked = self._queries.parked(
                 request.job_id,  # guard: park-before-the-admission
                 "queued",
@@ -83,11 +86,15 @@ class Admission:
     async def take(self, pool: str, request: Request) -> Job | None:
         """Admit a job to a slot that is free now. It is never queued.
 
+        Args:
+            pool: Name of the pool.
+            request: The job.
+
         Returns:
-            None when no slot is free, or gate starts the job: then no caller may take it for its own.
+            The job. None when no slot is free, or when gate starts the job, so that no caller may start it.
 
         Raises:
-            What `acquire` raises.
+            PoolUnknown, UserBusy, AlreadyEnded, JobIdReused, JobUnknown, StoreDown: As for `acquire`.
         """
         job = await self._admit(pool, await self._pricing.complete(request), or_wait=False)
         yours = (
@@ -99,10 +106,17 @@ class Admission:
         return job if yours else None
 
     async def enqueue(self, pool: str, request: Request) -> Job:
-        """Admit a job that gate starts at its tool. One that is granted at once is returned after its start call was answered.
+        """Admit a job that gate starts at its tool. If the tool has no `start_url`, admit it as `acquire` does.
+
+        Args:
+            pool: Name of the pool.
+            request: The job.
+
+        Returns:
+            The job. If a slot was free, it is returned after its start call was answered, or after 25 s.
 
         Raises:
-            What `acquire` raises, except for a tool without `start_url`: its job is admitted as by `acquire`.
+            PoolUnknown, UserBusy, QueueFull, AlreadyEnded, JobIdReused, JobUnknown, StoreDown: As for `acquire`.
         """
         job = await self._admit(pool, await self._pricing.complete(request, by_gate=True))
         assert job is not None
@@ -111,10 +125,12 @@ class Admission:
     async def _admit(
         self, pool: str, request: Request, in_line: Callable[[Job], Awaitable[Job]] | None = None, or_wait: bool = True
     ) -> Job | None:
-        """Place the job in Redis, record it in SQL, then answer. Begin again when the stores have moved meanwhile.
+        """Place the job in Redis, record it in SQL, then answer. Begin again when a store has changed its state in between.
 
         Args:
-            in_line: Answers with a job that waits; by default it is answered with its place.
+            pool: Name of the pool.
+            request: The job.
+            in_line: Makes the answer for a job that waits; None to answer with its position.
             or_wait: False to take a free slot or nothing. Without a free slot the answer is then None.
         """
         for tries_left in reversed(range(TRIES)):
@@ -127,17 +143,17 @@ class Admission:
         raise StoreDown("redis", "the stores kept moving; come again")
 
     async def _record(self, pool: str, request: Request, placed: AcquireReply, or_wait: bool) -> Job | None:
-        """Record in SQL what Redis has decided; take it back from Redis when SQL does not have it so."""
+        """Record in SQL what Redis has decided. When SQL does not record it, take it back from Redis."""
         if placed.result is AcquireResult.UNRECORDED:
             # guard: repeat-records-the-outbox
-            await self._recorder.run(pool)  # else SQL says that it runs, by a lease that is over
+            await self._recorder.run(pool)  # without this SQL would still have the job running under a lease that is over
         elif request.starts != placed.by_gate:
-            # Two calls for one job may differ in who starts it, and either may be the first in SQL: Redis has decided.
+            # Two calls for one job may differ in who starts it, and either may be first in SQL. The decision of Redis counts.
             request = request._replace(starts=placed.by_gate)
         try:
             recorded = await self._write(pool, request, placed, or_wait)
         # guard: undo-after-any-error
-        except Exception:  # whatever kept it out of SQL, the place in Redis must not stay
+        except Exception:  # on any error the place in Redis must not stay, because SQL does not have the job
             await self._places.undo(pool, request.job_id, placed)  # guard: undo-what-sql-refused
             raise
         if recorded.result is AdmitResult.STALE:
@@ -170,11 +186,11 @@ class Admission:
         )  # fmt: skip
         recorded = await admit(lease=lease)
         if recorded.result is AdmitResult.NO_ROOM:
-            # The expiry before this grant is in the outbox still. Record it, look again.
+            # The expiry that freed this slot is still in the outbox. Record it, then try again.
             await self._recorder.run(pool)  # guard: record-the-expiry-before-a-full-pool
             recorded = await admit(lease=lease)
         if recorded.result is AdmitResult.NO_ROOM and or_wait:
-            # The limit was lowered, or the pool paused: the job waits at its place, and its grant goes back.
+            # The limit was lowered, or the pool was paused. The job waits at its place, and its grant goes back.
             recorded = await admit(lease=None, given_up=lease.fence if lease else 0)
             if recorded.result is AdmitResult.ADMITTED and lease and recorded.job and recorded.job.status == "queued":
                 await self._recorder.give_back(pool, GrantReturn(recorded.job, lease.fence))
@@ -183,13 +199,13 @@ class Admission:
     async def _answer(
         self, pool: str, job: Job, placed: AcquireReply, in_line: Callable[[Job], Awaitable[Job]]
     ) -> Job:  # fmt: skip
-        """The job as its caller may be told of it: recorded, and with a lease that is not over."""
+        """Return the job when its caller may be told of it: it is recorded, and its lease is not over."""
         if job.status == "queued":
             if job.ticket != placed.ticket:
                 await self._places.seat(pool, job, placed)
             # guard: record-a-grant-after-its-row
-            self._recorder.admitted(pool, job.job_id)  # it may have been granted before its row was there
-            self._news.tell_line(pool)  # of the job itself there is nothing to tell: its caller waits here, and knows it
+            self._recorder.admitted(pool, job.job_id)  # a grant that came before its row was passed over until now
+            self._news.tell_line(pool)  # only the queue has changed for others; the job's one caller waits in this call
             job = await in_line(job)
         elif job.tells:
             self._news.tell(pool, [job.job_id])
@@ -200,11 +216,11 @@ class Admission:
             # guard: grant-still-in-time
             or _over(placed.good_until)
         ):
-            raise _Moved  # this process stood still after the commit, or SQL was slow to read: Redis has the truth
+            raise _Moved  # this process was paused, or SQL was slow: the lease may be over, so ask Redis again
         return job
 
     async def _not_placed(self, pool: str, request: Request, reply: AcquireReply, tries_left: int) -> Job | None:
-        """Answer a job for which Redis has no place: with the job, when it is in SQL and only Redis has forgotten it."""
+        """Answer for a job that Redis did not place. When SQL has the job and only Redis has lost it, return the job."""
         if reply.result is AcquireResult.TORN:
             raise StoreDown("redis", "this job's entry is gone from Redis; it is mended within seconds")
         job = await self._only_in_sql(pool, request)
@@ -217,22 +233,22 @@ class Admission:
         raise await self._user_busy(pool, request.user, reply.active, tries_left)
 
     async def _user_busy(self, pool: str, user: str | None, active: tuple[str, ...], tries_left: int) -> UserBusy | _Moved:
-        """Name one of the user's live jobs. Those that have ended in SQL are taken out of Redis first."""
+        """Make the error that names one of the user's live jobs. Remove jobs from Redis first that have ended in SQL."""
         known = await self._rows.jobs(active)
         ended = [job for job in known.values() if job.ended]
         for job in ended:
-            # Ended in SQL, and its release never reached Redis: nobody is busy because of it.
+            # The job has ended in SQL, and its release did not reach Redis. Without this it would keep its user busy.
             await self._pools.pool(pool).cancel(job.job_id)
         if ended:  # guard: busy-by-live-jobs-only
             return _Moved()
         first = next((job_id for job_id in active if job_id in known), None)
         if first is None and tries_left:
-            await asyncio.sleep(COMMIT_S)  # no caller is told of a job that is not in SQL yet
+            await asyncio.sleep(COMMIT_S)  # the error must name a job, and no caller is told of one that is not in SQL yet
             return _Moved()
         return UserBusy(f"user {user!r} has as many live jobs as allowed", first or active[0], known.get(first or ""))
 
     async def _only_in_sql(self, pool: str, request: Request) -> Job | None:
-        """The job, when SQL has it and Redis has forgotten it. Raises JobIdReused, AlreadyEnded."""
+        """Return the live job that Redis has lost. Raise JobIdReused if it is another job, AlreadyEnded if it has ended."""
         job = await self._rows.job(request.job_id)
         if job is not None and (job.pool != pool or not request.same_content(job)):
             raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
@@ -242,7 +258,7 @@ class Admission:
 
 
 class _Moved(Exception):
-    """The stores have moved under a call, which begins again."""
+    """A store has changed its state during a call. The call begins again."""
 
 
 def _already_ended(job: Job | None) -> AlreadyEnded:

@@ -1,4 +1,4 @@
-"""An end that comes before its admission: a job that was charged and never admitted gets its charge back, exactly once."""
+"""Ends of jobs that were never admitted. A job that was charged and not admitted gets its charge back, exactly once."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from gate.model.job import Job, Request
 
 
 class EarlyEnd:
+    """Ends jobs that were never admitted."""
+
     def __init__(self, ledger: Ledger, pools: PoolRegistry, news: Notifier, pricing: JobPricing) -> None:
         self._ledger, self._pools, self._news, self._pricing = ledger, pools, news, pricing
 
     async def end(self, pool: str, table: str, job_id: str, outcome: str, reason: str | None, error: str | None) -> Job:
-        """End a job that was never admitted, whenever its admission comes.
+        """End a job that was never admitted. An admission that comes later finds the job ended.
 
         Args:
-            pool: Where its tool's jobs are admitted.
-            table: The tool; the owner's function has to know the job in it.
+            pool: Name of the pool that admits jobs of the tool.
+            table: Table of the tool. The owner's function has to find the job in it.
+            job_id: The job.
             outcome: `failed` or `cancelled`.
-            reason: Kept as the reason of the end.
-            error: Kept as the job's error.
+            reason: The reason of the end in the history; None for none.
+            error: The job's error, for people; None for none.
 
         Raises:
-            JobUnknown: Neither gate nor the owner's function knows it, or no such function is configured.
+            PoolUnknown: There is no such pool.
+            JobUnknown: The owner's function does not know the job, or no such function is configured.
             ToolUnknown: The owner's function prices jobs, and no section of gate.toml names the table.
-            AlreadyEnded: It was admitted, or ended so before. `job` is the job, which may still live.
+            AlreadyEnded: The job was admitted, or has ended before. Its `job` may still be live.
             StoreDown: SQL or the owner's function does not answer.
         """
         await self._pools.know(pool)

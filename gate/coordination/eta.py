@@ -1,6 +1,7 @@
-"""How long those who wait will probably wait: from how long runs of each tool took, what the holders have left, who is ahead.
+"""Estimates of when each waiter gets a slot.
 
-An estimate for people. Nothing is decided by it, so it may be a second old.
+An estimate follows from the duration of past runs of each tool, from the age of the current runs, and from the jobs ahead. It
+is for people. gate decides nothing by it, so it may be a second old.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from gate.ledger import InLine, LedgerQueries
 from gate.model.job import now_ms
 
 RUNS_TTL_S = 10.0
+"""Age (s) at which the durations of past runs are read again. They change slowly."""
 LINE_TTL_S = 1.0
+"""Age (s) at which the estimates of a pool are made again, so that many waiters cost one query a second."""
 Runs = dict[str | None, list[int]]
-"""How many milliseconds the last runs of each tool took, the shortest first; those of all tools under None."""
+"""Durations (ms) of the last runs of each tool, the shortest first. The key None has the runs of all tools."""
 AHEAD_MAX = 500
-"""Waiters whose own tools count; those behind them are taken for average ones."""
+"""Jobs at the front of a pool that are estimated by their own tools. Waiters behind them count as average jobs."""
 
 
 @dataclass(slots=True)
@@ -32,13 +35,26 @@ class _Pool:
 
 
 class EtaEstimator:
+    """Estimates when waiters get a slot, and keeps the estimates of each pool for a second."""
+
     def __init__(self, reading: LedgerQueries) -> None:
         self._reading = reading
         self._pools: dict[str, _Pool] = {}
 
     async def eta(self, pool: str, job_id: str, position: int, limit: int) -> float | None:
-        """When this waiter will be granted, in ms since 1970. None when no run of the pool has completed yet, or nothing will
-        be granted.
+        """Estimate when a waiter gets a slot.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The waiter.
+            position: Its position in the queue; 1 is next.
+            limit: Slots of the pool.
+
+        Returns:
+            Time (ms since 1970). None when no run of the pool has completed yet, or the pool has no slots.
+
+        Raises:
+            StoreDown: SQL does not answer.
         """
         known = self._pools.setdefault(pool, _Pool())
         now = time.monotonic()
@@ -52,11 +68,12 @@ class EtaEstimator:
             return None
         if (turn := known.turns.get(job_id)) is not None:
             return turn
-        seen = max(known.turns.values(), default=now_ms())
-        return seen + max(position - len(known.turns), 1) * whole(0, known.runs[None]) / limit
+        latest = max(known.turns.values(), default=now_ms())
+        return latest + max(position - len(known.turns), 1) * whole(0, known.runs[None]) / limit
 
 
 def by_tool(runs: Sequence[tuple[str | None, int]]) -> Runs:
+    """Sort runs, given as tool and duration (ms), by tool and by duration."""
     found: Runs = {}
     for tool, took_ms in runs:
         found.setdefault(tool, []).append(took_ms)
@@ -66,16 +83,34 @@ def by_tool(runs: Sequence[tuple[str | None, int]]) -> Runs:
 
 
 def whole(ran_ms: float, took: Sequence[int]) -> float:
-    """How long a run that has lasted `ran_ms` so far will have taken: the median of those that took longer still. As long again
-    when none did: something that is over any moment now, for minutes, is no estimate.
+    """Estimate the whole duration (ms) of a run.
+
+    Args:
+        ran_ms: Age of the run (ms).
+        took: Durations of past runs (ms), the shortest first.
+
+    Returns:
+        The median of the past runs that took longer than `ran_ms`. When none did, twice `ran_ms`, because an estimate of
+        "any moment now" that stays for minutes is of no use.
     """
     longer = took[bisect_right(took, ran_ms) :]
     return statistics.median(longer) if longer else 2 * ran_ms
 
 
 def turns(line: Sequence[InLine], runs: Runs, limit: int, at_ms: int) -> dict[str, float]:
-    """Plays the line forward: whoever holds a slot goes when a run of his tool is over, at his deadline at the latest, and the
-    first who waits comes.
+    """Estimate when each waiter gets a slot, by a simulation of the queue.
+
+    In it a holder leaves when a run of its tool would be over, at its deadline at the latest. The first waiter then takes its
+    slot.
+
+    Args:
+        line: Holders and waiters of the pool, in order.
+        runs: Durations of past runs.
+        limit: Slots of the pool.
+        at_ms: Time at which the simulation starts (ms since 1970).
+
+    Returns:
+        Time (ms since 1970) by job_id. Empty when nothing can be estimated.
     """
     if not runs or limit <= 0:
         return {}
@@ -88,7 +123,7 @@ def turns(line: Sequence[InLine], runs: Runs, limit: int, at_ms: int) -> dict[st
     ]
     free += [at_ms] * (limit - len(free))
     heapq.heapify(free)
-    while len(free) > limit:  # lowered below what runs: those who go first are not followed
+    while len(free) > limit:  # more jobs hold slots than the limit allows, so the first free slots are not granted again
         heapq.heappop(free)
     found = {}
     for one in line:

@@ -1,32 +1,48 @@
-"""Where the two truths meet.
+"""The protocol that each job follows, and the order in which Redis and SQL take part in it.
 
-**Redis decides who may run now. SQL decides how each job ended and what is refunded.** Neither decides for the other, and
-nobody is told anything that is not yet in SQL.
+**Redis decides who may run now. SQL decides how each job ended and what is refunded.** Neither store decides for the other.
+gate tells a caller only what SQL has committed.
 
-A *lease* is a slot held until a deadline. It has a random `lease_id`, which its holder shows, and a `fence`, which only
-grows, so that gate can tell a newer grant from an older one. Whoever does not renew in time has lost it, whether he knows
-or not: the slot goes to the next, the job is `expired`, the credits go back.
+# Terms
+
+A *lease* is a slot that a holder has until a deadline. Each grant of a slot makes a new lease, with two marks:
+
+- `lease_id` is random. The holder shows it in each call about its job.
+- `fence` is a number that only grows. By the fence gate tells a newer grant from an older one.
+
+If the holder does not renew before the deadline, the lease is lost, even if the holder does not know this yet. The slot goes
+to the next waiter, the job is `expired`, and its credits are refunded.
+
+# States
 
     acquire, slot free, nobody waits ───────────────────────────► running ─renew─► running
     acquire, else ─► queued ─► granted (slot held, not started) ─claim─► running
     granted, running ─refused─► queued, at its place by ticket, no refund
     queued, granted, running ─► completed (no refund) | failed | cancelled | expired (refund, once)
 
-What each failure does:
+# Failures
 
-- *A holder dies.* Nobody renews; the next script of any kind reaps the lease; the outbox says so; the recorder refunds.
-- *A caller dies or asks twice.* The same job_id gets the same answer; nothing is taken or charged twice.
-- *gate dies between Redis and SQL.* What SQL has not seen was told to nobody. A repeat of the call records it, or the sweep
-  frees it, or its lease runs out.
-- *Redis loses everything.* Scripts answer `cold`; the pool is loaded from SQL under a new epoch, with every lease, every
-  place and every deadline that was told.
-- *SQL is away.* Nobody is told anything new, granted or reaped: 503, and the slot just taken goes back, unless another call
-  stands on it.
-- *gate or a store was away.* Deadlines that passed meanwhile get the claim time of grace: their holders could not renew.
-- *Somebody edits Redis by hand.* The sweep sees it twice, mends it, and names it in the log.
+- *A holder dies.* No renewal comes. The next script of any kind reaps the lease and writes the expiry to the outbox. The
+  recorder copies the expiry to SQL, and the refund is part of the same transaction.
+- *A caller dies, or repeats its call.* A repeat with the same job_id gets the same answer. Nothing is taken or charged twice.
+- *gate dies between Redis and SQL.* No caller was told of the decision, because SQL does not have it. A repeat of the call
+  records it, or the reconciler frees the slot, or the lease runs out.
+- *Redis loses its data.* Scripts answer `cold`. gate then loads the pool from SQL under a new epoch, with every lease, every
+  place and every deadline that a caller was told.
+- *SQL is away.* gate answers 503. It tells callers nothing new, grants nothing and reaps nothing. A slot that the call has
+  just taken goes back, unless another call relies on it.
+- *gate or a store was away.* Holders could not renew in that time. A lease whose deadline passed then gets the claim time as
+  grace.
+- *An operator edits Redis by hand.* The reconciler repairs each difference that two sweeps in a row have found. It logs each
+  repair.
 
-So the order on each path is fixed. In: Redis decides, SQL writes, then the answer. Out: SQL ends and refunds, Redis frees
-the slot, then the answer. A claim or renewal: Redis extends what still lives, SQL writes the deadline, then the answer.
+# Order of the steps
+
+The order on each path is fixed, so that a crash between two steps loses nothing that a caller was told:
+
+- Admission: Redis decides, SQL records, then gate answers.
+- End: SQL records the outcome and the refund, Redis frees the slot, then gate answers.
+- Claim or renewal: Redis extends a lease that is still live, SQL records the new deadline, then gate answers.
 """
 
 from __future__ import annotations
@@ -48,11 +64,11 @@ from gate.model.messages import ProviderReport, StartReply
 from gate.slots import ExtendReply, ExtendResult
 
 TRIES = 5
-"""How often a path starts again when the stores moved under it. Each turn needs another event of the rarest kind."""
+"""Attempts of one call before it answers 503. Each further attempt needs one more rare event, such as a change of epoch."""
 
 
 class JobCoordinator:
-    """How an admitted job runs and ends."""
+    """Runs and ends jobs that are admitted."""
 
     def __init__(
         self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, queries: JobQueries
@@ -63,7 +79,12 @@ class JobCoordinator:
     # ---- while it runs -----------------------------------------------------------------------------------------
 
     async def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
-        """Say that the holder of a grant has started: the job runs, and has a full lease from now on.
+        """Start a granted job: it runs, and has a full lease from now on.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            lease_id: The lease of its grant.
 
         Raises:
             JobUnknown: The pool has no such job.
@@ -76,18 +97,40 @@ class JobCoordinator:
         return job
 
     async def renew(self, pool: str, job_id: str, lease_id: str, lease_ms: int | None = None) -> Job:
-        """Extend a lease by `lease_ms` from now (ms); None for the job's own length. Raises what `claim` raises."""
+        """Extend a lease.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            lease_id: The lease.
+            lease_ms: Length (ms) from now; None for the job's own lease length.
+
+        Raises:
+            JobUnknown, LeaseLost, AlreadyEnded, StartedByGate, StoreDown: As for `claim`.
+        """
         job, _ = await self._extend(pool, job_id, lease_id, lambda slots: slots.renew(job_id, lease_id, lease_ms))
         return job
 
     async def bind(self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str | None = None) -> Job:
-        """Which provider task the job's lease is; it claims too. Without `lease_id` the lease it has now.
+        """Record the provider's task of a lease. A granted job is claimed by this.
 
-        Raises what `claim` raises, and TaskTaken (the task is another job). The job has ended when its provider was faster.
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            provider: Name of the provider.
+            task_id: The provider's name of the task.
+            lease_id: The lease; None for the job's current one.
+
+        Returns:
+            The job. It has ended already if the provider's report came before this call.
+
+        Raises:
+            TaskTaken: The task belongs to another job, or to another lease of this one.
+            JobUnknown, LeaseLost, AlreadyEnded, StartedByGate, StoreDown: As for `claim`.
         """
         job = await self._queries.job(pool, job_id)
         if job.status == "queued":
-            await self._recorder.run(pool)  # its grant may be in the outbox still
+            await self._recorder.run(pool)  # without this a grant that is still in the outbox would count as no grant
             job = await self._queries.job(pool, job_id)
         lease_id = lease_id or job.lease_id or ""
         if job.status == "granted":
@@ -103,24 +146,34 @@ class JobCoordinator:
         return bound.job
 
     async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None:
-        """Bind the task of a start call that was answered after its job had ended: what the provider says of it is kept."""
+        """Record the task of a start call whose answer came after its job had ended. Reports about the task are then kept."""
         await self._ledger.bind(pool, job_id, provider, task_id, lease_id, or_ended=True)
 
     async def started(self, pool: str, job_id: str, lease_id: str, started: StartReply) -> Job:
-        """Record a tool's answer that it has started the job of this grant. Raises what `claim` raises."""
+        """Record a tool's answer that it has started the job of this grant.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            lease_id: The lease of its grant.
+            started: The tool's answer.
+
+        Raises:
+            JobUnknown, LeaseLost, AlreadyEnded, StoreDown: As for `claim`.
+        """
         job, _ = await self._extend(pool, job_id, lease_id, lambda slots: slots.claim(job_id, lease_id, True), started)
         if job.ended:
             await self._free(pool, job.job_id, job.lease_id)
         return job
 
     async def hold(self, pool: str, job_id: str, lease_id: str) -> float:
-        """Keep the grant whose start call is under way; nothing is claimed.
+        """Extend the grant of a job whose start call is under way. The job is not claimed by this.
 
         Returns:
-            Seconds until its claim time is over.
+            Time (s) until the grant runs out.
 
         Raises:
-            What `claim` raises.
+            JobUnknown, LeaseLost, AlreadyEnded, StoreDown: As for `claim`.
         """
         _, held = await self._extend(pool, job_id, lease_id, lambda slots: slots.hold(job_id, lease_id), claims=False)
         return (held.due - held.now_ms) / 1000
@@ -146,18 +199,18 @@ class JobCoordinator:
                 assert recorded.job is not None
                 self._news.tell(pool, [job_id])
                 if started is None and _over(reply.good_until):  # guard: extension-still-in-time
-                    continue  # as in _answer
+                    continue  # this process was paused after the commit, so the new lease may be over already
                 return recorded.job, reply
             if recorded.result is ExtensionResult.STALE:
                 self._pools.outdated(pool, reply.epoch)
             elif recorded.job is not None and recorded.job.status == "queued":
-                await self._recorder.run(pool)  # the grant itself is in the outbox still
+                await self._recorder.run(pool)  # the grant is still in the outbox: record it, then try again
             else:
                 raise await self._why_lost(pool, job_id, lease_id)
         raise StoreDown("redis", "the stores kept moving; come again")
 
     async def _why_lost(self, pool: str, job_id: str, lease_id: str) -> JobUnknown | LeaseLost | AlreadyEnded:
-        await self._recorder.run(pool)  # the expiry, if it was one
+        await self._recorder.run(pool)  # an expiry may still be in the outbox; SQL must have it before it is asked
         job = await self._queries.job(pool, job_id)
         if job.ended and job.status != "expired" and job.lease_id == lease_id:
             return _already_ended(job)
@@ -169,10 +222,23 @@ class JobCoordinator:
         self, pool: str, job_id: str, lease_id: str, outcome: str, error: str | None = None, output: JsonValue = None,
         by: str = "holder",
     ) -> Job:  # fmt: skip
-        """The holder gives its slot back, with `completed`, `failed`, `cancelled`, or `refused` by the provider. `tool_down`, by gate
-        itself, is a refusal after which only the tool cools down.
+        """End a job by its holder, and free its slot. A repeat is answered as the first call was.
 
-        Raises JobUnknown, LeaseLost (a late outcome is kept), AlreadyEnded. A repeat answers as the first did.
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            lease_id: Its lease.
+            outcome: `completed`, `failed` or `cancelled` end the job. `refused` (by the provider) and `tool_down` (by gate)
+                send it back to its place in the queue. After `refused` the pool cools down, after `tool_down` only the tool.
+            error: The job's error, for people.
+            output: The job's output.
+            by: Author of the end in the history.
+
+        Raises:
+            JobUnknown: The pool has no such job.
+            LeaseLost: That lease is not, or no longer, a lease of the job. A late outcome is kept.
+            AlreadyEnded: The job has another end.
+            StoreDown: SQL does not answer.
         """
         await self._pools.know(pool)
         if outcome in ("refused", "tool_down"):
@@ -184,16 +250,25 @@ class JobCoordinator:
         return job
 
     async def hear(self, pool: str, provider: str, report: ProviderReport, raw: str) -> CallbackResult:
-        """Apply a provider's report once, and keep its body as it came.
+        """Apply a provider's report once, and keep its body unchanged.
+
+        Args:
+            pool: Name of the pool.
+            provider: Name of the provider.
+            report: The meaning of the callback.
+            raw: Body of the callback.
+
+        Returns:
+            What the report did.
 
         Raises:
             PoolUnknown: There is no such pool.
             StoreDown: SQL does not answer.
         """
-        heard = await self._ledger.hear(pool, provider, report, raw)
-        if heard.result is CallbackResult.ENDED and heard.job is not None:
-            await self._free(pool, heard.job.job_id, heard.job.lease_id)
-        return heard.result
+        change = await self._ledger.hear(pool, provider, report, raw)
+        if change.result is CallbackResult.ENDED and change.job is not None:
+            await self._free(pool, change.job.job_id, change.job.lease_id)
+        return change.result
 
     async def keep_payload(
         self, job: Job, provider: str, task_id: str | None, outcome: str, error: str | None, payload: str
@@ -206,8 +281,8 @@ class JobCoordinator:
         await self._ledger.keep_payload(job, provider, task_id or job.task_id, outcome, error, payload)
 
     async def _free(self, pool: str, job_id: str, lease_id: str | None) -> None:
-        """Free the slot of a lease whose job SQL has ended."""
-        with contextlib.suppress(StoreDown):  # its own deadline frees it at the latest
+        """Free the slot of a lease whose job has ended in SQL."""
+        with contextlib.suppress(StoreDown):  # the end is recorded; the slot is free at its deadline at the latest
             await self._pools.pool(pool).release(job_id, lease_id or "")
         self._news.tell(pool, [job_id])
 
@@ -215,9 +290,13 @@ class JobCoordinator:
         self, pool: str, job_id: str, reason: str | None = None, outcome: str = "cancelled", *, by: str = "operator",
         error: str | None = None,
     ) -> Job:  # fmt: skip
-        """End any job that has not ended, without its lease.
+        """End a live job without its lease, for an operator or an application.
 
         Args:
+            pool: Name of the pool.
+            job_id: The job.
+            reason: The reason of the end in the history; None for none.
+            outcome: `cancelled` or `failed`.
             by: `operator`, or `caller` where the job's own front end asked for it.
             error: What went wrong; it is kept with the job.
 
@@ -243,7 +322,7 @@ class JobCoordinator:
         return await self._queries.placed(job)
 
     async def _ended(self, pool: str, change: Change[EndResult] | Change[RefuseResult]) -> Job:
-        """The job, or why its end was not recorded."""
+        """Return the job, or raise why its end was not recorded."""
         job = change.job
         if job is None:
             raise JobUnknown(f"there is no such job in pool {pool!r}")

@@ -1,4 +1,4 @@
-"""The two faces towards Redis with a meter in them. What is measured is what every call passes through anyway; nothing is decided here."""
+"""The semaphore and the pool registry with counters. These classes add counters and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gate.telemetry import counters
 
 
 class MeteredSemaphore(Semaphore):
-    """How long each script takes, which did nothing, and what rebuilds came to."""
+    """Counts the duration of each script, the calls that did nothing, and the results of rebuilds."""
 
     def __init__(self, link: RedisConnection) -> None:
         super().__init__(link)
@@ -30,8 +30,9 @@ class MeteredSemaphore(Semaphore):
 
 
 class MeteredPoolRegistry(PoolRegistry):
-    """How often SQL had another epoch than the one Redis answered under, or was asked too late."""
+    """Counts the answers of Redis that SQL did not record: their epoch was another, or they came too late."""
 
     def outdated(self, pool: str, epoch: int) -> None:
+        """Count the call, then do what `PoolRegistry.outdated` does."""
         counters.stale[pool] += 1
         super().outdated(pool, epoch)

@@ -1,7 +1,7 @@
-"""The recorder: what scripts did on their own (grants, expiries) from the outbox into SQL, and to those who wait.
+"""The recorder of the outbox. It copies the grants and expiries that scripts made from Redis to SQL, and notifies waiters.
 
-Read, apply, commit, tell, delete, in this order: an entry that was applied and not deleted is applied again, and does nothing,
-because SQL judges each by compare-and-set.
+The order of a pass is: read, apply, commit, notify, delete. A crash may leave an entry that was applied and not deleted. Such
+an entry is applied again and changes nothing, because SQL checks each entry by compare-and-set.
 """
 
 from __future__ import annotations
@@ -25,49 +25,66 @@ log = structlog.get_logger("gate.recorder")
 
 
 PAGE_IS_GOOD_S = 0.25
-"""How long a page may wait for SQL: half the shortest claim time."""
+"""Age (s) up to which a page of the outbox may be recorded: half the shortest claim time."""
 AGAIN_S = 0.02
-"""How soon an entry is looked at again whose job SQL does not know yet: its commit is on its way. Then after twice as long, and so on,
-until it is as seldom as the tick looks anyway."""
+"""Pause (s) before an entry is read again whose job is not in SQL yet, because its commit is under way.
+
+The pause doubles each time, until the ticker reads the outbox as often anyway."""
 LATE_MAX = 3
-"""How often a page is read again before it is recorded whatever the time: a slow SQL must not stop everything."""
+"""Times that a page is read again because SQL was slow. Then it is recorded at any age, or a slow SQL would stop all."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
+    """Entries of the outbox.
+
+    Attributes:
+        epoch: Epoch of the pool when they were read.
+        notes: The entries, in order.
+        good_until: Time by `time.monotonic()` (s) up to which they may be recorded.
+    """
+
     epoch: int
     notes: list[OutboxEntry]
     good_until: float
 
 
 class OutboxRecorder:
+    """Copies outbox entries to SQL, in passes. A pool has one pass at a time."""
+
     def __init__(self, ledger: Ledger, pools: PoolRegistry, news: Notifier) -> None:
         self._ledger, self._pools, self._news = ledger, pools, news
         self._next: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._told: dict[str, _Page] = {}
+        self._pages: dict[str, _Page] = {}
+        """By pool: the page that came with the reply of a script, so that it need not be read."""
         self._unread: set[str] = set()
-        """Pools whose outbox may hold more than what was told."""
+        """Pools whose outbox may hold entries that came with no reply."""
         self._unknown: dict[str, set[str]] = {}
-        """Jobs that the outbox speaks of and SQL did not know, by pool; and after how long it was looked at again."""
+        """By pool: jobs that the outbox names and SQL did not have."""
         self._again_s: dict[str, float] = {}
         pools.on_emitted = self._emitted
 
     def admitted(self, pool: str, job_id: str) -> None:
-        """SQL knows this job from now on: what was passed over because it did not is recorded in the background."""
+        """Say that SQL has a job from now on. Entries about it that were passed over are recorded in the background."""
         if job_id in self._unknown.get(pool, ()):
             self._read_all(pool)
 
     def _emitted(self, pool: str, epoch: int, reply: ScriptReply[StrEnum]) -> None:
-        """A script has put something there. When it said all that is there, that is as good as read."""
+        """Start a pass for entries that a script has written. A reply that holds the whole outbox saves the read."""
         if reply.outbox:
-            self._told[pool] = _Page(epoch, list(reply.outbox), time.monotonic() + PAGE_IS_GOOD_S)
+            self._pages[pool] = _Page(epoch, list(reply.outbox), time.monotonic() + PAGE_IS_GOOD_S)
             self._pass(pool)
         else:
             self._read_all(pool)
 
     async def run(self, pool: str) -> None:
-        """Returns when everything is in SQL that was in the outbox at the call. Raises StoreDown."""
+        """Return when SQL has every entry that was in the outbox at the time of the call.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer.
+        """
         await asyncio.shield(self._read_all(pool))
 
     def _read_all(self, pool: str) -> asyncio.Task[None]:
@@ -75,21 +92,21 @@ class OutboxRecorder:
         return self._pass(pool)
 
     async def settle(self) -> None:
-        """Waits for what was kicked."""
+        """Return when the passes that were started have ended, or have failed."""
         await asyncio.gather(*self._next.values(), *(self._pass(pool) for pool in self._locks), return_exceptions=True)
 
     def _pass(self, pool: str) -> asyncio.Task[None]:
-        # A pass that has not begun yet will see what is there now: everybody shares it.
+        # A pass that has not begun yet will read what is there now, so all callers share it.
         task = self._next.get(pool)
         if task is None:
             task = self._next[pool] = asyncio.create_task(self._record(pool))
-            task.add_done_callback(_look)
+            task.add_done_callback(_log_failure)
         return task
 
     async def _record(self, pool: str) -> None:
         async with self._locks[pool]:
             del self._next[pool]
-            page = self._told.pop(pool, None)
+            page = self._pages.pop(pool, None)
             more = (
                 page is None
                 # guard: read-what-others-emitted
@@ -116,13 +133,13 @@ class OutboxRecorder:
             self._unknown[pool] = unknown
             again_s = self._again_s[pool] = self._again_s.get(pool, AGAIN_S / 2) * 2
             # guard: look-again-for-a-missing-row
-            self._pools.due_within(pool, again_s)  # another server may commit it, of which nobody here would hear
+            self._pools.due_within(pool, again_s)  # another server may commit the job, and this one would not learn of that
         else:
             self._unknown.pop(pool, None)
             self._again_s.pop(pool, None)
 
     async def _read(self, pool: str, after: str | None) -> _Page:
-        # The epoch first: notes of an earlier life must not pass for those of a later one.
+        # The epoch is read first. Otherwise entries of an earlier epoch could be recorded under a later one.
         epoch = await self._pools.epoch(pool)
         notes = await self._pools.pool(pool).outbox(after)
         return _Page(epoch, notes, time.monotonic() + PAGE_IS_GOOD_S)
@@ -130,9 +147,20 @@ class OutboxRecorder:
     async def apply(
         self, pool: str, epoch: int, notes: list[OutboxEntry], good_until: float | None = None
     ) -> set[str] | None:
-        """What `notes` say, into SQL; then out of the outbox, and to those who wait. The jobs that were passed over because SQL does
-        not know them yet; None when all that came too late, and they have to be read again: a grant that ran out meanwhile must
-        be seen together with its end.
+        """Record entries in SQL, notify waiters, then delete the entries from the outbox.
+
+        Args:
+            pool: Name of the pool.
+            epoch: Epoch under which the entries were read.
+            notes: The entries, in order.
+            good_until: Time by `time.monotonic()` (s) after which nothing is recorded; None for no bound.
+
+        Returns:
+            The jobs that were passed over, because SQL does not have them yet. None when `good_until` had passed. The entries
+            must then be read again, because a grant that has run out has to be recorded together with its end.
+
+        Raises:
+            StoreDown: A store does not answer.
         """
         recorded = await self._ledger.record(pool, epoch, notes, good_until)  # guard: record-before-delete
         if recorded.late:
@@ -142,11 +170,11 @@ class OutboxRecorder:
             return set()
         for note in notes:
             if note.kind is EntryKind.UNREADABLE:
-                log.warning("an entry of the outbox that gate did not write: thrown away", pool=pool, entry=note.entry_id)
+                log.warning("recorder.entry_discarded", pool=pool, entry=note.entry_id)  # gate did not write it
         self._news.show(pool, recorded.changed)  # guard: show-recorded-jobs
         done = set(recorded.done)
         passed_over = {note.job_id for note in notes if note.entry_id not in done}
-        if passed_over:  # at once: their rows may be there before this pass is over
+        if passed_over:  # before the next await: `admitted` may be called for these jobs while this pass still runs
             self._unknown.setdefault(pool, set()).update(passed_over)
         if done:
             # guard: record-before-delete: then
@@ -156,12 +184,18 @@ class OutboxRecorder:
         return passed_over
 
     async def give_back(self, pool: str, grant: GrantReturn) -> None:
-        """A grant that SQL would not take goes to its place by its ticket. Nobody was told of it."""
-        log.warning("SQL would not take a grant", pool=pool, job_id=grant.job.job_id, fence=grant.fence)
+        """Put a job back to the place of its ticket, because SQL did not record its grant or Redis lost its place.
+
+        No caller was told of such a grant.
+
+        Raises:
+            StoreDown: A store does not answer.
+        """
+        log.warning("recorder.grant_returned", pool=pool, job_id=grant.job.job_id, fence=grant.fence)
         await self._pools.pool(pool).requeue(grant.job, grant.fence, grant.why)
 
 
-def _look(task: asyncio.Task[None]) -> None:
-    """Whoever only kicked does not see the failure; the tick comes again within a second."""
+def _log_failure(task: asyncio.Task[None]) -> None:
+    """Log the failure of a pass, for which perhaps no caller waits. The ticker starts another pass within a second."""
     if not task.cancelled() and isinstance(task.exception(), StoreDown):
-        log.warning("not recorded yet", error=str(task.exception()))
+        log.warning("recorder.store_away", error=str(task.exception()))

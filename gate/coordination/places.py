@@ -1,4 +1,4 @@
-"""A job's place in Redis, brought in line with what SQL says of the job: taken back, seated by its ticket, or restored."""
+"""Corrections of a job's place in Redis after SQL has decided otherwise."""
 
 from __future__ import annotations
 
@@ -13,27 +13,41 @@ from gate.slots import AcquireReply, AcquireResult
 
 
 class Places:
+    """Brings the place of a job in Redis in line with its row in SQL."""
+
     def __init__(self, pools: PoolRegistry, recorder: OutboxRecorder) -> None:
         self._pools, self._recorder = pools, recorder
 
     async def undo(self, pool: str, job_id: str, decision: AcquireReply, job: Job | None = None) -> None:
-        """Takes back what this call took and SQL does not want; never what another call stands on. `job`: as SQL has it."""
+        """Take back the place that this call took and SQL did not record. A place that another call relies on stays.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            decision: The reply of Redis to this call.
+            job: The job as SQL has it; None when SQL does not have it.
+        """
         never_here = job is not None and (job.ended or job.pool != pool)
-        with contextlib.suppress(StoreDown):  # then the lease runs out by itself, or the sweep finds it
+        with contextlib.suppress(StoreDown):  # the lease then runs out, or the reconciler frees the place
             # guard: undo-a-foreign-job
-            if never_here:  # no other call stands on it either: each undo would be left to the other
+            if never_here:  # no call may rely on this place; with undo, each of two calls would leave it to the other
                 await self._pools.pool(pool).cancel(job_id)
             elif not (decision.known or decision.result is AcquireResult.UNRECORDED):
                 await self._pools.pool(pool).undo(job_id, decision.ticket)
 
     async def seat(self, pool: str, job: Job, decision: AcquireReply) -> None:
-        """SQL has the job under an earlier ticket than Redis gives it now: its place was lost, or its first commit came through
-        after its caller was told that it had not. It stands where that ticket belongs.
+        """Move a waiter to the place of the ticket that SQL has, when Redis has just given it a later ticket.
+
+        That happens when Redis has lost the job's place. It also happens when the first commit of the job succeeded although
+        its caller got an error.
+
+        Raises:
+            StoreDown: A store does not answer.
         """
         await self._pools.pool(pool).cancel(job.job_id, decision.ticket)
         await self._recorder.give_back(pool, GrantReturn(job, job.fence, "lost"))
 
     async def restore(self, pool: str, job: Job) -> None:
-        """SQL has the job as running and Redis has lost its lease: it is put back as it was."""
+        """Put back the lease of a job that SQL has as running and Redis has lost."""
         with contextlib.suppress(StoreDown):
             await self._pools.pool(pool).restore(job)

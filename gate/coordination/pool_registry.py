@@ -1,4 +1,4 @@
-"""The pools as this server knows them: the epoch of each, when it is due next, and how to run a script on one."""
+"""The pools that this server has loaded: the epoch of each, its next deadline, and the way to run a script on it."""
 
 from __future__ import annotations
 
@@ -38,16 +38,29 @@ REPLACED = "this server reaches a Redis that other servers have left for another
 FOREIGN = "pool {pool!r} in this Redis belongs to a gate with another ledger, which called less than ten seconds ago"
 
 COLD_WAIT_S = 5.0
-"""How long a call that met `cold` waits for the rebuild and goes on (PROTOCOL, Rebuild)."""
+"""Longest time (s) that a call waits for its pool to be loaded, before it answers 503."""
 LOADING_S = 2.0
-"""How long another server may take between its commit of an epoch and the end of its load, before it counts as dead."""
+"""Time (s) that another server may take from its commit of an epoch to the end of its load, before it counts as dead."""
 LOOK_AGAIN_S = 0.02
+"""Pause (s) before a call is made again whose pool another server is loading."""
 
 
 @dataclass(slots=True)
 class _Known:
-    """`epoch` is good in the Redis of identity `redis` only; `last` is the highest ever. `taken_at`: when it was heard of from
-    SQL, where the server that loads it has written it."""
+    """State of one pool at this server.
+
+    Attributes:
+        epoch: Its epoch; None when it has to be read from SQL.
+        redis: Identity of the Redis in which that epoch was loaded. It counts in no other.
+        last: The highest epoch that this server has seen.
+        floor: The highest epoch under which Redis has refused a load. The next one must be above it.
+        loads: Number of loads by this server.
+        taken_at: Time by `time.monotonic()` (s) at which the newest epoch was read from SQL. The server that loads the pool
+            writes it there before it loads.
+        due: Time by `time.monotonic()` (s) at which the ticker has to look; None for no deadline.
+        alarm: Set when `due` becomes earlier.
+        rebuilding: Held during a load.
+    """
 
     epoch: int | None = None
     redis: str = ""
@@ -61,8 +74,15 @@ class _Known:
 
 
 class PoolRegistry:
-    """Every call of a script goes through `run`, because of what its reply asks for: an outbox to record, a bound that was met,
-    a deadline to be awake at, a Redis that has forgotten the pool, another Redis."""
+    """Knows the pools and their epochs, and runs scripts on them.
+
+    Every call of a script goes through `run`, because a reply may ask for more work. There may be an outbox to record, or a
+    further tick to make. There may be a deadline for the ticker, or a pool to load again.
+
+    Attributes:
+        on_emitted: Called with pool, epoch and reply when a script has written to the outbox.
+        on_known: Called with the name of a pool that is new to this server.
+    """
 
     def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries) -> None:
         self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
@@ -74,10 +94,15 @@ class PoolRegistry:
 
     @property
     def names(self) -> list[str]:
+        """Names of the pools, sorted."""
         return sorted(self._known)
 
     async def load(self) -> None:
-        """Reads from SQL which pools there are, and their epochs."""
+        """Read the pools and their epochs from SQL.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
         for pool in await self._reading.pools():
             new = pool.name not in self._known
             known = self._known.setdefault(pool.name, _Known())
@@ -88,16 +113,19 @@ class PoolRegistry:
                 self.on_known(pool.name)
 
     def pool(self, name: str) -> PoolSlots:
-        """The slots and the queue of one pool. Nothing is looked up yet: each of its calls raises PoolUnknown."""
+        """Return the slots and the queue of a pool. This reads nothing; only the calls on it raise PoolUnknown."""
         return PoolSlots(self, self._semaphore, name)
 
     async def run(self, pool: str, script: Callable[[int], Awaitable[R]], *, grants_or_reaps: bool = True) -> R:
-        """Run a script under the epoch that counts, and load the pool first when Redis does not have it.
+        """Run a script under the current epoch. If Redis does not have the pool under it, load the pool first.
 
         Args:
             pool: Name of the pool.
-            script: Makes the call; it is given the epoch.
-            grants_or_reaps: The script may do so. Then it is not run while SQL cannot be written.
+            script: Makes the call under the epoch that it is given.
+            grants_or_reaps: Whether the script may grant or reap. Such a script does not run while SQL cannot be written.
+
+        Returns:
+            The reply of the script.
 
         Raises:
             PoolUnknown: There is no such pool.
@@ -127,25 +155,38 @@ class PoolRegistry:
             if why is Undone.ELSEWHERE:
                 await self._turn(identity)
             elif time.monotonic() < known.taken_at + LOADING_S:  # guard: one-server-loads
-                await asyncio.sleep(LOOK_AGAIN_S)  # somebody else is loading it
+                await asyncio.sleep(LOOK_AGAIN_S)  # another server is loading it
             else:
                 await self.rebuild(pool, epoch, loads)
 
     async def writable(self) -> None:
-        """Raises StoreDown while SQL takes nothing."""
+        """Check that SQL can be written.
+
+        Raises:
+            StoreDown: It cannot.
+        """
         await self._ledger.reach()
 
     async def know(self, pool: str) -> None:
-        """Raises PoolUnknown."""
+        """Check that a pool exists, in SQL if this server does not have it.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: SQL does not answer.
+        """
         if pool not in self._known:
             await self.load()
         if pool not in self._known:
             raise PoolUnknown(f"there is no pool {pool!r}")
 
     async def epoch(self, pool: str) -> int:
-        """The epoch of the pool in the Redis that this server is pinned to; it is loaded there if it has to be.
+        """Return the epoch of a pool in the Redis to which this server is pinned. Load the pool there if that is necessary.
 
-        Whoever uses it calls Redis before anything else is awaited: then both are of one life.
+        Call Redis before you await anything else. Otherwise the epoch may be of another Redis than the one that answers.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer.
         """
         await self.know(pool)
         known = self._known[pool]
@@ -157,7 +198,7 @@ class PoolRegistry:
         return known.epoch
 
     async def _turn(self, former: str) -> None:
-        """To the Redis that answers now; whose pools are then no longer those this server knows."""
+        """Pin this server to the Redis that answers now. The epochs that it knows do not count there."""
         async with self._turning:
             if self._link.identity == former:
                 self._link.pin(await self._link.meet())
@@ -169,7 +210,7 @@ class PoolRegistry:
         known.epoch, known.redis, known.last = epoch, redis, max(epoch, known.last)
 
     def outdated(self, pool: str, epoch: int) -> None:
-        """SQL has another epoch than the one a script answered under: read it anew."""
+        """Forget an epoch because SQL did not record an answer under it. The next call reads the epoch from SQL."""
         known = self._known[pool]
         if known.epoch == epoch:
             known.epoch = None
@@ -177,17 +218,25 @@ class PoolRegistry:
     async def rebuild(
         self, pool: str, refused: int | None = None, loads: int | None = None, *, even_a_former: bool = False
     ) -> None:
-        """Loads the pool from SQL under a new epoch, or takes the epoch under which somebody else has loaded it.
+        """Load a pool from SQL under a new epoch, or take over the epoch under which another server has loaded it.
 
-        Committed first, loaded second: a server that stops between the two leaves an epoch that nobody uses. `refused` is the
-        epoch that Redis did not know (None: the pool lives in another Redis than this server sees), `loads` how many loads
-        there were then: one since may have mended it.
+        The new epoch is committed before the load. A server that stops between the two leaves an epoch that no server uses.
+
+        Args:
+            pool: Name of the pool.
+            refused: The epoch that Redis did not have; None when the pool was loaded in another Redis than this server sees.
+            loads: Number of loads when Redis refused that epoch. If there was one since, nothing is done.
+            even_a_former: Load even into a Redis that other servers have left for another.
+
+        Raises:
+            StoreDown: A store does not answer, other servers have left this Redis, or a gate with another ledger uses the
+                pool in it.
         """
         known = self._known[pool]
         async with known.rebuilding:
             here = known.redis == self._link.identity
             if (here if refused is None else known.epoch != refused) or loads not in (None, known.loads):
-                return  # somebody here was faster
+                return  # another call of this server has loaded it
             identity = await self._link.meet()
             self._link.pin(identity)
             found = await self._ledger.begin_rebuild(pool, identity, refused, known.floor, even_a_former=even_a_former)
@@ -203,7 +252,7 @@ class PoolRegistry:
                     [(job.job_id, entry_codec.holding(job)) for job in found.leases],
                     [(job.job_id, entry_codec.waiting(job)) for job in found.waiters],
                 )
-            except NotDone:  # another Redis answers meanwhile
+            except NotDone:  # another Redis answers now: begin again, with the epoch that SQL has
                 known.epoch = None
                 return
             if loaded.result is RebuildResult.FOREIGN:
@@ -215,10 +264,10 @@ class PoolRegistry:
             known.epoch, known.redis, known.last = found.epoch, identity, found.epoch
             known.loads += 1
             if graced := [(job, loaded.graced[job.job_id]) for job in found.leases if job.job_id in loaded.graced]:
-                with contextlib.suppress(StoreDown):  # then the next rebuild gives it once more
+                with contextlib.suppress(StoreDown):  # the next load then extends these deadlines again
                     await self._ledger.grace(pool, found.epoch, graced)
         log.info(
-            "loaded into Redis from SQL",
+            "pool.loaded",
             pool=pool,
             epoch=found.epoch,
             leases=len(found.leases),
@@ -226,7 +275,12 @@ class PoolRegistry:
         )
 
     async def reload(self, pool: str) -> None:
-        """By an operator's word: even into a Redis that other servers have left."""
+        """Load a pool again for an operator, even into a Redis that other servers have left for another.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer.
+        """
         await self.know(pool)
         await self.load()
         await self.rebuild(pool, self._known[pool].epoch, even_a_former=True)
@@ -237,61 +291,61 @@ class PoolRegistry:
         if reply.more:
             self.due_within(pool, 0)
         elif reply.next_ms is not None:
-            # One millisecond more: a deadline is over when the clock is past it, not when it is about to be.
+            # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
             self.due_within(pool, (reply.next_ms - reply.now_ms + 1) / 1000)
 
     def due_within(self, pool: str, within_s: float) -> None:
-        """The tick of the pool comes then at the latest."""
+        """Let the pool's next tick come within this time (s)."""
         known, due = self._known[pool], time.monotonic() + within_s
         if known.due is None or due < known.due:
             known.due = due
             known.alarm.set()
 
     async def sleep_until_due(self, pool: str, at_most_s: float) -> None:
-        """Returns at the earliest deadline of the pool, or after `at_most_s`."""
+        """Return at the earliest deadline of the pool, after `at_most_s` at the latest."""
         known = self._known[pool]
         end = time.monotonic() + at_most_s
         while (left := (end if known.due is None else min(end, known.due)) - time.monotonic()) > 0:
             known.alarm.clear()
             with contextlib.suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it may swallow a cancellation that meets the alarm.
+                # Not wait_for: before Python 3.12 it may swallow a cancellation that arrives together with the alarm.
                 async with asyncio.timeout(left):
                     await known.alarm.wait()
         known.due = None
 
 
 class PoolSlots:
-    """The slots, the queue and the outbox of one pool, at the epoch that counts.
+    """The slots, the queue and the outbox of one pool, under the current epoch.
 
-    Each call that runs a script loads the pool first when Redis has lost it. All raise PoolUnknown and StoreDown.
+    A call that runs a script loads the pool first when Redis has lost it. Every call raises PoolUnknown and StoreDown.
     """
 
     def __init__(self, pools: PoolRegistry, semaphore: Semaphore, name: str) -> None:
         self._pools, self._semaphore, self._name = pools, semaphore, name
 
     async def acquire(self, request: Request, or_wait: bool = True) -> AcquireReply:
-        """Take a slot, or join the queue; see `Semaphore.acquire`."""
+        """Take a slot, or join the queue. See `Semaphore.acquire`."""
         facts = (request.job_id, request.user, request.tool, request.lease_ms, or_wait, request.starts, request.queue_ms)
         return await self._run(lambda epoch: self._semaphore.acquire(self._name, epoch, *facts))
 
     async def claim(self, job_id: str, lease_id: str, by_gate: bool = False) -> ExtendReply:
-        """Say that a granted job has started."""
+        """Start a granted job. See `Semaphore.claim`."""
         return await self._run(lambda epoch: self._semaphore.claim(self._name, epoch, job_id, lease_id, by_gate))
 
     async def renew(self, job_id: str, lease_id: str, lease_ms: int | None = None) -> ExtendReply:
-        """Extend a lease by `lease_ms` from now; None for the job's own length."""
+        """Extend a lease by `lease_ms` (ms) from now; None for the job's own length."""
         return await self._run(lambda epoch: self._semaphore.renew(self._name, epoch, job_id, lease_id, lease_ms))
 
     async def hold(self, job_id: str, lease_id: str) -> ExtendReply:
-        """Keep a grant whose start call is under way."""
+        """Extend a grant whose start call is under way. See `Semaphore.hold`."""
         return await self._run(lambda epoch: self._semaphore.hold(self._name, epoch, job_id, lease_id))
 
     async def release(self, job_id: str, lease_id: str) -> None:
-        """Give the slot of a lease back, if it still holds one."""
+        """Free the slot of a lease, if it still holds one."""
         await self._run(lambda epoch: self._semaphore.release(self._name, epoch, job_id, lease_id))
 
     async def cancel(self, job_id: str, ticket: int | None = None) -> None:
-        """Take a job out, if it is there; with `ticket`, only if it came under that ticket."""
+        """Remove a job from its slot or from the queue, if it is there. With `ticket`, only if it came under that ticket."""
         await self._run(lambda epoch: self._semaphore.cancel(self._name, epoch, job_id, ticket))
 
     async def undo(self, job_id: str, ticket: int) -> None:
@@ -300,8 +354,8 @@ class PoolSlots:
         await self._pools.run(self._name, lambda epoch: script(self._name, epoch, job_id, ticket), grants_or_reaps=False)
 
     async def requeue(self, job: Job, fence: int, why: str) -> None:
-        """Put a job whose grant was given back to its place; see `Semaphore.requeue`."""
-        entry = entry_codec.waiting(job)  # the lease may have been reaped since SQL let go of it
+        """Put a job whose grant was given back to its place in the queue. See `Semaphore.requeue`."""
+        entry = entry_codec.waiting(job)  # after the change in SQL the lease may have been reaped, and the entry with it
         script = self._semaphore.requeue
         await self._run(
             lambda epoch: script(
@@ -315,33 +369,51 @@ class PoolSlots:
         )
 
     async def restore(self, job: Job) -> bool:
-        """Put a lease back that SQL has and Redis has lost. False when that is not possible, or not necessary."""
+        """Put back a lease that SQL has and Redis has lost.
+
+        Returns:
+            False when that is not necessary, or no slot is free for it.
+        """
         entry = entry_codec.holding(job)
         reply = await self._run(lambda epoch: self._semaphore.restore(self._name, epoch, job.job_id, entry))
         return reply.result is RestoreResult.RESTORED  # guard: sweep-restored-lease
 
     async def configure(self, settings: dict[str, int]) -> None:
-        """Bring settings of SQL into Redis."""
+        """Copy settings of the pool from SQL into Redis."""
         await self._run(lambda epoch: self._semaphore.configure(self._name, epoch, settings))
 
     async def tick(self) -> int:
-        """Reap what has run out and grant what is free. Returns the epoch that counts."""
+        """Reap leases that have run out, and grant free slots.
+
+        Returns:
+            The current epoch.
+        """
         return (await self._run(lambda epoch: self._semaphore.tick(self._name, epoch))).epoch
 
     async def status(self, job_id: str | None = None, most: int = 0) -> QueueState:
-        """Read the pool, with the position of one waiter, and the names of `most` waiters and holders."""
+        """Read the pool.
+
+        Args:
+            job_id: A waiter whose position is wanted; None for none.
+            most: Longest list of waiters, and of holders, that the reply names.
+        """
         return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most))
 
     async def snapshot(self) -> RedisSnapshot:
-        """Read everything of the pool at one moment. Nothing is reaped or granted by it."""
+        """Read everything of the pool at one moment. This reaps and grants nothing."""
         return await self._semaphore.survey(self._name)
 
     async def outbox(self, after: str | None = None, most: int = 500) -> list[OutboxEntry]:
-        """Read the oldest entries of the outbox behind `after`."""
+        """Read the oldest entries of the outbox.
+
+        Args:
+            after: ID of the entry behind which to begin; None for the first.
+            most: Number of entries at most.
+        """
         return await self._semaphore.notes(self._name, after, most)
 
     async def delete_from_outbox(self, entry_ids: Iterable[str]) -> None:
-        """Delete entries that SQL has recorded."""
+        """Delete entries of the outbox that SQL has recorded."""
         await self._semaphore.delete_notes(self._name, entry_ids)
 
     async def _run(self, script: Callable[[int], Awaitable[R]]) -> R:

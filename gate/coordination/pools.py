@@ -1,4 +1,4 @@
-"""A pool as a whole: made, changed, loaded anew by an operator's word, and looked after by whoever happens to call."""
+"""Operations on a whole pool: create, change, load again, and cancel its waiters."""
 
 from __future__ import annotations
 
@@ -15,18 +15,35 @@ from gate.model.job import HOLDING, Job
 
 
 class PoolCoordinator:
-    """`defaults` are of a pool that is made live; None when this is no server."""
+    """Creates and changes pools.
+
+    `defaults` has the settings that the creator of a pool does not give. It is None in a process that is no server. Such a
+    process creates no pools.
+    """
 
     def __init__(
         self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, queries: JobQueries, rows: LedgerQueries,
         defaults: PoolSettings | None,
     ) -> None:  # fmt: skip
+
         self._ledger, self._pools = ledger, pools
         self._recorder, self._news, self._defaults = recorder, news, defaults
         self._queries, self._rows = queries, rows
 
     async def make(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolSnapshot | None:
-        """A new pool: `values`, and the defaults for the rest. None when there is one already."""
+        """Create a pool.
+
+        Args:
+            pool: Name of the pool.
+            values: Its settings. The defaults apply to all others.
+            reason: The reason in the history; None for none.
+
+        Returns:
+            The pool. None when there is one of that name already.
+
+        Raises:
+            StoreDown: A store does not answer.
+        """
         assert self._defaults is not None
         if not await self._ledger.make_pool(pool, replace(self._defaults, **values), reason):
             return None
@@ -34,9 +51,18 @@ class PoolCoordinator:
         return await self._queries.pool(pool)
 
     async def change(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolSnapshot:
-        """Changes the pool live; kept through restart and rebuild. A limit below what runs drains, nobody is killed.
+        """Change settings of a pool. They stay through a restart and a rebuild.
 
-        Raises PoolUnknown. Redis away after the commit: the sweep brings it there.
+        A limit below the number of running jobs ends none of them. The pool grants again when enough of them have ended.
+
+        Args:
+            pool: Name of the pool.
+            values: The settings to change.
+            reason: The reason in the history; None for none.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer. If the change was committed before, the reconciler copies it to Redis.
         """
         await self._pools.know(pool)
         changed = await self._ledger.change_pool(pool, values, reason=reason)
@@ -49,13 +75,21 @@ class PoolCoordinator:
         self, pool: str, *, session: str | None = None, user: str | None = None, reason: str | None = None,
         by: str = "operator",
     ) -> list[Job]:  # fmt: skip
-        """Cancel the waiting jobs of a session or a user. A job that was granted a slot goes on.
+        """Cancel the waiters of a session or a user. Their jobs that hold slots go on.
 
         Args:
+            pool: Name of the pool.
+            session: The session; None for any.
+            user: The user; None for any.
+            reason: The reason of the ends in the history; None for none.
             by: `operator`, or `caller` where the jobs' own front end asked for it.
 
         Returns:
-            The jobs that were cancelled.
+            The jobs that this call has cancelled.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: SQL does not answer.
         """
         await self._pools.know(pool)
         cancelled = []
@@ -70,12 +104,25 @@ class PoolCoordinator:
         return cancelled
 
     async def rebuild(self, pool: str) -> PoolSnapshot:
-        """Loads the pool into Redis anew from SQL, under a new epoch: leases, deadlines and order as they were told."""
+        """Load the pool from SQL into Redis under a new epoch. Leases, deadlines and order stay as callers were told.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer.
+        """
         await self._pools.reload(pool)
         return await self._queries.pool(pool)
 
     async def turn(self, pool: str) -> Job | None:
-        """Whoever waited first, if he was granted in this call."""
+        """Tick the pool.
+
+        Returns:
+            The first waiter, if this call has granted it a slot; None otherwise.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer.
+        """
         line = await self._rows.line(pool, 1)
         await self._look_after(pool)
         head = next((one.job_id for one in line if one.granted_at is None), None)
@@ -83,7 +130,15 @@ class PoolCoordinator:
         return job if job is not None and job.status in HOLDING else None
 
     async def reaped(self, pool: str) -> list[Job]:
-        """Those that expired in this call."""
+        """Tick the pool.
+
+        Returns:
+            The jobs that expired in this call.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer.
+        """
         live = await self._rows.live(pool)
         await self._look_after(pool)
         return [job for job in (await self._rows.jobs(list(live))).values() if job.status == "expired"]

@@ -1,4 +1,4 @@
-"""Where everybody stands in a line, for those who follow it live: one read of the line a change, however many follow it here."""
+"""Live positions of waiters. One read of the queue for each change serves all followers at this server."""
 
 from __future__ import annotations
 
@@ -19,13 +19,22 @@ from gate.slots import QueueState
 log = structlog.get_logger("gate.board")
 
 AT_MOST_EVERY_S = 0.1
-"""Many changes in a moment are one for whoever looks."""
+"""Shortest pause (s) between two reads of a queue, so that many changes in a moment cost one read."""
 AT_LEAST_EVERY_S = 5.0
-"""A message may be lost."""
+"""Longest pause (s) between two reads, because a notification may be lost."""
 
 
 @dataclass(slots=True)
 class _Board:
+    """The positions of one pool.
+
+    Attributes:
+        line: The queue as last read; None before the first read.
+        places: Position of each waiter by job_id; 1 is next.
+        followers: Events of the followers by job_id.
+        task: Reads the queue while there are followers.
+    """
+
     line: QueueState | None = None
     places: dict[str, int] = field(default_factory=dict)
     followers: defaultdict[str, set[asyncio.Event]] = field(default_factory=lambda: defaultdict(set))
@@ -33,13 +42,21 @@ class _Board:
 
 
 class QueuePositions:
+    """Keeps the positions of pools that have followers."""
+
     def __init__(self, pools: PoolRegistry, waiters: Waiters) -> None:
         self._pools, self._waiters = pools, waiters
         self._boards: defaultdict[str, _Board] = defaultdict(_Board)
 
     @contextlib.contextmanager
     def followed(self, pool: str, job_id: str, changed: asyncio.Event) -> Iterator[None]:
-        """`changed` is set whenever the place of the job, or the length of its queue, has changed."""
+        """Follow the position of a job for the length of a block.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            changed: Set when the job's position, the length of the queue or the reason to wait has changed.
+        """
         board = self._boards[pool]
         board.followers[job_id].add(changed)
         if board.task is None:
@@ -55,7 +72,7 @@ class QueuePositions:
                 self._boards.pop(pool, None)
 
     def place(self, pool: str, job_id: str) -> tuple[int, QueueState] | None:
-        """Its position and the line, as last read; None when it does not wait, or nothing was read yet."""
+        """Return a job's position and the queue, as last read. None when the job does not wait, or nothing was read yet."""
         board = self._boards.get(pool)
         if board is None or board.line is None or job_id not in board.places:
             return None
@@ -68,7 +85,7 @@ class QueuePositions:
                 try:
                     await self._read(pool, board)
                 except StoreDown as error:
-                    log.debug("the line is not seen", pool=pool, error=str(error))
+                    log.debug("positions.store_away", pool=pool, error=str(error))
                 except GateError:
                     return
                 await asyncio.sleep(AT_MOST_EVERY_S)

@@ -1,4 +1,4 @@
-"""What is decided about a request before a store is asked for a slot: price, session, payload, who starts it, who is told of it."""
+"""Completion of a request before its admission: price, session, payload, and the settings of its tool."""
 
 from __future__ import annotations
 
@@ -9,24 +9,29 @@ from gate.model.tool import Tools
 
 
 class PricedRequest(Request):
-    """A request of a job whose row the owner's function has read."""
+    """A request with the facts that the owner's function has read for its job."""
 
     __slots__ = ()
 
     def same_content(self, job: Job) -> bool:
-        """Whether it means the same job. The table and the id name the owner's row; what the row says may change between two calls."""
+        """Say whether the request means this job.
+
+        Table and id name the owner's row. User, price, session and payload are not compared, because the row may change
+        between two calls.
+        """
         rest = self._replace(user=None, credits=None, session=None, payload=None)  # guard: repeat-ignores-the-price
         return Request.same_content(rest, job)
 
 
 class JobPricing:
-    """Completes requests. `owner` is None where no function of the owner's is configured."""
+    """Completes requests. `owner` is None when no function of the owner is configured."""
 
     def __init__(self, tools: Tools, reading: LedgerQueries, owner: BillingHooks | None) -> None:
+
         self._tools, self._reading, self._owner = tools, reading, owner
 
     def is_priced(self, table: str | None) -> bool:
-        """Whether the owner's function is asked about jobs of this table."""
+        """Say whether the owner's function is asked for the price of jobs of this table."""
         return (
             self._owner is not None
             and self._owner.prices
@@ -45,18 +50,21 @@ class JobPricing:
         return JobUnknown(f"there is no such job in {table}")
 
     async def complete(self, request: Request, by_gate: bool = False, or_refuse: bool = False) -> Request:
-        """The request with all that gate decides about it.
+        """Add to a request what gate decides about it.
 
         Args:
-            request: As the caller sent it.
-            by_gate: Whether gate starts the job, if its tool says where.
-            or_refuse: With `by_gate`: a tool that does not say where is refused.
+            request: The request as the caller sent it.
+            by_gate: True for a job that gate starts, if its tool has a `start_url`.
+            or_refuse: True to refuse a job that gate cannot start. It counts only with `by_gate`.
+
+        Returns:
+            The complete request.
 
         Raises:
-            Invalid: The tool is missing, or has no start_url.
+            Invalid: gate is to start the job, and its tool is missing or has no `start_url`.
             ToolUnknown: gate is to start the job, the owner's function prices jobs, and no section of gate.toml names the table.
-            JobUnknown: The owner's function knows no such row.
-            StoreDown: SQL or that function does not answer.
+            JobUnknown: The owner's function does not know the job.
+            StoreDown: SQL or the owner's function does not answer.
         """
         if by_gate and or_refuse:
             self._require_start_url(request)
@@ -75,14 +83,14 @@ class JobPricing:
             return self._settled(decided)
         known = await self._reading.job(request.job_id)
         # guard: repeat-keeps-its-price
-        if known is not None:  # it was priced at its admission, and that stays
+        if known is not None:  # a repeat has the price of its admission, even if the owner's row has changed since
             kept = {"user": known.user, "credits": known.credits, "settles": known.settles}
             return PricedRequest(**decided._asdict() | kept | {"session": known.session, "payload": known.payload})
         assert self._owner is not None
         return self._priced(decided, await self._owner.price(request.tool, request.job_id))
 
     def _priced(self, request: Request, price: Price) -> PricedRequest:
-        """The row's price counts first, then the caller's; a payload is the row's, with what the caller names put over it."""
+        """Add the owner's facts. The row's price comes before the caller's, the caller's payload before the row's."""
         assert self._owner is not None
         by_row = price.credits is not None
         payload = (price.payload or {}) | (request.payload or {})
@@ -103,7 +111,7 @@ class JobPricing:
             raise refusal
 
     def _require_start_url(self, request: Request) -> None:
-        """Raises Invalid when the request names no tool, or a tool without a `start_url`."""
+        """Raise Invalid when the request names no tool, or a tool without a `start_url`."""
         if request.tool is None:
             raise Invalid("started_by", "gate starts a job by the start_url of its tool; name a tool")
         if self._tools[request.tool].start_url is None:
@@ -113,7 +121,7 @@ class JobPricing:
             )
 
     def _settled(self, request: Request) -> Request:
-        """Only a charge that a trusted caller names is paid back by the owner's function."""
+        """Let the owner's function pay the refund if a trusted caller has named the charge, and only then."""
         settles = (
             request.trusted  # guard: refund-only-a-trusted-charge
             and self._owner is not None

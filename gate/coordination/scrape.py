@@ -1,4 +1,4 @@
-"""Everything that a scrape asks the two stores, side by side. A store that is away is said to be, and what it would have told is left out."""
+"""The gauges and counters that a scrape reads from both stores at once. If a store is away, its figures are left out."""
 
 from __future__ import annotations
 
@@ -21,12 +21,18 @@ from gate.slots import gauges as in_redis
 log = structlog.get_logger("gate.figures")
 
 ANSWER_S = 3.0
-"""How long a scrape waits for a store: Prometheus gives it 10 s in all."""
+"""Longest wait (s) for a store. Prometheus gives a whole scrape 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """`redis` by pool, and `sql`, are None when that store did not answer; `counted` is then what it was."""
+    """Figures of one scrape.
+
+    Attributes:
+        redis: Gauges of Redis by pool; None when Redis did not answer.
+        sql: Gauges of SQL; None when SQL did not answer.
+        counted: Counters by pool. While SQL is away they keep their last values.
+    """
 
     redis: dict[str, in_redis.RedisGauges] | None
     sql: LedgerGauges | None
@@ -34,7 +40,11 @@ class Scrape:
 
 
 class Scraper:
-    """`known` are the pools by name, `tally` the ledger's own account."""
+    """Reads the figures of both stores.
+
+    Attributes:
+        tally: Counters of events in SQL.
+    """
 
     def __init__(self, semaphore: Semaphore, known: PoolRegistry, database: Database) -> None:
         self._semaphore, self._known, self._database = semaphore, known, database
@@ -42,7 +52,7 @@ class Scraper:
         self._asking: dict[str, asyncio.Task[Any]] = {}
 
     async def read(self) -> Scrape:
-        """Raises nothing of the stores'."""
+        """Read both stores. A store that fails raises nothing; its part of the reply is None."""
         redis, sql = await asyncio.gather(self._ask("redis", self._redis), self._ask("sql", self._sql))
         return Scrape(redis, sql, {name: self.tally.pools.get(name, PoolCounters()) for name in self._known.names})
 
@@ -58,19 +68,19 @@ class Scraper:
         return await in_sql.read(self._database)
 
     async def _ask(self, store: str, question: Callable[[], Awaitable[Any]]) -> Any:
-        """None when the store is away, or too slow. What hangs is asked once: the next scrape waits for the same answer."""
+        """Ask a store; None when it fails or is too slow. If a question hangs, the next scrape waits for the same answer."""
         asking = self._asking.get(store)
         if asking is None:
             asking = self._asking[store] = asyncio.ensure_future(question())
-            asking.add_done_callback(lambda done: self._heard(store, done))
+            asking.add_done_callback(lambda done: self._log_failure(store, done))
         await asyncio.wait({asking}, timeout=ANSWER_S)
         return None if not asking.done() or asking.exception() is not None else asking.result()
 
-    def _heard(self, store: str, asking: asyncio.Task[Any]) -> None:
+    def _log_failure(self, store: str, asking: asyncio.Task[Any]) -> None:
         del self._asking[store]
         if asking.cancelled() or (error := asking.exception()) is None:
             return
         if isinstance(error, StoreDown):
-            log.warning("not seen by a scrape", store=store, error=str(error))
+            log.warning("scrape.store_away", store=store, error=str(error))
         else:
-            log.error("a scrape fell", store=store, exc_info=error)
+            log.error("scrape.failed", store=store, exc_info=error)

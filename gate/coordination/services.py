@@ -16,17 +16,17 @@ from gate.ledger import LedgerQueries
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What can be asked of a gate.
+    """The services of one gate.
 
     Attributes:
-        admission: How jobs come in.
-        jobs: How jobs run and end.
-        pools: Pools as a whole: settings, pause, rebuild.
-        queries: Jobs and pools as they stand, with places and estimates.
-        ledger: What SQL has on record.
-        early_end: Ends of jobs that were never admitted.
-        unread: Callbacks that could not be read.
-        scraper: Figures for monitoring.
+        admission: Admits jobs.
+        jobs: Runs and ends jobs.
+        pools: Creates and changes pools.
+        queries: Reads jobs and pools as they are now, with positions and estimates.
+        ledger: Reads the records in SQL.
+        early_end: Ends jobs that were never admitted.
+        unread: Keeps callbacks that could not be read.
+        scraper: Reads figures for monitoring.
     """
 
     admission: Admission

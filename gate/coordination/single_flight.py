@@ -1,5 +1,6 @@
-"""One at a time, and one failure for all who wait meanwhile: in turn each would wait as long as the one before, and the last of a hundred
-callers for minutes.
+"""A lock that fails all its waiters at once.
+
+When a store hangs, one call at a time would wait for its whole timeout. The last of a hundred callers would wait for minutes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from gate.model.errors import StoreDown
 
 
 class SingleFlight:
-    """`async with`: raises the StoreDown of whoever was at it while this one waited."""
+    """An async lock. Entering it raises StoreDown if a holder failed with StoreDown while this call waited."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()

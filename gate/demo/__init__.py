@@ -1,1 +1,1 @@
-"""`gate demo`: a tour that checks a running gate."""
+"""`gate demo`: an acceptance run on a live gate."""

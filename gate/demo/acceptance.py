@@ -1,4 +1,4 @@
-"""`gate demo`: the owner's acceptance, on a live service over HTTP. Four at once: three run, the fourth waits."""
+"""`gate demo`: the owner's acceptance test, on a live service over HTTP. Of four jobs at once three run, the fourth waits."""
 
 from __future__ import annotations
 
@@ -21,30 +21,52 @@ from gate.model.errors import CannotStart
 from gate.runtime.data_dir import DataDir
 
 LEASE_S = 2.0
-"""Short, so that the lost one is missed soon; the others renew."""
+"""Lease (s) of each job. It is short so that a job without renewals expires soon; the other jobs renew."""
 PRICE = 10
+"""Credits charged for each job."""
 FREE_WITHIN_S = 1.0
-"""From a job's end to its slot's."""
+"""Longest time (s) from the end of a job until its slot is free."""
 TOOLS = ("Upscaler Arcano", "Pose Changer", "Veste AI", "Video Upscaler")
 PEOPLE = ("ana", "bruno", "carla", "davi", "edu")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """One check of the demo.
+
+    Attributes:
+        what: Subject of the check.
+        expected: The expected value.
+        seen: The value that gate gave.
+    """
+
     what: str
     expected: str
     seen: str
 
     @property
     def ok(self) -> bool:
+        """Whether gate gave the expected value."""
         return self.expected == self.seen
 
 
 def demo(
     url: str | None, data_dir: Path, key: str | None = None, cast: Callable[[str, str | None], Demo] | None = None, **own: str
 ) -> tuple[list[Step], str]:
-    """What was expected and what was seen, and where: on `url`, else on the server of `data_dir`, else on one of its own, with
-    `own` in its environment. `cast` makes the demo that is played there.
+    """Run the demo on a live gate.
+
+    Args:
+        url: Address of the gate. None for the server of `data_dir`, or a temporary server when none runs there.
+        data_dir: The data directory of a server.
+        key: API key; None for none.
+        cast: Makes the demo for an address and a key; None for `Demo`.
+        own: Environment variables of a temporary server.
+
+    Returns:
+        The checks, and the place where they ran.
+
+    Raises:
+        CannotStart: No gate answers, it refuses the demo, or its pool is not idle.
     """
     cast = cast or Demo
     running = DataDir(data_dir).running()
@@ -54,15 +76,15 @@ def demo(
         try:
             return asyncio.run(cast(url, key).play()), url
         except httpx2.HTTPStatusError as error:
-            told = error.response.json().get("detail", error.response.text)
-            raise CannotStart(f"the gate at {url} refuses the demo: {told} (--key)") from error
+            detail = error.response.json().get("detail", error.response.text)
+            raise CannotStart(f"the gate at {url} refuses the demo: {detail} (--key)") from error
     with _own_server(own) as its_url:
         return asyncio.run(cast(its_url, None).play()), "a gate of its own (none runs here), gone again"
 
 
 @contextlib.contextmanager
 def _own_server(settings: dict[str, str]) -> Iterator[str]:
-    """A real `gate serve` in a folder of its own, gone afterwards. It heeds no setting of the environment but `settings`."""
+    """Run a `gate serve` in a temporary folder. Of GATE_* variables it gets only `settings`."""
     with tempfile.TemporaryDirectory(prefix="gate-demo-") as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATE_")} | settings
         command = [sys.executable, "-m", "gate", "serve", "--port", "0", "--data-dir", f"{folder}/data"]
@@ -84,6 +106,8 @@ def _own_server(settings: dict[str, str]) -> Iterator[str]:
 
 
 class Demo:
+    """The demo on the pool `default` of one gate."""
+
     def __init__(self, url: str, key: str | None = None) -> None:
         self._client = httpx2.AsyncClient(
             base_url=url, timeout=70, headers={"authorization": f"Bearer {key}"} if key else None
@@ -95,6 +119,15 @@ class Demo:
         self._steps: list[Step] = []
 
     async def play(self) -> list[Step]:
+        """Run all checks.
+
+        Returns:
+            The checks, in order.
+
+        Raises:
+            CannotStart: No gate answers, or its pool is not idle.
+            httpx2.HTTPStatusError: gate refuses a call.
+        """
         async with self._client:
             try:
                 await self._client.get("/readyz", timeout=5)
@@ -119,7 +152,7 @@ class Demo:
         return self._steps
 
     async def _four_at_once(self, slots: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Who runs, who waits."""
+        """Admit one job more than there are slots. Return the jobs that run, and those that wait."""
         jobs = [self._acquire(place) for place in range(slots + 1)]
         admitted = await asyncio.gather(*jobs)
         running = [job for job in admitted if job["status"] == "running"]
@@ -166,7 +199,7 @@ class Demo:
     async def _all_done(self) -> None:
         deadline = time.monotonic() + FREE_WITHIN_S
         while (pool := await self._pool())["running"] + pool["granted"] and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)  # SQL has a job's end, and tells it, before its slot is free
+            await asyncio.sleep(0.02)  # a job's end is in SQL, and visible, before its slot is free
         self._see(
             "all done",
             "0 running, 0 queued",
@@ -175,7 +208,7 @@ class Demo:
 
     @contextlib.asynccontextmanager
     async def _watched(self, slots: int) -> AsyncIterator[None]:
-        """Looks at the pool all the time, as a suspicious owner would."""
+        """Read the pool again and again during a block. Record the most slots held, and waiters beside a free slot."""
 
         async def watch() -> None:
             while True:
@@ -248,4 +281,5 @@ def _body(answer: httpx2.Response) -> dict[str, Any]:
 
 
 def refunded(job: dict[str, Any]) -> int:
+    """Return the credits that were refunded for a job."""
     return job["refund"]["amount"] if job["refund"] else 0

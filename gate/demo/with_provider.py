@@ -1,5 +1,7 @@
-"""`gate demo --provider`: the owner's acceptance with RunningHub in it. The simulator of its API runs here, on loopback, and calls
-the live service back as RunningHub would: once, twice, too early, or never.
+"""`gate demo --provider`: the owner's acceptance test with RunningHub.
+
+A simulator of RunningHub's API runs on loopback in this process. It calls the live service back as RunningHub would: once,
+twice, too early, or never.
 """
 
 from __future__ import annotations
@@ -22,13 +24,25 @@ from gate.simulator.runninghub import Simulator
 
 NAME = "runninghub"
 LONG_S = 3600
-"""A task runs until the demo says how it ends."""
+"""Duration (s) of a task: longer than the demo, which ends each task itself."""
 SOON_S = 10.0
-"""For what the provider does by itself."""
+"""Longest wait (s) for an action of the provider."""
 
 
 def demo(url: str | None, settings: Settings, key: str | None = None) -> tuple[list[Step], str]:
-    """As `gate.demo.demo`. The token that the simulator shows is the server's own. Raises CannotStart without one."""
+    """Run the demo with a provider on a live gate, as `acceptance.demo` does without one.
+
+    Args:
+        url: Address of the gate. None for the server of the data directory, or a temporary server when none runs there.
+        settings: The settings of that server. The simulator's callbacks carry the token that they name.
+        key: API key; None for none.
+
+    Returns:
+        The checks, and the place where they ran.
+
+    Raises:
+        CannotStart: The settings have no token for RunningHub, or `acceptance.demo` raises it.
+    """
     token = next(iter(settings.provider_secrets().get(NAME, ())), None)
     if token is None:
         raise CannotStart(f'no token that the provider could show: put [providers.{NAME}] with token = "…" into gate.toml')
@@ -37,7 +51,7 @@ def demo(url: str | None, settings: Settings, key: str | None = None) -> tuple[l
 
 
 class _Differs(Exception):
-    """What would follow builds on it."""
+    """A check failed, and the checks after it depend on it."""
 
 
 class _WithProvider(Demo):
@@ -50,8 +64,8 @@ class _WithProvider(Demo):
         self._provider: httpx2.AsyncClient
 
     async def _story(self, slots: int) -> None:
-        knock = await self._client.post(self._callback, json={"event": "KNOCK"})
-        if knock.status_code != 200:
+        probe = await self._client.post(self._callback, json={"event": "KNOCK"})
+        if probe.status_code != 200:
             raise CannotStart("this gate does not know the token configured here: its own gate.toml names another, or none")
         async with Simulator(slots) as simulator, httpx2.AsyncClient(base_url=simulator.url) as self._provider:
             self._goes_on = False
@@ -121,18 +135,18 @@ class _WithProvider(Demo):
         return await self._bind(job, await self._begin(job, seconds=LONG_S))
 
     async def _begin(self, job: dict[str, Any], **plan: Any) -> str:
-        """The id of the task that the provider made of it."""
+        """Start the job's task at the provider. Return the ID of the task."""
         self._renew(job)
         body = {"webhookUrl": self._callback, "gateTest": plan}
-        said = (await self._provider.post("/task/openapi/run", json=body, timeout=SOON_S)).json()
-        if said["code"] != 0:
-            raise CannotStart(f"the provider would not start {job['job_id']}, which gate let in: {said['msg']}")
-        task_id: str = said["data"]["taskId"]
+        answer = (await self._provider.post("/task/openapi/run", json=body, timeout=SOON_S)).json()
+        if answer["code"] != 0:
+            raise CannotStart(f"the provider would not start {job['job_id']}, which gate let in: {answer['msg']}")
+        task_id: str = answer["data"]["taskId"]
         self._tasks[job["job_id"]] = task_id
         return task_id
 
     async def _end(self, job: dict[str, Any], **plan: Any) -> None:
-        """Its task is over now. Whoever hears nothing of that does not renew either."""
+        """End the job's task at the provider. The job is not renewed any more, so it expires if no callback comes."""
         self._renewing.pop(job["job_id"]).cancel()
         change = {"tasks": {self._tasks[job["job_id"]]: {"seconds": 0, **plan}}}
         (await self._provider.post("/control", json=change)).raise_for_status()
@@ -142,7 +156,7 @@ class _WithProvider(Demo):
         return seen
 
     async def _answers(self, job: dict[str, Any], expected: int) -> str:
-        """How gate answered the callbacks about a job, as soon as there are so many, at the latest after SOON_S."""
+        """Return gate's answers to the callbacks about a job, once there are `expected` of them, or after SOON_S."""
         give_up = time.monotonic() + SOON_S
         while True:
             calls = [
@@ -159,7 +173,7 @@ class _WithProvider(Demo):
         return await self._acquire(place)
 
     async def _bind(self, job: dict[str, Any], task_id: str) -> dict[str, Any]:
-        """Which task it is; that claims its slot too."""
+        """Tell gate the task of a job. This claims the job's slot too."""
         body = {"provider": NAME, "task_id": task_id, "lease_id": job["lease"]["lease_id"]}
         answer = await self._client.put(f"/v1/pools/default/jobs/{job['job_id']}/task", json=body)
         bound: dict[str, Any] = answer.raise_for_status().json()

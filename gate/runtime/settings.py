@@ -1,4 +1,4 @@
-"""What may be configured: flags over GATE_* over gate.toml over what stands here. Numbers live here once."""
+"""The settings of gate. A flag comes before GATE_*, GATE_* before gate.toml, gate.toml before the defaults in this module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _is_address(value: str) -> str:
     try:
         where = urlsplit(value)
         whole = where.scheme in ("http", "https") and where.hostname and (where.port is None or where.port > 0)
-    except ValueError:  # the port is none
+    except ValueError:  # the port is no number
         whole = False
     if not whole or not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError("must be an address, http://… or https://…")
@@ -47,25 +47,26 @@ def _signs(value: SecretStr) -> SecretStr:
 
 
 class PoolDefaults(BaseModel):
-    """The settings of a pool, as a person writes them."""
+    """The settings of a pool, with times in seconds."""
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, Field(ge=0, le=SLOTS_MAX)] = 3  # what the provider takes at a time
-    lease_seconds: Seconds = 600  # a job that says nothing for so long is lost
-    max_hold_seconds: Seconds = 3600  # no renewal goes beyond it
-    claim_seconds: Seconds = 60  # to start what was granted; also the grace after an absence
-    queue_seconds: Seconds = 600  # to wait in line
+    limit: Annotated[int, Field(ge=0, le=SLOTS_MAX)] = 3  # tasks that the provider accepts at once
+    lease_seconds: Seconds = 600  # a job without a renewal for this time is lost
+    max_hold_seconds: Seconds = 3600  # no renewal extends a lease beyond it
+    claim_seconds: Seconds = 60  # time to start a granted job; also the grace after an absence of gate or a store
+    queue_seconds: Seconds = 600  # longest time in the queue
     queue_max: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 1000
-    cooldown_seconds: Seconds = 5  # after a refusal, doubling to at most 60
-    max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no cap
+    cooldown_seconds: Seconds = 5  # pause of grants after a refusal; it doubles up to 60
+    max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no limit
 
     def in_ms(self) -> dict[str, int]:
+        """Return the settings under the names of the ledger, with times in milliseconds."""
         return in_ms(self.model_dump())
 
 
 class ToolSettings(BaseModel):
-    """Of `[tools.TABLE]`: where gate starts the jobs of that tool, and where it tells what becomes of them."""
+    """The settings in `[tools.TABLE]`: the addresses at which gate starts the jobs of a tool, and notifies it of changes."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -74,11 +75,12 @@ class ToolSettings(BaseModel):
     start_url: Annotated[str, AfterValidator(_is_address)] | None = None
     events_url: Annotated[str, AfterValidator(_is_address)] | None = None
     secret: Annotated[SecretStr, AfterValidator(_signs)] | None = None
-    pool: Annotated[str, AfterValidator(_is_name)] = "default"  # where the compatible paths admit its jobs
-    lease_seconds: Seconds | None = None  # of its jobs; default: the pool's
-    queue_seconds: Seconds | None = None  # likewise
+    pool: Annotated[str, AfterValidator(_is_name)] = "default"  # the pool into which the compatible paths admit its jobs
+    lease_seconds: Seconds | None = None  # of its jobs; None for the pool's
+    queue_seconds: Seconds | None = None  # of its jobs; None for the pool's
 
     def tool(self, table: str) -> Tool:
+        """Return the tool of this table."""
         name = self.name or SHIPPED_NAMES.get(table, table)
         secret = self.secret.get_secret_value() if self.secret else None
         times = [None if seconds is None else round(seconds * 1000) for seconds in (self.lease_seconds, self.queue_seconds)]
@@ -86,7 +88,7 @@ class ToolSettings(BaseModel):
 
 
 class ProviderSettings(BaseModel):
-    """Of `[providers.NAME]`: what its callbacks have to show."""
+    """The settings in `[providers.NAME]`: the secrets by which gate checks callbacks of a provider."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -94,21 +96,24 @@ class ProviderSettings(BaseModel):
     secrets: list[SecretStr] = []
 
     def all(self) -> tuple[str, ...]:
+        """Return the token and all secrets."""
         shown = ([self.token] if self.token is not None else []) + self.secrets
         return tuple(one.get_secret_value() for one in shown)
 
 
 class Settings(PoolDefaults, BaseSettings):
+    """All settings of a gate."""
+
     model_config = SettingsConfigDict(env_prefix="GATE_", extra="forbid")
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Path = Path(".gate")
-    redis_url: Annotated[str | None, Field(repr=False)] = None  # they may hold passwords
+    redis_url: Annotated[str | None, Field(repr=False)] = None  # not in repr, because addresses may hold passwords
     database_url: Annotated[str | None, Field(repr=False)] = None
     admin_key: SecretStr | None = None
     access_log: bool = False
-    check_counts: bool = False  # whether a `check` that names no job is told how many slots are free
+    check_counts: bool = False  # True to answer a `check` without a job with the number of free slots
     job_sql: str | None = None
     refund_sql: str | None = None
     pools: dict[str, dict[str, Any]] = {}
@@ -118,7 +123,7 @@ class Settings(PoolDefaults, BaseSettings):
     @field_validator("admin_key")
     @classmethod
     def _a_key_can_be_shown(cls, key: SecretStr | None) -> SecretStr | None:
-        """As a header carries it; an empty one is none."""
+        """Accept only a key that a header can carry. An empty key counts as none."""
         text = key.get_secret_value().strip() if key else ""
         if not (text.isascii() and (text == "" or text.isprintable())):
             raise ValueError("a key is printable ASCII")
@@ -165,23 +170,26 @@ class Settings(PoolDefaults, BaseSettings):
         return (sql or "").strip() or None
 
     def defaults(self) -> PoolDefaults:
-        """Of a pool that no file names."""
+        """Return the settings of a pool for which gate.toml has none."""
         return PoolDefaults.model_validate({name: getattr(self, name) for name in PoolDefaults.model_fields})
 
     def pool_defaults(self) -> dict[str, PoolDefaults]:
-        """Every pool this gate has to have; `default` always exists."""
+        """Return the settings of every configured pool by name. `default` is always one of them."""
         common = self.defaults().model_dump()
         named: dict[str, dict[str, Any]] = {"default": {}, **{one.pool: {} for one in self.tools.values()}, **self.pools}
         return {name: PoolDefaults.model_validate(common | values) for name, values in named.items()}
 
     def known_tools(self) -> Tools:
+        """Return the configured tools."""
         return Tools({table: one.tool(table) for table, one in self.tools.items()})
 
     def provider_secrets(self) -> dict[str, tuple[str, ...]]:
+        """Return the token and the secrets of each provider by its name."""
         return {name: one.all() for name, one in self.providers.items()}
 
     @property
     def sql_url(self) -> str:
+        """Address of the database: the configured one, or a SQLite file in the data directory."""
         return self.database_url or f"sqlite:///{quote(str(self.data_dir.absolute() / 'gate.db'))}"
 
     @classmethod
@@ -190,11 +198,23 @@ class Settings(PoolDefaults, BaseSettings):
         env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        """Return the sources of settings, the first before the others."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
 def load(config: Path | None = None, **flags: Any) -> Settings:
-    """The settings in force. `flags` that are None were not given. Raises CannotStart, naming what is wrong."""
+    """Read the settings from flags, the environment and a file.
+
+    Args:
+        config: The file; None for `gate.toml` in the current directory, if there is one.
+        flags: Settings from the command line; None for a flag that was not given.
+
+    Returns:
+        The settings in force.
+
+    Raises:
+        CannotStart: A setting is wrong or unknown, or the file cannot be read. The message names it.
+    """
     if config is not None and not config.is_file():
         raise CannotStart(f"there is no configuration file {config}")
 

@@ -1,4 +1,4 @@
-"""A gate, put together: two stores, the services on them, and the workers of a server. Every entry point uses it."""
+"""The wiring of a gate: the two stores, the services on them, and the workers of a server. Every entry point uses it."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from gate.workers.waiter_poll import WaiterPoll
 
 @dataclass(frozen=True, slots=True)
 class ExternalServices:
-    """Whom gate calls.
+    """The external parties that gate calls.
 
     Attributes:
         tools: The tools, by table.
         job_sql: The owner's query for a job's price; None when there is none.
         refund_sql: The owner's function that pays a refund; None when there is none.
-        server_id: Name of this server for as long as it lives and when it comes back, and no other server's.
+        server_id: Name of this server, which a restart keeps. No other running server has it.
     """
 
     tools: Tools = field(default_factory=Tools)
@@ -64,7 +64,7 @@ class ExternalServices:
 
 
 class Stores:
-    """The two stores and what speaks with them."""
+    """The two stores, and the objects that read and write them."""
 
     def __init__(self, redis_url: str, sql_url: str) -> None:
         self.redis = RedisConnection(redis_url)
@@ -78,7 +78,7 @@ class RunningGate:
     """A gate that is open.
 
     Attributes:
-        services: What can be asked of it.
+        services: Its services.
         keys: The API keys.
         registry: The pools, as this server has loaded them.
         recorder: The recorder of the outbox.
@@ -86,7 +86,7 @@ class RunningGate:
         waiters: Calls that wait for a job.
         semaphore: The semaphores in Redis.
         ledger: The writing side of SQL.
-        redis: What answered, such as `Valkey 9.1.2`.
+        redis: Product and version of Redis, such as `Valkey 9.1.2`.
         pools: The pools at the start.
     """
 
@@ -103,7 +103,7 @@ class RunningGate:
 
 
 class _Parts:
-    """Everything that is made from the stores. Nothing runs yet, and nothing was asked of a store."""
+    """The objects that are made from the stores. To make them starts no task and calls no store."""
 
     def __init__(self, stores: Stores, outside: ExternalServices, hooks: BillingHooks | None, defaults: PoolSettings | None):
         ledger, rows = stores.ledger, stores.rows
@@ -136,16 +136,19 @@ async def open_gate(
     admin_key: str | None = None,
     outside: ExternalServices | None = None,
 ) -> AsyncIterator[RunningGate]:
-    """Open the gate on these stores, whose schema has to be there.
+    """Open a gate on these stores for the length of a block. The database must have the current schema.
 
     Args:
         redis_url: Address of Redis.
         sql_url: Address of the database.
-        configured: Settings of pools. With them this is a server: it makes or changes those pools, and runs the workers. Without
-            them it is a visitor for a call or two.
-        made_live: Settings of a pool that is made while it runs.
-        admin_key: A key that is not in SQL.
-        outside: Whom gate calls.
+        configured: Settings of pools by name. With them the gate is a server: it creates or changes these pools, and runs the
+            workers. None for a process that makes a few calls, such as a command.
+        made_live: Default settings of a pool that is created later; None when none is created.
+        admin_key: A key with the role admin that is not in SQL; None for none.
+        outside: The external parties that gate calls; None for none.
+
+    Yields:
+        The gate.
 
     Raises:
         CannotStart: A store cannot be used, or the owner's functions cannot.
@@ -193,7 +196,7 @@ async def _load(stores: Stores, registry: PoolRegistry, configured: dict[str, Po
     await registry.load()
     for row in await stores.rows.pools() if configured is not None else []:
         await registry.epoch(row.name)
-        if row.name in changed:  # Redis may hold the settings of before
+        if row.name in changed:  # if Redis had the pool already, it still has the former settings
             await registry.pool(row.name).configure(row.in_redis())
 
 
@@ -221,7 +224,7 @@ def _start_workers(
 
 
 def _start_deliveries(stores: Stores, parts: _Parts, outside: ExternalServices, closing: contextlib.AsyncExitStack) -> None:
-    """Start the calls to tools. They stop first, so that calls under way can still be recorded."""
+    """Start the calls to tools. They stop before the other workers, so that calls under way can still be recorded."""
     from gate.workers.delivery import DeliveryWorker
     from gate.workers.webhook_client import WebhookClient
 

@@ -1,8 +1,8 @@
-"""The sweep: reads Redis, then SQL, and mends what differs. Every ten seconds, and when a server starts.
+"""The reconciler. It compares Redis with SQL, and repairs drift. A sweep starts every ten seconds, the first with the server.
 
-Between the two reads the world moves, so nothing is done about what only one sweep saw: what two in a row saw, of the same
-lease, is no movement but drift (a crash between the stores, an operator with redis-cli, a trimmed stream). Each repair is a
-script or a compare-and-set that judges again, and is named in the log.
+Jobs change between the read of Redis and the read of SQL, so a difference that one sweep finds may be normal. A difference of
+the same lease that two sweeps in a row find is drift. Its causes are a crash between the stores, an operator with redis-cli,
+or a trimmed stream. Each repair is a script or a compare-and-set that checks again, and each is logged.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from gate.telemetry import counters
 log = structlog.get_logger("gate.sweep")
 
 EVERY_S = 10.0
+"""Pause (s) between two sweeps. A repair needs two sweeps, so drift lasts about twenty seconds at most."""
 ALL_ENTRIES = 100_000
+"""Entries of the outbox that a repair reads at most. It needs every entry about a job, so one page is not enough."""
 STRANGER_MS = 30_000
-"""What Redis has and SQL has not may be a commit on its way; so long no commit takes."""
+"""Age (ms) from which a job that only Redis has is drift. Before that its commit may be under way; no commit takes longer."""
 
 
 class DriftKind(StrEnum):
@@ -74,9 +76,17 @@ class Drift:
 
 
 def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -> Iterator[Drift]:
-    """What differs between Redis (`seen`) and SQL (`live` are the pool's live jobs, `others` what else Redis names).
+    """Find the differences between Redis and SQL.
 
-    What the outbox speaks of is on its way, and no difference.
+    Jobs that the outbox names are no difference, because the recorder will copy them to SQL.
+
+    Args:
+        seen: The pool in Redis.
+        live: The pool's live jobs in SQL, by job_id.
+        others: The pool's other jobs that Redis names, by job_id.
+
+    Yields:
+        Each difference.
     """
     in_redis = {*seen.slots, *seen.queue}
     in_redis.difference_update(seen.noted)  # guard: sweep-nothing-in-the-outbox
@@ -123,6 +133,8 @@ Mend = Callable[[str, int, RedisSnapshot, dict[str, Job], Drift, float], Awaitab
 
 
 class Reconciler:
+    """Compares the two stores, pool by pool."""
+
     def __init__(
         self, ledger: Ledger, reading: LedgerQueries, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier
     ) -> None:
@@ -131,7 +143,7 @@ class Reconciler:
         self._before: dict[str, set[Drift]] = {}
 
     async def keep(self) -> None:
-        """For ever."""
+        """Sweep every pool, for ever."""
         while True:
             with contextlib.suppress(StoreDown):
                 await self._pools.load()  # another server may have made one
@@ -139,17 +151,33 @@ class Reconciler:
                 try:
                     await self.sweep(pool)
                 except StoreDown as error:
-                    log.warning("not swept", pool=pool, error=str(error))
+                    log.warning("reconciler.store_away", pool=pool, error=str(error))
                 except Exception:
-                    log.exception("not swept", pool=pool)  # what one pool holds must not keep the others from being mended
+                    log.exception("reconciler.sweep_failed", pool=pool)  # one pool must not stop the repair of others
             await asyncio.sleep(EVERY_S)
 
     async def sweep(self, pool: str) -> list[Drift]:
-        """One look at one pool; mends what the look before saw too, and says what that was. Raises StoreDown."""
+        """Sweep a pool, and repair the differences that the sweep before found too.
+
+        Returns:
+            The differences that were repaired.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer.
+        """
         return await self._look(pool, self._mend)
 
     async def drift(self, pool: str) -> list[Drift]:
-        """What a look sees that the look before saw too; mends nothing. Raises StoreDown."""
+        """Sweep a pool without repairs.
+
+        Returns:
+            The differences that the sweep before found too.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: A store does not answer.
+        """
         return await self._look(pool, None)
 
     async def _look(self, pool: str, mend: Mend | None) -> list[Drift]:
@@ -170,18 +198,18 @@ class Reconciler:
         if any(seen.settings.get(name) != value for name, value in settings.in_redis().items()):
             found.add(Drift(DriftKind.SETTINGS, ""))  # guard: sweep-settings
         if seen.epoch != epoch:
-            return []  # it was rebuilt meanwhile: the next one sees clearly
+            return []  # the pool was loaded again during this sweep, so the two reads cannot be compared
         twice = set(found)
         twice &= self._before.get(pool, set())  # guard: sweep-what-two-looks-saw
         if mend is None:
             self._before[pool] = found
             return sorted(twice, key=str)
         self._before[pool] = found - twice
-        mended = [drift for drift in sorted(twice, key=str) if await mend(pool, epoch, seen, live, drift, looked_at)]
-        for drift in mended:
+        repaired = [drift for drift in sorted(twice, key=str) if await mend(pool, epoch, seen, live, drift, looked_at)]
+        for drift in repaired:
             counters.repairs[drift.kind] += 1
-            log.warning("mended", pool=pool, repair=drift.kind, job_id=drift.job_id, fence=drift.fence)
-        return mended
+            log.warning("reconciler.repaired", pool=pool, repair=drift.kind, job_id=drift.job_id, fence=drift.fence)
+        return repaired
 
     async def _settings(self, pool: str) -> Pool:
         return next(one for one in await self._reading.pools() if one.name == pool)
@@ -223,7 +251,7 @@ class Reconciler:
         return True
 
     async def _free(self, pool: str, epoch: int, seen: RedisSnapshot, drift: Drift) -> bool:
-        """Void in SQL first: a commit that is slower than slow must not find its slot given away."""
+        """Void the grant in SQL, then free its slot. In the other order a late commit could record a grant without a slot."""
         job_id, slots = drift.job_id, self._pools.pool(pool)
         entry = seen.entries.get(job_id) or {}
         ticket = int(entry.get("ticket", 0))
@@ -232,12 +260,12 @@ class Reconciler:
         lease_id = entry.get("lease_id")
         if job_id in seen.slots and lease_id:
             await slots.release(job_id, lease_id)
-        else:  # what has no entry has no ticket either; it cannot have come again since
+        else:  # a job without an entry has no ticket, and cannot have been admitted again since
             await slots.cancel(job_id, ticket if entry else None)
         return True
 
     async def _forget(self, pool: str, epoch: int, job_id: str) -> bool:
-        """Delete entries of the outbox about a job that never reached SQL and whose slot is gone. No caller was told of it."""
+        """Delete entries of the outbox about a job that never reached SQL and whose slot is gone. No caller knows of it."""
         slots = self._pools.pool(pool)
         entries = [entry for entry in await slots.outbox(most=ALL_ENTRIES) if entry.job_id == job_id]
         if not entries:
@@ -250,7 +278,7 @@ class Reconciler:
 
 
 def _grant_in(seen: RedisSnapshot, job_id: str) -> OutboxEntry:
-    """The outbox entry that is missing, from what Redis holds."""
+    """Make the missing outbox entry of a grant from the state of Redis."""
     entry = seen.entries[job_id]
     assert entry is not None
     fence, granted_at = int(entry["fence"]), int(entry["granted_at"])

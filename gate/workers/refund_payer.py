@@ -1,4 +1,4 @@
-"""Pays the refunds that the owner's function has to pay, one at a time. A function that fails is asked again, and said so."""
+"""The worker that has refunds paid by the owner's function, one at a time. A failed payment is logged and tried again."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from gate.model.errors import StoreDown
 log = structlog.get_logger("gate.settle")
 
 EVERY_S = 1.0
+"""Longest pause (s) between two looks for refunds that are due. Another server may have recorded one."""
 
 
 class RefundPayer:
+    """Calls the owner's function for each refund that is due."""
+
     def __init__(self, owner: BillingHooks) -> None:
         self._owner = owner
         self._due = asyncio.Event()
 
     def kick(self) -> None:
-        """There may be something to pay."""
+        """Wake the worker, because a refund may be due."""
         self._due.set()
 
     async def keep(self) -> None:
-        """For ever."""
+        """Pay refunds that are due, for ever."""
         while True:
             self._due.clear()
             try:
                 while (settled := await self._owner.settle_next()) is not None:
-                    told = {"job_id": settled.job_id, "amount": settled.amount, "attempts": settled.attempts}
+                    fields = {"job_id": settled.job_id, "amount": settled.amount, "attempts": settled.attempts}
                     if settled.error is None:
-                        log.info("refunded by the owner's function", **told)
+                        log.info("refund_payer.paid", **fields)
                     else:
-                        log.error("a refund is owed: the owner's function failed", why=settled.error, **told)
+                        log.error("refund_payer.payment_failed", why=settled.error, **fields)
             except StoreDown as error:
-                log.warning("refunds wait", error=str(error))
+                log.warning("refund_payer.store_away", error=str(error))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY_S):
                     await self._due.wait()

@@ -1,4 +1,4 @@
-"""Background tasks of a server: each has a name, starts again after a fault, and stops with the server."""
+"""Background tasks of a server. Each has a name, is restarted after an error, and stops with the server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ log = structlog.get_logger("gate.supervisor")
 RESTART_S = 1.0
 """Pause (s) before a worker that failed starts again."""
 STOP_AGAIN_S = 0.1
-"""Pause (s) between cancellations of a task that does not end: redis-py looks at a connection under a timeout of zero, and that
-swallows a cancellation which arrives at the same moment."""
+"""Pause (s) between cancellations of a task that does not end.
+
+redis-py checks a connection with a timeout of zero. A cancellation that arrives at that moment is lost."""
 
 
 class Supervisor:
@@ -27,7 +28,7 @@ class Supervisor:
 
         Args:
             name: Its name in the log.
-            work: Runs for ever; a fault in it is logged, and it starts again.
+            work: Runs for ever. When it raises, the error is logged, and it is called again.
         """
         self._tasks.add(asyncio.create_task(_run(name, work), name=name))
 

@@ -1,6 +1,6 @@
-"""The tick: an idle pool reaps, promotes and records by itself. Armed for the earliest deadline, at least each second.
+"""The ticker. It reaps, grants and records in idle pools, at the earliest deadline of each and at least once a second.
 
-Safety never needs it (every call reaps); promptness does, and so does the last job of the day.
+Correctness does not need it, because every call reaps. Without it an expiry in an idle pool would wait for the next call.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from gate.model.errors import StoreDown
 log = structlog.get_logger("gate.tick")
 
 AT_LEAST_EVERY_S = 1.0
+"""Longest pause (s) between two ticks of a pool. After 2.5 s without a call the scripts assume that gate was away."""
 
 
 class Ticker:
+    """Ticks pools."""
+
     def __init__(self, pools: PoolRegistry, recorder: OutboxRecorder) -> None:
         self._pools, self._recorder = pools, recorder
 
     async def keep(self, pool: str) -> None:
-        """For ever."""
+        """Tick a pool, for ever."""
         trouble = None
         while True:
             try:
@@ -32,7 +35,7 @@ class Ticker:
                 trouble = None
             except StoreDown as error:
                 if str(error) != trouble:
-                    log.warning("a store is away", pool=pool, error=str(error))
+                    log.warning("ticker.store_away", pool=pool, error=str(error))
                 trouble = str(error)
                 await asyncio.sleep(AT_LEAST_EVERY_S)
             await self._pools.sleep_until_due(pool, AT_LEAST_EVERY_S)

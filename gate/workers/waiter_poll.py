@@ -1,6 +1,6 @@
-"""Wakes parked waiters that a lost message left asleep: the one who should have sent it died between commit and word.
+"""The poll that wakes waiters whose notification was lost, because a server died between its commit and the message.
 
-Not how they wake, only the net below: each second one look at some of them, all in one query.
+It is only a fallback: notifications wake waiters. Each second one query reads the statuses of some of the parked jobs.
 """
 
 from __future__ import annotations
@@ -16,22 +16,30 @@ from gate.model.errors import StoreDown
 log = structlog.get_logger("gate.wake")
 
 EVERY_S = 1.0
+"""Pause (s) between two queries."""
 AT_A_TIME = 500
+"""Jobs in one query, so that its cost does not grow with the number of waiters."""
 
 
 class WaiterPoll:
+    """Compares the statuses that waiters know with SQL."""
+
     def __init__(self, reading: LedgerQueries, waiters: Waiters) -> None:
         self._reading, self._waiters = reading, waiters
 
     async def keep(self) -> None:
-        """For ever."""
+        """Poll, for ever."""
         while True:
             await asyncio.sleep(EVERY_S)
             try:
                 await self.look()
             except StoreDown as error:
-                log.debug("not looked", error=str(error))
+                log.debug("waiter_poll.store_away", error=str(error))
 
     async def look(self) -> None:
-        """Wakes those whose job has another status than they know: nobody else has to read his job for it."""
+        """Wake the waiters whose job has another status than they know. The others read nothing.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
         self._waiters.compare(await self._reading.statuses(self._waiters.some(AT_A_TIME)))  # guard: wake-after-a-lost-message

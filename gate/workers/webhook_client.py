@@ -1,4 +1,4 @@
-"""One call to a tool, signed as Standard Webhooks, and what came back. The same `webhook-id` and body however often."""
+"""The HTTP client for calls to tools, signed as Standard Webhooks. Repeats of a call have the same `webhook-id` and body."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from gate.model.tool import Tool
 from gate.providers.parsing import kept_text
 
 ANSWER_MAX_BYTES = 64 * 1024
+"""Size (bytes) from which an answer is not read. No answer that gate understands is longer."""
 BUSY_CODES = frozenset({415, 421, 1003, 1011, 1520})
-"""RunningHub's words for "not now": all instances taken, queue full, rate limit, system busy, no machine free."""
+"""Codes of RunningHub for "not now": all instances taken, queue full, rate limit, system busy, no machine free."""
 ALIVE_CODES = frozenset({804, 813})
-"""A task of that id runs, or waits, there already."""
+"""Codes of RunningHub for a task of that id that runs or waits already."""
 
 
 FINE_CODES = frozenset({0, 200})
@@ -32,19 +33,25 @@ FINE_CODES = frozenset({0, 200})
 
 
 class Verdict(StrEnum):
-    """What the answer to a start call means."""
+    """Meaning of the answer to a start call."""
 
     STARTED = "started"
-    REFUSED = "refused"  # the provider has no room now
+    REFUSED = "refused"  # the provider takes no further task now
     TOOL_DOWN = "tool_down"  # the address or the secret is wrong: no job of this tool can start
     UNWELL = "unwell"  # the tool failed; whether it started the job is not known
-    FAILED = "failed"  # it will be the same the next time
+    FAILED = "failed"  # a repeat would fail in the same way
     SILENT = "silent"  # there was no answer
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """`status` is None when there was none. `said` is the object that came back, if it was one."""
+    """The answer of a tool.
+
+    Attributes:
+        status: Status code of HTTP; None when there was no answer.
+        said: The JSON object of the body; empty when the body is no object.
+        error: The reason why there was no answer; None when there was one.
+    """
 
     status: int | None
     said: Mapping[str, Any]
@@ -52,10 +59,12 @@ class WebhookResponse:
 
     @property
     def good(self) -> bool:
+        """Whether the status is 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
     @property
     def verdict(self) -> Verdict:
+        """Meaning of this answer to a start call."""
         if self.status is None:
             return Verdict.SILENT
         codes = {_code(self.said.get(name)) for name in ("code", "errorCode")}
@@ -71,12 +80,12 @@ class WebhookResponse:
 
     @property
     def names_task(self) -> bool:
-        """Whether it means to name a task, readable or not."""
+        """Whether the answer has a field for a task, readable or not."""
         return bool(self.said.keys() & {"task_id", "taskId"})
 
     @property
     def task_id(self) -> str | None:
-        """The provider's task, as our tools, RunningHub's second and its first interface write it."""
+        """ID of the provider's task; None when there is none. Tools and both APIs of RunningHub write it differently."""
         data = self.said.get("data")
         places = (self.said, data if isinstance(data, dict) else {})
         for found in (place.get(name) for place in places for name in ("task_id", "taskId")):
@@ -88,7 +97,7 @@ class WebhookResponse:
 
     @property
     def why(self) -> str:
-        """In words, for people."""
+        """Reason of a failure in words, for people."""
         if self.error is not None:
             return self.error
         for name in ("error", "message", "detail", "msg", "errorMessage"):
@@ -98,45 +107,56 @@ class WebhookResponse:
 
 
 def _code(value: Any) -> int | None:
-    """A provider's code, which comes as a number or as its digits."""
+    """Return a provider's code, which comes as a number or as its digits. None when it is neither."""
     text = str(value)
     return int(text) if isinstance(value, int | str) and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 class WebhookClient:
-    """For as long as the gate is open."""
+    """Makes calls to tools. One client serves a gate until it is closed."""
 
     def __init__(self) -> None:
-        # Where gate calls is configured; where that sends it on is not, and what is signed for one is for nobody else.
-        # How many calls there may be is bounded for each tool: a bound on all would let one that hangs keep the others waiting.
+        # No redirects: the address of a tool is configured, and a body signed for it must not reach another address.
+        # No bound on connections: the worker bounds the calls to each tool. A common bound would let one tool that hangs
+        # delay the others.
         self._client = httpx2.AsyncClient(
             follow_redirects=False,
             timeout=None,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept, nor shown to another tool
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # a cookie of one tool must not reach another
         )
 
     async def call(self, tool: Tool, delivery: Delivery, within_s: float) -> WebhookResponse:
-        """Never raises: whatever goes wrong is an answer."""
+        """Make a call. It never raises; an error becomes an answer without a status.
+
+        Args:
+            tool: The tool.
+            delivery: The call.
+            within_s: Timeout (s).
+
+        Returns:
+            The answer.
+        """
         address = tool.address(delivery.kind)
         if address is None:
             return WebhookResponse(None, {}, "there is no address for it any more")
         body = delivery.body.encode()
         try:
             async with asyncio.timeout(within_s):
-                headers = self._signed(tool, delivery)
+                headers = self._headers(tool, delivery)
                 async with self._client.stream("POST", address, content=body, headers=headers) as response:
                     return WebhookResponse(response.status_code, _object(await _bounded(response)))
         except TimeoutError:
             return WebhookResponse(None, {}, f"no answer within {within_s:g} s")
-        except Exception as error:  # an address, a certificate, a connection, a protocol: all mean that nobody answered
+        except Exception as error:  # a wrong address, certificate or protocol counts like a failed connection: no answer
             return WebhookResponse(None, {}, kept_text(f"no answer: {type(error).__name__} {error}"))
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._client.aclose()
 
     @staticmethod
-    def _signed(tool: Tool, delivery: Delivery) -> dict[str, str]:
+    def _headers(tool: Tool, delivery: Delivery) -> dict[str, str]:
         now = datetime.now(UTC)
         headers = {
             "content-type": "application/json",
@@ -151,7 +171,7 @@ class WebhookClient:
 
 
 async def _bounded(response: httpx2.Response) -> bytes:
-    """What is longer says nothing that gate asks for. As it came: unpacking what somebody packed could take for ever."""
+    """Return the body, empty when it is too long. It is not decompressed, because a small body may become a huge one."""
     read = b""
     async for part in response.aiter_raw():
         read += part

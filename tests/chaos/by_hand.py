@@ -127,7 +127,7 @@ async def _mended(scene: Scene, began: float, pulled: list[str]) -> float:
 
 def _named(scene: Scene, job_id: str) -> bool:
     word = re.compile(rf"\b{re.escape(job_id)}\b")
-    return any("mended" in line and word.search(line) for server in scene.servers for line in server.log())
+    return any("reconciler.repaired" in line and word.search(line) for server in scene.servers for line in server.log())
 
 
 async def _clear(client: Client, holders: list[Told], others: list[Told]) -> None:

@@ -69,7 +69,7 @@ def judge(scene: Scene, epochs_before: dict[str, int], took_s: float) -> Verdict
     account.expect(0 <= rebuilds - scene.losses <= scene.spare, f"{rebuilds} rebuilds for {scene.losses} losses of Redis")
     for number, server in enumerate(scene.servers):
         log = server.log()
-        fell = [place for place, line in enumerate(log) if "Traceback" in line or "fell" in line]
+        fell = [place for place, line in enumerate(log) if "Traceback" in line]
         if scene.excused:
             fell = [] if any(scene.excused in line for line in log) else fell
         around = "\n      ".join(log[max(fell[0] - 3, 0) : fell[-1] + 30][-90:]) if fell else ""

@@ -306,7 +306,9 @@ async def test_an_answer_after_the_end_of_its_job_starts_nothing(tmp_path: Path,
         served.act(job(served, job_id), "cancel")
         over.set()
         asking.join()
-        await until(lambda: (tmp_path / "errors.log").read_text().count("answered too late"), "the late answer is heard")
+        await until(
+            lambda: (tmp_path / "errors.log").read_text().count("delivery.answered_too_late"), "the late answer is heard"
+        )
         await until(lambda: job(served, job_id)["task"], "its task is bound, so that its provider's word is kept")
         assert job(served, job_id)["status"] == "cancelled"
         assert call_back(served, "late") == "late"

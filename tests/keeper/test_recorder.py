@@ -63,7 +63,9 @@ async def test_an_entry_that_gate_did_not_write_is_thrown_away_and_said(house: H
     with capture_logs() as said:
         await house.release(await house.acquire())
         await house.settled()
-    assert [(one["pool"], one["entry"]) for one in said if "thrown away" in one["event"]] == [(house.pool, entry)]
+    assert [(one["pool"], one["entry"]) for one in said if one["event"] == "recorder.entry_discarded"] == [
+        (house.pool, entry)
+    ]
 
 
 async def test_a_grant_that_came_before_its_row_is_recorded_as_soon_as_the_row_is_there(house: House) -> None:

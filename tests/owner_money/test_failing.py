@@ -47,7 +47,7 @@ async def test_a_refund_that_is_not_paid_is_seen_in_status_and_panel_and_alarmed
     page = served.http.get("/pools/default", headers={"accept": "text/html"}).text
     assert "has not paid: 1, of 7 credits" in page and f"closed for {job_id}" in page.split('data-alert="owed"')[1][:400]
     alarms = [line for line in (served.folder / "errors.log").read_text().splitlines() if job_id in line]
-    assert alarms and all("error" in line.split("]")[0] and "a refund is owed" in line for line in alarms), alarms
+    assert alarms and all("error" in line.split("]")[0] and "refund_payer.payment_failed" in line for line in alarms), alarms
     shop.refund_is("")
     shop.hurry()
     await until(lambda: shop.booked(job_id), "it is paid")

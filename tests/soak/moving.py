@@ -116,7 +116,7 @@ def _unmet(load: Load) -> Iterator[str]:
 
 
 def _fell(scene: Scene) -> Iterator[str]:
-    fell = [line for line in scene.server.log() if "Traceback" in line or "fell" in line]
+    fell = [line for line in scene.server.log() if "Traceback" in line]
     if fell:
         yield f"gate logged {len(fell)} faults of its own: {fell[0]}"
 
