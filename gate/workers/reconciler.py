@@ -38,7 +38,7 @@ STRANGER_MS = 30_000
 
 
 class DriftKind(StrEnum):
-    """How Redis and SQL differ. The values are labels of the metric gate_repairs_total."""
+    """How Redis and SQL differ. The values are labels of the metric gate_sweep_repairs_total."""
 
     SETTINGS = "settings"
     """Redis has other settings of the pool than SQL."""
