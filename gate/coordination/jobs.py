@@ -15,7 +15,7 @@ to the next waiter, the job is `expired`, and its credits are refunded.
 
 # States
 
-    acquire, slot free, nobody waits ───────────────────────────► running ─renew─► running
+    acquire, slot free, empty queue ────────────────────────────► running ─renew─► running
     acquire, else ─► queued ─► granted (slot held, not started) ─claim─► running
     granted, running ─refused─► queued, at its place by ticket, no refund
     queued, granted, running ─► completed (no refund) | failed | cancelled | expired (refund, once)

@@ -112,6 +112,13 @@ def docstrings(root: Path) -> Iterator[str]:
                 yield node.value.value
 
 
+def lines(node: Function) -> int:
+    """Count the lines of a function without its docstring."""
+    whole = (node.end_lineno or 0) - node.lineno + 1
+    first = node.body[0]
+    return whole - ((first.end_lineno or 0) - first.lineno + 1 if ast.get_docstring(node) else 0)
+
+
 def parameters(node: Function) -> int:
     """Count the parameters of a function without `self`."""
     named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]

@@ -1,0 +1,31 @@
+"""The prose of gate is plain technical English: things are "it", and people have a role."""
+
+from __future__ import annotations
+
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from tests.checks.house import FORBIDDEN
+from tests.support import GATE
+
+FILES = sorted(path for path in GATE.rglob("*.py") if "words" not in path.parts)
+"""Every module but the texts of the panel."""
+
+
+def prose(path: Path) -> list[str]:
+    """Return the comments and the docstrings of a module, one text each."""
+    found, begins = [], True
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and begins):
+            found.append(token.string)
+        if token.type not in (tokenize.NL, tokenize.COMMENT):
+            begins = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(GATE)))
+def test_prose_names_roles_and_not_somebody(path: Path) -> None:
+    assert [text for text in prose(path) if FORBIDDEN.search(text)] == []
