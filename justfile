@@ -37,6 +37,10 @@ fmt:
 docs:
     {{python}} -m tests.docs.reference
 
+# Build the pages as a site with search under site/; first `pip install -r docs/requirements.lock`.
+site:
+    .venv/bin/mkdocs build --strict
+
 # Measure (minutes; see docs/performance.md).
 bench *words:
     {{python}} -m bench {{words}}

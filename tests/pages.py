@@ -84,6 +84,13 @@ def play(page: Path, served: Served, folder: Path) -> None:
         )
 
 
+def run_python(page: Path, served: Served) -> tuple[str, str]:
+    """Run the page's one Python block against a gate. Returns what it printed to stdout and to stderr."""
+    program = block(page, "python").replace("http://127.0.0.1:8000", served.url)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout, done.stderr
+
+
 def pattern(said: str) -> str:
     """`…` stands for anything; a line of its own for any lines."""
     return ".*?".join(re.escape(part) for part in _lines(said).split("…"))

@@ -22,7 +22,9 @@ def test_there_are_twenty_and_each_has_both_ways() -> None:
 
 @needs_tools
 def test_each_is_answered_at_the_terminal_and_in_the_panel(tmp_path: Path) -> None:
-    config = "claim_seconds = 600\n" + block(ROOT / "README.md", "toml", "whsec_dGhl")  # who is granted stays so to the end
+    config = "claim_seconds = 600\n" + block(
+        ROOT / "docs" / "tour.md", "toml", "whsec_dGhl"
+    )  # who is granted stays so to the end
     with Served(tmp_path, config=config) as served:
         play(PAGE, served, tmp_path)
         for number, prose in PROSE.items():
