@@ -1,4 +1,4 @@
-"""Commands about callbacks that could not be read: what is kept, its application to a job, its dismissal."""
+"""Commands about callbacks that could not be read: list them, apply one to a job, dismiss one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def unread(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
+    """List callbacks that could not be read, oldest first."""
     from gate.cli import context
 
     if command.invoked_subcommand is None:
@@ -45,7 +46,7 @@ def apply(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """End a job as its provider would have ended it, with its refund; each callback once."""
+    """End a job as its provider would have ended it, with its refund. Each callback is applied once."""
     from gate.cli import context, render
     from gate.http.schemas import ApplyBody
 
@@ -66,7 +67,7 @@ def dismiss(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Settle a callback that is about no job: it is kept, and no longer reported."""
+    """Settle a callback that is about no job. It is kept, and no longer reported."""
     from gate.cli import context, render
     from gate.http.schemas import DismissBody, unread_body
 

@@ -1,4 +1,4 @@
-"""How a command at the terminal reaches the stores: those of the settings, or of the server in the data dir."""
+"""Access of commands to the stores: those of the settings, or those of the server in the data dir."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ T = TypeVar("T")
 
 
 def redis_url(settings: Settings) -> str | None:
-    """None when there is no Redis: the server whose embedded one it would be is not running."""
+    """Find the Redis of the settings, or the embedded one of the server that runs in the data dir.
+
+    Returns:
+        Its URL; None when the settings name no Redis and no server runs.
+    """
     if settings.redis_url is not None:
         return settings.redis_url
     running = DataDir(settings.data_dir).running()
@@ -33,7 +37,18 @@ def redis_url(settings: Settings) -> str | None:
 
 
 def sql_url(settings: Settings, *, make: bool = False) -> str:
-    """Raises CannotStart when there is no ledger yet, unless it is to be made."""
+    """Find the ledger of the server that runs in the data dir, or of the settings.
+
+    Args:
+        settings: Settings that name the data dir and the database.
+        make: True to make the ledger when there is none.
+
+    Returns:
+        Its URL.
+
+    Raises:
+        CannotStart: There is no ledger yet, and `make` is False; or the database cannot be used.
+    """
     running = DataDir(settings.data_dir).running()
     url = running.sql_url if running is not None and settings.database_url is None else settings.sql_url
     if make:
@@ -44,7 +59,11 @@ def sql_url(settings: Settings, *, make: bool = False) -> str:
 
 
 def look(settings: Settings, call: Callable[[LedgerQueries], Awaitable[T]]) -> T:
-    """What `call` reads from SQL alone. Raises CannotStart when there is no ledger yet."""
+    """Run `call` on SQL alone, and return what it returns.
+
+    Raises:
+        CannotStart: There is no ledger yet.
+    """
 
     async def run() -> T:
         async with sql(settings) as reading:
@@ -55,7 +74,11 @@ def look(settings: Settings, call: Callable[[LedgerQueries], Awaitable[T]]) -> T
 
 @contextlib.asynccontextmanager
 async def sql(settings: Settings) -> AsyncIterator[LedgerQueries]:
-    """Raises CannotStart when there is no ledger yet."""
+    """Open the ledger for reading, and close it after the block.
+
+    Raises:
+        CannotStart: There is no ledger yet.
+    """
     database = Database(sql_url(settings))
     try:
         yield LedgerQueries(database)
@@ -64,13 +87,28 @@ async def sql(settings: Settings) -> AsyncIterator[LedgerQueries]:
 
 
 async def recent(reading: LedgerQueries, pool: str, status: str | None, user: str | None, most: int) -> list[Job]:
-    """Raises PoolUnknown."""
+    """Read the newest jobs of a pool.
+
+    Args:
+        reading: The ledger.
+        pool: Name of the pool.
+        status: Only jobs of this status; None for all.
+        user: Only jobs of this user; None for all.
+        most: Most jobs to return.
+
+    Raises:
+        PoolUnknown: There is no such pool.
+    """
     await row_of(reading, pool)
     return await reading.recent(pool, status, user, most)
 
 
 async def row_of(reading: LedgerQueries, name: str) -> Pool:
-    """Its row: what is set live. Raises PoolUnknown."""
+    """Read the row of a pool, which has the settings that are in force.
+
+    Raises:
+        PoolUnknown: There is no such pool.
+    """
     for one in await reading.pools():
         if one.name == name:
             return one
@@ -78,50 +116,72 @@ async def row_of(reading: LedgerQueries, name: str) -> Pool:
 
 
 async def changes(reading: LedgerQueries, pool: str, most: int) -> list[Event]:
-    """Raises PoolUnknown."""
+    """Read the newest `most` changes of a pool, newest first.
+
+    Raises:
+        PoolUnknown: There is no such pool.
+    """
     await row_of(reading, pool)
     return await reading.timelines.changes(pool, most)
 
 
 async def lately(reading: LedgerQueries, pool: str, span: str) -> list[Bucket]:
-    """Raises PoolUnknown."""
+    """Read the statistics of a pool over the last `span`: `hour`, `day` or `week`.
+
+    Raises:
+        PoolUnknown: There is no such pool.
+    """
     await row_of(reading, pool)
     return await reading.statistics.lately(pool, span)
 
 
 def visit(settings: Settings, call: Callable[[Services], Awaitable[T]], outside: ExternalServices | None = None) -> T:
-    """What `call` returns, on the stores of a running server; `outside` only where `call` has to know the tools. Raises
-    CannotStart when none runs here.
+    """Run `call` on the stores of a running server, and return what it returns.
+
+    Args:
+        settings: Settings that name the stores.
+        call: The work. It is given the services of gate.
+        outside: The tools and the owner's functions; None if `call` does not need them.
+
+    Raises:
+        CannotStart: No server runs here.
     """
     where = redis_url(settings)
     if where is None:
         raise CannotStart(f"{not_running(settings)}: start it with `gate serve`, or say --data-dir")
-    logs.configure(logging.WARNING)  # on stderr: stdout is the answer's
+    logs.configure(logging.WARNING)  # on stderr, because stdout is for the answer
 
     async def run() -> T:
         async with opened(settings, where, outside) as gate:
-            # A visitor hears no news of the servers. Without this a wait would last its whole time.
-            waking = asyncio.create_task(WaiterPoll(gate.services.ledger, gate.waiters).keep())
+            # This process gets no notifications from the servers. Without the poll a wait would last until its timeout.
+            poll = asyncio.create_task(WaiterPoll(gate.services.ledger, gate.waiters).keep())
             try:
                 return await call(gate.services)
             finally:
-                waking.cancel()
+                poll.cancel()
 
     return asyncio.run(run())
 
 
 def not_running(settings: Settings) -> str:
+    """Return the message that no server runs in the data dir."""
     return f"no gate runs in {settings.data_dir.absolute()}"
 
 
 def outside_of(settings: Settings) -> ExternalServices:
-    """The tools and the owner's functions of these settings, as the server has them."""
+    """Return the tools and the owner's functions of these settings, as the server has them."""
     return ExternalServices(settings.known_tools(), settings.job_sql, settings.refund_sql)
 
 
 def opened(
     settings: Settings, where: str, outside: ExternalServices | None = None
 ) -> AbstractAsyncContextManager[RunningGate]:
-    """The gate on the Redis at `where`, for a visitor. A pool that it makes has the defaults of these settings."""
+    """Open gate on the stores for one command. A pool that the command makes has the defaults of these settings.
+
+    Args:
+        settings: Settings that name the ledger and the defaults of new pools.
+        where: URL of Redis.
+        outside: The tools and the owner's functions; None if the command does not need them.
+    """
     made_live = PoolSettings(**settings.defaults().in_ms())
     return open_gate(where, sql_url(settings), made_live=made_live, outside=outside)

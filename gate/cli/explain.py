@@ -1,4 +1,4 @@
-"""`gate explain JOB`: its facts from both stores, or from SQL alone, as sentences under headings."""
+"""`gate explain JOB`: prints the facts of a job, from both stores or from SQL alone, as sentences under headings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ from gate.telemetry import logging as logs
 
 
 def run(settings: Settings, job_id: str, json: bool) -> None:
-    """Raises JobUnknown; CannotStart when there is no ledger yet."""
+    """Print the explanation of a job.
+
+    Args:
+        settings: Settings that name the stores.
+        job_id: The job, or the provider's task that is bound to it.
+        json: Print the facts as one JSON document instead of sentences.
+
+    Raises:
+        JobUnknown: No pool has such a job, and no job such a task.
+        CannotStart: There is no ledger yet.
+    """
     facts = asyncio.run(_facts(settings, job_id))
     if json:
         as_json(explain.body(facts))
@@ -29,7 +39,7 @@ def run(settings: Settings, job_id: str, json: bool) -> None:
 
 
 async def _facts(settings: Settings, job_id: str) -> Facts:
-    """By both stores while the job is live and a Redis answers, or else by SQL alone. A task's id does for that of its job."""
+    """Read both stores if the job is live and Redis answers, else SQL alone. A task's id stands for its job's id."""
     async with context.sql(settings) as reading:
         story = await reading.timelines.of(job_id)
         if story is None and (bound := await reading.timelines.of_task(job_id)) is not None:
@@ -58,11 +68,11 @@ def _show(facts: Facts) -> None:
     labels = [f"{name} {value}" for name in ("tool", "user", "session") if (value := getattr(job, name)) is not None]
     heading = " · ".join([f"job {job.job_id}", f"pool {job.pool}", *labels])
     console.print(Text(plain(heading), style="bold"), soft_wrap=True)
-    for title, said in sentences.sections(facts).items():
+    for title, section in sentences.sections(facts).items():
         console.print(Text(f"\n{title}", style="bold"))
-        when = [clock(one.at) if one.at is not None else "" for one in said]
+        when = [clock(one.at) if one.at is not None else "" for one in section]
         indent = max(len(time) for time in when) + (4 if any(when) else 2)
-        for time, one in zip(when, said, strict=True):
+        for time, one in zip(when, section, strict=True):
             words = Text(plain(one.words))
             lines = words.wrap(console, max(console.width - indent, 1), overflow="fold") if FITS else [words]
             for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""How the terminal shows what was: money, what was changed, how a pool went."""
+"""Terminal output of the past: ledger entries, changes of a pool, and its statistics."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ OUTCOMES = ("completed", "failed", "cancelled", "expired")
 def ledger(
     rows: Sequence[Entry], following: int | None, user: str | None, balance: Balance | None, json_wanted: bool
 ) -> None:
+    """Print a page of the ledger.
+
+    Args:
+        rows: The entries of the page.
+        following: Value of `--after` for the next page; None on the last page.
+        user: The user whose entries these are; None for the entries of all users.
+        balance: Balance of that user; None without a user.
+        json_wanted: Print one JSON document instead of a table.
+    """
     if json_wanted:
         from gate.http.schemas import balance_body, entry_body
 
@@ -41,6 +50,7 @@ def ledger(
 
 
 def changes(found: Sequence[Event], pool: str, json_wanted: bool) -> None:
+    """Print the changes of a pool, in the order of `found`."""
     if json_wanted:
         as_json([{"at": moment(one.at), "kind": one.kind, "by": one.by, "why": one.why} for one in found])
         return
@@ -54,6 +64,14 @@ def changes(found: Sequence[Event], pool: str, json_wanted: bool) -> None:
 
 
 def trends(buckets: Sequence[Bucket], pool: str, over: str, json_wanted: bool) -> None:
+    """Print the statistics of a pool, one row for each bucket in which something happened.
+
+    Args:
+        buckets: The buckets, oldest first.
+        pool: Name of the pool.
+        over: The span that the buckets cover: `hour`, `day` or `week`.
+        json_wanted: Print one JSON document with every bucket instead of a table.
+    """
     if json_wanted:
         quantiles = {"wait_ms", "hold_ms"}
         as_json([

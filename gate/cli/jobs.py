@@ -1,4 +1,4 @@
-"""Commands about one job, or several."""
+"""Commands about jobs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def release(
         job = await gate.queries.wait(pool, job_id, "", 0)
         if lease_id is None and job.status == "queued":
             raise Conflict("it waits and holds no slot: `gate cancel` ends it", job)
-        if lease_id is None and job.status == "expired":  # nobody here is its holder, who may say so too late
+        if (
+            lease_id is None and job.status == "expired"
+        ):  # only its holder may report an outcome too late, and an operator is not its holder
             raise AlreadyEnded("this job is expired already", job)
         given = {"lease_id": lease_id or job.lease_id or "none", "outcome": outcome, "error": error}
         body = ReleaseBody.model_validate(given)
@@ -77,7 +79,7 @@ def cancel(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """End a job that has not ended, or all that waits for somebody; credits go back."""
+    """End a job that has not ended, or all that wait for a user or a session. Credits go back."""
     from gate.cli import context, render
     from gate.http.schemas import CancelBody, ReasonBody
 
@@ -88,8 +90,8 @@ def cancel(
     if job_id is not None:
         render.job(context.visit(settings, lambda gate: gate.jobs.cancel(pool, job_id, why)), json)
         return
-    whose = CancelBody.model_validate({"user": user, "session": session}).model_dump()
-    ended = context.visit(settings, lambda gate: gate.pools.cancel_waiting(pool, **whose, reason=why))
+    selection = CancelBody.model_validate({"user": user, "session": session}).model_dump()
+    ended = context.visit(settings, lambda gate: gate.pools.cancel_waiting(pool, **selection, reason=why))
     render.jobs(ended, json, f"{len(ended)} that waited {'is' if len(ended) == 1 else 'are'} cancelled")
 
 
@@ -102,7 +104,7 @@ def jobs(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """The newest jobs of a pool; works with the server stopped."""
+    """List the newest jobs of a pool. Works with the server stopped."""
     from gate.cli import context, render
     from gate.model.job import STATUSES
 
@@ -113,7 +115,7 @@ def jobs(
 
 
 def explain(job_id: JobArgument, data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
-    """In sentences: where a job is, why it waits, who is ahead, what happened, its money, who was told what."""
+    """Explain a job in sentences: its place, why it waits, the jobs ahead, its history, its money, its callbacks."""
     from gate.cli.explain import run
 
     run(settings_of(data_dir, config), job_id, json)

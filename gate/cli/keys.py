@@ -1,4 +1,4 @@
-"""Commands about keys."""
+"""Commands about API keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def create(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Make a key; it is shown this once, and counts within seconds."""
+    """Make a key. It is shown only once, and is accepted within seconds."""
     from gate.cli import context, render
     from gate.ledger.admin import key_file
     from gate.ledger.admin.api_keys import ROLES
@@ -36,7 +36,7 @@ def create(
 
 @app.command("list")
 def every(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
-    """Every key by name, and never the key itself."""
+    """List the keys by name. A whole key is never shown again."""
     from gate.cli import context, render
     from gate.ledger.admin import key_file
 
@@ -50,7 +50,10 @@ def revoke(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """It is refused within seconds. Nothing opens again by that, not even when it was the last."""
+    """Revoke a key. It is refused within seconds.
+
+    Even after the last key is revoked, gate is not open: it still asks for a key.
+    """
     from gate.cli import context, render
     from gate.ledger.admin import key_file
 

@@ -1,6 +1,7 @@
-"""The terminal: `gate COMMAND`. One list of the commands, and what their failing means to whoever called them.
+"""The terminal: the list of the commands of `gate COMMAND`, and the exit codes of their errors.
 
-What works on the stores finds a running server's through the data dir. What a command needs is imported when it runs.
+A command that works on the stores finds those of a running server through the data dir. A command imports what it needs when
+it runs, so that `gate --help` starts quickly.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ def demo(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Four at once: three run, one waits, one is lost. On a live service; exit 1 if anything differs."""
+    """Play four jobs at once on a live service: three run, one waits, one is lost.
+
+    Exits with 1 if a step differs from what is expected.
+    """
     from gate.cli import render
 
     settings = settings_of(data_dir, config)
@@ -88,6 +92,7 @@ app.add_typer(maintenance.db, name="db")
 def gate(
     version: Annotated[bool, typer.Option("--version", help="Say which gate this is.", is_eager=True)] = False,
 ) -> None:
+    """Run a command, or print the version."""
     if version:
         from gate import __version__
 
@@ -96,6 +101,7 @@ def gate(
 
 
 def main() -> None:
+    """Run the command of the arguments. An error of gate or of the input becomes one line on stderr and exit code 1."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         app()
@@ -112,11 +118,11 @@ def main() -> None:
     except OSError as error:
         _stop(f"{error.strerror or error}")
     except ValueError as error:
-        _stop(_of_form(error))
+        _stop(_validation_text(error))
 
 
-def _of_form(error: ValueError) -> str:
-    """What a body of the HTTP side says of words that are not of its form; anything else is a fault of ours."""
+def _validation_text(error: ValueError) -> str:
+    """Name the first invalid field of a request body. Any other ValueError is a fault of gate and is raised again."""
     from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):

@@ -1,4 +1,4 @@
-"""Commands that look after the stores: is all as it should be, a copy of it, less of it."""
+"""Commands that maintain the stores: list the ledger, verify, diagnose, back up, prune and upgrade."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ledger(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Charges and refunds, oldest first, and a user's balance; works with the server stopped."""
+    """List charges and refunds, oldest first, and a user's balance. Works with the server stopped."""
     from gate.cli import context, history
 
     if kind not in (None, "charge", "refund"):
@@ -41,7 +41,7 @@ def ledger(
 
 
 def verify(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
-    """Check the invariants I1-I9 in both stores; exit 1 on a breach. May run live."""
+    """Check the invariants I1-I9 in both stores. Exits with 1 on a breach. May run while gate serves."""
     from gate.cli import context, render
     from gate.cli.progress import bar
     from gate.diagnostics.verify import verify as run
@@ -59,7 +59,10 @@ def doctor(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Name what is wrong: drift between the stores, owed refunds, calls not answered, clocks, versions; exit 1 if anything is."""
+    """Report what is wrong: drift between the stores, owed refunds, unanswered calls, clocks, versions.
+
+    Exits with 1 if there is a finding that was not mended.
+    """
     import asyncio
     import logging
 
@@ -83,7 +86,7 @@ def backup(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Copy the SQLite ledger as of one moment, while gate runs or not."""
+    """Copy the SQLite ledger as of one moment, whether gate runs or not."""
     from gate.cli import context, render
     from gate.cli.progress import bar
     from gate.ledger.admin.backup import backup as run
@@ -99,7 +102,10 @@ def prune(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Forget payloads, outputs and histories of old jobs; ids, outcomes and money stay. Runs beside a server or without."""
+    """Delete payloads, outputs and histories of old jobs. Works with the server running or stopped.
+
+    IDs, outcomes and money stay.
+    """
     from gate.cli import context, render
     from gate.cli.progress import bar
     from gate.ledger.admin.prune import prune as run
@@ -120,7 +126,7 @@ def _age_ms(age: str) -> int:
 
 @db.command()
 def upgrade(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
-    """Bring the schema up to date (`gate serve` does it too)."""
+    """Bring the schema up to date, as `gate serve` does when it starts."""
     from gate.cli import render
     from gate.ledger.admin import migrate
 

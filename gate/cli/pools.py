@@ -1,4 +1,4 @@
-"""Commands about pools: who holds a slot and who waits, and what an operator changes live."""
+"""Commands about pools: their slots and queues, and the settings that an operator changes live."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def status(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Who holds a slot, who waits, and why."""
+    """Show which jobs hold a slot, which wait, and why."""
     from gate.cli import context, render
 
     settings = settings_of(data_dir, config)
@@ -40,14 +40,15 @@ def status(
     from gate.coordination.services import Services
 
     async def look(gate: Services) -> tuple[PoolSnapshot, Pending, Pending]:
-        owing = gate.ledger.backlog
-        return await gate.queries.pool(pool, LONG if json else 100), await owing.refunds(pool), await owing.calls(pool)
+        backlog = gate.ledger.backlog
+        return await gate.queries.pool(pool, LONG if json else 100), await backlog.refunds(pool), await backlog.calls(pool)
 
     render.status(*context.visit(settings, look), json)
 
 
 @app.callback()
 def every(command: typer.Context, data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    """List every pool."""
     from gate.cli import context, render
 
     if command.invoked_subcommand is None:
@@ -70,7 +71,10 @@ def change(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Change a pool live, kept through restart and rebuild; or make one, with the defaults for what is not named."""
+    """Change a pool live, or make one.
+
+    A change survives restart and rebuild. A new pool has the defaults for settings that are not named.
+    """
     from gate.cli import context, render
     from gate.http.schemas import PoolBody, ReasonBody
     from gate.model.errors import PoolUnknown
@@ -106,7 +110,7 @@ def its_settings(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """What is set of a pool now, live changes included; works with the server stopped."""
+    """Show the settings of a pool, live changes included. Works with the server stopped."""
     from gate.cli import context, render
 
     name = named or pool
@@ -122,7 +126,7 @@ def changes(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """What was changed, when, by whom, and why, the newest first; works with the server stopped."""
+    """List what was changed in a pool, when, by whom and why, newest first. Works with the server stopped."""
     from gate.cli import context, history
 
     name = named or pool
@@ -137,7 +141,7 @@ def trends(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Outcomes, waits, holds and refunds over the last hour, day or week; works with the server stopped."""
+    """Show outcomes, waits, holds and refunds of the last hour, day or week. Works with the server stopped."""
     from gate.cli import context, history
     from gate.ledger.reports.statistics import SPANS
 
@@ -155,7 +159,7 @@ def pause(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Grant nobody a slot until it is resumed; who runs goes on."""
+    """Stop granting slots until the pool is resumed. Jobs that run go on."""
     _set_paused(named or pool, True, reason, data_dir, config, json)
 
 
@@ -167,7 +171,7 @@ def resume(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Grant slots again, beginning with who waits first."""
+    """Grant slots again, in the order of the queue."""
     _set_paused(named or pool, False, reason, data_dir, config, json)
 
 
@@ -183,7 +187,7 @@ def _set_paused(pool: str, paused: bool, reason: str | None, data_dir: Any, conf
 def rebuild(
     pool: PoolFlag = "default", data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False
 ) -> None:
-    """Load a pool into Redis anew from SQL; leases, deadlines and order stay."""
+    """Load a pool into Redis again from SQL. Leases, deadlines and order stay."""
     from gate.cli import context, render
     from gate.cli.progress import bar
 

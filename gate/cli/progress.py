@@ -1,4 +1,4 @@
-"""A bar for work that takes a while: on stderr, where that is a terminal, and only once a second has gone by."""
+"""A progress bar for long work. It is shown on stderr, if that is a terminal, after one second."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ import threading
 from collections.abc import Callable, Iterator
 
 SHOWN_AFTER_S = 1.0
+"""Time (s) until the bar appears. Short work shows none, so that the terminal does not flicker."""
 Progress = Callable[[int, int], None]
-"""Is told how much is done, and of how much; work that can't say tells nothing."""
+"""Called with the work done and the whole work, in any one unit. Work that does not know its size never calls it."""
 
 
 @contextlib.contextmanager
 def bar(what: str, json: bool) -> Iterator[Progress]:
+    """Show a progress bar while the block runs.
+
+    Args:
+        what: The text before the bar.
+        json: True to show none, because the output is for a program.
+
+    Yields:
+        The function to call on progress. It does nothing when no bar is shown.
+    """
     if json or not sys.stderr.isatty():
         yield lambda done, whole: None
         return

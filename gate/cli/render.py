@@ -1,4 +1,4 @@
-"""How the terminal shows things: tables for people, JSON for programs. Names come from users and are never markup."""
+"""Terminal output: tables for people, JSON for programs. Names come from users, so they are never read as markup."""
 
 from __future__ import annotations
 
@@ -29,13 +29,20 @@ if TYPE_CHECKING:
     from gate.slots import QueueState
 
 WIDE = 200
-"""Columns where no terminal is: a pipe has no edge to break lines at."""
+"""Width (columns) of output that goes to no terminal. A pipe has no edge at which lines must break."""
 FITS = sys.stdout.isatty() or "COLUMNS" in os.environ
-"""Whether there is a width to fit into: who searches a pipe wants lines whole."""
+"""Whether lines are broken to fit a width. In a pipe they stay whole, so that a search finds what it looks for."""
 console = Console(highlight=False, markup=False, width=None if FITS else WIDE)
 
 
 def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table.
+
+    Args:
+        heading: The line above it.
+        columns: Titles of the columns.
+        rows: The cells of each row; None for an empty cell. Without rows, `none` is printed.
+    """
     console.print(plain(heading), soft_wrap=True)
     made = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -49,21 +56,23 @@ def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 
 
 def line(text: str) -> None:
+    """Print one line of text, never broken."""
     console.print(plain(text), soft_wrap=True)
 
 
 def plain(text: str) -> str:
-    """Without what a terminal could take for an order to itself, or would turn round."""
+    """Replace each character that is not printable. A terminal could run it as a control sequence, or reverse the text."""
     return "".join(char if char.isprintable() else "�" for char in text)
 
 
 def as_json(body: Any) -> None:
-    """One line. What a terminal could take for an order to itself is written as JSON writes such things."""
+    """Print a JSON document on one line. Characters that are not printable are escaped, so that no terminal obeys them."""
     text = json.dumps(body, ensure_ascii=False)
     print(text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text), flush=True)
 
 
 def job(one: Job, json_wanted: bool) -> None:
+    """Print a job, a row for each field that has a value."""
     body = job_body(one)
     if json_wanted:
         as_json(body)
@@ -76,6 +85,7 @@ def job(one: Job, json_wanted: bool) -> None:
 
 
 def jobs(several: Sequence[Job], json_wanted: bool, heading: str) -> None:
+    """Print a list of jobs under a heading."""
     if json_wanted:
         as_json([job_body(one) for one in several])
         return
@@ -89,6 +99,7 @@ def jobs(several: Sequence[Job], json_wanted: bool, heading: str) -> None:
 
 
 def title(view: PoolSnapshot) -> str:
+    """Summarise a pool in one line: its slots, its waiters, and why it grants nothing if that is so."""
     now = view.line
     words = f"pool {view.name}: {now.running} running, {now.granted} granted, {now.free} free of {now.limit};"
     words += f" {now.queued} waiting"
@@ -98,6 +109,7 @@ def title(view: PoolSnapshot) -> str:
 
 
 def pool(view: PoolSnapshot, json_wanted: bool) -> None:
+    """Print a pool with its holders and its waiters."""
     if json_wanted:
         from gate.http.schemas import pool_body
 
@@ -129,6 +141,7 @@ def _why(one: Job) -> str | None:
 
 
 def pools(several: Sequence[PoolSnapshot], json_wanted: bool) -> None:
+    """Print pools, one row each."""
     if json_wanted:
         from gate.http.schemas import pool_body
 
@@ -139,7 +152,7 @@ def pools(several: Sequence[PoolSnapshot], json_wanted: bool) -> None:
 
 
 def settings(pool: Pool, json_wanted: bool) -> None:
-    """By the names that `gate pools set` and gate.toml give them."""
+    """Print the settings of a pool, under the names that `gate pools set` and gate.toml use."""
     found = in_seconds(asdict(pool.settings))
     if json_wanted:
         as_json({"pool": pool.name, **found, "paused": pool.paused})
@@ -157,7 +170,14 @@ def _counts(line: QueueState) -> tuple[object, ...]:
 
 
 def status(view: PoolSnapshot, owed: Pending, undelivered: Pending, json_wanted: bool) -> None:
-    """The pool, and what gate still owes to others."""
+    """Print a pool, the refunds that it owes, and its calls to tools without an answer.
+
+    Args:
+        view: The pool.
+        owed: Refunds that are not paid yet.
+        undelivered: Calls to tools that are not answered yet.
+        json_wanted: Print one JSON document instead of text.
+    """
     if json_wanted:
         from gate.http.schemas import pool_body
 
@@ -177,7 +197,7 @@ def _pending_body(pending: Pending) -> dict[str, Any]:
 
 
 def short(ms: int | None) -> str | None:
-    """The time of day, by this machine's zone; with the date when it is another day."""
+    """Format a time (ms since 1970) in this machine's zone, with the date if it is not today. None stays None."""
     if ms is None:
         return None
     then = datetime.fromtimestamp(ms / 1000)
@@ -185,9 +205,11 @@ def short(ms: int | None) -> str | None:
 
 
 SQL_ALONE = "SQL alone (no gate runs here, so there is no Redis to look at)"
+"""Name of the stores in a report that did not look at Redis."""
 
 
 def report(found: Report, json_wanted: bool) -> None:
+    """Print the report of `gate verify`."""
     if json_wanted:
         as_json(asdict(found))
         return
@@ -207,6 +229,13 @@ def _several(count: int, what: str, more: str = "s") -> str:
 
 
 def findings(found: Sequence[Diagnosis], both: bool, json_wanted: bool) -> None:
+    """Print the findings of `gate doctor`.
+
+    Args:
+        found: The findings.
+        both: Whether Redis was looked at too, or SQL alone.
+        json_wanted: Print one JSON document instead of a table.
+    """
     if json_wanted:
         as_json([asdict(one) for one in found])
         return
@@ -219,6 +248,13 @@ def findings(found: Sequence[Diagnosis], both: bool, json_wanted: bool) -> None:
 
 
 def steps(seen: Sequence[Step], where: str, json_wanted: bool) -> None:
+    """Print the steps of `gate demo`.
+
+    Args:
+        seen: The steps.
+        where: URL of the gate on which they ran.
+        json_wanted: Print one JSON document instead of a table.
+    """
     if json_wanted:
         as_json([asdict(step) | {"ok": step.ok} for step in seen])
         return
@@ -227,6 +263,7 @@ def steps(seen: Sequence[Step], where: str, json_wanted: bool) -> None:
 
 
 def fact(body: dict[str, Any], words: str, json_wanted: bool) -> None:
+    """Print one result: `body` for programs, `words` for people."""
     if json_wanted:
         as_json(body)
     else:
@@ -234,6 +271,7 @@ def fact(body: dict[str, Any], words: str, json_wanted: bool) -> None:
 
 
 def keys(several: Sequence[Key], json_wanted: bool) -> None:
+    """Print API keys, without their secrets."""
     rows = [
         {"name": key.name, "role": key.role, "shown": key.shown, "created_at": moment(key.created_at),
          "revoked_at": moment(key.revoked_at)}

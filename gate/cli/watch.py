@@ -1,7 +1,7 @@
-"""`gate status --watch`: the pool as it is now, redrawn at each change and each second, until Ctrl-C.
+"""`gate status --watch`: shows a pool, redrawn at each change and each second, until Ctrl-C.
 
-A change is heard as servers hear it, through Redis. Where the server stops, it is waited for: it may come back with another
-Redis at another port. On a pipe, a line a change; for programs, a document a line.
+Changes arrive through Redis, as they do at servers. If the server stops, the command waits for it. The server may come back
+with another Redis on another port. In a pipe the output is one line for each change; with `--json` each line is a document.
 """
 
 from __future__ import annotations
@@ -33,28 +33,42 @@ from gate.runtime.wiring import RunningGate
 from gate.telemetry import logging as logs
 
 EVERY_S = 1.0
-"""Deadlines come nearer though nothing changes; and a message may be lost."""
+"""Longest time (s) between two looks. Remaining times shrink without any change, and a notification may be lost."""
 AT_MOST_EVERY_S = 0.1
+"""Shortest time (s) between two looks, so that a busy pool does not keep the stores and the terminal busy."""
 LISTED = 100
+"""Most holders and most waiters that one look reads, so that a long queue does not make it slow."""
 WIDE = 76
-"""Columns below which tool and user are left out."""
+"""Width (columns) of the terminal below which tool and user are left out."""
 
 
 def watch(settings: Settings, pool: str, json: bool) -> None:
-    """Returns at Ctrl-C. Raises PoolUnknown; CannotStart when no gate runs here to begin with."""
-    logs.configure(logging.CRITICAL)  # what it would say would be drawn over; what matters is drawn
+    """Show a pool until Ctrl-C.
+
+    Args:
+        settings: Settings that name the stores.
+        pool: Name of the pool.
+        json: Print one JSON document for each change instead of text.
+
+    Raises:
+        PoolUnknown: There is no such pool.
+        CannotStart: No server runs here when the command starts.
+    """
+    logs.configure(logging.CRITICAL)  # a log line would break the picture, which shows the errors that matter
     screen = _Lines(json) if json or not console.is_terminal else _Screen()
     with screen:
         asyncio.run(_until_interrupted(_keep(settings, pool, screen)))
 
 
-async def _until_interrupted(keeping: Coroutine[Any, Any, None]) -> None:
-    """Raises what `keeping` raises. It is cancelled until it is gone: redis-py may swallow a cancellation, as it looks at a
-    connection under a timeout of zero.
+async def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until it ends or Ctrl-C. Raises what it raises.
+
+    It is cancelled again and again until it ends. redis-py may swallow one cancellation while it checks a connection with a
+    timeout of zero.
     """
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, over.set)
-    tasks = asyncio.create_task(keeping), asyncio.create_task(over.wait())
+    tasks = asyncio.create_task(work), asyncio.create_task(over.wait())
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     left: set[asyncio.Task[Any]] = {task for task in tasks if not task.done()}
     while left:
@@ -66,23 +80,23 @@ async def _until_interrupted(keeping: Coroutine[Any, Any, None]) -> None:
 
 
 async def _keep(settings: Settings, pool: str, screen: _Lines | _Screen) -> None:
-    seen = False
+    was_drawn = False
     while True:
         try:
             where = context.redis_url(settings)
             if where is None:
                 raise CannotStart(context.not_running(settings))
             async with context.opened(settings, where) as gate:
-                seen = await _follow(settings, where, gate, pool, screen) or seen
+                was_drawn = await _follow(settings, where, gate, pool, screen) or was_drawn
         except (StoreDown, CannotStart) as error:
-            if not seen and isinstance(error, CannotStart):
+            if not was_drawn and isinstance(error, CannotStart):
                 raise
             screen.away(error.detail)
         await asyncio.sleep(EVERY_S)
 
 
 async def _follow(settings: Settings, where: str, gate: RunningGate, pool: str, screen: _Lines | _Screen) -> bool:
-    """Until the server that was found is there no more. Raises StoreDown."""
+    """Draw each change until the server behind `where` has stopped. Returns True. Raises StoreDown."""
     listening = asyncio.create_task(Notifier(gate.waiters, gate.semaphore.link).listen())
     try:
         with gate.waiters.parked(the_line(pool)) as changed:
@@ -100,7 +114,7 @@ async def _follow(settings: Settings, where: str, gate: RunningGate, pool: str, 
 
 
 class _Screen:
-    """A terminal: what was drawn last stays there."""
+    """Output to a terminal. The last picture stays there."""
 
     def __init__(self) -> None:
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop", redirect_stdout=False)
@@ -123,10 +137,16 @@ class _Screen:
 
 
 def picture(view: PoolSnapshot, on: Console, less: int = 0) -> Group:
-    """As many lines as the terminal has, less `less`; each job is one line."""
+    """Draw a pool in as many lines as the terminal has. Each job takes one line.
+
+    Args:
+        view: The pool.
+        on: The terminal.
+        less: Number of lines to leave free.
+    """
     line, wide = view.line, on.width >= WIDE
     heading = f"{clock(line.now_ms)} {title(view)}"
-    room = max(on.height - len(heading) // on.width - 4 - less, 1)  # what is higher than the terminal cannot be drawn over
+    rows_max = max(on.height - len(heading) // on.width - 4 - less, 1)  # a picture higher than the terminal cannot be redrawn
     columns = ("place", "job", "status", "tool", "user", "time") if wide else ("place", "job", "time")
     table = Table(header_style="bold", box=None, pad_edge=False, expand=False)
     for column in columns:
@@ -136,10 +156,10 @@ def picture(view: PoolSnapshot, on: Console, less: int = 0) -> Group:
         for n, one in enumerate(view.holders, 1)
     ]
     rows += [(f"queue {one.position}", one, f"since {span(line.now_ms - one.enqueued_at)}{_turn(one)}") for one in view.queue]
-    for place, one, when in rows[:room]:
+    for place, one, when in rows[:rows_max]:
         what = (one.job_id, one.status, one.tool, one.user) if wide else (one.job_id,)
         table.add_row(*(Text(plain(str(cell or ""))) for cell in (place, *what, when)))
-    more = line.running + line.granted + line.queued - min(len(rows), room)
+    more = line.running + line.granted + line.queued - min(len(rows), rows_max)
     parts: list[Any] = [Text(plain(heading), style="bold"), *([table] if rows else [])]
     return Group(*parts, *([Text(f"and {more} more")] if more > 0 else []))
 
@@ -149,7 +169,7 @@ def _turn(one: Job) -> str:
 
 
 class _Lines:
-    """A pipe: a line whenever who runs, who waits or why has changed."""
+    """Output to a pipe: one line whenever the holders, the waiters or the reason of the wait have changed."""
 
     def __init__(self, json: bool) -> None:
         self._json = json
@@ -164,12 +184,12 @@ class _Lines:
 
     def draw(self, view: PoolSnapshot) -> None:
         line = view.line
-        jobs = {one.job_id: _stands(one) for one in [*view.holders, *view.queue]}
+        jobs = {one.job_id: _state(one) for one in [*view.holders, *view.queue]}
         now = (line.limit, line.running, line.granted, line.queued, line.paused, line.cooling_until, jobs)
         if now == self._last:
             return
-        news = [f"{job} {stands}" for job, stands in jobs.items() if self._jobs.get(job) != stands]
-        if len(jobs) == line.running + line.granted + line.queued:  # else it may only be further back than is listed
+        news = [f"{job} {state}" for job, state in jobs.items() if self._jobs.get(job) != state]
+        if len(jobs) == line.running + line.granted + line.queued:  # else a missing job may just be too far back to be listed
             news += [f"{job} gone" for job in self._jobs if job not in jobs]
         self._last, self._jobs = now, jobs
         if self._json:
@@ -188,5 +208,5 @@ class _Lines:
             print(plain(f"{clock(round(time.time() * 1000))} {why}; waiting for it"), flush=True)
 
 
-def _stands(job: Job) -> str:
+def _state(job: Job) -> str:
     return f"queued at {job.position}" if job.status == "queued" else job.status

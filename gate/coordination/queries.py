@@ -1,4 +1,4 @@
-"""Looking: at a job and its place, at a pool, at what happened. Nothing is decided here; what is granted this moment is recorded."""
+"""Queries about jobs and pools. They decide nothing, but record a grant in SQL if they find it in Redis first."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ from gate.model.job import Job, now_ms
 from gate.slots import QueueState, Semaphore
 
 TRIES = 5
-"""How often it is looked again when the stores moved meanwhile."""
+"""Attempts to find a waiting job in the queue. Each further one needs another change of the job between two reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """A pool at one moment, with its holders and its queue as jobs in order."""
+    """A pool at one moment.
+
+    Attributes:
+        name: Name of the pool.
+        line: Counters, settings and order, as Redis has them.
+        holders: Jobs that hold a slot, in the order of Redis.
+        queue: Jobs that wait, the next one first, with their places and estimates.
+    """
 
     name: str
     line: QueueState
@@ -33,7 +40,13 @@ class PoolSnapshot:
 
 
 class JobQueries:
-    """Jobs and pools as they stand, with places and estimates. Nothing is decided here; a grant of this moment is recorded first."""
+    """Answers queries about jobs and pools, with places and estimates.
+
+    A method raises StoreDown if a store does not answer, unless it says otherwise.
+
+    Attributes:
+        waiters: Waiters of this process, which are woken when a job or a pool changes.
+    """
 
     def __init__(
         self,
@@ -48,21 +61,34 @@ class JobQueries:
         self._pace, self._board = EtaEstimator(ledger), QueuePositions(pools, waiters)
 
     async def know(self, pool: str) -> None:
-        """Raises PoolUnknown."""
+        """Make sure that a pool exists.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+        """
         await self._pools.know(pool)
 
     async def line(self, pool: str, most: int) -> QueueState:
-        """As Redis has it; of its holders and its queue at most so many. Raises PoolUnknown."""
+        """Read a pool from Redis, with the names of at most `most` holders and `most` waiters.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+        """
         return await self._pools.pool(pool).status(most=most)
 
     async def names(self) -> list[str]:
-        """Of every pool; while SQL is away, of those that were known before."""
+        """Name every pool. If SQL does not answer, name the pools that were known before."""
         with contextlib.suppress(StoreDown):
             await self._pools.load()
         return self._pools.names
 
     async def job(self, pool: str, job_id: str) -> Job:
-        """As SQL has it. Raises PoolUnknown, JobUnknown."""
+        """Read a job from SQL.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            JobUnknown: The pool has no such job.
+        """
         job = await self._ledger.job(job_id)
         if job is None or job.pool != pool:
             await self._pools.know(pool)
@@ -70,32 +96,60 @@ class JobQueries:
         return job
 
     async def wait(self, pool: str, job_id: str, status: str, wait_s: float) -> Job:
-        """The job, as soon as its status is no longer `status`, at the latest after `wait_s`. Raises JobUnknown."""
+        """Wait until a job has another status, and return it.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            status: Status that the caller knows.
+            wait_s: Longest wait (s). The job is returned after it in any case.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            JobUnknown: The pool has no such job.
+        """
         with self.parked(job_id, status) as changed:
             return await self.until_changed(await self.job(pool, job_id), changed, wait_s)
 
     def parked(self, job_id: str, status: str) -> contextlib.AbstractContextManager[Wakeup]:
-        """Rings when the job is in another status than this. Whoever parks before he reads the job misses nothing."""
+        """Register a waiter that is woken when the job has another status than `status`.
+
+        Park before you read the job. Then no change is missed.
+        """
         return self.waiters.parked(job_id, status)
 
     async def until_changed(self, job: Job, changed: Wakeup, wait_s: float) -> Job:
-        """The job, which was as it is here after `changed` was parked, as soon as it has another status than that knows."""
+        """Wait until a job has another status than `changed` knows, and return it with its place.
+
+        Args:
+            job: The job, read after `changed` was parked.
+            changed: The waiter of the job.
+            wait_s: Longest wait (s).
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
         # guard: forget-news-before-the-read
-        changed.job = None  # what was shown before `job` was read may be older than that
+        changed.job = None  # a job that was passed before `job` was read may be older than `job`
         while job.status == changed.known and (left := end - loop.time()) > 0 and not self.waiters.closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await changed.wait()
-            shown = changed.job
+            update = changed.job
             changed.clear()
-            job = shown or await self.job(job.pool, job.job_id)
+            job = update or await self.job(job.pool, job.job_id)
         return await self.placed(job)
 
     async def until_started(self, job: Job, end: float) -> Job:
-        """The job once gate has started it; as it stands at `end` (s of time.monotonic()) when gate has not. The provider may
-        refuse a start, so a granted job may wait in the queue again. Raises AlreadyEnded.
+        """Wait until gate has started a job, and return it.
+
+        The provider may refuse a start, so a granted job may wait in the queue again.
+
+        Args:
+            job: The job.
+            end: Time (s of time.monotonic()) until which to wait. The job is returned as it is then.
+
+        Raises:
+            AlreadyEnded: The job has ended.
         """
         while job.starts and job.status in ("queued", "granted") and (left := end - time.monotonic()) > 0:
             before, job = job.status, await self.wait(job.pool, job.job_id, job.status, left)
@@ -106,7 +160,12 @@ class JobQueries:
         return job
 
     async def follow(self, pool: str, job_id: str) -> AsyncIterator[Job]:
-        """The job, and again whenever its status or its place has changed, until it has ended. Raises JobUnknown."""
+        """Yield a job now and at each change of its status or its place, until it has ended.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            JobUnknown: The pool has no such job.
+        """
         last: Job | None = None
         with self.waiters.parked(job_id) as changed, self._board.followed(pool, job_id, changed):
             while True:
@@ -116,7 +175,7 @@ class JobQueries:
                     job = await self._at(last, *place)
                 else:
                     job = await self.placed(await self.job(pool, job_id))
-                if last is None or _news(job) != _news(last):
+                if last is None or _without_estimate(job) != _without_estimate(last):
                     yield job
                 last = job
                 changed.known = job.status
@@ -125,7 +184,11 @@ class JobQueries:
                 await changed.wait()
 
     async def placed(self, job: Job) -> Job:
-        """The job with its place in the line, if it waits. One that was granted this moment is recorded first."""
+        """Add its place in the queue to a job that waits. If Redis has granted it by now, record that and return the new job.
+
+        Raises:
+            StoreDown: A store does not answer.
+        """
         for _ in range(TRIES):
             if job.status != "queued":
                 return job
@@ -137,13 +200,17 @@ class JobQueries:
         return job
 
     async def placed_if_seen(self, job: Job) -> Job:
-        """For an answer that is due whether Redis answers or not."""
+        """Add its place to a job that waits, or leave it out if a store does not answer."""
         with contextlib.suppress(StoreDown):
             return await self.placed(job)
         return job
 
     async def pool(self, pool: str, most: int = 100) -> PoolSnapshot:
-        """Raises PoolUnknown."""
+        """Read a pool, with at most `most` holders and `most` waiters.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+        """
         line = await self.line(pool, most)
         jobs = await self._ledger.jobs([*line.holders, *line.queue])
         if any(job_id in jobs and jobs[job_id].status == "queued" for job_id in line.holders):
@@ -154,29 +221,38 @@ class JobQueries:
         return PoolSnapshot(pool, line, holders, [await self._at(job, place, line) for job, place in waiters])
 
     async def pools(self, most: int = 100) -> list[PoolSnapshot]:
-        """Every pool, by name."""
+        """Read every pool, in order of their names."""
         await self._pools.load()
         return [await self.pool(name, most) for name in self._pools.names]
 
     async def active(self, user: str) -> Job | None:
-        """The user's live job, if any."""
+        """Return a live job of a user; None if the user has none."""
         job = await self._ledger.active(user)
         return await self.placed(job) if job is not None else None
 
     async def history(self, pool: str, job_id: str) -> list[Event]:
-        """What happened to a job, in order. Raises JobUnknown."""
+        """Read the events of a job, the oldest first.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            JobUnknown: The pool has no such job.
+        """
         await self.job(pool, job_id)
         return await self._ledger.history(job_id)
 
     async def ready(self) -> None:
-        """Raises StoreDown unless both stores answer, and SQL takes what is written."""
+        """Make sure that both stores answer and that SQL takes writes.
+
+        Raises:
+            StoreDown: A store does not answer, or SQL takes no writes.
+        """
         await asyncio.gather(self._semaphore.ping(), self._ledger.ping(), self._pools.writable())
 
     async def _at(self, job: Job, position: int, line: QueueState) -> Job:
         if job.status != "queued":
             return job
         reason = line.reason_of(job.tool if job.starts else None)
-        known = reason not in ("paused", "tool_down")  # how long that takes depends on an operator
+        known = reason not in ("paused", "tool_down")  # an operator has to act first, and how long that takes is unknown
         eta_ms = await self._pace.eta(job.pool, job.job_id, position, line.limit) if known else None
         if eta_ms is not None:
             eta_ms = max(eta_ms, line.cooling_until or 0) - now_ms()
@@ -189,6 +265,6 @@ class JobQueries:
         )
 
 
-def _news(job: Job) -> Job:
-    """Without the estimate, which changes all the time."""
+def _without_estimate(job: Job) -> Job:
+    """Leave out the estimate, which changes all the time, so that it alone is no change."""
     return job._replace(eta_seconds=None)

@@ -1,4 +1,4 @@
-"""Callbacks that could not be read: kept where they come in, and applied to a job by an operator who can read them."""
+"""Callbacks that could not be read: kept when they arrive, and applied to a job by an operator who can read them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,26 @@ log = structlog.get_logger("gate.unread")
 
 
 class UnreadCallbackDesk:
-    """`callbacks` reads what is kept."""
+    """Keeps, applies and dismisses unread callbacks.
+
+    Attributes:
+        callbacks: The unread callbacks in SQL.
+    """
 
     def __init__(self, pools: PoolRegistry, news: Notifier, callbacks: UnreadCallbacks) -> None:
         self._pools, self._news, self.callbacks = pools, news, callbacks
 
     async def keep(self, pool: str, provider: str, raw: bytes, why: str) -> None:
-        """Count, log and keep a callback whose secret was right. Of an unknown pool it is counted and logged only.
+        """Count, log and keep a callback whose secret was right.
+
+        Args:
+            pool: Name of the pool that the callback names. Without such a pool it is only counted and logged.
+            provider: The provider, by its name.
+            raw: The body as it came.
+            why: What could not be read.
 
         Raises:
-            StoreDown: SQL does not take it. A provider that hears 503 calls again, so nothing is lost by saying so.
+            StoreDown: SQL does not take it. The provider is answered 503 then and calls again, so nothing is lost.
         """
         text = clean(raw.decode("utf-8", "replace"))
         task_id = salvage.task_id(text)
@@ -43,20 +53,22 @@ class UnreadCallbackDesk:
         """End a job of the callback's pool as the provider would have ended it, with its refund, and free its slot.
 
         Args:
+            callback_id: ID of the callback.
+            job_id: The job.
             outcome: `completed` (the body becomes the output), `failed` or `cancelled` (the reason becomes the error).
-            reason: Why the operator takes the callback for this; it is kept in the history.
+            reason: How the operator knows the outcome. It is kept in the history.
             by: The name of the operator's key.
 
         Returns:
-            The job. One that had expired keeps its status and its refund; the outcome is its late outcome.
+            The job. An expired job keeps its status and its refund, and the outcome becomes its late outcome.
 
         Raises:
             CallbackUnknown: There is no such callback.
-            CallbackApplied: It was applied before.
+            CallbackApplied: It was applied or dismissed before.
             JobUnknown: Its pool has no such job.
             NotRunning: The job waits and holds no slot.
-            AlreadyEnded: The job has ended, and nothing can be added to that.
-            StoreDown: A store does not answer; nothing was changed.
+            AlreadyEnded: The job has ended, and the outcome cannot be added.
+            StoreDown: SQL does not answer, and nothing was changed.
         """
         one = await self.callbacks.one(callback_id)
         if one is None:
@@ -86,16 +98,20 @@ class UnreadCallbackDesk:
         return job
 
     async def dismiss(self, callback_id: int, reason: str, by: str = "operator") -> Unread:
-        """Settle a callback without a job: it is kept, and no longer reported.
+        """Settle a callback without a job. It is kept, and no longer reported.
 
         Args:
-            reason: Why it is about no job; it is kept with the callback.
+            callback_id: ID of the callback.
+            reason: Why it is about no job. It is kept with the callback.
             by: The name of the operator's key.
 
         Raises:
             CallbackUnknown: There is no such callback.
             CallbackApplied: It was applied or dismissed before.
-            StoreDown: SQL does not answer; nothing was changed.
+            StoreDown: SQL does not answer, and nothing was changed.
+
+        Returns:
+            The callback.
         """
         one = await self.callbacks.one(callback_id)
         if one is None:
@@ -106,5 +122,5 @@ class UnreadCallbackDesk:
         return await self.callbacks.one(callback_id) or one
 
     async def _free(self, job: Job) -> None:
-        with contextlib.suppress(StoreDown):  # its own deadline frees it at the latest
+        with contextlib.suppress(StoreDown):  # without Redis the slot is freed when its lease expires
             await self._pools.pool(job.pool).release(job.job_id, job.lease_id or "")

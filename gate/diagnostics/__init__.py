@@ -1,1 +1,1 @@
-"""`gate verify` and `gate doctor`."""
+"""Checks of a running or stopped gate: `gate verify` and `gate doctor`."""

@@ -1,16 +1,16 @@
-"""Looks a gate over and names what is wrong with it, in words, and what would help. Mends what is safe to mend, when asked to.
+"""Diagnosis of a gate: finds what is wrong, and says what helps. With `fix` it mends what is safe to mend.
 
-drift        Redis and SQL say different things, and have for two looks in a row
-redis        it may evict gate's keys, is away, or holds another gate's pool
-clock        Redis's clock and this machine's differ: what is shown to people is off by as much
+drift        Redis and SQL differ, in two looks in a row
+redis        it may evict gate's keys, does not answer, or holds another gate's pool
+clock        the clocks of Redis and this machine differ, so the times shown to people are wrong by the difference
 invariant    one of I1-I9 of `gate verify` does not hold
 migrations   the tables are of another version than this gate
 owed         refunds that the owner's function has not paid
-undelivered  calls that a tool has not answered, or whose tool is configured no longer
+undelivered  calls that a tool has not answered, or whose tool is no longer configured
 tool_down    a tool whose start address answers 401, 403, 404 or with a redirect: gate starts none of its jobs
-unstarted    jobs of a tool that has no start address, and that no caller starts either
-unbound      callbacks whose task nobody has bound
-unread       callbacks that showed the right secret and could not be read
+unstarted    jobs of a tool without a start address, which no caller starts either
+unbound      callbacks whose task is bound to no job
+unread       callbacks with the right secret that could not be read
 refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
 """
 
@@ -31,23 +31,34 @@ from gate.model.tool import Tools
 from gate.runtime.wiring import RunningGate, open_gate
 
 BETWEEN_LOOKS_S = 1.0
-"""Between two looks a commit that was on its way has come."""
+"""Time (s) between the two looks for drift. A commit under way at the first look has arrived at the second."""
 SKEW_MS = 1_000
-"""By so much clocks may differ before anybody would notice."""
+"""Difference of clocks (ms) that is not reported. People do not notice less."""
 LATELY_MS = 3_600_000
+"""Age (ms) up to which refusals and unclaimed jobs are counted. Older ones say nothing about the settings of now."""
 TOOL_DOWN_LATELY_MS = 600_000
-"""gate tries a tool that is down again each minute: after ten without a try it has nothing to start."""
+"""Age (ms) up to which a failed start call is reported. gate tries a tool each minute, unless there is nothing to start."""
 TOOL_DOWN = "look at the provider's key where the answer says that the provider turns every call away; else at start_url and secret of"
+"""Advice for a tool whose start address fails. The name of its table follows."""
 REFUSALS_MIN = 10
-"""Fewer say nothing about a provider."""
+"""Fewest refusals that are reported. Fewer say nothing about a provider."""
 UNBOUND_NAMED = 3
+"""Most tasks that a finding names. More would make the line too long to read."""
 WEEK_MS = 7 * 24 * 3_600_000
 """Age (ms) above which a callback that was not applied is no longer reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """`what` is a word of the list above, `about` a pool, a job, a store. `helps` is what to do; `mended`: it was done."""
+    """A finding.
+
+    Attributes:
+        what: Its kind, a word of the list above.
+        about: The pool, job, tool or store that it is about.
+        says: What is wrong.
+        helps: What to do about it.
+        mended: Whether that was done already.
+    """
 
     what: str
     about: str
@@ -57,12 +68,26 @@ class Diagnosis:
 
 
 async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool = False) -> list[Diagnosis]:
-    """Everything that is wrong; `redis_url` None: no gate runs here, so SQL alone is looked at. Raises CannotStart, StoreDown."""
+    """Look for everything that is wrong.
+
+    Args:
+        redis_url: URL of Redis; None if no gate runs here. Then only SQL is looked at.
+        sql_url: URL of the ledger.
+        tools: The tools that are configured.
+        fix: True to mend what is safe to mend.
+
+    Returns:
+        The findings. If the schema is of another version and was not mended, that finding is the only one.
+
+    Raises:
+        CannotStart: A store cannot be read.
+        StoreDown: SQL does not answer.
+    """
     found: list[Diagnosis] = []
     if (at := migrate.revision(sql_url)) != migrate.HEAD:
         found = [_of_another_version(at, sql_url, fix)]
         if not found[0].mended:
-            return found  # nothing more can be read
+            return found  # tables of another version cannot be read
     if redis_url is not None:
         try:
             async with open_gate(redis_url, sql_url) as gate:
@@ -74,7 +99,7 @@ async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool
     broken = await asyncio.to_thread(verify, sql_url, redis_url)
     drifts = {one.about for one in found if one.what == "drift"}
     for one in broken.breaches:
-        if one.invariant not in OF_REDIS or one.about not in drifts:  # else it is said already, in kinder words
+        if one.invariant not in OF_REDIS or one.about not in drifts:  # else a drift finding says the same in plainer words
             found.append(Diagnosis("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH))
     database = Database(sql_url)
     try:
@@ -113,15 +138,17 @@ async def _in_both(gate: RunningGate, fix: bool) -> AsyncIterator[Diagnosis]:
         await gate.reconciler.drift(pool)
     await asyncio.sleep(BETWEEN_LOOKS_S)
     for pool in gate.registry.names:
-        seen = await (gate.reconciler.sweep(pool) if fix else gate.reconciler.drift(pool))
-        for one in seen:
+        drifts = await (gate.reconciler.sweep(pool) if fix else gate.reconciler.drift(pool))
+        for one in drifts:
             yield Diagnosis(
                 "drift", one.job_id or pool, DRIFT[one.kind], "a running gate mends it within 25 s; so does --fix", fix
             )
 
 
 OF_REDIS = ("I7", "I9")
+"""Invariants that drift may break. Their breach is not reported beside a drift of the same job or pool."""
 BREACH = "gate's own fault, or a hand's: keep a gate backup of now, and look at the job's history"
+"""Advice for a breach of an invariant."""
 DRIFT = {
     "ended": "it has ended in SQL, and still has a place in Redis",
     "overdue": "its lease is over, and neither store has ended it",
@@ -133,6 +160,7 @@ DRIFT = {
     "unheard": "Redis speaks of it, and SQL has never heard of it",
     "settings": "the pool's settings in Redis are not those of SQL",
 }
+"""Words for each kind of drift."""
 
 
 async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[Diagnosis]:

@@ -1,17 +1,18 @@
-"""Reads the invariants I1-I9 from the two stores. Shares no code with what writes them, so that it can't be wrong with it.
+"""Checks of the invariants I1-I9 in the two stores.
 
-It may run while gate serves: a finding counts as a breach only when it is still there two seconds later.
+This module shares no code with the writers of the stores, so that it cannot repeat their faults. It may run while gate
+serves. A finding counts as a breach only if it is still there two seconds later.
 
     I1  at most one refund a job
     I2  failed, cancelled or expired with credits <=> a refund of exactly the charge, or owed
     I3  each job with credits has one charge of that amount
-    I4  slots in use were never above the limit in force, by the events; each end of a job is one of them
-    I5  each job that the events or the ledger name is there
-    I6  first grants follow tickets, but for jobs whose place in Redis was lost and given back, and for those that gate could not
+    I4  by the events, slots in use were never above the limit in force; each end of a job has an event
+    I5  each job that the events or the ledger name exists
+    I6  first grants follow tickets, except for jobs whose place in Redis was lost and restored, and jobs that gate could not
         start because their tool's start address failed
-    I7  no free slot beside a waiter, unless the pool is paused or cooling, or the tool of that job is
+    I7  no slot is free while a job waits, unless the pool is paused or cools down, or the tool of that job is down
     I8  fences of grants are unique in a pool, and increase for each job
-    I9  each member of slots and queue is a job live in SQL, a slot under its lease, and has an entry in jobs
+    I9  each member of slots and queue is live in SQL and has an entry in jobs; each slot is held under the lease that SQL has
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from sqlalchemy.engine import Connection
 from gate.model.errors import CannotStart
 
 STAYS_S = 2.0
+"""Time (s) for which a finding has to stay. A change that is under way is in both stores by then."""
 AT_A_TIME = 1_000
-"""Events between two words on how far it is."""
+"""Events between two calls of `progress`. A call for each event would slow the check down."""
 ENDS = frozenset({"completed", "failed", "cancelled", "expired"})
+"""Kinds of events that end a job."""
 LEAVES = ENDS | {"queued"}
-"""What happens to a job that holds no slot after it."""
+"""Kinds of events after which a job holds no slot."""
 TOOL_DOWN_MS = 60_000
 """Longest time (ms) for which one failure of a start address keeps a tool's jobs back."""
 UNRECORDED_MS = 40_000
@@ -44,6 +47,14 @@ UNRECORDED_MS = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Breach:
+    """A breach of an invariant.
+
+    Attributes:
+        invariant: `I1` to `I9`.
+        about: The job, pool or event that it is about.
+        finding: What was found.
+    """
+
     invariant: str
     about: str
     finding: str
@@ -51,7 +62,13 @@ class Breach:
 
 @dataclass(slots=True)
 class Report:
-    """`checked` counts what was looked at; without Redis only SQL was."""
+    """Result of a check.
+
+    Attributes:
+        breaches: The breaches.
+        checked: Number of rows that were checked, by table.
+        redis_checked: Whether Redis was checked too, or SQL alone.
+    """
 
     breaches: list[Breach] = field(default_factory=list)
     checked: dict[str, int] = field(default_factory=dict)
@@ -59,10 +76,20 @@ class Report:
 
 
 Progress = Callable[[int, int], None]
+"""Called with the number of events that were read, and the number of all events."""
 
 
 def verify(sql_url: str, redis_url: str | None, progress: Progress = lambda done, whole: None) -> Report:
-    """`progress` is told the events read, of how many. Raises CannotStart when a store can't be read."""
+    """Check all invariants.
+
+    Args:
+        sql_url: URL of the ledger.
+        redis_url: URL of Redis; None to check SQL alone.
+        progress: Called with the events that were read, and with all events.
+
+    Raises:
+        CannotStart: A store cannot be read.
+    """
     try:
         report = _look(sql_url, redis_url, progress)
         if report.breaches:
@@ -87,15 +114,15 @@ def _look(sql_url: str, redis_url: str | None, progress: Progress) -> Report:
     at = "" if sqlite else "gate."
     with engine.connect() as sql:
         pools = [row.name for row in sql.execute(sa.text(f"select name from {at}pools order by name"))]
-        # Redis first: a job is in SQL before anybody is told, so what Redis shows SQL must show a moment later.
-        seen = {pool: _pool_in_redis(redis_url, pool) for pool in pools} if redis_url else {}
+        # Read Redis first. A job is in SQL before its caller is answered, so SQL must have a moment later what Redis has now.
+        states = {pool: _pool_in_redis(redis_url, pool) for pool in pools} if redis_url else {}
         report.breaches += _money(sql, at)
         report.breaches += _orphans(sql, at)
         whole = sql.execute(sa.text(f"select count(*) from {at}events")).scalar_one()
-        seen_so_far = count(1)
+        batches = count(1)
         for pool in pools:
-            report.breaches += _history(sql, at, pool, lambda: progress(next(seen_so_far) * AT_A_TIME, whole))
-        for pool, state in seen.items():
+            report.breaches += _history(sql, at, pool, lambda: progress(next(batches) * AT_A_TIME, whole))
+        for pool, state in states.items():
             report.breaches += _members(sql, at, pool, state)
         for name in ("jobs", "ledger", "events"):
             report.checked[name] = sql.execute(sa.text(f"select count(*) from {at}{name}")).scalar_one()
@@ -135,7 +162,7 @@ def _orphans(sql: Connection, at: str) -> Iterator[Breach]:
 
 
 def _history(sql: Connection, at: str, pool: str, passed: Callable[[], None]) -> Iterator[Breach]:
-    """Plays the events of a pool from its first; `passed` is called after each AT_A_TIME of them."""
+    """Replay the events of a pool, the oldest first. Call `passed` after each AT_A_TIME of them."""
     events = sql.execute(
         sa.text(f"select id, at, job_id, kind, fence, why from {at}events where pool = :pool order by id"),
         {"pool": pool},
@@ -146,14 +173,14 @@ def _history(sql: Connection, at: str, pool: str, passed: Callable[[], None]) ->
     tickets, tools = {row.job_id: row.ticket for row in jobs}, {row.job_id: row.tool for row in jobs}
     waiting: set[str] = set()
     down_until: dict[str, int] = {}
-    said = sa.text(f"select distinct job_id from {at}events where pool = :pool and kind in {tuple(sorted(ENDS))}")
-    told = {row.job_id for row in sql.execute(said, {"pool": pool})}
-    unsaid = {
+    ends = sa.text(f"select distinct job_id from {at}events where pool = :pool and kind in {tuple(sorted(ENDS))}")
+    with_end = {row.job_id for row in sql.execute(ends, {"pool": pool})}
+    without_end = {
         row.job_id: row.status
         for row in jobs
-        if row.ended_at is not None and row.pruned_at is None and row.job_id not in told
+        if row.ended_at is not None and row.pruned_at is None and row.job_id not in with_end
     }
-    for job, status in unsaid.items():
+    for job, status in without_end.items():
         yield Breach("I4", job, f"{status} in SQL, and its history does not say so: ended by hand?")
     limit, in_use, returned = 0, set(), set()
     fences: dict[int, str] = {}
@@ -174,15 +201,15 @@ def _history(sql: Connection, at: str, pool: str, passed: Callable[[], None]) ->
         elif event.kind == "tool_down":
             down_until[event.why] = event.at + TOOL_DOWN_MS
             returned.update(one for one in waiting if tools.get(one) == event.why and one not in last_fence)
-        elif event.kind == "seated":  # its place was lost for a while: nobody can say who was before whom
+        elif event.kind == "seated":  # its place was lost for a while, so its order among the others is unknown
             if job not in last_fence:
                 returned.add(job)
-        elif event.kind == "returned":  # a grant that SQL would not take: it had its turn, and has its place again
+        elif event.kind == "returned":  # SQL refused this grant: the job had its turn, and has its place again
             if job not in last_fence and job not in returned:
                 first_grants.append((event.fence, job))
                 returned.add(job)
         elif event.kind in ("granted", "running"):
-            if job not in in_use and job not in unsaid:
+            if job not in in_use and job not in without_end:
                 in_use.add(job)
                 if len(in_use) > limit:
                     yield Breach("I4", f"{pool} event {event.id}", f"{len(in_use)} slots in use, limit {limit}")
@@ -203,7 +230,9 @@ def _history(sql: Connection, at: str, pool: str, passed: Callable[[], None]) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _RedisPool:
+    """Everything that Redis has of a pool. An entry that is no JSON object is None."""
+
     now_ms: int
     slots: list[str]
     queue: list[str]
@@ -211,7 +240,7 @@ class _Seen:
     meta: dict[str, str]
 
 
-def _pool_in_redis(url: str, pool: str) -> _Seen:
+def _pool_in_redis(url: str, pool: str) -> _RedisPool:
     with redis.Redis.from_url(url, decode_responses=True) as client:
         key = f"gate:{{{pool}}}:"
         with client.pipeline(transaction=True) as asked:
@@ -221,7 +250,7 @@ def _pool_in_redis(url: str, pool: str) -> _Seen:
             asked.hgetall(key + "jobs")
             asked.hgetall(key + "meta")
             (seconds, micros), slots, queue, entries, meta = asked.execute()
-    return _Seen(
+    return _RedisPool(
         seconds * 1000 + micros // 1000,
         slots,
         queue,
@@ -238,15 +267,15 @@ def _entry(raw: str) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _tool_cools(seen: _Seen, entry: dict[str, Any] | None) -> bool:
-    """Whether gate starts this job, and its tool's start address failed a moment ago."""
+def _tool_cools(state: _RedisPool, entry: dict[str, Any] | None) -> bool:
+    """Tell whether gate starts this job while the start address of its tool is failing."""
     if entry is None or not entry.get("by_gate"):
         return False
-    until = seen.meta.get(f"cool:{entry.get('tool')}", "0").split(" ")[0]
-    return until.isdigit() and int(until) > seen.now_ms
+    until = state.meta.get(f"cool:{entry.get('tool')}", "0").split(" ")[0]
+    return until.isdigit() and int(until) > state.now_ms
 
 
-def _members(sql: Connection, at: str, pool: str, seen: _Seen) -> Iterator[Breach]:
+def _members(sql: Connection, at: str, pool: str, state: _RedisPool) -> Iterator[Breach]:
     rows = {
         row.job_id: row
         for row in sql.execute(
@@ -254,26 +283,26 @@ def _members(sql: Connection, at: str, pool: str, seen: _Seen) -> Iterator[Breac
             {"pool": pool},
         )
     }
-    cooling = int(float(seen.meta.get("cooling_until", 0))) > seen.now_ms
-    held_back = cooling or seen.meta.get("paused") == "1"
-    waits = [job for job in seen.queue if not _tool_cools(seen, seen.entries.get(job))]
-    if waits and len(seen.slots) < int(seen.meta.get("limit", 0)) and not held_back:
+    cooling = int(float(state.meta.get("cooling_until", 0))) > state.now_ms
+    held_back = cooling or state.meta.get("paused") == "1"
+    waits = [job for job in state.queue if not _tool_cools(state, state.entries.get(job))]
+    if waits and len(state.slots) < int(state.meta.get("limit", 0)) and not held_back:
         yield Breach("I7", pool, f"{len(waits)} wait beside a free slot")
     places: defaultdict[str, int] = defaultdict(int)
-    for job in [*seen.slots, *seen.queue]:
+    for job in [*state.slots, *state.queue]:
         places[job] += 1
         if places[job] > 1:
             yield Breach("I9", job, "it has two places in Redis")
-    for job in seen.slots:
-        entry, row = seen.entries.get(job), rows.get(job)
+    for job in state.slots:
+        entry, row = state.entries.get(job), rows.get(job)
         if entry is None:
             yield Breach("I9", job, "it holds a slot without an entry in jobs")
-        elif seen.now_ms - entry.get("granted_at", 0) > UNRECORDED_MS and (
+        elif state.now_ms - entry.get("granted_at", 0) > UNRECORDED_MS and (
             row is None or row.lease_id != entry.get("lease_id")
         ):
             yield Breach("I9", job, "it holds a slot that SQL knows nothing of")
-    for job in seen.queue:
-        if seen.entries.get(job) is None:
+    for job in state.queue:
+        if state.entries.get(job) is None:
             yield Breach("I9", job, "it waits without an entry in jobs")
         elif job not in rows:
             yield Breach("I9", job, "it waits, and is not live in SQL")

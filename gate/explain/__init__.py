@@ -1,1 +1,1 @@
-"""The story of one job in words."""
+"""Explanation of one job: its facts, and the sentences that state them."""

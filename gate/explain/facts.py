@@ -1,7 +1,7 @@
-"""Why a job is where it is: what both stores know of it, as one set of facts for people and programs alike.
+"""Facts of a job from both stores: the one set that sentences and JSON are made from.
 
-SQL knows nearly all of it. Redis alone knows who stands where this moment; when it is away, the facts say so, and the line is
-as SQL has it.
+SQL has nearly all of it. Only Redis has the current places in slots and queue. When Redis does not answer, the facts say so,
+and the places are those that SQL has.
 """
 
 from __future__ import annotations
@@ -17,16 +17,27 @@ from gate.model.job import Job, now_ms
 from gate.model.job_json import job_body, moment
 
 LINE_MAX = 1000
-"""Holders and waiters that are named."""
+"""Most holders and most waiters that are read from Redis, so that the cost of a long queue is bounded."""
 TRIES = 5
-"""How often it is looked again when the job moved meanwhile."""
+"""Attempts to read the same status from both stores. A job may move between the two reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`job` has its place by Redis where `redis` is None, which else says why that was not asked. `slot` counts from 1, in the
-    order of `holders`; `ahead` are those before it in the queue, the next first, and `ahead_count` counts all of them.
-    `now_ms` is by Redis's clock, or else by this machine's; `cooling_until` is of one who waits."""
+    """Facts of one job at one moment.
+
+    Attributes:
+        story: Everything that SQL has about the job.
+        job: The job. Its place is Redis's if `redis` is None.
+        now_ms: Time (ms since 1970) by the clock of Redis, or by this machine's if Redis was not asked.
+        limit: Limit of the pool.
+        slot: Number of its slot, from 1, in the order of `holders`; None if it holds none.
+        holders: Jobs that hold a slot.
+        ahead: Jobs before it in the queue, the next one first. A long queue is cut.
+        ahead_count: Number of all jobs before it.
+        cooling_until: End (ms since 1970) of the pool's cooldown if the job waits; else None.
+        redis: Reason why Redis was not asked; None if it was, or if it has nothing to add.
+    """
 
     story: JobTimeline
     job: Job
@@ -41,7 +52,12 @@ class Facts:
 
 
 def by_sql_alone(story: JobTimeline, why: str | None) -> Facts:
-    """`why` Redis was not asked; None when it could say nothing more: the job has ended."""
+    """Collect the facts from SQL alone.
+
+    Args:
+        story: Everything that SQL has about the job.
+        why: Reason why Redis was not asked; None if the job has ended, because Redis has nothing to add then.
+    """
     job, holders = story.job, tuple(story.holders)
     if job.status == "queued":
         reason = "paused" if story.pause else "pool_full" if len(holders) >= story.limit else None
@@ -51,9 +67,18 @@ def by_sql_alone(story: JobTimeline, why: str | None) -> Facts:
 
 
 async def by_both(view: JobQueries, rows: LedgerQueries, known: Job) -> Facts:
-    """Raises StoreDown."""
+    """Collect the facts from both stores.
+
+    Args:
+        view: Reads both stores.
+        rows: Reads SQL.
+        known: The job.
+
+    Raises:
+        StoreDown: A store does not answer.
+    """
     for _ in range(TRIES):
-        pool = await view.pool(known.pool, LINE_MAX)  # reaps, and records what is granted: then SQL says it too
+        pool = await view.pool(known.pool, LINE_MAX)  # reaps and records grants, so that SQL has them for the next read
         story = await rows.timelines.of(known.job_id)
         assert story is not None, "no row of a job is ever deleted"
         if (facts := await _in_line(view, story, pool)).job.status == story.job.status:
@@ -76,7 +101,7 @@ async def _in_line(view: JobQueries, story: JobTimeline, pool: PoolSnapshot) -> 
 
 
 def body(facts: Facts) -> dict[str, Any]:
-    """The facts as one JSON object; times RFC 3339."""
+    """Return the facts as one JSON object. Times are RFC 3339."""
     story = facts.story
     return {
         "job": job_body(facts.job),

@@ -1,4 +1,4 @@
-"""Times, numbers and names as a person would say them."""
+"""Times, numbers and names formatted for people."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Sequence
 from datetime import datetime
 
 NAMED_MAX = 5
-"""Of a line of jobs."""
+"""Most jobs of a queue that a sentence names. A longer sentence is hard to read."""
 SHORT_MAX = 300
-"""Characters."""
+"""Longest text (characters) that a sentence quotes in full. Outputs and callbacks may be far longer."""
 
 
 def clock(ms: int) -> str:
-    """The time of day, by this machine's zone; with the date when it is another day."""
+    """Format a time (ms since 1970) in this machine's zone, with the date if it is not today."""
     then = datetime.fromtimestamp(ms / 1000)
     return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%Y-%m-%d %H:%M:%S}"
 
 
 def until(ms: int, now: int) -> str:
+    """Format a deadline with its distance from `now`. Both are in ms since 1970."""
     return f"until {clock(ms)} ({f'in {span(ms - now)}' if ms >= now else f'{span(now - ms)} ago'})"
 
 
 def span(ms: int) -> str:
-    """Two units at most: what a person would say."""
+    """Format a length of time (ms) in at most two units, such as `3 min 20 s`. A negative one becomes `0 s`."""
     seconds = max(round(ms / 1000), 0)
     for unit, size, under in (("d", 86_400, "h"), ("h", 3600, "min"), ("min", 60, "s")):
         if seconds >= size:
@@ -32,14 +33,17 @@ def span(ms: int) -> str:
 
 
 def several(count: int, what: str) -> str:
+    """Format a count with its noun, which takes an `s` in the plural."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def names(known: Sequence[str], count: int) -> str:
+    """Name the first NAMED_MAX of `known`, and say how many of all `count` are left out."""
     named = known[:NAMED_MAX]
     more = count - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def short(text: str) -> str:
+    """Cut a text at SHORT_MAX characters, and state its full length."""
     return text if len(text) <= SHORT_MAX else f"{text[:SHORT_MAX]} … ({len(text)} characters)"

@@ -1,5 +1,6 @@
-"""What `gate explain` says: the facts of a job in sentences, section by section. Names in them are as users gave them: whoever
-shows the sentences escapes them.
+"""Sentences of `gate explain`: the facts of a job, section by section.
+
+Names in the sentences are as users gave them. The caller that shows a sentence has to escape it.
 """
 
 from __future__ import annotations
@@ -16,22 +17,27 @@ from gate.model.job import Job
 
 
 class Sentence(NamedTuple):
-    """A sentence, and when (ms) that was which it tells of."""
+    """A sentence of an explanation.
+
+    Attributes:
+        words: The sentence.
+        at: Time (ms since 1970) of the event that it tells; None if it tells no event.
+    """
 
     words: str
     at: int | None = None
 
 
 def sections(facts: Facts) -> dict[str, list[Sentence]]:
-    """What is not there has no section."""
+    """Return the sentences by title of their section. A section without sentences is left out."""
     story = facts.story
     found = {
         "Where it is": list(_where(facts)),
         "What happened": [Sentence(_happened(event), event.at) for event in story.events] or list(_forgotten(story)),
         "Money": list(_money(story)),
-        "What was told to whom": list(_told(story)),
+        "What was told to whom": list(_messages(story)),
     }
-    return {title: said for title, said in found.items() if said}
+    return {title: section for title, section in found.items() if section}
 
 
 def _where(facts: Facts) -> Iterator[Sentence]:
@@ -124,6 +130,7 @@ TIMEOUTS = {
     "claim_timeout": "it was granted a slot, and nobody started it in time",
     "queue_timeout": "it had waited as long as a job may wait",
 }
+"""Words for the timeout that expired a job, by `end_reason`."""
 ENDED_BY = {
     "holder": "by its holder",
     "caller": "by its caller",
@@ -131,6 +138,7 @@ ENDED_BY = {
     "provider": "by its provider",
     "tool": "by its tool's answer to the start call",
 }
+"""Words for the role that ended a job, by `ended_by`."""
 
 
 def _by_whom(job: Job) -> str:
@@ -157,7 +165,9 @@ HAPPENED = {
     "seated": "it was put back at its place in the queue",
     "refunded": "its refund was paid",
 }
+"""Words for an event of the history, by its kind."""
 RETURNED = {"not_taken": "SQL had no room for it", "lost": "its claim time was over"}
+"""Words for the reason why a grant was taken back, by that reason."""
 
 
 def _happened(event: Event) -> str:
@@ -210,27 +220,28 @@ ANSWERED = {
     "over": "not made, or too late: that grant was over",
     "given_up": "given up",
 }
+"""Words for the result of a call to a tool, by that result."""
 
 
-def _told(story: JobTimeline) -> Iterator[Sentence]:
-    """In the order of time, whoever spoke."""
-    said = [Sentence(_call(told), told.at) for told in story.told]
-    said += [Sentence(_callback(heard), heard.at) for heard in story.heard]
-    said += [Sentence(_unread(one), one.last_at) for one in story.unread]
-    yield from sorted(said, key=lambda one: one.at or 0)
+def _messages(story: JobTimeline) -> Iterator[Sentence]:
+    """Calls to tools and callbacks of providers, in the order of time."""
+    messages = [Sentence(_call(call), call.at) for call in story.told]
+    messages += [Sentence(_callback(callback), callback.at) for callback in story.heard]
+    messages += [Sentence(_unread(callback), callback.last_at) for callback in story.unread]
+    yield from sorted(messages, key=lambda one: one.at or 0)
 
 
-def _call(told: OutgoingCall) -> str:
-    what = "start call" if told.kind == "start" else f"event {told.type}"
-    tries = f" after {told.attempts} tries" if told.attempts > 1 else ""
-    if told.result is not None:
-        assert told.done_at is not None
-        how = f"{ANSWERED.get(told.result, told.result)} at {clock(told.done_at)}{tries}"
-    elif told.attempts:
-        how = f"tried {several(told.attempts, 'time')}, not answered yet; next at {clock(told.due_at)}"
+def _call(call: OutgoingCall) -> str:
+    what = "start call" if call.kind == "start" else f"event {call.type}"
+    tries = f" after {call.attempts} tries" if call.attempts > 1 else ""
+    if call.result is not None:
+        assert call.done_at is not None
+        how = f"{ANSWERED.get(call.result, call.result)} at {clock(call.done_at)}{tries}"
+    elif call.attempts:
+        how = f"tried {several(call.attempts, 'time')}, not answered yet; next at {clock(call.due_at)}"
     else:
         how = "not made yet"
-    return f"{what} to {told.tool}: {how}" + (f": {told.error}" if told.error else "")
+    return f"{what} to {call.tool}: {how}" + (f": {call.error}" if call.error else "")
 
 
 VERDICTS = {
@@ -240,13 +251,14 @@ VERDICTS = {
     "history": "nothing happened by it",
     "relayed": "passed on by a call of finish, and not applied by itself",
 }
+"""Words for what a callback did, by its verdict."""
 
 
-def _callback(heard: IncomingCallback) -> str:
-    task = f" of task {heard.task_id}" if heard.task_id else ""
-    error = f" ({heard.error})" if heard.error else ""
-    words = f"callback{task} from {heard.provider}: {heard.outcome}{error}; {VERDICTS.get(heard.verdict, heard.verdict)}"
-    return words + (f". It said: {short(heard.body)}" if heard.body else "")
+def _callback(one: IncomingCallback) -> str:
+    task = f" of task {one.task_id}" if one.task_id else ""
+    error = f" ({one.error})" if one.error else ""
+    words = f"callback{task} from {one.provider}: {one.outcome}{error}; {VERDICTS.get(one.verdict, one.verdict)}"
+    return words + (f". It said: {short(one.body)}" if one.body else "")
 
 
 def _unread(one: Unread) -> str:

@@ -1,4 +1,4 @@
-"""Bodies of the compatible routes: unknown fields are ignored, and what is no label never keeps a job from running."""
+"""Bodies of the compatible routes. Unknown fields are ignored, and an invalid label never keeps a job from running."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from gate.model.tool import Tools
 from gate.providers.parsing import clean, kept_text
 
 Id = Annotated[schemas.JobId, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+"""A job_id. Callers may send it as a number."""
 
 
 def _a_name(value: Any) -> str | int | None:
-    """What is none is nothing: it must not keep a job from running."""
+    """Return the value, or None if it cannot be a name. An invalid name must not keep a job from running."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value if abs(value) < 2**63 else None
     return value if isinstance(value, str) and len(value) <= LABEL_MAX and value.isprintable() else None
@@ -28,7 +29,7 @@ def _or_none(value: Any) -> Any:
 
 
 def _a_task(value: Any) -> str | None:
-    """A provider's task id, exact however it is written; None for what cannot be one."""
+    """Return a provider's task id as text, exact even if it is a number. None if the value cannot be one."""
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     return text if 0 < len(text) <= LABEL_MAX and text.isprintable() else None
 
@@ -42,17 +43,17 @@ OUTCOMES = {
     "failed": ("failed", "fail", "failure", "error", "errored", "timeout", "timed_out", "expired"),
     "cancelled": ("cancelled", "canceled", "cancel", "aborted"),
 }
-"""By outcome: the words that callers and providers use for it, in small letters."""
+"""Words that callers and providers use for each outcome, in lower case."""
 _OUTCOME_OF = {word: outcome for outcome, words in OUTCOMES.items() for word in words}
 
 
 def _an_outcome(value: Any) -> Any:
-    """The outcome that a status word means. A word that means none stays, and is refused."""
+    """Return the outcome that a status word means. An unknown word is returned as it is, and then refused."""
     return _OUTCOME_OF.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
 def _a_payload(value: Any) -> str | None:
-    """What a provider said, as text that SQL takes; None where there is nothing that can be kept."""
+    """Return a provider's payload as text that SQL takes. None if there is none, or it cannot be written as JSON."""
     try:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -61,6 +62,8 @@ def _a_payload(value: Any) -> str | None:
 
 
 class Body(BaseModel):
+    """A body of a compatible route, with the facts of its request that the answer depends on."""
+
     model_config = ConfigDict(extra="ignore")
     _asking: Caller = PrivateAttr()
     _tools: Tools = PrivateAttr()
@@ -68,6 +71,8 @@ class Body(BaseModel):
 
 
 class CheckBody(Body):
+    """Body of `check`. Without `jobId` it only counts slots."""
+
     table: schemas.Label | None = None
     jobId: Id | None = None
     userId: Annotated[schemas.Label | None, BeforeValidator(_or_none)] = None
@@ -75,6 +80,8 @@ class CheckBody(Body):
 
 
 class EnqueueBody(CheckBody):
+    """Body of `enqueue` and `run-or-queue`."""
+
     table: schemas.Label
     jobId: Id
     sessionId: Annotated[schemas.Label | None, BeforeValidator(_or_none)] = None
@@ -83,11 +90,13 @@ class EnqueueBody(CheckBody):
 
 
 class UserBody(Body):
+    """Body of `check-user-active`."""
+
     userId: schemas.Label
 
 
 class FinishBody(Body):
-    """An end is never refused for its text: what no store keeps is cleaned, cut or left out."""
+    """Body of `finish`. An end is never refused for its text: text that no store keeps is cleaned, cut or left out."""
 
     table: schemas.Label
     jobId: Id
@@ -101,10 +110,14 @@ class FinishBody(Body):
 
 
 class SessionBody(Body):
+    """Body of `cancel-session`."""
+
     sessionId: Annotated[schemas.Label | None, BeforeValidator(_or_none)] = None
     userId: Annotated[schemas.Label | None, BeforeValidator(_or_none)] = None
 
 
 class CancelBody(Body):
+    """Body of the procedure `user_cancel_ai_job`."""
+
     p_table_name: schemas.Label
     p_job_id: Id

@@ -1,7 +1,7 @@
-"""The compatible routes: paths, bodies and answers of the queue manager that gate replaces, over the same gatekeeper.
+"""Compatible routes: paths, bodies and answers of the queue manager that gate replaces, on the services of gate.
 
-Installed front ends cannot be changed: unknown fields are ignored, refusals are `{"error": …}`, and no answer is ever cached. A
-table of theirs is the tool of a job here, and its pool is that of the tool.
+Installed front ends cannot be changed. So unknown fields are ignored, refusals are `{"error": …}`, and no answer is ever
+cached. A table of the old system is the tool of a job in gate, and the job's pool is that of the tool.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ from gate.model.tool import Tool
 from gate.providers.parsing import tolerantly
 
 MANAGER = "/functions/v1/runninghub-queue-manager"
+"""Path of the old queue manager, which installed front ends call."""
 PREFLIGHT = HEADERS | {
     "Access-Control-Allow-Methods": "POST, GET, HEAD, OPTIONS",
     "Access-Control-Allow-Headers": "authorization, x-client-info, apikey, content-type, content-profile, accept-profile, "
     "accept, prefer, range, x-region, x-supabase-api-version, x-retry-count, x-request-id, traceparent, tracestate, baggage",
     "Access-Control-Max-Age": "86400",
 }
-NO_START_URL = "a tool has no start_url: a caller that enqueues its jobs has to start them"
+"""Headers of the answer to a preflight request. They allow the request headers that installed front ends send."""
 log = structlog.get_logger("gate.tools")
-_warned: set[str] = set()
+_without_start_url: set[str] = set()
+"""Tables whose tools were warned about. A warning at each call would flood the log."""
 B = TypeVar("B", bound=Body)
 Answer = dict[str, Any] | list[dict[str, Any]]
 Path = Callable[[Services, Any], Awaitable[Answer]]
@@ -50,9 +52,14 @@ router = APIRouter(include_in_schema=False)
 
 
 async def check(services: Services, body: CheckBody) -> Answer:
-    """Take a free slot for the job that is named, in the same step; without a free slot nothing is queued.
+    """Take a free slot for the job that the body names, in one step. Without a free slot nothing is queued.
 
-    A call that names no job is never promised a slot: five callers that were each told of three free slots would start five tasks.
+    A call without a job is never promised a slot. Else five callers that each read of three free slots would start five
+    tasks.
+
+    Raises:
+        _Missing: The body names a job and no table.
+        GateError: `Admission.take` has refused the job, except because it has ended.
     """
     if body.jobId is not None and body.table is None:
         raise _Missing("table")
@@ -65,7 +72,7 @@ async def check(services: Services, body: CheckBody) -> Answer:
     with contextlib.suppress(AlreadyEnded):
         mine = await services.admission.take(pool, _wanted(body))
     view = await services.queries.pool(pool, 0)
-    running = _in_use(view) - (1 if mine else 0)  # counted as before, so that a repeat is answered the same
+    running = _in_use(view) - (1 if mine else 0)  # without the job itself, so that a repeat gets the same answer
     free = max(view.line.limit - running, 1) if mine else 0
     return {"available": free > 0, **_counts(view, running, free)}
 
@@ -73,10 +80,14 @@ async def check(services: Services, body: CheckBody) -> Answer:
 async def enqueue(services: Services, body: EnqueueBody) -> Answer:
     """Admit a job that gate starts. With a free slot the answer waits for its start call.
 
-    Callers take `queued` or `taskId` for a success and anything else for a failed start. So a job whose start is still under way is
-    answered as queued.
+    Callers take `queued` or `taskId` for a success and anything else for a failed start. So a job whose start call is still
+    under way is answered as queued.
+
+    Raises:
+        _NotStarted: The job has ended without having been started.
+        GateError: `Admission.enqueue` has refused the job, except because it has ended.
     """
-    _warn_once(body._tools[body.table])
+    _warn_without_start_url(body._tools[body.table])
     repeat = await services.ledger.job(body.jobId) is not None
     try:
         job = await services.admission.enqueue(_pool(body), _wanted(body))
@@ -101,6 +112,7 @@ async def enqueue(services: Services, body: EnqueueBody) -> Answer:
 
 
 async def check_user_active(services: Services, body: UserBody) -> Answer:
+    """Say whether a user has a live job, and which."""
     job = await services.queries.active(body.userId)
     if job is None:
         return {"hasActiveJob": False, "activeTool": None}
@@ -113,7 +125,7 @@ async def check_user_active(services: Services, body: UserBody) -> Answer:
 
 
 async def process_next(services: Services, body: Body) -> Answer:
-    """Answer what was granted in this very call: gate grants by itself."""
+    """Answer with the job that this call has granted, if any. gate grants without such a call too."""
     waiting = 0
     for pool in body._tools.pools:
         granted = await services.pools.turn(pool)
@@ -125,17 +137,17 @@ async def process_next(services: Services, body: Body) -> Answer:
 
 
 async def finish(services: Services, body: FinishBody) -> Answer:
-    """End a job as its caller says, and keep what its provider said beside the callbacks."""
+    """End a job with the caller's outcome, and keep its provider's payload beside the callbacks."""
     job, answer = await _finished(services, body)
     if body.webhookPayload is not None:
-        with contextlib.suppress(StoreDown):  # the job has ended; its answer does not depend on this
+        with contextlib.suppress(StoreDown):  # the job has ended, and its answer does not depend on this
             provider = job.provider or body._tools[body.table].provider or "finish"
             await services.jobs.keep_payload(job, provider, body.taskId, body.status, body.errorMessage, body.webhookPayload)
     return answer
 
 
 async def _finished(services: Services, body: FinishBody) -> tuple[Job, dict[str, Any]]:
-    """Returns the job, and the answer of `finish`."""
+    """Return the job and the answer of `finish`."""
     try:
         job = await _known(services, body.table, body.jobId)
     except JobUnknown:
@@ -147,14 +159,14 @@ async def _finished(services: Services, body: FinishBody) -> tuple[Job, dict[str
     if body.notAdmitted:
         return job, _over(job) if job.ended else {"success": True, "skipped": True, "reason": "admitted"}
     if body.taskId is not None and job.task_id not in (None, body.taskId):
-        # The caller speaks of a task that this lease is not: of an earlier one, as far as gate can tell.
+        # The caller reports another task than this lease is bound to. As far as gate can tell, it is an earlier one.
         other = {"success": True, "skipped": True, "reason": "another_task", "taskId": job.task_id}
         return job, _over(job) if job.ended else other
     named: dict[str, JsonValue] = {"url": body.outputUrl, "rhCost": body.rhCost}
     output: JsonValue = {name: value for name, value in named.items() if value is not None} or None
     try:
         late = job.status == "expired" or (job.status in REFUNDED and body.status == "completed")
-        if job.lease_id and (job.status in HOLDING or late):  # what comes too late is kept
+        if job.lease_id and (job.status in HOLDING or late):  # an outcome that comes too late is kept
             ended = await services.jobs.release(job.pool, job.job_id, job.lease_id, body.status, body.errorMessage, output)
         elif job.ended:
             raise AlreadyEnded("it has ended", job)
@@ -167,7 +179,7 @@ async def _finished(services: Services, body: FinishBody) -> tuple[Job, dict[str
 
 
 def _over(job: Job) -> dict[str, Any]:
-    """The answer of `finish` about a job that has ended before: what went back for it stays the same."""
+    """Return the answer of `finish` for a job that had ended before. Its refund stays the same."""
     return {"success": True, "skipped": True, "reason": "already_terminal", "refundedAmount": _refunded(job)}
 
 
@@ -176,6 +188,11 @@ def _refunded(job: Job) -> int:
 
 
 async def cancel_session(services: Services, body: SessionBody) -> Answer:
+    """Cancel the waiting jobs of a session; without a session, those of a user.
+
+    Raises:
+        _Missing: The body names neither.
+    """
     if body.sessionId is None and body.userId is None:
         raise _Missing("sessionId or userId")
     user = body.userId if body.sessionId is None else None
@@ -183,12 +200,12 @@ async def cancel_session(services: Services, body: SessionBody) -> Answer:
     jobs = []
     for pool in body._tools.pools:
         jobs += await services.pools.cancel_waiting(pool, session=body.sessionId, user=user, reason=reason, by="caller")
-    told = [{"table": job.tool, "id": job.job_id} for job in jobs]
-    return {"success": True, "cancelledCount": len(told), "cancelledJobs": told}
+    rows = [{"table": job.tool, "id": job.job_id} for job in jobs]
+    return {"success": True, "cancelledCount": len(rows), "cancelledJobs": rows}
 
 
 async def status(services: Services, body: Body) -> Answer:
-    """Totals over the pools that tools wait in."""
+    """Add up the pools of all tools."""
     views = [await services.queries.pool(pool, QUEUE_MAX) for pool in body._tools.pools]
     limit, waiting = sum(view.line.limit for view in views), sum(view.line.queued for view in views)
     running, free = sum(map(_in_use, views)), sum(map(_free, views))
@@ -210,18 +227,20 @@ PATHS: dict[str, tuple[type[Body], Path]] = {
     "cancel-session": (SessionBody, cancel_session),
     "status": (Body, status),
 }
+"""Body and answer of each path below MANAGER."""
 
 
 @router.options(MANAGER)
 @router.options(MANAGER + "/{path:text}")
 @router.options("/rest/v1/rpc/{name}")
 async def preflight() -> Response:
-    """A browser asks first; whoever it asks for shows a key afterwards."""
+    """Answer a browser's preflight request. It needs no key, because the request that follows shows one."""
     return Response(status_code=204, headers=PREFLIGHT)
 
 
 @router.post(MANAGER + "/{path:text}")
 async def manager(path: str, request: Request, services: AllServices, asking: Asking) -> JSONResponse:
+    """Answer a path of the old queue manager."""
     if path.strip("/") not in PATHS:
         return _refused(400, "Invalid endpoint")
     shape, answer = PATHS[path.strip("/")]
@@ -230,27 +249,31 @@ async def manager(path: str, request: Request, services: AllServices, asking: As
 
 @router.post("/rest/v1/rpc/cleanup_all_stale_ai_jobs")
 async def clean_up(request: Request, services: AllServices, asking: Asking) -> JSONResponse:
+    """Expire overdue jobs, and answer how many there were, by table."""
     return _procedure(await _answered(request, services, asking, Body, _clean_up))
 
 
 @router.post("/rest/v1/rpc/user_cancel_ai_job")
 async def cancel(request: Request, services: AllServices, asking: Asking) -> JSONResponse:
+    """Cancel a job at the request of its user."""
     return _procedure(await _answered(request, services, asking, CancelBody, _cancel))
 
 
 @router.post(MANAGER)
 async def nothing_there() -> JSONResponse:
+    """Refuse a call that names no path."""
     return _refused(400, "Invalid endpoint")
 
 
 @router.post("/rest/v1/rpc/{name}")
 async def no_such_procedure(name: str) -> JSONResponse:
+    """Refuse an unknown procedure as PostgREST does."""
     message = f"Could not find the function public.{name} in the schema cache"
     return _procedure(_refused(400, "Invalid endpoint", code="PGRST202", message=message))
 
 
 def _procedure(answer: JSONResponse) -> JSONResponse:
-    """The answer of a procedure. A refusal has the fields that supabase-js reads of one."""
+    """Return the answer of a procedure. Give a refusal the fields that supabase-js reads."""
     if answer.status_code >= 400:
         more = {"Retry-After": answer.headers["retry-after"]} if "retry-after" in answer.headers else {}
         return JSONResponse(as_postgrest(json.loads(bytes(answer.body))), answer.status_code, HEADERS | more)
@@ -258,7 +281,7 @@ def _procedure(answer: JSONResponse) -> JSONResponse:
 
 
 async def _clean_up(services: Services, body: Body) -> Answer:
-    """Every call reaps; what this one found dead is answered, a row for each table."""
+    """Answer with the jobs that this call has expired, one row for each table. Every other call expires jobs too."""
     counts, credits = Counter[str](), Counter[str]()
     for pool in body._tools.pools:
         for job in await services.pools.reaped(pool):
@@ -274,7 +297,7 @@ async def _cancel(services: Services, body: CancelBody) -> Answer:
             job = await _known(services, body.p_table_name, body.p_job_id)
         except JobUnknown:
             job = await _end_unadmitted(services, body, body.p_table_name, body.p_job_id, "cancelled", reason)
-        if not (job.ended and job.ticket == 0):  # ended before its admission: a repeat is told the same
+        if not (job.ended and job.ticket == 0):  # a job that ended before its admission: a repeat gets the same answer
             job = await services.jobs.cancel(job.pool, job.job_id, reason, by="caller")
     except AlreadyEnded as error:
         return [{"success": False, "refunded_amount": 0, "error_message": error.detail}]
@@ -282,7 +305,7 @@ async def _cancel(services: Services, body: CancelBody) -> Answer:
 
 
 async def _end_unadmitted(services: Services, body: Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
-    """The job that this ended before its admission; or the live one, when the admission was first. Raises JobUnknown."""
+    """End a job before its admission, and return it. If the admission was first, return the live job. Raises JobUnknown."""
     reason, error = (why, None) if outcome == "cancelled" else (None, why)
     try:
         return await services.early_end.end(body._tools[table].pool, table, job_id, outcome, reason, error)
@@ -291,15 +314,15 @@ async def _end_unadmitted(services: Services, body: Body, table: str, job_id: st
         return await _known(services, table, job_id)
 
 
-# ---- what they have in common
+# ---- shared by the routes
 
 
 class _Missing(Exception):
-    """`args[0]` is the field."""
+    """A field of the body is missing; `args[0]` is its name."""
 
 
 class _NotStarted(Exception):
-    """`args[0]` is the job, which has ended without having been started."""
+    """A job has ended without having been started; `args[0]` is the job."""
 
 
 async def _answered(request: Request, services: Services, asking: Caller, shape: type[B], answer: Path) -> JSONResponse:
@@ -320,7 +343,7 @@ async def _answered(request: Request, services: Services, asking: Caller, shape:
     except ToolUnknown as error:
         status_code, code, _title = TABLE[ToolUnknown]
         log.warning("tool.unknown", table=error.table, path=request.url.path)
-        status_code = 400 if shape is EnqueueBody else status_code  # as every other refusal of an admission here
+        status_code = 400 if shape is EnqueueBody else status_code  # like every other refusal of an admission on these routes
         return _refused(status_code, error.detail, success=False, code=code, refunded=False)
     except GateError as error:
         status_code, code, _title = TABLE[type(error)]
@@ -343,7 +366,7 @@ def _refused(status_code: int, error: str, headers: dict[str, str] | None = None
 
 
 def _active(error: GateError) -> dict[str, Any]:
-    """The job that keeps the user busy."""
+    """Return the fields that name the live job of a busy user."""
     if not isinstance(error, UserBusy):
         return {}
     named = {"activeJobId": error.active_job_id}
@@ -362,26 +385,26 @@ def _wanted(body: CheckBody) -> Wanted:
     assert body.jobId is not None
     session = body.sessionId if isinstance(body, EnqueueBody) else None
     payload = body.job_payload if isinstance(body, EnqueueBody) else None
-    if (
-        isinstance(body, EnqueueBody) and body.webappId is not None
-    ):  # whoever starts it has to know which of the provider's it is
+    if isinstance(body, EnqueueBody) and body.webappId is not None:
+        # The start call has to name the provider's app.
         payload = {"webappId": body.webappId} | (payload or {})
     trusted = body._asking.role == "tool"
     return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload, trusted=trusted)
 
 
 async def _known(services: Services, table: str, job_id: str) -> Job:
-    """The job, in whatever pool. Raises JobUnknown, also for a job of another table."""
+    """Read a job in any pool. Raises JobUnknown if there is none, or it is of another table."""
     job = await services.ledger.job(job_id)
     if job is None or job.tool != table:
         raise JobUnknown(f"there is no such job in {table}")
     return job
 
 
-def _warn_once(tool: Tool) -> None:
-    if tool.start_url is None and tool.table not in _warned:
-        _warned.add(tool.table)
-        log.warning(NO_START_URL, tool=tool.table)
+def _warn_without_start_url(tool: Tool) -> None:
+    """Warn once for each tool without start_url: a caller that enqueues its jobs has to start them."""
+    if tool.start_url is None and tool.table not in _without_start_url:
+        _without_start_url.add(tool.table)
+        log.warning("tool.without_start_url", tool=tool.table)
 
 
 def _in_use(view: PoolSnapshot) -> int:
@@ -390,7 +413,7 @@ def _in_use(view: PoolSnapshot) -> int:
 
 def _free(view: PoolSnapshot) -> int:
     line = view.line
-    # Waiters of a tool whose start address fails keep no other from a free slot.
+    # Waiters of a tool whose start address fails must not hide a free slot from jobs of other tools.
     waits = line.queued and not line.cooling_tools
     return 0 if waits or line.paused or line.cooling_until else line.free
 

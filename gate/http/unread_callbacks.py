@@ -1,4 +1,4 @@
-"""The routes of callbacks that could not be read: what is kept, and its application to a job."""
+"""Routes of callbacks that could not be read: list them, apply one to a job, dismiss one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ async def unread(
     limit: Annotated[int, Query(ge=1, le=100)] = 100,
     after: Annotated[int, Query(ge=0, le=SQL_INTEGER_MAX)] = 0,
 ) -> JSONResponse:
-    """Callbacks that showed the right secret and could not be read (422), oldest first, a page at a time. The same body again counts in
-    `times`. `body` is null to a key with the role read.
+    """List callbacks with the right secret that could not be read (422), oldest first, a page at a time.
+
+    `times` counts how often the same body came. `body` is null to a key with the role read.
     """
     rows, following = await unread.callbacks.page(after, limit)
     return JSONResponse({"rows": [unread_body(row, asking.may_release) for row in rows], "next": following})
@@ -35,11 +36,12 @@ async def unread(
 async def apply(
     callback_id: Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)], body: ApplyBody, unread: UnreadService, asking: Asking
 ) -> JSONResponse:
-    """End a job of the same pool as the provider would have ended it, with the outcome that you read out of the callback. Once for each
-    callback.
+    """End a job of the same pool as the provider would have ended it, with the outcome that you read out of the callback.
+
+    Each callback is applied once.
     """
-    who = asking.name or "operator"
-    job = await unread.apply(callback_id, body.job_id, body.outcome, body.reason, who)
+    operator = asking.name or "operator"
+    job = await unread.apply(callback_id, body.job_id, body.outcome, body.reason, operator)
     return JSONResponse(job_body(job, asking.may_release))
 
 

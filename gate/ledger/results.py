@@ -1,4 +1,4 @@
-"""Results of the ledger's changes. A refusal is a result and never an exception, so that many requests share one commit."""
+"""Results of changes of the ledger. A refusal is a result and never an exception, so many requests can share one commit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class AdmitResult(StrEnum):
     """How an admission was recorded."""
 
     ADMITTED = "admitted"
-    """The row is there, now or by the same decision before."""
+    """The job is recorded, by this call or by an earlier one for the same decision."""
     STALE = "stale"
     """Redis answered under another epoch, or too long ago."""
     NO_ROOM = "no_room"
@@ -31,13 +31,13 @@ class EndResult(StrEnum):
     """How an end was recorded."""
 
     ENDED = "ended"
-    """By this call."""
+    """This call has ended the job."""
     REPEAT = "repeat"
-    """By an earlier call that said the same."""
+    """An earlier call has ended the job in the same way."""
     ALREADY = "already"
-    """The job had another end before."""
+    """The job had ended in another way before."""
     LOST = "lost"
-    """That lease has no say: it is over, or another job's."""
+    """The lease does not count: it is over, or another job's."""
     UNKNOWN = "unknown"
     """The pool has no such job."""
 
@@ -48,11 +48,11 @@ class RefuseResult(StrEnum):
     REFUSED = "refused"
     """The job waits again."""
     REPEAT = "repeat"
-    """It waited already."""
+    """The job waited already."""
     ALREADY = "already"
     """The job has ended."""
     LOST = "lost"
-    """That lease has no say."""
+    """The lease does not count: it is over, or another job's."""
     UNKNOWN = "unknown"
     """The pool has no such job."""
 
@@ -74,58 +74,58 @@ class BindResult(StrEnum):
 
     BOUND = "bound"
     ENDED = "ended"
-    """The provider's report of that task was there first, and has ended the job."""
+    """The provider's report of the task came first, and has ended the job."""
     REPEAT = "repeat"
     """The lease was bound to this task before."""
     TAKEN = "taken"
-    """That task belongs to another lease."""
+    """The task belongs to another lease."""
     LOST = "lost"
-    """That lease has no say."""
+    """The lease does not count: it is over, or another job's."""
 
 
 class CallbackResult(StrEnum):
-    """What a provider's report did."""
+    """Effect of a provider's report."""
 
     ENDED = "ended"
-    """The job has ended by it."""
+    """The report has ended the job."""
     LATE = "late"
-    """The job had ended without the provider; the report is kept beside that."""
+    """The job had ended without the provider. The report's outcome is kept beside that."""
     WAITS = "waits"
-    """Nothing is bound to its task yet; the report waits for the binding."""
+    """The task is bound to no job yet. The report waits for the binding."""
     HISTORY = "history"
-    """It changes nothing."""
+    """The report changes nothing."""
     REPEAT = "repeat"
-    """The same report was there before."""
+    """The same report came before."""
 
 
 class ApplyResult(StrEnum):
-    """What the application of an unread callback did."""
+    """Effect of applying an unread callback."""
 
     ENDED = "ended"
-    """The job has ended by it."""
+    """The callback has ended the job."""
     LATE = "late"
-    """The job had ended without the provider; the outcome is kept beside that."""
+    """The job had ended without the provider. The outcome is kept beside that."""
     HISTORY = "history"
-    """The job has ended, and nothing can be added."""
+    """The job has ended, and the outcome cannot be added."""
     WAITING = "waiting"
     """The job holds no slot."""
     UNKNOWN = "unknown"
     """The pool has no such job."""
     SPENT = "spent"
-    """The callback was applied before."""
+    """The callback was applied or dismissed before."""
     GONE = "gone"
-    """The callback is kept no longer."""
+    """The callback is no longer kept."""
 
 
 class EpochResult(StrEnum):
     """How the first step of a rebuild ended."""
 
     RAISED = "raised"
-    """The pool has a new epoch, by this call."""
+    """This call has raised the epoch of the pool."""
     TAKEN = "taken"
-    """Another server was first, and has loaded the pool under its epoch."""
+    """Another server was first, and has loaded the pool under its own epoch."""
     REPLACED = "replaced"
-    """The Redis that this server reaches is one that the others have left for another."""
+    """The other servers have moved from this server's Redis to another one."""
 
 
 R = TypeVar("R", bound=StrEnum, covariant=True)
@@ -133,12 +133,12 @@ R = TypeVar("R", bound=StrEnum, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[R]):
-    """What a change came to.
+    """Reply of a change.
 
     Attributes:
-        result: How it ended.
-        job: The job after it; None when there is none, or nothing has to be known of it.
-        before: The job before a change that took.
+        result: The result.
+        job: The job after the change; None if there is no such job, or the caller needs none.
+        before: The job before the change; None if nothing was changed.
     """
 
     result: R
@@ -153,7 +153,7 @@ class GrantReturn:
     Attributes:
         job: The job as SQL has it.
         fence: Fence of the grant.
-        why: The reason, as lua/requeue.lua takes it.
+        why: The reason, in the words of lua/requeue.lua.
     """
 
     job: Job
@@ -163,11 +163,11 @@ class GrantReturn:
 
 @dataclass(frozen=True, slots=True)
 class RecordReply:
-    """What became of a page of the outbox.
+    """Reply of recording a page of the outbox.
 
     Attributes:
-        stale: The page is of another epoch; nothing was done.
-        late: The page was read too long ago; nothing was done.
+        stale: Whether the page is of another epoch. Nothing was done then.
+        late: Whether the page was read too long ago. Nothing was done then.
         done: IDs of the entries to delete.
         changed: Jobs that changed.
         returns: Grants to give back.
@@ -182,11 +182,11 @@ class RecordReply:
 
 @dataclass(frozen=True, slots=True)
 class RebuildPlan:
-    """What a rebuild has to load.
+    """Jobs and settings that a rebuild loads into Redis.
 
     Attributes:
         result: Whether this call raised the epoch. Only then is there anything to load.
-        epoch: The epoch that counts.
+        epoch: The epoch in force.
         pool: The pool's row.
         leases: Jobs that hold slots.
         waiters: Jobs that wait, in order of their tickets.

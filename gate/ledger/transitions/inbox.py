@@ -1,7 +1,7 @@
-"""What providers said, each once, kept with the job that it is about.
+"""Callbacks of providers: each is recorded once, and applied to the job that it is about.
 
-A callback and the binding of its task may come in either order. Both hold the pool's row, so one of them is the second, and
-the second applies: a callback finds the binding, or a binding finds the callback that was kept.
+A callback and the binding of its task may come in either order. Both hold the pool's row, so one of them comes second. The
+second one applies the callback: a callback finds the binding, or a binding finds the callback that was kept.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gate.model.job import HOLDING, REFUNDED, Job, now_ms
 from gate.model.messages import ProviderReport
 
 KEPT_MS = 7 * 24 * 3600 * 1000
-"""How long a callback waits for the binding of its task."""
+"""Time (ms) for which a callback waits for the binding of its task."""
 RAW_MAX = 64 * 1024
-"""Characters of a body that are kept."""
+"""Characters of a body that are kept. A provider must not fill the disk with one callback."""
 RAW_OF_A_JOB = 20
-"""Callbacks of one job whose bodies are kept: beyond it only that they came."""
+"""Callbacks of one job whose bodies are kept. Further ones are kept without a body, so that they do not fill the disk."""
 
 
 def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
@@ -34,8 +34,11 @@ def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, ra
         batch: Holds the pool's row.
         pool: The pool that the callback names.
         provider: The provider, by its name.
-        report: What it says.
+        report: The provider's report.
         raw: The callback's body as it came.
+
+    Returns:
+        What the report did, with the job after it and before it. The job is None if no job of the pool is known for it.
     """
     once = sa.select(webhooks.c.id).where(
         webhooks.c.provider == provider, webhooks.c.pool == pool, webhooks.c.delivery_id == report.delivery_id
@@ -63,7 +66,15 @@ def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, ra
 
 
 def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
-    """The job, just bound to its task; and what that task's provider has said already, in the order it came, has happened."""
+    """Apply the callbacks that came before the binding of their task, in the order in which they came.
+
+    Args:
+        batch: Holds the pool's row.
+        job: The job, which was just bound to its task.
+
+    Returns:
+        `ended` if a callback has ended the job, else `bound`; with the job after and before it.
+    """
     kept = sa.select(webhooks).where(
         webhooks.c.provider == job.provider,
         webhooks.c.task_id == job.task_id,
@@ -77,17 +88,26 @@ def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
         output = None if row.output is None else json.loads(row.output)
         verdict, after = _apply(batch, after, job.provider, row.outcome, row.error, output)
         result = BindResult.ENDED if verdict is CallbackResult.ENDED else result
-        told = {"verdict": verdict.value, "job_id": job.job_id}
-        batch.connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(**told))
+        applied = {"verdict": verdict.value, "job_id": job.job_id}
+        batch.connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(**applied))
     return Change(result, after, job)
 
 
 def keep_payload(
     batch: UnitOfWork, job: Job, provider: str, task_id: str | None, outcome: str, error: str | None, payload: str
 ) -> None:
-    """Keep what a caller passed on of its provider's words, with the verdict `relayed`: it is never applied.
+    """Keep a provider's payload that a caller passed on, with the verdict `relayed`. It is never applied.
 
-    The same words about a job are kept once, and no more than RAW_OF_A_JOB bodies of a job.
+    The same payload of a job is kept once. No more than RAW_OF_A_JOB bodies of a job are kept.
+
+    Args:
+        batch: Holds the pool's row.
+        job: The job.
+        provider: The provider, by its name.
+        task_id: The task that the caller names; None if it names none.
+        outcome: Outcome that the caller reports.
+        error: Error that the caller reports; None without one.
+        payload: The provider's payload as text.
     """
     digest = hashlib.sha256(payload.encode()).hexdigest()
     delivery_id = f"finish {job.job_id} {digest}"
@@ -104,8 +124,12 @@ def keep_payload(
 
 
 def _about(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport) -> tuple[Job | None, bool, bool]:
-    """The job; whether the provider has a say in it now: bound to him, by its current task, or by job_id to none; and whether
-    nothing is bound to that task yet.
+    """Find the job of a report.
+
+    Returns:
+        The job; None if the pool has none for the report. Whether the report counts for it: the job is bound to this provider
+        by its current task, or the report names the job_id and the job is bound to no other provider. Whether the task is
+        bound to no job yet.
     """
     if report.task_id is None:
         assert report.job_id is not None
@@ -132,7 +156,7 @@ def _apply(
     if job.status in HOLDING:
         reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
         return CallbackResult.ENDED, jobs.end(batch, job, outcome, "provider", reason, error, output)
-    # Only the provider knows how its task ended: what a browser, an operator or a deadline said does not silence it.
+    # Only the provider knows how its task ended. So its outcome is kept beside that of a browser, an operator or a deadline.
     if (
         job.status in REFUNDED
         and job.fence
@@ -159,10 +183,21 @@ def _count(batch: UnitOfWork, job_id: str) -> int:
 def hear_by_hand(
     batch: UnitOfWork, pool: str, job_id: str, provider: str, outcome: str, error: str | None, output: JsonValue, why: str
 ) -> Change[ApplyResult]:
-    """Apply an outcome that an operator has read out of a callback, as if the provider had said it. `why` goes into the history.
+    """Apply an outcome that an operator has read out of a callback, as if the provider had reported it.
+
+    Args:
+        batch: Holds the pool's row.
+        pool: The pool of the callback.
+        job_id: The job.
+        provider: The provider, by its name.
+        outcome: The outcome.
+        error: The error; None without one.
+        output: The output; None without one.
+        why: The reason for the history.
 
     Returns:
-        `ended`, `late` or `history` as of `hear`, `waiting`: the job holds no slot, or `unknown`: the pool has no such job.
+        `ended`, `late` or `history` as `hear` returns them; `waiting` if the job holds no slot; `unknown` if the pool has no
+        such job.
     """
     before = _in(pool, batch.job(pool, job_id))
     if before is None:

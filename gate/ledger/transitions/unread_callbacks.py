@@ -1,8 +1,7 @@
-"""Callbacks that showed the right secret and could not be read: each body once, bounded, until an operator applies it to a job or
-dismisses it.
+"""Callbacks with the right secret that could not be read, kept until an operator applies them to a job or dismisses them.
 
-A body is known by its hash, so a provider that repeats itself adds to `times` and to nothing else. Writes hold the row of the pool, as
-everything does that may end a job.
+A body is recognised by its hash. So a repeat adds to `times`, and to nothing else. The number of callbacks is bounded. Writes
+hold the row of the pool, as every change that may end a job does.
 """
 
 from __future__ import annotations
@@ -25,18 +24,32 @@ from gate.model.errors import PoolUnknown
 from gate.model.job import now_ms
 
 BODY_MAX = 64 * 1024
-"""Characters of a body that are kept."""
+"""Characters of a body that are kept. A provider must not fill the disk with one callback."""
 PENDING_MAX = 1_000
-"""Callbacks of one provider and pool that wait for an operator: a provider with a new format must not fill the disk."""
+"""Callbacks of one provider and pool that may wait for an operator. A provider with a new format must not fill the disk."""
 PAGE_MAX = 100
-"""Callbacks in one answer."""
+"""Most callbacks in one answer. Each may have a long body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A callback that could not be read. Times are milliseconds: `at` of the first, `last_at` of the last of `times` with this body. `why`
-    says what could not be read. The last five are null until an operator applies it or dismisses it. `outcome` is then the job's, or
-    `dismissed`, and `job_id` is null.
+    """A callback that could not be read. Its last five attributes are None until an operator applies or dismisses it.
+
+    Attributes:
+        id: ID of the callback.
+        at: Time (ms since 1970) at which it first came.
+        last_at: Time (ms since 1970) at which the same body last came.
+        times: How often the same body came.
+        provider: The provider, by its name.
+        pool: The pool that it names.
+        task_id: The task that it names; None if none was found.
+        body: The body as text, cut at BODY_MAX.
+        why: What could not be read.
+        applied_at: Time (ms since 1970) at which it was applied or dismissed.
+        applied_by: Name of the operator's key.
+        job_id: The job that it was applied to; None if it was dismissed.
+        outcome: The outcome that it was applied with, or `dismissed`.
+        reason: The operator's reason.
     """
 
     id: int
@@ -63,24 +76,30 @@ _of_an_ended_job = (
     .where(jobs.c.job_id == tasks.c.job_id, jobs.c.ended_at.is_not(None))
 )
 _waits = _pending & ~_of_an_ended_job
-"""Callbacks that an operator has to look at: the job of the others has ended without them."""
+"""Callbacks that an operator has to look at. The jobs of the others have ended without them."""
 DISMISSED = "dismissed"
+"""Outcome of a callback that was settled without a job."""
 
 
 class UnreadCallbacks:
+    """The unread callbacks in SQL. Every method raises StoreDown if SQL does not answer."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def keep(self, pool: str, provider: str, raw: bytes, text: str, task_id: str | None, why: str) -> bool:
-        """Write a callback down, or count it again.
+        """Record a callback, or count it again.
 
         Args:
-            raw: The body as it came; its hash tells repeats.
+            pool: Name of the pool that the callback names.
+            provider: The provider, by its name.
+            raw: The body as it came. Its hash identifies repeats.
             text: The body as text that SQL takes.
-            task_id: The task that it names, as far as a search found one.
+            task_id: The task that it names; None if a search found none.
+            why: What could not be read.
 
         Returns:
-            False when there is no pool of that name; then nothing is kept.
+            False when there is no pool of that name. Nothing is kept then.
 
         Raises:
             StoreDown: SQL does not take it.
@@ -98,28 +117,45 @@ class UnreadCallbacks:
         return await self._database.write(pool, "", work)
 
     async def one(self, callback_id: int) -> Unread | None:
+        """Read a callback; None if there is none of this ID."""
         query = sa.select(*_columns).where(unread_callbacks.c.id == callback_id)
         found = await self._database.read(lambda c: c.execute(query).first())
         return Unread(*found) if found is not None else None
 
     async def page(self, after: int = 0, most: int = PAGE_MAX) -> tuple[list[Unread], int | None]:
-        """Read a page, oldest first, and the `after` of the next one (None on the last)."""
+        """Read a page of callbacks, oldest first.
+
+        Args:
+            after: ID of the callback after which the page begins; 0 for the first page.
+            most: Most callbacks in the page.
+
+        Returns:
+            The callbacks, and the `after` of the next page. That is None on the last page.
+        """
         query = sa.select(*_columns).where(unread_callbacks.c.id > after).order_by(unread_callbacks.c.id).limit(most + 1)
         rows = await self._read(query)
         return rows[:most], rows[most - 1].id if len(rows) > most else None
 
     async def pending(self, pool: str, most: int) -> list[Unread]:
-        """Read those of a pool that an operator has to look at, the newest first."""
+        """Read the newest `most` callbacks of a pool that an operator has to look at, the newest first."""
         query = sa.select(*_columns).where(unread_callbacks.c.pool == pool, _waits)
         return await self._read(query.order_by(unread_callbacks.c.id.desc()).limit(most))
 
     async def of_task(self, task_id: str) -> list[Unread]:
-        """Read those that name this task, at whichever provider."""
+        """Read the callbacks that name a task, of all providers, oldest first."""
         query = sa.select(*_columns).where(unread_callbacks.c.task_id == task_id)
         return await self._read(query.order_by(unread_callbacks.c.id).limit(PAGE_MAX))
 
     async def lately(self, since_ms: int, most: int) -> tuple[int, list[str]]:
-        """Count those that came since then and that an operator has to look at; and name the tasks of the newest of them, each once."""
+        """Count recent callbacks that an operator has to look at.
+
+        Args:
+            since_ms: Time (ms since 1970) after which a callback is recent.
+            most: Most tasks to name.
+
+        Returns:
+            Their number, and the tasks of the newest of them as `PROVIDER TASK_ID`, each once.
+        """
         wanted = (_waits, unread_callbacks.c.last_at > since_ms)
         count = sa.select(sa.func.count()).where(*wanted)
         task = (unread_callbacks.c.provider, unread_callbacks.c.task_id)
@@ -134,8 +170,13 @@ class UnreadCallbacks:
     async def dismiss(self, one: Unread, reason: str, by: str) -> bool:
         """Mark a callback as settled without a job.
 
+        Args:
+            one: The callback.
+            reason: The operator's reason.
+            by: Name of the operator's key.
+
         Returns:
-            False when it was applied or dismissed before, or is kept no longer.
+            False when it was applied or dismissed before, or is no longer kept.
 
         Raises:
             PoolUnknown: The pool is gone.
@@ -158,10 +199,16 @@ class UnreadCallbacks:
     ) -> Change[ApplyResult]:
         """End a job as the provider of a callback would have ended it, and mark the callback, in one transaction.
 
+        Args:
+            one: The callback.
+            job_id: The job.
+            outcome: `completed`, `failed` or `cancelled`.
+            reason: The operator's reason. It becomes the job's error, unless the outcome is `completed`.
+            by: Name of the operator's key.
+            output: Output of a job that completed; None without one.
+
         Returns:
-            `ended`: the job has ended by it. `late`: it had expired, and the outcome is kept beside its refund. `history`: it has ended
-            otherwise. `waiting`: it holds no slot. `unknown`: the pool has no such job. `spent`: the callback was applied or dismissed before.
-            `gone`: the callback is kept no longer. Nothing is written but with the first two.
+            The result, as ApplyResult describes it, and the job. Only with `ended` and `late` anything was written.
 
         Raises:
             PoolUnknown: The pool is gone.
@@ -178,12 +225,12 @@ class UnreadCallbacks:
                 return Change(ApplyResult.SPENT)
             why = f"unread callback {one.id}: {reason}"
             error = None if outcome == "completed" else reason
-            heard = inbox.hear_by_hand(batch, one.pool, job_id, one.provider, outcome, error, output, why)
-            if heard.result in (ApplyResult.ENDED, ApplyResult.LATE):
+            change = inbox.hear_by_hand(batch, one.pool, job_id, one.provider, outcome, error, output, why)
+            if change.result in (ApplyResult.ENDED, ApplyResult.LATE):
                 mark = {"applied_at": now_ms(), "applied_by": by, "job_id": job_id, "outcome": outcome, "reason": reason}
                 changed = unread_callbacks.update().where(unread_callbacks.c.id == one.id, _pending).values(**mark)
                 batch.connection.execute(changed)
-            return heard
+            return change
 
         return await self._database.write(one.pool, job_id, work)
 
@@ -200,7 +247,7 @@ def _keep(connection: Connection, pool: str, provider: str, digest: str, facts: 
     row = {"at": at, "last_at": at, "times": 1, "provider": provider, "pool": pool, "hash": digest}
     connection.execute(table.insert().values(**row, **facts))
     of_both = (table.c.provider == provider, table.c.pool == pool)
-    # The index alone answers this count; which of them are applied takes reading their bodies.
+    # The index alone answers this count. To leave out the applied ones, SQL would have to read the rows with their bodies.
     # guard: unread-callbacks-are-bounded
     if connection.execute(sa.select(sa.func.count()).where(*of_both)).scalar_one() > PENDING_MAX:
         waiting = sa.select(table.c.id).where(*of_both, _pending).order_by(table.c.id.desc())
@@ -213,14 +260,20 @@ def _cut(text: str) -> str:
 
 
 def waiting(connection: Connection, since_ms: int) -> dict[str, int]:
-    """Count the callbacks since then that an operator has to look at, by provider."""
+    """Count, by provider, the callbacks after `since_ms` (ms since 1970) that an operator has to look at."""
     table = unread_callbacks
     count = sa.select(table.c.provider, sa.func.count()).where(_waits, table.c.last_at > since_ms).group_by(table.c.provider)
     return {provider: found for provider, found in connection.execute(count)}
 
 
 def about(connection: Connection, job_id: str, tasks: Sequence[tuple[str, str]]) -> list[Unread]:
-    """Read those that were applied to a job, and those that name one of its tasks (provider and task_id)."""
+    """Read the callbacks about a job, oldest first.
+
+    Args:
+        connection: The connection to SQL.
+        job_id: The job that they were applied to.
+        tasks: Provider and task_id of its tasks. Callbacks that name one of these are about the job too.
+    """
     table = unread_callbacks
     wanted: sa.ColumnElement[bool] = table.c.job_id == job_id
     if tasks:
@@ -230,7 +283,13 @@ def about(connection: Connection, job_id: str, tasks: Sequence[tuple[str, str]])
 
 
 def forget(connection: Connection, *, jobs: Sequence[str] = (), before_ms: int | None = None) -> int:
-    """Delete those that were applied to these jobs, or else all that nothing has happened to since then. Returns how many."""
+    """Delete callbacks, and return how many.
+
+    Args:
+        connection: The connection to SQL.
+        jobs: Delete the callbacks that were applied to these jobs.
+        before_ms: Delete, instead of those, all callbacks that neither came nor were settled since this time (ms since 1970).
+    """
     table = unread_callbacks
     wanted: sa.ColumnElement[bool] = table.c.job_id.in_(jobs)
     if before_ms is not None:
