@@ -1,3 +1,5 @@
+"""`python -m gate` is the command `gate`."""
+
 from gate.cli.main import main
 
 main()

@@ -1,4 +1,4 @@
-"""What the panel says, in the languages that it speaks: one file each, with the same keys."""
+"""Texts of the panel: one file for each language, with the same keys."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def language(accepted: str) -> str:
 
 
 def of(language: str) -> dict[str, str]:
+    """Return all texts in a language."""
     return LANGUAGES[language]
 
 
 def for_script(language: str) -> dict[str, Any]:
+    """Return the texts that the script of the page shows, by their keys without the prefix."""
     return {key.removeprefix(SCRIPT): text for key, text in LANGUAGES[language].items() if key.startswith(SCRIPT)}

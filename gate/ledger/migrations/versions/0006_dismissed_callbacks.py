@@ -13,6 +13,7 @@ SETTLED = "(applied_at is null) = (outcome is null)"
 
 
 def upgrade() -> None:
+    """Let a callback be settled without a job."""
     if op.get_bind().dialect.name == "sqlite":
         _replace_check_on_sqlite()
     else:
