@@ -17,7 +17,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(GATE.rglob("*.py"))
 }
-LINES_MAX = 460
+LINES_MAX = 500
 
 
 def loaded_with(module: str, *names: str) -> list[str]:
