@@ -432,7 +432,7 @@ class Ledger:
         return self._database.writable and not self._database.hangs and not self._database.held(pool)
 
     async def reach(self, pool: str = "") -> None:
-        """Raise StoreDown while SQL cannot be written. Then no slot is granted and no lease reaped (PROTOCOL, Rebuild)."""
+        """Raise StoreDown while SQL cannot be written. Then no slot is granted and no lease reaped (docs/design.md)."""
         if self._database.hangs:
             raise StoreDown("sql", "SQL takes too long to write")
         if not self.reached(pool):

@@ -189,7 +189,7 @@ def new_job_id() -> str:
 def now_ms() -> int:
     """Read this machine's clock (ms since 1970), for display only.
 
-    A deadline must never be compared with it, because only the clock of Redis decides (PROTOCOL, every script, 1).
+    A deadline must never be compared with it, because only the clock of Redis decides (docs/design.md).
     """
     return time.time_ns() // 1_000_000
 
