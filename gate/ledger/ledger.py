@@ -141,7 +141,8 @@ class Ledger:
         """
 
         def work(batch: UnitOfWork) -> Change[EndResult]:
-            lease_ms = request.lease_ms or batch.pool(pool).settings.lease_ms
+            settings = batch.pool(pool).settings
+            lease_ms = request.lease_ms or settings.lease_ms
             if (job := batch.job(pool, request.job_id)) is not None:  # guard: early-end-after-no-admission
                 return Change(EndResult.ALREADY, job)
             job = admission.new(batch, pool, request, 0, now_ms(), lease_ms, None)

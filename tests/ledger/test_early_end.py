@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gate.ledger import results
+from gate.model.errors import PoolUnknown
 from gate.model.job import Request
 from tests.ledger.book import Book
 
@@ -36,3 +37,9 @@ async def test_an_end_after_the_admission_changes_nothing(book: Book, how: str) 
     assert (ended.result, ended.job) == ("already", job)
     assert await book.job() == job
     assert await kinds(book) == ["charge"]
+
+
+async def test_an_early_end_in_an_unknown_pool_is_refused_whatever_its_lease(book: Book) -> None:
+    for lease_ms in (None, 1_000):
+        with pytest.raises(PoolUnknown):
+            await book.ledger.end_unadmitted("nowhere", REQUEST._replace(lease_ms=lease_ms), "failed", by="caller")
