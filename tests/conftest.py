@@ -20,6 +20,24 @@ from gate.runtime.wiring import open_gate
 from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, other_redis, settings_of
 
 
+LONG = (
+    "test_a_start_slower_than_its_answer",
+    "test_everything_moves",
+    "test_the_guide_can_be_played",
+    "test_nothing_is_lost_and_nobody_is_one_too_many[kill",
+    "test_its_commands_can_be_played",
+    "test_each_is_answered_at_the_terminal_and_in_the_panel",
+    "test_plots_are_written",
+    "test_with_a_server_and_without",
+)
+"""Tests of half a minute and more. They begin first: one that begins last keeps a whole run waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long tests first."""
+    items.sort(key=lambda item: not item.name.startswith(LONG))
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
