@@ -22,7 +22,7 @@ check:
 
 # Run the tests of the README.
 test *words:
-    {{python}} -m pytest -n 6 --dist worksteal {{words}}
+    {{python}} -m pytest -n 4 --dist worksteal {{words}}
 
 # Run everything that CI runs: it installs what is missing by apt, so it wants root on Debian.
 test-all:

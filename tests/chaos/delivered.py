@@ -49,7 +49,7 @@ def _events(calls: list[Call], rows: list[Any], books: Books) -> list[str]:
     """What a job's owner was told, without repeats, is its history; what came again came before the next."""
     history, owed, told = defaultdict(list), defaultdict(list), defaultdict(list)
     for row in books.rows("select job_id, kind from @events where job_id is not null order by id"):
-        if row.kind in STATUSES:
+        if row.kind in STATUSES or row.kind == "late":
             history[row.job_id].append(f"job.{row.kind}")
     for row in rows:
         if row.kind == "event":
