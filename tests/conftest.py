@@ -19,7 +19,6 @@ from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.runtime.wiring import open_gate
 from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, other_redis, settings_of
 
-
 LONG = (
     "test_a_start_slower_than_its_answer",
     "test_everything_moves",
