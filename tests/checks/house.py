@@ -182,9 +182,7 @@ def figures(root: Path) -> dict[str, int]:
         "import arrows between packages": arrows(root),
         "public functions without docstring": sum(public and not ast.get_docstring(node) for _, node, public in every),
         "docstrings with forbidden words": sum(bool(FORBIDDEN.search(text)) for text in docstrings(root)),
-        f"functions over {LINES_MAX} lines": sum(
-            node.end_lineno - node.lineno + 1 > LINES_MAX for _, node, _ in every if node.end_lineno
-        ),
+        f"functions over {LINES_MAX} lines": sum(lines(node) > LINES_MAX for _, node, _ in every),
         f"functions with over {PARAMETERS_MAX} parameters": sum(parameters(node) > PARAMETERS_MAX for _, node, _ in every),
     }
 
