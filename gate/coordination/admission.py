@@ -17,7 +17,7 @@ from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
 from gate.ledger import AdmitResult, Change, GrantReturn, Ledger, LedgerQueries
 from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy
-from gate.model.job import HOLDING, Job, Request
+from gate.model.job import HOLDING, Job, Request, is_over
 from gate.slots import AcquireReply, AcquireResult
 
 TRIES = 5
@@ -172,7 +172,8 @@ class Admission:
                 await self._places.restore(pool, job)
                 return job
             case AdmitResult.ENDED:
-                raise _already_ended(job)
+                assert job is not None
+                raise AlreadyEnded.of(job)
             case AdmitResult.REUSED:
                 raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
             case _:
@@ -210,11 +211,11 @@ class Admission:
         elif job.tells:
             self._news.tell(pool, [job.job_id])
         if job.ended:  # guard: waiting-acquire-sees-the-end
-            raise _already_ended(job)
+            raise AlreadyEnded.of(job)
         if job.status in HOLDING and (
             placed.result is AcquireResult.UNRECORDED
             # guard: grant-still-in-time
-            or _over(placed.good_until)
+            or is_over(placed.good_until)
         ):
             raise _Moved  # this process was paused, or SQL was slow: the lease may be over, so ask Redis again
         return job
@@ -253,18 +254,9 @@ class Admission:
         if job is not None and (job.pool != pool or not request.same_content(job)):
             raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
         if job is not None and job.ended:
-            raise _already_ended(job)
+            raise AlreadyEnded.of(job)
         return job
 
 
 class _Moved(Exception):
     """A store has changed its state during a call. The call begins again."""
-
-
-def _already_ended(job: Job | None) -> AlreadyEnded:
-    assert job is not None
-    return AlreadyEnded(f"this job is {job.status} already", job)
-
-
-def _over(good_until: float | None) -> bool:
-    return good_until is not None and time.monotonic() > good_until

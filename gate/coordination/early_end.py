@@ -41,6 +41,6 @@ class EarlyEnd:
         ended = await self._ledger.end_unadmitted(pool, request, outcome, by="caller", reason=reason, error=error)
         assert ended.job is not None
         if ended.result is EndResult.ALREADY:
-            raise AlreadyEnded(f"this job is {ended.job.status} already", ended.job)
+            raise AlreadyEnded.of(ended.job)
         self._news.tell(pool, [job_id])
         return ended.job

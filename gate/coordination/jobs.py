@@ -48,7 +48,6 @@ The order on each path is fixed, so that a crash between two steps loses nothing
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
 
 from pydantic import JsonValue
@@ -59,7 +58,7 @@ from gate.coordination.pool_registry import PoolRegistry, PoolSlots
 from gate.coordination.queries import JobQueries
 from gate.ledger import BindResult, CallbackResult, Change, EndResult, ExtensionResult, Ledger, RefuseResult
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, StartedByGate, StoreDown, TaskTaken
-from gate.model.job import Job
+from gate.model.job import Job, is_over
 from gate.model.messages import ProviderReport, StartReply
 from gate.slots import ExtendReply, ExtendResult
 
@@ -198,7 +197,7 @@ class JobCoordinator:
             if recorded.result == ExtensionResult.EXTENDED:
                 assert recorded.job is not None
                 self._news.tell(pool, [job_id])
-                if started is None and _over(reply.good_until):  # guard: extension-still-in-time
+                if started is None and is_over(reply.good_until):  # guard: extension-still-in-time
                     continue  # this process was paused after the commit, so the new lease may be over already
                 return recorded.job, reply
             if recorded.result is ExtensionResult.STALE:
@@ -213,7 +212,7 @@ class JobCoordinator:
         await self._recorder.run(pool)  # an expiry may still be in the outbox; SQL must have it before it is asked
         job = await self._queries.job(pool, job_id)
         if job.ended and job.status != "expired" and job.lease_id == lease_id:
-            return _already_ended(job)
+            return AlreadyEnded.of(job)
         return LeaseLost("this lease is not, or no longer, a lease of this job", await self._queries.placed_if_seen(job))
 
     # ---- out ---------------------------------------------------------------------------------------------------
@@ -330,14 +329,5 @@ class JobCoordinator:
             placed = await self._queries.placed_if_seen(job)
             raise LeaseLost("this lease is not, or no longer, a lease of this job", placed)
         if change.result in (EndResult.ALREADY, RefuseResult.ALREADY):
-            raise _already_ended(job)
+            raise AlreadyEnded.of(job)
         return job
-
-
-def _already_ended(job: Job | None) -> AlreadyEnded:
-    assert job is not None
-    return AlreadyEnded(f"this job is {job.status} already", job)
-
-
-def _over(good_until: float | None) -> bool:
-    return good_until is not None and time.monotonic() > good_until

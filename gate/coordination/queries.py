@@ -156,7 +156,7 @@ class JobQueries:
             if job.status == before:  # the time is over, or this server stops
                 break
         if job.ended:
-            raise AlreadyEnded(f"this job is {job.status} already", job)
+            raise AlreadyEnded.of(job)
         return job
 
     async def follow(self, pool: str, job_id: str) -> AsyncIterator[Job]:

@@ -87,7 +87,7 @@ class UnreadCallbackDesk:
                 raise NotRunning("this job waits and holds no slot, so no callback can be about it", job)
             case ApplyResult.HISTORY:
                 assert job is not None
-                raise AlreadyEnded(f"this job is {job.status} already", job)
+                raise AlreadyEnded.of(job)
             case ApplyResult.ENDED | ApplyResult.LATE:
                 assert job is not None
             case _:

@@ -37,7 +37,7 @@ from gate.ledger.transitions import admission, inbox, outbox, starts
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.outbox import newer, room
 from gate.model.errors import StoreDown
-from gate.model.job import HOLDING, REFUNDED, Job, Lease, Request, now_ms
+from gate.model.job import HOLDING, REFUNDED, Job, Lease, Request, is_over, now_ms
 from gate.model.messages import EntryKind, OutboxEntry, ProviderReport, StartReply
 
 log = structlog.get_logger("gate.ledger")
@@ -85,7 +85,7 @@ class Ledger:
             row = batch.pool(pool)
             if (
                 row.epoch != epoch  # guard: admission-in-its-epoch
-                or _over(good_until)  # guard: admission-in-time
+                or is_over(good_until)  # guard: admission-in-time
             ):
                 return Change(AdmitResult.STALE)
             job = batch.job(pool, request.job_id)
@@ -196,7 +196,7 @@ class Ledger:
             row = batch.pool(pool)
             if (
                 row.epoch != epoch  # guard: extension-in-its-epoch
-                or _over(good_until)  # guard: extension-in-time
+                or is_over(good_until)  # guard: extension-in-time
             ):
                 return Change(ExtensionResult.STALE)
             job = _in(pool, batch.job(pool, job_id))
@@ -277,7 +277,7 @@ class Ledger:
             row = batch.pool(pool)
             if row.epoch != epoch:  # guard: outbox-page-in-its-epoch
                 return RecordReply(stale=True)
-            if _over(good_until):
+            if is_over(good_until):
                 return RecordReply(late=True)
             recorded, unknown = RecordReply(), set()
             over = {(note.job_id, note.fence) for note in notes if note.kind is EntryKind.EXPIRED}
@@ -465,10 +465,6 @@ class Ledger:
             return [name for name in sorted(wanted) if pool_rows.configure(batch.connection, name, wanted[name])]
 
         return await self._database.write("", "", work)
-
-
-def _over(good_until: float | None) -> bool:
-    return good_until is not None and time.monotonic() > good_until
 
 
 def _in(pool: str, job: Job | None) -> Job | None:

@@ -28,7 +28,7 @@ GateError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from gate.model.job import Job
@@ -140,6 +140,11 @@ class StartedByGate(Conflict):
 
 class AlreadyEnded(Conflict):
     """The job was ended by another party, or with another outcome."""
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Make the refusal of a call about a job that has ended, or was admitted before its early end."""
+        return cls(f"this job is {job.status} already", job)
 
 
 class NotRunning(Conflict):

@@ -194,6 +194,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def is_over(good_until: float | None) -> bool:
+    """Say whether a moment by `time.monotonic()` (s) has passed; None never passes."""
+    return good_until is not None and time.monotonic() > good_until
+
+
 def in_ms(values: dict[str, Any]) -> dict[str, Any]:
     """Convert settings to the names and units of the ledger and the scripts.
 
