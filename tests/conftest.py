@@ -17,7 +17,11 @@ from gate.ledger.admin import migrate
 from gate.ledger.commit import inline_commit
 from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.runtime.wiring import open_gate
-from tests.support import SETTINGS, Clock, Fake, House, LineOfPool, Served, fresh_database, other_redis, settings_of
+from tests.support.clock import Clock
+from tests.support.gate_in_process import House
+from tests.support.gate_process import Served
+from tests.support.script_lane import SETTINGS, Fake, LineOfPool, settings_of
+from tests.support.stores import fresh_database, other_redis
 
 LONG = (
     "test_a_start_slower_than_its_answer",

@@ -24,7 +24,8 @@ from gate.ledger.commit import unit_of_work as batch
 from gate.ledger.commit.group_commit import GroupCommitter
 from gate.ledger.sql import statements
 from gate.slots.pipeline import CommandPipeline
-from tests.support import House, LineOfPool
+from tests.support.gate_in_process import House
+from tests.support.script_lane import LineOfPool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_disk")]
 PAIRS = 200

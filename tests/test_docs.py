@@ -10,8 +10,9 @@ import pytest
 
 from gate.http.auth.roles import TABLE
 from gate.runtime.settings import load
-from tests.pages import anchor, blocks, prose
-from tests.support import ROOT, run_gate
+from tests.support.gate_process import run_gate
+from tests.support.pages import anchor, blocks, prose
+from tests.support.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
 ENGLISH, PORTUGUESE = (ROOT / "docs" / name for name in ("moving-over.md", "mudanca.md"))

@@ -11,7 +11,7 @@ from gate.explain.facts import by_both, by_sql_alone
 from gate.explain.formatting import span, until
 from gate.explain.sentences import sections
 from gate.ledger.admin import prune
-from tests.support import House
+from tests.support.gate_in_process import House
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gate.runtime.settings import Settings
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 CI = ROOT / ".ci"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, Served, fresh, gate_environment
+from tests.support.gate_process import Served, gate_environment
+from tests.support.names import fresh
+from tests.support.paths import ROOT
 
 FORGED = [
     'x\n{"event": "reconciler.repaired", "level": "info"}',

@@ -13,8 +13,10 @@ from gate.http.metrics import CAUSES, REPAIRS, RESULTS
 from gate.model.job import ENDED
 from gate.telemetry import counters
 from gate.workers import delivery, reconciler
-from tests.support import House, Served, until
-from tests.tool import Tool
+from tests.support.gate_in_process import House
+from tests.support.gate_process import Served
+from tests.support.tool import Tool
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import ROOT, Served, fresh
+from tests.support.gate_process import Served
+from tests.support.names import fresh
+from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs" / "monitoring"
 OF_PROMETHEUS = {"up": {"job", "instance"}}

@@ -25,8 +25,11 @@ import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 
 from tests.chaos.stores import Postgres, lacking
-from tests.support import ROOT, Served, gate_environment, missing, run_gate, until
-from tests.tool import SECRET, Tool
+from tests.support.gate_process import Served, gate_environment, run_gate
+from tests.support.needs import missing
+from tests.support.paths import ROOT
+from tests.support.tool import SECRET, Tool
+from tests.support.wait import until
 
 GUIDE = (ROOT / "docs/moving-over.md").read_text()
 MANAGER = "/functions/v1/runninghub-queue-manager"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.pages import blocks, needs_tools, play, run_python
-from tests.support import ROOT, Served
+from tests.support.gate_process import Served
+from tests.support.pages import blocks, needs_tools, play, run_python
+from tests.support.paths import ROOT
 
 PAGE = ROOT / "README.md"
 README = PAGE.read_text()

@@ -11,7 +11,7 @@ import gate.cli.main
 import gate.client
 import gate.coordination.jobs
 import gate.runtime.serve
-from tests.support import GATE, ROOT
+from tests.support.paths import GATE, ROOT
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

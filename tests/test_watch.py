@@ -15,7 +15,8 @@ from gate.http.panel.pool_feed import ALL, SHOWN, PoolFeed, PoolReport, StoreDif
 from gate.model.errors import StoreDown
 from gate.model.job import Job
 from gate.slots import QueueState
-from tests.support import House, until
+from tests.support.gate_in_process import House
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

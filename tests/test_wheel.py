@@ -13,7 +13,8 @@ import httpx2
 import pytest
 
 from gate import __version__
-from tests.support import ROOT, gate_environment
+from tests.support.gate_process import gate_environment
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import httpx2
 
 from tests.chaos.account import Account, Told
 from tests.chaos.clients import PATIENCE_S, Client
-from tests.tool import Tool
+from tests.support.tool import Tool
 
 TABLE = "upscaler_jobs"
 MANAGER = "/functions/v1/runninghub-queue-manager"

@@ -10,7 +10,7 @@ from tests.chaos.account import Told
 from tests.chaos.clients import Client
 from tests.chaos.scene import Scene
 from tests.chaos.stores import RedisServer, wait_for
-from tests.support import until
+from tests.support.wait import until
 
 MENDED_S = 25.0
 POOL = "still"

@@ -24,7 +24,7 @@ from gate.slots import UNDONE, Semaphore
 from gate.workers import reconciler
 from gate.workers.webhook_client import WebhookClient, WebhookResponse
 from tests.chaos.points import AT, EXITED, PASS
-from tests.chaos.warm import orders
+from tests.support.warm import orders
 
 SWEEP_EVERY_S = 0.5
 LIBRARIES = ("alembic.command", "alembic.config", "psycopg", "redis.asyncio", "uvicorn", "uvloop")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.chaos.account import ENDED
 from tests.chaos.stores import Books
-from tests.tool import Call, Tool
+from tests.support.tool import Call, Tool
 
 STATUSES = ("queued", "granted", "running", *ENDED)
 

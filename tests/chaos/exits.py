@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 
@@ -10,8 +11,8 @@ from tests.chaos import delivered, provoking
 from tests.chaos.buyers import TABLE, Shop, buy
 from tests.chaos.points import DOORS, EXITED, points
 from tests.chaos.scene import Scene
-from tests.chaos.warm import warm
-from tests.support import until
+from tests.support.wait import until
+from tests.support.warm import Warm
 
 BUYERS = 3
 REACHED_S = 60.0
@@ -25,7 +26,7 @@ async def exits(scene: Scene) -> None:
     other. Meanwhile a tool and its provider, an owner's function (in Postgres), operators and edits by hand, as each needs.
     """
     shop = Shop(scene.account, scene.dice)
-    with shop.tool.running(), warm("tests.chaos.crashing") as scene.servers[0].warm:
+    with shop.tool.running(), contextlib.closing(Warm("tests.chaos.crashing")) as scene.servers[0].warm:
         await _Exits(scene, shop).play()
 
 

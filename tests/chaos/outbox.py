@@ -10,7 +10,7 @@ from tests.chaos.by_hand import LONG_S, LOST_S, MENDED_S, TOO_OLD_S, key
 from tests.chaos.clients import Client
 from tests.chaos.scene import Scene
 from tests.chaos.stores import RedisServer, wait_for
-from tests.support import until
+from tests.support.wait import until
 
 HOWS = ("XTRIM", "DEL", "XADD")
 AT_ONCE = 6

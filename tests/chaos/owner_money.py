@@ -10,7 +10,7 @@ from tests.chaos.account import REFUNDED, Told
 from tests.chaos.clients import CREDITS, Answer, Client
 from tests.chaos.scene import Scene
 from tests.owner_money.shop import HANGS, JOB_SQL, RAISES, REFUND_SQL, TABLE, Shop
-from tests.support import until
+from tests.support.wait import until
 
 POOL = "shop"
 CONFIG = f"""

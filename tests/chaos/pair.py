@@ -6,7 +6,7 @@ import asyncio
 
 from tests.chaos.proxy import Proxy
 from tests.chaos.stores import RedisServer
-from tests.support import until
+from tests.support.wait import until
 
 
 class Pair:

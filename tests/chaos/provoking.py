@@ -20,7 +20,7 @@ from tests.chaos.account import Told
 from tests.chaos.buyers import CREDITS, MANAGER, TABLE, asked, call_back
 from tests.chaos.clients import Client
 from tests.chaos.scene import Scene
-from tests.support import until
+from tests.support.wait import until
 
 POOL = "still"
 CONFIG = f"[pools.{POOL}]\nlimit = 1\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.chaos.faults import BACK_S
 from tests.chaos.scene import Scene
-from tests.support import until
+from tests.support.wait import until
 
 EVERY = 10
 POOL = "still"

@@ -17,7 +17,7 @@ from tests.chaos.clients import Client, Unanswered
 from tests.chaos.pair import Pair
 from tests.chaos.servers import Server
 from tests.chaos.stores import Books, Postgres, RedisServer
-from tests.support import until
+from tests.support.wait import until
 
 LIMIT = 3
 CLAIM_S = 2

@@ -9,8 +9,8 @@ from typing import Any
 
 from tests.chaos.points import AT, PASS
 from tests.chaos.stores import READY_S, free_port
-from tests.chaos.warm import Warm
-from tests.support import Served
+from tests.support.gate_process import Served
+from tests.support.warm import Warm
 
 
 class Server(Served):

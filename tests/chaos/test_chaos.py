@@ -12,7 +12,7 @@ from gate.ledger import Deliveries, Ledger
 from gate.slots import scripts
 from tests.chaos.__main__ import FAULTS, play, refusal
 from tests.chaos.points import DOORS
-from tests.support import missing
+from tests.support.needs import missing
 
 
 @pytest.mark.parametrize("fault", FAULTS)

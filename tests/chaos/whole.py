@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.chaos.plan import DEADLINE_S, PLAN, Row
 from tests.chaos.scene import Options
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 Kept = dict[str, dict[str, Any]]
 

@@ -136,7 +136,7 @@ def moves() -> int:
     from gate.model.job import Request
     from gate.runtime.embedded_redis import EmbeddedRedis
     from gate.runtime.wiring import open_gate
-    from tests.support import settings_of
+    from tests.support.script_lane import settings_of
 
     inline_commit.SLOW_S = math.inf  # a disk that is slow now would move the commit to a thread, which is not profiled
     package, files, begun = str(HERE / "gate"), list[str](), list[FrameType]()

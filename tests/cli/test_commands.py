@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import Served, gate_environment, run_gate, until
+from tests.support.gate_process import Served, gate_environment, run_gate
+from tests.support.wait import until
 
 
 @pytest.fixture(scope="module")

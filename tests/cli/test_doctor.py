@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import redis
 
-from tests.support import Served, fresh, run_gate
-from tests.tool import Tool
+from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
+from tests.support.tool import Tool
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import Served, gate_environment, run_gate, until
-from tests.tool import Tool
+from tests.support.gate_process import Served, gate_environment, run_gate
+from tests.support.tool import Tool
+from tests.support.wait import until
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 
-from tests.support import ROOT, gate_environment
+from tests.support.gate_process import gate_environment
+from tests.support.paths import ROOT
 
 WORK = """
 import itertools

@@ -18,7 +18,7 @@ import redis
 
 from gate.runtime import embedded_redis
 from gate.runtime.data_dir import DataDir
-from tests.support import Served, gate_environment, run_gate
+from tests.support.gate_process import Served, gate_environment, run_gate
 
 READY_WARM_S = 1.5
 SLACK = 4

@@ -17,7 +17,8 @@ import pytest
 import typer.main
 
 from gate.cli.main import EXIT_CODES, app
-from tests.support import Served, gate_environment, run_gate, until
+from tests.support.gate_process import Served, gate_environment, run_gate
+from tests.support.wait import until
 
 SERVED = {
     "status": ("status",),

@@ -17,7 +17,8 @@ import pytest
 from rich.console import Console
 
 from gate.cli.watch import LISTED, picture
-from tests.support import House, Served, gate_environment, run_gate
+from tests.support.gate_in_process import House
+from tests.support.gate_process import Served, gate_environment, run_gate
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import redis
 
 from gate.client import AsyncGate, Gate
 from gate.diagnostics.verify import verify
-from tests.support import Served
+from tests.support.gate_process import Served
 
 CONFIG = """
 queue_seconds = 30

@@ -21,7 +21,7 @@ from gate.client import (
 )
 from gate.client.errors import _BY_CODE, refusal
 from gate.http.problems import TABLE
-from tests.support import fresh
+from tests.support.names import fresh
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,9 @@ import pytest
 
 from gate.client import AsyncGate, LeaseLost
 from gate.diagnostics.verify import verify
-from tests.support import Served, fresh, until
+from tests.support.gate_process import Served
+from tests.support.names import fresh
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,9 @@ import redis
 
 from gate.client import AsyncGate, AsyncLease, Invalid, JobEnded, LeaseLost, Refused
 from gate.diagnostics.verify import verify
-from tests.support import Served, fresh, until
+from tests.support.gate_process import Served
+from tests.support.names import fresh
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,8 @@ import pytest
 
 from gate.client import Gate, JobEnded, LeaseLost, Refused, UserBusy
 from gate.diagnostics.verify import verify
-from tests.support import Served, fresh
+from tests.support.gate_process import Served
+from tests.support.names import fresh
 
 
 def test_seven_workers_on_three_slots_with_leases_shorter_than_the_work(server: Served, plain: Gate) -> None:

@@ -13,7 +13,7 @@ from gate.http.problems import RETRY_AFTER_S
 from gate.http.problems import TABLE as REFUSALS
 from gate.http.schemas import DEPTH_MAX, OUTPUT_MAX_BYTES
 from gate.model.job import JOB_ID, PAYLOAD_MAX_BYTES, POOL_NAME
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "http.md"
 WHO = {TOOL: "tool, admin", ADMIN: "admin", LOOK: "admin, read", ANYONE: "anyone"}

@@ -14,8 +14,8 @@ from gate.ledger.sql import tables
 from gate.model.job import ENDED, HOLDING, PAYLOAD_MAX_BYTES, STATUSES
 from gate.runtime.settings import PoolDefaults
 from gate.workers import reconciler
-from tests.pages import block, prose, rows
-from tests.support import ROOT
+from tests.support.pages import block, prose, rows
+from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "concepts.md"
 PICTURE = ROOT / "docs" / "concepts" / "states.svg"

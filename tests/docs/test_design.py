@@ -11,8 +11,8 @@ from gate.ledger import billing_hooks
 from gate.ledger.transitions import inbox
 from gate.slots import keys, scripts
 from gate.workers import reconciler
-from tests.pages import block, prose, rows
-from tests.support import ROOT
+from tests.support.pages import block, prose, rows
+from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "design.md"
 ONE_LINE = re.sub(r"\s+", " ", prose(PAGE))

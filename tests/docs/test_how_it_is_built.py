@@ -16,8 +16,8 @@ from gate.ledger.admin import migrate
 from gate.model.messages import ProviderReport
 from gate.providers import callback
 from gate.slots import Semaphore, scripts
-from tests.pages import block, rows
-from tests.support import GATE, ROOT
+from tests.support.pages import block, rows
+from tests.support.paths import GATE, ROOT
 
 PAGE = ROOT / "docs" / "how-it-is-built.md"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from gate.http.problems import HTTP_CODES, TABLE
-from tests.support import ROOT, Served
+from tests.support.gate_process import Served
+from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "http-overview.md"
 

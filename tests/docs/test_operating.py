@@ -24,8 +24,11 @@ from gate.model.job import QUEUE_MAX
 from gate.providers.standard import STALE_S
 from gate.runtime.serve import GRACE_S, STOP_S
 from tests.chaos.stores import free_port
-from tests.pages import block, needs_tools, play, prose, rows
-from tests.support import ROOT, Served, missing, run_gate, until
+from tests.support.gate_process import Served, run_gate
+from tests.support.needs import missing
+from tests.support.pages import block, needs_tools, play, prose, rows
+from tests.support.paths import ROOT
+from tests.support.wait import until
 
 PAGE = ROOT / "docs" / "operating.md"
 PATHS = f"{os.environ['PATH']}:/usr/sbin:/sbin"

@@ -8,8 +8,8 @@ import tomllib
 
 import yaml
 
-from tests.pages import blocks
-from tests.support import ROOT
+from tests.support.pages import blocks
+from tests.support.paths import ROOT
 
 WORKFLOW = ROOT / ".github/workflows/ci.yml"
 CI = ROOT / ".ci/run"

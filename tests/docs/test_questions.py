@@ -6,8 +6,9 @@ import html
 import re
 from pathlib import Path
 
-from tests.pages import block, needs_tools, play
-from tests.support import ROOT, Served
+from tests.support.gate_process import Served
+from tests.support.pages import block, needs_tools, play
+from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "questions.md"
 QUESTIONS = re.findall(r"^### (\d+)\. ([^\n]*)\n(.*?)(?=^##|\Z)", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)

@@ -9,7 +9,8 @@ from gate.http.auth.roles import TABLE
 from gate.http.middleware.body_limit import BODY_MAX_BYTES
 from gate.http.problems import TABLE as REFUSALS
 from tests.docs.reference import PAGE, document, page
-from tests.support import Served, fresh
+from tests.support.gate_process import Served
+from tests.support.names import fresh
 
 
 def test_it_is_what_the_command_makes_now() -> None:

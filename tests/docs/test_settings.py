@@ -7,8 +7,9 @@ from pathlib import Path
 
 from gate.http.auth.roles import ADMIN, LOOK, TOOL
 from gate.runtime.settings import Settings
-from tests.pages import needs_tools, play, rows
-from tests.support import ROOT, Served
+from tests.support.gate_process import Served
+from tests.support.pages import needs_tools, play, rows
+from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.pages import block, needs_tools, play, run_python
-from tests.support import ROOT, Served
+from tests.support.gate_process import Served
+from tests.support.pages import block, needs_tools, play, run_python
+from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "tour.md"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks.house import FORBIDDEN
-from tests.support import GATE
+from tests.support.paths import GATE
 
 FILES = sorted(path for path in GATE.rglob("*.py") if "words" not in path.parts)
 """Every module but the texts of the panel."""

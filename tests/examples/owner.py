@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from tests.examples.platform import SERVICE_KEY, Platform, Row
 from tests.examples.stage import Stage
-from tests.support import ROOT
+from tests.support.paths import ROOT
 from tests.test_moving_over import block, file
 
 AT_FIRST = 100

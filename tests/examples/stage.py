@@ -21,7 +21,9 @@ from standardwebhooks import Webhook
 
 from gate.simulator.runninghub import Simulator
 from tests.examples.platform import ANON_KEY, SERVICE_KEY, Platform
-from tests.support import ROOT, Served, missing, run_gate
+from tests.support.gate_process import Served, run_gate
+from tests.support.needs import missing
+from tests.support.paths import ROOT
 
 EXAMPLE = ROOT / "examples" / "supabase"
 FRONT = Path(__file__).parent / "front"

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 
 from tests.examples.platform import TABLES
 from tests.examples.stage import EXAMPLE, FRONT, FUNCTIONS, program
-from tests.support import Served, until
+from tests.support.gate_process import Served
+from tests.support.wait import until
 
 README = (EXAMPLE / "README.md").read_text()
 SOURCES = sorted((EXAMPLE / "functions").rglob("*.ts"))

@@ -16,7 +16,8 @@ import pytest
 
 from tests.examples.platform import ANON_KEY
 from tests.examples.stage import MANAGER, Stage, program
-from tests.support import run_gate, until
+from tests.support.gate_process import run_gate
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 UPSCALER = "upscaler_jobs"

@@ -17,7 +17,8 @@ from gate.diagnostics.verify import verify
 from tests.chaos.stores import Postgres, lacking
 from tests.examples.owner import AT_FIRST, OwnerStage
 from tests.examples.stage import MANAGER, TOKEN
-from tests.support import missing, until
+from tests.support.needs import missing
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 TASK = 1900000000000000001

@@ -18,7 +18,7 @@ import redis
 
 from tests.examples.platform import ANON_KEY
 from tests.examples.stage import MANAGER, TOKEN, Stage
-from tests.support import until
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ happens over HTTP in the same words.
 
 import pytest
 
-from tests.support import House
+from tests.support.gate_in_process import House
 
 pytestmark = pytest.mark.anyio
 

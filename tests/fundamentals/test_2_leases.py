@@ -3,7 +3,8 @@
 import pytest
 
 from gate.model.errors import AlreadyEnded, LeaseLost
-from tests.support import House, until
+from tests.support.gate_in_process import House
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support import House
+from tests.support.gate_in_process import House
 
 pytestmark = pytest.mark.anyio
 

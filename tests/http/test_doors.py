@@ -16,7 +16,8 @@ from gate.http import legacy_supabase, panel, webhooks
 from gate.http.app import READ_BY_PEOPLE, ROUTERS
 from gate.http.auth.roles import ANYONE, TABLE
 from gate.ledger.admin import api_keys
-from tests.support import Served, run_gate, until
+from tests.support.gate_process import Served, run_gate
+from tests.support.wait import until
 
 ADMIN = "an admin key from the environment"
 

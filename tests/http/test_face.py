@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import Served, fresh, until
+from tests.support.gate_process import Served
+from tests.support.names import fresh
+from tests.support.wait import until
 
 
 @pytest.fixture

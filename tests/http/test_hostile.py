@@ -18,7 +18,8 @@ import redis
 import sqlalchemy as sa
 
 from gate.http.middleware.body_limit import max_bytes
-from tests.support import Served, fresh
+from tests.support.gate_process import Served
+from tests.support.names import fresh
 
 WORDS = ("x\x00y", "a\nb", "{}", "{x}", "x" * 5000, "'; drop table jobs; --", "\u202e", "../..", "%00", "")
 NUMBERS = (float("nan"), 1e309, -1, 2**63, 2**64, 10**400, -0.5, 1e18)

@@ -15,7 +15,10 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from gate.http.auth.roles import TABLE
-from tests.support import ROOT, Served, fresh, until
+from tests.support.gate_process import Served
+from tests.support.names import fresh
+from tests.support.paths import ROOT
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gate.http.app import make_app
-from tests.support import Served
+from tests.support.gate_process import Served
 
 EXAMPLES = int(os.environ.get("GATE_TEST_EXAMPLES", "25"))
 

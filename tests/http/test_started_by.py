@@ -11,8 +11,10 @@ import pytest
 
 from gate.client import AlreadyEnded, AsyncGate, Gate, Invalid
 from gate.diagnostics.verify import verify
-from tests.support import Served, fresh, run_gate, until
-from tests.tool import Tool
+from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
+from tests.support.tool import Tool
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 TABLE = "upscaler_jobs"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gate.http.legacy_supabase import MANAGER
-from tests.support import Served, fresh, run_gate
+from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
 
 UPSCALER, POSE = "upscaler_jobs", "pose_changer_jobs"
 

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from gate.diagnostics.verify import verify
 from tests.http.test_webhooks import CONFIG, TOKEN, hub, look, running, signed
-from tests.support import Served, fresh, run_gate
+from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
 
 HTML = {"accept": "text/html"}
 

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from tests.support import Served, fresh, run_gate
+from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 JOB = {

@@ -16,7 +16,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from gate.http.middleware.body_limit import END_MAX_BYTES
-from tests.support import Served, fresh
+from tests.support.gate_process import Served
+from tests.support.names import fresh
 
 OLD, NEW = "whsec_b2xkIHNlY3JldCBvZiB0aGUgdGVzdA==", "whsec_bmV3IHNlY3JldCBvZiB0aGUgdGVzdA=="
 TOKEN = "t0ken-that-no-log-may-hold"

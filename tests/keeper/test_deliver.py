@@ -27,8 +27,11 @@ from gate.runtime.wiring import ExternalServices, RunningGate, open_gate
 from gate.workers import delivery as deliver
 from gate.workers.delivery import UNWELL_TRIES
 from gate.workers.webhook_client import WebhookClient, WebhookResponse
-from tests.support import Served, fresh, run_gate, settings_of, until
-from tests.tool import SECRET, Tool
+from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
+from tests.support.script_lane import settings_of
+from tests.support.tool import SECRET, Tool
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 TABLE = "upscaler_jobs"

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from gate.coordination.outbox_recorder import AGAIN_S, LATE_MAX, PAGE_IS_GOOD_S
 from gate.ledger import RecordReply
 from gate.model.messages import EntryKind, OutboxEntry
-from tests.support import House, until
+from tests.support.gate_in_process import House
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,9 @@ from gate.ledger import RecordReply
 from gate.model.job import Job, Request
 from gate.slots import keys
 from gate.workers.reconciler import examine
-from tests.support import House, settings_of, until
+from tests.support.gate_in_process import House
+from tests.support.script_lane import settings_of
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

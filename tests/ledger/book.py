@@ -14,7 +14,7 @@ from gate.ledger.sql import pool_rows
 from gate.ledger.transitions import deliveries, inbox, jobs, outbox, unread_callbacks
 from gate.model.job import Job, Lease, Request
 from gate.model.messages import EntryKind, OutboxEntry
-from tests.support import settings_of
+from tests.support.script_lane import settings_of
 
 NOW = 50_000_000
 """What gate's own clock says, unless a test turns it; Redis's times are smaller."""

@@ -27,7 +27,8 @@ from gate.ledger.sql import engines, pool_rows, statements, tables
 from gate.model.deadline_queue import DeadlineQueue
 from gate.model.errors import StoreDown
 from gate.model.job import Request
-from tests.support import settings_of, until
+from tests.support.script_lane import settings_of
+from tests.support.wait import until
 
 pytestmark = [
     pytest.mark.anyio,

@@ -17,7 +17,7 @@ from gate.ledger.sql import engines, job_rows
 from gate.ledger.sql.statements import say
 from gate.model.errors import StoreDown
 from tests.chaos.stores import Books
-from tests.support import settings_of
+from tests.support.script_lane import settings_of
 
 pytestmark = [
     pytest.mark.anyio,

@@ -23,7 +23,8 @@ from gate.model.errors import StoreDown
 from gate.model.job import Lease, Request
 from gate.model.messages import EntryKind, OutboxEntry
 from tests.chaos.stores import Books
-from tests.support import settings_of, until
+from tests.support.script_lane import settings_of
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from gate.ledger.admin import migrate as schema
 from gate.ledger.sql import engines
 from gate.ledger.sql.tables import metadata
-from tests.support import fresh_database
+from tests.support.stores import fresh_database
 
 
 def test_the_tables_are_what_the_migrations_make(sql_url: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from gate.ledger.results import Change
 from gate.ledger.sql import pool_rows, tables
 from gate.model.errors import PoolUnknown
 from tests.ledger.book import NOW, Book, lease
-from tests.support import SETTINGS, settings_of
+from tests.support.script_lane import SETTINGS, settings_of
 
 pytestmark = pytest.mark.anyio
 

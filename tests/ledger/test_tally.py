@@ -12,7 +12,8 @@ from gate.ledger.reports import counters
 from gate.ledger.reports.counters import EventCounters, PoolCounters
 from gate.ledger.sql.tables import events, jobs
 from gate.model.errors import AlreadyEnded, LeaseLost
-from tests.support import House, fresh
+from tests.support.gate_in_process import House
+from tests.support.names import fresh
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gate.model.job import now_ms
-from tests.support import House
+from tests.support.gate_in_process import House
 
 pytestmark = pytest.mark.anyio
 MINUTE_MS = 60_000

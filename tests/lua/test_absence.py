@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gate.slots import Semaphore
-from tests.support import LineOfPool, Pinned
+from tests.support.script_lane import LineOfPool, Pinned
 
 pytestmark = pytest.mark.anyio
 AWAY_MS = 60_000

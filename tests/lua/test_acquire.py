@@ -2,7 +2,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gate.slots import NotDone
-from tests.support import LineOfPool
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 

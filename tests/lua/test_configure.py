@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support import LineOfPool
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 

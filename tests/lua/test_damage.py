@@ -6,7 +6,7 @@ import pytest
 
 from gate.model.errors import StoreDown
 from gate.slots import NotDone
-from tests.support import LineOfPool
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 ENTRY = {"ticket": "9", "queued_at": 1_700_000_000_000, "lease_ms": 5_000}

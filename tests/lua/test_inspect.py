@@ -3,7 +3,7 @@ import re
 import pytest
 
 from gate.slots import scripts
-from tests.support import LineOfPool
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 

@@ -1,7 +1,7 @@
 import pytest
 
 from gate.slots import NotDone
-from tests.support import LineOfPool
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 WAITER = {"ticket": "7", "queued_at": 1_700_000_000_000, "lease_ms": 5_000, "user": "ana"}

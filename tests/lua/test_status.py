@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from tests.support import LineOfPool
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 

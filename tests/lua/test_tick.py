@@ -1,7 +1,7 @@
 import pytest
 
 from gate.slots.semaphore import ScriptReply
-from tests.support import LineOfPool
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gate.slots.semaphore import AcquireReply
-from tests.support import LineOfPool
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 

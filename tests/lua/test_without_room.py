@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gate.model.errors import StoreDown
-from tests.support import LineOfPool
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 

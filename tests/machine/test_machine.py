@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.machine.rules import Rules
-from tests.support import Clock, Fake, LineOfPool
+from tests.support.clock import Clock
+from tests.support.script_lane import Fake, LineOfPool
 
 JOBS = st.sampled_from("abcdefgh")
 LEASES = st.sampled_from((1_000, 5_000, 30_000))

@@ -16,7 +16,8 @@ from gate.diagnostics.verify import verify
 from tests.chaos.stores import Postgres, lacking
 from tests.owner.judge import judge
 from tests.owner.scene import Scene, opened
-from tests.support import missing, until
+from tests.support.needs import missing
+from tests.support.wait import until
 
 SETTINGS = {"lease_seconds": 600, "claim_seconds": 10, "cooldown_seconds": 0.5}
 OpenScene = Callable[..., contextlib.AbstractAsyncContextManager[Scene]]

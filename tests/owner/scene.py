@@ -16,7 +16,7 @@ from tests.chaos.servers import Server
 from tests.chaos.stores import Books
 from tests.owner.money import AT_FIRST, JOB_SQL, REFUND_SQL, Money
 from tests.owner.side import Side
-from tests.support import until
+from tests.support.wait import until
 
 TOOLS = {
     "upscaler_jobs": "Upscaler Arcano",

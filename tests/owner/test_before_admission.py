@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.stores import lacking
 from tests.soak.before_admission import BEFORE, CALLS, FINISH, PRICE, TABLE, Race, opened
-from tests.support import missing
+from tests.support.needs import missing
 
 ROUNDS = 20  # 500: python -m tests.soak.before_admission
 

@@ -14,7 +14,7 @@ from tests.owner.account import Refused, Started, Told
 from tests.owner.conftest import OpenScene
 from tests.owner.judge import Books, judge, read
 from tests.owner.scene import Scene
-from tests.support import until
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

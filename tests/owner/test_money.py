@@ -6,7 +6,7 @@ import pytest
 
 from tests.owner.conftest import OpenScene
 from tests.owner.scene import PRICE, Scene
-from tests.support import until
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

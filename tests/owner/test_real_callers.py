@@ -19,7 +19,7 @@ import pytest
 from gate.diagnostics.verify import verify
 from tests.owner.conftest import SETTINGS, OpenScene
 from tests.owner.scene import LIMIT, MANAGER, PRICE, TOOLS, Scene, opened
-from tests.support import until
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 JSON = {"content-type": "application/json"}

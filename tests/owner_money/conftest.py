@@ -11,7 +11,8 @@ import pytest
 
 from tests.chaos.stores import Postgres
 from tests.owner_money.shop import JOB_SQL, REFUND_SQL, TABLE, Shop, need_postgres
-from tests.support import Served, fresh_database
+from tests.support.gate_process import Served
+from tests.support.stores import fresh_database
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from gate.http.legacy_supabase import MANAGER
 from tests.chaos.stores import lacking
-from tests.support import Served, fresh, missing
+from tests.support.gate_process import Served
+from tests.support.names import fresh
+from tests.support.needs import missing
 
 TABLE = "upscaler_jobs"
 JOB_SQL = "select * from shop.price(:table_name, :job_id)"

@@ -10,7 +10,8 @@ import pytest
 
 from gate.diagnostics.verify import verify
 from tests.owner_money.shop import TABLE, Shop, acquire, fail, look, old
-from tests.support import Served, run_gate, until
+from tests.support.gate_process import Served, run_gate
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,9 @@ import pytest
 
 from gate.diagnostics.verify import verify
 from tests.owner_money.shop import HANGS, RAISES, Shop, acquire, fail
-from tests.support import Served, fresh, run_gate, until
+from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,8 @@ import pytest
 from gate.diagnostics.verify import verify
 from gate.runtime.serve import STOP_S
 from tests.owner_money.shop import HANGS, TABLE, Shop, acquire, fail, old
-from tests.support import Served, until
+from tests.support.gate_process import Served
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

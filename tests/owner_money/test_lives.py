@@ -12,7 +12,9 @@ import pytest
 from gate.diagnostics.verify import verify
 from gate.runtime.embedded_redis import EmbeddedRedis
 from tests.owner_money.shop import Shop, acquire, fail
-from tests.support import Served, other_redis, until
+from tests.support.gate_process import Served
+from tests.support.stores import other_redis
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from tests.owner_money.shop import HANGS, RAISES, TABLE, Shop, acquire, fail, look, old
-from tests.support import Served, fresh, until
+from tests.support.gate_process import Served
+from tests.support.names import fresh
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 DOORS = ("acquire", "run-or-queue", "enqueue", "check")

@@ -8,7 +8,9 @@ import pytest
 
 from gate.diagnostics.verify import verify
 from tests.owner_money.shop import RAISES, TABLE, Shop, acquire, fail, look, old
-from tests.support import Served, fresh, until
+from tests.support.gate_process import Served
+from tests.support.names import fresh
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.owner_money.shop import JOB_SQL, REFUND_SQL, TABLE
-from tests.support import Served
+from tests.support.gate_process import Served
 
 
 @pytest.mark.parametrize("setting", [{"GATE_JOB_SQL": JOB_SQL}, {"GATE_REFUND_SQL": REFUND_SQL}])

@@ -13,7 +13,7 @@ from gate.ledger.billing_hooks import Price
 from gate.model.errors import JobUnknown, StoreDown
 from gate.model.job import Lease, Request
 from tests.owner_money.shop import TABLE, Shop
-from tests.support import settings_of
+from tests.support.script_lane import settings_of
 
 pytestmark = pytest.mark.anyio
 ID, ANA = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-00000000000a"

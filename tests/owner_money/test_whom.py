@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.owner_money.shop import TABLE, Shop, look
-from tests.support import Served, fresh, run_gate, until
+from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 ADMIN = "the-admin-key"

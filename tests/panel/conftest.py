@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from gate.ledger.admin import api_keys
-from tests.support import Served, run_gate
+from tests.support.gate_process import Served, run_gate
 
 HTML = {"accept": "text/html"}
 ADMIN = "an admin key from the environment"

@@ -6,7 +6,7 @@ import random
 import time
 from typing import Any
 
-from tests.support import Served
+from tests.support.gate_process import Served
 
 TOOLS = ["Upscaler Arcano", "Pose Changer", "Veste AI", "Video Upscaler"]
 USERS = ["ana", "bruno", "carla", "davi", "eva", "fabio"]

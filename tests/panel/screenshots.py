@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.panel import scenes
 from tests.panel.browser import chromium, window
-from tests.support import Served
+from tests.support.gate_process import Served
 
 WIDTHS = {390: 844, 820: 1180, 1440: 900}
 POOLS = ("empty", "few", "many", "hostile")

@@ -15,7 +15,7 @@ import redis
 from tests.panel import browser, scenes
 from tests.panel.conftest import ADMIN, Kept
 from tests.panel.screenshots import CONFIG, PAGES, WIDTHS
-from tests.support import Served
+from tests.support.gate_process import Served
 
 pytestmark = pytest.mark.skipif(
     browser.program() is None and "GATE_TEST_EVERYTHING" not in os.environ, reason="no chromium on the PATH"

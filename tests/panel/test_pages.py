@@ -11,7 +11,7 @@ import pytest
 from gate.http.panel import assets, render, words
 from tests.panel.conftest import ADMIN, Kept, Person
 from tests.panel.scenes import HOSTILE, printable
-from tests.support import Served
+from tests.support.gate_process import Served
 
 TEMPLATES = sorted((Path(render.__file__).parent / "templates").iterdir())
 

@@ -14,7 +14,7 @@ from gate.http.auth import session
 from gate.http.auth.roles import ANYONE, LOOK, TABLE
 from gate.http.panel import ROUTERS
 from tests.panel.conftest import ADMIN, Kept, Person, wait
-from tests.support import Served, run_gate
+from tests.support.gate_process import Served, run_gate
 
 PANEL = sorted((method, route.path) for router in ROUTERS for route in router.routes for method in route.methods)
 GUARDED = [at for at in PANEL if TABLE[at] != ANYONE]

@@ -18,7 +18,9 @@ from gate.model.messages import ProviderReport
 from gate.providers import PROVIDERS
 from gate.providers.callback import Callback
 from gate.simulator.runninghub import Busy, Odd, Simulator
-from tests.support import ROOT, gate_environment, until
+from tests.support.gate_process import gate_environment
+from tests.support.paths import ROOT
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

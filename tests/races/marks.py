@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 FOLDERS = ("gate", "lua")
 MARK = re.compile(r"guard: ([a-z0-9-]+)(?:: (then))?")

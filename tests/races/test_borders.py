@@ -14,7 +14,8 @@ from gate.model.errors import LeaseLost, StoreDown
 from gate.model.messages import EntryKind, OutboxEntry
 from gate.runtime.wiring import open_gate
 from gate.slots import ScriptReply
-from tests.support import House, until
+from tests.support.gate_in_process import House
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -24,7 +24,8 @@ from tests.model.safeguards import TABLE
 from tests.owner_money.shop import need_postgres
 from tests.races.guards import GUARDS, Guard
 from tests.races.marks import FOLDERS, Mark, marks, marks_of, without
-from tests.support import ROOT, gate_environment
+from tests.support.gate_process import gate_environment
+from tests.support.paths import ROOT
 
 ALL = os.environ.get("GATE_TEST_GUARDS") == "all"
 """Each run of the tests removes one guard in twenty; GATE_TEST_GUARDS=all removes each (ten minutes on two processes)."""

@@ -9,7 +9,9 @@ import pytest
 from gate.model.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown, UserBusy
 from gate.model.job import Request, now_ms
 from gate.slots import keys
-from tests.support import House, settings_of, until
+from tests.support.gate_in_process import House
+from tests.support.script_lane import settings_of
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

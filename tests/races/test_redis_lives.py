@@ -21,7 +21,8 @@ from gate.model.job import Job, Request
 from gate.runtime.wiring import RunningGate, open_gate
 from tests.chaos.proxy import Proxy
 from tests.chaos.stores import RedisServer
-from tests.support import settings_of, until
+from tests.support.script_lane import settings_of
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 Start = Callable[[], RedisServer]

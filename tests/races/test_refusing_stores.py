@@ -21,7 +21,9 @@ from gate.model.job import now_ms
 from gate.runtime.wiring import open_gate
 from tests.chaos.stores import Books, RedisServer
 from tests.conftest import OpenHouse
-from tests.support import House, settings_of, until
+from tests.support.gate_in_process import House
+from tests.support.script_lane import settings_of
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

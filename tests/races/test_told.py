@@ -8,7 +8,8 @@ import pytest
 
 from gate.ledger import RecordReply
 from gate.model.errors import AlreadyEnded, JobIdReused, LeaseLost, StoreDown
-from tests.support import House, until
+from tests.support.gate_in_process import House
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ import pytest
 from gate.ledger import Change
 from gate.model.job import Job
 from gate.workers.waiter_poll import WaiterPoll
-from tests.support import House
+from tests.support.gate_in_process import House
 
 pytestmark = pytest.mark.anyio
 

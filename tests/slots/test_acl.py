@@ -21,7 +21,11 @@ from gate.runtime.wiring import open_gate
 from gate.slots import keys, scripts
 from gate.workers import waiter_poll
 from tests.chaos.stores import free_port
-from tests.support import ROOT, House, fresh_database, other_redis, settings_of, until
+from tests.support.gate_in_process import House
+from tests.support.paths import ROOT
+from tests.support.script_lane import settings_of
+from tests.support.stores import fresh_database, other_redis
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,8 @@ import pytest
 
 from gate.slots import gauges
 from gate.slots.gauges import RedisGauges
-from tests.support import House, LineOfPool
+from tests.support.gate_in_process import House
+from tests.support.script_lane import LineOfPool
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,8 @@ from gate.slots import RedisConnection, Semaphore, connection
 from gate.slots.connection import answering
 from gate.slots.pipeline import CommandPipeline
 from tests.chaos.stores import free_port
-from tests.support import SETTINGS, until
+from tests.support.script_lane import SETTINGS
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from gate.diagnostics.verify import verify
-from tests.support import Served
+from tests.support.gate_process import Served
 
 
 def play(served: Served, waiters: int, seed: int) -> list[str]:

@@ -28,9 +28,10 @@ import sqlalchemy as sa
 
 from gate.diagnostics.verify import verify
 from tests.chaos.stores import Postgres
-from tests.support import Served, run_gate, until
+from tests.support.gate_process import Served, run_gate
+from tests.support.tool import SECRET
+from tests.support.wait import until
 from tests.test_moving_over import MANAGER, Owner, block, file
-from tests.tool import SECRET
 
 PRICE = 60
 BEFORE = 100

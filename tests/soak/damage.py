@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.stores import RedisServer
-from tests.support import Served, run_gate
+from tests.support.gate_process import Served, run_gate
 
 CONFIG = "lease_seconds = 3000\nclaim_seconds = 3000\n"
 LONG_AGO_MS = 1_000

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gate.diagnostics.verify import verify
-from tests.support import Served
+from tests.support.gate_process import Served
 
 WITHIN_S = 2.0
 LEASE_S = 3.0

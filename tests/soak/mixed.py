@@ -23,7 +23,7 @@ from typing import Any
 import httpx2
 
 from gate.diagnostics.verify import verify
-from tests.support import Served
+from tests.support.gate_process import Served
 
 LEASE_S = 2.0
 CONFIG = "queue_max = 100000\ncooldown_seconds = 0.5\nclaim_seconds = 2\n"

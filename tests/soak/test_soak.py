@@ -9,7 +9,7 @@ from gate.diagnostics.verify import verify
 from tests.chaos.stores import lacking
 from tests.soak import arrival, damage, expiry, mixed, moving
 from tests.soak.load import Options
-from tests.support import Served
+from tests.support.gate_process import Served
 
 
 def clean(served: Served) -> None:

@@ -30,7 +30,7 @@ from gate.slots import scripts
 from tests.mutation.lua.bench import NEAR, STAGES, Bench, CannotJudge, Verdict, with_tests
 from tests.mutation.lua.explained import REASONS
 from tests.mutation.lua.mutants import Mutant, mutants
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 ENOUGH = 0.95
 RESULTS = ROOT / ".mutation" / "lua.jsonl"

@@ -18,7 +18,7 @@ from tests.mutation.lua import explained
 from tests.mutation.lua.__main__ import every_mutant, ground, report, try_all
 from tests.mutation.lua.bench import Verdict
 from tests.mutation.lua.mutants import Mutant, mutants
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 SCRIPT = """\
 local function f(a)

@@ -20,7 +20,7 @@ from tests.mutation.python.judging import Judge, Verdict
 from tests.mutation.python.mutants import Mutant, population
 from tests.mutation.python.reach import reach
 from tests.mutation.python.trees import warm
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 KEPT = ROOT / ".mutation"
 WANTED = 0.85

@@ -30,7 +30,7 @@ from gate.ledger.sql import job_rows, pool_rows
 from gate.ledger.transitions import deliveries, inbox, jobs, outbox, starts
 from gate.providers import callback, parsing, runninghub, runninghub_output, standard
 from gate.workers import reconciler
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 
 def path_of(module: ModuleType) -> str:

@@ -18,7 +18,7 @@ from gate.ledger.transitions import deliveries, inbox, outbox
 from tests.mutation.python.mutants import MODULES, path_of
 from tests.mutation.python.plugins import Noting, Reach
 from tests.mutation.python.trees import Tree, end
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 FOLDERS = ("ledger", "keeper", "races", "http", "providers", "fundamentals", "owner_money")
 FILES = ("cli/test_doctor.py",)

@@ -13,7 +13,7 @@ pytest.importorskip("mutmut", reason="the extra `mutation` is not installed")
 
 from gate.providers import parsing
 from tests.mutation.python.mutants import Possible, of_module, path_of
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 TEXT = '''
 from __future__ import annotations

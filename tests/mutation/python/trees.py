@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT
+from tests.support.paths import ROOT
 
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv", ".gate", ".bench", ".mutation", ".hypothesis", ".ruff_cache", "__pycache__"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, Served, gate_environment
+from tests.support.gate_process import Served, gate_environment
+from tests.support.paths import ROOT
 
 TOOLS = ("curl", "redis-cli")
 END = "---- end of a command ----"
@@ -99,3 +100,8 @@ def pattern(said: str) -> str:
 def _lines(text: str) -> str:
     """Without the blanks that only make columns."""
     return "\n".join(re.sub(" +", " ", line.strip()) for line in text.strip().splitlines())
+
+
+def shell_blocks(markdown: str) -> list[str]:
+    """The ```shell blocks of a page, in order."""
+    return re.findall(r"```shell\n(.*?)```", markdown, flags=re.DOTALL)

@@ -1,0 +1,180 @@
+"""A process that has imported gate, and becomes `gate WORDS` in a fork of itself: without the half second of CPU of the imports.
+
+`Warm` is the side of the tests, `orders` that of the process. Each fork is a child of the tests' process, as one that `Popen`
+starts is, so a test can signal it, wait for it and read its exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import io
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from tests.support.paths import ROOT
+
+IMPORTED = (
+    "alembic.command", "alembic.config", "psycopg", "redis.asyncio", "rich.table", "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.dialects.sqlite", "uvicorn", "uvloop",
+    "gate.cli.main", "gate.demo.acceptance", "gate.diagnostics.doctor", "gate.diagnostics.verify", "gate.http.app",
+    "gate.http.panel.pool_feed", "gate.http.server.offers", "gate.ledger.admin.migrate", "gate.runtime.serve", "gate.runtime.wiring",
+)  # fmt: skip
+"""What the commands of gate import."""
+PR_SET_CHILD_SUBREAPER = 36
+ORDER_MAX = 65_536
+
+
+class Forked:
+    """As much of a Popen as a test of gate needs."""
+
+    def __init__(self, pid: int, stdout: IO[str] | None) -> None:
+        self.pid, self.stdout = pid, stdout
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        give_up = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > give_up:
+                raise subprocess.TimeoutExpired(["gate"], timeout)
+            time.sleep(0.002)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class Warm:
+    """`module` is run with the number of a socket that takes orders (`orders`), each answered by the pid of a new process."""
+
+    def __init__(self, module: str = "tests.support.warm") -> None:
+        # This process becomes the parent of forks whose own parent has ended.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._one_at_a_time = threading.Lock()
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-m", module, str(theirs.fileno())]
+            inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATE_")}
+            environment = inherited | {"PYTHONPATH": str(ROOT)}
+            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()])
+
+    def start(self, words: list[str], cwd: Path, environment: dict[str, str], errors: IO[Any]) -> Forked:
+        """A process whose output can be read line by line."""
+        out, theirs = os.pipe()
+        try:
+            return Forked(self._ordered(words, cwd, environment, theirs, errors.fileno()), os.fdopen(out))
+        finally:
+            os.close(theirs)
+
+    def run(
+        self, words: list[str], cwd: Path, environment: dict[str, str], timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        """As `subprocess.run` does, with the output captured."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+            process = Forked(self._ordered(words, cwd, environment, out.fileno(), errors.fileno()), None)
+            try:
+                code = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(20)
+                raise
+            out.seek(0), errors.seek(0)
+            return subprocess.CompletedProcess(words, code, out.read().decode(), errors.read().decode())
+
+    def _ordered(self, words: list[str], cwd: Path, environment: dict[str, str], *given: int) -> int:
+        order = json.dumps({"words": words, "cwd": str(cwd), "environment": environment})
+        with self._one_at_a_time:
+            socket.send_fds(self._ours, [order.encode()], given)
+            return int(self._ours.recv(32))
+
+    def close(self) -> None:
+        self._ours.close()
+        self._process.wait(20)
+
+
+@cache
+def warm() -> Warm:
+    """That of this process. It ends with this process, because its socket does."""
+    return Warm()
+
+
+def orders(door: socket.socket) -> Iterator[list[str]]:
+    """Yields in a new process for each order, which is as it says; the one that forks returns when nobody orders any more."""
+    while True:
+        order, given, _, _ = socket.recv_fds(door, ORDER_MAX, 2)
+        if not order:
+            return
+        told, tells = os.pipe()
+        between = os.fork()
+        if between == 0:
+            if pid := os.fork():  # whose parent ends at once, so that it is a child of the tests' process
+                os.write(tells, str(pid).encode())
+                os._exit(0)
+            for number in (told, tells):
+                os.close(number)
+            door.close()
+            _become(json.loads(order), given)
+            yield json.loads(order)["words"]
+            return
+        os.waitpid(between, 0)
+        door.send(os.read(told, 32))
+        for number in (told, tells, *given):
+            os.close(number)
+
+
+def _become(order: dict[str, Any], given: list[int]) -> None:
+    """Take the folder, the environment and the files of the order."""
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, of in enumerate((nothing, *given)):
+        os.dup2(of, number)
+        os.close(of)
+    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding="utf-8", errors="strict")
+    sys.stderr = io.TextIOWrapper(
+        os.fdopen(2, "wb", 0, closefd=False), encoding="utf-8", errors="backslashreplace", write_through=True
+    )
+
+
+def main() -> None:
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy each page that it looks at
+    with contextlib.closing(socket.socket(fileno=int(sys.argv[1]))) as door:
+        for words in orders(door):
+            sys.argv[1:] = words
+            runpy.run_module("gate", run_name="__main__", alter_sys=True)
+            return
+
+
+if __name__ == "__main__":
+    main()
