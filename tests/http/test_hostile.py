@@ -244,6 +244,30 @@ def test_a_body_that_is_announced_too_large_is_not_asked_for(own: Served) -> Non
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize("how", ["announced", "in chunks"])
+def test_a_client_that_sends_a_body_too_large_to_its_end_reads_the_refusal(own: Served, how: str) -> None:
+    head = b"POST /v1/pools/default/acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    part, count = b"x" * 65_536, 10
+    length = b"content-length: %d" % (len(part) * count) if how == "announced" else b"transfer-encoding: chunked"
+    with raw(own) as connection:
+        connection.sendall(head + length + b"\r\n\r\n")
+        for _ in range(count):
+            connection.sendall(part if how == "announced" else b"%x\r\n%b\r\n" % (len(part), part))
+            assert own.http.get("/healthz").status_code == 200  # meanwhile a server that refuses at once has closed
+        connection.sendall(b"" if how == "announced" else b"0\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 "), "the connection can be used again"
+
+
+def test_a_body_without_end_is_cut(own: Served) -> None:
+    head = b"POST /v1/pools/default/acquire HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    with raw(own) as connection, pytest.raises(ConnectionError):
+        connection.sendall(head)
+        for _ in range(1000):
+            connection.sendall(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+
+
 def test_trailers_without_end_are_cut(own: Served) -> None:
     before = memory(own)
     with raw(own) as connection, pytest.raises(ConnectionError):

@@ -18,8 +18,14 @@ ENDS = ("/release", "/runninghub-queue-manager/finish", "/runninghub-webhook")
 """Ends of the paths of such requests."""
 BODY_S = 10.0
 """Time from the end of the headers to the end of the body (s). It bounds how long a slow client occupies a request."""
+DISCARD_MAX_BYTES = 2 * END_MAX_BYTES
+"""How much (bytes) of a body that is too large is read and thrown away before the refusal.
+
+A server that closes a connection while the client still sends resets it, so the client (or a proxy in front of gate, which then
+says 502) may never read the answer. RFC 9112, section 9.6.
+"""
 CLOSE = {"Connection": "close"}
-"""Headers of a refusal. The connection is closed, because the rest of the body is not read."""
+"""Headers of a refusal of a body that is not read to its end: the connection cannot be used again."""
 
 
 class BodyLimit:
@@ -46,18 +52,20 @@ class BodyLimit:
             nonlocal size, whole
             if whole:
                 return await receive()  # After the body comes only the client's disconnect. It has no deadline.
-            if announced > most:  # Refuse before the first read: else the server asks the client to send the body.
-                raise HTTPException(413, too_large, CLOSE)
-            try:
-                async with asyncio.timeout_at(until):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, f"a body has to be here within {BODY_S:g} s", CLOSE) from None
-            size += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if size > most:
-                raise HTTPException(413, too_large, CLOSE)
-            return message
+            if announced > most and (announced > DISCARD_MAX_BYTES or _waits_for_consent(scope)):
+                raise HTTPException(413, too_large, CLOSE)  # Before the first read: it makes the server ask for the body.
+            while True:
+                try:
+                    async with asyncio.timeout_at(until):
+                        message = await receive()
+                except TimeoutError:
+                    raise HTTPException(408, f"a body has to be here within {BODY_S:g} s", CLOSE) from None
+                size += len(message.get("body", b""))
+                whole = not message.get("more_body", False)
+                if max(size, announced) <= most:
+                    return message
+                if whole or size > DISCARD_MAX_BYTES:
+                    raise HTTPException(413, too_large, None if whole else CLOSE)
 
         await self._app(scope, counted, send)
 
@@ -65,6 +73,11 @@ class BodyLimit:
 def max_bytes(path: str) -> int:
     """Return the largest body (bytes) that a request to this path may have."""
     return END_MAX_BYTES if path.rstrip("/").endswith(ENDS) or path.startswith("/v1/webhooks/") else BODY_MAX_BYTES
+
+
+def _waits_for_consent(scope: Scope) -> bool:
+    """Whether the client sends the body only after an answer 100."""
+    return any(name == b"expect" for name, _ in scope.get("headers", ()))
 
 
 def _announced(scope: Scope) -> int:
