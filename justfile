@@ -1,4 +1,4 @@
-# The daily commands. `just` comes with tests/checks/daily.lock (rust-just), or from your distribution.
+# The daily commands. `just` comes with tests/daily.lock (rust-just), or from your distribution.
 
 python := ".venv/bin/python"
 
@@ -9,7 +9,7 @@ default:
 # Make .venv, with everything that the tests and the checks need.
 setup:
     python3 -m venv .venv
-    .venv/bin/pip install -q -r tests/requirements.lock -r tests/checks/requirements.lock -r tests/checks/daily.lock
+    .venv/bin/pip install -q -r tests/requirements.lock -r tests/all.lock -r tests/daily.lock
     -.venv/bin/pre-commit install
 
 # Check the source: lint, format, types, import contracts.
@@ -20,7 +20,11 @@ check:
     .venv/bin/lint-imports
     .venv/bin/codespell
 
-# Run the tests of the README.
+# Run the tests that need no server (a minute).
+test-unit *words:
+    {{python}} -m pytest -n 4 --dist worksteal tests/unit -m "not server" {{words}}
+
+# Run the tests of the README (three minutes).
 test *words:
     {{python}} -m pytest -n 4 --dist worksteal {{words}}
 
@@ -35,11 +39,11 @@ fmt:
 
 # Make the generated pages anew.
 docs:
-    {{python}} -m tests.docs.reference
+    {{python}} -m tests.checks.reference
 
-# Build the pages as a site with search under site/; first `pip install -r docs/requirements.lock`.
+# Build the pages as a site with search under site/.
 site:
-    .venv/bin/mkdocs build --strict
+    NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 # Measure (minutes; see docs/performance.md).
 bench *words:
@@ -55,4 +59,4 @@ lock:
 
 # Look for known faults in the locked packages.
 audit:
-    .venv/bin/pip-audit -r tests/requirements.lock --require-hashes --disable-pip
+    .venv/bin/pip-audit -r tests/all.lock --require-hashes --disable-pip

@@ -69,7 +69,7 @@ def people(valkey: str) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture(params=["valkey", "fakeredis"])
+@pytest.fixture(params=[pytest.param("valkey", marks=pytest.mark.server), "fakeredis"])
 async def line(request: pytest.FixtureRequest, pool: str) -> AsyncIterator[LineOfPool]:
     """One pool's scripts under a clock that the test turns: on real Valkey, and on the fast lane beside it."""
     fake = request.param == "fakeredis"

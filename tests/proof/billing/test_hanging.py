@@ -1,0 +1,74 @@
+"""The owner's function hangs, or is slow: nobody but it waits, and gate stops in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from gate.diagnostics.verify import verify
+from gate.runtime.serve import STOP_S
+from tests.proof.billing.shop import HANGS, TABLE, Shop, acquire, fail, old
+from tests.support.gate_process import Served
+from tests.support.wait import until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_while_a_refund_hangs_everybody_comes_and_goes(served: Served, shop: Shop) -> None:
+    """Their jobs are priced by the owner too, and theirs are owed as well."""
+    shop.refund_is(HANGS)
+    hanging = fail(served, acquire(served, shop.sells()))["job_id"]
+    await until(lambda: shop.hangs() == 1, "it hangs")
+    ids = [shop.sells() for _ in range(50)]
+    began = time.monotonic()
+    for number, job_id in enumerate(ids):
+        job = acquire(served, job_id)
+        assert served.act(job, "release", outcome="failed" if number % 2 else "completed").status_code == 200
+        assert time.monotonic() - began < 5
+    await until(lambda: shop.hangs() == 1, "it hangs still, or the next, and no second beside it")
+    assert shop.booked(hanging) == []
+    shop.refund_is("")
+    every = [hanging, *ids[1::2]]
+    await until(lambda: shop.hurry() or all(shop.booked(job_id) for job_id in every), "all are paid", 30)
+    assert all(shop.paid(job_id) == [7] for job_id in every)
+    assert not verify(served.sql_url, served.redis_url).breaches
+
+
+async def test_a_refund_that_hangs_is_cut_after_five_seconds_and_one_that_is_slow_is_not(served: Served, shop: Shop) -> None:
+    shop.refund_is("perform pg_sleep(2);")
+    slow = fail(served, acquire(served, shop.sells()))["job_id"]
+    await until(lambda: shop.booked(slow), "it is paid")
+    assert shop.paid(slow) == [7]
+    shop.refund_is(HANGS)
+    job_id = fail(served, acquire(served, shop.sells()))["job_id"]
+    await until(lambda: shop.hangs(), "it hangs")
+    began = time.monotonic()
+    await until(lambda: shop.owed(job_id)[0][1], "it is put off", 15)
+    assert 3 < time.monotonic() - began < 10 and "timeout" in (shop.owed(job_id)[0][2] or "")
+
+
+@pytest.mark.parametrize("what", ["a refund", "a price", "both"])
+async def test_gate_stops_within_its_grace_while_a_function_hangs(
+    serve: Callable[..., Served], shop: Shop, what: str
+) -> None:
+    """A refund that begins while the last callers are waited for is not waited for."""
+    shop.price_is("")
+    with serve() as served, ThreadPoolExecutor(12) as callers:
+        if what != "a price":
+            shop.refund_is(HANGS)
+            for _ in range(3):
+                fail(served, acquire(served, shop.sells()))
+        if what != "a refund":
+            shop.price_is(HANGS)
+            for _ in range(12):
+                callers.submit(old, served, "run-or-queue", table=TABLE, jobId=shop.sells())
+        await until(lambda: shop.hangs() == {"a refund": 1, "a price": 4, "both": 5}[what], "it hangs")
+        began = time.monotonic()
+        code = served.stop()
+        assert (code, time.monotonic() - began < STOP_S) == (0, True)
+    shop.refund_is("")  # another server of the run would go on asking
+    shop.price_is("")
+    await until(lambda: not shop.hangs(), "nothing of it is left in the database")

@@ -1,0 +1,247 @@
+"""The panel in a real Chromium: what somebody sees, does and hears there. Whatever the browser complains of fails the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.proof.browsers import browser
+from tests.proof.browsers.screenshots import CONFIG, PAGES, WIDTHS
+from tests.support import panel_scenes as scenes
+from tests.support.gate_process import Served
+from tests.support.panel_people import ADMIN, Kept
+
+pytestmark = pytest.mark.skipif(
+    browser.program() is None and "GATE_TEST_EVERYTHING" not in os.environ, reason="no chromium on the PATH"
+)
+WORST = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser.chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Each scene in a pool of its own."""
+    with Served(tmp_path_factory.mktemp("staged"), config=CONFIG) as served:
+        scenes.few(served, "few")
+        scenes.many(served, "many", 150)
+        scenes.hostile(served, "hostile")
+        yield served
+
+
+def live(page: Any, path: str) -> None:
+    page.goto(path)
+    page.locator("#link[data-state=live]").wait_for()
+
+
+def drawn(page: Any, path: str) -> None:
+    page.goto(path)
+    if page.locator("#link").count():
+        page.locator("#link[data-state=live]").wait_for()
+    if page.locator("#trends").count():
+        page.locator("[data-plot=refunds] canvas").wait_for()
+
+
+def test_from_the_key_to_a_grant_and_its_end_by_hand(chromium: Any, kept: Kept) -> None:
+    with browser.window(chromium, kept.served.url) as page:
+        page.goto("/pools/default")
+        page.get_by_label("Key").fill(kept.keys["admin"])
+        page.keyboard.press("Enter")
+        page.locator("#link[data-state=live]").wait_for()
+        page.evaluate("window.before = true")
+        kept.acquire(job_id="seen", user="ana", tool="Upscaler Arcano", credits=3)
+        slot = page.locator("#s-seen")
+        slot.wait_for()
+        assert "Upscaler Arcano" in slot.inner_text() and "running" in slot.inner_text()
+        slot.get_by_role("link", name="Cancel: seen").focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("dialog", name="Cancel: seen").wait_for()
+        page.keyboard.type("nobody wants it")  # the reason has the focus
+        page.keyboard.press("Enter")
+        slot.wait_for(state="detached")
+        page.locator("#e-seen", has_text="nobody wants it (admin-key)").wait_for()
+        page.locator("#said", has_text="seen is cancelled.").wait_for(state="attached")
+        assert not page.locator("dialog[open]").count() and page.evaluate("window.before")
+    assert kept.job("seen")["end_reason"] == "nobody wants it (admin-key)"
+
+
+def test_a_refusal_stands_in_the_form(chromium: Any, kept: Kept) -> None:
+    kept.acquire(job_id="gone")
+    with browser.window(chromium, kept.served.url) as page:
+        page.goto("/pools/default/jobs/gone")
+        page.get_by_label("Key").fill(kept.keys["admin"])
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("link", name="Release: gone").click()
+        page.get_by_role("radio", name="completed").wait_for()
+        assert page.locator("input:checked").count() == 0, "somebody has to say how it went"
+        page.get_by_role("radio", name="completed").check()
+        page.get_by_label("Reason").fill("it hangs")
+        kept.cancel("gone")
+        page.get_by_role("button", name="Release").click()
+        page.get_by_role("alert").wait_for()
+        assert page.locator("dialog[open]").count() and page.get_by_label("Reason").input_value() == "it hangs"
+        page.keyboard.press("Escape")
+        assert not page.locator("dialog[open]").count()
+
+
+def test_focus_stays_where_it_is_while_the_line_moves(chromium: Any, unlocked: Served) -> None:
+    jobs = [unlocked.acquire(job_id=f"move-{n}").json() for n in range(6)]
+    with browser.window(chromium, unlocked.url) as page:
+        live(page, "/pools/default")
+        mine = page.locator("#q-move-5").get_by_role("link", name="Cancel: move-5")
+        mine.focus()
+        unlocked.act(jobs[0], "release", outcome="completed")
+        page.locator("#s-move-3").wait_for()
+        page.locator("#q-move-5 td.n", has_text="2").wait_for()
+        assert mine.evaluate("element => element === document.activeElement")
+    for job in jobs[:0:-1]:
+        unlocked.act(job, "cancel")
+
+
+def test_why_somebody_waits_beside_a_free_slot(chromium: Any, unlocked: Served) -> None:
+    unlocked.post("/v1/pools/default/pause", {"reason": "a look"})
+    job = unlocked.acquire(job_id="beside").json()
+    with browser.window(chromium, unlocked.url) as page:
+        live(page, "/pools/default")
+        page.locator("#q-beside", has_text="paused").wait_for()
+        page.locator("[data-alert=paused]").wait_for()
+        page.get_by_role("link", name="Resume").click()
+        page.get_by_label("Reason").fill("seen")
+        page.get_by_role("button", name="Resume").click()
+        page.locator("#s-beside[data-status=granted]").wait_for()
+        page.locator("[data-alert=paused]").wait_for(state="detached")
+        page.locator("#changes", has_text="seen").wait_for()
+    unlocked.act(job, "cancel")
+
+
+def test_a_restart_needs_no_reload_and_an_upgrade_does_one(chromium: Any, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    with Served(tmp_path, "--port", str(port), GATE_ADMIN_KEY=ADMIN) as own, browser.window(chromium, own.url) as page:
+        page.goto("/")
+        page.get_by_label("Key").fill(ADMIN)
+        page.keyboard.press("Enter")
+        page.locator("#link[data-state=live]").wait_for()
+        page.evaluate("window.before = true")
+        own.stop()
+        page.locator("#link[data-state=reconnecting]").wait_for()
+        own.start()
+        page.locator("#link[data-state=live]").wait_for()
+        own.http.post("/v1/pools/default/acquire", json={"job_id": "after"}, headers={"apikey": ADMIN})
+        page.locator("#s-after").wait_for()
+        assert page.evaluate("window.before"), "the page is the same"
+        page.evaluate("document.querySelector('meta[name=gate-version]').content = 'of before'")
+        own.stop()
+        own.start()
+        page.wait_for_function("() => !window.before")
+        page.locator("#link[data-state=live]").wait_for()
+        page.locator("#s-after").wait_for()
+
+
+def test_a_store_that_hangs_is_named_and_what_was_seen_is_greyed(chromium: Any, tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True) as own, browser.window(chromium, own.url) as page:
+        own.acquire(job_id="held")
+        live(page, "/")
+        with redis.Redis.from_url(own.redis_url) as client:
+            pid = client.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            page.locator("[data-alert=down]", has_text="Redis does not answer").wait_for()
+            page.locator("#s-held").wait_for()
+            opacity = "() => Number(getComputedStyle(document.querySelector('#board')).opacity) < 0.7"
+            page.wait_for_function(opacity)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        page.locator("[data-alert=down]").wait_for(state="detached")
+
+
+def test_a_key_that_is_revoked_leaves_a_page_that_says_so(chromium: Any, kept: Kept) -> None:
+    key = kept.make("read", "for-a-while")
+    with browser.window(chromium, kept.served.url) as page:
+        page.goto("/")
+        page.get_by_label("Key").fill(key)
+        page.keyboard.press("Enter")
+        page.locator("#link[data-state=live]").wait_for()
+        kept.revoke("for-a-while")
+        page.get_by_role("link", name="signed out").wait_for()
+
+
+def test_deadlines_run_by_the_servers_clock(chromium: Any, unlocked: Served) -> None:
+    job = unlocked.acquire(job_id="by-the-clock", lease_seconds=3000).json()
+    with browser.window(chromium, unlocked.url) as page:
+        page.clock.install(time="2001-01-01T00:00:00Z")
+        page.clock.resume()
+        live(page, "/")
+        left = page.locator("#s-by-the-clock .left time")
+        page.wait_for_function("() => /^(49|50) min/.test(document.querySelector('#s-by-the-clock .left time').textContent)")
+        assert "UTC" not in left.inner_text() and left.get_attribute("datetime", timeout=5000)
+    unlocked.act(job, "cancel")
+
+
+@pytest.mark.parametrize("language, words", [("en-US", ["Slots", "Queue", "live"]), ("pt-BR", ["Vagas", "Fila", "ao vivo"])])
+def test_in_the_language_of_the_browser(chromium: Any, staged: Served, language: str, words: list[str]) -> None:
+    with browser.window(chromium, staged.url, locale=language) as page:
+        live(page, "/pools/few")
+        text = page.locator("body").inner_text()
+        assert all(word in text for word in words)
+
+
+def test_each_theme_has_its_ground(chromium: Any, staged: Served) -> None:
+    grounds = {}
+    for theme in ("light", "dark"):
+        with browser.window(chromium, staged.url, color_scheme=theme) as page:
+            live(page, "/pools/few")
+            grounds[theme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert grounds == {"light": "rgb(244, 244, 241)", "dark": "rgb(17, 19, 21)"}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_serious_is_found_by_axe_and_nothing_overflows(chromium: Any, staged: Served, width: int, theme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    view = {"width": width, "height": WIDTHS[width]}
+    with browser.window(chromium, staged.url, viewport=view, color_scheme=theme, bypass_csp=True) as page:
+        page.on("dialog", lambda dialog: pytest.fail(f"a name has run as a script: {dialog.message}"))
+        for name, path in PAGES.items():
+            drawn(page, path)
+            found = Axe().run(page).response["violations"]
+            assert not [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in WORST], name
+            assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
+
+
+def test_the_keyboard_reaches_everything(chromium: Any, staged: Served) -> None:
+    with browser.window(chromium, staged.url) as page:
+        live(page, "/pools/few")
+        everything = "[...document.querySelectorAll('a[href], button, input:not([type=hidden]), summary')].filter((one) => one.checkVisibility())"
+        page.evaluate("window.reached = new Set()")
+        for _ in range(page.evaluate(f"{everything}.length") + 10):
+            page.keyboard.press("Tab")
+            page.evaluate("reached.add(document.activeElement)")
+        assert page.evaluate(f"{everything}.filter((one) => !reached.has(one)).map((one) => one.outerHTML)") == []
+        page.get_by_role("link", name="Limit").focus()
+        page.keyboard.press("Tab")
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+
+
+def test_targets_on_a_phone_are_large_enough(chromium: Any, staged: Served) -> None:
+    with browser.window(chromium, staged.url, viewport={"width": 390, "height": 844}, has_touch=True) as page:
+        live(page, "/pools/few")
+        small = page.evaluate(
+            """() => [...document.querySelectorAll("a.act, button, input:not([type=hidden]), summary, .rows a, .slot a")]
+            .filter((one) => one.offsetParent && one.getBoundingClientRect().height < 43.5).map((one) => one.outerHTML)"""
+        )
+        assert not small

@@ -1,0 +1,47 @@
+"""Each fault in small, as part of every run. The whole ones are commands of their own; their counts are published."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gate.ledger import Deliveries, Ledger
+from gate.slots import scripts
+from tests.proof.chaos.__main__ import FAULTS, play, refusal
+from tests.proof.chaos.points import DOORS
+from tests.support.needs import missing
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nothing_is_lost_and_nobody_is_one_too_many(fault: str) -> None:
+    options = replace(FAULTS[fault].small, fault=fault)
+    if why := refusal(options):
+        missing(why)
+    verdict = play(options)
+    assert verdict.right, f"\n{verdict}"
+
+
+SEVERAL = {
+    "sql:end": {"sql:release", "sql:cancel", "sql:fail"},
+    "sql:extend": {"sql:claim", "sql:renew", "sql:started", "sql:hold"},
+}
+NOTHING = {"sql:reach", "sql:keep_payload"}
+"""The first only tries whether SQL can be written. The second keeps text beside a job that has ended, and nothing follows from it."""
+
+
+def commits(room: type[Any]) -> set[str]:
+    """The verbs of it that write."""
+    return {
+        name for name, verb in inspect.getmembers(room, inspect.isfunction) if "_database.write(" in inspect.getsource(verb)
+    }
+
+
+def test_every_script_and_every_commit_is_a_point_to_exit_at() -> None:
+    doors = {f"script:{verb}" for verb in (*scripts.WITH_PRELUDE, "rebuild")} | {"outbox:read", "outbox:trim"}
+    doors |= {f"sql:delivery.{verb}" for verb in commits(Deliveries)} | {"sql:refund", "call:start", "call:event"}
+    for commit in {f"sql:{verb}" for verb in commits(Ledger)} - NOTHING:
+        doors |= SEVERAL.get(commit, {commit})
+    assert doors == set(DOORS)

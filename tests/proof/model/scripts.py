@@ -1,0 +1,207 @@
+"""Redis: each function is one script of lua/, and happens at one moment. It takes the pool as it is there and returns it as
+it leaves it, with the reply.
+
+Not here: bounds of a hundred (`more`), the cap per user, queue_max, entries torn from their members, and the clock itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.proof.model.state import FRESH, LIFE, Entry, Note, Redis, Reply, of, off
+
+Answered = tuple[Redis, Reply]
+
+
+def begin(redis: Redis) -> Redis:
+    """_prelude.lua: reap who is dead, then promote who waits."""
+    if "reap" in off:
+        return redis
+    dead = [entry for entry in redis.slots if not entry.due]
+    if dead:
+        notes = [Note("expired", entry.job, entry.ticket, entry.fence, 0, redis.epoch) for entry in dead]
+        alive = tuple([entry for entry in redis.slots if entry.due])
+        redis = redis._replace(slots=alive, outbox=(*redis.outbox, *notes), cooling=False)
+    return promote(redis)
+
+
+def may_grant(redis: Redis) -> bool:
+    return not redis.paused and not redis.cooling and len(redis.slots) < redis.limit
+
+
+def promote(redis: Redis) -> Redis:
+    while redis.queue and may_grant(redis):
+        redis, granted = grant(redis._replace(queue=redis.queue[1:]), redis.queue[0], False)
+        note = Note("granted", granted.job, granted.ticket, granted.fence, granted.due, redis.epoch)
+        redis = redis._replace(outbox=(*redis.outbox, note))
+    return redis
+
+
+def grant(redis: Redis, entry: Entry, claimed: bool) -> tuple[Redis, Entry]:
+    fence = redis.fence + 1
+    granted = entry._replace(fence=fence, due=FRESH, claimed=claimed)
+    return redis._replace(fence=fence, slots=_in_order((*redis.slots, granted))), granted
+
+
+def _in_order(slots: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    return tuple(sorted(slots))
+
+
+def _without(redis: Redis, job: int) -> Redis:
+    return redis._replace(
+        slots=tuple([entry for entry in redis.slots if entry.job != job]),
+        queue=tuple([entry for entry in redis.queue if entry.job != job]),
+    )
+
+
+def noted(redis: Redis, job: int) -> Note | None:
+    return next((note for note in redis.outbox if note.job == job), None)
+
+
+def _held(redis: Redis, job: int, fence: int) -> Entry | None:
+    entry = of(redis.slots, job)
+    return entry if entry and entry.fence == fence else None
+
+
+def acquire(redis: Redis, job: int) -> Answered:
+    redis = begin(redis)
+    if "known" not in off:
+        if entry := of(redis.slots, job):
+            if not entry.again:
+                redis = redis._replace(slots=tuple([one._replace(again=one.again or one is entry) for one in redis.slots]))
+            return redis, _stands("running" if entry.claimed else "granted", entry, True)
+        if entry := of(redis.queue, job):
+            if not entry.again:
+                redis = redis._replace(queue=tuple([one._replace(again=one.again or one is entry) for one in redis.queue]))
+            return redis, _stands("queued", entry, True)
+    if (note := noted(redis, job)) and "known_outbox" not in off:
+        return redis, Reply("unrecorded", job, note.ticket)
+    entry = Entry(job, redis.ticket + 1)
+    redis = redis._replace(ticket=entry.ticket)
+    if not redis.queue and may_grant(redis):
+        redis, entry = grant(redis, entry, True)
+        return promote(redis), _stands("running", entry, False)
+    return promote(redis._replace(queue=(*redis.queue, entry))), _stands("queued", entry, False)
+
+
+def _stands(word: str, entry: Entry, known: bool) -> Reply:
+    return Reply(word, entry.job, entry.ticket, entry.fence, entry.due, known)
+
+
+def claim(redis: Redis, job: int, fence: int) -> Answered:
+    return _extend(redis, job, fence, renewing=False)
+
+
+def renew(redis: Redis, job: int, fence: int) -> Answered:
+    return _extend(redis, job, fence, renewing=True)
+
+
+def _extend(redis: Redis, job: int, fence: int, renewing: bool) -> Answered:
+    redis = begin(redis)
+    entry = _held(redis, job, fence)
+    if entry is None:
+        if "extend_alive" not in off:
+            return redis, Reply("lost", job)
+        entry = Entry(job, redis.ticket, fence)
+    if renewing or not entry.claimed:
+        slots = tuple([one for one in redis.slots if one is not entry])
+        entry = entry._replace(claimed=True, due=FRESH)
+        redis = redis._replace(slots=_in_order((*slots, entry)))
+    return redis, Reply("extended", job, 0, fence, entry.due)
+
+
+def release(redis: Redis, job: int, fence: int) -> Answered:
+    redis = begin(redis)
+    if (_held(redis, job, fence) if "release_lease" not in off else of(redis.slots, job)) is None:
+        return redis, Reply("stale", job)
+    slots = tuple([entry for entry in redis.slots if entry.job != job])
+    return promote(redis._replace(slots=slots, cooling=False)), Reply("released", job)
+
+
+def cancel(redis: Redis, job: int) -> Answered:
+    redis = begin(redis)
+    cooling = redis.cooling and of(redis.slots, job) is None
+    return promote(_without(redis, job)._replace(cooling=cooling)), Reply("left", job)
+
+
+def leave(redis: Redis, job: int, ticket: int) -> Answered:
+    """A place in the queue is freed, of exactly this ticket."""
+    redis = begin(redis)
+    entry = of(redis.queue, job)
+    if entry is not None and entry.ticket == ticket:
+        redis = promote(_without(redis, job))
+    return redis, Reply("left", job)
+
+
+def requeue(redis: Redis, job: int, fence: int, why: str, ticket: int) -> Answered:
+    """`ticket` is of the entry to seat when Redis knows nothing of the job."""
+    redis = begin(redis)
+    entry = of(redis.slots, job)
+    if entry:
+        if entry.fence != fence and "requeue_fence" not in off:
+            return redis, Reply("newer", job)
+        ticket, again = entry.ticket, entry.again
+    elif of(redis.queue, job):
+        return promote(redis), Reply("requeued", job)
+    else:
+        again = False
+    cooling = redis.cooling or why != "lost"
+    queue = [*redis.queue, Entry(job, ticket, again=again)]
+    if "seat_by_ticket" in off:
+        queue = [queue[-1], *queue[:-1]]
+    else:
+        queue.sort(key=lambda waiter: waiter.ticket)
+    redis = _without(redis, job)._replace(cooling=cooling, queue=tuple(queue))
+    return promote(redis), Reply("requeued", job)
+
+
+def restore(redis: Redis, entry: Entry) -> Answered:
+    redis = begin(redis)
+    if of(redis.slots, entry.job) or noted(redis, entry.job):
+        return redis, Reply("known", entry.job)
+    if len(redis.slots) >= redis.limit and "restore_room" not in off:
+        return redis, Reply("full", entry.job)
+    redis = _without(redis, entry.job)
+    return promote(redis._replace(slots=_in_order((*redis.slots, entry)))), Reply("restored", entry.job)
+
+
+def undo(redis: Redis, job: int, ticket: int) -> Answered:
+    """Reaps and promotes nobody: it runs while SQL is away."""
+    entry = of(redis.slots, job) or of(redis.queue, job)
+    if entry is None or (entry.ticket != ticket and "undo_ticket" not in off) or (entry.again and "undo_again" not in off):
+        return redis, Reply("kept", job)
+    outbox = tuple([note for note in redis.outbox if note.job != job])
+    return _without(redis, job)._replace(outbox=outbox), Reply("undone", job)
+
+
+def configure(redis: Redis, limit: int, paused: bool) -> Answered:
+    return promote(begin(redis._replace(limit=limit, paused=paused))), Reply("configured")
+
+
+def tick(redis: Redis) -> Answered:
+    return begin(redis), Reply("ticked")
+
+
+def end_wait(redis: Redis, job: int) -> Redis:
+    """The end of `begin` for one waiter whose time in the queue is over."""
+    entry = of(redis.queue, job)
+    assert entry is not None
+    return _without(redis, job)._replace(outbox=(*redis.outbox, Note("expired", job, entry.ticket, 0, 0, redis.epoch)))
+
+
+def load(redis: Redis, epoch: int, limit: int, paused: bool, members: tuple[Entry, ...]) -> Answered:
+    """rebuild.lua: everything anew, unless this epoch or a higher one is there already."""
+    if redis.epoch >= epoch and "load_guard" not in off:
+        return redis, Reply("loaded") if redis.epoch == epoch else Reply("refused", rest=(redis.epoch,))
+    floor = epoch * LIFE
+    if "fence_floor" in off:
+        floor = max((entry.fence for entry in members), default=0)
+    slots = _in_order(tuple([entry._replace(due=entry.due or FRESH) for entry in members if entry.fence]))
+    queue = tuple(sorted((entry for entry in members if not entry.fence), key=lambda entry: entry.ticket))
+    return Redis(redis.identity, epoch, floor, epoch * LIFE, limit, paused, False, slots, queue), Reply("loaded")
+
+
+VERBS: dict[str, Callable[..., Answered]] = {
+    script.__name__: script
+    for script in (acquire, claim, renew, release, cancel, leave, requeue, restore, undo, configure, tick, load)
+}

@@ -1,0 +1,54 @@
+"""What the sweep calls a difference: `examine` of the sweep, over the model's stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.proof.model.state import ENDED, HOLDING, Note, Redis, Row, of, off
+
+
+class Finding(NamedTuple):
+    """`kind` names the repair, `fence` the grant that it is about (0: of a place in the queue)."""
+
+    kind: str
+    job: int
+    fence: int = 0
+
+    @staticmethod
+    def grant(seen: Redis, job: int) -> Note:
+        """The entry of the outbox that is missing."""
+        entry = of(seen.slots, job)
+        assert entry is not None
+        return Note("granted", job, entry.ticket, entry.fence, entry.due, seen.epoch)
+
+
+def examine(seen: Redis, rows: tuple[Row, ...]) -> list[Finding]:
+    return [finding for finding in _differences(seen, rows) if f"sweep_{finding.kind}" not in off]
+
+
+def _differences(seen: Redis, rows: tuple[Row, ...]) -> Iterator[Finding]:
+    spoken_of = {note.job for note in seen.outbox}
+    for row in rows:
+        job = row.job
+        holds, waits = of(seen.slots, job), of(seen.queue, job)
+        there = holds or waits
+        if job in spoken_of:
+            if not row.status and not there:
+                yield Finding("unheard", job)
+        elif there is None:
+            if row.status in HOLDING:
+                yield Finding("restore" if row.due else "overdue", job, row.fence)
+            elif row.status == "queued":
+                yield Finding("seat", job)
+        elif row.status in ENDED:
+            yield Finding("ended", job)
+        elif not row.status:
+            yield Finding("stranger", job, there.fence)
+        elif row.status == "queued":
+            if holds:
+                yield Finding("adopt" if holds.fence > row.fence else "give_back", job, holds.fence)
+        elif holds is None:
+            yield Finding("restore" if row.due else "overdue", job, row.fence)
+        elif holds.fence != row.fence:
+            yield Finding("stranger", job, holds.fence)

@@ -1,0 +1,53 @@
+"""The mutants that no test can notice, or none should have to: for each the reason.
+
+A row has the name of the mark in the script (`-- mutant: NAME`, at the end of the line or alone on the line above), the change on
+that line as mutants.py names it, and the reason. A row that fits no mutant fails tests/proof/mutation/lua/test_mutants.py.
+"""
+
+from __future__ import annotations
+
+SHORT_CUT = "a short cut: "
+LONGER = "it is looked for at another place first: that only takes longer, and tests/integration/coordination/test_costs.py counts it"
+BY_TICKET = "a short cut: without it the same place is found by looking through the queue"
+ONE_TICKET = "no two waiters have one ticket: it is counted up for each"
+ENDS_SOONER = "at one exact millisecond the look at waiters with grace ends one waiter sooner, and a tick follows"
+CLOCK = "an absence is measured by the clock of Redis, which no test sets: at one exact millisecond either is right"
+
+EXPLAINED: list[tuple[str, str, str]] = [
+    ("never-cooled", "> to >=", "a pool that never cooled down has the same zeros written once more"),
+    ("one-look-sooner", "> to >=", ENDS_SOONER),
+    ("absence-to-the-millisecond", "> to >=", CLOCK),
+    ("presence-to-the-millisecond", "> to >=", "how often the presence is written, at one exact millisecond of the clock of Redis"),
+    ("equal-tickets", "> to >=", ONE_TICKET),
+    *(
+        (mark, change, SHORT_CUT + why)
+        for mark, why in (
+            ("no-entry", "what is not there is not JSON either, and no entry"),
+            ("empty-queue", "from an empty queue nothing is removed, and nothing is counted"),
+            ("empty-outbox", "an empty outbox speaks of no job"),
+            ("no-lease", "where no slot is held no deadline is over"),
+        )
+        for change in ("drop if", "drop return")
+    ),
+    ("nearer-end", "> to <=", LONGER),
+    ("nearer-end", "> to >=", LONGER),
+    ("nearer-end-of-two", "< to >=", LONGER),
+    ("nearer-end-of-two", "< to <=", LONGER),
+    ("short-queue", "<= to <", LONGER),
+    ("short-queue", "> to >=", LONGER),
+    ("grace-is-over", "drop assignment", "by then no deadline lies before it any more: reap finds the same"),
+    ("no-deadline", "> to >=", SHORT_CUT + "where no slot is held there is no soonest deadline"),
+    ("nothing-emitted", "> to >=", SHORT_CUT + "a call that emitted nothing carries an outbox only when it is empty"),
+    ("tail-of-the-queue", "drop local", BY_TICKET),
+    ("place-at-the-tail", "drop if", BY_TICKET),
+    ("place-at-the-tail", "or to and", BY_TICKET),
+    ("place-at-the-tail", "drop return", BY_TICKET),
+    ("place-at-the-tail", "< to <=", ONE_TICKET),
+    (
+        "cooled-to-the-millisecond", "> to >=",
+        "what is read here goes by the clock of Redis, which no test sets: at one exact millisecond it says 0 s or nothing",
+    ),
+    ("overdue-to-the-millisecond", "> to >=", "the same: 0 s left, or overdue by 0 s"),
+]  # fmt: skip
+
+REASONS = {row[:2]: row[2] for row in EXPLAINED}
