@@ -150,6 +150,7 @@ class _Stream(asyncio.Protocol):
     def _end(self, error: Exception) -> None:
         self.closed = True
         self._transport.abort()
+        self._connection._writer = None  # its transport is closed, so redis-py has nothing left to close or to warn of
         self._deadlines.stop()
         asked, self._asked = self._asked, deque()
         for answer in asked:

@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 import structlog
 
+from gate.coordination.drift import Drift, DriftKind, examine
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.ledger import GrantReturn, Ledger, LedgerQueries, Pool
 from gate.model.errors import StoreDown
-from gate.model.job import HOLDING, Job, Lease
+from gate.model.job import Job, Lease
 from gate.model.messages import EntryKind, OutboxEntry
 from gate.slots import RedisSnapshot
 from gate.telemetry import counters
@@ -33,100 +32,6 @@ EVERY_S = 10.0
 """Pause (s) between two sweeps. A repair needs two sweeps, so drift lasts about twenty seconds at most."""
 ALL_ENTRIES = 100_000
 """Entries of the outbox that a repair reads at most. It needs every entry about a job, so one page is not enough."""
-STRANGER_MS = 30_000
-"""Age (ms) from which a job that only Redis has is drift. Before that its commit may be under way; no commit takes longer."""
-
-
-class DriftKind(StrEnum):
-    """How Redis and SQL differ. The values are labels of the metric gate_sweep_repairs_total."""
-
-    SETTINGS = "settings"
-    """Redis has other settings of the pool than SQL."""
-    ENDED = "ended"
-    """The job has ended in SQL and is still in Redis."""
-    UNKNOWN_JOB = "stranger"
-    """The job is in Redis and never reached SQL."""
-    UNRECORDED_GRANT = "adopt"
-    """The job waits in SQL, and holds a newer grant that the outbox does not report."""
-    RETURNED_GRANT = "give_back"
-    """The job waits in SQL, and still holds a grant that it gave back."""
-    LOST_PLACE = "seat"
-    """The job waits in SQL and is not in Redis."""
-    LOST_LEASE = "restore"
-    """The job holds a lease in SQL that Redis has lost."""
-    OVERDUE = "overdue"
-    """The job holds a lease in SQL that Redis has lost and whose deadline has passed."""
-    ORPHAN_ENTRY = "unheard"
-    """The outbox names a job that is neither in SQL nor in Redis."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """A difference between Redis and SQL.
-
-    Attributes:
-        kind: What differs.
-        job_id: The job; empty for settings.
-        fence: Fence of the grant; 0 for a place in the queue.
-    """
-
-    kind: DriftKind
-    job_id: str
-    fence: int = 0
-
-
-def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -> Iterator[Drift]:
-    """Find the differences between Redis and SQL.
-
-    Jobs that the outbox names are no difference, because the recorder will copy them to SQL.
-
-    Args:
-        seen: The pool in Redis.
-        live: The pool's live jobs in SQL, by job_id.
-        others: The pool's other jobs that Redis names, by job_id.
-
-    Yields:
-        Each difference.
-    """
-    in_redis = {*seen.slots, *seen.queue}
-    in_redis.difference_update(seen.noted)  # guard: sweep-nothing-in-the-outbox
-    for job_id in in_redis:
-        held = job_id in seen.slots
-        entry = seen.entries.get(job_id) or {}
-        fence = int(entry.get("fence") or 0) if held else 0
-        job = live.get(job_id)
-        if job is None:
-            other = others.get(job_id)
-            since = entry.get("granted_at" if held else "queued_at", 0)
-            if other is not None and other.ended:
-                yield Drift(DriftKind.ENDED, job_id)  # guard: sweep-ended-job
-            elif seen.now_ms - since > STRANGER_MS:  # guard: sweep-stranger
-                yield Drift(DriftKind.UNKNOWN_JOB, job_id, fence)
-        elif job.status == "queued":
-            if held and entry and fence > job.fence:
-                yield Drift(DriftKind.UNRECORDED_GRANT, job_id, fence)  # guard: sweep-lost-grant
-            elif held and entry:
-                yield Drift(DriftKind.RETURNED_GRANT, job_id, fence)  # guard: sweep-unfinished-refusal
-            elif not entry:
-                yield Drift(DriftKind.LOST_PLACE, job_id)
-        elif held and entry and fence != job.fence:
-            yield Drift(DriftKind.UNKNOWN_JOB, job_id, fence)
-        elif not (held and entry):
-            yield _lost(seen, job)
-    for job_id in live.keys() - seen.slots.keys() - set(seen.queue) - seen.noted.keys():
-        job = live[job_id]
-        if job.status in HOLDING:
-            yield _lost(seen, job)
-        else:
-            yield Drift(DriftKind.LOST_PLACE, job_id)  # guard: sweep-lost-place
-    for job_id in seen.noted.keys() - live.keys() - others.keys() - seen.slots.keys() - set(seen.queue):
-        if seen.now_ms - seen.noted[job_id] > STRANGER_MS:
-            yield Drift(DriftKind.ORPHAN_ENTRY, job_id)  # guard: sweep-unknown-outbox-entry
-
-
-def _lost(seen: RedisSnapshot, job: Job) -> Drift:
-    assert job.expires_at is not None
-    return Drift(DriftKind.OVERDUE if job.expires_at <= seen.now_ms else DriftKind.LOST_LEASE, job.job_id, job.fence)
 
 
 Mend = Callable[[str, int, RedisSnapshot, dict[str, Job], Drift, float], Awaitable[bool]]

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import structlog
 from fastapi import Depends, Request
 
+from gate.coordination.drift import DriftKind, Place, misplaced
 from gate.coordination.queries import JobQueries, PoolSnapshot
 from gate.coordination.waiters import Waiters, the_line
 from gate.ledger import LedgerQueries
@@ -57,11 +58,11 @@ class StoreDifference:
     """A job about which the two stores disagree.
 
     Attributes:
-        kind: `ended`, `stranger`, `lost`, `adopt` or `seat`, as in the reconciler.
+        kind: What differs.
         job_id: The job.
     """
 
-    kind: str
+    kind: DriftKind
     job_id: str
 
 
@@ -284,19 +285,19 @@ def differing(view: PoolSnapshot, held: set[str], waits: set[str], ended: set[st
     """
     holders, queue = set(view.line.holders), set(view.line.queue)
     known = {job.job_id for job in (*view.holders, *view.queue)}
-    for job_id in (holders | queue) - held - waits:
-        if job_id in ended:
-            yield StoreDifference("ended", job_id)
-        elif job_id not in known:
-            yield StoreDifference("stranger", job_id)
-    for job_id in holders & waits:
-        yield StoreDifference("adopt", job_id)
-    whole = len(holders) == view.line.running + view.line.granted
-    for job_id in held - holders if whole else ():
-        yield StoreDifference("lost", job_id)
-    if len(queue) == view.line.queued and len(waits) <= most:
-        for job_id in waits - holders - queue:
-            yield StoreDifference("seat", job_id)
+    statuses = {**dict.fromkeys(ended, "completed"), **dict.fromkeys(waits, "queued"), **dict.fromkeys(held, "running")}
+    all_holders = len(holders) == view.line.running + view.line.granted
+    all_waiters = len(queue) == view.line.queued and len(waits) <= most
+    for job_id in holders | queue | held | waits:
+        place = Place.SLOT if job_id in holders else Place.QUEUE if job_id in queue else None
+        kind = misplaced(place, statuses.get(job_id))
+        certain = {
+            DriftKind.UNKNOWN_JOB: job_id not in known,
+            DriftKind.LOST_LEASE: all_holders,
+            DriftKind.LOST_PLACE: all_waiters,
+        }
+        if kind is not None and certain.get(kind, True):
+            yield StoreDifference(kind, job_id)
 
 
 def _shown(line: QueueState) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gate.coordination.drift import DriftKind
 from gate.coordination.queries import PoolSnapshot
 from gate.http.panel import pool_feed
 from gate.http.panel.pool_feed import ALL, SHOWN, PoolFeed, PoolReport, StoreDifference, differing
@@ -39,7 +40,7 @@ def view(holders: str = "", queue: str = "", ended: str = "", **line: Any) -> Po
         (view("ab", "c"), "ab", "c", "", []),
         (view("ab", "c", ended="a"), "b", "c", "a", [("ended", "a")]),
         (view("aX", "Y"), "a", "", "", [("stranger", "X"), ("stranger", "Y")]),
-        (view("a", ""), "ab", "", "", [("lost", "b")]),
+        (view("a", ""), "ab", "", "", [("restore", "b")]),
         (view("a", "b"), "", "ab", "", [("adopt", "a")]),
         (view("a", ""), "a", "b", "", [("seat", "b")]),
         (view("a", "", running=5), "abcde", "", "", []),
@@ -48,7 +49,7 @@ def view(holders: str = "", queue: str = "", ended: str = "", **line: Any) -> Po
 )  # fmt: skip
 def test_what_the_stores_disagree_about(seen: PoolSnapshot, held: str, waits: str, ended: str, expected: list[Any]) -> None:
     found = sorted(differing(seen, set(held), set(waits), set(ended), SHOWN))
-    assert found == [StoreDifference(*one) for one in expected]
+    assert found == [StoreDifference(DriftKind(kind), job_id) for kind, job_id in expected]
 
 
 class _Feeds(dict[House, PoolFeed]):
@@ -116,7 +117,7 @@ async def test_drift_is_said_once_it_stays(house: House) -> None:
     with following(house) as (_, seen):
         await until(lambda: seen().view is not None, "the pool is looked at")
         house.people.zrem(house.key("slots"), held.job_id)
-        await until(lambda: seen().differs == (StoreDifference("lost", held.job_id),), "the lost slot is said")
+        await until(lambda: seen().differs == (StoreDifference(DriftKind.LOST_LEASE, held.job_id),), "the lost slot is said")
         await house.gate.reconciler.sweep(house.pool)
         await house.gate.reconciler.sweep(house.pool)
         await until(lambda: not seen().differs, "it is mended")

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gate.coordination import drift
 from gate.http.metrics import CAUSES, REPAIRS, RESULTS
 from gate.model.job import ENDED
 from gate.telemetry import counters
-from gate.workers import delivery, reconciler
+from gate.workers import delivery
 from tests.support.gate_in_process import House
 from tests.support.gate_process import Served
 from tests.support.tool import Tool
@@ -52,7 +53,7 @@ async def test_a_repair_counts_by_its_kind(house: House) -> None:
 
 
 def test_every_word_that_a_label_may_be_is_there_from_the_beginning() -> None:
-    assert {kind.value for kind in reconciler.DriftKind} == set(REPAIRS)
+    assert {kind.value for kind in drift.DriftKind} == set(REPAIRS)
     results = set(re.findall(r'_close\(delivery, "(\w+)"', inspect.getsource(delivery))) | {
         "put_off",
         "given_up",

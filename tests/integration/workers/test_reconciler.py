@@ -7,10 +7,10 @@ import time
 import pytest
 import redis
 
+from gate.coordination.drift import examine
 from gate.ledger import RecordReply
 from gate.model.job import Job, Request
 from gate.slots import keys
-from gate.workers.reconciler import examine
 from tests.support.gate_in_process import House
 from tests.support.script_lane import settings_of
 from tests.support.wait import until
@@ -123,7 +123,7 @@ async def test_a_refusal_that_redis_never_heard_of_is_carried_out(house: House) 
 
 async def test_a_stranger_is_void_in_sql_before_its_slot_is_freed(house: House, monkeypatch) -> None:
     """gate died between script and commit; and the commit comes after all, later than late."""
-    monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
+    monkeypatch.setattr("gate.coordination.drift.STRANGER_MS", -1)
     epoch = await house.gate.registry.epoch(house.pool)
     unknown = f"{house.pool}-unknown"
     taken = await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, None)
@@ -136,7 +136,7 @@ async def test_a_stranger_is_void_in_sql_before_its_slot_is_freed(house: House, 
 
 async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten(house: House, monkeypatch) -> None:
     """gate died between script and commit, nobody asked again, and the lease has run out since."""
-    monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
+    monkeypatch.setattr("gate.coordination.drift.STRANGER_MS", -1)
     epoch = await house.gate.registry.epoch(house.pool)
     unknown = f"{house.pool}-unknown"
     taken = await house.gate.semaphore.acquire(house.pool, epoch, unknown, None, None, 500)
@@ -150,7 +150,7 @@ async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten
 
 async def test_what_the_outbox_says_of_a_job_of_another_pool_is_forgotten(house: House, monkeypatch) -> None:
     """Two pools were asked for it at once, and SQL has it in the other."""
-    monkeypatch.setattr("gate.workers.reconciler.STRANGER_MS", -1)
+    monkeypatch.setattr("gate.coordination.drift.STRANGER_MS", -1)
     epoch, other = await house.gate.registry.epoch(house.pool), f"{house.pool}-other"
     await house.gate.ledger.make_pool(other, settings_of())
     job = await house.gate.services.admission.acquire(other, Request(f"{house.pool}-both"))

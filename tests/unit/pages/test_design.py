@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-from gate.coordination import outbox_recorder, pool_registry
+from gate.coordination import drift, outbox_recorder, pool_registry
 from gate.diagnostics import verify
 from gate.ledger import billing_hooks
 from gate.ledger.transitions import inbox
@@ -47,7 +47,7 @@ def test_the_states_are_those_of_the_concepts() -> None:
 
 def test_every_repair_is_in_the_table() -> None:
     listed = {kind.strip("`") for kind, *_ in rows(PAGE, "kind", "difference")}
-    assert listed == {kind.value for kind in reconciler.DriftKind}
+    assert listed == {kind.value for kind in drift.DriftKind}
 
 
 def test_its_numbers_are_those_of_the_code() -> None:
@@ -55,7 +55,7 @@ def test_its_numbers_are_those_of_the_code() -> None:
     for value, expected, words in (
         (int(absence_ms), 2500, "no call came for 2.5 s"),
         (reconciler.EVERY_S, 10, "every ten seconds"),
-        (reconciler.STRANGER_MS, 30_000, "for 30 s not in SQL"),
+        (drift.STRANGER_MS, 30_000, "for 30 s not in SQL"),
         (outbox_recorder.PAGE_IS_GOOD_S, 0.25, "more than 250 ms"),
         (outbox_recorder.LATE_MAX, 3, "After three such tries"),
         (pool_registry.COLD_WAIT_S, 5, "waits up to 5 s for the rebuild"),

@@ -111,7 +111,7 @@ WORDS = {
     "differs_more": "and {n} more",
     "differs_ended": "has ended in SQL and still has a place in Redis; the sweep frees it",
     "differs_stranger": "has a place in Redis and SQL does not know it; the sweep frees it after 30 s",
-    "differs_lost": "holds a slot in SQL and not in Redis; the sweep puts it back, or ends it when its lease is over",
+    "differs_restore": "holds a slot in SQL and not in Redis; the sweep puts it back, or ends it when its lease is over",
     "differs_adopt": "holds a slot in Redis and waits in SQL; the sweep records the grant, or takes it back",
     "differs_seat": "waits in SQL and not in Redis; the sweep gives it its place again",
     "act_cancel": "Cancel",

@@ -111,7 +111,7 @@ WORDS = {
     "differs_more": "e mais {n}",
     "differs_ended": "terminou no SQL e ainda tem lugar no Redis; a varredura o libera",
     "differs_stranger": "tem lugar no Redis e o SQL não o conhece; a varredura o libera após 30 s",
-    "differs_lost": "ocupa uma vaga no SQL e não no Redis; a varredura a devolve, ou o encerra se o prazo venceu",
+    "differs_restore": "ocupa uma vaga no SQL e não no Redis; a varredura a devolve, ou o encerra se o prazo venceu",
     "differs_adopt": "ocupa uma vaga no Redis e espera no SQL; a varredura registra a concessão, ou a retira",
     "differs_seat": "espera no SQL e não no Redis; a varredura lhe devolve o lugar",
     "act_cancel": "Cancelar",

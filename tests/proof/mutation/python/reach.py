@@ -21,7 +21,7 @@ from tests.proof.mutation.python.trees import Tree, end
 from tests.support.paths import ROOT
 
 FOLDERS = (
-    "unit/ledger", "unit/providers", "unit/workers", "integration/ledger", "integration/workers", "integration/races",
+    "unit/ledger", "unit/providers", "unit/coordination", "integration/ledger", "integration/workers", "integration/races",
     "integration/http", "fundamentals", "proof/billing",
 )  # fmt: skip
 FILES = ("integration/cli/test_doctor.py",)

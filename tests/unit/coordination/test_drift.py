@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from gate.coordination.drift import STRANGER_MS, Drift, DriftKind, examine
 from gate.model.job import Job
 from gate.slots import RedisSnapshot
-from gate.workers.reconciler import STRANGER_MS, Drift, DriftKind, examine
 
 NOW = 1_000_000
 OLD = NOW - STRANGER_MS
