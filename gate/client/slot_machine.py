@@ -32,7 +32,8 @@ from gate.client.errors import (
 from gate.client.models import Grant, Job, Outcome
 from gate.client.requests import Call
 from gate.client.responses import RETRY_S, Answer
-from gate.model.job import SECONDS_MIN, new_job_id
+from gate.model.job import new_job_id
+from gate.model.limits import SECONDS_MIN
 
 T = TypeVar("T")
 POLL_S = 30.0

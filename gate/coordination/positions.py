@@ -13,7 +13,7 @@ import structlog
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.waiters import Waiters, the_line
 from gate.model.errors import GateError, StoreDown
-from gate.model.job import QUEUE_MAX
+from gate.model.limits import QUEUE_MAX
 from gate.slots import QueueState
 
 log = structlog.get_logger("gate.board")

@@ -13,7 +13,6 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from gate.http.auth.roles import Asking, Caller
 from gate.http.schemas import (
-    WAIT_MAX_S,
     AcquireBody,
     HistoryOut,
     JobId,
@@ -31,6 +30,7 @@ from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid
 from gate.model.job import Job, Request, new_job_id
 from gate.model.job_json import job_body
+from gate.model.limits import WAIT_MAX_S
 
 router = APIRouter(prefix="/v1/pools/{pool}", tags=["jobs"], route_class=StrictRoute)
 Pool = Annotated[str, Path(max_length=64)]

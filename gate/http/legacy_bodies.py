@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from gate.http import schemas
 from gate.http.auth.roles import Caller
-from gate.model.job import CREDITS_MAX, LABEL_MAX
+from gate.model.limits import CREDITS_MAX, LABEL_MAX
 from gate.model.tool import Tools
 from gate.providers.parsing import clean, kept_text
 

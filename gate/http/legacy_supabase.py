@@ -25,8 +25,9 @@ from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
 from gate.http.services import AllServices
 from gate.model.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, StoreDown, ToolUnknown, UserBusy
-from gate.model.job import HOLDING, QUEUE_MAX, REFUNDED, Job
+from gate.model.job import HOLDING, REFUNDED, Job
 from gate.model.job import Request as Wanted
+from gate.model.limits import QUEUE_MAX
 from gate.model.tool import Tool
 from gate.providers.parsing import tolerantly
 

@@ -9,29 +9,21 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gate.coordination.queries import PoolSnapshot
 from gate.ledger.queries import Balance, Entry, Event, Unread
-from gate.model.job import (
+from gate.model.job import JOB_ID, POOL_NAME, in_ms
+from gate.model.job_json import job_body, moment
+from gate.model.limits import (
     CREDITS_MAX,
-    JOB_ID,
+    DEPTH_MAX,
     LABEL_MAX,
     PAYLOAD_MAX_BYTES,
-    POOL_NAME,
     QUEUE_MAX,
     SECONDS_MAX,
     SECONDS_MIN,
     SLOTS_MAX,
-    in_ms,
+    TEXT_MAX,
+    WAIT_MAX_S,
 )
-from gate.model.job_json import job_body, moment
 from gate.providers.parsing import kept_output, kept_text
-
-WAIT_MAX_S = 60
-"""Longest time that one call may wait (s). Many proxies end requests that take longer."""
-TEXT_MAX = 4_000
-"""Longest error or reason (characters). It bounds what one call stores."""
-DEPTH_MAX = 32
-"""Deepest nesting of a payload or an output (levels). Deeper JSON breaks recursive encoders."""
-OUTPUT_MAX_BYTES = 64 * 1024
-"""Largest output of a job (bytes of JSON). A larger one is cut."""
 
 
 def _is_job_id(value: str) -> str:

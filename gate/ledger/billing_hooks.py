@@ -25,7 +25,8 @@ from gate.ledger.sql.engines import DEAD_PEER, first_line
 from gate.ledger.sql.tables import owed
 from gate.ledger.transitions import jobs
 from gate.model.errors import CannotStart, JobUnknown, StoreDown
-from gate.model.job import CREDITS_MAX, LABEL_MAX, PAYLOAD_MAX_BYTES, now_ms
+from gate.model.job import now_ms
+from gate.model.limits import CREDITS_MAX, LABEL_MAX, PAYLOAD_MAX_BYTES
 
 LIMIT_MS = 5_000
 """Time limit of a function (ms)."""

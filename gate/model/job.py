@@ -24,20 +24,6 @@ JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
 """Form of a job_id, at most 128 characters."""
 POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Form of a pool's name, at most 64 characters. Braces would break the hash tag of its keys."""
-LABEL_MAX: Final = 256
-"""Characters of a user, tool or session at most."""
-SECONDS_MIN: Final = 0.5
-"""Shortest time (s) that a caller or a setting may name."""
-SECONDS_MAX: Final = 31_536_000
-"""Longest time (s) that a caller or a setting may name: a year."""
-SLOTS_MAX: Final = 10_000
-"""Slots of a pool at most."""
-QUEUE_MAX: Final = 100_000
-"""Waiters of a pool at most."""
-CREDITS_MAX: Final = 10**9
-"""Credits of a job at most."""
-PAYLOAD_MAX_BYTES: Final = 16 * 1024
-"""Size (bytes) of a payload as JSON at most."""
 
 
 class Lease(NamedTuple):

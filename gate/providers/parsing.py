@@ -12,18 +12,10 @@ import re
 from typing import Any
 
 from gate.model.errors import Unreadable
-from gate.model.job import LABEL_MAX
+from gate.model.limits import DEPTH_MAX, END_BODY_MAX_BYTES, LABEL_MAX, OUTPUT_MAX_BYTES, TEXT_MAX
 
-BODY_MAX_BYTES = 8 * 1024 * 1024
-"""Size (bytes) of a body at most. A callback that contains a picture or a log must still end its job."""
-TEXT_MAX = 4_000
-"""Characters of an error that are kept."""
-OUTPUT_MAX_BYTES = 64 * 1024
-"""Size (bytes) of an output as JSON that is kept."""
 MARK = "… (cut)"
 """Ends a text that was cut, and replaces a value that is nested too deeply."""
-DEPTH_MAX = 32
-"""Levels of an output that are kept."""
 PARSED_DEPTH_MAX = 200
 """Levels that are parsed again when a body is too deep for the parser. It must be far below Python's recursion limit."""
 DIGITS_MAX = 400
@@ -53,8 +45,8 @@ def leniently(text: bytes | str, field: str = "body") -> Any:
     Raises:
         Unreadable: The text is too large, or it is not JSON.
     """
-    if len(text) > BODY_MAX_BYTES:
-        raise Unreadable(field, f"must be at most {BODY_MAX_BYTES} bytes")
+    if len(text) > END_BODY_MAX_BYTES:
+        raise Unreadable(field, f"must be at most {END_BODY_MAX_BYTES} bytes")
     try:
         return tolerantly(text)
     except ValueError:
@@ -109,8 +101,8 @@ def _without_depth(text: str) -> str:
 
 
 def _parsed(text: bytes | str, field: str, encoding: str, **how: Any) -> Any:
-    if len(text) > BODY_MAX_BYTES:
-        raise Unreadable(field, f"must be at most {BODY_MAX_BYTES} bytes")
+    if len(text) > END_BODY_MAX_BYTES:
+        raise Unreadable(field, f"must be at most {END_BODY_MAX_BYTES} bytes")
     try:
         if isinstance(text, bytes):
             text = text.decode(encoding)

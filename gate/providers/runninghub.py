@@ -12,10 +12,10 @@ import json
 from typing import Any, NamedTuple
 
 from gate.model.errors import Forged, Unreadable
-from gate.model.job import LABEL_MAX
+from gate.model.limits import LABEL_MAX, TEXT_MAX
 from gate.model.messages import Outcome, ProviderReport
 from gate.providers.callback import NO_SECRET, Callback, Provider
-from gate.providers.parsing import TEXT_MAX, kept_text, label, leniently
+from gate.providers.parsing import kept_text, label, leniently
 from gate.providers.runninghub_output import carries, costs_of, number, output_of
 
 NO_OUTPUT = "the task succeeded without output"

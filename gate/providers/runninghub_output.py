@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from gate.model.job import LABEL_MAX
-from gate.providers.parsing import OUTPUT_MAX_BYTES, clean, fitted, json_text, kept_output, kept_text, size
+from gate.model.limits import LABEL_MAX, OUTPUT_MAX_BYTES
+from gate.providers.parsing import clean, fitted, json_text, kept_output, kept_text, size
 
 ADDRESS: Final = re.compile(r"https?://\S+", re.IGNORECASE)
 """A text that counts as a file without an object around it."""

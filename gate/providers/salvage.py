@@ -9,8 +9,8 @@ import re
 from typing import Any
 
 from gate.model.errors import Unreadable
-from gate.model.job import LABEL_MAX
-from gate.providers.parsing import OUTPUT_MAX_BYTES, clean, kept_output, leniently
+from gate.model.limits import LABEL_MAX, OUTPUT_MAX_BYTES
+from gate.providers.parsing import clean, kept_output, leniently
 
 NAMES = ("taskId", "task_id")
 """Fields that name the task."""

@@ -15,7 +15,8 @@ from pydantic_settings import (
 )
 
 from gate.model.errors import CannotStart
-from gate.model.job import LABEL_MAX, POOL_NAME, QUEUE_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX, in_ms
+from gate.model.job import POOL_NAME, in_ms
+from gate.model.limits import LABEL_MAX, QUEUE_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX
 from gate.model.tool import SHIPPED_NAMES, Tool, Tools
 
 Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]

@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import Webhook
 
 from gate import __version__
 from gate.ledger import Delivery
-from gate.model.job import LABEL_MAX
+from gate.model.limits import LABEL_MAX
 from gate.model.tool import Tool
 from gate.providers.parsing import kept_text
 

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 from gate.http.app import make_app
 from gate.http.auth.roles import ADMIN, ANYONE, LOOK, TABLE, TOOL
-from gate.http.middleware.body_limit import BODY_MAX_BYTES, BODY_S, END_MAX_BYTES
+from gate.http.middleware.body_limit import BODY_S
 from gate.http.openapi import METHODS
 from gate.http.problems import RETRY_AFTER_S
 from gate.http.problems import TABLE as REFUSALS
-from gate.http.schemas import DEPTH_MAX, OUTPUT_MAX_BYTES
-from gate.model.job import JOB_ID, PAYLOAD_MAX_BYTES, POOL_NAME
+from gate.model.job import JOB_ID, POOL_NAME
+from gate.model.limits import BODY_MAX_BYTES, DEPTH_MAX, END_BODY_MAX_BYTES, OUTPUT_MAX_BYTES, PAYLOAD_MAX_BYTES
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "http.md"
@@ -37,7 +37,7 @@ document itself at `/openapi.json`. What the words mean, and what to do about ea
 - A refusal is `application/problem+json` ([ProblemOut](#problemout)) with a stable `code`. `Retry-After`: {", ".join(f"{seconds} s after {status}" for status, seconds in WAITS)}.
 - A `job_id` matches `{JOB_ID.pattern}`, a pool's name `{POOL_NAME.pattern}`; labels (user, tool, session, task_id) are printable.
 - A `payload` is an object of at most {PAYLOAD_MAX_BYTES // 1024} KiB of JSON, an `output` anything of at most {OUTPUT_MAX_BYTES // 1024} KiB, both at most {DEPTH_MAX} levels deep. A whole body has at
-  most {BODY_MAX_BYTES // 1024} KiB, one that ends a job {END_MAX_BYTES // 2**20} MiB (413), and is here within {BODY_S:g} s (408).
+  most {BODY_MAX_BYTES // 1024} KiB, one that ends a job {END_BODY_MAX_BYTES // 2**20} MiB (413), and is here within {BODY_S:g} s (408).
 - An end is never refused for its text: what `release` or a callback says is cleaned, and cut where it is too long (`… (cut)`).
 - Times are RFC 3339, UTC, with milliseconds; lengths of time are seconds, and may be fractional.
 """

@@ -10,20 +10,12 @@ import asyncio
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-BODY_MAX_BYTES = 256 * 1024
-"""Largest body (bytes) of most requests. A payload of the largest size fits, with room for the other fields."""
-END_MAX_BYTES = 8 * 1024 * 1024
-"""Largest body (bytes) of a request that ends a job. Callers send the whole callback of a provider with it."""
+from gate.model.limits import BODY_MAX_BYTES, DISCARD_MAX_BYTES, END_BODY_MAX_BYTES
+
 ENDS = ("/release", "/runninghub-queue-manager/finish", "/runninghub-webhook")
 """Ends of the paths of such requests."""
 BODY_S = 10.0
 """Time from the end of the headers to the end of the body (s). It bounds how long a slow client occupies a request."""
-DISCARD_MAX_BYTES = 2 * END_MAX_BYTES
-"""How much (bytes) of a body that is too large is read and thrown away before the refusal.
-
-A server that closes a connection while the client still sends resets it, so the client (or a proxy in front of gate, which then
-says 502) may never read the answer. RFC 9112, section 9.6.
-"""
 CLOSE = {"Connection": "close"}
 """Headers of a refusal of a body that is not read to its end: the connection cannot be used again."""
 
@@ -72,7 +64,7 @@ class BodyLimit:
 
 def max_bytes(path: str) -> int:
     """Return the largest body (bytes) that a request to this path may have."""
-    return END_MAX_BYTES if path.rstrip("/").endswith(ENDS) or path.startswith("/v1/webhooks/") else BODY_MAX_BYTES
+    return END_BODY_MAX_BYTES if path.rstrip("/").endswith(ENDS) or path.startswith("/v1/webhooks/") else BODY_MAX_BYTES
 
 
 def _waits_for_consent(scope: Scope) -> bool:

@@ -24,10 +24,10 @@ from gate.coordination.services import Services
 from gate.http import jobs, problems, strict_json
 from gate.http.auth import roles
 from gate.http.auth.key_cache import KeyCache
-from gate.http.middleware import body_limit
 from gate.http.server.protocol import WHOLE
 from gate.model.errors import GateError
 from gate.model.job import JOB_ID, POOL_NAME
+from gate.model.limits import BODY_MAX_BYTES
 
 TAKEN = (jobs.acquire, jobs.claim, jobs.renew, jobs.release)
 """Endpoints on the fast path. Each is a POST with a body, about a pool or a job of a pool."""
@@ -88,7 +88,7 @@ class FastPath:
         message = await receive()
         try:
             asking = roles.caller(scope, headers, route.path, self._keyring)
-            if len(message["body"]) > body_limit.BODY_MAX_BYTES:
+            if len(message["body"]) > BODY_MAX_BYTES:
                 return await self._long(scope, _first(message, receive), send)
             body = route.body.validate_python(strict_json.loads(message["body"]))
         except (GateError, HTTPException, ValidationError, ValueError, KeyError):

@@ -21,11 +21,11 @@ from gate.http.panel.forms import fields
 from gate.http.panel.job_page import JobId
 from gate.http.panel.pool_page import Pool
 from gate.http.panel.routing import PanelRoute, by_script, language
-from gate.http.schemas import TEXT_MAX
 from gate.http.services import JobService, LedgerService, PoolService, QueryService, UnreadService
 from gate.ledger.queries import Unread
 from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning
-from gate.model.job import HOLDING, JOB_ID, SLOTS_MAX
+from gate.model.job import HOLDING, JOB_ID
+from gate.model.limits import SLOTS_MAX, TEXT_MAX
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 OF_A_JOB, OF_A_POOL = ("cancel", "release"), ("pause", "resume", "limit")

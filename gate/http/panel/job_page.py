@@ -23,7 +23,8 @@ from gate.http.panel.routing import PanelRoute, language
 from gate.http.services import LedgerService, QueryService
 from gate.ledger import LedgerQueries
 from gate.model.errors import StoreDown
-from gate.model.job import JOB_ID, LABEL_MAX, now_ms
+from gate.model.job import JOB_ID, now_ms
+from gate.model.limits import LABEL_MAX
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 JobId = Annotated[schemas.JobId, Path()]

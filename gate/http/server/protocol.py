@@ -10,12 +10,14 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gate.model.limits import DISCARD_MAX_BYTES
+
 HEAD_MAX_BYTES = 64 * 1024
 """Largest request line and headers together (bytes). It bounds the memory of an unfinished head."""
 HEAD_S = 10.0
 """Time to the end of the headers (s), from the first byte of a request or from the connection. It ends silent connections."""
-REST_MAX_BYTES = 2 * 1024 * 1024
-"""Largest body and trailers together (bytes). It is above the application's limits, so it cuts only endless requests."""
+REST_MAX_BYTES = DISCARD_MAX_BYTES + 1024 * 1024
+"""Largest body and trailers together (bytes). It is above what the application reads, so it cuts only endless requests."""
 REST_S = 30.0
 """Time from the end of the headers to the end of body and trailers (s)."""
 WHOLE = "gate.whole"

@@ -25,7 +25,7 @@ from gate.model.errors import StoreDown
 
 BATCH_MAX = 256
 """Requests in one commit. In a larger batch the first request waits longer than the shared commit saves."""
-LOCK_TIMEOUT_MS = 1_000
+FIRST_LOCK_TIMEOUT_MS = 1_000
 """How long a batch waits for a row (ms), on Postgres. Another server holds a pool's row only for one commit."""
 LOCK_AGAIN_MS = 50
 """How long a batch waits (ms) for a row that was held at the attempt before."""
@@ -132,7 +132,7 @@ class Writer:
             else:
                 task.waits_for = row
         waiting = [task for task in fresh + aside if task.waits_for]
-        self._attempt(first, LOCK_TIMEOUT_MS)
+        self._attempt(first, FIRST_LOCK_TIMEOUT_MS)
         for _, group in itertools.groupby(sorted(waiting, key=_row), key=_row):
             self._attempt(list(group), LOCK_AGAIN_MS)
 
@@ -187,7 +187,7 @@ class Writer:
         try:
             self._committer.commit(tasks, lock_ms)
         except Locked:
-            if lock_ms == LOCK_TIMEOUT_MS:  # at the first attempt a whole table may be locked
+            if lock_ms == FIRST_LOCK_TIMEOUT_MS:  # at the first attempt a whole table may be locked
                 self.writable = False
             raise
         except StoreDown:  # guard: failed-commit-shows-sql-down

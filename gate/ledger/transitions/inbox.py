@@ -17,12 +17,11 @@ from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.sql.tables import webhooks
 from gate.ledger.transitions import jobs
 from gate.model.job import HOLDING, REFUNDED, Job, now_ms
+from gate.model.limits import CALLBACK_KEPT_MAX
 from gate.model.messages import ProviderReport
 
 KEPT_MS = 7 * 24 * 3600 * 1000
 """Time (ms) for which a callback waits for the binding of its task."""
-RAW_MAX = 64 * 1024
-"""Characters of a body that are kept. A provider must not fill the disk with one callback."""
 RAW_OF_A_JOB = 20
 """Callbacks of one job whose bodies are kept. Further ones are kept without a body, so that they do not fill the disk."""
 
@@ -56,7 +55,7 @@ def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, ra
         "at": at, "provider": provider, "delivery_id": report.delivery_id, "pool": pool, "task_id": report.task_id,
         "job_id": job.job_id if job else report.job_id, "outcome": report.outcome, "error": report.error,
         "output": None if report.output is None else json.dumps(report.output),
-        "body": raw[:RAW_MAX] if kept else None, "verdict": verdict.value,
+        "body": raw[:CALLBACK_KEPT_MAX] if kept else None, "verdict": verdict.value,
     }  # fmt: skip
     batch.connection.execute(webhooks.insert().values(**row))
     if job is not None and verdict is CallbackResult.HISTORY and kept:
@@ -118,7 +117,7 @@ def keep_payload(
         return
     row = {
         "at": now_ms(), "provider": provider, "delivery_id": delivery_id, "pool": job.pool, "task_id": task_id,
-        "job_id": job.job_id, "outcome": outcome, "error": error, "body": payload[:RAW_MAX], "verdict": "relayed",
+        "job_id": job.job_id, "outcome": outcome, "error": error, "body": payload[:CALLBACK_KEPT_MAX], "verdict": "relayed",
     }  # fmt: skip
     batch.connection.execute(webhooks.insert().values(**row))
 

@@ -22,9 +22,8 @@ from gate.ledger.sql.tables import jobs, tasks, unread_callbacks
 from gate.ledger.transitions import inbox
 from gate.model.errors import PoolUnknown
 from gate.model.job import now_ms
+from gate.model.limits import CALLBACK_KEPT_MAX
 
-BODY_MAX = 64 * 1024
-"""Characters of a body that are kept. A provider must not fill the disk with one callback."""
 PENDING_MAX = 1_000
 """Callbacks of one provider and pool that may wait for an operator. A provider with a new format must not fill the disk."""
 PAGE_MAX = 100
@@ -43,7 +42,7 @@ class Unread:
         provider: The provider, by its name.
         pool: The pool that it names.
         task_id: The task that it names; None if none was found.
-        body: The body as text, cut at BODY_MAX.
+        body: The body as text, cut at CALLBACK_KEPT_MAX.
         why: What could not be read.
         applied_at: Time (ms since 1970) at which it was applied or dismissed.
         applied_by: Name of the operator's key.
@@ -256,7 +255,7 @@ def _keep(connection: Connection, pool: str, provider: str, digest: str, facts: 
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= BODY_MAX else f"{text[:BODY_MAX]}\n[cut here: {len(text)} characters came]"
+    return text if len(text) <= CALLBACK_KEPT_MAX else f"{text[:CALLBACK_KEPT_MAX]}\n[cut here: {len(text)} characters came]"
 
 
 def waiting(connection: Connection, since_ms: int) -> dict[str, int]:

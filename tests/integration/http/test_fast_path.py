@@ -22,7 +22,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def asked(served: Served, path: str, body: Any, whole: bool, *headers: str) -> tuple[int, dict[str, str], Any]:
-    """Status, headers but the date, and body."""
+    """Status, headers but the date and whether the connection goes on, and body."""
     where = urlsplit(served.url)
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = "\r\n".join(
@@ -45,7 +45,7 @@ def asked(served: Served, path: str, body: Any, whole: bool, *headers: str) -> t
                 connection.sendall(text)
         answer = http.client.HTTPResponse(connection)
         answer.begin()
-        found = {name.lower(): value for name, value in answer.getheaders() if name.lower() != "date"}
+        found = {name.lower(): value for name, value in answer.getheaders() if name.lower() not in ("date", "connection")}
         return answer.status, found, json.loads(answer.read())
 
 

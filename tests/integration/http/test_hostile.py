@@ -18,6 +18,7 @@ import redis
 import sqlalchemy as sa
 
 from gate.http.middleware.body_limit import max_bytes
+from gate.model.limits import END_BODY_MAX_BYTES
 from tests.support.gate_process import Served
 from tests.support.names import fresh
 
@@ -120,6 +121,13 @@ def test_a_release_is_never_refused_for_its_text(own: Served, error: Any, output
     answer = send(own, "POST", f"{at}/release", json.dumps(body))
     assert answer.status_code == 200 and answer.json()["status"] == "failed", answer.text
     assert len(json.dumps(answer.json()["output"])) <= 70_000 and "\x00" not in str(own.http.get(at).json())
+
+
+def test_an_end_of_several_megabytes_ends_its_job(own: Served) -> None:
+    assert own.http.put("/v1/pools/large", json={"limit": 1}).is_success
+    job = own.acquire("large").json()
+    answer = own.act(job, "release", outcome="completed", output="x" * (END_BODY_MAX_BYTES - 1000))
+    assert (answer.status_code, answer.json()["status"]) == (200, "completed")
 
 
 def send(served: Served, method: str, path: str, text: str | bytes) -> Any:

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from gate.http.middleware.body_limit import END_MAX_BYTES
+from gate.model.limits import END_BODY_MAX_BYTES
 from tests.support.gate_process import Served
 from tests.support.names import fresh
 
@@ -385,7 +385,7 @@ def test_what_it_cannot_read_is_named_and_what_it_need_not_is_ignored(own: Serve
         assert answer.json()["errors"][0]["field"]
     assert result(own.post(at, {"event": "TASK_STARTED", "taskId": "1", "more": {"unknown": 1}})) == "ignored"
     assert own.post("/v1/webhooks/nobody/default").json()["code"] == "provider_unknown"
-    assert own.http.post(at, content=b"x" * (END_MAX_BYTES + 1)).status_code == 413
+    assert own.http.post(at, content=b"x" * (END_BODY_MAX_BYTES + 1)).status_code == 413
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from gate.http.auth.roles import TABLE
-from gate.http.middleware.body_limit import BODY_MAX_BYTES
 from gate.http.problems import TABLE as REFUSALS
+from gate.model.limits import BODY_MAX_BYTES
 from tests.checks.reference import PAGE, document, page
 from tests.support.gate_process import Served
 from tests.support.names import fresh

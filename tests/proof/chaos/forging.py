@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from standardwebhooks.webhooks import Webhook
 
-from gate.http.middleware.body_limit import END_MAX_BYTES
+from gate.model.limits import END_BODY_MAX_BYTES
 
 SECRET, OTHERS = "whsec_Z2VudWluZSBzZWNyZXQgb2YgY2hhb3M=", "whsec_c29tZWJvZHkgZWxzZSdzIHNlY3JldCE="
 TOKEN = "t0ken-of-the-provider-alone"
@@ -238,4 +238,4 @@ class Forger:
         yield "a header of 20 KB", but(headers=[("webhook-id", "x" * 20_000)])
         yield "a header without a colon", but(headers=[("nonsense", "")], code=400)
         yield "NUL in a header", but(headers=[("webhook-id", "a\0b")], code=400)
-        yield "oversized", lambda: Post(STANDARD, b" " * (END_MAX_BYTES + 1 + dice.randrange(64)), code=413)
+        yield "oversized", lambda: Post(STANDARD, b" " * (END_BODY_MAX_BYTES + 1 + dice.randrange(64)), code=413)

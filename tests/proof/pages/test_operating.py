@@ -18,9 +18,7 @@ import httpx2
 import pytest
 
 from gate.diagnostics import doctor
-from gate.http.middleware.body_limit import BODY_MAX_BYTES
-from gate.http.schemas import WAIT_MAX_S
-from gate.model.job import QUEUE_MAX
+from gate.model.limits import BODY_MAX_BYTES, QUEUE_MAX, WAIT_MAX_S
 from gate.providers.standard import STALE_S
 from gate.runtime.serve import GRACE_S, STOP_S
 from tests.support.gate_process import Served, run_gate

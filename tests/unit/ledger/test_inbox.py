@@ -11,6 +11,7 @@ from gate.ledger.sql import tables
 from gate.ledger.transitions import deliveries, inbox
 from gate.model.errors import PoolUnknown
 from gate.model.job import Refund
+from gate.model.limits import CALLBACK_KEPT_MAX
 from gate.model.messages import ProviderReport, StartReply
 from tests.support.ledger_book import NOW, Book
 
@@ -192,12 +193,12 @@ async def test_a_callback_waits_a_week_and_not_a_moment_longer(book: Book) -> No
 async def test_of_a_body_no_more_is_kept_than_there_is_room_for(book: Book) -> None:
     await book.running()
     job = await book.job()
-    await hear(book, said("d0", None, "nobody"), raw="x" * (inbox.RAW_MAX + 1))
+    await hear(book, said("d0", None, "nobody"), raw="x" * (CALLBACK_KEPT_MAX + 1))
     await book.ledger.end("default", "a", "completed", by="operator")
     for number in range(inbox.RAW_OF_A_JOB + 2):
         await hear(book, said(f"n{number}", None, job.job_id))
     bodies = [row["body"] for row in await book.rows(tables.webhooks)]
-    assert len(bodies.pop(0)) == inbox.RAW_MAX
+    assert len(bodies.pop(0)) == CALLBACK_KEPT_MAX
     assert bodies == ["raw"] * inbox.RAW_OF_A_JOB + [None, None]
     assert len(await book.history()) == 2 + inbox.RAW_OF_A_JOB, "nor is it history any more"
 

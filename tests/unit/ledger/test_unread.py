@@ -14,6 +14,7 @@ from gate.ledger.results import Change
 from gate.ledger.sql import tables
 from gate.ledger.transitions import unread_callbacks
 from gate.model.job import Refund
+from gate.model.limits import CALLBACK_KEPT_MAX
 from tests.support.ledger_book import NOW, Book
 
 pytestmark = pytest.mark.anyio
@@ -58,9 +59,9 @@ async def test_servers_that_hear_it_at_once_count_together(book: Book) -> None:
 
 
 async def test_a_long_body_is_cut_and_says_so(book: Book) -> None:
-    await keep(book, b"x" * (unread_callbacks.BODY_MAX + 1))
+    await keep(book, b"x" * (CALLBACK_KEPT_MAX + 1))
     (one,) = await kept(book)
-    assert one.body == "x" * unread_callbacks.BODY_MAX + f"\n[cut here: {unread_callbacks.BODY_MAX + 1} characters came]"
+    assert one.body == "x" * CALLBACK_KEPT_MAX + f"\n[cut here: {CALLBACK_KEPT_MAX + 1} characters came]"
 
 
 async def test_a_callback_that_was_applied_is_not_dismissed(book: Book) -> None:

@@ -7,11 +7,11 @@ import re
 import xml.etree.ElementTree as ET
 
 import gate.coordination.jobs
-from gate.http.middleware.body_limit import BODY_MAX_BYTES
 from gate.http.problems import HTTP_CODES, TABLE
-from gate.http.schemas import OUTPUT_MAX_BYTES, JobOut
+from gate.http.schemas import JobOut
 from gate.ledger.sql import tables
-from gate.model.job import ENDED, HOLDING, PAYLOAD_MAX_BYTES, STATUSES
+from gate.model.job import ENDED, HOLDING, STATUSES
+from gate.model.limits import BODY_MAX_BYTES, OUTPUT_MAX_BYTES, PAYLOAD_MAX_BYTES
 from gate.runtime.settings import PoolDefaults
 from gate.workers import reconciler
 from tests.support.pages import block, prose, rows

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from gate.model.limits import OUTPUT_MAX_BYTES
 from gate.providers import salvage
-from gate.providers.parsing import OUTPUT_MAX_BYTES, size
+from gate.providers.parsing import size
 
 
 @pytest.mark.parametrize(
