@@ -38,7 +38,7 @@ end
 $$;
 
 -- GATE_JOB_SQL: whose job it is, what was charged for it, its browser tab, and what the provider is asked. All null where there is no
--- such row. `credits` is null while the row has no price, so that the caller's counts. Nothing counts as charged where the job is over or
+-- such row. `credits` is null while the row has no price (null; or 0, and nothing was charged), so that the caller's counts. Nothing counts as charged where the job is over or
 -- its charge went back.
 drop function if exists gate_job(text, text);  -- an earlier one answered fewer columns
 create function gate_job(
@@ -52,8 +52,8 @@ begin
   execute format(
     'select user_id::text,
        case when is_over then 0
-            when coalesce(user_credit_cost, 0) = 0 and credits_charged is not true then null
-            else coalesce(user_credit_cost, 0) end,
+            when user_credit_cost = 0 and credits_charged is not true then null
+            else user_credit_cost end,
        credits_charged is true and not is_over,
        session_id::text,
        case when jsonb_typeof(asks) = ''object'' then nullif(app || asks, ''{}'') end

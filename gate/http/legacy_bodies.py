@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
@@ -13,8 +14,18 @@ from gate.model.limits import CREDITS_MAX, LABEL_MAX
 from gate.model.tool import Tools
 from gate.providers.parsing import clean, kept_text
 
-Id = Annotated[schemas.JobId, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
-"""A job_id. Callers may send it as a number."""
+UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+def _an_id(value: Any) -> Any:
+    """Return the job_id that a value names: a number as text, and a UUID in lower case, as Postgres writes the row's own id."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value.lower() if isinstance(value, str) and UUID.fullmatch(value) else value
+
+
+Id = Annotated[schemas.JobId, BeforeValidator(_an_id)]
+"""A job_id. Callers may send it as a number, and a UUID in either case."""
 
 
 def _a_name(value: Any) -> str | int | None:

@@ -168,7 +168,10 @@ async def _finished(services: Services, body: FinishBody) -> tuple[Job, dict[str
     try:
         late = job.status == "expired" or (job.status in REFUNDED and body.status == "completed")
         if job.lease_id and (job.status in HOLDING or late):  # an outcome that comes too late is kept
-            ended = await services.jobs.release(job.pool, job.job_id, job.lease_id, body.status, body.errorMessage, output)
+            by = "caller" if late else "holder"  # a success that another caller reports is kept
+            ended = await services.jobs.release(
+                job.pool, job.job_id, job.lease_id, body.status, body.errorMessage, output, by
+            )
         elif job.ended:
             raise AlreadyEnded("it has ended", job)
         else:

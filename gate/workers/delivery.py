@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections import Counter
@@ -48,6 +49,11 @@ UNWELL_TRIES = 4
 
 The tool may have started the job, and its answer was lost. It answers a repeat under the same id with that task. A new grant
 would start a second task."""
+UNDER_WAY_TRIES = 32
+"""Calls that may be answered "this start is under way" while the grant is held: about as long as one call may take.
+
+An earlier call with this webhook-id was cut off, by a restart of gate or on the way, and the tool is still at it. After that the
+claim time runs: the tool was cut off too, and will never know whether it started the job."""
 WAIT_S = {"start": 0.5, "event": 1.0}
 """Pause (s) after the first failed try. It doubles with each try."""
 WAIT_MAX_S = {"start": 5.0, "event": 300.0}
@@ -195,6 +201,11 @@ class DeliveryWorker:
                     log.warning("delivery.start_failed", **about, why=answer.why)
                     await self._jobs.release(*grant, "failed", answer.why, None, "tool")
                     await self._close(delivery, "failed", answer.why)
+                case Verdict.UNDER_WAY:
+                    left_s = math.inf
+                    if delivery.attempts <= UNDER_WAY_TRIES:
+                        left_s = await self._jobs.hold(*grant)  # guard: hold-a-start-that-is-under-way
+                    await self._again(delivery, answer, left_s / 3)
                 case Verdict.UNWELL | Verdict.SILENT:
                     await self._again(delivery, answer)
                 case _:
@@ -212,8 +223,8 @@ class DeliveryWorker:
         await self._deliveries.close(delivery, result, error)
         counters.deliveries[delivery.kind, result] += 1
 
-    async def _again(self, delivery: Delivery, answer: WebhookResponse) -> None:
-        wait_s = min(WAIT_S[delivery.kind] * 2 ** min(delivery.attempts - 1, 20), WAIT_MAX_S[delivery.kind])
+    async def _again(self, delivery: Delivery, answer: WebhookResponse, most_s: float = math.inf) -> None:
+        wait_s = min(WAIT_S[delivery.kind] * 2 ** min(delivery.attempts - 1, 20), WAIT_MAX_S[delivery.kind], most_s)
         wait_ms = round(wait_s * 1000 * random.uniform(0.8, 1.2))  # jitter, so that a tool that is back gets no burst
         fields = {
             "pool": delivery.pool,

@@ -36,6 +36,7 @@ class Verdict(StrEnum):
     """Meaning of the answer to a start call."""
 
     STARTED = "started"
+    UNDER_WAY = "under_way"  # an earlier call of this start is not done yet
     REFUSED = "refused"  # the provider takes no further task now
     TOOL_DOWN = "tool_down"  # the address or the secret is wrong: no job of this tool can start
     UNWELL = "unwell"  # the tool failed; whether it started the job is not known
@@ -72,6 +73,8 @@ class WebhookResponse:
             return Verdict.REFUSED
         if self.good and self.task_id is None and codes - {None, *FINE_CODES}:
             return Verdict.FAILED
+        if self.good and self.task_id is None and self.said.get("outcome") == "starting":
+            return Verdict.UNDER_WAY
         if self.good or (codes & ALIVE_CODES and self.task_id is not None):
             return Verdict.STARTED
         if self.status in (401, 403, 404) or 300 <= self.status < 400:

@@ -283,6 +283,20 @@ async def test_a_start_slower_than_its_answer_is_let_finish(tmp_path: Path, tool
         assert (repeat["duplicate"], repeat["taskId"], repeat["status"]) == (True, "slow", "running")
 
 
+async def test_a_start_that_is_under_way_is_asked_again_and_keeps_its_grant(tmp_path: Path, tool: Tool) -> None:
+    """An earlier call of the same start was cut off, by a restart of gate for example, and the tool is still at it."""
+    answers = itertools.chain([(202, {"outcome": "starting"})] * 4, itertools.repeat((200, {"task_id": "at last"})))
+    tool.answer = lambda body: next(answers)
+    with serving(tmp_path, tool, GATE_CLAIM_SECONDS="2") as served:
+        job_id = fresh()
+        asking = threading.Thread(target=_quietly, args=(served, {"table": TABLE, "jobId": job_id}))
+        asking.start()
+        await until(lambda: job(served, job_id)["status"] == "running", "it is started", 20)
+        asking.join()
+        assert {call.webhook_id for call in tool.starts(job_id)} == {tool.starts(job_id)[0].webhook_id}, "one grant"
+        assert len(tool.starts(job_id)) == 5 and job(served, job_id)["task"]["task_id"] == "at last"
+
+
 async def test_a_start_may_take_longer_than_the_claim_time_and_the_hold_of_its_row(tmp_path: Path, tool: Tool) -> None:
     go = threading.Event()
     tool.answer = lambda body: (go.wait(20), (200, {"task_id": "slow"}))[1]

@@ -15,6 +15,7 @@ import pytest
 
 from gate.diagnostics.verify import verify
 from tests.proof.examples.owner import AT_FIRST, OwnerStage
+from tests.proof.examples.platform import SERVICE_KEY
 from tests.proof.examples.stage import MANAGER, TOKEN
 from tests.support.needs import missing
 from tests.support.servers import Postgres, lacking
@@ -200,6 +201,54 @@ async def test_a_browser_that_ends_a_job_ends_its_task_and_a_late_success_is_kep
     await until(row_is(owner, job_id, late_output_url="https://x.invalid/late.png"), "the late output is kept")
     row = owner.platform.row(job_id)
     assert (row["status"], row["output_url"], row["credits_refunded"]) == ("failed", None, True)
+
+
+async def test_a_success_by_finish_after_a_browsers_finish_is_kept(owner: OwnerStage) -> None:
+    job_id, said = owner.run()
+    task = said.json()["taskId"]
+    owner.ask("finish", table="upscaler_jobs", jobId=job_id, status="failed", errorMessage="the browser's clock")
+    late = owner.ask(
+        "finish", table="upscaler_jobs", jobId=job_id, status="completed", taskId=task, outputUrl="https://x.invalid/late.png"
+    )
+    assert late.json() == {"success": True, "skipped": True, "reason": "already_terminal", "refundedAmount": 10}
+    await until(row_is(owner, job_id, late_output_url="https://x.invalid/late.png"), "the late output is kept")
+    assert owner.platform.row(job_id)["credits_refunded"] is True
+
+
+async def test_a_browser_cannot_name_what_was_charged(owner: OwnerStage) -> None:
+    user = str(uuid.uuid4())
+    asked = owner.new(user, 0, credits_charged=False)
+    before = owner.platform.balance(user)
+    said = owner.ask("enqueue", **asked, creditCost=1_000_000)
+    assert said.status_code == 200 and owner.job(asked["jobId"])["credits"] == 0
+    owner.ask("finish", table="upscaler_jobs", jobId=asked["jobId"], status="failed", errorMessage="no")
+    await until(row_is(owner, asked["jobId"], status="failed"), "it has ended")
+    assert owner.platform.balance(user) == before
+
+
+@pytest.mark.parametrize("charged", [True, False])
+async def test_a_function_of_the_owner_names_the_price_of_a_row_without_one(owner: OwnerStage, charged: bool) -> None:
+    user = str(uuid.uuid4())
+    asked = owner.new(user, 0, user_credit_cost=None, credits_charged=charged)
+    before = owner.platform.balance(user)
+    assert owner.ask("enqueue", key=SERVICE_KEY, **asked, creditCost=10).status_code == 200
+    owner.ask("finish", table="upscaler_jobs", jobId=asked["jobId"], status="failed", errorMessage="no")
+    await until(lambda: owner.platform.balance(user) == before + 10, "what it had charged went back")
+
+
+@pytest.mark.parametrize("coins, kept", [(99_999_999_999, 2_147_483_647), (-5, 0)])
+async def test_costs_that_the_column_cannot_hold_keep_no_row_from_its_end(owner: OwnerStage, coins: int, kept: int) -> None:
+    job_id, _ = owner.run()
+    owner.ask(
+        "finish", table="upscaler_jobs", jobId=job_id, status="completed", outputUrl="https://x.invalid/1.png", rhCost=coins
+    )
+    await until(row_is(owner, job_id, status="completed", rh_cost=kept), "its row has ended")
+
+
+async def test_a_job_id_in_capitals_is_the_row_of_that_id(owner: OwnerStage) -> None:
+    asked = owner.new()
+    said = owner.ask("run-or-queue", table="upscaler_jobs", jobId=asked["jobId"].upper())
+    assert said.status_code == 200 and said.json()["taskId"] == owner.platform.row(asked["jobId"])["task_id"]
 
 
 async def test_users_read_why_a_job_expired_in_a_sentence(owner: OwnerStage) -> None:

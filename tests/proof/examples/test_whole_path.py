@@ -197,7 +197,8 @@ async def test_a_start_under_way_is_not_made_a_second_time(empty: Stage) -> None
     await until(held.asked.is_set, "the provider is asked")
     (job,) = empty.gate.http.get("/v1/pools/default").json()["holders"]
     id_ = empty.platform.row(job["job_id"])["start_id"]
-    assert empty.send("start", id_, "job.start", job).status_code == 503
+    again = empty.send("start", id_, "job.start", job)
+    assert (again.status_code, again.json()) == (200, {"outcome": "starting"}), "gate asks again, under the same id"
     held.go.set()
     _, said = await starting
     assert empty.send("start", id_, "job.start", job).json() == {"task_id": said.json()["taskId"]}
@@ -250,6 +251,10 @@ async def test_an_event_that_is_late_or_of_another_changes_nothing(empty: Stage)
     before, job = empty.platform.row(job_id), empty.job(job_id)
     late = empty.send("events", "late", "job.queued", job, timestamp="2001-01-01T00:00:00.000Z")
     assert late.status_code == 200 and empty.platform.row(job_id) == before
+    again = empty.send("events", "again", "job.queued", job, timestamp=before["gate_at"])
+    assert again.status_code == 200 and empty.platform.row(job_id)["task_id"] == before["task_id"], "the task is of the start"
+    empty.send("events", "again", "job.running", job, timestamp=before["gate_at"])
+    before = empty.platform.row(job_id)
     for other in ({"tool": "user_credits"}, {"tool": None}, {"job_id": str(uuid.uuid4())}):
         assert empty.send("events", "other", "job.running", job | other).status_code == 200
     assert empty.send("events", "new", "job.something_new", job).json() == {"skipped": True}

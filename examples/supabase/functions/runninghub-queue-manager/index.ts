@@ -1,7 +1,7 @@
 // The queue manager, at the address that installed front ends know. It decides nothing: gate does. Only the owner's side can write the
 // job's row and start at the provider. Money is gate's too: a charge goes back through gate or not at all, so it goes back once.
 
-import { ask, type Json, type Said } from "../_shared/gate.ts";
+import { ask, type Json, need, type Said } from "../_shared/gate.ts";
 import { answer, read, serve } from "../_shared/http.ts";
 import { db, TABLES } from "../_shared/rows.ts";
 import { endUnadmitted } from "./end.ts";
@@ -13,6 +13,7 @@ import { tell } from "./tell.ts";
 const NAME = "runninghub-queue-manager";
 const PATHS = ["check", "run-or-queue", "enqueue", "check-user-active", "process-next", "finish", "cancel-session", "status"];
 const ADMITS = ["run-or-queue", "enqueue"];
+const SERVICE_KEY = need("SUPABASE_SERVICE_ROLE_KEY");
 const PAUSES_MS = [500, 1_500]; // a restart of gate is not worth an error
 
 serve(async (request) => {
@@ -21,7 +22,7 @@ serve(async (request) => {
   if (path === "start") return await signed(request, text, start);
   if (path === "events") return await signed(request, text, tell);
   if (!PATHS.includes(path)) return answer(400, { error: "Invalid endpoint" });
-  const said = ADMITS.includes(path) ? await admit(path, text) : await forward(path, text);
+  const said = ADMITS.includes(path) ? await admit(path, text, isOurs(request)) : await forward(path, text);
   endRowsLeft(); // after the answer: the caller does not wait for it
   return answer(said.status, said.body, said.retryAfter);
 });
@@ -30,13 +31,20 @@ async function forward(path: string, text: string): Promise<Said> {
   return await ask(`/functions/v1/${NAME}/${path}`, text, PAUSES_MS);
 }
 
-async function admit(path: string, text: string): Promise<Said> {
+/** Whether one of the owner's own functions asks. Everybody else has the public key only. */
+function isOurs(request: Request): boolean {
+  const token = request.headers.get("authorization")?.replace(/^Bearer /i, "");
+  return token === SERVICE_KEY || request.headers.get("apikey") === SERVICE_KEY;
+}
+
+async function admit(path: string, text: string, ours: boolean): Promise<Said> {
   const body = read(text);
   if (body === null) return await forward(path, text); // gate says what is wrong with it
   if (typeof body.table === "string" && !TABLES.has(body.table)) {
     return { status: 400, body: { error: "Unknown table" }, retryAfter: null };
   }
-  const said = await forward(path, text);
+  if (!ours) delete body.creditCost; // what was charged is paid back: a browser could name any sum
+  const said = await forward(path, ours ? text : JSON.stringify(body));
   const { table, jobId } = body;
   if (typeof table !== "string" || !(typeof jobId === "string" && jobId)) return said;
   if (said.status >= 400 && said.status < 500) return await refused(said, table, jobId);

@@ -4,6 +4,7 @@ export type Output = Record<string, unknown> | null | undefined;
 
 const KINDS = [/^(video|mp4|webm|mov|avi|m4v|mkv)/i, /^(image|png|jpe?g|webp|gif|avif|bmp)/i]; // the best first
 const URLS = ["url", "fileUrl"];
+const COST_MAX = 2_147_483_647; // of the column
 const TYPES = ["type", "outputType", "fileType"];
 
 /** The address that the row shows: a video, else an image, else the first file. Null where there is none. */
@@ -24,7 +25,7 @@ export function costOf(output: Output): number | null {
   const each = listed(output?.files ?? output?.results).map((file) => number(file.consumeCoins));
   const named = [number(usage?.consumeCoins), number(output?.coins), number(output?.consumeCoins), sum(parts), sum(each)];
   const cost = [...named, number(output?.rhCost)].find((one) => one !== null);
-  return cost === undefined || cost === null ? null : Math.round(cost);
+  return cost === undefined || cost === null ? null : Math.min(Math.max(Math.round(cost), 0), COST_MAX);
 }
 
 function listed(value: unknown): Record<string, unknown>[] {

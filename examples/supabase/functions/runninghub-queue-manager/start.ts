@@ -1,8 +1,8 @@
 // gate's start call: one task at the provider, however often the call comes.
 //
-// The row remembers in `start_id` for which call a task was started, before the provider is asked. Whoever finds his own id there
-// with a task is told that task; without one, another call is under way, or was cut off: then nobody knows, and nothing is started
-// again. gate ends such a job when its time to start is over, and pays back.
+// The row remembers in `start_id` for which call a task was started, before the provider is asked. A call that finds its own id there
+// with a task is told that task. Without a task an earlier call is under way, or was cut off: nothing is started again, and gate asks
+// again. Where the earlier call was cut off, gate ends the job when its time to start is over, and pays back.
 
 import { answer } from "../_shared/http.ts";
 import { db, got, TABLES } from "../_shared/rows.ts";
@@ -27,7 +27,7 @@ export async function start({ id, data: job }: Message): Promise<Response> {
     const saved = await db.from(table).update({ task_id: task }).eq("id", job.job_id).eq("start_id", id).select("id");
     if (saved.data?.length === 0) { // it was cancelled meanwhile
       await cancel(task);
-      return answer(410, { error: "the job is over" });
+      return answer(410, { error: "the job is over", task_id: task }); // so that gate knows whose callback comes
     }
     return answer(200, { task_id: task }); // also when the row could not be written: gate has to know
   }
@@ -44,5 +44,5 @@ export async function start({ id, data: job }: Message): Promise<Response> {
 async function again(table: string, jobId: string, id: string): Promise<Response> {
   const row = got(await db.from(table).select("start_id, task_id").eq("id", jobId).maybeSingle());
   if (row?.start_id !== id) return answer(410, { error: "there is no such row, or its job is over" });
-  return row.task_id ? answer(200, { task_id: row.task_id }) : answer(503, { error: "this start is under way" });
+  return answer(200, row.task_id ? { task_id: row.task_id } : { outcome: "starting" });
 }

@@ -45,7 +45,7 @@ function rowOf(type: string, at: string, job: Job): Record<string, unknown> | nu
   };
   switch (type) {
     case "job.queued":
-      return { status: "queued", task_id: null };
+      return { status: "queued" }; // `task_id` is of the start alone: this event may come again after it
     case "job.granted":
       return { status: "starting", position: null };
     case "job.running":
