@@ -281,7 +281,7 @@ class CancelledOut(BaseModel):
 
 
 class HeardOut(BaseModel):
-    """What gate did with a callback. `kept`: it waits until its task is bound. `late`: the job had expired before."""
+    """What gate did with a callback. `kept`: it waits until its task is bound. `late`: the job had ended before."""
 
     result: Literal["applied", "late", "kept", "ignored", "repeat"]
 

@@ -169,7 +169,7 @@ async def test_a_provider_that_breaks_off_starts_nothing_twice(empty: Stage) -> 
     empty.platform.provider_hook = broken
     job_id, said = empty.run()
     assert said.status_code == 400 and said.json()["refunded"] is True
-    assert asked == ["ai-app/run"]
+    assert asked.count("ai-app/run") == 1
     await until(is_(empty, job_id, "failed"), "the row says so")
 
 

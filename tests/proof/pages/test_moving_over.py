@@ -28,6 +28,7 @@ from tests.support.gate_process import Served, gate_environment, run_gate
 from tests.support.needs import missing
 from tests.support.paths import ROOT
 from tests.support.servers import Postgres, lacking
+from tests.support.stores import fresh_database
 from tests.support.tool import SECRET, Tool
 from tests.support.wait import until
 
@@ -145,11 +146,22 @@ class Terminal:
 
 
 @pytest.fixture(scope="module")
-def owner(postgres_url: str) -> Owner:
-    made = Owner(postgres_url)
-    made.sql(block("sql", "create role gate"))
-    made.sql(file("database.sql"))
-    return made
+def role(postgres_url: str) -> tuple[str, str]:
+    """The role of gate, for all databases of the server. Returns the statements of the guide that each database needs beside it."""
+    create, of_each_database = block("sql", "create role gate").split(";", 1)
+    with psycopg.connect(postgres_url, autocommit=True) as db:
+        db.execute(create)
+    return postgres_url, of_each_database
+
+
+@pytest.fixture
+def owner(role: tuple[str, str]) -> Iterator[Owner]:
+    """His database, as the guide's step 2 leaves it; one for each test."""
+    with fresh_database(Path(), role[0]) as url:
+        made = Owner(url)
+        made.sql(role[1])
+        made.sql(file("database.sql"))
+        yield made
 
 
 def test_the_guide_can_be_played(owner: Owner, tmp_path: Path) -> None:
