@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,6 +34,7 @@ class Person:
         self.http = httpx2.Client(
             base_url=url, headers={name: value.encode("latin-1") for name, value in (HTML | headers).items()}, timeout=20
         )
+        weakref.finalize(self, self.http.close)
 
     def get(self, path: str, **more: Any) -> httpx2.Response:
         return self.http.get(path, **more)

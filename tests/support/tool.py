@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -68,6 +69,7 @@ class Tool:
                 return None  # whoever called has died, as the test wanted
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        weakref.finalize(self, self._server.server_close)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def config(self, table: str = "upscaler_jobs", provider: str | None = "runninghub", events: bool = True) -> str:

@@ -16,8 +16,10 @@ HEAD_MAX_BYTES = 64 * 1024
 """Largest request line and headers together (bytes). It bounds the memory of an unfinished head."""
 HEAD_S = 10.0
 """Time to the end of the headers (s), from the first byte of a request or from the connection. It ends silent connections."""
-REST_MAX_BYTES = DISCARD_MAX_BYTES + 1024 * 1024
-"""Largest body and trailers together (bytes). It is above what the application reads, so it cuts only endless requests."""
+BODY_CUT_BYTES = DISCARD_MAX_BYTES + 1024 * 1024
+"""Largest body (bytes). It is above what the application reads, so it cuts only endless bodies."""
+REST_MAX_BYTES = 2 * 1024 * 1024
+"""Most that comes beside the body after the headers (bytes): the sizes of its chunks, and trailers. Trailers stay in memory."""
 REST_S = 30.0
 """Time from the end of the headers to the end of body and trailers (s)."""
 WHOLE = "gate.whole"
@@ -31,6 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head = True
     _in_rest = False
     _rest_bytes = 0
+    _body_bytes = 0
     _timer: asyncio.TimerHandle | None = None
     _garbage = ""
 
@@ -54,7 +57,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_MAX_BYTES:
             self._turn_away(431)
-        elif self._in_rest and self._rest_bytes > REST_MAX_BYTES:
+        elif self._in_rest and (
+            self._rest_bytes - self._body_bytes > REST_MAX_BYTES or self._body_bytes > BODY_CUT_BYTES
+        ):
             self._cut()
         else:
             self._time()
@@ -84,13 +89,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._await(None)
         self._in_head, self._head_bytes = True, 0
-        self._in_rest, self._rest_bytes = False, 0
+        self._in_rest, self._rest_bytes, self._body_bytes = False, 0, 0
 
     def on_headers_complete(self) -> None:
         """Stop the timer of the head, and count what follows as the body."""
         self._await(None)
         self._in_head, self._in_rest = False, True
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Count the bytes of the body itself."""
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Stop the timer of the body, and mark the request as complete."""

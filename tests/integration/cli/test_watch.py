@@ -26,12 +26,11 @@ def watching(folder: Path, *words: str, **more: Any) -> Iterator[subprocess.Pope
     command = [sys.executable, "-m", "gate", "status", "--watch", *words]
     environment = more.pop("env", gate_environment())
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | more
-    process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(20)
+    with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def line(process: subprocess.Popen[str], true: Callable[[str], Any]) -> str:

@@ -1,10 +1,12 @@
 -- What stands in for the owner's Supabase before gate comes: what the platform has (roles, auth, vault, pg_net, pg_cron, as far as the
 -- guide uses them), and the tables and functions of an old queue manager.
 
-create role anon;
-create role authenticated;
-create role service_role;
 
+do $$ begin
+  if to_regrole('anon') is null then create role anon; end if;
+  if to_regrole('authenticated') is null then create role authenticated; end if;
+  if to_regrole('service_role') is null then create role service_role; end if;
+end $$;
 create schema auth;
 create function auth.uid() returns uuid language sql stable as $$ select nullif(current_setting('test.user', true), '')::uuid $$;
 grant usage on schema auth to authenticated;
