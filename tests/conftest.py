@@ -32,6 +32,11 @@ LONG = (
     "test_each_is_answered_at_the_terminal_and_in_the_panel",
     "test_plots_are_written",
     "test_with_a_server_and_without",
+    "test_half_a_request_behind_another",
+    "test_seven_workers_on_three_slots",
+    "test_who_says_nothing_is_cut",
+    "test_who_sends_ahead_is_not_cut",
+    "test_each_refusal_is_named",
 )
 """Tests of half a minute and more. They begin first: one that begins last keeps a whole run waiting."""
 
