@@ -24,7 +24,7 @@ FOLDERS = (
     "unit/ledger", "unit/providers", "unit/coordination", "integration/ledger", "integration/workers", "integration/races",
     "integration/http", "fundamentals", "proof/billing",
 )  # fmt: skip
-FILES = ("integration/cli/test_doctor.py",)
+FILES = ("proof/terminal/test_doctor.py",)
 NOT_ASKED = {"test_guards.py", "test_hostile.py", "test_schema.py", "test_simulator.py", "test_hanging.py"}
 """They mutate gate themselves, fire thousands of requests at it, or are about something else."""
 FILE_S = 240
@@ -32,7 +32,7 @@ HOME = {
     path_of(outbox_recorder): ("tests/integration/races/",),
     path_of(inbox): ("tests/integration/http/",),
     path_of(deliveries): ("tests/integration/workers/",),
-    path_of(backlog): ("tests/integration/cli/",),
+    path_of(backlog): ("tests/proof/terminal/",),
     path_of(outbox): ("tests/integration/races/",),
 }
 """Where the tests of a module stand besides the folder of its name. They are asked before others that happen to reach it."""
