@@ -77,8 +77,8 @@ def dismiss(
 
 
 def _show(rows: Sequence[Unread], following: int | None, json_wanted: bool) -> None:
-    from gate.cli.render import as_json, line, short, table
-    from gate.explain.formatting import short as cut
+    from gate.cli.render import as_json, line, table
+    from gate.explain.formatting import short, when
 
     if json_wanted:
         from gate.http.schemas import unread_body
@@ -87,7 +87,7 @@ def _show(rows: Sequence[Unread], following: int | None, json_wanted: bool) -> N
         return
     columns = ("id", "last", "times", "provider", "pool", "task", "why", "applied", "body")
     shown = (
-        (one.id, short(one.last_at), one.times, one.provider, one.pool, one.task_id, one.why, _applied(one), cut(one.body))
+        (one.id, when(one.last_at), one.times, one.provider, one.pool, one.task_id, one.why, _applied(one), short(one.body))
         for one in rows
     )
     table("callbacks that could not be read", columns, shown)

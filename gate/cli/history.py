@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from gate.cli.render import as_json, line, short, table
-from gate.explain.formatting import span
+from gate.cli.render import as_json, line, table
+from gate.explain.formatting import span, when
 from gate.model.job_json import moment
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def ledger(
     table(
         "ledger",
         columns,
-        ((r.id, short(r.at), r.job_id, r.user, r.pool, r.kind, r.amount) for r in rows),
+        ((r.id, when(r.at), r.job_id, r.user, r.pool, r.kind, r.amount) for r in rows),
     )
     if following is not None:
         line(f"more: --after {following}")
@@ -59,7 +59,7 @@ def changes(found: Sequence[Event], pool: str, json_wanted: bool) -> None:
     rows = []
     for one in as_changes(found):
         what = {"limit": f"limit {one.what}", "setting": one.what}.get(one.kind, one.kind)
-        rows.append((short(one.at), what, one.by, one.reason))
+        rows.append((when(one.at), what, one.by, one.reason))
     table(f"pool {pool}: what was changed", ("at", "what", "by", "why"), rows)
 
 
@@ -85,7 +85,7 @@ def trends(buckets: Sequence[Bucket], pool: str, over: str, json_wanted: bool) -
     words += f"; {sum(one.refunded for one in buckets)} credits refunded"
     columns = ("from", *OUTCOMES, "wait: median", "95 %", "hold: median", "95 %", "refunded")
     rows = (
-        (short(one.at), *(one.outcomes.get(status) for status in OUTCOMES), *_quantiles(one.wait_ms), *_quantiles(one.hold_ms), one.refunded or None)
+        (when(one.at), *(one.outcomes.get(status) for status in OUTCOMES), *_quantiles(one.wait_ms), *_quantiles(one.hold_ms), one.refunded or None)
         for one in buckets if one.outcomes or one.refunds
     )  # fmt: skip
     table(f"pool {pool}, the last {over}: {words}", columns, rows)

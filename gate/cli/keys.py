@@ -23,14 +23,14 @@ def create(
 ) -> None:
     """Make a key. It is shown only once, and is accepted within seconds."""
     from gate.cli import context, render
-    from gate.ledger.admin import key_file
+    from gate.ledger.admin import api_keys
     from gate.ledger.admin.api_keys import ROLES
 
     if role not in ROLES:
         raise typer.BadParameter(f"one of {', '.join(ROLES)}", param_hint="--role")
     if not name.isprintable() or not 0 < len(name) <= 64:
         raise typer.BadParameter("1 to 64 printable characters", param_hint="NAME")
-    key = key_file.create(context.sql_url(settings_of(data_dir, config), make=True), name, role)
+    key = api_keys.create(context.sql_url(settings_of(data_dir, config), make=True), name, role)
     render.fact({"key": key, "name": name, "role": role}, key, json)
 
 
@@ -38,9 +38,9 @@ def create(
 def every(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
     """List the keys by name. A whole key is never shown again."""
     from gate.cli import context, render
-    from gate.ledger.admin import key_file
+    from gate.ledger.admin import api_keys
 
-    render.keys(key_file.every(context.sql_url(settings_of(data_dir, config))), json)
+    render.keys(api_keys.list_all(context.sql_url(settings_of(data_dir, config))), json)
 
 
 @app.command()
@@ -55,7 +55,7 @@ def revoke(
     Even after the last key is revoked, gate is not open: it still asks for a key.
     """
     from gate.cli import context, render
-    from gate.ledger.admin import key_file
+    from gate.ledger.admin import api_keys
 
-    key_file.revoke(context.sql_url(settings_of(data_dir, config)), name)
+    api_keys.revoke(context.sql_url(settings_of(data_dir, config)), name)
     render.fact({"revoked": name}, f"{name} is revoked", json)

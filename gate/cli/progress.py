@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gate.diagnostics.verify import Progress
 
 SHOWN_AFTER_S = 1.0
 """Time (s) until the bar appears. Short work shows none, so that the terminal does not flicker."""
-Progress = Callable[[int, int], None]
-"""Called with the work done and the whole work, in any one unit. Work that does not know its size never calls it."""
 
 
 @contextlib.contextmanager

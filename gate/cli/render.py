@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gate.explain.formatting import span
+from gate.explain.formatting import span, when
 from gate.model.job import Job, in_seconds
 from gate.model.job_json import job_body, moment
 
@@ -92,7 +91,7 @@ def jobs(several: Sequence[Job], json_wanted: bool, heading: str) -> None:
     columns = ("job", "status", "tool", "user", "credits", "refund", "came", "ended", "why")
     rows = (
         (one.job_id, one.status, one.tool, one.user, one.credits, one.refund.amount if one.refund else None,
-         short(one.enqueued_at), short(one.ended_at), one.end_reason or one.error)
+         when(one.enqueued_at), when(one.ended_at), one.end_reason or one.error)
         for one in several
     )  # fmt: skip
     table(heading, columns, rows)
@@ -120,11 +119,11 @@ def pool(view: PoolSnapshot, json_wanted: bool) -> None:
         return
     now = view.line.now_ms
     rows: list[Sequence[object]] = [
-        (f"slot {n}", one.job_id, one.status, one.tool, one.user, short(one.granted_at), f"{span(max((one.expires_at or 0) - now, 0))} left", None)
+        (f"slot {n}", one.job_id, one.status, one.tool, one.user, when(one.granted_at), f"{span(max((one.expires_at or 0) - now, 0))} left", None)
         for n, one in enumerate(view.holders, 1)
     ]  # fmt: skip
     rows += [
-        (f"queue {one.position}", one.job_id, one.status, one.tool, one.user, short(one.enqueued_at), _turn(one), _why(one))
+        (f"queue {one.position}", one.job_id, one.status, one.tool, one.user, when(one.enqueued_at), _turn(one), _why(one))
         for one in view.queue
     ]
     table(title(view), ("place", "job", "status", "tool", "user", "since", "time", "why"), rows)
@@ -186,22 +185,14 @@ def status(view: PoolSnapshot, owed: Pending, undelivered: Pending, json_wanted:
     pool(view, False)
     if owed.count:
         why = owed.error or "about to be paid"
-        line(f"{owed.count} refunds owed, {owed.credits} credits, the oldest since {short(owed.since)}: {why}")
+        line(f"{owed.count} refunds owed, {owed.credits} credits, the oldest since {when(owed.since)}: {why}")
     if undelivered.count:
-        since = short(undelivered.since)
+        since = when(undelivered.since)
         line(f"{undelivered.count} calls to tools not answered, the oldest since {since}: {undelivered.error}")
 
 
 def _pending_body(pending: Pending) -> dict[str, Any]:
     return {"count": pending.count, "credits": pending.credits, "since": moment(pending.since), "error": pending.error}
-
-
-def short(ms: int | None) -> str | None:
-    """Format a time (ms since 1970) in this machine's zone, with the date if it is not today. None stays None."""
-    if ms is None:
-        return None
-    then = datetime.fromtimestamp(ms / 1000)
-    return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%m-%d %H:%M}"
 
 
 SQL_ALONE = "SQL alone (no gate runs here, so there is no Redis to look at)"

@@ -17,6 +17,11 @@ def clock(ms: int) -> str:
     return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%Y-%m-%d %H:%M:%S}"
 
 
+def when(ms: int | None) -> str | None:
+    """Format a time for a table: as `clock` does; None stays None."""
+    return None if ms is None else clock(ms)
+
+
 def until(ms: int, now: int) -> str:
     """Format a deadline with its distance from `now`. Both are in ms since 1970."""
     return f"until {clock(ms)} ({f'in {span(ms - now)}' if ms >= now else f'{span(now - ms)} ago'})"

@@ -1,12 +1,8 @@
-"""Strict JSON for request bodies.
-
-Duplicate names, NaN and numbers out of range are refused, because parsers read them differently.
-"""
+"""Strict JSON for request bodies, and what of it is refused over HTTP."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from gate.http.auth import roles
+from gate.model import strict_json
 from gate.providers.parsing import tolerantly
 
 
@@ -63,9 +60,11 @@ def loads(text: bytes) -> Any:
         JSONDecodeError: It is no JSON.
     """
     try:
-        return _decoder.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
+        return strict_json.loads(text.decode(json.detect_encoding(text), "surrogatepass"))
     except json.JSONDecodeError:
         raise
+    except strict_json.Ambiguous as error:
+        raise AmbiguousJson(error.field or "body", error.message) from error
     except UnicodeDecodeError as error:
         raise AmbiguousJson("body", f"it is not {error.encoding.upper()}, at byte {error.start}") from error
     except ValueError as error:  # Python refuses integers of several thousand digits.
@@ -89,31 +88,10 @@ def loads_end(text: bytes) -> Any:
     except AmbiguousJson:
         pass
     try:
-        return tolerantly(text, object_pairs_hook=_once)
+        return tolerantly(text, object_pairs_hook=strict_json.once)
     except json.JSONDecodeError:
         raise
+    except strict_json.Ambiguous as error:
+        raise AmbiguousJson(error.field or "body", error.message) from error
     except ValueError as error:
         raise AmbiguousJson("body", "it is not JSON") from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise AmbiguousJson(name if name.isprintable() else "body", "is named twice")
-        found[name] = value
-    return found
-
-
-def _no_number(text: str) -> Any:
-    raise AmbiguousJson("body", f"{text} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise AmbiguousJson("body", "a number is too large")
-    return number
-
-
-_decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)

@@ -11,6 +11,7 @@ import math
 import re
 from typing import Any
 
+from gate.model import strict_json
 from gate.model.errors import Unreadable
 from gate.model.limits import DEPTH_MAX, END_BODY_MAX_BYTES, LABEL_MAX, OUTPUT_MAX_BYTES, TEXT_MAX
 
@@ -32,7 +33,14 @@ def strictly(body: bytes) -> Any:
     Raises:
         Unreadable: The body is too large, or it is not such JSON.
     """
-    return _parsed(body, "body", "utf-8", object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    if len(body) > END_BODY_MAX_BYTES:
+        raise Unreadable("body", f"must be at most {END_BODY_MAX_BYTES} bytes")
+    try:
+        return strict_json.loads(body.decode("utf-8"))
+    except strict_json.Ambiguous as error:
+        raise Unreadable("body", "a name comes twice" if error.message == "is named twice" else error.message) from None
+    except (ValueError, RecursionError):  # also for bad UTF-8, a number with too many digits, and deep nesting
+        raise Unreadable("body", "it is not JSON") from None
 
 
 def leniently(text: bytes | str, field: str = "body") -> Any:
@@ -98,35 +106,6 @@ def _without_depth(text: str) -> str:
             if depth == PARSED_DEPTH_MAX:
                 at = found.end()
     return "".join([*kept, text[at:]]) if depth == 0 else text[:1]
-
-
-def _parsed(text: bytes | str, field: str, encoding: str, **how: Any) -> Any:
-    if len(text) > END_BODY_MAX_BYTES:
-        raise Unreadable(field, f"must be at most {END_BODY_MAX_BYTES} bytes")
-    try:
-        if isinstance(text, bytes):
-            text = text.decode(encoding)
-        return json.loads(text, **how)
-    except (ValueError, RecursionError):  # also for bad UTF-8, a number with too many digits, and deep nesting
-        raise Unreadable(field, "it is not JSON") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise Unreadable("body", "a name comes twice")
-    return found
-
-
-def _no_number(text: str) -> Any:
-    raise Unreadable("body", f"{text} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise Unreadable("body", "a number is too large")
-    return number
 
 
 def clean(text: str) -> str:

@@ -204,9 +204,9 @@ def _refuse_open_host(settings: Settings) -> None:
         loopback = False
     if loopback or settings.admin_key is not None:
         return
-    from gate.ledger.admin import key_file, migrate
+    from gate.ledger.admin import api_keys, migrate
 
-    if not migrate.exists(settings.sql_url) or not key_file.every(settings.sql_url):
+    if not migrate.exists(settings.sql_url) or not api_keys.list_all(settings.sql_url):
         raise CannotStart(f"host {host} is open to others and no key exists: `gate keys create NAME --role admin` makes one")
 
 

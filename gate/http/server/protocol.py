@@ -57,9 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_MAX_BYTES:
             self._turn_away(431)
-        elif self._in_rest and (
-            self._rest_bytes - self._body_bytes > REST_MAX_BYTES or self._body_bytes > BODY_CUT_BYTES
-        ):
+        elif self._in_rest and (self._rest_bytes - self._body_bytes > REST_MAX_BYTES or self._body_bytes > BODY_CUT_BYTES):
             self._cut()
         else:
             self._time()

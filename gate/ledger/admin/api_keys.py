@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from gate.ledger.sql.engines import visit
 from gate.ledger.sql.tables import keys
+from gate.model.errors import CannotStart
 from gate.model.job import now_ms
 
 ROLES = ("tool", "admin", "read")
 """What a key may do; docs/http.md says which routes each role may call."""
+UNREACHED = "the keys cannot be reached"
 _FORM = re.compile(r"gate_(?:tool|admin|read)_[0-9a-f]{64}")
 
 
@@ -61,44 +64,62 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def create(connection: Connection, name: str, role: str) -> str | None:
-    """Create a key. Only this call returns it.
-
-    Args:
-        connection: A connection in a transaction.
-        name: Name of the key.
-        role: One of ROLES.
-
-    Returns:
-        None when a key of this name exists, valid or revoked.
-    """
-    if connection.execute(sa.select(keys.c.name).where(keys.c.name == name)).first() is not None:
-        return None
-    made = mint(role)
-    shown = made[: len(f"gate_{role}_") + 6]
-    connection.execute(
-        keys.insert().values(name=name, role=role, hash=digest(made), shown=shown, created_at=now_ms(), revoked_at=None)
-    )
-    return made
-
-
-def revoke(connection: Connection, name: str) -> bool:
-    """Revoke a key.
-
-    Args:
-        connection: A connection in a transaction.
-        name: Name of the key.
-
-    Returns:
-        False when no key has this name, or it was revoked before.
-    """
-    living = keys.update().where(keys.c.name == name, keys.c.revoked_at.is_(None))
-    return connection.execute(living.values(revoked_at=now_ms())).rowcount == 1
-
-
 def every(connection: Connection) -> list[Key]:
     """Return all keys, in order of their creation."""
     return [Key(*row) for row in connection.execute(sa.select(keys).order_by(keys.c.created_at, keys.c.name))]
+
+
+# ---- for the terminal: only SQL is needed, so this works while no server runs
+
+
+def list_all(url: str) -> list[Key]:
+    """Return all keys, in order of their creation.
+
+    Args:
+        url: Address of the ledger.
+
+    Raises:
+        CannotStart: The ledger cannot be reached.
+    """
+    with visit(url, UNREACHED, writes=False) as connection:
+        return every(connection)
+
+
+def create(url: str, name: str, role: str) -> str:
+    """Create a key. Only this call returns it.
+
+    Args:
+        url: Address of the ledger.
+        name: Name of the key.
+        role: One of ROLES.
+
+    Raises:
+        CannotStart: A key of this name exists, valid or revoked, or the ledger cannot be reached.
+    """
+    with visit(url, UNREACHED, writes=True) as connection:
+        if connection.execute(sa.select(keys.c.name).where(keys.c.name == name)).first() is not None:
+            raise CannotStart(f"there is, or was, a key named {name!r}: take another name")
+        made = mint(role)
+        shown = made[: len(f"gate_{role}_") + 6]
+        row = {"name": name, "role": role, "hash": digest(made), "shown": shown, "created_at": now_ms(), "revoked_at": None}
+        connection.execute(keys.insert().values(**row))
+        return made
+
+
+def revoke(url: str, name: str) -> None:
+    """Revoke a key.
+
+    Args:
+        url: Address of the ledger.
+        name: Name of the key.
+
+    Raises:
+        CannotStart: There is no valid key of this name, or the ledger cannot be reached.
+    """
+    living = keys.update().where(keys.c.name == name, keys.c.revoked_at.is_(None))
+    with visit(url, UNREACHED, writes=True) as connection:
+        if connection.execute(living.values(revoked_at=now_ms())).rowcount != 1:
+            raise CannotStart(f"there is no living key named {name!r}")
 
 
 def _checksum(body: str) -> str:

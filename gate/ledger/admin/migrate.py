@@ -5,13 +5,14 @@ Alembic is slow to import, so it is imported only when a migration is due.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from gate.ledger.sql.engines import engine, first_line
+from gate.ledger.sql.engines import visit
 from gate.model.errors import CannotStart
 
 HEAD = "0006"
@@ -22,8 +23,11 @@ It is a constant, because Alembic would have to be imported to find it.
 
 
 def shown(url: str) -> str:
-    """Return the address without its password."""
-    return sa.make_url(url).render_as_string(hide_password=True)
+    """Return the address without its password. A text that is no address is not shown: it may be a password."""
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "GATE_DATABASE_URL"
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -53,14 +57,8 @@ def revision(url: str) -> str | None:
     Raises:
         CannotStart: The database cannot be used.
     """
-    made = _engine(url, writes=False)
-    try:
-        with made.connect() as connection:
-            return _revision(connection)
-    except SQLAlchemyError as error:
-        raise CannotStart(f"SQL at {shown(url)} cannot be used: {first_line(error)}") from error
-    finally:
-        made.dispose()
+    with _visit(url, writes=False) as connection:
+        return _revision(connection)
 
 
 def make(url: str) -> bool:
@@ -86,27 +84,18 @@ def migrate(url: str) -> bool:
     Raises:
         CannotStart: The database cannot be used, or a newer gate has written it.
     """
-    made = _engine(url, writes=True)
-    try:
-        with made.begin() as connection:
-            at = _revision(connection)
-            if at == HEAD:
-                return False
-            if at is not None and at > HEAD:
-                raise CannotStart(f"SQL at {shown(url)} was written by a newer gate (schema {at}, this one knows {HEAD})")
-            _upgrade(connection)
-            return True
-    except SQLAlchemyError as error:
-        raise CannotStart(f"SQL at {shown(url)} cannot be used: {first_line(error)}") from error
-    finally:
-        made.dispose()
+    with _visit(url, writes=True) as connection:
+        at = _revision(connection)
+        if at == HEAD:
+            return False
+        if at is not None and at > HEAD:
+            raise CannotStart(f"SQL at {shown(url)} was written by a newer gate (schema {at}, this one knows {HEAD})")
+        _upgrade(connection)
+        return True
 
 
-def _engine(url: str, *, writes: bool) -> sa.Engine:
-    try:
-        return engine(url, writes=writes)
-    except SQLAlchemyError as error:
-        raise CannotStart(f"GATE_DATABASE_URL is no database address: {first_line(error)}") from error
+def _visit(url: str, *, writes: bool) -> AbstractContextManager[Connection]:
+    return visit(url, f"SQL at {shown(url)} cannot be used", writes=writes)
 
 
 def _revision(connection: Connection) -> str | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from gate.ledger.sql.statements import say
-from gate.model.errors import StoreDown
+from gate.model.errors import CannotStart, StoreDown
 
 READERS = 4
 """Connections of one engine that read at the same time."""
@@ -76,6 +78,31 @@ def first_line(error: BaseException) -> str:
 
 DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 """TCP settings (ms and s) that detect a Postgres host that is down within some ten seconds, even during a statement."""
+
+
+@contextlib.contextmanager
+def visit(url: str, what_fails: str, *, writes: bool) -> Iterator[Connection]:
+    """Open one transaction on an engine of its own.
+
+    Args:
+        url: Address of the ledger.
+        what_fails: Beginning of the error, such as `the keys cannot be reached`.
+        writes: Whether the transaction may write.
+
+    Raises:
+        CannotStart: The address is none, or SQL does not answer or refuses a statement.
+    """
+    try:
+        made = engine(url, writes=writes)
+    except SQLAlchemyError as error:
+        raise CannotStart(f"GATE_DATABASE_URL is no database address: {first_line(error)}") from error
+    try:
+        with made.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise CannotStart(f"{what_fails}: {first_line(error)}") from error
+    finally:
+        made.dispose()
 
 
 def engine(
