@@ -41,6 +41,10 @@ fmt:
 docs:
     {{python}} -m tests.checks.reference
 
+# Make the client for threads of the one for asyncio.
+sync-client:
+    {{python}} -m tests.checks.sync_client
+
 # Build the pages as a site with search under site/.
 site:
     NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict

@@ -11,17 +11,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import httpx2
 import stamina
 
-from gate.client import requests, responses
+from gate.client import responses
+from gate.client.async_calls import AsyncCalls
 from gate.client.errors import GateError, LeaseLost, Unreachable
 from gate.client.lease import BaseLease
-from gate.client.models import Balance, Job, LedgerPage, Outcome, Pool, StartedBy, Status
 from gate.client.requests import Call
 from gate.client.responses import RETRY_S, TIMEOUT_S, Answer
 from gate.client.slot_machine import GOODBYE_S, POLL_S, POLL_TO_TELL_S, Ask, Pause, SlotMachine, Steps
-from gate.model.job import new_job_id
 
 T = TypeVar("T")
 AsyncOnPosition = Callable[[int | None, int | None, str | None, float | None], Awaitable[None] | None]
@@ -83,7 +81,7 @@ class AsyncSlot(AbstractAsyncContextManager[AsyncLease]):
             raise loss from (loss.__cause__ or error)
 
 
-class AsyncGate:
+class AsyncGate(AsyncCalls):
     """Client of one gate server, for asyncio.
 
     Every method raises GateError: a subclass names what gate refused, or StoreDown or Unreachable when no answer came.
@@ -100,8 +98,7 @@ class AsyncGate:
             timeout: Time (s) for one response, in addition to the time that the call waits in the queue.
             retry_seconds: Time (s) for which a call is retried while gate or its stores do not answer.
         """
-        self._http = httpx2.AsyncClient(**responses.client_options(url, key))
-        self._timeout, self._retry_s = timeout, retry_seconds
+        super().__init__(url, key, timeout=timeout, retry_seconds=retry_seconds)
         self._last_calls: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -170,157 +167,7 @@ class AsyncGate:
         )  # fmt: skip
         return AsyncSlot(self, machine, on_position)
 
-    # ---- the calls of version 1, for callers that need more than `slot` ------------------------------------------
-
-    async def acquire(
-        self,
-        pool: str = "default",
-        *,
-        job_id: str | None = None,
-        user: str | None = None,
-        tool: str | None = None,
-        session: str | None = None,
-        credits: int | None = None,
-        payload: dict[str, Any] | None = None,
-        lease_seconds: float | None = None,
-        wait_seconds: float | None = None,
-        started_by: StartedBy | None = None,
-    ) -> Job:
-        """Ask for a slot, without a block that renews and releases it.
-
-        Args:
-            pool: Name of the pool.
-            job_id: As in `slot`; also `user`, `tool`, `session`, `credits`, `payload` and `lease_seconds`.
-            user: See `slot`.
-            tool: See `slot`.
-            session: See `slot`.
-            credits: See `slot`.
-            payload: See `slot`.
-            lease_seconds: See `slot`.
-            wait_seconds: Time (s) to wait for the grant, 0 to 60; None is 0.
-            started_by: `gate` when gate starts the job by the start call of its tool. `wait_seconds` then includes that call,
-                and no caller may claim the job.
-
-        Returns:
-            The job. When it is `running`, begin the work. When it is `granted`, call `claim` first. When it is `queued`, wait
-            for it with `job`.
-
-        Raises:
-            GateError: gate refuses the job, or does not answer.
-        """
-        return await self._call(
-            requests.acquire(
-                pool, job_id=job_id or new_job_id(), user=user, tool=tool, session=session, credits=credits, payload=payload,
-                lease_seconds=lease_seconds, wait_seconds=wait_seconds, started_by=started_by,
-            )
-        )  # fmt: skip
-
-    async def job(self, pool: str, job_id: str, *, wait_seconds: float = 0, status: Status = "queued") -> Job:
-        """Read a job.
-
-        Args:
-            pool: Name of the pool.
-            job_id: The job.
-            wait_seconds: Time (s) to wait for another status than `status`, 0 to 60.
-            status: Status that the caller knows.
-
-        Raises:
-            JobUnknown: The pool has no such job.
-        """
-        return await self._call(requests.job(pool, job_id, wait_seconds=wait_seconds, status=status))
-
-    async def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
-        """Confirm that a granted job has started, which gives it a full lease.
-
-        Raises:
-            LeaseLost: The lease is not, or no longer, a lease of this job.
-            StartedByGate: gate starts this job, so no caller may claim it.
-        """
-        return await self._call(requests.claim(pool, job_id, lease_id))
-
-    async def renew(self, pool: str, job_id: str, lease_id: str, *, lease_seconds: float | None = None) -> Job:
-        """Extend a lease: the heartbeat of a holder.
-
-        Args:
-            pool: Name of the pool.
-            job_id: The job.
-            lease_id: Its lease.
-            lease_seconds: New length of the lease (s), from now on; None for the job's.
-
-        Raises:
-            LeaseLost: The lease is not, or no longer, a lease of this job.
-        """
-        return await self._call(requests.renew(pool, job_id, lease_id, lease_seconds=lease_seconds))
-
-    async def release(
-        self, pool: str, job_id: str, lease_id: str, outcome: Outcome, *, error: str | None = None, output: Any = None
-    ) -> Job:
-        """Give the slot back and report the outcome.
-
-        Args:
-            pool: Name of the pool.
-            job_id: The job.
-            lease_id: Its lease.
-            outcome: Outcome. With `refused` the job returns to its place in the queue.
-            error: Reason for an outcome that is no success.
-            output: Result as JSON, at most 64 KiB.
-
-        Raises:
-            LeaseLost: The lease is not, or no longer, a lease of this job.
-            AlreadyEnded: The job has ended with another outcome.
-        """
-        return await self._call(requests.release(pool, job_id, lease_id, outcome, error=error, output=output))
-
-    async def cancel(self, pool: str, job_id: str, *, reason: str | None = None) -> Job:
-        """Cancel a job that waits or runs.
-
-        Args:
-            pool: Name of the pool.
-            job_id: The job.
-            reason: Reason that gate records; None for none.
-
-        Raises:
-            AlreadyEnded: The job has ended with another outcome.
-        """
-        return await self._call(requests.cancel(pool, job_id, reason=reason))
-
-    async def pool(self, pool: str = "default", *, limit: int = 100) -> Pool:
-        """Read the state of a pool.
-
-        Args:
-            pool: Name of the pool.
-            limit: How many holders and how many waiters are returned at most.
-
-        Raises:
-            PoolUnknown: There is no such pool.
-        """
-        return await self._call(requests.pool(pool, limit=limit))
-
-    async def active(self, user: str) -> Job | None:
-        """Read the live job of a user; None when the user has none."""
-        return await self._call(requests.active(user))
-
-    async def ledger(
-        self, *, user: str | None = None, job_id: str | None = None, kind: str | None = None, after: int | None = None
-    ) -> LedgerPage:
-        """Read a page of charges and refunds, oldest first.
-
-        Args:
-            user: Only lines of this user; None for all.
-            job_id: Only lines of this job; None for all.
-            kind: `charge` or `refund`; None for both.
-            after: `next` of the page before; None for the first page.
-        """
-        return await self._call(requests.ledger(user=user, job_id=job_id, kind=kind, after=after))
-
-    async def balance(self, user: str) -> Balance:
-        """Read the sums of charges and refunds of a user."""
-        return await self._call(requests.balance(user))
-
-    # ---- requests and retries ------------------------------------------------------------------------------------
-
-    async def _call(self, call: Call[T]) -> T:
-        return (await self._ask(call, call.waits + self._retry_s)).value
+    # ---- retries, and the steps of a slot ------------------------------------------------------------------------
 
     async def _ask(self, call: Call[T], within: float, once: bool = False) -> Answer[T]:
         first = time.monotonic()
@@ -337,17 +184,6 @@ class AsyncGate:
         except TimeoutError as error:
             raise last or Unreachable(f"gate did not answer within {within:.1f} s") from error
         raise AssertionError("a retry ends with an answer or an error")
-
-    async def _try(self, call: Call[T], first: float, end: float) -> Answer[T]:
-        sent = time.monotonic()
-        try:
-            response = await self._http.request(
-                call.method, call.path, content=call.body, params=call.params,
-                timeout=responses.try_seconds(call, self._timeout, end),
-            )  # fmt: skip
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise responses.unanswered(error) from error
-        return responses.read(call, response, first, sent)
 
     async def _drive(self, steps: Steps[T], tell: AsyncOnPosition | None = None) -> T:
         move: Callable[[], Any] = partial(next, steps)

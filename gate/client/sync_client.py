@@ -10,17 +10,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import httpx2
 import stamina
 
-from gate.client import requests, responses
+from gate.client import responses
 from gate.client.errors import GateError, LeaseLost
 from gate.client.lease import BaseLease, OnPosition
-from gate.client.models import Balance, Job, LedgerPage, Outcome, Pool, StartedBy, Status
 from gate.client.requests import Call
-from gate.client.responses import RETRY_S, TIMEOUT_S, Answer
+from gate.client.responses import Answer
 from gate.client.slot_machine import GOODBYE_S, POLL_S, POLL_TO_TELL_S, Ask, Pause, SlotMachine, Steps
-from gate.model.job import new_job_id
+from gate.client.sync_calls import Calls
 
 T = TypeVar("T")
 
@@ -81,18 +79,11 @@ class Slot(AbstractContextManager[Lease]):
             self._renewal.join(GOODBYE_S)  # its long poll returns when the job ends, so this is quick as a rule
 
 
-class Gate:
+class Gate(Calls):
     """Client of one gate server, for threads. Several threads may share it.
 
     Its methods have the arguments, results and errors of those of `AsyncGate`, without `await`.
     """
-
-    def __init__(
-        self, url: str, key: str | None = None, *, timeout: float = TIMEOUT_S, retry_seconds: float = RETRY_S
-    ) -> None:
-        """Prepare a client. The arguments are those of `AsyncGate`."""
-        self._http = httpx2.Client(**responses.client_options(url, key))
-        self._timeout, self._retry_s = timeout, retry_seconds
 
     def __enter__(self) -> Self:
         return self
@@ -130,74 +121,7 @@ class Gate:
         )  # fmt: skip
         return Slot(self, machine, on_position)
 
-    # ---- the calls of version 1, as in AsyncGate -----------------------------------------------------------------
-
-    def acquire(
-        self,
-        pool: str = "default",
-        *,
-        job_id: str | None = None,
-        user: str | None = None,
-        tool: str | None = None,
-        session: str | None = None,
-        credits: int | None = None,
-        payload: dict[str, Any] | None = None,
-        lease_seconds: float | None = None,
-        wait_seconds: float | None = None,
-        started_by: StartedBy | None = None,
-    ) -> Job:
-        """Ask for a slot: see `AsyncGate.acquire`."""
-        return self._call(
-            requests.acquire(
-                pool, job_id=job_id or new_job_id(), user=user, tool=tool, session=session, credits=credits, payload=payload,
-                lease_seconds=lease_seconds, wait_seconds=wait_seconds, started_by=started_by,
-            )
-        )  # fmt: skip
-
-    def job(self, pool: str, job_id: str, *, wait_seconds: float = 0, status: Status = "queued") -> Job:
-        """Read a job: see `AsyncGate.job`."""
-        return self._call(requests.job(pool, job_id, wait_seconds=wait_seconds, status=status))
-
-    def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
-        """Confirm that a granted job has started: see `AsyncGate.claim`."""
-        return self._call(requests.claim(pool, job_id, lease_id))
-
-    def renew(self, pool: str, job_id: str, lease_id: str, *, lease_seconds: float | None = None) -> Job:
-        """Extend a lease: see `AsyncGate.renew`."""
-        return self._call(requests.renew(pool, job_id, lease_id, lease_seconds=lease_seconds))
-
-    def release(
-        self, pool: str, job_id: str, lease_id: str, outcome: Outcome, *, error: str | None = None, output: Any = None
-    ) -> Job:
-        """Give the slot back and report the outcome: see `AsyncGate.release`."""
-        return self._call(requests.release(pool, job_id, lease_id, outcome, error=error, output=output))
-
-    def cancel(self, pool: str, job_id: str, *, reason: str | None = None) -> Job:
-        """Cancel a job that waits or runs: see `AsyncGate.cancel`."""
-        return self._call(requests.cancel(pool, job_id, reason=reason))
-
-    def pool(self, pool: str = "default", *, limit: int = 100) -> Pool:
-        """Read the state of a pool: see `AsyncGate.pool`."""
-        return self._call(requests.pool(pool, limit=limit))
-
-    def active(self, user: str) -> Job | None:
-        """Read the live job of a user; None when the user has none."""
-        return self._call(requests.active(user))
-
-    def ledger(
-        self, *, user: str | None = None, job_id: str | None = None, kind: str | None = None, after: int | None = None
-    ) -> LedgerPage:
-        """Read a page of charges and refunds, oldest first: see `AsyncGate.ledger`."""
-        return self._call(requests.ledger(user=user, job_id=job_id, kind=kind, after=after))
-
-    def balance(self, user: str) -> Balance:
-        """Read the sums of charges and refunds of a user."""
-        return self._call(requests.balance(user))
-
-    # ---- requests and retries ------------------------------------------------------------------------------------
-
-    def _call(self, call: Call[T]) -> T:
-        return self._ask(call, call.waits + self._retry_s).value
+    # ---- retries, and the steps of a slot ------------------------------------------------------------------------
 
     def _ask(self, call: Call[T], within: float, once: bool = False) -> Answer[T]:
         first = time.monotonic()
@@ -205,17 +129,6 @@ class Gate:
             with attempt:
                 return self._try(call, first, first + within)
         raise AssertionError("a retry ends with an answer or an error")
-
-    def _try(self, call: Call[T], first: float, end: float) -> Answer[T]:
-        sent = time.monotonic()
-        try:
-            response = self._http.request(
-                call.method, call.path, content=call.body, params=call.params,
-                timeout=responses.try_seconds(call, self._timeout, end),
-            )  # fmt: skip
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise responses.unanswered(error) from error
-        return responses.read(call, response, first, sent)
 
     def _drive(self, steps: Steps[T], tell: OnPosition | None = None, over: threading.Event | None = None) -> T:
         """Drive steps to their end. Raises _Stopped soon after `over` is set."""
