@@ -123,7 +123,7 @@ def test_without_its_guard_the_test_fails(tree: Path, guard: Guard) -> None:
     try:
         path.write_text(without(whole, found, guard.removal))
         ended = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-p", "anyio", test], cwd=tree, capture_output=True, text=True,
+            [sys.executable, "-m", "pytest", "-x", "-p", "anyio", "-p", "pytest_timeout", test], cwd=tree, capture_output=True, text=True,
             env=gate_environment(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"), timeout=120,
         )  # fmt: skip
     finally:

@@ -95,7 +95,7 @@ def with_tests(use: Callable[[pytest.Session], None], stages: Iterable[str]) -> 
     """Calls `use` where pytest stands before the first test."""
     plugin = _Warm(use)
     asked = sorted({prefix for stage in stages for prefix in STAGES[stage]})
-    code = pytest.main(["-x", "-s", "-qq", "--tb=short", "--no-summary", *asked], plugins=[plugin])
+    code = pytest.main(["-p", "no:randomly", "-x", "-s", "-qq", "--tb=short", "--no-summary", *asked], plugins=[plugin])
     if plugin.error is not None:
         raise plugin.error
     if not plugin.used:

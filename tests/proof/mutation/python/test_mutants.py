@@ -57,9 +57,9 @@ def test_a_mutant_is_killed_by_the_test_that_reaches_it_and_unchanged_text_is_no
         from tests.proof.mutation.python.judging import Judge
         from tests.proof.mutation.python.mutants import Mutant
         text = Path({READING!r}).read_text()
-        other = text.replace("if len(text) > BODY_MAX_BYTES:", "if True:")
-        mutants = [Mutant({READING!r}, "_parsed", number, one) for number, one in enumerate((text, other))]
-        judge = Judge({{{TEST!r}: (0.1, ["{READING}::_parsed"])}}, Path({str(tmp_path)!r}), 2)
+        other = text.replace("if len(body) > END_BODY_MAX_BYTES:", "if True:")
+        mutants = [Mutant({READING!r}, "strictly", number, one) for number, one in enumerate((text, other))]
+        judge = Judge({{{TEST!r}: (0.1, ["{READING}::strictly"])}}, Path({str(tmp_path)!r}), 2)
         judge.run(mutants, lambda verdict: print(verdict.mutant.number, verdict.word, verdict.by))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(said)], cwd=ROOT, capture_output=True, text=True, timeout=60)

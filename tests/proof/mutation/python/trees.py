@@ -81,7 +81,20 @@ class Tree:
             sys.path[:] = [str(self.tree), *(one for one in sys.path if one and Path(one).resolve() != ROOT.resolve())]
             for name in [name for name in sys.modules if name.partition(".")[0] in ("gate", "tests")]:
                 del sys.modules[name]
-            code = int(pytest.main([f"--basetemp={self.folder / 'tmp'}", "--tb=short", *words], plugins=[plugin]))
+            code = int(
+                pytest.main(
+                    [
+                        "-p",
+                        "no:randomly",
+                        "-W",
+                        "ignore::pytest.PytestAssertRewriteWarning",
+                        f"--basetemp={self.folder / 'tmp'}",
+                        "--tb=short",
+                        *words,
+                    ],
+                    plugins=[plugin],
+                )
+            )
             sys.stdout.flush()
         except BaseException:
             traceback.print_exc()
