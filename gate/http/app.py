@@ -19,6 +19,8 @@ from gate.model.tool import Tools
 
 ROUTERS = (jobs.router, pools.router, lookups.router, unread_callbacks.router, metrics.router)
 """Routers of version 1 of the API."""
+OF_OLD_CALLERS = (legacy_supabase.router, webhooks.router)
+"""Routers for providers and old front ends. They send query parameters that gate does not know, so these are allowed."""
 READ_BY_PEOPLE = (openapi.router, *panel.ROUTERS)
 """Routers that accept the session of a browser too, because a browser does not send a key by itself."""
 
@@ -52,13 +54,11 @@ def make_app(
     app.state.services, app.state.keyring, app.state.pool_feed = services, keyring, feed
     app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
     app.state.check_counts = check_counts
+    app.state.routes = roles.routes((*ROUTERS, *OF_OLD_CALLERS, *READ_BY_PEOPLE))
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(roles.enter), Depends(roles.known_query)])
-    for router in (
-        legacy_supabase.router,
-        webhooks.router,
-    ):  # Providers and old front ends send query parameters that gate does not know, so these are allowed.
+    for router in OF_OLD_CALLERS:
         app.include_router(router, dependencies=[Depends(roles.enter)])
     for router in READ_BY_PEOPLE:
         app.include_router(router, dependencies=[Depends(panel.enter)])
@@ -77,5 +77,5 @@ def in_front(app: FastAPI, access_log: bool = False) -> ASGIApp:
         The ASGI application to serve.
     """
     front: ASGIApp = fast_path.FastPath(body_limit.BodyLimit(app), app.state.services, app.state.keyring)
-    front = request_metrics.RequestMetrics(front)
+    front = request_metrics.RequestMetrics(front, app.state.routes)
     return accesslog.AccessLog(front) if access_log else front

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from gate.http.auth.roles import Asking, Caller
+from gate.http.auth.roles import ANY_KEY, TOOL, Asking, Caller, open_to
 from gate.http.schemas import (
     AcquireBody,
     HistoryOut,
@@ -45,6 +45,7 @@ def _answer(job: Job, caller: Caller, status: int = 200) -> JSONResponse:
 
 
 @router.post("/acquire", response_model=JobOut, responses={202: {"model": JobOut, "description": "queued, or granted"}})
+@open_to(TOOL, conflicts={"user_busy", "job_id_reused", "already_ended"}, may_be_full=True, on_fast_path=True)
 async def acquire(
     pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
@@ -66,6 +67,7 @@ async def acquire(
 
 
 @router.get("/jobs/{job_id}", response_model=JobOut)
+@open_to(ANY_KEY)
 async def job(
     pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, wait_seconds: Wait = 0, status: Status = "queued"
 ) -> JSONResponse:
@@ -78,6 +80,7 @@ async def _known(pool: Pool, job_id: JobPath, queries: QueryService) -> None:
 
 
 @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse, dependencies=[Depends(_known)])
+@open_to(ANY_KEY)
 async def events(pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking) -> AsyncIterator[ServerSentEvent]:
     """Follow the job by Server-Sent Events.
 
@@ -89,6 +92,7 @@ async def events(pool: Pool, job_id: JobPath, queries: QueryService, asking: Ask
 
 
 @router.get("/jobs/{job_id}/history", response_model=HistoryOut)
+@open_to(ANY_KEY)
 async def history(pool: Pool, job_id: JobPath, queries: QueryService) -> JSONResponse:
     """List the events of a job in order, each with its cause and its reason. The list is empty once it has been pruned."""
     found = await queries.history(pool, job_id)
@@ -96,24 +100,28 @@ async def history(pool: Pool, job_id: JobPath, queries: QueryService) -> JSONRes
 
 
 @router.post("/jobs/{job_id}/claim", response_model=JobOut)
+@open_to(TOOL, conflicts={"started_by_gate", "already_ended"}, needs_lease=True, on_fast_path=True)
 async def claim(pool: Pool, job_id: JobPath, body: LeaseBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """Start a granted job. It is `running` then, with a full lease from now."""
     return _answer(await jobs.claim(pool, job_id, body.lease_id), asking)
 
 
 @router.post("/jobs/{job_id}/renew", response_model=JobOut)
+@open_to(TOOL, conflicts={"started_by_gate", "already_ended"}, needs_lease=True, on_fast_path=True)
 async def renew(pool: Pool, job_id: JobPath, body: RenewBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """Extend the lease, as the holder's heartbeat. It also claims a granted job."""
     return _answer(await jobs.renew(pool, job_id, body.lease_id, _ms(body.lease_seconds)), asking)
 
 
 @router.post("/jobs/{job_id}/release", response_model=JobOut)
+@open_to(TOOL, conflicts={"already_ended"}, needs_lease=True, on_fast_path=True)
 async def release(pool: Pool, job_id: JobPath, body: ReleaseBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """Give the slot back, and report how the job ended."""
     return _answer(await jobs.release(pool, job_id, body.lease_id, body.outcome, body.error, body.output), asking)
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=JobOut)
+@open_to(TOOL, conflicts={"already_ended"})
 async def cancel(
     pool: Pool, job_id: JobPath, jobs: JobService, asking: Asking, body: ReasonBody | None = None
 ) -> JSONResponse:
@@ -122,6 +130,7 @@ async def cancel(
 
 
 @router.put("/jobs/{job_id}/task", response_model=JobOut)
+@open_to(TOOL, conflicts={"task_taken", "started_by_gate", "already_ended"}, needs_lease=True)
 async def task(pool: Pool, job_id: JobPath, body: TaskBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """Bind the job to its task at a provider. This also claims a granted job."""
     return _answer(await jobs.bind(pool, job_id, body.provider, body.task_id, body.lease_id), asking)

@@ -19,7 +19,7 @@ from pydantic import JsonValue, ValidationError
 
 from gate.coordination.queries import PoolSnapshot
 from gate.coordination.services import Services
-from gate.http.auth.roles import Asking, Caller
+from gate.http.auth.roles import ANYONE, TOOL, Asking, Caller, open_to
 from gate.http.legacy_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
 from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
@@ -237,12 +237,14 @@ PATHS: dict[str, tuple[type[Body], Path]] = {
 @router.options(MANAGER)
 @router.options(MANAGER + "/{path:text}")
 @router.options("/rest/v1/rpc/{name}")
+@open_to(ANYONE)
 async def preflight() -> Response:
     """Answer a browser's preflight request. It needs no key, because the request that follows shows one."""
     return Response(status_code=204, headers=PREFLIGHT)
 
 
 @router.post(MANAGER + "/{path:text}")
+@open_to(TOOL)
 async def manager(path: str, request: Request, services: AllServices, asking: Asking) -> JSONResponse:
     """Answer a path of the old queue manager."""
     if path.strip("/") not in PATHS:
@@ -252,24 +254,28 @@ async def manager(path: str, request: Request, services: AllServices, asking: As
 
 
 @router.post("/rest/v1/rpc/cleanup_all_stale_ai_jobs")
+@open_to(TOOL)
 async def clean_up(request: Request, services: AllServices, asking: Asking) -> JSONResponse:
     """Expire overdue jobs, and answer how many there were, by table."""
     return _procedure(await _answered(request, services, asking, Body, _clean_up))
 
 
 @router.post("/rest/v1/rpc/user_cancel_ai_job")
+@open_to(TOOL)
 async def cancel(request: Request, services: AllServices, asking: Asking) -> JSONResponse:
     """Cancel a job at the request of its user."""
     return _procedure(await _answered(request, services, asking, CancelBody, _cancel))
 
 
 @router.post(MANAGER)
+@open_to(TOOL)
 async def nothing_there() -> JSONResponse:
     """Refuse a call that names no path."""
     return _refused(400, "Invalid endpoint")
 
 
 @router.post("/rest/v1/rpc/{name}")
+@open_to(TOOL)
 async def no_such_procedure(name: str) -> JSONResponse:
     """Refuse an unknown procedure as PostgREST does."""
     message = f"Could not find the function public.{name} in the schema cache"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
-from gate.http.auth.roles import Asking
+from gate.http.auth.roles import ANY_KEY, ANYONE, Asking, open_to
 from gate.http.schemas import BalanceOut, JobId, JobOut, Label, LedgerOut, balance_body, entry_body
 from gate.http.services import LedgerService, QueryService
 from gate.model.errors import StoreDown
@@ -19,6 +19,7 @@ SQL_INTEGER_MAX = 2**63 - 1
 
 
 @router.get("/v1/users/{user:text}/active", response_model=JobOut | None, tags=["users"])
+@open_to(ANY_KEY)
 async def active(user: Annotated[Label, Path()], queries: QueryService, asking: Asking) -> JSONResponse:
     """Read the user's live job: a running one first, then a granted one, then a queued one. It is null when there is none."""
     job = await queries.active(user)
@@ -26,6 +27,7 @@ async def active(user: Annotated[Label, Path()], queries: QueryService, asking: 
 
 
 @router.get("/v1/ledger", response_model=LedgerOut, tags=["ledger"])
+@open_to(ANY_KEY)
 async def ledger(
     ledger: LedgerService,
     user: Annotated[Label | None, Query()] = None,
@@ -39,6 +41,7 @@ async def ledger(
 
 
 @router.get("/v1/ledger/balances/{user:text}", response_model=BalanceOut, tags=["ledger"])
+@open_to(ANY_KEY)
 async def balance(user: Annotated[Label, Path()], ledger: LedgerService) -> JSONResponse:
     """Read how much was charged to a user, and how much was refunded."""
     return JSONResponse(balance_body(user, await ledger.balance(user)))
@@ -46,6 +49,7 @@ async def balance(user: Annotated[Label, Path()], ledger: LedgerService) -> JSON
 
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", tags=["health"])
+@open_to(ANYONE)
 async def healthz() -> dict[str, str]:
     """Check that this process is alive."""
     return {"status": "alive"}
@@ -53,6 +57,7 @@ async def healthz() -> dict[str, str]:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", tags=["health"], responses={503: {}})
+@open_to(ANYONE)
 async def readyz(queries: QueryService) -> Any:
     """Check that both stores answer."""
     try:

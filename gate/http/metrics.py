@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from gate import __version__
+from gate.http.auth.roles import ANY_KEY, open_to
 from gate.http.services import ScrapeService
 from gate.providers import PROVIDERS
 from gate.telemetry import counters
@@ -70,6 +71,7 @@ class Counted(Protocol):
     response_class=PlainTextResponse,
     responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}, "description": "the figures"}},
 )
+@open_to(ANY_KEY)
 async def scrape(request: Request, scraper: ScrapeService) -> Response:
     """Return all metrics in the text format of Prometheus.
 

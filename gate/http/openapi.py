@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from gate.http.auth.roles import ANYONE, TABLE, known_query
+from gate.http.auth.roles import ANY_KEY, ANYONE, RouteFacts, Routes, known_query, open_to
 from gate.http.panel.routing import PanelRoute
 from gate.http.problems import HTTP_CODES
 from gate.http.problems import TABLE as REFUSALS
@@ -18,21 +18,8 @@ from gate.http.schemas import ProblemOut
 router = APIRouter(route_class=PanelRoute, include_in_schema=False, dependencies=[Depends(known_query)])
 METHODS = ("get", "put", "post")
 """Methods that the reference shows. HEAD and OPTIONS have nothing to explain."""
-OF_A_LEASE = frozenset({"claim", "renew", "release", "task"})
-"""Verbs that need a lease, and are refused with 410 when it is lost."""
 OF_A_CALLBACK = frozenset({"apply", "dismiss"})
 """Verbs about a callback that could not be read."""
-CONFLICTS = {
-    "acquire": {"user_busy", "job_id_reused", "already_ended"},
-    "claim": {"started_by_gate", "already_ended"},
-    "renew": {"started_by_gate", "already_ended"},
-    "release": {"already_ended"},
-    "cancel": {"already_ended"},
-    "task": {"task_taken", "started_by_gate", "already_ended"},
-    "apply": {"callback_applied", "not_running", "already_ended"},
-    "dismiss": {"callback_applied"},
-}
-"""Codes with which each verb may be refused as a conflict (409)."""
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "apikey": {"type": "apiKey", "in": "header", "name": "apikey"},
@@ -41,12 +28,14 @@ SCHEMES = {
 
 
 @router.get("/openapi.json")
+@open_to(ANY_KEY)
 async def document(request: Request) -> JSONResponse:
     """Return the OpenAPI document."""
     return JSONResponse(request.app.openapi())
 
 
 @router.get("/docs")
+@open_to(ANY_KEY)
 async def page(request: Request) -> HTMLResponse:
     """Show the document as a web page."""
     return HTMLResponse(_page(request.app.openapi()))
@@ -57,61 +46,60 @@ def describe(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _complete(
-                get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-            )
+            document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            app.openapi_schema = _complete(document, app.state.routes)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
+def _complete(document: dict[str, Any], known: Routes) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     for of_the_framework in ("HTTPValidationError", "ValidationError"):
         schemas.pop(of_the_framework, None)
     refusal = ProblemOut.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= refusal.pop("$defs", {}) | {"ProblemOut": refusal}
     document["components"]["securitySchemes"] = SCHEMES
-    by_path = {path.replace(":text}", "}"): roles for (_, path), roles in TABLE.items()}
+    facts_of = {(method.lower(), path.replace(":text}", "}")): facts for (method, path), facts in known.items()}
     for path, operations in document["paths"].items():
         for method in operations.keys() & set(METHODS):
-            operation = operations[method]
+            operation, facts = operations[method], facts_of[method, path]
             operation["responses"].pop("422", None)
-            for status in _refusals(path, operation, by_path[path] == ANYONE):
+            for status in _refusals(path, operation, facts):
                 content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
-                described = {"description": _titles(status, path), "content": content}
+                described = {"description": _titles(status, path, facts), "content": content}
                 if status in (429, 503):
                     described["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
                 operation["responses"][str(status)] = described
-            operation["security"] = [] if by_path[path] == ANYONE else [{"bearer": []}, {"apikey": []}, {}]
+            operation["security"] = [] if facts.may == ANYONE else [{"bearer": []}, {"apikey": []}, {}]
     return document
 
 
-def _refusals(path: str, operation: dict[str, Any], is_open: bool) -> list[int]:
-    if is_open:
+def _refusals(path: str, operation: dict[str, Any], facts: RouteFacts) -> list[int]:
+    if facts.may == ANYONE:
         return [401, 404, 413, 422, 503] if "webhooks" in path else []
     verb = path.rsplit("/", 1)[-1]
     found = {401, 403, 422, 503}
     found |= {404} if "{pool}" in path or verb in OF_A_CALLBACK else set()
     found |= {413} if "requestBody" in operation else set()
-    found |= {409} if verb in OF_A_LEASE | OF_A_CALLBACK | {"acquire"} or path.endswith("{job_id}/cancel") else set()
-    found |= {410} if verb in OF_A_LEASE else set()
-    found |= {429} if verb == "acquire" else set()
+    found |= {409} if facts.conflicts else set()
+    found |= {410} if facts.needs_lease else set()
+    found |= {429} if facts.may_be_full else set()
     return sorted(found)
 
 
-def _titles(status: int, path: str) -> str:
+def _titles(status: int, path: str, facts: RouteFacts) -> str:
     titles: dict[str, str] = {}
     for of, code, title in REFUSALS.values():
-        if of == status and _may_be(code, status, path):
+        if of == status and _may_be(code, status, path, facts):
             titles.setdefault(code, f"`{code}`: {title}")
     return "; ".join(titles.values()) or "`{}`: {}".format(*HTTP_CODES[status])
 
 
-def _may_be(code: str, status: int, path: str) -> bool:
+def _may_be(code: str, status: int, path: str, facts: RouteFacts) -> bool:
     verb = path.rsplit("/", 1)[-1]
     if status == 409:
-        return code in CONFLICTS[verb]
+        return code in facts.conflicts
     if code == "tool_unknown":  # only the compatible routes refuse so, and they are not in the document
         return False
     if code in ("forged", "provider_unknown", "unauthorized"):

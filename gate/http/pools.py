@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
-from gate.http.auth.roles import Asking
+from gate.http.auth.roles import ADMIN, ANY_KEY, TOOL, Asking, open_to
 from gate.http.schemas import CancelBody, CancelledOut, PoolBody, PoolName, PoolOut, ReasonBody, pool_body
 from gate.http.services import PoolService, QueryService
 from gate.http.strict_json import StrictRoute
@@ -20,18 +20,21 @@ Most = Annotated[int, Query(ge=0, le=1000)]
 
 
 @router.get("", response_model=list[PoolOut])
+@open_to(ANY_KEY)
 async def pools(queries: QueryService, asking: Asking, limit: Most = 100) -> JSONResponse:
     """List all pools by name, each as it is now."""
     return JSONResponse([pool_body(view, asking.may_release) for view in await queries.pools(limit)])
 
 
 @router.get("/{pool}", response_model=PoolOut)
+@open_to(ANY_KEY)
 async def pool(pool: Pool, queries: QueryService, asking: Asking, limit: Most = 100) -> JSONResponse:
     """Read the pool as it is now. `limit` is how many holders, and how many waiters, are listed at most."""
     return JSONResponse(pool_body(await queries.pool(pool, limit), asking.may_release))
 
 
 @router.put("/{pool}", response_model=PoolOut, responses={201: {"model": PoolOut, "description": "made"}})
+@open_to(ADMIN)
 async def change_pool(
     pool: Annotated[PoolName, Path()], body: PoolBody, pools: PoolService, queries: QueryService, asking: Asking
 ) -> JSONResponse:
@@ -53,6 +56,7 @@ async def change_pool(
 
 
 @router.post("/{pool}/pause", response_model=PoolOut)
+@open_to(ADMIN)
 async def pause(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
     """Stop granting slots until the pool is resumed. Jobs that hold a slot go on."""
     view = await pools.change(pool, {"paused": True}, body.reason if body else None)
@@ -60,6 +64,7 @@ async def pause(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBody
 
 
 @router.post("/{pool}/resume", response_model=PoolOut)
+@open_to(ADMIN)
 async def resume(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
     """Grant slots again, beginning with the first in the queue."""
     view = await pools.change(pool, {"paused": False}, body.reason if body else None)
@@ -67,6 +72,7 @@ async def resume(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBod
 
 
 @router.post("/{pool}/cancel", response_model=CancelledOut)
+@open_to(TOOL)
 async def cancel_waiting(pool: Pool, body: CancelBody, pools: PoolService, asking: Asking) -> JSONResponse:
     """Cancel the queued jobs of a session, or of a user. Jobs that hold a slot go on."""
     if (body.session is None) == (body.user is None):

@@ -10,7 +10,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from gate.http.auth import roles
 from gate.http.strict_json import AmbiguousJson
 from gate.model.errors import (
     AlreadyEnded,
@@ -207,13 +206,13 @@ async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
     code, title = HTTP_CODES.get(error.status_code, ("refused", "Refused"))
     headers, detail = dict(error.headers or {}), str(error.detail)
     if error.status_code == 405:  # The framework names only the methods of the first route with this path.
-        headers["Allow"] = ", ".join(_methods(request.url.path))
+        headers["Allow"] = ", ".join(_methods(request))
         detail = f"here are {headers['Allow']}"
     answer = problem(error.status_code, code, title, detail)
     answer.headers.update(headers)
     return answer
 
 
-def _methods(path: str) -> list[str]:
-    """Methods of all routes that match a path."""
-    return sorted({method for method, of in roles.TABLE if compile_path(of)[0].match(path)})
+def _methods(request: Request) -> list[str]:
+    """Methods of all routes that match the path of a request."""
+    return sorted({method for method, of in request.app.state.routes if compile_path(of)[0].match(request.url.path)})

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
-from gate.http.auth.roles import Asking
+from gate.http.auth.roles import ADMIN, LOOK, Asking, open_to
 from gate.http.lookups import SQL_INTEGER_MAX
 from gate.http.schemas import ApplyBody, DismissBody, JobOut, UnreadOut, UnreadPageOut, unread_body
 from gate.http.services import UnreadService
@@ -18,6 +18,7 @@ router = APIRouter(prefix="/v1/callbacks/unread", tags=["webhooks"], route_class
 
 
 @router.get("", response_model=UnreadPageOut)
+@open_to(LOOK)
 async def unread(
     unread: UnreadService,
     asking: Asking,
@@ -33,6 +34,7 @@ async def unread(
 
 
 @router.post("/{callback_id}/apply", response_model=JobOut)
+@open_to(ADMIN, conflicts={"callback_applied", "not_running", "already_ended"})
 async def apply(
     callback_id: Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)], body: ApplyBody, unread: UnreadService, asking: Asking
 ) -> JSONResponse:
@@ -46,6 +48,7 @@ async def apply(
 
 
 @router.post("/{callback_id}/dismiss", response_model=UnreadOut)
+@open_to(ADMIN, conflicts={"callback_applied"})
 async def dismiss(
     callback_id: Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)], body: DismissBody, unread: UnreadService, asking: Asking
 ) -> JSONResponse:

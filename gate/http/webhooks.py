@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from gate.coordination.services import Services
+from gate.http.auth.roles import ANYONE, open_to
 from gate.http.schemas import HeardOut
 from gate.http.services import AllServices
 from gate.model.errors import PoolUnknown, ProviderUnknown, Unreadable
@@ -28,6 +29,7 @@ BODY = {
 
 
 @router.post("/v1/webhooks/{provider}/{pool}", response_model=HeardOut, openapi_extra={"requestBody": BODY})
+@open_to(ANYONE)
 async def webhook(provider: str, pool: str, request: Request, services: AllServices) -> JSONResponse:
     """Receive a provider's callback about the end of a task, in the provider's own format.
 
@@ -44,6 +46,7 @@ async def webhook(provider: str, pool: str, request: Request, services: AllServi
 
 
 @router.post("/functions/v1/runninghub-webhook", include_in_schema=False)
+@open_to(ANYONE)
 async def of_old(request: Request, services: AllServices) -> JSONResponse:
     """Receive a callback at the address where RunningHub calls the queue manager that gate replaces.
 

@@ -6,7 +6,7 @@ import re
 from typing import Any, cast
 
 from gate.http.app import make_app
-from gate.http.auth.roles import ADMIN, ANYONE, LOOK, TABLE, TOOL
+from gate.http.auth.roles import ADMIN, ANYONE, LOOK, TOOL
 from gate.http.middleware.body_limit import BODY_S
 from gate.http.openapi import METHODS
 from gate.http.problems import RETRY_AFTER_S
@@ -14,6 +14,7 @@ from gate.http.problems import TABLE as REFUSALS
 from gate.model.job import JOB_ID, POOL_NAME
 from gate.model.limits import BODY_MAX_BYTES, DEPTH_MAX, END_BODY_MAX_BYTES, OUTPUT_MAX_BYTES, PAYLOAD_MAX_BYTES
 from tests.support.paths import ROOT
+from tests.support.routes import TABLE
 
 PAGE = ROOT / "docs" / "http.md"
 WHO = {TOOL: "tool, admin", ADMIN: "admin", LOOK: "admin, read", ANYONE: "anyone"}

@@ -1,4 +1,4 @@
-"""Roles of the routes: one table, and the check that runs before every route.
+"""Facts of the routes, which each declares at its endpoint, and the check of roles that runs before every route.
 
 A key comes in `Authorization: Bearer KEY`, or in `apikey` as supabase-js sends it. The panel and the HTTP reference also
 accept the session that a key has opened (`gate.http.auth.session`). No other route accepts a session.
@@ -9,14 +9,16 @@ While no key exists, a caller on this machine is an admin, and every other calle
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request
+from fastapi import APIRouter, Depends, Request
+from fastapi.routing import APIRoute
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.routing import BaseRoute
 from starlette.types import Scope
 
 from gate.http.auth.key_cache import KeyCache
@@ -31,6 +33,7 @@ class _Text(PathConvertor):
 
 register_url_convertor("text", _Text())
 
+F = TypeVar("F", bound=Callable[..., Any])
 SHOWN_MAX_BYTES = 256
 """Length of both key headers (bytes) up to which the parsed result is cached. No key of gate is longer."""
 ANYONE = frozenset({"tool", "admin", "read", ""})
@@ -40,66 +43,61 @@ ADMIN = frozenset({"admin"})
 LOOK = frozenset({"admin", "read"})
 """Roles that may use the panel and the other operators' pages. A tool's key must never be in a browser."""
 
-TABLE: dict[tuple[str, str], frozenset[str]] = {
-    ("POST", "/v1/pools/{pool}/acquire"): TOOL,
-    ("GET", "/v1/pools/{pool}/jobs/{job_id}"): ANY_KEY,
-    ("GET", "/v1/pools/{pool}/jobs/{job_id}/events"): ANY_KEY,
-    ("GET", "/v1/pools/{pool}/jobs/{job_id}/history"): ANY_KEY,
-    ("POST", "/v1/pools/{pool}/jobs/{job_id}/claim"): TOOL,
-    ("POST", "/v1/pools/{pool}/jobs/{job_id}/renew"): TOOL,
-    ("POST", "/v1/pools/{pool}/jobs/{job_id}/release"): TOOL,
-    ("POST", "/v1/pools/{pool}/jobs/{job_id}/cancel"): TOOL,
-    ("PUT", "/v1/pools/{pool}/jobs/{job_id}/task"): TOOL,
-    ("POST", "/v1/pools/{pool}/cancel"): TOOL,
-    ("GET", "/v1/pools"): ANY_KEY,
-    ("GET", "/v1/pools/{pool}"): ANY_KEY,
-    ("PUT", "/v1/pools/{pool}"): ADMIN,
-    ("POST", "/v1/pools/{pool}/pause"): ADMIN,
-    ("POST", "/v1/pools/{pool}/resume"): ADMIN,
-    ("GET", "/v1/users/{user:text}/active"): ANY_KEY,
-    ("GET", "/v1/ledger"): ANY_KEY,
-    ("GET", "/v1/ledger/balances/{user:text}"): ANY_KEY,
-    ("POST", "/functions/v1/runninghub-queue-manager/{path:text}"): TOOL,
-    ("OPTIONS", "/functions/v1/runninghub-queue-manager/{path:text}"): ANYONE,
-    ("POST", "/functions/v1/runninghub-queue-manager"): TOOL,
-    ("OPTIONS", "/functions/v1/runninghub-queue-manager"): ANYONE,
-    ("POST", "/rest/v1/rpc/{name}"): TOOL,
-    ("POST", "/rest/v1/rpc/cleanup_all_stale_ai_jobs"): TOOL,
-    ("POST", "/rest/v1/rpc/user_cancel_ai_job"): TOOL,
-    ("OPTIONS", "/rest/v1/rpc/{name}"): ANYONE,
-    ("POST", "/v1/webhooks/{provider}/{pool}"): ANYONE,
-    ("POST", "/functions/v1/runninghub-webhook"): ANYONE,
-    ("GET", "/v1/callbacks/unread"): LOOK,
-    ("POST", "/v1/callbacks/unread/{callback_id}/apply"): ADMIN,
-    ("POST", "/v1/callbacks/unread/{callback_id}/dismiss"): ADMIN,
-    ("GET", "/docs"): ANY_KEY,
-    ("GET", "/openapi.json"): ANY_KEY,
-    ("GET", "/metrics"): ANY_KEY,
-    ("GET", "/"): LOOK,
-    ("GET", "/live"): LOOK,
-    ("GET", "/find"): LOOK,
-    ("GET", "/users/{user:text}"): LOOK,
-    ("GET", "/pools/{pool}"): LOOK,
-    ("GET", "/pools/{pool}/live"): LOOK,
-    ("GET", "/pools/{pool}/trends"): LOOK,
-    ("GET", "/pools/{pool}/do/{verb}"): ADMIN,
-    ("POST", "/pools/{pool}/do/{verb}"): ADMIN,
-    ("GET", "/pools/{pool}/callbacks/{callback_id}/do/apply"): ADMIN,
-    ("POST", "/pools/{pool}/callbacks/{callback_id}/do/apply"): ADMIN,
-    ("GET", "/pools/{pool}/jobs/{job_id}"): LOOK,
-    ("GET", "/pools/{pool}/jobs/{job_id}/live"): LOOK,
-    ("GET", "/pools/{pool}/jobs/{job_id}/do/{verb}"): ADMIN,
-    ("POST", "/pools/{pool}/jobs/{job_id}/do/{verb}"): ADMIN,
-    ("GET", "/session"): ANYONE,
-    ("POST", "/session"): ANYONE,
-    ("POST", "/session/end"): ANYONE,
-    ("GET", "/static/{version}/{name}"): ANYONE,
-    ("GET", "/healthz"): ANYONE,
-    ("GET", "/readyz"): ANYONE,
-    ("HEAD", "/healthz"): ANYONE,
-    ("HEAD", "/readyz"): ANYONE,
-}
-"""Roles that may call each route, by method and path. A route that is missing here fails on its first request."""
+
+@dataclass(frozen=True, slots=True)
+class RouteFacts:
+    """What a route declares about itself.
+
+    Attributes:
+        may: Roles that may call it; with an empty one, any caller.
+        conflicts: Codes with which it may be refused as a conflict (409).
+        needs_lease: Whether it needs a lease, and so is refused with 410 when that is lost.
+        may_be_full: Whether it is refused with 429 when the queue is full.
+        on_fast_path: Whether the fast path calls it.
+    """
+
+    may: frozenset[str]
+    conflicts: frozenset[str]
+    needs_lease: bool
+    may_be_full: bool
+    on_fast_path: bool
+
+
+Routes = dict[tuple[str, str], RouteFacts]
+"""Facts of routes, by method and path."""
+_facts: dict[Callable[..., Any], RouteFacts] = {}
+
+
+def open_to(
+    may: frozenset[str], *, conflicts: Iterable[str] = (), needs_lease: bool = False, may_be_full: bool = False,
+    on_fast_path: bool = False,
+) -> Callable[[F], F]:  # fmt: skip
+    """Declare the facts of a route, at its endpoint. The arguments are the attributes of RouteFacts."""
+
+    def declare(endpoint: F) -> F:
+        _facts[endpoint] = RouteFacts(may, frozenset(conflicts), needs_lease, may_be_full, on_fast_path)
+        return endpoint
+
+    return declare
+
+
+def routes(routers: Iterable[APIRouter]) -> Routes:
+    """Return the facts of all routes, by method and path.
+
+    Raises:
+        KeyError: A route declares none.
+    """
+    found = (route for router in routers for route in router.routes if isinstance(route, APIRoute))
+    return {(method, route.path): facts_of(route) for route in found for method in route.methods or ()}
+
+
+def facts_of(route: BaseRoute) -> RouteFacts:
+    """Return what a route declares.
+
+    Raises:
+        KeyError: Its endpoint has no `open_to`. The application is not built then.
+    """
+    return _facts[route.endpoint]  # type: ignore[attr-defined]  # every route of gate has an endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +129,16 @@ def enter(request: Request) -> Caller:
         Forbidden: The role of the key may not use the route, or the request comes from a page of another origin.
     """
     headers = dict(reversed(request.scope["headers"]))  # the first header of a name counts when it comes twice
-    return caller(request.scope, headers, request.scope["route"].path, request.app.state.keyring)
+    return caller(request.scope, headers, facts_of(request.scope["route"]).may, request.app.state.keyring)
 
 
-def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyCache) -> Caller:
+def caller(scope: Scope, headers: Mapping[bytes, bytes], may: frozenset[str], ring: KeyCache) -> Caller:
     """Check that the caller may use a route, and note the caller's name in the scope for the access log.
 
     Args:
         scope: The request's ASGI scope.
         headers: Its headers, with lower-case names.
-        path: Path of the route as `TABLE` has it.
+        may: Roles that may use the route.
         ring: The keys that are valid.
 
     Returns:
@@ -151,7 +149,6 @@ def caller(scope: Scope, headers: Mapping[bytes, bytes], path: str, ring: KeyCac
         Forbidden: The role of the key may not use the route. While no key exists: the request comes from a page of another
             origin, or asks for another host than this machine.
     """
-    may = TABLE[scope["method"], path]
     if (
         not ring.closed
         # guard: keyless-only-from-this-machine

@@ -76,7 +76,7 @@ def enter(request: Request) -> Visitor:
         Unauthorized: The request shows neither a valid session nor a valid key.
         Forbidden: The role of the key may not use the route.
     """
-    may = roles.TABLE[request.method, request.scope["route"].path]
+    may = roles.facts_of(request.scope["route"]).may
     visitor = visitor_of(request)
     if may != roles.ANYONE and visitor.role not in may:
         if not visitor.role:

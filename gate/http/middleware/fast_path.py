@@ -29,8 +29,6 @@ from gate.model.errors import GateError
 from gate.model.job import JOB_ID, POOL_NAME
 from gate.model.limits import BODY_MAX_BYTES
 
-TAKEN = (jobs.acquire, jobs.claim, jobs.renew, jobs.release)
-"""Endpoints on the fast path. Each is a POST with a body, about a pool or a job of a pool."""
 UNUSUAL = frozenset({b"idempotency-key", b"content-encoding"})
 """Headers that only the framework's path handles."""
 
@@ -38,22 +36,22 @@ UNUSUAL = frozenset({b"idempotency-key", b"content-encoding"})
 @dataclass(frozen=True, slots=True)
 class _Route:
     endpoint: Callable[..., Any]
-    path: str
+    may: frozenset[str]
     body: Any
     services: dict[str, object]
 
 
 def _routes(services: Services) -> dict[tuple[int, str], _Route]:
-    """The routes of `TAKEN`, by the number of parts of their paths and the last part."""
+    """The routes that declare it, by the number of parts of their paths and the last part. Each is a POST with a body."""
     by_type: dict[object, object] = {type(service): service for service in (services.admission, services.jobs)}
     found = {}
     for route in jobs.router.routes:
-        if isinstance(route, APIRoute) and route.endpoint in TAKEN:
+        if isinstance(route, APIRoute) and (facts := roles.facts_of(route)).on_fast_path:
             parts = route.path.split("/")
             hints = get_type_hints(route.endpoint)
             model = hints["body"].__pydantic_validator__
             asked = {name: by_type[kind] for name, kind in hints.items() if kind in by_type}
-            found[len(parts), parts[-1]] = _Route(route.endpoint, route.path, model, asked)
+            found[len(parts), parts[-1]] = _Route(route.endpoint, facts.may, model, asked)
     return found
 
 
@@ -87,7 +85,7 @@ class FastPath:
             return await self._long(scope, receive, send)
         message = await receive()
         try:
-            asking = roles.caller(scope, headers, route.path, self._keyring)
+            asking = roles.caller(scope, headers, route.may, self._keyring)
             if len(message["body"]) > BODY_MAX_BYTES:
                 return await self._long(scope, _first(message, receive), send)
             body = route.body.validate_python(strict_json.loads(message["body"]))

@@ -14,6 +14,7 @@ from fastapi.responses import RedirectResponse
 
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.http.auth import session
+from gate.http.auth.roles import ADMIN, open_to
 from gate.http.auth.session import Looking, Visitor
 from gate.http.lookups import SQL_INTEGER_MAX
 from gate.http.panel import render, words
@@ -50,6 +51,7 @@ class _Wrong(Exception):
 
 
 @router.get("/pools/{pool}/jobs/{job_id}/do/{verb}", response_model=None)
+@open_to(ADMIN)
 async def ask_about_a_job(
     pool: Pool, job_id: JobId, verb: str, request: Request, queries: QueryService, visitor: Looking
 ) -> Response:
@@ -66,6 +68,7 @@ async def ask_about_a_job(
 
 
 @router.post("/pools/{pool}/jobs/{job_id}/do/{verb}", response_model=None)
+@open_to(ADMIN)
 async def act_on_a_job(
     pool: Pool, job_id: JobId, verb: str, request: Request, jobs: JobService, queries: QueryService, visitor: Looking
 ) -> Response:
@@ -93,6 +96,7 @@ async def act_on_a_job(
 
 
 @router.get("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
+@open_to(ADMIN)
 async def ask_about_a_callback(
     pool: Pool, callback_id: CallbackId, request: Request, ledger: LedgerService, unread: UnreadService, visitor: Looking
 ) -> Response:
@@ -107,6 +111,7 @@ async def ask_about_a_callback(
 
 
 @router.post("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
+@open_to(ADMIN)
 async def apply_a_callback(
     pool: Pool, callback_id: CallbackId, request: Request, unread: UnreadService, visitor: Looking
 ) -> Response:
@@ -152,6 +157,7 @@ async def _unread(unread: UnreadCallbackDesk, pool: str, callback_id: int) -> Un
 
 
 @router.get("/pools/{pool}/do/{verb}", response_model=None)
+@open_to(ADMIN)
 async def ask_about_a_pool(pool: Pool, verb: str, request: Request, queries: QueryService, visitor: Looking) -> Response:
     """Show the form that pauses, resumes or limits a pool.
 
@@ -166,6 +172,7 @@ async def ask_about_a_pool(pool: Pool, verb: str, request: Request, queries: Que
 
 
 @router.post("/pools/{pool}/do/{verb}", response_model=None)
+@open_to(ADMIN)
 async def act_on_a_pool(pool: Pool, verb: str, request: Request, pools: PoolService, visitor: Looking) -> Response:
     """Pause, resume or limit a pool.
 

@@ -15,6 +15,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from gate.coordination.queries import JobQueries
 from gate.http import schemas
 from gate.http.auth import session
+from gate.http.auth.roles import LOOK, open_to
 from gate.http.auth.session import Looking, Visitor
 from gate.http.panel import render
 from gate.http.panel.pool_feed import Feed
@@ -35,6 +36,7 @@ JOBS_OF_A_USER = 100
 
 
 @router.get("/pools/{pool}/jobs/{job_id}", response_model=None)
+@open_to(LOOK)
 async def job(
     pool: Pool, job_id: JobId, request: Request, queries: QueryService, ledger: LedgerService, visitor: Looking
 ) -> Response:
@@ -56,6 +58,7 @@ async def _known(pool: Pool, job_id: JobId, queries: QueryService) -> None:
 
 
 @router.get("/pools/{pool}/jobs/{job_id}/live", response_class=EventSourceResponse, dependencies=[Depends(_known)])
+@open_to(LOOK)
 async def live(
     pool: Pool, job_id: JobId, request: Request, queries: QueryService, ledger: LedgerService, feed: Feed, visitor: Looking
 ) -> AsyncIterator[ServerSentEvent]:
@@ -99,6 +102,7 @@ async def _story(queries: JobQueries, ledger: LedgerQueries, pool: str, job_id: 
 
 
 @router.get("/users/{user:text}", response_model=None)
+@open_to(LOOK)
 async def user(user: Annotated[schemas.Label, Path()], request: Request, ledger: LedgerService, visitor: Looking) -> Response:
     """Show the newest jobs and the balance of a user.
 
@@ -111,6 +115,7 @@ async def user(user: Annotated[schemas.Label, Path()], request: Request, ledger:
 
 
 @router.get("/find", response_model=None)
+@open_to(LOOK)
 async def find(
     request: Request, ledger: LedgerService, visitor: Looking, q: Annotated[str, Query(max_length=LABEL_MAX)] = ""
 ) -> Response:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from gate.http.auth import session
+from gate.http.auth.roles import LOOK, open_to
 from gate.http.auth.session import Looking
 from gate.http.panel import assets, render
 from gate.http.panel.pool_feed import ALL, NONE, SHOWN, Feed, PoolReport
@@ -28,6 +29,7 @@ Span = Literal["hour", "day", "week"]
 
 
 @router.get("/", response_model=None)
+@open_to(LOOK)
 async def pools(request: Request, queries: QueryService, feed: Feed, visitor: Looking) -> Response:
     """Show all pools. When there is only one, show its page."""
     names = await queries.names()
@@ -38,6 +40,7 @@ async def pools(request: Request, queries: QueryService, feed: Feed, visitor: Lo
 
 
 @router.get("/live", response_class=EventSourceResponse)
+@open_to(LOOK)
 async def live_pools(request: Request, queries: QueryService, feed: Feed, visitor: Looking) -> AsyncIterator[ServerSentEvent]:
     """Send the list of all pools whenever it changes."""
     names, tongue, changed, sent = await queries.names(), language(request), asyncio.Event(), ""
@@ -58,6 +61,7 @@ async def live_pools(request: Request, queries: QueryService, feed: Feed, visito
 
 
 @router.get("/pools/{pool}", response_model=None)
+@open_to(LOOK)
 async def pool(
     pool: Pool, request: Request, queries: QueryService, feed: Feed, visitor: Looking, all: bool = False
 ) -> Response:
@@ -82,6 +86,7 @@ async def _known(pool: Pool, queries: QueryService) -> None:
 
 
 @router.get("/pools/{pool}/live", response_class=EventSourceResponse, dependencies=[Depends(_known)])
+@open_to(LOOK)
 async def live(
     pool: Pool, request: Request, feed: Feed, visitor: Looking, all: bool = False
 ) -> AsyncIterator[ServerSentEvent]:
@@ -106,6 +111,7 @@ async def live(
 
 
 @router.get("/pools/{pool}/trends", response_model=None)
+@open_to(LOOK)
 async def trends(
     pool: Pool,
     request: Request,

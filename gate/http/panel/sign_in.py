@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from gate.http.auth import session
+from gate.http.auth.roles import ANYONE, open_to
 from gate.http.auth.session import Looking
 from gate.http.panel import assets, render
 from gate.http.panel.forms import fields
@@ -18,12 +19,14 @@ FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-T
 
 
 @router.get("/session", response_model=None)
+@open_to(ANYONE)
 async def door(request: Request, visitor: Looking) -> Response:
     """Show the page to sign in."""
     return render.page("sign_in.html", request, visitor, next="/", wrong=None)
 
 
 @router.post("/session", response_model=None)
+@open_to(ANYONE)
 async def sign_in(request: Request, visitor: Looking) -> Response:
     """Open a session for a key. The CSRF token keeps a foreign page from signing the browser in with a key of its own.
 
@@ -46,6 +49,7 @@ async def sign_in(request: Request, visitor: Looking) -> Response:
 
 
 @router.post("/session/end", response_model=None)
+@open_to(ANYONE)
 async def sign_out(request: Request, visitor: Looking) -> Response:
     """Delete the session cookie.
 
@@ -61,6 +65,7 @@ async def sign_out(request: Request, visitor: Looking) -> Response:
 
 
 @router.get("/static/{version}/{name}", response_model=None)
+@open_to(ANYONE)
 async def static(version: str, name: str) -> Response:
     """Send a served file. No cache keeps it for another version, because that page may come from a server under replacement.
 

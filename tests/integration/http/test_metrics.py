@@ -14,10 +14,10 @@ import redis
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from gate.http.auth.roles import TABLE
 from tests.support.gate_process import Served
 from tests.support.names import fresh
 from tests.support.paths import ROOT
+from tests.support.routes import TABLE
 from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio

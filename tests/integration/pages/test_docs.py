@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gate.http.auth.roles import TABLE
 from gate.runtime.settings import load
 from tests.support.gate_process import run_gate
 from tests.support.pages import anchor, blocks, prose
 from tests.support.paths import ROOT
+from tests.support.routes import TABLE
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
 ENGLISH, PORTUGUESE = (ROOT / "docs" / name for name in ("moving-over.md", "mudanca.md"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gate.http.auth.roles import TABLE
 from gate.http.problems import TABLE as REFUSALS
 from gate.model.limits import BODY_MAX_BYTES
 from tests.checks.reference import PAGE, document, page
 from tests.support.gate_process import Served
 from tests.support.names import fresh
+from tests.support.routes import TABLE
 
 
 def test_it_is_what_the_command_makes_now() -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from gate.http.auth import session
-from gate.http.auth.roles import ANYONE, LOOK, TABLE
+from gate.http.auth.roles import ANYONE, LOOK
 from gate.http.panel import ROUTERS
 from tests.support.gate_process import Served, run_gate
 from tests.support.panel_people import ADMIN, Kept, Person, wait
+from tests.support.routes import TABLE
 
 PANEL = sorted((method, route.path) for router in ROUTERS for route in router.routes for method in route.methods)
 GUARDED = [at for at in PANEL if TABLE[at] != ANYONE]

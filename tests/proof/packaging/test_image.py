@@ -26,7 +26,7 @@ def pins(lock: Path) -> dict[str, str]:
     text = lock.read_text().replace("\\\n", "")
     requirements = [line for line in text.splitlines() if line and not line[0].isspace() and not line.startswith("#")]
     assert all("--hash=sha256:" in line for line in requirements)
-    return {line.split("==")[0]: re.split(r"[ ;]", line.split("==")[1])[0] for line in requirements}
+    return {name_of(line): re.split(r"[ ;]", line.split("==")[1])[0] for line in requirements}
 
 
 def name_of(requirement: str) -> str:

@@ -72,7 +72,7 @@ def test_names_in_the_recipes_are_those_of_the_code() -> None:
     text = PAGE.read_text().split("## To add something")[1]
     for name, module in (
         ("WITH_PRELUDE", scripts),
-        ("TABLE", roles),
+        ("open_to", roles),
         ("TABLE", problems),
         ("HEAD", migrate),
         (callback.Callback.__name__, callback),
