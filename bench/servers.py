@@ -78,9 +78,12 @@ def valkey(folder: Path) -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def gate(
-    name: str, folder: Path, sql: str | None = None, postgres_pid: int | None = None, pools: str = "", **environment: str
-) -> Iterator[Server]:
-    """`gate serve` as a user has it: with a key, durable SQL, its embedded Valkey. `pools`: lines for gate.toml."""
+    name: str, folder: Path, sql: str | None = None, postgres_pid: int | None = None, pools: str = "",
+    module: tuple[str, ...] = ("gate",), **environment: str,
+) -> Iterator[Server]:  # fmt: skip
+    """`gate serve` as a user has it: with a key, durable SQL, its embedded Valkey. `pools`: lines for gate.toml. `module`: what
+    is run in place of `gate`, with its first arguments.
+    """
     folder.mkdir(parents=True)
     (folder / "gate.toml").write_text((f'database_url = "{sql}"\n' if sql else "") + pools)
     kept = ENVIRONMENT | environment
@@ -88,7 +91,7 @@ def gate(
                           cwd=folder, env=kept, text=True, capture_output=True, check=True)  # fmt: skip
     key = json.loads(made.stdout)["key"]
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "gate", "serve", "--port", str(port)], cwd=folder, env=kept,
+    process = subprocess.Popen([sys.executable, "-m", *module, "serve", "--port", str(port)], cwd=folder, env=kept,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)  # fmt: skip
     with stopped(process):
         while not (folder / ".gate" / "server.json").exists():  # it listens before it is ready

@@ -161,6 +161,17 @@ def rest(suites: Suites) -> str:
     return markdown(["", "found"], rows)
 
 
+def lanes(suites: Suites) -> str:
+    """What each part of the fast lane gains, where it stands, and whether it is worth its text."""
+    rows = []
+    for name, by_database in suites["ablation"]["lanes"].items():
+        gains = {database: middle(of["gain"]) for database, of in by_database.items()}
+        told = [f"{gains[database] * 100:+.0f} %" if database in gains else "" for database in ("SQLite", "Postgres")]
+        tails = [f"{number(middle(of['p99']))}×" for of in by_database.values()]
+        rows.append([f"{name.replace('_', ' ')}", *told, " · ".join(tails)])
+    return markdown(["without", "CPU a pair, SQLite", "CPU a pair, Postgres", "p99"], rows)
+
+
 def carries(suites: Suites, machine: dict[str, Any]) -> str:
     """What one machine of which size carries."""
     rows = []
@@ -198,6 +209,7 @@ def made(all_of_it: dict[str, Any]) -> dict[str, str]:
         "handover": lambda: handover(suites),
         "depth": lambda: depth(suites),
         "rest": lambda: rest(suites),
+        "lanes": lambda: lanes(suites),
         "carries": lambda: carries(suites, all_of_it["machine"]),
     }
     return {name: _or_not_measured(maker) for name, maker in makers.items()}

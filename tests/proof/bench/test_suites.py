@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from bench import __main__ as bench
-from bench import contenders, dead, depth, figures, handover, parked, servers, starting, tables, throughput
+from bench import ablation, contenders, dead, depth, figures, handover, parked, servers, starting, tables, throughput
 from bench.load import Shape
+from bench.without import LANES
 
 MINIATURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "throughput": partial(throughput.run, clients=(32,), rounds=1, seconds=0.2, names=contenders.PLAIN),
@@ -24,6 +25,7 @@ MINIATURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "dead": partial(dead.run, dead=200, calls=3),
     "parked": partial(parked.run, count=20, rounds=1, seconds=0.2),
     "starting": partial(starting.run, rounds=1),
+    "ablation": partial(ablation.run, rounds=1, seconds=0.2),
 }
 
 
@@ -78,6 +80,15 @@ def test_the_dead_are_cleared(measured: dict[str, Any]) -> None:
 @pytest.mark.parametrize("measured", ["parked"], indirect=True)
 def test_who_parks_stays_parked(measured: dict[str, Any]) -> None:
     assert measured["count"] == 20 and measured["others"] > 0
+
+
+@pytest.mark.skipif(
+    "GATE_TEST_EVERYTHING" not in os.environ and servers.postgres_programs() is None, reason="half of them need Postgres"
+)
+@pytest.mark.parametrize("measured", ["ablation"], indirect=True)
+def test_gate_runs_without_each_part_of_its_fast_lane(measured: dict[str, Any]) -> None:
+    assert measured["lanes"].keys() == LANES.keys()
+    assert len(tables.lanes({"ablation": measured}).splitlines()) == 2 + len(LANES)
 
 
 @pytest.mark.parametrize("measured", ["starting"], indirect=True)

@@ -1,0 +1,76 @@
+"""What each part of the fast lane gains: gate as it is beside gate with that part replaced (`bench.without`), in alternating rounds.
+
+The gain is the CPU of gate and its stores for a pair of acquire and release, with 32 clients: without the part over with it, less
+one. It is the median over the rounds. On a noisy machine CPU for a pair swings less than pairs for a second.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import servers
+from bench.contenders import POOL, Contender
+from bench.load import Shape
+from bench.progress import say
+from bench.without import LANES, ONLY_ON
+
+CLIENTS = 32
+KEPT_FROM = 0.03
+"""Gain from which a part is worth its text."""
+
+
+def run(folder: Path, rounds: int = 7, seconds: float = 1.5, lanes: tuple[str, ...] = tuple(LANES)) -> dict[str, Any]:
+    """By part and database: the gain in CPU for a pair, and the ratio of the p99, each by round."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    with ExitStack() as stack:
+        url, pid = stack.enter_context(servers.postgres(folder / "pg"))
+        for database in ("SQLite", "Postgres"):
+            wanted = [lane for lane in lanes if ONLY_ON.get(lane, database) == database]
+            if not wanted:
+                continue
+            with ExitStack() as whole_stack:
+                whole = whole_stack.enter_context(_started(folder, database, None, url, pid))
+                whole.measure(CLIENTS, 1.0, "warm")
+                for lane in wanted:
+                    say(f"{database} without {lane}")
+                    with _started(folder, database, lane, url, pid) as less:
+                        less.measure(CLIENTS, 1.0, "warm")
+                        found.setdefault(lane, {})[database] = _compared(whole, less, lane, rounds, seconds)
+    return {"rounds": rounds, "seconds": seconds, "lanes": found}
+
+
+def _compared(whole: Contender, less: Contender, lane: str, rounds: int, seconds: float) -> dict[str, list[float]]:
+    gains, p99 = [], []
+    for number in range(rounds):
+        pair = {}
+        for one in (whole, less) if number % 2 else (less, whole):
+            pair[one] = one.measure(CLIENTS, seconds, f"{lane}-{number}")
+        of_whole, of_less = pair[whole], pair[less]
+        assert of_whole is not None and of_less is not None
+        gains.append(of_less["cpu_us"] / of_whole["cpu_us"] - 1)
+        p99.append(of_less["p99_ms"] / of_whole["p99_ms"])
+    say(f"  {median(gains):+.1%} CPU for a pair, p99 {median(p99):.2f}x")
+    return {"gain": gains, "p99": p99}
+
+
+class _Started(ExitStack):
+    """A gate, whole or without one part, as a contender."""
+
+    def __init__(self, folder: Path, database: str, lane: str | None, url: str, pid: int) -> None:
+        super().__init__()
+        name = f"{database}-{lane or 'whole'}"
+        sql = servers.database(url, name.lower().replace("-", "_")) if database == "Postgres" else None
+        module = ("bench.without", lane) if lane else ("gate",)
+        where = servers.gate(name, folder / name, sql, pid if sql else None, pools=POOL, module=module)
+        self._server = self.enter_context(where)
+        self._contender = Contender(self._server, Shape(key=self._server.key))
+
+    def __enter__(self) -> Contender:  # type: ignore[override]
+        return self._contender
+
+
+def _started(folder: Path, database: str, lane: str | None, url: str, pid: int) -> _Started:
+    return _Started(folder, database, lane, url, pid)
