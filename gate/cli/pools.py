@@ -58,7 +58,7 @@ def every(command: typer.Context, data_dir: DataDirFlag = None, config: ConfigFl
 @app.command("set")
 def change(
     pool: Annotated[str, typer.Argument(help="Its name; one that is not there is made.")],
-    limit: Annotated[int | None, typer.Option(help="Jobs at a time. Below what runs it drains: nobody is killed.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Jobs at a time. Below what runs it drains: no job is ended.")] = None,
     lease_seconds: Seconds = None,
     max_hold_seconds: Seconds = None,
     claim_seconds: Seconds = None,

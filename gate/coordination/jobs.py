@@ -189,7 +189,7 @@ class JobCoordinator:
                 raise await self._why_lost(pool, job_id, lease_id)
             if reply.result is ExtendResult.BY_GATE:
                 job = await self._queries.job(pool, job_id)
-                raise StartedByGate("gate starts this job at its tool; nobody else claims it", job)
+                raise StartedByGate("gate starts this job by a call to its tool, so no caller may claim it", job)
             recorded = await self._ledger.extend(  # guard: extension-in-sql-before-the-answer
                 pool, job_id, lease_id, epoch=reply.epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until,
                 started=started, claims=claims,

@@ -192,9 +192,9 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     unbound, tasks = await reading.backlog.bindings(UNBOUND_NAMED)
     if unbound:
         such = "; the newest of " if unbound > len(tasks) else "; of "
-        says = f"callbacks of the last week whose task nobody has bound: {unbound}{such}{', '.join(tasks)}"
+        says = f"callbacks of the last week whose task is bound to no job: {unbound}{such}{', '.join(tasks)}"
         yield Diagnosis(
-            "unbound", "webhooks", says, "whoever starts a task has to say which it is: task_id in the answer, or PUT …/task"
+            "unbound", "webhooks", says, "the tool that starts a task has to name it: task_id in its answer, or PUT …/task"
         )
     unread, tasks = await reading.unread.lately(now_ms() - WEEK_MS, UNBOUND_NAMED)
     if unread:

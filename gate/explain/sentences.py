@@ -85,7 +85,7 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
     if job.reason == "paused":
         by = f" by the {story.pause.by} at {clock(story.pause.at)}" if story.pause else ""
         why = f": {story.pause.why}" if story.pause and story.pause.why else ", and no reason was given"
-        yield Sentence(f"Why: the pool is paused{by}{why}. Until somebody resumes it, nobody is granted a slot.")
+        yield Sentence(f"Why: the pool is paused{by}{why}. No job is granted a slot until the pool is resumed.")
     elif job.reason == "cooling_down":
         yield Sentence(
             f"Why: its provider refused a job, so the pool cools down {until(facts.cooling_until or 0, facts.now_ms)}."
@@ -105,7 +105,7 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
     if facts.ahead_count:
         yield Sentence(f"Who is ahead: {names(facts.ahead, facts.ahead_count)}.")
     else:
-        yield Sentence("Nobody is ahead of it: it is next.")
+        yield Sentence("No job is ahead of it: it is next.")
     if job.eta_seconds is not None:
         yield Sentence(
             f"By how long such jobs have run lately, its turn comes in about {span(round(job.eta_seconds * 1000))}."
@@ -121,13 +121,13 @@ def _ended(job: Job) -> Iterator[Sentence]:
         yield Sentence(f"The output: {short(json.dumps(job.output, ensure_ascii=False))}")
     if job.late_outcome is not None:
         yield Sentence(
-            f"Too late, somebody said that it was {job.late_outcome}. That is kept, and changes neither the outcome nor the refund."
+            f"A report came too late: {job.late_outcome}. It is kept, and changes neither the outcome nor the refund."
         )
 
 
 TIMEOUTS = {
-    "lease_timeout": "nobody renewed its lease in time",
-    "claim_timeout": "it was granted a slot, and nobody started it in time",
+    "lease_timeout": "its lease was not renewed in time",
+    "claim_timeout": "it was granted a slot, and was not started in time",
     "queue_timeout": "it had waited as long as a job may wait",
 }
 """Words for the timeout that expired a job, by `end_reason`."""
@@ -159,8 +159,8 @@ HAPPENED = {
     "expired": "expired",
     "task": "bound to a task",
     "callback": "a callback that changed nothing",
-    "late": "somebody said, too late, how it went",
-    "returned": "its grant was taken back before anybody was told; it has its place again",
+    "late": "a report of its end came too late",
+    "returned": "its grant was taken back before it was announced; it has its place again",
     "tool_down": "its tool's start address failed",
     "seated": "it was put back at its place in the queue",
     "refunded": "its refund was paid",

@@ -108,11 +108,15 @@ class _Collector:
             ("gate_slots_limit", "Jobs that may hold a slot at a time.", lambda one: one.limit),
             ("gate_slots_running", "Slots whose job has started.", lambda one: one.running),
             ("gate_slots_granted", "Slots whose job has not started yet.", lambda one: one.granted),
-            ("gate_slots_free", "Slots that nobody holds.", lambda one: one.free),
-            ("gate_slots_overdue", "Slots whose deadline is over and that nobody has reaped.", lambda one: one.overdue),
+            ("gate_slots_free", "Slots that no job holds.", lambda one: one.free),
+            ("gate_slots_overdue", "Slots whose deadline is over and that are not reaped yet.", lambda one: one.overdue),
             ("gate_lease_oldest_seconds", "Age of the oldest lease.", lambda one: one.oldest_lease_s),
             ("gate_queue_length", "Jobs that wait.", lambda one: one.queued),
-            ("gate_paused", "1 while nobody is granted a slot by an operator's word.", lambda one: one.paused),
+            (
+                "gate_paused",
+                "1 while an operator has paused the pool, so that no job is granted a slot.",
+                lambda one: one.paused,
+            ),
             (
                 "gate_tools_down_seconds",
                 "What is left of the cool-down of tools whose start address fails.",

@@ -174,7 +174,7 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
         if live.lease_ms > live.max_hold_ms:
             lines.append(f"         no lease goes beyond the longest hold, {live.max_hold_ms / 1000:g} s: max_hold_seconds")
     if not gate.keys.closed:
-        lines.append("  keys   none: whoever is on this machine is let in, as an admin")
+        lines.append("  keys   none: every caller on this machine is let in, as an admin")
     if settings.admin_key is not None and len(settings.admin_key) < SECRET_MIN:
         lines.append(f"  warns  GATE_ADMIN_KEY is shorter than {SECRET_MIN} characters and can be guessed")
     for provider, secrets in settings.provider_secrets().items():
@@ -185,10 +185,10 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
     for tool in settings.known_tools():
         if tool.provider is not None and tool.provider not in settings.provider_secrets():
             lines.append(
-                f"  tool   {tool.table}: there is no [providers.{tool.provider}], so nobody may say how its tasks end"
+                f"  tool   {tool.table}: there is no [providers.{tool.provider}], so no callback about its tasks is accepted"
             )
         if tool.start_url is None:
-            lines.append(f"  tool   {tool.table}: no start_url, so whoever enqueues its jobs has to start them himself")
+            lines.append(f"  tool   {tool.table}: no start_url, so its callers have to start its jobs themselves")
         if (tool.start_url or tool.events_url) and tool.secret is None:
             lines.append(f"  tool   {tool.table}: no secret, so what gate sends it is not signed")
     lines.append(f"  data   {settings.data_dir.absolute()}")

@@ -134,7 +134,7 @@ class GroupCommitter:
                 raise Unreached(error) from error
             if cause is not None and code == LOCK_NOT_AVAILABLE:
                 held = "pool" if "gate.pools" in (cause.statement or "") else "job"
-                raise Locked(StoreDown("sql", f"somebody holds the row of this {held} in SQL", held)) from error
+                raise Locked(StoreDown("sql", f"another transaction holds the row of this {held} in SQL", held)) from error
             raise
         counters.commits.add(len(tasks))
         for task in tasks:

@@ -128,7 +128,7 @@ def test_what_will_be_regretted_is_said_at_the_start(tmp_path: Path) -> None:
     config = 'lease_seconds = 7200\n[tools.upscaler]\nprovider = "runinghub"\n'
     with Served(tmp_path, on_defaults=True, config=config) as served:
         said = "".join(served.said)
-        assert "  keys   none: whoever is on this machine is let in, as an admin\n" in said
+        assert "  keys   none: every caller on this machine is let in, as an admin\n" in said
         assert "no lease goes beyond the longest hold, 3600 s" in said and "there is no [providers.runinghub]" in said
     with Served(tmp_path, on_defaults=True, config="", GATE_ADMIN_KEY="short") as served:
         said = "".join(served.said)

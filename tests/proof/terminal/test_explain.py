@@ -68,8 +68,8 @@ def test_a_lease_that_nobody_renewed_and_what_came_too_late(own: Served) -> None
     assert own.http.get(path, params={"wait_seconds": 30, "status": "running"}).json()["status"] == "expired"
     assert own.act(job, "release", outcome="completed").status_code == 410
     said = told(own, "late")
-    assert "by gate: nobody renewed its lease in time, until " in said
-    assert "Too late, somebody said that it was completed" in said and "5 credits refunded to ana" in said
+    assert "by gate: its lease was not renewed in time, until " in said
+    assert "A report came too late: completed" in said and "5 credits refunded to ana" in said
 
 
 def test_a_refund_that_is_owed_says_what_failed_last(own: Served) -> None:
