@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -45,8 +46,11 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long tests first."""
-    items.sort(key=lambda item: not item.name.startswith(LONG))
+    """Put the long tests first, in equal shares: each worker begins with an equal part of the list."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.name.startswith(LONG)]
+    others = [item for item in items if not item.name.startswith(LONG)]
+    items[:] = [item for n in range(workers) for item in (*long[n::workers], *others[n::workers])]
 
 
 @pytest.fixture
