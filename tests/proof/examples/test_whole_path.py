@@ -175,7 +175,7 @@ async def test_a_provider_that_breaks_off_starts_nothing_twice(empty: Stage) -> 
 
 async def test_what_the_provider_is_asked_for(empty: Stage) -> None:
     asked = []
-    empty.platform.provider_hook = lambda _path, body: asked.append(body)
+    empty.platform.provider_hook = lambda path, body: asked.append(body) if path == "ai-app/run" else None
     empty.run()
     callback = f"{empty.platform.url}/functions/v1/runninghub-webhook?token={TOKEN}"
     assert asked == [{"webappId": 7, "nodeInfoList": [], "webhookUrl": callback, "apiKey": "the-provider's-key"}]

@@ -68,7 +68,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 # ---- the proxy -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str]]:
     """A gate, and the address of an nginx before it, as the page has it but for TLS."""
     program = shutil.which("nginx", path=PATHS)

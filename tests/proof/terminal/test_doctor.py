@@ -152,15 +152,14 @@ def test_money_that_is_wrong_is_named_and_never_mended(sleeping: Served) -> None
 
 def test_tables_of_another_version_are_named_and_brought_up_to_date(tmp_path: Path) -> None:
     from gate.ledger.admin import migrate
+    from gate.ledger.sql import engines
 
     url = f"sqlite:///{tmp_path / '.gate' / 'gate.db'}"
     migrate.make(url)
-    made = migrate._engine(url, writes=True)
-    with made.begin() as connection:
+    with engines.visit(url, "the test", writes=True) as connection:
         connection.exec_driver_sql("update alembic_version set version_num = '9999'")
     done = run_gate("doctor", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)[0]["what"] == "migrations" and "newer" in json.loads(done.stdout)[0]["helps"]
-    made.dispose()
 
 
 def test_tables_that_are_not_of_the_version_they_name_are_a_finding(sleeping: Served) -> None:
