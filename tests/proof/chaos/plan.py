@@ -51,17 +51,17 @@ PLAN = (
         run("failover", 25, 1, **PG2, seconds=60), run("failover", 25, 2, **DEBIAN, seconds=60),
     )),
     Row("SIGSTOP past the leases", "times", (run("stop", 10, 1, **PG2, seconds=20), run("stop", 10, 2, **BOTH_DEBIAN, seconds=20))),
-    Row("Redis lost and at once a server killed, stopped, or Postgres crashed", "times", (run("storm", 20, 1, **PG2, seconds=60),)),
+    Row("Redis lost and, at the same moment, a server killed or stopped, or Postgres crashed", "times", (run("storm", 20, 1, **PG2, seconds=60),)),
     Row("SQL away for 60 s", "times", (
         run("sql-away", 8, 1, **PG2, seconds=20, away=60),
         run("sql-hangs", 6, 2, **BOTH_DEBIAN, seconds=20, away=60),
         run("sql-locked", 6, 3, **SMALLEST, seconds=20, away=60),
     )),
-    Row("SQL answers, and takes nothing for 20 s: it is read only", "times", (
+    Row("SQL answers but refuses writes for 20 s: it is read-only", "times", (
         run("sql-refuses", 5, 1, **PG2, seconds=20, away=20), run("sql-refuses", 5, 2, **BOTH_DEBIAN, seconds=20, away=20),
     )),
     Row("a pool's row is held for 10 s", "times", (run("row-locked", 10, 1, **PG2, seconds=20, away=10),)),
-    Row("a batch with rows in it that SQL refuses", "times", (
+    Row("a batch with some rows that SQL refuses", "times", (
         run("bad-row", 10, 1, **PG2, seconds=20), run("bad-row", 10, 2, **DEBIAN, seconds=20),
     )),
     Row("every tenth reply of Redis is lost", "lost replies", (
@@ -73,10 +73,10 @@ PLAN = (
     Row("success, failure, cancel and expiry of one job at the same moment", "jobs", (
         run("ends", 1000, 1, **PG2), run("ends", 1000, 2, **DEBIAN),
     )),
-    Row("who is next is cancelled at ± 5 ms of his grant", "cancels", (
+    Row("the next waiter is cancelled at ± 5 ms of its grant", "cancels", (
         run("cancels", 2500, 1, **PG2), run("cancels", 2500, 2, **DEBIAN),
     )),
-    Row("acquires at a queue that takes a tenth of them", "acquires", (
+    Row("acquires at a queue with room for a tenth of them", "acquires", (
         run("full", 10_000, 1, **PG2), run("full", 10_000, 2, **SMALLEST),
     )),
     Row("callbacks come ten times, late, shuffled, contradictory; meanwhile 100,000 forged ones (all refused, none with a 5xx)", "jobs", (
@@ -86,7 +86,7 @@ PLAN = (
         run("owner-money", 300, 1, **PG2), run("owner-money", 300, 2, **BOTH_DEBIAN),
     )),
     Row("an operator edits Redis by hand", "times", (run("operator", 4, 1, **DEBIAN, seconds=10),)),
-    Row("Redis has no room left", "times", (
+    Row("Redis has no memory left", "times", (
         run("memory", 5, 1, **PG2, seconds=10), run("memory", 5, 2, **DEBIAN, seconds=10),
     )),
 )  # fmt: skip
