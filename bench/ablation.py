@@ -6,7 +6,8 @@ one. It is the median over the rounds. On a noisy machine CPU for a pair swings 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,14 +32,11 @@ def run(folder: Path, rounds: int = 5, seconds: float = 1.5, lanes: tuple[str, .
             wanted = [lane for lane in lanes if ONLY_ON.get(lane, database) == database]
             if not wanted:
                 continue
-            with ExitStack() as whole_stack:
-                whole = whole_stack.enter_context(_started(folder, database, None, url, pid))
-                whole.measure(CLIENTS, 1.0, "warm")
-                for lane in wanted:
-                    say(f"{database} without {lane}")
-                    with _started(folder, database, lane, url, pid) as less:
-                        less.measure(CLIENTS, 1.0, "warm")
-                        found.setdefault(lane, {})[database] = _compared(whole, less, lane, rounds, seconds)
+            for lane in wanted:
+                say(f"{database} without {lane}")
+                # Both are new: a gate whose tables have grown is dearer.
+                with _started(folder, database, lane, url, pid) as (whole, less):
+                    found.setdefault(lane, {})[database] = _compared(whole, less, lane, rounds, seconds)
     return {"rounds": rounds, "seconds": seconds, "lanes": found}
 
 
@@ -56,21 +54,16 @@ def _compared(whole: Contender, less: Contender, lane: str, rounds: int, seconds
     return {"gain": gains, "p99": p99}
 
 
-class _Started(ExitStack):
-    """A gate, whole or without one part, as a contender."""
-
-    def __init__(self, folder: Path, database: str, lane: str | None, url: str, pid: int) -> None:
-        super().__init__()
-        name = f"{database}-{lane or 'whole'}"
-        sql = servers.database(url, name.lower().replace("-", "_")) if database == "Postgres" else None
-        module = ("bench.without", lane) if lane else ("gate",)
-        where = servers.gate(name, folder / name, sql, pid if sql else None, pools=POOL, module=module)
-        self._server = self.enter_context(where)
-        self._contender = Contender(self._server, Shape(key=self._server.key))
-
-    def __enter__(self) -> Contender:  # type: ignore[override]
-        return self._contender
-
-
-def _started(folder: Path, database: str, lane: str | None, url: str, pid: int) -> _Started:
-    return _Started(folder, database, lane, url, pid)
+@contextmanager
+def _started(folder: Path, database: str, lane: str, url: str, pid: int) -> Iterator[tuple[Contender, Contender]]:
+    """A gate as it is, and one without the part, both warm."""
+    with ExitStack() as stack:
+        made = []
+        for which, module in (("whole", ("gate",)), ("less", ("bench.without", lane))):
+            name = f"{database}_{lane}_{which}".lower()
+            sql = servers.database(url, name) if database == "Postgres" else None
+            gate = servers.gate(name, folder / name, sql, pid if sql else None, pools=POOL, module=module)
+            server = stack.enter_context(gate)
+            made.append(Contender(server, Shape(key=server.key)))
+            made[-1].measure(CLIENTS, 1.0, "warm")
+        yield made[0], made[1]

@@ -17,7 +17,7 @@ from gate.cli.main import main
 from gate.http import jobs
 from gate.http.middleware.fast_path import FastPath
 from gate.http.server import protocol
-from gate.ledger.commit import unit_of_work
+from gate.ledger.commit import database, unit_of_work
 from gate.ledger.commit.checkpoints import Checkpoints
 from gate.ledger.commit.group_commit import GroupCommitter, Task
 from gate.ledger.commit.inline_commit import InlineCommitter
@@ -103,7 +103,7 @@ def random_stock() -> None:
 
 
 def deadline_queue() -> None:
-    """Each command has a timer of its own."""
+    """Each command to Redis and each request to the ledger has a timer of its own."""
 
     class Timers:
         def __init__(self, within_s: float, over: Callable[[asyncio.Future[Any]], None]) -> None:
@@ -117,6 +117,7 @@ def deadline_queue() -> None:
             return None
 
     pipeline.DeadlineQueue = Timers  # type: ignore[assignment,misc]
+    database.DeadlineQueue = Timers  # type: ignore[assignment,misc]
 
 
 def one_write() -> None:
