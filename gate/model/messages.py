@@ -78,6 +78,23 @@ class ProviderReport:
     understood: bool = True
 
 
+class DeliveryResult(StrEnum):
+    """How a call to a tool ended. The values are in SQL, and labels of a metric."""
+
+    DELIVERED = "delivered"
+    """The tool answered 2xx. A start call: the job has started."""
+    REFUSED = "refused"
+    """The provider takes no further task now."""
+    TOOL_DOWN = "tool_down"
+    """The start address or its secret is wrong."""
+    FAILED = "failed"
+    """The start failed for good."""
+    OVER = "over"
+    """The grant of a start call was over before its answer."""
+    GIVEN_UP = "given_up"
+    """The call was repeated for a day."""
+
+
 @dataclass(frozen=True, slots=True)
 class StartReply:
     """A tool's positive answer to a start call.

@@ -25,7 +25,7 @@ import structlog
 from gate.coordination.jobs import JobCoordinator
 from gate.ledger import Deliveries, Delivery
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StoreDown
-from gate.model.messages import StartReply
+from gate.model.messages import DeliveryResult, StartReply
 from gate.model.tool import Tools
 from gate.telemetry import counters
 from gate.workers.webhook_client import Verdict, WebhookClient, WebhookResponse
@@ -167,7 +167,7 @@ class DeliveryWorker:
 
     async def _apply_event_answer(self, delivery: Delivery, answer: WebhookResponse) -> None:
         if answer.good:
-            await self._close(delivery, "delivered")
+            await self._close(delivery, DeliveryResult.DELIVERED)
         else:
             await self._again(delivery, answer)
 
@@ -189,18 +189,18 @@ class DeliveryWorker:
                         log.warning("delivery.task_id_unreadable", **about)
                     provider = self._tools[delivery.tool].provider
                     await self._jobs.started(*grant, StartReply(delivery.id, provider, answer.task_id))
-                    counters.deliveries["start", "delivered"] += 1
+                    counters.deliveries["start", DeliveryResult.DELIVERED.value] += 1
                 case Verdict.REFUSED | Verdict.TOOL_DOWN:
                     why = None if answer.good else answer.why
                     if verdict is Verdict.TOOL_DOWN:
                         why = f"{answer.why} (HTTP {answer.status})"
                         log.error("tool.start_address_fails", **about, status=answer.status, why=answer.why)
                     await self._jobs.release(*grant, verdict.value, why, None, "tool")
-                    await self._close(delivery, verdict.value, why)
+                    await self._close(delivery, DeliveryResult(verdict.value), why)
                 case Verdict.FAILED:
                     log.warning("delivery.start_failed", **about, why=answer.why)
                     await self._jobs.release(*grant, "failed", answer.why, None, "tool")
-                    await self._close(delivery, "failed", answer.why)
+                    await self._close(delivery, DeliveryResult.FAILED, answer.why)
                 case Verdict.UNDER_WAY:
                     left_s = math.inf
                     if delivery.attempts <= UNDER_WAY_TRIES:
@@ -217,11 +217,11 @@ class DeliveryWorker:
             if answer.task_id is not None and provider is not None:
                 with contextlib.suppress(PoolUnknown):
                     await self._jobs.bind_late(*grant, provider, answer.task_id)
-            await self._close(delivery, "over", f"answered {answer.status} too late{task}")
+            await self._close(delivery, DeliveryResult.OVER, f"answered {answer.status} too late{task}")
 
-    async def _close(self, delivery: Delivery, result: str, error: str | None = None) -> None:
+    async def _close(self, delivery: Delivery, result: DeliveryResult, error: str | None = None) -> None:
         await self._deliveries.close(delivery, result, error)
-        counters.deliveries[delivery.kind, result] += 1
+        counters.deliveries[delivery.kind, result.value] += 1
 
     async def _again(self, delivery: Delivery, answer: WebhookResponse, most_s: float = math.inf) -> None:
         wait_s = min(WAIT_S[delivery.kind] * 2 ** min(delivery.attempts - 1, 20), WAIT_MAX_S[delivery.kind], most_s)
@@ -236,7 +236,7 @@ class DeliveryWorker:
         if delivery.attempts == 1:
             log.warning("delivery.put_off", **fields)
         stays = await self._deliveries.put_off(delivery, wait_ms, answer.why)
-        counters.deliveries[delivery.kind, "put_off" if stays else "given_up"] += 1
+        counters.deliveries[delivery.kind, "put_off" if stays else DeliveryResult.GIVEN_UP.value] += 1
         if not stays:
             log.error("delivery.given_up", **fields)
         asyncio.get_running_loop().call_later((wait_ms + 10) / 1000, self.kick)  # without it up to EVERY_S later

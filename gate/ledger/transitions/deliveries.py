@@ -20,6 +20,7 @@ from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.tables import deliveries, jobs
 from gate.model.job import Job, now_ms
 from gate.model.job_json import job_body, moment
+from gate.model.messages import DeliveryResult
 
 GIVE_UP_MS = 24 * 3600 * 1000
 """Age (ms) after which a call that keeps failing is given up."""
@@ -104,7 +105,9 @@ def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapp
             continue
         for row in connection.execute(_due, {"tool": tool, "kind": kind, "now": now, "most": room[tool, kind]}).all():
             if kind == "start" and (row.status != "granted" or row.job_fence != row.fence):  # guard: start-only-a-live-grant
-                close(connection, row.id, "over", row.error)  # the grant is over: a job started now would hold no slot
+                close(
+                    connection, row.id, DeliveryResult.OVER, row.error
+                )  # the grant is over: a job started now would hold no slot
                 continue
             held = {"taken_by": by, "taken_until": now + hold_ms[kind], "attempts": row.attempts + 1}
             connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(**held))
@@ -114,16 +117,16 @@ def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapp
     return taken
 
 
-def close(connection: Connection, delivery_id: int, result: str, error: str | None = None) -> None:
+def close(connection: Connection, delivery_id: int, result: DeliveryResult, error: str | None = None) -> None:
     """Mark a call as done, and delete its body.
 
     Args:
         connection: A connection in a transaction.
         delivery_id: ID of the row.
-        result: `delivered`, `refused`, `failed`, `tool_down`, `over` (the grant is over) or `given_up`.
+        result: How it ended.
         error: What went wrong; None when nothing did.
     """
-    done = {"done_at": now_ms(), "result": result, "error": error, "body": None, "taken_by": None, "taken_until": None}
+    done = {"done_at": now_ms(), "result": result.value, "error": error, "body": None, "taken_by": None, "taken_until": None}
     connection.execute(deliveries.update().where(deliveries.c.id == delivery_id, _undone).values(**done))
 
 
@@ -144,7 +147,7 @@ def put_off(connection: Connection, delivery_id: int, by: str, wait_ms: int, err
     mine = deliveries.c.id == delivery_id, deliveries.c.taken_by == by, _undone
     row = connection.execute(sa.select(deliveries.c.at, deliveries.c.kind).where(*mine)).first()
     if row is not None and now - row.at > GIVE_UP_MS:
-        close(connection, delivery_id, "given_up", error)
+        close(connection, delivery_id, DeliveryResult.GIVEN_UP, error)
         return False
     free = {"taken_by": None, "taken_until": None, "due_at": now + wait_ms, "error": error}
     connection.execute(deliveries.update().where(*mine).values(**free))
@@ -264,12 +267,12 @@ class Deliveries:
             delivery.pool, delivery.job_id, lambda batch: keep(batch.connection, delivery.id, self._by, hold_ms)
         )
 
-    async def close(self, delivery: Delivery, result: str, error: str | None = None) -> None:
+    async def close(self, delivery: Delivery, result: DeliveryResult, error: str | None = None) -> None:
         """Mark a call as done.
 
         Args:
             delivery: The call.
-            result: How it ended, as for the function `close`.
+            result: How it ended.
             error: What went wrong; None when nothing did.
         """
         await self._database.write(

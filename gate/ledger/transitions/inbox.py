@@ -143,6 +143,7 @@ def _about(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport) 
     job = _in(pool, batch.job(pool, known.job_id)) if known is not None else None
     mine = (
         job is not None
+        and known is not None
         # guard: callback-of-the-current-task
         and (job.provider, job.task_id, job.lease_id) == (provider, report.task_id, known.lease_id)
     )

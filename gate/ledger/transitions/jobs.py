@@ -5,7 +5,7 @@ The caller has locked the pool's row and compared before. Each change also write
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -82,14 +82,23 @@ def end(
     return told(batch, job, at)
 
 
-def task(batch: UnitOfWork, provider: str, task_id: str) -> Any:
-    """Return the row of a provider's task.
+class BoundTask(NamedTuple):
+    """A provider's task, and the lease that it is bound to.
 
-    Returns:
-        None when the task is not bound.
+    Attributes:
+        job_id: The job.
+        lease_id: The lease of the job that started the task.
     """
-    query = sa.select(tasks).where(tasks.c.provider == provider, tasks.c.task_id == task_id)
-    return batch.connection.execute(query).first()
+
+    job_id: str
+    lease_id: str
+
+
+def task(batch: UnitOfWork, provider: str, task_id: str) -> BoundTask | None:
+    """Return the lease that a provider's task is bound to; None when the task is not bound."""
+    query = sa.select(tasks.c.job_id, tasks.c.lease_id).where(tasks.c.provider == provider, tasks.c.task_id == task_id)
+    row = batch.connection.execute(query).first()
+    return None if row is None else BoundTask(*row)
 
 
 def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "holder") -> Job:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.transitions import deliveries, inbox, jobs
 from gate.model.job import Job
-from gate.model.messages import StartReply
+from gate.model.messages import DeliveryResult, StartReply
 
 
 def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
@@ -35,5 +35,5 @@ def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
         else:
             error = f"task {started.task_id} of {started.provider} is another lease's"
             jobs.event(batch, job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=error)
-    deliveries.close(batch.connection, started.delivery_id, "delivered", error)
+    deliveries.close(batch.connection, started.delivery_id, DeliveryResult.DELIVERED, error)
     return running

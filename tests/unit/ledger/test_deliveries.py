@@ -12,6 +12,7 @@ from gate.ledger.reports.backlog import Pending
 from gate.ledger.sql import tables
 from gate.ledger.transitions import deliveries
 from gate.model.job_json import job_body, moment
+from gate.model.messages import DeliveryResult
 from tests.support.ledger_book import NOW, Book, lease
 
 pytestmark = pytest.mark.anyio
@@ -112,7 +113,7 @@ async def test_events_of_a_job_go_one_by_one_and_no_more_than_there_is_room_for(
     assert made(await mine.take(HOLD_MS, {("other", "event"): 1})) == [("d", "job.queued")]
     assert made(await mine.take(HOLD_MS, {EVENTS: 1})) == [("c", "job.queued")]
     assert await mine.take(HOLD_MS, PLENTY) == [], "what came later of a job waits for what came before"
-    await mine.close(two[0], "delivered")
+    await mine.close(two[0], DeliveryResult.DELIVERED)
     assert made(await mine.take(HOLD_MS, PLENTY)) == [("a", "job.cancelled")]
 
 
@@ -135,8 +136,8 @@ async def test_what_is_done_is_done_once_and_its_body_is_gone(book: Book, mine: 
     await book.queued("a", tool="upscaler", tells=True)
     await book.queued("b", tool="upscaler", tells=True, ticket=2)
     (taken, _) = await mine.take(HOLD_MS, PLENTY)
-    await mine.close(taken, "refused", "e")
-    await mine.close(taken, "delivered")
+    await mine.close(taken, DeliveryResult.REFUSED, "e")
+    await mine.close(taken, DeliveryResult.DELIVERED)
     names = ("done_at", "result", "error", "taken_by", "taken_until")
     assert (await rows(book, *names))[0] == (NOW, "refused", "e", None, None)
     assert [body is None for (body,) in await rows(book, "body")] == [True, False]
@@ -176,7 +177,7 @@ async def test_a_server_that_comes_back_frees_what_it_held_and_nobody_elses(
     (done,) = await mine.take(HOLD_MS, {EVENTS: 1})
     await mine.take(HOLD_MS, {EVENTS: 1})
     await theirs.take(HOLD_MS, {EVENTS: 1})
-    await mine.close(done, "delivered")
+    await mine.close(done, DeliveryResult.DELIVERED)
     await mine.free()
     assert await rows(book, "taken_by", "taken_until") == [(None, None), (None, None), ("them", NOW + 10_000)]
 
@@ -198,8 +199,10 @@ async def test_what_is_owed_is_counted_by_pool_with_the_oldest_and_the_last_erro
     await owing.hurry()
     assert {due for (due,) in await rows(book, "due_at")} == {0}
     for one in await mine.take(HOLD_MS, PLENTY):
-        await mine.close(one, "delivered", "once")
-    await book.change(tables.deliveries.update().where(tables.deliveries.c.result == "delivered").values(due_at=7))
+        await mine.close(one, DeliveryResult.DELIVERED, "once")
+    await book.change(
+        tables.deliveries.update().where(tables.deliveries.c.result == DeliveryResult.DELIVERED).values(due_at=7)
+    )
     await owing.hurry()
     assert sorted({due for (due,) in await rows(book, "due_at")}) == [0, 7], "what is done is not hurried"
     assert (await owing.calls_by_tool())["other"] == 1
