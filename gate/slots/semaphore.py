@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
@@ -25,7 +26,6 @@ from gate.model.messages import OutboxEntry
 from gate.slots import entry_codec, keys, scripts
 from gate.slots.connection import AnotherRedis, RedisConnection, answering
 from gate.slots.entry_codec import Entry
-from gate.slots.random_ids import RandomDigits
 from gate.slots.results import (
     AcquireReply,
     AcquireResult,
@@ -70,7 +70,6 @@ class Semaphore:
         """
         self.link = link
         self._clock = clock
-        self._chance = RandomDigits()
         self._ledger_ids: dict[str, str] = {}
         verbs = (*scripts.WITH_PRELUDE, "rebuild")
         self._scripts = {verb: (source := scripts.source(verb), hashlib.sha1(source.encode()).hexdigest()) for verb in verbs}
@@ -288,7 +287,7 @@ class Semaphore:
 
     async def _run(self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL) -> dict[str, Any]:
         life = f"{epoch}.{self._ledger_ids.get(pool, '')}"
-        return _done(await self._call(verb, pool, [life, self._now(), self._chance.digits(32 * grants), *args]))
+        return _done(await self._call(verb, pool, [life, self._now(), secrets.token_hex(16 * grants), *args]))
 
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
         asked = time.monotonic()

@@ -6,7 +6,7 @@ Without them, a client that opens connections and sends nothing, or never ends i
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -38,9 +38,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _garbage = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wrap the transport, and start the timer of the first head."""
-        one_write = _OneWrite(cast(asyncio.Transport, transport), self.loop)
-        super().connection_made(cast(asyncio.Transport, one_write))
+        """Start the timer of the first head."""
+        super().connection_made(cast(asyncio.Transport, transport))
         self._await(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -149,34 +148,3 @@ class BoundedProtocol(HttpToolsProtocol):
             head = f"HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             self.transport.write(head.encode())
             self.transport.close()
-
-
-class _OneWrite:
-    """A transport that joins all writes of one turn of the event loop into one.
-
-    uvicorn writes head and body of a response separately, and each write wakes the client.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._waiting: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._waiting:
-            self._loop.call_soon(self._send)
-        self._waiting.append(data)
-
-    def close(self) -> None:
-        self._send()
-        self._transport.close()
-
-    def _send(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if waiting and not self._transport.is_closing():
-            self._transport.write(b"".join(waiting))
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)

@@ -2,6 +2,9 @@
 
 SQLite itself would do that within a commit, under load in one of ten. That commit would block the event loop for about five
 times as long as the others (docs/performance.md).
+
+Measured gain (`python -m bench ablation`): none in CPU or p99 on a fast disk. It is kept for slow ones, where a checkpoint
+within a commit would block the event loop.
 """
 
 from __future__ import annotations

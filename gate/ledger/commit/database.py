@@ -19,6 +19,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
@@ -29,8 +30,8 @@ from gate.ledger.commit.inline_commit import InlineCommitter
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.commit.writer import Writer
 from gate.ledger.sql.engines import READERS, answering, engine
-from gate.model.deadline_queue import DeadlineQueue
 from gate.model.errors import StoreDown
+from gate.model.time_limit import limit
 
 T = TypeVar("T")
 
@@ -71,7 +72,6 @@ class Database:
                 lives_in=lives_in,
             )
             self._at_once = InlineCommitter(at_once, self._writer, Checkpoints(self._write_engine))
-        self._patience = DeadlineQueue(ANSWER_S, _let_go)
         self._unsent: list[Task] = []
 
     @property
@@ -112,7 +112,7 @@ class Database:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         task = Task((pool, job_id), work, loop, answer, proves, takes_long)
-        self._patience.watch(task.future)  # guard: caller-leaves-a-hanging-sql
+        limit(answer, ANSWER_S, partial(_let_go, answer))  # guard: caller-leaves-a-hanging-sql
         if not self._unsent:
             loop.call_soon(loop.call_soon, self._hand_in)
         self._unsent.append(task)
@@ -150,7 +150,7 @@ class Database:
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
                 loop.call_soon_threadsafe(_settle, answer, found, error)
 
-        self._patience.watch(answer)
+        limit(answer, ANSWER_S, partial(_let_go, answer))
         self._readers.submit(run)
         return await answer
 
@@ -160,7 +160,6 @@ class Database:
         self._writer.close()
         if self._at_once is not None:
             self._at_once.close()
-        self._patience.stop()
         self._readers.shutdown()
         self._write_engine.dispose()
         self._read_engine.dispose()
@@ -176,4 +175,5 @@ def _settle(answer: asyncio.Future[Any], found: Any, error: BaseException | None
 
 
 def _let_go(answer: asyncio.Future[Any]) -> None:
-    answer.set_exception(StoreDown("sql", f"SQL has not answered for {ANSWER_S:g} s"))
+    if not answer.done():
+        answer.set_exception(StoreDown("sql", f"SQL has not answered for {ANSWER_S:g} s"))

@@ -3,6 +3,8 @@
 At every execution SQLAlchemy looks a statement up, renders its schema, sorts its parameters and wraps its rows. That costs
 several times what SQLite needs for the statement (docs/performance.md). The statements of the most frequent calls therefore
 bypass it.
+
+Measured gain (`python -m bench ablation`): +29 % CPU for a pair without it, on SQLite.
 """
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ from gate.ledger.commit import checkpoints, inline_commit
 from gate.ledger.commit import database as database_module
 from gate.ledger.commit import unit_of_work as batch
 from gate.ledger.sql import engines, pool_rows, statements, tables
-from gate.model.deadline_queue import DeadlineQueue
 from gate.model.errors import StoreDown
 from gate.model.job import Request
 from tests.support.script_lane import settings_of
@@ -215,7 +214,7 @@ async def test_nothing_is_written_by_a_gate_that_has_stopped(sql_url: str, monke
     monkeypatch.setattr(batch, "begin", lambda *_: begun.append(1))
     opened.close()
     assert not begun, "there was nothing"
-    monkeypatch.setattr(opened, "_patience", DeadlineQueue(0.2, database_module._let_go))
+    monkeypatch.setattr(database_module, "ANSWER_S", 0.2)
     done = []
     with pytest.raises(StoreDown):
         await opened.write("", "", lambda batch: done.append(1))

@@ -18,7 +18,6 @@ from gate.ledger.commit import writer
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql import engines, tables
 from gate.ledger.sql.statements import AT_ONCE
-from gate.model.deadline_queue import DeadlineQueue
 from gate.model.errors import StoreDown
 from gate.model.job import Lease, Request
 from gate.model.messages import EntryKind, OutboxEntry
@@ -313,7 +312,7 @@ async def test_a_job_whose_row_is_held_keeps_no_other_of_its_pool_waiting(
 
 async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Database, monkeypatch) -> None:
     """Nobody is granted or reaped meanwhile; and what he asked for is not half done."""
-    monkeypatch.setattr(database, "_patience", DeadlineQueue(0.2, database_module._let_go))
+    monkeypatch.setattr(database_module, "ANSWER_S", 0.2)
     monkeypatch.setattr(database_module, "HANGS_S", 0.1)
     goes_on = threading.Event()
     hanging = asyncio.create_task(database.write("default", "", lambda batch: goes_on.wait(5), takes_long=True))
