@@ -41,6 +41,7 @@ def suites() -> dict[str, Any]:
         "dead": {"dead": 100_000, "calls": 200, "leases": dead, "waiters": dead},
         "parked": {"count": 10_000, "gate_bytes_each": 15_000.0, "valkey_bytes_each": 360.0, "others": 0.92},
         "starting": {"ready_s": [0.9], "python_s": [0.01]},
+        "ablation": {"lanes": {"fast_path": {"SQLite": {"gain": [2.0], "p99": [3.0]}}}},
     }  # fmt: skip
 
 
