@@ -31,7 +31,6 @@ LONG = (
     "test_nothing_is_lost_and_nobody_is_one_too_many",
     "test_nothing_serious_is_found",
     "test_pairs_of_all_who_need",
-    "test_gate_runs_without_each_part",
     "test_its_commands_can_be_played",
     "test_each_is_answered_at_the_terminal_and_in_the_panel",
     "test_plots_are_written",
