@@ -7,7 +7,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,7 +18,7 @@ from gate.client.async_calls import AsyncCalls
 from gate.client.errors import GateError, LeaseLost, Unreachable
 from gate.client.lease import BaseLease
 from gate.client.requests import Call
-from gate.client.responses import RETRY_S, TIMEOUT_S, Answer
+from gate.client.responses import Answer
 from gate.client.slot_machine import GOODBYE_S, POLL_S, POLL_TO_TELL_S, Ask, Pause, SlotMachine, Steps
 
 T = TypeVar("T")
@@ -87,19 +87,10 @@ class AsyncGate(AsyncCalls):
     Every method raises GateError: a subclass names what gate refused, or StoreDown or Unreachable when no answer came.
     """
 
-    def __init__(
-        self, url: str, key: str | None = None, *, timeout: float = TIMEOUT_S, retry_seconds: float = RETRY_S
-    ) -> None:
-        """Prepare a client; its first call opens a connection.
-
-        Args:
-            url: Address of gate, such as `http://127.0.0.1:8000`.
-            key: Key of gate; None while gate has no keys.
-            timeout: Time (s) for one response, in addition to the time that the call waits in the queue.
-            retry_seconds: Time (s) for which a call is retried while gate or its stores do not answer.
-        """
-        super().__init__(url, key, timeout=timeout, retry_seconds=retry_seconds)
-        self._last_calls: set[asyncio.Task[None]] = set()
+    @cached_property
+    def _last_calls(self) -> set[asyncio.Task[None]]:
+        """Releases and cancellations under way, which `aclose` waits for."""
+        return set()
 
     async def __aenter__(self) -> Self:
         return self

@@ -56,7 +56,7 @@ class House:
         return [row.amount for row in rows]
 
     class Mute:
-        """News that reaches nobody."""
+        """A notifier that notifies no waiter."""
 
         def show(self, pool: str, jobs: Any) -> None:
             return None

@@ -96,7 +96,7 @@ class Served:
         return self.http.post(path, json=body if body is not None else {})
 
     def sql(self, text: str, **values: Any) -> list[tuple[Any, ...]]:
-        """As somebody with a database client: `@` stands before a table of gate's."""
+        """Run a statement as a database client does. `@` stands before the name of a table of gate."""
         url = sa.make_url(self.sql_url)
         sqlite = url.get_backend_name() == "sqlite"
         engine = sa.create_engine(url.set(drivername="sqlite+pysqlite" if sqlite else "postgresql+psycopg"))

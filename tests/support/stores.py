@@ -34,7 +34,7 @@ def fresh_database(folder: Path, server: str | None = None, like: str | None = N
     admin = sa.create_engine(sa.make_url(server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         copied = sa.make_url(like).database if like else "template1"
-        if like:  # a pooler before this Postgres keeps its sessions, and nobody may be in a database that is copied
+        if like:  # a pooler keeps its sessions, and a database with a session cannot be copied
             connection.exec_driver_sql(f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{copied}'")
         connection.exec_driver_sql(f"create database {name} template {copied}")
         try:

@@ -126,7 +126,7 @@ def warm() -> Warm:
 
 
 def orders(door: socket.socket) -> Iterator[list[str]]:
-    """Yields in a new process for each order, which is as it says; the one that forks returns when nobody orders any more."""
+    """Fork a process for each order, and yield its words there. The process that forks returns when the socket is closed."""
     while True:
         order, given, _, _ = socket.recv_fds(door, ORDER_MAX, 2)
         if not order:
