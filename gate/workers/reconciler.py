@@ -30,6 +30,8 @@ log = structlog.get_logger("gate.sweep")
 
 EVERY_S = 10.0
 """Pause (s) between two sweeps. A repair needs two sweeps, so drift lasts about twenty seconds at most."""
+RESTORES_MAX = 3
+"""Times that a sweep tries to put a lease back whose slot is taken."""
 ALL_ENTRIES = 100_000
 """Entries of the outbox that a repair reads at most. It needs every entry about a job, so one page is not enough."""
 
@@ -109,8 +111,8 @@ class Reconciler:
         if mend is None:
             self._before[pool] = found
             return sorted(twice, key=str)
-        self._before[pool] = found - twice
         repaired = [drift for drift in sorted(twice, key=str) if await mend(pool, epoch, seen, live, drift, looked_at)]
+        self._before[pool] = found.difference(repaired)  # guard: sweep-failed-repair-again
         for drift in repaired:
             counters.repairs[drift.kind] += 1
             log.warning("reconciler.repaired", pool=pool, repair=drift.kind, job_id=drift.job_id, fence=drift.fence)
@@ -142,7 +144,7 @@ class Reconciler:
                 self._news.tell(pool, [job_id])
             case DriftKind.LOST_LEASE:
                 assert job is not None
-                return await slots.restore(job)
+                return await self._restore(pool, job)
             case DriftKind.UNRECORDED_GRANT:
                 good_until = looked_at + (seen.slots[job_id] - seen.now_ms) / 1000
                 await self._recorder.apply(pool, epoch, [_grant_in(seen, job_id)], good_until)
@@ -154,6 +156,18 @@ class Reconciler:
             case _:
                 assert_never(drift.kind)
         return True
+
+    async def _restore(self, pool: str, job: Job) -> bool:
+        """Put a lease back into Redis. A waiter may have got its slot meanwhile.
+
+        SQL does not record a grant above the limit, so that waiter gives the slot back, and gate grants none for a second.
+        """
+        slots = self._pools.pool(pool)
+        for _ in range(RESTORES_MAX):
+            if await slots.restore(job):
+                return True
+            await self._recorder.run(pool)  # guard: sweep-restore-after-the-return
+        return False
 
     async def _free(self, pool: str, epoch: int, seen: RedisSnapshot, drift: Drift) -> bool:
         """Void the grant in SQL, then free its slot. In the other order a late commit could record a grant without a slot."""

@@ -48,6 +48,30 @@ async def test_a_lease_taken_out_by_hand_is_put_back_as_it_was(house: House) -> 
     assert await house.status(waiter) == "queued"
 
 
+async def test_a_lease_is_put_back_though_a_waiter_has_just_got_its_slot(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holders, waiter = await three_and_a_waiter(house)
+    settings = house.gate.reconciler._settings
+
+    async def a_second_later(pool: str) -> object:
+        house.people.hset(house.key("meta"), "cooling_until", 0)
+        return await settings(pool)
+
+    house.people.zrem(house.key("slots"), holders[0].job_id)
+    monkeypatch.setattr(house.gate.reconciler, "_settings", a_second_later)
+    assert await mended(house) == [("restore", holders[0].job_id)]
+    assert await house.status(waiter) == "queued"
+
+
+async def test_a_repair_that_failed_is_tried_by_the_next_sweep(house: House) -> None:
+    holders = [await house.acquire() for _ in range(3)]
+    house.people.zrem(house.key("slots"), holders[0].job_id)
+    house.people.hset(house.key("meta"), "limit", 2)
+    assert await mended(house) == [("settings", "")], "there was no room for the lease"
+    assert [found.job_id for found in await house.gate.reconciler.sweep(house.pool)] == [holders[0].job_id]
+
+
 async def test_an_entry_taken_out_by_hand_is_written_again(house: House) -> None:
     holders, waiter = await three_and_a_waiter(house)
     house.people.hdel(house.key("jobs"), holders[0].job_id, waiter.job_id)

@@ -65,6 +65,12 @@ GUARDS = [
     Guard("sweep-unfinished-refusal", DROP, "test_a_refusal_that_redis_never_heard_of_is_carried_out"),
     Guard("sweep-lost-place", DROP, "test_a_waiter_taken_out_by_hand_has_its_old_place"),
     Guard("sweep-restored-lease", replaced_by("False"), "test_a_lease_taken_out_by_hand_is_put_back_as_it_was"),
+    Guard("sweep-restore-after-the-return", DROP, "test_a_lease_is_put_back_though_a_waiter_has_just_got_its_slot"),
+    Guard(
+        "sweep-failed-repair-again",
+        replaced_by("found - twice"),
+        "test_a_repair_that_failed_is_tried_by_the_next_sweep",
+    ),
     Guard("sweep-lost-expiry", ALWAYS, "test_a_lost_expiry_is_found_by_its_deadline_in_sql"),
     Guard("sweep-unknown-outbox-entry", DROP, "test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten"),
     Guard("sweep-settings", DROP, "test_settings_are_those_of_sql"),
