@@ -55,7 +55,7 @@ def release(
     from gate.model.job import Job
 
     async def call(gate: Services) -> Job:
-        job = await gate.queries.wait(pool, job_id, "", 0)
+        job = await gate.queries.wait(pool, job_id, None, 0)
         if lease_id is None and job.status == "queued":
             raise Conflict("it waits and holds no slot: `gate cancel` ends it", job)
         if (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gate.model.job import ENDED, Job
+from gate.model.job import ENDED, Job, JobStatus
 from gate.slots import RedisSnapshot
 
 STRANGER_MS = 30_000
@@ -58,7 +58,7 @@ class Drift:
     fence: int = 0
 
 
-def misplaced(place: Place | None, status: str | None) -> DriftKind | None:
+def misplaced(place: Place | None, status: JobStatus | None) -> DriftKind | None:
     """Compare the place of one job in Redis with its status in SQL.
 
     Args:

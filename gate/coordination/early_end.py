@@ -8,6 +8,7 @@ from gate.coordination.pricing import JobPricing
 from gate.ledger import EndResult, Ledger
 from gate.model.errors import AlreadyEnded
 from gate.model.job import Job, Request
+from gate.model.messages import Outcome
 
 
 class EarlyEnd:
@@ -16,7 +17,7 @@ class EarlyEnd:
     def __init__(self, ledger: Ledger, pools: PoolRegistry, news: Notifier, pricing: JobPricing) -> None:
         self._ledger, self._pools, self._news, self._pricing = ledger, pools, news, pricing
 
-    async def end(self, pool: str, table: str, job_id: str, outcome: str, reason: str | None, error: str | None) -> Job:
+    async def end(self, pool: str, table: str, job_id: str, outcome: Outcome, reason: str | None, error: str | None) -> Job:
         """End a job that was never admitted. An admission that comes later finds the job ended.
 
         Args:

@@ -58,8 +58,8 @@ from gate.coordination.pool_registry import PoolRegistry, PoolSlots
 from gate.coordination.queries import JobQueries
 from gate.ledger import BindResult, CallbackResult, Change, EndResult, ExtensionResult, Ledger, RefuseResult
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, StartedByGate, StoreDown, TaskTaken
-from gate.model.job import Job, is_over
-from gate.model.messages import ProviderReport, StartReply
+from gate.model.job import Job, RequeueReason, is_over
+from gate.model.messages import Outcome, ProviderReport, Release, StartReply
 from gate.slots import ExtendReply, ExtendResult
 
 TRIES = 5
@@ -218,7 +218,7 @@ class JobCoordinator:
     # ---- out ---------------------------------------------------------------------------------------------------
 
     async def release(
-        self, pool: str, job_id: str, lease_id: str, outcome: str, error: str | None = None, output: JsonValue = None,
+        self, pool: str, job_id: str, lease_id: str, outcome: Release, error: str | None = None, output: JsonValue = None,
         by: str = "holder",
     ) -> Job:  # fmt: skip
         """End a job by its holder, and free its slot. A repeat is answered as the first call was.
@@ -240,7 +240,7 @@ class JobCoordinator:
             StoreDown: SQL does not answer.
         """
         await self._pools.know(pool)
-        if outcome in ("refused", "tool_down"):
+        if outcome == "refused" or outcome == "tool_down":  # two comparisons, because mypy narrows no `in`
             return await self._refuse(pool, job_id, lease_id, by, error, outcome)
         # guard: end-in-sql-before-redis
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
@@ -270,7 +270,7 @@ class JobCoordinator:
         return change.result
 
     async def keep_payload(
-        self, job: Job, provider: str, task_id: str | None, outcome: str, error: str | None, payload: str
+        self, job: Job, provider: str, task_id: str | None, outcome: Outcome, error: str | None, payload: str
     ) -> None:
         """Keep what a caller passed on of its provider's words with the callbacks of a job. It ends nothing.
 
@@ -286,7 +286,7 @@ class JobCoordinator:
         self._news.tell(pool, [job_id])
 
     async def cancel(
-        self, pool: str, job_id: str, reason: str | None = None, outcome: str = "cancelled", *, by: str = "operator",
+        self, pool: str, job_id: str, reason: str | None = None, outcome: Outcome = "cancelled", *, by: str = "operator",
         error: str | None = None,
     ) -> Job:  # fmt: skip
         """End a live job without its lease, for an operator or an application.
@@ -311,7 +311,7 @@ class JobCoordinator:
         self._news.tell(pool, [job_id])
         return job
 
-    async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None, why: str) -> Job:
+    async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None, why: RequeueReason) -> Job:
         refused = await self._ledger.refuse(pool, job_id, lease_id, by, error, why == "tool_down")
         job = await self._ended(pool, refused)
         if refused.result is RefuseResult.REFUSED:

@@ -15,7 +15,7 @@ import structlog
 from gate.coordination.single_flight import SingleFlight
 from gate.ledger import EpochResult, Ledger, LedgerQueries
 from gate.model.errors import PoolUnknown, StoreDown
-from gate.model.job import Job, Request
+from gate.model.job import Job, Request, RequeueReason
 from gate.model.messages import OutboxEntry
 from gate.slots import (
     AcquireReply,
@@ -353,7 +353,7 @@ class PoolSlots:
         script = self._semaphore.undo
         await self._pools.run(self._name, lambda epoch: script(self._name, epoch, job_id, ticket), grants_or_reaps=False)
 
-    async def requeue(self, job: Job, fence: int, why: str) -> None:
+    async def requeue(self, job: Job, fence: int, why: RequeueReason) -> None:
         """Put a job whose grant was given back to its place in the queue. See `Semaphore.requeue`."""
         entry = entry_codec.waiting(job)  # after the change in SQL the lease may have been reaped, and the entry with it
         script = self._semaphore.requeue

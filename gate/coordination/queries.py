@@ -15,7 +15,7 @@ from gate.coordination.positions import QueuePositions
 from gate.coordination.waiters import Waiters, Wakeup
 from gate.ledger import Event, LedgerQueries
 from gate.model.errors import AlreadyEnded, JobUnknown, StoreDown
-from gate.model.job import Job, now_ms
+from gate.model.job import Job, JobStatus, now_ms
 from gate.slots import QueueState, Semaphore
 
 TRIES = 5
@@ -95,13 +95,13 @@ class JobQueries:
             raise JobUnknown(f"there is no such job in pool {pool!r}")
         return job
 
-    async def wait(self, pool: str, job_id: str, status: str, wait_s: float) -> Job:
+    async def wait(self, pool: str, job_id: str, status: JobStatus | None, wait_s: float) -> Job:
         """Wait until a job has another status, and return it.
 
         Args:
             pool: Name of the pool.
             job_id: The job.
-            status: Status that the caller knows.
+            status: Status that the caller knows; None for none, which waits for nothing.
             wait_s: Longest wait (s). The job is returned after it in any case.
 
         Raises:
@@ -111,7 +111,7 @@ class JobQueries:
         with self.parked(job_id, status) as changed:
             return await self.until_changed(await self.job(pool, job_id), changed, wait_s)
 
-    def parked(self, job_id: str, status: str) -> contextlib.AbstractContextManager[Wakeup]:
+    def parked(self, job_id: str, status: JobStatus | None) -> contextlib.AbstractContextManager[Wakeup]:
         """Register a waiter that is woken when the job has another status than `status`.
 
         Park before you read the job. Then no change is missed.

@@ -13,6 +13,7 @@ from gate.ledger import ApplyResult, UnreadCallbacks
 from gate.ledger.queries import Unread
 from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning, StoreDown
 from gate.model.job import POOL_NAME, Job
+from gate.model.messages import Outcome
 from gate.providers import salvage
 from gate.providers.parsing import clean
 from gate.telemetry import counters
@@ -49,7 +50,7 @@ class UnreadCallbackDesk:
         if POOL_NAME.fullmatch(pool):
             await self.callbacks.keep(pool, provider, raw, text, task_id, why)
 
-    async def apply(self, callback_id: int, job_id: str, outcome: str, reason: str, by: str = "operator") -> Job:
+    async def apply(self, callback_id: int, job_id: str, outcome: Outcome, reason: str, by: str = "operator") -> Job:
         """End a job of the callback's pool as the provider would have ended it, with its refund, and free its slot.
 
         Args:

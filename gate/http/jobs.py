@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import JSONResponse
@@ -28,7 +28,7 @@ from gate.http.server.json_response import Json
 from gate.http.services import AdmissionService, JobService, QueryService
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid
-from gate.model.job import Job, Request, new_job_id
+from gate.model.job import Job, JobStatus, Request, new_job_id
 from gate.model.job_json import job_body
 from gate.model.limits import WAIT_MAX_S
 
@@ -36,7 +36,6 @@ router = APIRouter(prefix="/v1/pools/{pool}", tags=["jobs"], route_class=StrictR
 Pool = Annotated[str, Path(max_length=64)]
 JobPath = Annotated[JobId, Path()]
 Wait = Annotated[float, Query(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)]
-Status = Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 
 
@@ -69,7 +68,7 @@ async def acquire(
 @router.get("/jobs/{job_id}", response_model=JobOut)
 @open_to(ANY_KEY)
 async def job(
-    pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, wait_seconds: Wait = 0, status: Status = "queued"
+    pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, wait_seconds: Wait = 0, status: JobStatus = "queued"
 ) -> JSONResponse:
     """Read the job. With `wait_seconds`, the answer comes when its status is no longer `status`, or after that time."""
     return _answer(await queries.wait(pool, job_id, status, wait_seconds), asking)

@@ -28,6 +28,7 @@ from gate.model.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, Qu
 from gate.model.job import HOLDING, REFUNDED, Job
 from gate.model.job import Request as Wanted
 from gate.model.limits import QUEUE_MAX
+from gate.model.messages import Outcome
 from gate.model.tool import Tool
 from gate.providers.parsing import tolerantly
 
@@ -314,7 +315,7 @@ async def _cancel(services: Services, body: CancelBody) -> Answer:
     return [{"success": True, "refunded_amount": job.refund.amount if job.refund else 0, "error_message": None}]
 
 
-async def _end_unadmitted(services: Services, body: Body, table: str, job_id: str, outcome: str, why: str | None) -> Job:
+async def _end_unadmitted(services: Services, body: Body, table: str, job_id: str, outcome: Outcome, why: str | None) -> Job:
     """End a job before its admission, and return it. If the admission was first, return the live job. Raises JobUnknown."""
     reason, error = (why, None) if outcome == "cancelled" else (None, why)
     try:

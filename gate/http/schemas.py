@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gate.coordination.queries import PoolSnapshot
 from gate.ledger.queries import Balance, Entry, Event, Unread
-from gate.model.job import JOB_ID, POOL_NAME, in_ms
+from gate.model.job import JOB_ID, POOL_NAME, JobStatus, in_ms
 from gate.model.job_json import job_body, moment
 from gate.model.limits import (
     CREDITS_MAX,
@@ -23,6 +23,7 @@ from gate.model.limits import (
     TEXT_MAX,
     WAIT_MAX_S,
 )
+from gate.model.messages import Outcome
 from gate.providers.parsing import kept_output, kept_text
 
 
@@ -169,7 +170,7 @@ class ApplyBody(_Body):
     """
 
     job_id: JobId
-    outcome: Literal["completed", "failed", "cancelled"]
+    outcome: Outcome
     reason: Annotated[str, Field(min_length=1, max_length=TEXT_MAX), AfterValidator(_is_text)]
 
 
@@ -240,7 +241,7 @@ class JobOut(BaseModel):
     payload: dict[str, Any] | None
     task: TaskOut | None
     started_by: Literal["caller", "gate"]
-    status: Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
+    status: JobStatus
     position: int | None
     queue_length: int | None
     reason: Literal["pool_full", "paused", "cooling_down", "tool_down"] | None

@@ -37,7 +37,7 @@ from gate.ledger.transitions import admission, inbox, outbox, starts
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.outbox import newer, room
 from gate.model.errors import StoreDown
-from gate.model.job import HOLDING, REFUNDED, Job, Lease, Request, is_over, now_ms
+from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, Lease, Request, is_over, now_ms
 from gate.model.messages import EntryKind, OutboxEntry, ProviderReport, StartReply
 
 log = structlog.get_logger("gate.ledger")
@@ -105,7 +105,7 @@ class Ledger:
         return await self._database.write(pool, request.job_id, work)
 
     async def end(
-        self, pool: str, job_id: str, outcome: str, *, by: str, lease_id: str | None = None, reason: str | None = None,
+        self, pool: str, job_id: str, outcome: EndStatus, *, by: str, lease_id: str | None = None, reason: str | None = None,
         error: str | None = None, output: JsonValue = None, only_queued: bool = False,
     ) -> Change[EndResult]:  # fmt: skip
         """End a job with its refund, once. With `only_queued`, a job that has a slot is left alone (result LOST)."""
@@ -132,7 +132,7 @@ class Ledger:
         return await self._database.write(pool, job_id, work)
 
     async def end_unadmitted(
-        self, pool: str, request: Request, outcome: str, *, by: str, reason: str | None = None, error: str | None = None
+        self, pool: str, request: Request, outcome: EndStatus, *, by: str, reason: str | None = None, error: str | None = None
     ) -> Change[EndResult]:
         """Write a job that ends before its admission: its charge, its end and its refund.
 
@@ -253,7 +253,7 @@ class Ledger:
         return await self._database.write(pool, report.job_id or "", work)
 
     async def keep_payload(
-        self, job: Job, provider: str, task_id: str | None, outcome: str, error: str | None, payload: str
+        self, job: Job, provider: str, task_id: str | None, outcome: EndStatus, error: str | None, payload: str
     ) -> None:
         """Keep what a caller passed on of its provider's words with the callbacks of a job.
 

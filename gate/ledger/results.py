@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from gate.ledger.sql.pool_rows import Pool
-from gate.model.job import Job
+from gate.model.job import Job, RequeueReason
 
 
 class AdmitResult(StrEnum):
@@ -158,7 +158,7 @@ class GrantReturn:
 
     job: Job
     fence: int
-    why: str = "not_taken"
+    why: RequeueReason = "not_taken"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,22 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
-HOLDING: Final = frozenset({"granted", "running"})
+EndStatus: TypeAlias = Literal["completed", "failed", "cancelled", "expired"]
+"""Status of a job that has ended."""
+JobStatus: TypeAlias = Literal["queued", "granted", "running", EndStatus]
+"""Status of a job."""
+RequeueReason: TypeAlias = Literal["refused", "tool_down", "not_taken", "lost"]
+"""Why a job goes back from its slot to its place in the queue. lua/requeue.lua says what each cools down."""
+
+HOLDING: Final = frozenset[JobStatus]({"granted", "running"})
 """Statuses of a job that holds a slot."""
-LIVE: Final = frozenset({"queued"}) | HOLDING
+LIVE: Final = frozenset[JobStatus]({"queued"}) | HOLDING
 """Statuses of a job that has not ended."""
-REFUNDED: Final = frozenset({"failed", "cancelled", "expired"})
+REFUNDED: Final = frozenset[JobStatus]({"failed", "cancelled", "expired"})
 """Statuses of a job that ended without a result, so its credits go back."""
-ENDED: Final = REFUNDED | {"completed"}
+ENDED: Final = frozenset[JobStatus](get_args(EndStatus))
 """Statuses of a job that has ended."""
 STATUSES: Final = LIVE | ENDED
 
@@ -62,7 +69,6 @@ class Job(NamedTuple):
     """A job as SQL has it. Its place in the queue comes from Redis, and only a waiter has one.
 
     Attributes:
-        status: One of `STATUSES`.
         user: Its user; None when the caller named none. The same holds for `tool` and `session`.
         credits: Price of the job, which a refund gives back.
         payload: Data of the caller for the holder.
@@ -87,7 +93,7 @@ class Job(NamedTuple):
 
     job_id: str
     pool: str
-    status: str
+    status: JobStatus
     user: str | None
     tool: str | None
     session: str | None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeGuard, get_args
 
 from pydantic import JsonValue
 
@@ -15,6 +15,14 @@ from gate.model.job import Lease
 
 Outcome: TypeAlias = Literal["completed", "failed", "cancelled"]
 """Outcome that a provider, a holder or an operator reports for a job."""
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+Release: TypeAlias = Literal[Outcome, "refused", "tool_down"]
+"""What a release says of a job: its outcome, or why it goes back to its place in the queue."""
+
+
+def is_outcome(word: object) -> TypeGuard[Outcome]:
+    """Whether a word from outside is an outcome."""
+    return word in OUTCOMES
 
 
 class EntryKind(StrEnum):

@@ -15,7 +15,7 @@ from standardwebhooks.webhooks import Webhook
 
 from gate.model.errors import Forged, Unreadable
 from gate.model.job import JOB_ID
-from gate.model.messages import ProviderReport
+from gate.model.messages import ProviderReport, is_outcome
 from gate.providers.callback import NO_SECRET, Callback, Provider
 from gate.providers.parsing import kept_output, kept_text, label, strictly
 
@@ -23,8 +23,6 @@ PREFIXES = ("webhook", "svix")
 """Prefixes of the three headers; the first one that is there counts. Svix sends names of its own with the same meaning."""
 STALE_S = 300
 """Largest difference (s) between the timestamp and the clock, in either direction. An older callback may be a replay."""
-OUTCOMES = ("completed", "failed", "cancelled")
-"""Values of `data.outcome`."""
 DELIVERY_ID = re.compile(r"[!-~]{1,256}")
 TIMESTAMP = re.compile(r"[1-9][0-9]{0,11}")
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
@@ -51,7 +49,7 @@ def read(callback: Callback) -> ProviderReport | None:
         raise Unreadable("data", "must be an object")
     if "outcome" not in data:
         return None  # an event of another kind
-    if data["outcome"] not in OUTCOMES:
+    if not is_outcome(data["outcome"]):
         raise Unreadable("data.outcome", "must be completed, failed or cancelled")
     job_id, task_id = data.get("job_id"), data.get("task_id")
     if (job_id is None) == (task_id is None):

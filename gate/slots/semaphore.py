@@ -21,7 +21,7 @@ import structlog
 from pydantic_core import from_json
 from redis.exceptions import NoScriptError, ReadOnlyError
 
-from gate.model.job import Lease
+from gate.model.job import Lease, RequeueReason
 from gate.model.messages import OutboxEntry
 from gate.slots import entry_codec, keys, scripts
 from gate.slots.connection import AnotherRedis, RedisConnection, answering
@@ -142,7 +142,7 @@ class Semaphore:
         return _reply(await self._run("release", pool, epoch, job_id, lease_id), ReleaseResult)
 
     async def requeue(
-        self, pool: str, epoch: int, job_id: str, fence: int, why: str, restore: Entry | None = None
+        self, pool: str, epoch: int, job_id: str, fence: int, why: RequeueReason, restore: Entry | None = None
     ) -> ScriptReply[RequeueResult]:
         """Put a job whose grant was given back to its place in the queue.
 

@@ -25,7 +25,7 @@ import structlog
 from gate.coordination.jobs import JobCoordinator
 from gate.ledger import Deliveries, Delivery
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StoreDown
-from gate.model.messages import DeliveryResult, StartReply
+from gate.model.messages import DeliveryResult, Release, StartReply
 from gate.model.tool import Tools
 from gate.telemetry import counters
 from gate.workers.webhook_client import Verdict, WebhookClient, WebhookResponse
@@ -195,7 +195,8 @@ class DeliveryWorker:
                     if verdict is Verdict.TOOL_DOWN:
                         why = f"{answer.why} (HTTP {answer.status})"
                         log.error("tool.start_address_fails", **about, status=answer.status, why=answer.why)
-                    await self._jobs.release(*grant, verdict.value, why, None, "tool")
+                    back: Release = "refused" if verdict is Verdict.REFUSED else "tool_down"
+                    await self._jobs.release(*grant, back, why, None, "tool")
                     await self._close(delivery, DeliveryResult(verdict.value), why)
                 case Verdict.FAILED:
                     log.warning("delivery.start_failed", **about, why=answer.why)

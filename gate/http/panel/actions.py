@@ -27,11 +27,11 @@ from gate.ledger.queries import Unread
 from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning
 from gate.model.job import HOLDING, JOB_ID
 from gate.model.limits import SLOTS_MAX, TEXT_MAX
+from gate.model.messages import OUTCOMES, is_outcome
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 OF_A_JOB, OF_A_POOL = ("cancel", "release"), ("pause", "resume", "limit")
 """Verbs of the forms about a job, and about a pool."""
-OUTCOMES = ("completed", "failed", "cancelled")
 REASON_MAX = 500
 """Longest reason (characters). A longer one is cut, because it is one line of the history."""
 CallbackId = Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)]
@@ -85,7 +85,7 @@ async def act_on_a_job(
 
     async def act(form: dict[str, str], reason: str) -> dict[str, str]:
         outcome = "cancelled" if verb == "cancel" else form.get("outcome", "")
-        if outcome not in OUTCOMES:
+        if not is_outcome(outcome):
             raise _Wrong("outcome_wrong")
         if verb == "release" and (await queries.job(pool, job_id)).status not in HOLDING:
             raise _Wrong("holds_none", 409)
@@ -127,7 +127,7 @@ async def apply_a_callback(
 
     async def act(form: dict[str, str], reason: str) -> dict[str, str]:
         job_id, outcome = form.get("job", "").strip(), form.get("outcome", "")
-        if outcome not in OUTCOMES:
+        if not is_outcome(outcome):
             raise _Wrong("outcome_wrong")
         try:
             if not JOB_ID.fullmatch(job_id):

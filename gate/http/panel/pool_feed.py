@@ -24,7 +24,7 @@ from gate.ledger.reports.backlog import Pending
 from gate.ledger.reports.timeline import Changed, as_changes
 from gate.ledger.transitions.unread_callbacks import Unread
 from gate.model.errors import GateError, StoreDown
-from gate.model.job import Job, now_ms
+from gate.model.job import Job, JobStatus, now_ms
 from gate.slots import QueueState
 
 log = structlog.get_logger("gate.watch")
@@ -285,7 +285,11 @@ def differing(view: PoolSnapshot, held: set[str], waits: set[str], ended: set[st
     """
     holders, queue = set(view.line.holders), set(view.line.queue)
     known = {job.job_id for job in (*view.holders, *view.queue)}
-    statuses = {**dict.fromkeys(ended, "completed"), **dict.fromkeys(waits, "queued"), **dict.fromkeys(held, "running")}
+    statuses: dict[str, JobStatus] = {
+        **dict.fromkeys(ended, "completed"),
+        **dict.fromkeys(waits, "queued"),
+        **dict.fromkeys(held, "running"),
+    }
     all_holders = len(holders) == view.line.running + view.line.granted
     all_waiters = len(queue) == view.line.queued and len(waits) <= most
     for job_id in holders | queue | held | waits:

@@ -16,7 +16,7 @@ from gate.ledger.commit.database import Database
 from gate.ledger.sql.job_rows import find, is_holding, job_of, jobs_with_refund
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools, tasks, webhooks
 from gate.ledger.transitions.unread_callbacks import Unread, about
-from gate.model.job import Job
+from gate.model.job import EndStatus, Job
 
 AHEAD_MAX = 1000
 """Waiters before the job whose IDs are listed. The others are only counted."""
@@ -126,7 +126,7 @@ class IncomingCallback:
     at: int
     provider: str
     task_id: str | None
-    outcome: str
+    outcome: EndStatus
     error: str | None
     verdict: str
     body: str | None

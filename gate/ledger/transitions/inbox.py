@@ -16,7 +16,7 @@ from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.sql.tables import webhooks
 from gate.ledger.transitions import jobs
-from gate.model.job import HOLDING, REFUNDED, Job, now_ms
+from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, now_ms
 from gate.model.limits import CALLBACK_KEPT_MAX
 from gate.model.messages import ProviderReport
 
@@ -93,7 +93,7 @@ def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
 
 
 def keep_payload(
-    batch: UnitOfWork, job: Job, provider: str, task_id: str | None, outcome: str, error: str | None, payload: str
+    batch: UnitOfWork, job: Job, provider: str, task_id: str | None, outcome: EndStatus, error: str | None, payload: str
 ) -> None:
     """Keep a provider's payload that a caller passed on, with the verdict `relayed`. It is never applied.
 
@@ -151,7 +151,7 @@ def _about(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport) 
 
 
 def _apply(
-    batch: UnitOfWork, job: Job, provider: str, outcome: str, error: str | None, output: JsonValue
+    batch: UnitOfWork, job: Job, provider: str, outcome: EndStatus, error: str | None, output: JsonValue
 ) -> tuple[CallbackResult, Job]:
     if job.status in HOLDING:
         reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
@@ -181,7 +181,14 @@ def _count(batch: UnitOfWork, job_id: str) -> int:
 
 
 def hear_by_hand(
-    batch: UnitOfWork, pool: str, job_id: str, provider: str, outcome: str, error: str | None, output: JsonValue, why: str
+    batch: UnitOfWork,
+    pool: str,
+    job_id: str,
+    provider: str,
+    outcome: EndStatus,
+    error: str | None,
+    output: JsonValue,
+    why: str,
 ) -> Change[ApplyResult]:
     """Apply an outcome that an operator has read out of a callback, as if the provider had reported it.
 

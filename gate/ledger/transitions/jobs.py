@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.tables import events, ledger, owed, tasks
 from gate.ledger.transitions import deliveries
-from gate.model.job import REFUNDED, Job, Lease, Refund, now_ms
+from gate.model.job import REFUNDED, EndStatus, Job, JobStatus, Lease, Refund, now_ms
 
 
-def take(batch: UnitOfWork, job: Job, lease: Lease, status: str, by: str) -> Job:
+def take(batch: UnitOfWork, job: Job, lease: Lease, status: JobStatus, by: str) -> Job:
     """Give a queued job a lease.
 
     Args:
@@ -46,7 +46,7 @@ def take(batch: UnitOfWork, job: Job, lease: Lease, status: str, by: str) -> Job
 def end(
     batch: UnitOfWork,
     job: Job,
-    outcome: str,
+    outcome: EndStatus,
     by: str,
     reason: str | None,
     error: str | None = None,
@@ -122,7 +122,7 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
     return batch.put(job, provider=provider, task_id=task_id)
 
 
-def keep_late(batch: UnitOfWork, job: Job, outcome: str, by: str, output: Any = None) -> Job:
+def keep_late(batch: UnitOfWork, job: Job, outcome: EndStatus, by: str, output: Any = None) -> Job:
     """Keep an outcome that came after the job had ended, with its output, and write the event `job.late` for its tool.
 
     The end and its refund stand. The first such outcome is kept, except that a success replaces a failure.

@@ -21,7 +21,7 @@ from gate.ledger.results import ApplyResult, Change
 from gate.ledger.sql.tables import jobs, tasks, unread_callbacks
 from gate.ledger.transitions import inbox
 from gate.model.errors import PoolUnknown
-from gate.model.job import now_ms
+from gate.model.job import EndStatus, now_ms
 from gate.model.limits import CALLBACK_KEPT_MAX
 
 PENDING_MAX = 1_000
@@ -63,7 +63,7 @@ class Unread:
     applied_at: int | None
     applied_by: str | None
     job_id: str | None
-    outcome: str | None
+    outcome: EndStatus | None
     reason: str | None
 
 
@@ -194,7 +194,7 @@ class UnreadCallbacks:
         return await self._database.write(one.pool, "", work)
 
     async def apply(
-        self, one: Unread, job_id: str, outcome: str, reason: str, by: str, output: JsonValue
+        self, one: Unread, job_id: str, outcome: EndStatus, reason: str, by: str, output: JsonValue
     ) -> Change[ApplyResult]:
         """End a job as the provider of a callback would have ended it, and mark the callback, in one transaction.
 
