@@ -150,15 +150,15 @@ OF_REDIS = ("I7", "I9")
 BREACH = "gate's own fault, or a hand's: keep a gate backup of now, and look at the job's history"
 """Advice for a breach of an invariant."""
 DRIFT = {
-    "ended": "it has ended in SQL, and still has a place in Redis",
-    "overdue": "its lease is over, and neither store has ended it",
-    "restore": "it holds a lease in SQL, and Redis has lost it",
-    "seat": "it waits in SQL, and has no place in Redis",
-    "adopt": "it holds a slot in Redis that SQL has not heard of",
-    "give_back": "it holds a slot in Redis that it gave back in SQL",
-    "stranger": "it has a place in Redis, and SQL does not know it",
-    "unheard": "Redis speaks of it, and SQL has never heard of it",
-    "settings": "the pool's settings in Redis are not those of SQL",
+    "ended": "the job has ended in SQL, but Redis still has it",
+    "overdue": "the lease is over, and neither store has ended the job",
+    "restore": "the job holds a lease in SQL that Redis has lost",
+    "seat": "the job waits in SQL, but is not in Redis",
+    "adopt": "the job holds a slot in Redis, and SQL has no record of the grant",
+    "give_back": "the job holds a slot in Redis, but gave it back in SQL",
+    "stranger": "the job is in Redis, but not in SQL",
+    "unheard": "the outbox in Redis names a job that is in neither store",
+    "settings": "Redis has other settings of the pool than SQL",
 }
 """Words for each kind of drift."""
 

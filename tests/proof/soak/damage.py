@@ -37,18 +37,18 @@ def damage(holders: list[str], waiters: list[str], ended: str) -> list[Damage]:
                 "lease_id": "f" * 32, "claimed": True, "due": 9_999_999_999_999, "hard": 9_999_999_999_999}  # fmt: skip
     leftover = {"ticket": "8", "queued_at": LONG_AGO_MS, "lease_ms": 60_000}
     return [
-        Damage(holders[0], "it holds a lease in SQL, and Redis has lost it", (("ZREM", key("slots"), holders[0]),)),
-        Damage(holders[1], "it holds a lease in SQL, and Redis has lost it", (("HDEL", key("jobs"), holders[1]),)),
-        Damage(waiters[0], "it waits in SQL, and has no place in Redis", (
+        Damage(holders[0], "the job holds a lease in SQL that Redis has lost", (("ZREM", key("slots"), holders[0]),)),
+        Damage(holders[1], "the job holds a lease in SQL that Redis has lost", (("HDEL", key("jobs"), holders[1]),)),
+        Damage(waiters[0], "the job waits in SQL, but is not in Redis", (
             ("LREM", key("queue"), "0", waiters[0]), ("HDEL", key("jobs"), waiters[0]),
         )),
-        Damage("nobodys", "it has a place in Redis, and SQL does not know it", (
+        Damage("nobodys", "the job is in Redis, but not in SQL", (
             ("HSET", key("jobs"), "nobodys", json.dumps(stranger)), ("ZADD", key("slots"), "9999999999999", "nobodys"),
         )),
-        Damage(ended, "it has ended in SQL, and still has a place in Redis", (
+        Damage(ended, "the job has ended in SQL, but Redis still has it", (
             ("HSET", key("jobs"), ended, json.dumps(leftover)), ("RPUSH", key("queue"), ended),
         )),
-        Damage("default", "the pool's settings in Redis are not those of SQL", (("HSET", key("meta"), "limit", "7"),)),
+        Damage("default", "Redis has other settings of the pool than SQL", (("HSET", key("meta"), "limit", "7"),)),
     ]  # fmt: skip
 
 
