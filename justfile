@@ -32,6 +32,10 @@ test *words:
 test-all:
     .ci/run
 
+# Run the tests of the README and say which branches of gate they take (ten minutes).
+coverage *words:
+    {{python}} -m pytest -n 4 --dist worksteal --cov --cov-report=term:skip-covered {{words}}
+
 # Format the source.
 fmt:
     .venv/bin/ruff check --fix -q .
