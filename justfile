@@ -20,6 +20,10 @@ check:
     .venv/bin/lint-imports
     .venv/bin/codespell
 
+# Run gate from the source of this checkout.
+serve *words:
+    {{python}} -m gate serve {{words}}
+
 # Run the tests that need no server (a minute).
 test-unit *words:
     {{python}} -m pytest -n 4 --dist worksteal tests/unit -m "not server" {{words}}

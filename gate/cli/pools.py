@@ -75,16 +75,13 @@ def change(
 
     A change survives restart and rebuild. A new pool has the defaults for settings that are not named.
     """
+    flags = locals()
     from gate.cli import context, render
     from gate.http.schemas import PoolBody, ReasonBody
     from gate.model.errors import PoolUnknown
     from gate.model.job import POOL_NAME
 
-    given = {
-        "limit": limit, "lease_seconds": lease_seconds, "max_hold_seconds": max_hold_seconds, "claim_seconds": claim_seconds,
-        "queue_seconds": queue_seconds, "queue_max": queue_max, "cooldown_seconds": cooldown_seconds,
-        "max_active_per_user": max_active_per_user,
-    }  # fmt: skip
+    given = {name: flags[name] for name in PoolBody.model_fields}
     values, why = PoolBody.model_validate(given).in_ms(), ReasonBody.model_validate({"reason": reason}).reason
     if not POOL_NAME.fullmatch(pool):
         raise typer.BadParameter(f"must match {POOL_NAME.pattern}", param_hint="POOL")

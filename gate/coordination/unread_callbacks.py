@@ -14,7 +14,7 @@ from gate.ledger.queries import Unread
 from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning, StoreDown
 from gate.model.job import POOL_NAME, Job
 from gate.model.messages import Outcome
-from gate.providers import salvage
+from gate.providers import PROVIDERS, salvage
 from gate.providers.parsing import clean
 from gate.telemetry import counters
 
@@ -44,7 +44,7 @@ class UnreadCallbackDesk:
             StoreDown: SQL does not take it. The provider is answered 503 then and calls again, so nothing is lost.
         """
         text = clean(raw.decode("utf-8", "replace"))
-        task_id = salvage.task_id(text)
+        task_id = salvage.task_id(text, PROVIDERS[provider].task_names)
         counters.unread_callbacks[provider] += 1
         log.warning("callback.unread", provider=provider, pool=clean(pool), task_id=task_id, why=why)
         if POOL_NAME.fullmatch(pool):

@@ -73,7 +73,8 @@ class ProviderReport:
         task_id: The provider's name for the task.
         job_id: gate's job.
         error: The provider's reason for a failure.
-        output: Result of the task.
+        output: Result of the task: `{files: [{url, type}], texts?, coins?, cut?}` by convention, because front ends read that.
+            `{files: [], raw}` for a success of an unknown shape.
         understood: False for a success whose output has an unknown shape. The output is the whole callback then.
     """
 

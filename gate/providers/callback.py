@@ -1,4 +1,16 @@
-"""The interface of a provider: the callback that it reads, and its functions."""
+"""The interface of a provider: the callback that it reads, and its functions.
+
+Each provider decides these about its callbacks in the same way:
+
+- An end is never refused for a text or a number in it. Parse its body with `leniently`; the standard provider, whose senders
+  are programs written for gate, is the exception.
+- An event that ends no task is None. A body of another form is Unreadable; an operator can apply it later.
+- A success without any output is a failure with a refund, unless the provider's jobs may have none.
+- `delivery_id` is the provider's own id of the callback if the signature covers it. Otherwise it is a hash of the task and the
+  content, so that no callback can hide the end of another task.
+- A signature without a time allows a replay. That changes nothing, because each task ends once.
+- What the provider charges is `coins` of the output, also after a failure. `credits` are what the caller charged its user.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +50,15 @@ class Provider:
         name: Name of the provider, as in URLs and the configuration.
         read: Reads a callback. It returns None for one that ends no task, and raises only Forged or Unreadable.
         fault: Returns what is wrong with a configured secret, in a few words; None when it is valid.
+        task_names: Fields in which a callback names its task. gate looks there in a body that `read` could not read.
     """
 
     name: str
     read: Callable[[Callback], ProviderReport | None]
     fault: Callable[[str], str | None]
+    task_names: tuple[str, ...]
+
+
+def plain_fault(secret: str) -> str | None:
+    """Return what is wrong with a secret that is used as it is written; None when it is valid."""
+    return None if secret and secret.isprintable() else "must be printable characters, at least one"

@@ -130,6 +130,33 @@ def label(value: object, field: str) -> str:
     return value
 
 
+def number(value: object) -> float | int | None:
+    """Read a finite number, also from text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(found):
+        return None
+    return int(found) if found.is_integer() and abs(found) < 2**53 else found
+
+
+def carries(value: object) -> bool:
+    """Return whether a value has any content. Empty texts, lists and objects, null, false and 0 are none."""
+    level = [value]
+    while level:
+        inside: list[Any] = []
+        for one in level:
+            if isinstance(one, dict | list):
+                inside += one.values() if isinstance(one, dict) else one
+            elif clean(one).strip() if isinstance(one, str) else one:
+                return True
+        level = inside
+    return False
+
+
 def kept_text(value: object, most: int = TEXT_MAX) -> str | None:
     """Make the text of an error from a value.
 

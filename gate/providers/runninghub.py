@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from gate.model.errors import Forged, Unreadable
 from gate.model.limits import LABEL_MAX, TEXT_MAX
 from gate.model.messages import Outcome, ProviderReport
-from gate.providers.callback import NO_SECRET, Callback, Provider
-from gate.providers.parsing import kept_text, label, leniently
-from gate.providers.runninghub_output import carries, costs_of, number, output_of
+from gate.providers.callback import NO_SECRET, Callback, Provider, plain_fault
+from gate.providers.parsing import carries, kept_text, label, leniently, number
+from gate.providers.runninghub_output import costs_of, output_of
 
 NO_OUTPUT = "the task succeeded without output"
 NO_REASON = "the task failed, no reason was given"
@@ -142,9 +142,4 @@ def _delivery_id(task_id: str, *meant: Any) -> str:
     return hashlib.sha256(json.dumps([task_id, *meant], sort_keys=True).encode()).hexdigest()
 
 
-def fault(secret: str) -> str | None:
-    """Return what is wrong with a configured secret; None when it is valid."""
-    return None if secret and secret.isprintable() else "must be printable characters, at least one"
-
-
-PROVIDER = Provider("runninghub", read, fault)
+PROVIDER = Provider("runninghub", read, plain_fault, ("taskId", "task_id"))

@@ -6,13 +6,12 @@ Files are in `results` or `data`, or below that in `outputFileList`. They are a 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from gate.model.limits import LABEL_MAX, OUTPUT_MAX_BYTES
-from gate.providers.parsing import clean, fitted, json_text, kept_output, kept_text, size
+from gate.providers.parsing import carries, clean, fitted, json_text, kept_output, kept_text, number, size
 
 ADDRESS: Final = re.compile(r"https?://\S+", re.IGNORECASE)
 """A text that counts as a file without an object around it."""
@@ -79,33 +78,6 @@ def costs_of(event: dict[str, Any]) -> dict[str, Any]:
     if parts not in (None, "", [], {}):
         costs["taskUsageList"] = kept_output(parts, USAGE_LIST_MAX_BYTES)
     return costs
-
-
-def number(value: object) -> float | int | None:
-    """Read a finite number, also from text; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        return None
-    if not math.isfinite(found):
-        return None
-    return int(found) if found.is_integer() and abs(found) < 2**53 else found
-
-
-def carries(value: object) -> bool:
-    """Return whether a value has any content. Empty texts, lists and objects, null, false and 0 are none."""
-    level = [value]
-    while level:
-        inside: list[Any] = []
-        for one in level:
-            if isinstance(one, dict | list):
-                inside += one.values() if isinstance(one, dict) else one
-            elif _line(one) if isinstance(one, str) else one:
-                return True
-        level = inside
-    return False
 
 
 def _is_output(name: str, value: Any) -> bool:

@@ -6,25 +6,27 @@ This module may be tolerant where the providers' modules are strict, because an 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from gate.model.errors import Unreadable
 from gate.model.limits import LABEL_MAX, OUTPUT_MAX_BYTES
 from gate.providers.parsing import clean, kept_output, leniently
 
-NAMES = ("taskId", "task_id")
-"""Fields that name the task."""
-NAMED = re.compile(
-    r"""\b(?:taskId|task_id)\b\\*["']?\s*[:=]\s*\\*(?:"([^"\\]{1,256})\\*"|'([^'\\]{1,256})\\*'|([\w.:-]{1,256})(?![\w.:-]))""",
-    re.IGNORECASE,
-)
-"""Finds the task in broken JSON, in JSON inside a string and in a form. A name without its end may be cut, so it is none."""
+VALUE = r"""\b\\*["']?\s*[:=]\s*\\*(?:"([^"\\]{1,256})\\*"|'([^'\\]{1,256})\\*'|([\w.:-]{1,256})(?![\w.:-]))"""
+"""What follows the name of a field in broken JSON, in JSON inside a string and in a form. A value without its end may be cut,
+so it is none."""
 WORDS = frozenset({"null", "none", "true", "false", "undefined"})
 """Values without quotes that are no name."""
 
 
-def task_id(body: str) -> str | None:
+def task_id(body: str, names: Sequence[str]) -> str | None:
     """Find the task that a body names: at its top level, one level below, or anywhere in its text.
+
+    Args:
+        body: Text of the callback.
+        names: Fields in which its provider names the task.
 
     Returns:
         None when it names none.
@@ -35,16 +37,21 @@ def task_id(body: str) -> str | None:
         found = None
     if isinstance(found, dict):
         for part in (found, *found.values()):
-            for name in NAMES if isinstance(part, dict) else ():
+            for name in names if isinstance(part, dict) else ():
                 if (label := _label(part.get(name))) is not None:
                     return label
-    for match in NAMED.finditer(body):
+    for match in _named(tuple(names)).finditer(body):
         quoted = match[1] or match[2]
         if quoted is None and match[3].lower() in WORDS:
             continue
         if (label := _label(quoted or match[3])) is not None:
             return label
     return None
+
+
+@cache
+def _named(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, names))}){VALUE}", re.IGNORECASE)
 
 
 def output(body: str) -> dict[str, Any]:

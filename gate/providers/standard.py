@@ -101,4 +101,4 @@ def fault(secret: str) -> str | None:
     return "must be base64, with or without whsec_ before it"
 
 
-PROVIDER = Provider("standard", read, fault)
+PROVIDER = Provider("standard", read, fault, ("task_id", "taskId"))

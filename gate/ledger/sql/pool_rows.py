@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -21,7 +21,7 @@ from gate.model.job import now_ms
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """Settings of a pool.
+    """Settings of a pool. Each is an integer column of `pools`, and a field of `meta` in Redis, where the scripts read it.
 
     Attributes:
         limit: Number of slots.
@@ -82,47 +82,30 @@ FORMER_MAX = 20
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
 
-class _Row(NamedTuple):
-    """Columns of `pools`, in the order of the query. On SQLite `paused` is 0 or 1."""
-
-    name: str
-    epoch: int
-    void_fence: int
-    void_ticket: int
-    limit: int
-    lease_ms: int
-    max_hold_ms: int
-    claim_ms: int
-    queue_ms: int
-    queue_max: int
-    cooldown_ms: int
-    max_active_per_user: int
-    paused: int
-    configured: str
-    redis_identity: str
-    redis_former: str
-    ledger_id: str
+_COLUMNS = ("name", "epoch", "void_fence", "void_ticket", "paused", "redis_identity", "redis_former", "ledger_id")
 
 
 @lru_cache(maxsize=256)
-def _pool(row: _Row) -> Pool:
+def _pool(row: tuple[Any, ...]) -> Pool:
     """Convert a row. The result is cached, because successive batches nearly always read the same row."""
-    settings = PoolSettings(**{name: getattr(row, name) for name in SETTING_NAMES})
-    former = tuple(row.redis_former.split())
+    name, epoch, void_fence, void_ticket, paused, identity, former, ledger_id, *settings = row
     return Pool(
-        row.name,
-        row.epoch,
-        row.void_fence,
-        row.void_ticket,
-        bool(row.paused),
-        settings,
-        row.redis_identity,
-        former,
-        row.ledger_id,
+        name,
+        epoch,
+        void_fence,
+        void_ticket,
+        bool(paused),
+        PoolSettings(*settings),
+        identity,
+        tuple(former.split()),
+        ledger_id,
     )
 
 
-_columns = sa.select(*(pools.c[name] for name in _Row._fields))
+_columns = sa.select(*(pools.c[name] for name in (*_COLUMNS, *SETTING_NAMES)))
+_configured = sa.select(pools.c.configured, *(pools.c[name] for name in SETTING_NAMES)).where(
+    pools.c.name == sa.bindparam("pool")
+)
 _locked = _columns.where(pools.c.name == sa.bindparam("pool")).with_for_update()
 _lock = CompiledStatement(lambda: _locked, ["pool"])
 _all = _columns.order_by(pools.c.name)
@@ -148,7 +131,7 @@ def locking(connection: Connection, name: str) -> DBAPICursor:
 def locked(locking: DBAPICursor) -> Pool | None:
     """Read the answer of `lock` from its cursor; None when there is no pool of this name."""
     found = locking.fetchall()
-    return _pool(_Row(*found[0])) if found else None
+    return _pool(tuple(found[0])) if found else None
 
 
 _touch = pools.update().where(pools.c.name == sa.bindparam("pool")).values(epoch=pools.c.epoch)
@@ -175,7 +158,7 @@ def probe(connection: Connection, name: str) -> None:
 
 def every(connection: Connection) -> list[Pool]:
     """Return all pools, in order of their names."""
-    return [_pool(_Row(*row)) for row in connection.execute(_all)]
+    return [_pool(tuple(row)) for row in connection.execute(_all)]
 
 
 def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -> int:
@@ -266,10 +249,13 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
         True when anything changed.
     """
     configured = asdict(wanted)
-    row = connection.execute(_locked, {"pool": name}).first()
+    row = connection.execute(_configured.with_for_update(), {"pool": name}).first()
     if row is None:
         return make(connection, name, wanted, configured, by=CONFIGURATION)
-    before = json.loads(row.configured)
+    configured_before = json.loads(row.configured)
+    # A setting that is new since then was never configured. Its default is live, and is no change for the history.
+    live = row._asdict() if configured_before else {}
+    before = live | configured_before
     changed = {key: value for key, value in configured.items() if before.get(key) != value}
     if not changed:
         return False

@@ -63,6 +63,14 @@ async def test_only_a_setting_that_changes_is_history(book: Book) -> None:
     assert rows == {"default": 3, "other": 2}, "a restart keeps what was changed live"
 
 
+async def test_a_setting_that_is_newer_than_the_pool_is_no_change_in_its_history(book: Book) -> None:
+    older = json.dumps({name: value for name, value in SETTINGS.items() if name != "queue_max"})
+    await book.change(tables.pools.update().where(tables.pools.c.name == "default").values(configured=older))
+    assert await book.ledger.configure({"default": settings_of()}) == []
+    assert await book.ledger.configure({"default": settings_of(queue_max=9)}) == ["default"]
+    assert [why for _, kind, _, why, _ in await said(book) if kind == "setting"] == ["queue_max 9"]
+
+
 async def test_a_pause_and_its_end_are_history_once(book: Book) -> None:
     for paused in (False, True, True, False):
         assert (await book.ledger.change_pool("default", {"paused": paused}, "eva", f"{paused}")).paused is paused

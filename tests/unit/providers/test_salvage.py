@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gate.model.limits import OUTPUT_MAX_BYTES
-from gate.providers import salvage
+from gate.providers import PROVIDERS, salvage
 from gate.providers.parsing import size
 
 
@@ -36,12 +36,18 @@ from gate.providers.parsing import size
     ],
 )
 def test_the_task_is_found_also_in_json_that_breaks(body: str, task_id: str | None) -> None:
-    assert salvage.task_id(body) == task_id
+    assert salvage.task_id(body, PROVIDERS["runninghub"].task_names) == task_id
+
+
+def test_the_task_is_found_in_the_fields_of_its_provider() -> None:
+    assert salvage.task_id('{"job": {"id": "lum-1"}, "taskId": "other"}', ("id",)) == "lum-1"
+    assert salvage.task_id('{"job": {"id": "lum-1", "broken', ("id",)) == "lum-1"
+    assert salvage.task_id('{"taskId": "other"}', ("id",)) is None
 
 
 def test_no_body_takes_long() -> None:
     for body in ("taskId" * 40_000, 'taskId"' * 30_000, "taskId:" + " " * 200_000, "\\" * 200_000, '{"taskId":' * 20_000):
-        assert salvage.task_id(body) in (None, "taskId")
+        assert salvage.task_id(body, PROVIDERS["runninghub"].task_names) in (None, "taskId")
 
 
 def test_the_output_is_its_json_or_its_text_and_bounded() -> None:
