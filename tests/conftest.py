@@ -28,7 +28,7 @@ LONG = (
     "test_a_start_slower_than_its_answer",
     "test_everything_moves",
     "test_the_guide_can_be_played",
-    "test_nothing_is_lost_and_nobody_is_one_too_many",
+    "test_no_job_is_lost_and_the_limit_holds",
     "test_nothing_serious_is_found",
     "test_pairs_of_all_who_need",
     "test_its_commands_can_be_played",

@@ -112,7 +112,11 @@ class Reconciler:
             self._before[pool] = found
             return sorted(twice, key=str)
         repaired = [drift for drift in sorted(twice, key=str) if await mend(pool, epoch, seen, live, drift, looked_at)]
-        self._before[pool] = found.difference(repaired)  # guard: sweep-failed-repair-again
+        self._before[pool] = found - {
+            drift
+            for drift in twice
+            if drift in repaired  # guard: sweep-failed-repair-again
+        }
         for drift in repaired:
             counters.repairs[drift.kind] += 1
             log.warning("reconciler.repaired", pool=pool, repair=drift.kind, job_id=drift.job_id, fence=drift.fence)

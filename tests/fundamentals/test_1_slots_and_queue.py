@@ -33,7 +33,7 @@ async def test_a_grant_is_claimed_and_then_runs(house: House) -> None:
     assert davi.status == "running"
 
 
-async def test_the_queue_keeps_its_order_when_somebody_leaves(house: House) -> None:
+async def test_the_queue_keeps_its_order_when_a_waiter_leaves(house: House) -> None:
     [await house.acquire() for _ in range(3)]
     waiters = [await house.acquire() for _ in range(4)]
     await house.keeper.cancel(house.pool, waiters[1].job_id)

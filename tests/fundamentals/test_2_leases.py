@@ -23,7 +23,7 @@ async def test_a_heartbeat_keeps_it(house: House) -> None:
     assert renewed.lease and job.lease and renewed.lease.due > job.lease.due
 
 
-async def test_a_grant_that_nobody_claims_goes_to_the_next(open_house) -> None:
+async def test_an_unclaimed_grant_goes_to_the_next_waiter(open_house) -> None:
     async with open_house(limit=1, claim_ms=500) as house:
         holder, sleeper, waiter = [await house.acquire() for _ in range(3)]
         await house.release(holder)
@@ -31,7 +31,7 @@ async def test_a_grant_that_nobody_claims_goes_to_the_next(open_house) -> None:
         assert (await house.look(sleeper)).end_reason == "claim_timeout"
 
 
-async def test_nobody_waits_for_ever(open_house) -> None:
+async def test_every_wait_ends(open_house) -> None:
     async with open_house(limit=1, queue_ms=500) as house:
         await house.acquire()
         waiter = await house.acquire(credits=5)

@@ -87,7 +87,7 @@ async def test_the_plain_calls(gate: AsyncGate) -> None:
     assert await gate.active(user) is None
 
 
-async def test_nobody_there() -> None:
+async def test_a_stopped_server_is_unreachable() -> None:
     async with AsyncGate("http://127.0.0.1:9", retry_seconds=0.2) as nowhere:
         with pytest.raises(Unreachable):
             async with nowhere.slot():

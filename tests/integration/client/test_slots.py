@@ -125,7 +125,7 @@ async def test_a_provider_that_will_not_take_it(gate: AsyncGate) -> None:
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine function"])
-async def test_who_waits_hears_of_its_place(gate: AsyncGate, kind: str) -> None:
+async def test_a_waiter_is_notified_of_its_place(gate: AsyncGate, kind: str) -> None:
     heard: list[tuple[int | None, int | None, str | None]] = []
 
     def hear(position: int | None, queue_length: int | None, reason: str | None, eta_seconds: float | None) -> None:
@@ -239,7 +239,7 @@ async def test_a_body_that_is_cancelled_is_a_job_that_is_cancelled(gate: AsyncGa
     assert (job.status, job.ended_by, job.refund and job.refund.amount) == ("cancelled", "holder", 4)
 
 
-async def test_a_cancellation_while_waiting_leaves_nobody_in_line(gate: AsyncGate) -> None:
+async def test_a_cancellation_while_waiting_leaves_the_line_empty(gate: AsyncGate) -> None:
     holder = await gate.acquire("one")
     job_id, heard = fresh(), asyncio.Event()
 
@@ -257,7 +257,7 @@ async def test_a_cancellation_while_waiting_leaves_nobody_in_line(gate: AsyncGat
     await gate.cancel("one", holder.job_id)
 
 
-async def test_a_cancellation_at_any_moment_leaves_nobody_in_line(gate: AsyncGate) -> None:
+async def test_a_cancellation_at_any_moment_leaves_the_line_empty(gate: AsyncGate) -> None:
     holder = await gate.acquire("one")
 
     async def wait() -> None:
@@ -276,7 +276,7 @@ async def test_a_cancellation_at_any_moment_leaves_nobody_in_line(gate: AsyncGat
     await gate.cancel("one", holder.job_id)
 
 
-async def test_a_scope_that_cancels_again_and_again_leaves_nobody_in_line(gate: AsyncGate) -> None:
+async def test_repeated_cancellation_leaves_the_line_empty(gate: AsyncGate) -> None:
     """anyio's scopes do: what has to be told goes on behind."""
     holder = await gate.acquire("one")
     job_id = fresh()
@@ -300,7 +300,7 @@ async def test_going_on_with_a_job_that_runs(gate: AsyncGate) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 0.3])
-async def test_who_waits_only_so_long(gate: AsyncGate, seconds: float) -> None:
+async def test_a_wait_has_a_limit(gate: AsyncGate, seconds: float) -> None:
     holder = await gate.acquire("one")
     job_id = fresh()
     with pytest.raises(TimeoutError):

@@ -75,7 +75,7 @@ def test_a_provider_that_will_not_take_it(plain: Gate) -> None:
     assert again.job.status == "completed"
 
 
-def test_who_waits(plain: Gate) -> None:
+def test_waiting_jobs(plain: Gate) -> None:
     heard: list[tuple[object, ...]] = []
     holder = plain.acquire("one")
     with pytest.raises(TimeoutError), plain.slot("one", wait_seconds=0.2, on_position=lambda *place: heard.append(place)):

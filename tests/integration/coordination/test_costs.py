@@ -227,7 +227,7 @@ async def test_a_script_is_not_dearer_than_so_many_that_do_nothing(house: House)
 
 
 @pytest.mark.parametrize("line", ["valkey"], indirect=True)
-async def test_in_a_long_line_nobody_is_looked_for_among_all(line: LineOfPool, people: redis.Redis) -> None:
+async def test_in_a_long_line_no_waiter_is_searched_among_all(line: LineOfPool, people: redis.Redis) -> None:
     """A place at either end, and an end of a wait, with so many waiting beside the same with few: a ratio of one run."""
 
     async def cost(count: int) -> float:

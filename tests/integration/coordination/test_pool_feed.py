@@ -69,7 +69,7 @@ def following(house: House, most: int = SHOWN) -> Iterator[tuple[asyncio.Event, 
         yield changed, lambda: FEED[house].seen(house.pool) or PoolReport()
 
 
-async def test_a_change_is_seen_by_all_who_look_by_one_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_read_shows_a_change_to_all_viewers(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     pool_of = house.gate.services.queries.pool
 
@@ -89,9 +89,7 @@ async def test_a_change_is_seen_by_all_who_look_by_one_read(house: House, monkey
     assert FEED[house].seen(house.pool) is None, "nobody looks, nothing is read"
 
 
-async def test_a_free_slot_that_is_taken_is_seen_though_nobody_is_sent_word(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_free_slot_that_is_taken_is_seen_without_a_notice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_feed, "AT_LEAST_EVERY_S", 3600.0)
     with following(house) as (_, seen):
         await until(lambda: seen().view is not None, "the pool is looked at")
@@ -100,7 +98,7 @@ async def test_a_free_slot_that_is_taken_is_seen_though_nobody_is_sent_word(
     await house.release(taken)
 
 
-async def test_whoever_wants_more_is_shown_more(house: House) -> None:
+async def test_a_higher_limit_shows_more(house: House) -> None:
     jobs = [await house.acquire() for _ in range(3 + SHOWN + 1)]
     with following(house) as (_, seen):
         await until(lambda: seen().view is not None, "the first are looked at")
@@ -144,7 +142,9 @@ async def test_a_store_that_is_away_is_named_and_what_was_seen_stays(house: Hous
     await house.release(held)
 
 
-async def test_somebody_beside_a_free_slot_for_no_reason_is_an_alarm(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_waiter_beside_a_free_slot_without_a_reason_is_an_alarm(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stuck = view("a", "b")
 
     async def beside(*_: Any) -> PoolSnapshot:

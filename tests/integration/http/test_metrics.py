@@ -132,7 +132,7 @@ async def test_a_store_that_is_away_is_said_to_be(tmp_path: Path) -> None:
         await until(lambda: set(whole) <= set(read(own)), "everything is there again")
 
 
-def test_nobody_pays_for_prometheus_before_the_first_scrape() -> None:
+def test_prometheus_is_not_imported_before_the_first_scrape() -> None:
     """In a process of its own, as `gate serve` imports them: the library takes longer than all of its start may."""
     say = "import sys, gate.runtime.serve, gate.http.app, gate.runtime.wiring; print([n for n in sys.modules if 'prometheus' in n])"
     done = subprocess.run([sys.executable, "-c", say], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)

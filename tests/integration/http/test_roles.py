@@ -139,7 +139,7 @@ def test_the_table_of_roles(guarded: Guarded, method: str, path: str) -> None:
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
-def test_whoever_has_no_key_is_told_so_before_his_body_is_read(guarded: Guarded) -> None:
+def test_a_caller_without_a_key_is_refused_before_the_body_is_read(guarded: Guarded) -> None:
     for path, role in (("acquire", "read"), ("jobs/nobody/release", "read"), ("pause", "tool")):
         for key, status in (("", 401), (guarded.keys[role], 403)):
             headers = {"content-type": "application/json", "apikey": key}

@@ -207,7 +207,7 @@ def test_what_is_enqueued_runs_or_waits_in_order(empty: Served) -> None:
     assert ask(empty, "enqueue", table=POSE, jobId=pose)["position"] == 3, "a repeat stands where it stood"
 
 
-def test_who_is_active(empty: Served) -> None:
+def test_active_jobs_of_a_user(empty: Served) -> None:
     job_id, _ = enqueue(empty, userId="bia")
     active = {"hasActiveJob": True, "activeTool": "Upscaler Arcano", "activeJobId": job_id, "activeStatus": "running"}
     assert ask(empty, "check-user-active", userId="bia") == active

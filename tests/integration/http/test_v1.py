@@ -270,7 +270,7 @@ def test_every_field_at_fault_is_told_and_of_very_many_how_many(served: Served) 
     assert told["detail"].endswith("; and 6 more") and len(told["errors"]) == 11
 
 
-def test_a_parameter_that_nobody_knows(served: Served) -> None:
+def test_an_unknown_parameter(served: Served) -> None:
     refused = problem(served.http.get("/v1/ledger", params={"usr": "ana"}), 422, "invalid")
     assert refused["errors"][0]["field"] == "usr"
     problem(served.http.get("/v1/pools/default", params={"limit": "5", "x": ""}), 422, "invalid")
@@ -349,7 +349,7 @@ def test_openapi_names_every_route(served: Served) -> None:
     assert [served.http.get(f"{path}?x=1").status_code for path in ("/docs", "/openapi.json")] == [422, 422]
 
 
-def test_a_stop_answers_who_waits_and_ends_cleanly(tmp_path) -> None:
+def test_a_stop_answers_waiting_calls_and_ends_cleanly(tmp_path) -> None:
     with Served(tmp_path) as own:
         [own.acquire() for _ in range(3)]
         answers = []

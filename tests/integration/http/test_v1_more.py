@@ -112,7 +112,7 @@ def test_what_waits_for_a_session_is_cancelled_and_what_runs_goes_on(served: Ser
 # ---- history
 
 
-def test_a_history_says_what_when_by_whom_and_why(served: Served, pool: str) -> None:
+def test_a_history_gives_change_time_actor_and_reason(served: Served, pool: str) -> None:
     holder, waiter = line(served, pool, 2)
     served.act(holder, "release", outcome="completed")
     granted = served.http.get(path(waiter), params={"wait_seconds": 10}).json()
@@ -148,7 +148,7 @@ def test_a_key_stands_for_a_job(served: Served, pool: str) -> None:
 # ---- ETA
 
 
-def test_who_waits_is_told_how_long_from_how_long_runs_took(served: Served, pool: str) -> None:
+def test_the_estimate_of_a_wait_comes_from_the_run_times(served: Served, pool: str) -> None:
     assert line(served, pool, 2)[1]["eta_seconds"] is None, "nothing has completed here yet"
     (first,) = served.http.get(f"/v1/pools/{pool}").json()["holders"]
     served.act(first, "release", outcome="completed")
@@ -182,7 +182,7 @@ def test_the_estimate_plays_the_line_forward() -> None:
     assert turns(waits, {}, 2, 1_010) == turns(waits, runs, 0, 1_010) == {}
 
 
-def test_who_runs_longer_than_ever_is_not_over_any_moment_now() -> None:
+def test_a_run_longer_than_any_before_has_no_end_soon() -> None:
     from gate.coordination.eta import by_tool, turns
     from gate.ledger import InLine
 
@@ -244,7 +244,7 @@ def test_a_line_is_followed_live_until_the_outcome(served: Served, pool: str) ->
     assert served.http.get(path({**first, "job_id": "nobody"}, "events")).status_code == 404
 
 
-def test_one_read_of_the_line_a_change_for_all_who_follow_it(tmp_path: Path) -> None:
+def test_one_read_of_the_line_serves_all_followers(tmp_path: Path) -> None:
     """Fifty follow; one leaves the head of the line: nearly no more scripts are run than with one follower."""
     with Served(tmp_path, GATE_LIMIT="0") as own, contextlib.closing(redis_of(own)) as people:
         jobs = line(own, "default", 50)

@@ -64,7 +64,7 @@ def test_the_browser_says_which_language(accepted: str, language: str) -> None:
     assert words.language(accepted) == language
 
 
-def test_every_page_has_the_policy_and_is_kept_by_nobody(kept: Kept) -> None:
+def test_every_page_has_the_policy_and_is_not_cached(kept: Kept) -> None:
     person = kept.person("admin")
     for path in (
         "/",

@@ -67,7 +67,7 @@ def test_a_stranger_is_asked_for_a_key_and_then_led_on(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/\\evil.example", "", "/a\r\nx: y"])
-def test_nobody_is_led_elsewhere(kept: Kept, to: str) -> None:
+def test_no_answer_redirects_elsewhere(kept: Kept, to: str) -> None:
     assert kept.person().sign_in(kept.keys["read"], next=to).headers["location"] == "/"
 
 
@@ -155,7 +155,7 @@ def test_a_session_ends_with_its_time(kept: Kept) -> None:
         assert sealed.get("/").status_code == status
 
 
-def test_whoever_signs_out_is_out(kept: Kept) -> None:
+def test_a_sign_out_ends_the_session(kept: Kept) -> None:
     person = kept.person("read")
     left = person.send("/session/end", person.token("/pools/default"))
     assert left.status_code == 303 and "gate_session=" in left.headers["set-cookie"]

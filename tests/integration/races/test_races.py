@@ -104,7 +104,7 @@ async def test_a_job_that_ended_is_not_admitted_again_and_its_slot_goes_back(hou
 
 
 @pytest.mark.parametrize("whose", ["ended", "of another pool"])
-async def test_two_who_ask_at_once_for_a_job_that_sql_will_not_have_here_leave_no_ghost(house: House, whose: str) -> None:
+async def test_two_acquires_of_a_job_that_sql_refuses_leave_no_ghost(house: House, whose: str) -> None:
     """Each finds that the other has asked too; neither may leave the slot to the other."""
     job_id, other = f"{house.pool}-twice", f"{house.pool}-other"
     if whose == "ended":
@@ -129,7 +129,7 @@ async def test_two_who_ask_at_once_for_a_job_that_sql_will_not_have_here_leave_n
         house.people.delete(*keys.keys(other))
 
 
-async def test_nobody_is_busy_because_of_a_job_that_ended(open_house, valkey: str) -> None:
+async def test_an_ended_job_keeps_no_user_busy(open_house, valkey: str) -> None:
     """The release reached SQL and never Redis."""
     async with open_house(max_active_per_user=1) as house:
         job = await house.acquire(user="ana")
@@ -152,7 +152,7 @@ async def test_an_acquire_that_waits_is_not_answered_with_an_ended_job(house: Ho
         await waiting
 
 
-async def test_who_could_not_renew_while_gate_was_away_has_grace(house: House) -> None:
+async def test_a_holder_that_could_not_renew_while_gate_was_away_has_grace(house: House) -> None:
     """Nobody called for longer than two ticks: a deadline that passed meanwhile is not the holder's fault."""
     job, waiter = await house.acquire(), None
     await house.acquire()
@@ -176,7 +176,7 @@ async def test_that_grace_is_given_once_however_often_redis_is_lost(house: House
     assert deadlines[0] == deadlines[1]
 
 
-async def test_while_sql_cannot_be_written_nobody_is_reaped(house: House) -> None:
+async def test_while_sql_cannot_be_written_no_lease_is_reaped(house: House) -> None:
     job = await house.acquire()
     database = house.gate.ledger._database
     write = database.write

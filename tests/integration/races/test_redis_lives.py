@@ -73,7 +73,7 @@ async def answered(gate: RunningGate, job_id: str) -> Job:
     return await until(asked, "the gate answers")
 
 
-async def test_who_waits_for_a_load_that_fails_has_failed_with_it(start: Start, sql_url: str) -> None:
+async def test_failed_pool_load_fails_every_waiting_caller(start: Start, sql_url: str) -> None:
     """Each by himself would try again, one after the other, and wait for SQL as long as all before him."""
     server = start()
     async with opened(server.url, sql_url) as gate:

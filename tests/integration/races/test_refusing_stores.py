@@ -109,7 +109,7 @@ def takes_nothing(house: House, how: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("how", ["read only", "locked"])
-async def test_who_could_not_renew_because_sql_took_nothing_has_grace(open_house: OpenHouse, how: str) -> None:
+async def test_a_holder_that_could_not_renew_because_of_sql_has_grace(open_house: OpenHouse, how: str) -> None:
     if how == "locked" and "GATE_TEST_POSTGRES_URL" not in os.environ:
         pytest.skip("SQLite has no lock of a table")
     async with open_house(lease_ms=2_000) as house:

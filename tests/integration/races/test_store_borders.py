@@ -59,7 +59,7 @@ async def test_an_expiry_of_an_earlier_epoch_is_not_recorded(house: House) -> No
     assert await house.status(job) == "running"
 
 
-async def test_what_the_sweep_saw_in_an_earlier_epoch_ends_nobody(house: House) -> None:
+async def test_a_sweep_of_an_earlier_epoch_ends_no_job(house: House) -> None:
     """Overdue, and its lease not in Redis; since then the pool was loaded, with the claim time of grace."""
     job = await house.acquire(credits=5)
     epoch = await house.gate.registry.epoch(house.pool)
@@ -78,7 +78,7 @@ async def test_a_lease_renewed_since_the_sweep_looked_is_not_overdue(house: Hous
     assert await house.status(job) == "running"
 
 
-async def test_the_end_of_a_wait_does_not_end_who_runs(house: House) -> None:
+async def test_the_end_of_a_wait_does_not_end_a_running_job(house: House) -> None:
     job = await house.acquire(credits=5)
     epoch = await house.gate.registry.epoch(house.pool)
     await house.gate.ledger.record(house.pool, epoch, [OutboxEntry("0-1", EntryKind.EXPIRED, job.job_id, 0, 1)])
@@ -131,7 +131,7 @@ async def test_an_acquire_for_which_sql_has_no_room_records_the_outbox_and_looks
     assert await house.refunds(holders[0]) == [5]
 
 
-async def test_a_grant_that_goes_back_is_not_taken_from_whoever_was_told_of_it_since(house: House) -> None:
+async def test_a_returned_grant_is_not_taken_from_a_holder_told_of_it_since(house: House) -> None:
     """SQL has no room for a grant; before it goes back there is room, and another server's sweep records it."""
     holders = [await house.acquire() for _ in range(3)]
     waiter = await house.acquire()

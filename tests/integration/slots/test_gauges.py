@@ -32,7 +32,7 @@ async def test_a_pool_in_figures(open_house: Any) -> None:
         assert (await look(house)).paused
 
 
-async def test_whoever_looks_reaps_nothing_and_grants_nothing(line: LineOfPool) -> None:
+async def test_a_read_reaps_nothing_and_grants_nothing(line: LineOfPool) -> None:
     """Else an alarm about a slot that nobody reaps would never be heard: the scrape would have reaped it."""
     for job in "abcd":
         await line.acquire(job)
@@ -49,7 +49,7 @@ async def test_whoever_looks_reaps_nothing_and_grants_nothing(line: LineOfPool) 
     assert found.outbox == 2 and found.oldest_entry_s >= 0
 
 
-async def test_what_somebody_wrote_by_hand_breaks_nothing(house: House) -> None:
+async def test_values_written_by_hand_break_nothing(house: House) -> None:
     job = await house.acquire()
     house.people.zadd(house.key("slots"), {"by hand": "inf", "stranger": 5})
     house.people.hset(house.key("jobs"), "stranger", "[1]")

@@ -55,7 +55,7 @@ async def test_what_is_asked_in_one_turn_is_answered_in_its_order(link: RedisCon
     assert len(clients) == 1, "on one connection"
 
 
-async def test_an_asker_who_goes_away_leaves_the_others_their_own_answers(link: RedisConnection) -> None:
+async def test_a_caller_that_disconnects_leaves_the_others_their_own_answers(link: RedisConnection) -> None:
     await link.pipe.ask("SET", "a", "of a")
     going = asyncio.ensure_future(link.pipe.ask("GET", "a"))
     staying = asyncio.ensure_future(link.pipe.ask("ECHO", "of b"))
@@ -76,7 +76,7 @@ async def test_a_connection_that_died_is_replaced_and_the_question_asked_once_mo
     ]
 
 
-async def test_where_nobody_listens_it_is_said_at_once() -> None:
+async def test_a_closed_port_is_reported_at_once() -> None:
     link = RedisConnection(f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(ConnectionError):
         await link.pipe.ask("PING")
@@ -98,7 +98,7 @@ async def test_a_server_that_is_silent_lets_all_go_and_is_asked_on_a_new_connect
     pipe.part()
 
 
-async def test_many_who_ask_a_server_that_never_greets_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_callers_of_a_server_that_never_greets_are_answered_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, the last would wait as often as there are askers."""
     monkeypatch.setattr(connection, "REPLY_TIMEOUT_S", 0.3)
     greeted = 0

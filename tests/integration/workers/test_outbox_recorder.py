@@ -117,7 +117,7 @@ async def test_a_told_page_that_came_after_entries_of_another_server_does_not_hi
     assert [found[job.job_id].status for job in (first, second)] == ["granted", "granted"]
 
 
-async def test_what_was_passed_over_by_whoever_else_applied_it_breaks_no_pass(house: House) -> None:
+async def test_an_entry_that_another_server_applied_breaks_no_pass(house: House) -> None:
     """The sweep applies what it saw itself, and an entry may be gone by the next pass."""
     epoch = await house.gate.registry.epoch(house.pool)
     unknown = OutboxEntry("1-1", EntryKind.EXPIRED, f"{house.pool}-unknown", 1, 1)

@@ -54,7 +54,7 @@ async def test_a_free_slot_is_started_before_the_answer_and_the_next_when_it_is_
         assert job(served, second)["task"] == {"provider": "runninghub", "task_id": f"t-{second}"}
 
 
-async def test_who_polls_does_not_claim_what_gate_starts(tmp_path: Path, tool: Tool) -> None:
+async def test_a_poll_does_not_claim_a_job_that_gate_starts(tmp_path: Path, tool: Tool) -> None:
     asked, go = threading.Event(), threading.Event()
 
     def slow(body: dict[str, Any]) -> tuple[int, Any]:

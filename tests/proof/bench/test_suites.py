@@ -48,7 +48,7 @@ def measured(request: pytest.FixtureRequest, kept: Path, monkeypatch: pytest.Mon
     "GATE_TEST_EVERYTHING" not in os.environ and servers.postgres_programs() is None, reason="half of them need Postgres"
 )
 @pytest.mark.parametrize("measured", ["throughput"], indirect=True)
-def test_pairs_of_all_who_need_no_environment_of_their_own(measured: dict[str, Any]) -> None:
+def test_pairs_of_all_peers_that_need_no_environment_of_their_own(measured: dict[str, Any]) -> None:
     of = measured["clients"]["32"]
     assert tuple(of) == contenders.PLAIN
     assert all(one["per_s"][0] > 0 and one["cpu_us"][0] > 0 and not sum(one["refused"]) for one in of.values())
@@ -79,7 +79,7 @@ def test_the_dead_are_cleared(measured: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("measured", ["parked"], indirect=True)
-def test_who_parks_stays_parked(measured: dict[str, Any]) -> None:
+def test_a_parked_waiter_stays_parked(measured: dict[str, Any]) -> None:
     assert measured["count"] == 20 and measured["others"] > 0
 
 

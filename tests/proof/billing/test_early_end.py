@@ -49,7 +49,7 @@ async def test_a_cancel_before_the_admission_gives_the_charge_back_once(served: 
     await settled(shop, job_id, [60])
 
 
-async def test_an_end_of_what_nobody_knows_is_404_and_writes_nothing(served: Served, shop: Shop) -> None:
+async def test_an_end_of_an_unknown_job_is_404_and_writes_nothing(served: Served, shop: Shop) -> None:
     before = shop.rows("select count(*) from gate.jobs")
     assert old(served, "finish", table=TABLE, jobId="0-nobody", status="failed").status_code == 404
     assert cancel(served, "0-nobody").status_code == 404

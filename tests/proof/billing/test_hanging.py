@@ -14,7 +14,7 @@ from tests.support.wait import until
 pytestmark = pytest.mark.anyio
 
 
-async def test_while_a_refund_hangs_everybody_comes_and_goes(served: Served, shop: Shop) -> None:
+async def test_while_a_refund_hangs_other_calls_are_served(served: Served, shop: Shop) -> None:
     """Their jobs are priced by the owner too, and theirs are owed as well."""
     shop.refund_is(HANGS)
     hanging = fail(served, acquire(served, shop.sells()))["job_id"]

@@ -39,7 +39,7 @@ def charged(shop: Shop, job_id: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_every_door_asks_the_owner_and_he_wins_over_the_body(served: Served, shop: Shop, door: str) -> None:
+async def test_every_route_asks_the_owner_whose_answer_wins_over_the_body(served: Served, shop: Shop, door: str) -> None:
     job_id = shop.sells("ana", 7)
     assert come(served, door, job_id)[0] == 200
     job = look(served, job_id)
@@ -133,7 +133,7 @@ async def test_two_calls_at_once_between_which_the_price_changed_are_one_job(ser
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_a_price_that_is_not_told_admits_nobody(served: Served, shop: Shop, door: str) -> None:
+async def test_a_missing_price_admits_no_job(served: Served, shop: Shop, door: str) -> None:
     job_id = shop.sells()
     before = everything(served, shop)
     shop.price_is(RAISES)

@@ -61,7 +61,7 @@ async def test_the_outcome_decides_what_is_paid_and_once(served: Served, shop: S
     assert (shop.paid(job_id), shop.booked(job_id)) == (back, back)
 
 
-async def test_a_user_whom_the_owner_does_not_name_is_null_to_his_function(served: Served, shop: Shop) -> None:
+async def test_a_user_that_the_owner_does_not_name_is_null_to_the_function(served: Served, shop: Shop) -> None:
     job_id = shop.sells(user=None)
     fail(served, acquire(served, job_id))
     await until(lambda: shop.paid(job_id), "it is paid")
@@ -80,7 +80,7 @@ async def test_old_front_ends_are_told_the_amount_that_is_owed(served: Served, s
 
 
 @pytest.mark.parametrize("table", [None, "unheard_of_jobs"])
-async def test_without_a_key_only_what_the_owner_has_priced_is_paid_by_him(served: Served, shop: Shop, table: Any) -> None:
+async def test_without_a_key_only_priced_jobs_are_paid_by_the_owner(served: Served, shop: Shop, table: Any) -> None:
     """Anybody on this machine could name any user and any credits."""
     job_id = fresh()
     fail(served, served.acquire(job_id=job_id, tool=table, user="eve", credits=999).json())

@@ -86,7 +86,7 @@ async def test_the_price_is_asked_as_the_owner_wrote_it(owner: Callable[..., Bil
 
 
 @pytest.mark.parametrize("sql", [ASKED[0], ASKED[1], "select :job_id, 1, :job_id::smallint > 0"])
-async def test_an_id_that_cannot_be_the_owners_is_no_job_of_his(owner: Callable[..., BillingHooks], sql: str) -> None:
+async def test_an_id_that_the_owner_cannot_have_is_no_job_of_the_owner(owner: Callable[..., BillingHooks], sql: str) -> None:
     """The caller chose it: it must not look like a store that is down, and be asked again for ever."""
     for job_id in ("no-uuid", "9" * 40):
         with pytest.raises(JobUnknown):
@@ -98,7 +98,7 @@ async def test_an_id_that_cannot_be_the_owners_is_no_job_of_his(owner: Callable[
     ["'ana', 7.5, '1%' like '%'", "'ana', -1, true", "'ana', 10000000000, true", "'ana', 'NaN'::float8, true", "'ana', 'inf'::float8, true",
      "'ana', '-inf'::numeric, true", "'ana', 'many', true", "'ana', 7, now()", "'', 7, true", "e'a\\nb', 7, true", "'ana', 7"],
 )  # fmt: skip
-async def test_what_is_no_user_and_price_admits_nobody(owner: Callable[..., BillingHooks], row: str) -> None:
+async def test_an_answer_without_user_and_price_admits_no_job(owner: Callable[..., BillingHooks], row: str) -> None:
     with pytest.raises(StoreDown, match="GATE_JOB_SQL"):
         await owner(f"select {row}").price(TABLE, ID)
 

@@ -33,7 +33,7 @@ def tool_key(running: Served, shop: Shop) -> str:
     "role, priced, by_the_owner",
     [("tool", False, True), ("admin", False, False), ("tool", True, True), ("admin", True, True)],
 )
-async def test_the_owner_pays_what_he_priced_or_who_holds_a_tool_key_charged(
+async def test_the_owner_pays_its_own_price_or_the_charge_of_a_tool_key(
     served: Served, shop: Shop, tool_key: str, role: str, priced: bool, by_the_owner: bool
 ) -> None:
     job_id = shop.sells() if priced else fresh()

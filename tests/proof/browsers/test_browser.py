@@ -109,7 +109,7 @@ def test_focus_stays_where_it_is_while_the_line_moves(chromium: Any, unlocked: S
         unlocked.act(job, "cancel")
 
 
-def test_why_somebody_waits_beside_a_free_slot(chromium: Any, unlocked: Served) -> None:
+def test_why_a_job_waits_beside_a_free_slot(chromium: Any, unlocked: Served) -> None:
     unlocked.post("/v1/pools/default/pause", {"reason": "a look"})
     job = unlocked.acquire(job_id="beside").json()
     with browser.window(chromium, unlocked.url) as page:

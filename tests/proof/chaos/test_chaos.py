@@ -16,7 +16,7 @@ from tests.support.needs import missing
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_nothing_is_lost_and_nobody_is_one_too_many(fault: str) -> None:
+def test_no_job_is_lost_and_the_limit_holds(fault: str) -> None:
     options = replace(FAULTS[fault].small, fault=fault)
     if why := refusal(options):
         missing(why)

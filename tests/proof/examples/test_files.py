@@ -45,7 +45,7 @@ def test_each_secret_that_is_needed_stands_in_the_table() -> None:
     assert said == set(re.findall(r"\b([A-Z_]+)=", README.split("supabase secrets set ")[1].split("supabase functions")[0]))
 
 
-def test_who_needs_no_jwt_is_deployed_so() -> None:
+def test_a_function_without_jwt_is_deployed_so() -> None:
     configured = tomllib.loads((EXAMPLE / "config.toml").read_text())["functions"]
     assert configured.keys() == set(FUNCTIONS)
     for name, of in configured.items():
@@ -149,7 +149,7 @@ def test_rows_that_were_left_are_found(owner: Owner) -> None:
     assert len(owner.sql("select id from rows_left(900, 1)")) == 1
 
 
-def test_places_are_written_to_those_who_wait(owner: Owner) -> None:
+def test_places_are_written_to_waiters(owner: Owner) -> None:
     first, other = owner.row(status="queued"), owner.row("pose_changer_jobs", status="queued")
     runs = owner.row(status="running")
     names = (("upscaler_jobs", first, 1), ("pose_changer_jobs", other, 2), ("upscaler_jobs", runs, 3))

@@ -106,7 +106,7 @@ async def test_an_answer_that_is_older_than_the_row_is_not_written(empty: Stage)
     assert empty.platform.row(asked["jobId"])["status"] == "completed"
 
 
-async def test_who_waits_moves_up_in_his_row_too(empty: Stage) -> None:
+async def test_a_waiter_moves_up_in_its_row_too(empty: Stage) -> None:
     burst(empty, 3)
     waits = [empty.run()[0] for _ in range(3)]
     places = lambda: [empty.platform.row(job_id)["position"] for job_id in waits]  # noqa: E731

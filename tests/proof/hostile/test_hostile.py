@@ -286,7 +286,7 @@ def test_trailers_without_end_are_cut(own: Served) -> None:
     assert memory(own) - before < 50 * 2**20
 
 
-def test_who_says_nothing_is_cut_and_who_is_served_is_not(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_connection_is_closed_and_a_served_one_is_not(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     with raw(own) as silent, raw(own) as slow:
         slow.sendall(b"POST /v1/pools/default/acquire HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n")
@@ -297,7 +297,7 @@ def test_who_says_nothing_is_cut_and_who_is_served_is_not(own: Served, monkeypat
         assert b" 408 " in slow.recv(65536)
 
 
-def test_who_sends_ahead_is_not_cut_while_an_earlier_request_waits(own: Served) -> None:
+def test_a_pipelined_request_is_not_cut_while_an_earlier_one_waits(own: Served) -> None:
     began = time.monotonic()
     with raw(own) as ahead:
         ahead.settimeout(30)

@@ -215,7 +215,7 @@ def busy(guarded: Guarded, empty_sql: str) -> Guarded:
 
 
 @with_cli
-def test_without_a_password_nobody_is_let_in(guarded: Guarded) -> None:
+def test_without_a_password_no_visitor_is_let_in(guarded: Guarded) -> None:
     asked = subprocess.run(["redis-cli", "-p", str(guarded.port), "PING"], capture_output=True, text=True, timeout=20)
     assert asked.stdout.startswith("NOAUTH")
 

@@ -80,7 +80,7 @@ def test_it_names_only_settings_that_exist() -> None:
     assert named and named <= SETTINGS
 
 
-def test_it_runs_as_nobody_in_particular() -> None:
+def test_it_runs_as_an_unprivileged_user() -> None:
     last = DOCKERFILE.rsplit("\nFROM ", 1)[1]
     assert re.search(r"^USER ([1-9]\d+):([1-9]\d+)$", last, flags=re.MULTILINE), (
         "a number, so that a cluster can see it is not root"

@@ -109,7 +109,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, s
             proxy.wait(20)
 
 
-def test_while_no_key_exists_nobody_comes_in_through_it(behind: tuple[Served, str]) -> None:
+def test_while_no_key_exists_a_wrong_key_opens_nothing(behind: tuple[Served, str]) -> None:
     served, url = behind
     assert served.http.get("/v1/pools").status_code == 200
     assert httpx2.get(f"{url}/v1/pools").status_code == 401

@@ -44,7 +44,7 @@ async def test_a_refund_that_cannot_be_paid_is_owed_and_paid_once(open_scene: Op
         await until(lambda: not owed(scene, "a"), "and not owed any more")
 
 
-async def test_a_function_that_hangs_keeps_nobody_waiting(open_scene: OpenScene) -> None:
+async def test_a_function_that_hangs_delays_no_caller(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         assert scene.money is not None
         scene.money.switch("refund", "sleeps", seconds=3600)
@@ -69,7 +69,7 @@ async def test_functions_that_fail_half_the_time(open_scene: OpenScene) -> None:
         assert scene.money.refunds() == {job_id: [PRICE] for job_id in names}
 
 
-async def test_without_the_owners_word_on_the_price_nobody_is_let_in(open_scene: OpenScene) -> None:
+async def test_without_a_price_from_the_owner_no_job_is_admitted(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         assert scene.money is not None
         scene.money.switch("job", "raises")

@@ -231,7 +231,7 @@ async def test_what_is_not_of_the_form_is_said_and_changes_nothing(simulator: Si
     assert simulator.seen() == before
 
 
-async def test_nobody_hears_the_callback_and_it_goes_on(simulator: Simulator) -> None:
+async def test_an_unanswered_callback_does_not_stop_the_provider(simulator: Simulator) -> None:
     for url in ("http://127.0.0.1:1/", "no address", "http://[/"):
         assert ask(simulator, "run", webhookUrl=url, gateTest={"early": True, "seconds": 0})["code"] == 0
     assert [sent["answer"] for sent in simulator.seen()["callbacks"]] == [None] * 3

@@ -41,7 +41,7 @@ def test_a_job_from_the_terminal(own: Served) -> None:
     assert [(row["kind"], row["amount"]) for row in rows] == [("charge", 5), ("refund", 5)]
 
 
-def test_all_that_waits_for_somebody_is_cancelled_at_once(own: Served) -> None:
+def test_all_jobs_of_a_user_are_cancelled_at_once(own: Served) -> None:
     for number in range(3):
         said(own, "acquire", "--job-id", f"h{number}", "--user", "zoe")
     for number, user in enumerate(("zoe", "yara", "zoe")):
@@ -92,7 +92,7 @@ def test_what_there_is_none_of_is_said_to_be_none(own: Served) -> None:
     assert "  none" in run_gate("trends", "--pool", "bare", cwd=own.folder).stdout
 
 
-def test_who_frees_a_slot_that_has_expired_hears_that_and_is_no_holder_in_its_history(own: Served) -> None:
+def test_a_release_after_expiry_is_answered_so_and_is_no_holder_in_the_history(own: Served) -> None:
     said(own, "pools", "set", "run-out", "--limit", "1")
     job = own.acquire("run-out", job_id="run-out", lease_seconds=1, credits=2).json()
     asyncio.run(until(lambda: said(own, "explain", "run-out")["job"]["status"] == "expired", "its end"))
@@ -115,7 +115,7 @@ def test_a_job_is_found_by_its_task(own: Served) -> None:
     said(own, "cancel", "with-task")
 
 
-def test_who_waits_over_http_wakes_when_the_terminal_releases(own: Served) -> None:
+def test_a_wait_over_http_ends_when_the_terminal_releases(own: Served) -> None:
     for number in range(3):
         said(own, "acquire", "--job-id", f"w{number}")
     waiter = own.acquire(job_id="waiter").json()
@@ -160,7 +160,7 @@ def test_a_refusal_is_one_line_and_exit_1(own: Served) -> None:
     own.act(held, "cancel")
 
 
-def test_who_waits_holds_no_slot_to_release(own: Served) -> None:
+def test_a_waiter_holds_no_slot_to_release(own: Served) -> None:
     jobs = [own.acquire(job_id=f"q{n}").json() for n in range(4)]
     ended = run_gate("release", "q3", cwd=own.folder)
     assert ended.returncode == 1 and "`gate cancel` ends it" in ended.stderr

@@ -55,7 +55,7 @@ def test_drift_is_named_and_mended(sleeping: Served) -> None:
     assert [one["job_id"] for one in line["queue"]] == jobs[3:] and line["limit"] == 3
 
 
-def test_calls_that_nobody_answers_and_a_tool_that_is_gone_are_named(tmp_path: Path) -> None:
+def test_unanswered_calls_and_a_removed_tool_are_named(tmp_path: Path) -> None:
     with Tool().running() as tool, Served(tmp_path, config=tool.config()) as served:
         tool.events_answer = lambda body: 500
         body = {"table": "upscaler_jobs", "jobId": fresh(), "creditCost": 5}
@@ -98,7 +98,7 @@ def test_jobs_that_no_start_address_and_no_caller_starts_are_named(tmp_path: Pat
         assert "unstarted" not in {what for what, _ in named(doctor(served)[1])}
 
 
-def test_callbacks_that_nobody_bound_are_named(sleeping: Served) -> None:
+def test_unbound_callbacks_are_named(sleeping: Served) -> None:
     body = {"event": "TASK_END", "taskId": "nobody's", "eventData": {"code": 0, "data": [{"fileUrl": "https://f/1.png"}]}}
     assert sleeping.post("/v1/webhooks/runninghub/default?token=t", body).json() == {"result": "kept"}
     found = doctor(sleeping)[1]

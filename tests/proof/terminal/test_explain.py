@@ -34,7 +34,7 @@ def facts(own: Served, job_id: str) -> Any:
     return json.loads(run_gate("explain", job_id, "--json", cwd=own.folder).stdout)
 
 
-def test_where_a_job_is_and_who_is_ahead(own: Served) -> None:
+def test_where_a_job_is_and_which_jobs_are_ahead(own: Served) -> None:
     jobs = [own.acquire("one", job_id=f"w{n}", user="ana", credits=5).json() for n in range(10)]
     said = told(own, "w0")
     assert "It is running: slot 1 of 1, since " in said and "Its lease is good until " in said
@@ -62,7 +62,7 @@ def test_where_a_job_is_and_who_is_ahead(own: Served) -> None:
             assert "cancelled" in told(own, "w9") and "by an operator: changed her mind" in told(own, "w9")
 
 
-def test_a_lease_that_nobody_renewed_and_what_came_too_late(own: Served) -> None:
+def test_a_lease_without_renewal_and_a_late_outcome(own: Served) -> None:
     job = own.acquire("short", job_id="late", user="ana", credits=5).json()
     path = "/v1/pools/short/jobs/late"
     assert own.http.get(path, params={"wait_seconds": 30, "status": "running"}).json()["status"] == "expired"
@@ -86,7 +86,7 @@ def test_a_refund_that_is_owed_says_what_failed_last(own: Served) -> None:
     own.act(job, "cancel")
 
 
-def test_what_was_told_to_whom(tmp_path: Path) -> None:
+def test_each_wakeup_goes_to_its_waiter(tmp_path: Path) -> None:
     with Tool().running() as tool:
         config = tool.config() + '[providers.runninghub]\ntoken = "token"\n'
         with Served(tmp_path, config=config) as served:
@@ -136,7 +136,7 @@ def test_hostile_words_are_shown_and_do_nothing(own: Served) -> None:
     assert json.loads(raw)["job"]["error"] == "\x1b[2J\u202egnp.exe\x9b31m[link=x]"
 
 
-def test_a_job_that_nobody_knows(own: Served) -> None:
+def test_an_unknown_job(own: Served) -> None:
     done = run_gate("explain", "nobody", cwd=own.folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert "job_unknown: no pool has, or ever had, a job 'nobody'" in done.stderr

@@ -71,7 +71,7 @@ def test_for_programs_a_document_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_narrow_terminal_shows_what_fits_and_obeys_nobody(house: House) -> None:
+async def test_a_narrow_terminal_shows_what_fits_and_runs_no_escape_code(house: House) -> None:
     for number in range(12):
         await house.acquire(f"narrow-{number}-{house.pool[-6:]}", user="[bold]ana[/bold]")
     view = await house.gate.services.queries.pool(house.pool, LISTED)

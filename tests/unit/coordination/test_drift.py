@@ -32,7 +32,7 @@ def found(survey: RedisSnapshot, live: Job | None = None, other: Job | None = No
 
 
 @pytest.mark.parametrize("noted", [1, NOW])
-def test_what_the_outbox_speaks_of_is_no_drift_while_anybody_knows_the_job(noted: int) -> None:
+def test_an_outbox_entry_is_no_drift_while_a_store_has_the_job(noted: int) -> None:
     for live, other in ((HOLDS, None), (WAITS, None), (None, ENDED)):
         assert found(seen(noted=noted), live, other) == []
     assert found(seen(slot=True, entry={"fence": "9", "granted_at": 1}, noted=noted), WAITS) == []
@@ -40,7 +40,7 @@ def test_what_the_outbox_speaks_of_is_no_drift_while_anybody_knows_the_job(noted
     assert found(seen(waits=True, entry={"queued_at": 1}, noted=noted)) == []
 
 
-def test_an_entry_of_the_outbox_whom_nobody_knows_is_unheard_after_its_time() -> None:
+def test_an_outbox_entry_of_an_unknown_job_is_drift_after_its_time() -> None:
     assert found(seen(noted=OLD)) == []
     assert found(seen(noted=OLD - 1)) == [("unheard", 0)]
 

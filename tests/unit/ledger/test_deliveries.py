@@ -39,7 +39,7 @@ def made(taken: list[Delivery]) -> list[tuple[str, str]]:
     return [(one.job_id, one.type) for one in taken]
 
 
-async def test_each_change_is_owed_whole_to_who_wants_to_hear_of_it(book: Book) -> None:
+async def test_each_change_is_owed_whole_to_a_tool_that_wants_events(book: Book) -> None:
     await book.queued("quiet", tool="upscaler", ticket=1)
     first = await book.queued("a", tool="upscaler", ticket=5, tells=True)
     await book.running("r", 9, ticket=2)
@@ -85,7 +85,9 @@ async def test_an_end_and_a_refusal_are_told_at_their_time(book: Book) -> None:
     assert await rows(book, "type", "at") == [("job.running", 1_000), ("job.queued", NOW), ("job.cancelled", NOW)]
 
 
-async def test_what_is_taken_is_nobody_elses_until_its_time_is_over(book: Book, mine: Deliveries, theirs: Deliveries) -> None:
+async def test_a_taken_call_belongs_to_one_server_until_its_time_is_over(
+    book: Book, mine: Deliveries, theirs: Deliveries
+) -> None:
     await book.granted(tool="upscaler", starts=True)
     (row,) = await book.rows(tables.deliveries)
     (taken,) = await mine.take(HOLD_MS, PLENTY)
@@ -169,9 +171,7 @@ async def test_what_failed_is_due_again_later_until_a_day_is_over(book: Book, mi
     assert (await rows(book, "result", "error"))[0] == ("given_up", "too late")
 
 
-async def test_a_server_that_comes_back_frees_what_it_held_and_nobody_elses(
-    book: Book, mine: Deliveries, theirs: Deliveries
-) -> None:
+async def test_a_server_that_comes_back_frees_only_what_it_held(book: Book, mine: Deliveries, theirs: Deliveries) -> None:
     for number, job_id in enumerate("abc"):
         await book.queued(job_id, tool="upscaler", tells=True, ticket=number + 1)
     (done,) = await mine.take(HOLD_MS, {EVENTS: 1})

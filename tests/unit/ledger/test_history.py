@@ -40,7 +40,7 @@ async def test_a_grant_that_goes_back_is_of_a_waiter_from_the_first(book: Book) 
     assert (await book.admit("a", lease(8))).result == "admitted"
 
 
-async def test_who_asks_again_has_what_he_had(book: Book) -> None:
+async def test_a_repeated_acquire_gets_the_same_slot(book: Book) -> None:
     first = await book.queued()
     assert await book.admit() == Change("admitted", first)
     assert len(await book.history()) == 1

@@ -76,7 +76,7 @@ async def test_the_loop_commits_what_nothing_stands_in_the_way_of(database: Data
     assert set(await asyncio.gather(*(done_by(database) for _ in range(20)))) == {threading.current_thread().name}
 
 
-async def test_while_somebody_holds_the_file_the_loop_goes_on(database: Database, other: sa.Connection) -> None:
+async def test_while_another_process_locks_the_file_the_loop_goes_on(database: Database, other: sa.Connection) -> None:
     """The thread waits for him. What is asked meanwhile waits behind it, and the loop hardly stands still."""
     first = asyncio.create_task(done_by(database))
     longest_s, over = 0.0, time.monotonic() + HELD_S
@@ -97,7 +97,7 @@ async def test_while_somebody_holds_the_file_the_loop_goes_on(database: Database
     await until(by_the_loop, "nobody stands in the way any more")
 
 
-async def test_nobody_overtakes_who_waits_for_the_thread(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_caller_overtakes_those_waiting_for_the_thread(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     order, goes_on = itertools.count(), threading.Event()
     commit = database._writer._committer.commit
 
@@ -221,7 +221,7 @@ async def test_nothing_is_written_by_a_gate_that_has_stopped(sql_url: str, monke
     assert not done
 
 
-async def test_where_no_thread_is_to_be_had_whoever_was_committed_is_told_so(
+async def test_without_a_thread_committed_callers_are_still_answered(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing_left(self: threading.Thread) -> None:
@@ -255,7 +255,7 @@ async def test_what_undoes_a_statement_of_many_rows_is_no_file(database: Databas
 
 
 @pytest.mark.parametrize("takes_long", [False, True])
-async def test_a_log_that_grew_while_somebody_read_is_cut(database: Database, takes_long: bool) -> None:
+async def test_a_log_that_grew_during_a_read_is_cut(database: Database, takes_long: bool) -> None:
     def limit(batch: Any) -> int:
         return batch.connection.exec_driver_sql("pragma journal_size_limit").scalar()
 

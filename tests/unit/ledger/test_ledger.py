@@ -216,7 +216,7 @@ async def test_however_many_rows_there_are_few_statements_are_kept(ledger: Ledge
     assert len(batch._insert(tables.jobs)._texts) <= AT_ONCE
 
 
-async def test_of_a_row_that_sql_refuses_nobody_is_told(ledger: Ledger, database: Database) -> None:
+async def test_a_row_that_sql_refuses_is_not_announced(ledger: Ledger, database: Database) -> None:
     for job_id in ("bad-1", "good"):
         await admit(ledger, job_id)
     notes = [OutboxEntry(f"{n}-0", EntryKind.GRANTED, job, n, 1_000, lease(n)) for n, job in enumerate(("bad-1", "good"), 1)]
@@ -234,7 +234,9 @@ async def test_many_requests_share_one_commit(ledger: Ledger, monkeypatch: pytes
 
 
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite only")
-async def test_a_locked_store_fails_all_who_wait_at_once(ledger: Ledger, database: Database, url: str, monkeypatch) -> None:
+async def test_a_locked_store_fails_all_waiting_callers_at_once(
+    ledger: Ledger, database: Database, url: str, monkeypatch
+) -> None:
     """Somebody else holds the file: ten requests wait together for one time-out, not one after the other."""
     sa.event.listen(database._write_engine, "connect", lambda dbapi, _: dbapi.execute("pragma busy_timeout = 300"))
     database._writer._committer.leave()
@@ -281,7 +283,7 @@ async def test_a_pool_whose_row_is_held_does_not_make_its_requests_wait_in_turn(
 
 
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres only")
-async def test_who_waits_for_a_row_that_is_let_go_in_time_is_served(ledger: Ledger, database: Database) -> None:
+async def test_a_caller_is_served_when_the_row_lock_ends_in_time(ledger: Ledger, database: Database) -> None:
     holder = sa.create_engine(database.url.replace("postgresql:", "postgresql+psycopg:")).connect()
     holder.exec_driver_sql("select 1 from gate.pools where name = 'default' for update")
     waits = asyncio.create_task(admit(ledger, "a", lease()))
@@ -332,7 +334,7 @@ async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Datab
 
 
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres only")
-async def test_a_server_that_stands_still_holds_nobody_up_for_long(ledger: Ledger, database: Database) -> None:
+async def test_a_server_that_stands_still_delays_others_briefly(ledger: Ledger, database: Database) -> None:
     """It locked the pool's row and was stopped: the database ends its transaction, and the others go on."""
     stopped = engines.engine(database.url, writes=True)
     connection = stopped.connect()

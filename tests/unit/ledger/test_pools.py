@@ -106,7 +106,7 @@ async def test_each_life_has_a_higher_epoch_and_remembers_the_redis_before(book:
     assert (await pool(book)).former == tuple(f"r{number}" for number in range(28, 28 - pool_rows.FORMER_MAX, -1))
 
 
-async def test_a_rebuild_reads_who_lives_in_the_order_of_tickets(book: Book) -> None:
+async def test_a_rebuild_reads_live_jobs_in_the_order_of_tickets(book: Book) -> None:
     for number, job_id in enumerate(("z", "y", "x")):
         await book.queued(job_id, ticket=10 - number)
     await book.running("r", 1, ticket=3)

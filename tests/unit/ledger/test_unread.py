@@ -92,7 +92,7 @@ async def test_each_task_is_named_once(book: Book) -> None:
     assert await book.reading.unread.lately(0, 3) == (4, ["acme t", "acme u"])
 
 
-async def test_the_oldest_that_nobody_applied_are_dropped(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_pending_callbacks_are_dropped(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unread_callbacks, "PENDING_MAX", 3)
     await book.running()
     await keep(book, b"0")
@@ -196,7 +196,7 @@ async def test_pruned_with_its_job_or_by_its_own_age(book: Book) -> None:
     assert old.id != young.id and not verify(book.database.url, None).breaches
 
 
-async def test_the_newest_that_nobody_applied_are_named(book: Book) -> None:
+async def test_the_newest_pending_callbacks_are_named(book: Book) -> None:
     await book.running()
     for body, task_id in ((b"1", "t1"), (b"2", None), (b"3", "t3"), (b"4", "t4")):
         await keep(book, body, task_id=task_id)

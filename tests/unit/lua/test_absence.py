@@ -40,7 +40,7 @@ async def test_a_load_is_of_its_time(line: LineOfPool) -> None:
         assert before <= int(await line.client.hget(line.key("meta"), name)) <= after
 
 
-async def test_deadlines_that_passed_while_nobody_called_have_the_claim_time_of_grace(line: LineOfPool) -> None:
+async def test_deadlines_that_passed_without_a_call_have_the_claim_time_of_grace(line: LineOfPool) -> None:
     now = await by_the_servers_clock(line)
     for job in "abc":
         await line.acquire(job)
@@ -54,7 +54,7 @@ async def test_deadlines_that_passed_while_nobody_called_have_the_claim_time_of_
     assert await line.client.zscore(line.key("slots"), "b") == later, "who had time left has no more than that"
 
 
-async def test_very_many_have_their_grace_in_several_calls_and_nobody_is_reaped_between(line: LineOfPool) -> None:
+async def test_many_leases_get_grace_in_several_calls_and_none_is_reaped_between(line: LineOfPool) -> None:
     """A call is bounded, however many there are: Redis does nothing else meanwhile."""
     now = await by_the_servers_clock(line)
     jobs = {f"j{number}": now - 1_000 for number in range(250)}
@@ -67,7 +67,7 @@ async def test_very_many_have_their_grace_in_several_calls_and_nobody_is_reaped_
     assert not await line.client.hexists(line.key("meta"), "grace_to")
 
 
-async def test_waiters_whose_time_passed_while_nobody_called_have_it_too(line: LineOfPool) -> None:
+async def test_waiters_whose_time_passed_without_a_call_have_grace_too(line: LineOfPool) -> None:
     now = await by_the_servers_clock(line, limit=0)
     await line.acquire("a")
     entry = await line.entry("a") | {"queued_at": now - 700_000}
@@ -79,7 +79,7 @@ async def test_waiters_whose_time_passed_while_nobody_called_have_it_too(line: L
     assert (await line.tick()).next_ms == reply.next_ms, "once: somebody has called meanwhile"
 
 
-async def test_while_somebody_calls_a_deadline_is_a_deadline(line: LineOfPool) -> None:
+async def test_while_calls_come_a_deadline_has_no_grace(line: LineOfPool) -> None:
     now = await by_the_servers_clock(line)
     await line.acquire("a")
     await line.client.zadd(line.key("slots"), {"a": now - 1})
@@ -87,7 +87,7 @@ async def test_while_somebody_calls_a_deadline_is_a_deadline(line: LineOfPool) -
     assert await line.holders() == set()
 
 
-async def test_that_somebody_called_is_written_down_once_a_second(line: LineOfPool) -> None:
+async def test_the_time_of_the_last_call_is_written_once_a_second(line: LineOfPool) -> None:
     now = await by_the_servers_clock(line)
     await seen_at(line, now + AWAY_MS)
     await line.tick()

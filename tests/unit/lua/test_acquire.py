@@ -52,7 +52,7 @@ async def test_a_newcomer_does_not_overtake_a_waiter(line: LineOfPool) -> None:
     assert await line.holders() == {"b", "c", "d"}
 
 
-async def test_a_newcomer_does_not_overtake_those_whom_the_bound_left_waiting(line: LineOfPool) -> None:
+async def test_a_newcomer_does_not_overtake_waiters_left_by_the_bound(line: LineOfPool) -> None:
     """Slots come free for all, one script promotes a hundred: the newcomer stands behind the twenty others."""
     await line.load(epoch=2, limit=0)
     for number in range(120):
@@ -63,7 +63,7 @@ async def test_a_newcomer_does_not_overtake_those_whom_the_bound_left_waiting(li
     assert "newcomer" not in await line.client.zrange(line.key("slots"), 0, -1)
 
 
-async def test_a_dead_lease_is_reaped_before_anybody_is_turned_away(line: LineOfPool) -> None:
+async def test_a_dead_lease_is_reaped_before_a_caller_is_refused(line: LineOfPool) -> None:
     for job in "abc":
         await line.acquire(job)
     line.clock.turn(600_000)
@@ -91,7 +91,7 @@ async def test_an_end_in_the_outbox_is_not_admitted_anew(line: LineOfPool) -> No
     assert await line.dump() == before
 
 
-async def test_the_cap_counts_who_runs_and_who_waits(line: LineOfPool) -> None:
+async def test_the_cap_counts_running_and_waiting_jobs(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=1, max_active_per_user=2)
     await line.acquire("a", user="ana")
     await line.acquire("b", user="ana")
@@ -103,7 +103,7 @@ async def test_the_cap_counts_who_runs_and_who_waits(line: LineOfPool) -> None:
     assert (await line.acquire("e")).result == "queued", "nobody has no cap"
 
 
-async def test_the_cap_forgets_who_has_ended(line: LineOfPool) -> None:
+async def test_the_cap_forgets_ended_jobs(line: LineOfPool) -> None:
     await line.load(epoch=2, max_active_per_user=1)
     got = await line.acquire("a", user="ana")
     assert got.lease is not None
@@ -121,7 +121,7 @@ async def test_a_full_queue_refuses_and_writes_nothing(line: LineOfPool) -> None
     assert (await line.acquire("b")).result == "queued", "who waits already is no newcomer"
 
 
-async def test_paused_or_cooling_everybody_waits(line: LineOfPool) -> None:
+async def test_paused_or_cooling_every_job_waits(line: LineOfPool) -> None:
     await line.load(epoch=2, paused=1)
     assert (await line.acquire("a")).result == "queued"
     assert (await line.status()).reason == "paused"
@@ -165,7 +165,7 @@ async def test_what_an_admission_writes_down(line: LineOfPool) -> None:
     assert await line.entry("b") == {"ticket": str(got.ticket), "queued_at": line.clock.now, "lease_ms": 600_000}
 
 
-async def test_who_was_granted_while_it_waited_is_told_so_when_it_asks_again(line: LineOfPool) -> None:
+async def test_a_job_granted_meanwhile_is_told_so_when_it_asks_again(line: LineOfPool) -> None:
     for job in "abcd":
         await line.acquire(job)
     await line.release("a", await line.lease_of("a"))
@@ -174,7 +174,7 @@ async def test_who_was_granted_while_it_waited_is_told_so_when_it_asks_again(lin
     assert got.lease is not None and got.lease.due == line.clock.now + 60_000
 
 
-async def test_who_will_not_wait_has_a_slot_or_nothing(line: LineOfPool) -> None:
+async def test_a_caller_that_does_not_wait_gets_a_slot_or_nothing(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=1)
     assert (await line.acquire("a", or_wait=False)).result == "running"
     before = await line.dump()
@@ -182,7 +182,7 @@ async def test_who_will_not_wait_has_a_slot_or_nothing(line: LineOfPool) -> None
     assert await line.dump() == before
 
 
-async def test_where_nobody_may_wait_a_free_slot_is_given(line: LineOfPool) -> None:
+async def test_with_a_queue_of_zero_a_free_slot_is_granted(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=1, queue_max=0)
     assert [(await line.acquire(job)).result for job in "ab"] == ["running", "queue_full"]
 
@@ -219,7 +219,7 @@ async def test_a_place_without_an_entry_is_no_place(line: LineOfPool) -> None:
     assert (await line.entry("e"))["ticket"] == str(got.ticket)
 
 
-async def test_a_newcomer_for_whom_the_call_has_no_lease_left_waits_for_the_next(line: LineOfPool) -> None:
+async def test_a_newcomer_without_a_lease_id_left_in_the_call_waits_for_the_next(line: LineOfPool) -> None:
     """Eight waiters take the eight leases that an acquire carries."""
     await line.load(epoch=2, limit=0)
     for number in range(8):

@@ -27,7 +27,7 @@ async def test_nothing_is_left_of_it(line: LineOfPool) -> None:
     assert not (left["slots"] or left["queue"] or left["jobs"] or left["users"])
 
 
-async def test_who_is_not_there_is_absent(line: LineOfPool) -> None:
+async def test_an_unknown_job_is_absent(line: LineOfPool) -> None:
     before = await line.dump()
     assert (await line.cancel("a")).result == "absent"
     assert await line.dump() == before

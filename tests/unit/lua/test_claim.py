@@ -47,7 +47,7 @@ async def test_another_lease_claims_nothing(line: LineOfPool) -> None:
     assert await line.dump() == before
 
 
-async def test_who_waits_has_no_lease_to_claim(line: LineOfPool) -> None:
+async def test_a_waiter_has_no_lease_to_claim(line: LineOfPool) -> None:
     for job in "abcd":
         await line.acquire(job)
     assert (await line.claim("d", "")).result == "lost"

@@ -12,7 +12,7 @@ async def test_a_higher_limit_counts_at_once(line: LineOfPool) -> None:
     assert (await line.status()).free == 0 and await line.queue() == []
 
 
-async def test_a_lower_limit_drains_and_kills_nobody(line: LineOfPool) -> None:
+async def test_a_lower_limit_drains_and_ends_no_job(line: LineOfPool) -> None:
     for job in "abcd":
         await line.acquire(job)
     await line.configure(limit=1)

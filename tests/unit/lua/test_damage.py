@@ -108,7 +108,7 @@ async def test_behind_a_tail_without_an_entry_there_is_room(line: LineOfPool) ->
     assert await line.queue() == ["b", "c", "d", "z"]
 
 
-async def test_a_waiter_without_an_entry_keeps_nobody_from_its_place(line: LineOfPool) -> None:
+async def test_a_waiter_without_an_entry_blocks_no_place(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=1)
     for job in "abcde":
         await line.acquire(job)

@@ -78,7 +78,7 @@ async def test_deadlines_that_passed_meanwhile_have_the_claim_time_of_grace(line
     assert await line.holders() == {"b"}
 
 
-async def test_who_waited_through_the_absence_has_that_grace_and_newcomers_do_not(line: LineOfPool) -> None:
+async def test_waiters_of_before_the_absence_have_grace_and_newcomers_do_not(line: LineOfPool) -> None:
     waited = WAITER | {"queued_at": line.clock.now - 700_000}
     await line.load(epoch=2, waiters=[("old", waited)], limit=0, queue_ms=5_000, claim_ms=4_000)
     await line.configure(queue_ms=1_000)
@@ -114,7 +114,7 @@ async def test_a_waiter_that_came_when_the_pool_was_there_has_no_grace(line: Lin
     assert await line.queue() == []
 
 
-async def test_one_script_looks_at_a_hundred_of_those_who_have_grace(line: LineOfPool) -> None:
+async def test_one_script_looks_at_a_hundred_waiters_with_grace(line: LineOfPool) -> None:
     old = [(f"old{number}", WAITER | {"queued_at": line.clock.now - 700_000}) for number in range(100)]
     await line.load(epoch=2, waiters=old, limit=0, queue_ms=1_000, claim_ms=60_000)
     await line.acquire("new")
@@ -144,7 +144,7 @@ async def test_the_caller_is_told_whose_deadline_is_a_new_one(line: LineOfPool) 
     assert (await line.entry("a"))["due"] == now + 60_000
 
 
-async def test_the_cap_counts_whom_it_loaded(line: LineOfPool) -> None:
+async def test_the_cap_counts_loaded_jobs(line: LineOfPool) -> None:
     lease = ("a", holder(line, line.clock.now + 1_000))
     await line.load(epoch=2, leases=[lease], waiters=[("b", WAITER)], limit=1, max_active_per_user=2)
     assert (await line.acquire("c", user="ana")).active == ("a", "b")

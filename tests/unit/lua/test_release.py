@@ -80,7 +80,7 @@ async def test_a_stale_release_reaps_and_promotes_like_every_call(line: LineOfPo
     assert await line.client.zrange(line.key("slots"), 0, -1) == [b"d"]
 
 
-async def test_nobody_is_granted_a_slot_without_a_lease_of_its_own(line: LineOfPool) -> None:
+async def test_no_slot_is_granted_without_a_lease_id_of_its_own(line: LineOfPool) -> None:
     """A call carries the names of eight leases; there is room for twenty."""
     await line.load(epoch=2, limit=0)
     for number in range(20):

@@ -9,7 +9,7 @@ async def fence_of(line: LineOfPool, job: str) -> int:
     return int((await line.entry(job))["fence"])
 
 
-async def test_it_goes_before_everybody_who_came_later(line: LineOfPool) -> None:
+async def test_it_goes_before_all_later_arrivals(line: LineOfPool) -> None:
     for job in "abcdef":
         await line.acquire(job)
     await line.requeue("b", await fence_of(line, "b"))

@@ -51,7 +51,7 @@ async def test_a_slot_without_an_entry_is_mended_though_the_pool_is_full(line: L
     assert await line.entry("a") == entry
 
 
-async def test_who_holds_its_slot_again_does_not_wait_any_more(line: LineOfPool) -> None:
+async def test_a_job_that_holds_its_slot_again_waits_no_more(line: LineOfPool) -> None:
     await line.acquire("a")
     entry = await line.entry("a")
     await line.client.zrem(line.key("slots"), "a")

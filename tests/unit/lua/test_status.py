@@ -21,7 +21,7 @@ async def test_counts_holders_and_queue_are_of_one_moment(line: LineOfPool) -> N
     assert (status.paused, status.cooling_until, status.reason) == (False, None, "pool_full")
 
 
-async def test_nobody_in_particular_has_no_position(line: LineOfPool) -> None:
+async def test_without_a_job_there_is_no_position(line: LineOfPool) -> None:
     assert (await line.status()).position is None
     assert (await line.status("a")).position is None
 
@@ -32,7 +32,7 @@ async def test_it_reaps_first(line: LineOfPool) -> None:
     assert (await line.status()).free == 3
 
 
-async def test_nobody_is_named_who_was_not_asked_for(line: LineOfPool) -> None:
+async def test_only_requested_jobs_are_named(line: LineOfPool) -> None:
     for job in "abcd":
         await line.acquire(job)
     status = await line.status("d", most=0)
@@ -79,7 +79,7 @@ async def stands_as_listed(line: LineOfPool) -> bool:
 
 
 @pytest.mark.parametrize("gone", [0, 3, 60, 140])
-async def test_in_a_long_line_everybody_has_his_place_however_many_have_left(line: LineOfPool, gone: int) -> None:
+async def test_in_a_long_line_each_waiter_has_its_place_however_many_have_left(line: LineOfPool, gone: int) -> None:
     """A place is looked for where the ticket says that it may be: among few, among all when more than a hundred have left."""
     await long_line(line, 260)
     for number in Random(gone).sample(range(1, 261), gone):
@@ -116,7 +116,7 @@ async def test_in_a_long_line_a_search_through_all_is_the_last_resort(line: Line
     assert await searches("j350") == 1, "more than a hundred on either side"
 
 
-async def test_in_a_long_line_that_was_turned_over_by_hand_everybody_has_his_place(line: LineOfPool) -> None:
+async def test_in_a_long_line_reversed_by_hand_each_waiter_has_its_place(line: LineOfPool) -> None:
     await long_line(line, 150)
     queue, jobs = line.key("queue"), line.key("jobs")
     for head, tail in ((0, -1), (20, 130), (2, 149)):
@@ -133,7 +133,7 @@ async def test_in_a_long_line_that_was_turned_over_by_hand_everybody_has_his_pla
 
 
 @pytest.mark.parametrize("job", ["j1", "j70", "j130", "j199", "j200"])
-async def test_from_a_long_line_whoever_leaves_is_the_one_that_is_named(line: LineOfPool, job: str) -> None:
+async def test_from_a_long_line_the_named_job_leaves(line: LineOfPool, job: str) -> None:
     await long_line(line, 200)
     assert (await line.cancel(job)).result == "left_queue"
     assert await line.queue() == [f"j{number}" for number in range(1, 201) if f"j{number}" != job][:100]

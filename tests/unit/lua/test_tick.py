@@ -52,7 +52,7 @@ async def test_promotion_is_bounded_too(line: LineOfPool) -> None:
     assert len({note[1] for note in await line.notes()}) == 150
 
 
-async def test_a_queue_of_names_that_nobody_knows_is_cleared_a_hundred_at_a_time(line: LineOfPool) -> None:
+async def test_a_queue_of_unknown_names_is_cleared_a_hundred_at_a_time(line: LineOfPool) -> None:
     await line.client.rpush(line.key("queue"), *(f"ghost{number}" for number in range(150)))
     replies = [await line.tick() for _ in range(2)]
     assert [reply.more for reply in replies] == [True, False]
@@ -160,7 +160,7 @@ async def test_a_waiter_whose_time_comes_first_says_when_to_come_again(line: Lin
     assert (await line.tick()).next_ms == line.clock.now + 1_000
 
 
-async def test_a_cool_down_that_is_over_calls_nobody(line: LineOfPool) -> None:
+async def test_a_cool_down_that_is_over_makes_no_call(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=2)
     for job in "abc":
         await line.acquire(job)

@@ -56,7 +56,7 @@ async def test_what_the_outbox_says_of_others_stays(line: LineOfPool) -> None:
     assert [note[:2] for note in await line.notes()] == [("granted", "e")]
 
 
-async def test_it_reaps_and_promotes_nobody(line: LineOfPool) -> None:
+async def test_it_reaps_and_promotes_nothing(line: LineOfPool) -> None:
     """SQL is away when it runs, and could not hear of it."""
     for job in "abcd":
         await line.acquire(job)

@@ -304,7 +304,7 @@ def test_other_events_are_passed_over() -> None:
     assert RUNNINGHUB.read(call({"event": ""})) is None
 
 
-def test_who_has_configured_no_token_is_told_so() -> None:
+def test_a_missing_token_is_reported() -> None:
     for secrets in ([], [""]):
         with pytest.raises(Forged, match="has no secret of this provider"):
             RUNNINGHUB.read(dataclasses.replace(end(OLD, TOKEN), secrets=secrets))

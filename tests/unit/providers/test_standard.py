@@ -116,7 +116,7 @@ def test_nothing_passes_without_headers_or_without_a_secret_or_with_another_body
         assert SECRET not in refused.value.detail
 
 
-def test_who_has_configured_no_secret_is_told_so() -> None:
+def test_a_missing_secret_is_reported() -> None:
     for secrets in ([], ["", "whsec_"]):
         with pytest.raises(Forged, match="has no secret of this provider"):
             STANDARD.read(dataclasses.replace(signed(END), secrets=secrets))
