@@ -20,7 +20,7 @@ async def test_three_run_the_fourth_waits(house: House) -> None:
 async def test_one_ends_and_the_next_is_granted_by_itself(house: House) -> None:
     ana, _, _, davi = [await house.acquire() for _ in range(4)]
     await house.release(ana, "completed")
-    davi = await house.granted(davi)  # one call that waits; nobody asks again and again
+    davi = await house.granted(davi)  # one call that waits, without polling
     assert davi.status == "granted"
 
 

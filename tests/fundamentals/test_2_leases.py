@@ -1,4 +1,4 @@
-"""The tutorial, second part: a slot is a lease. Whoever does not call back has lost it."""
+"""The tutorial, second part: a slot is a lease. A holder that does not call back loses it."""
 
 import pytest
 

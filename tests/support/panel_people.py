@@ -28,7 +28,7 @@ def wait(true: Callable[[], bool], what: str, within_s: float) -> None:
 
 
 class Person:
-    """Somebody with a browser: it keeps a cookie, and says of itself what a browser says."""
+    """A visitor with a browser: it keeps a cookie, and sends the headers of a browser."""
 
     def __init__(self, url: str, **headers: str) -> None:
         self.http = httpx2.Client(

@@ -1,4 +1,4 @@
-"""What a panel shows in tests and in pictures: nobody, a few, many; and people who mean harm by their names."""
+"""What a panel shows in tests and in pictures: no job, a few, many; and names that are meant to harm."""
 
 from __future__ import annotations
 

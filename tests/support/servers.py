@@ -25,7 +25,7 @@ READY_S = 20.0
 
 
 def free_port() -> int:
-    """Below the ports that outgoing connections get: whoever calls a dead server there must not end up calling himself,
+    """Below the ports that outgoing connections get: a caller of a dead server there must not end up calling itself,
     and the port must still be free when the server comes back.
     """
     while True:
@@ -134,7 +134,7 @@ class Postgres:
             os.kill(pid, signal.SIGSTOP)
 
     def takes(self, anything: bool) -> None:
-        """Whether anybody may write, from now on."""
+        """Whether writes are allowed, from now on."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("set default_transaction_read_only = off")
             connection.execute(f"alter system set default_transaction_read_only = {'off' if anything else 'on'}")
@@ -184,7 +184,7 @@ def locked_file(sql_url: str) -> Iterator[None]:
 
 
 class Books:
-    """SQL as the judge reads it: a connection of his own, nothing of gate's."""
+    """SQL as the judge reads it: over a connection of its own, without code of gate."""
 
     def __init__(self, sql_url: str) -> None:
         url = sa.make_url(sql_url)
@@ -229,7 +229,7 @@ class Books:
 
     @contextlib.contextmanager
     def held(self, pool: str) -> Iterator[None]:
-        """Whoever writes to this pool waits."""
+        """Writers of this pool wait."""
         with self._engine.connect() as connection:
             if self.sqlite:
                 connection.exec_driver_sql("begin immediate")

@@ -66,7 +66,7 @@ class Tool:
             daemon_threads = True
 
             def handle_error(self, *_about: object) -> None:
-                return None  # whoever called has died, as the test wanted
+                return None  # the caller has died, as the test wanted
 
         self._server = Server(("127.0.0.1", 0), Handler)
         weakref.finalize(self, self._server.server_close)

@@ -52,6 +52,6 @@ def plain(server: Served) -> Iterator[Gate]:
 
 @pytest.fixture
 def operator(server: Served) -> Iterator[redis.Redis]:
-    """What somebody with redis-cli can do."""
+    """What an operator with redis-cli can do."""
     with redis.Redis.from_url(server.redis_url, decode_responses=True) as client:
         yield client

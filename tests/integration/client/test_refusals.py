@@ -91,7 +91,7 @@ async def test_a_stopped_server_is_unreachable() -> None:
     async with AsyncGate("http://127.0.0.1:9", retry_seconds=0.2) as nowhere:
         with pytest.raises(Unreachable):
             async with nowhere.slot():
-                raise AssertionError("nobody is there")
+                raise AssertionError("no server listens")
 
 
 def test_every_refusal_of_the_server_has_its_class() -> None:

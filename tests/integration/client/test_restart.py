@@ -57,14 +57,14 @@ async def test_killed_while_one_holds_and_one_waits(mortal: Served) -> None:
 
 
 async def test_away_for_longer_than_the_lease(mortal: Served) -> None:
-    """Nobody can say that the slot is still held: the body is told when the deadline passes, answer or no answer."""
+    """Without an answer the slot may be lost. The body is told when the deadline passes."""
     job_id = fresh()
     async with AsyncGate(mortal.url) as gate, asyncio.timeout(60):
         with pytest.raises(LeaseLost):
             async with gate.slot(job_id=job_id, credits=3, lease_seconds=1):
                 mortal.kill()
                 await asyncio.Event().wait()
-        await asyncio.to_thread(mortal.start)  # and gives whoever could not renew the claim time of grace
+        await asyncio.to_thread(mortal.start)  # and gives holders that could not renew the claim time of grace
         job = await until(lambda: _ended(gate, job_id), "the job has ended")
         assert (job.status, job.refund.amount) == ("expired", 3)
 

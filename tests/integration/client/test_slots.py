@@ -104,7 +104,7 @@ async def test_an_output_that_gate_cannot_keep_does_not_undo_the_work(gate: Asyn
 
 
 async def test_a_provider_that_will_not_take_it(gate: AsyncGate) -> None:
-    """Back at its place, nothing paid back; whoever comes again with the job_id has that place."""
+    """The job is back at its place, without a refund. A call with the same job_id gets that place."""
     job_id, tries = fresh(), 0
     async with gate.slot("one") as before:
         pass
@@ -169,7 +169,7 @@ async def _ended(gate: AsyncGate, job_id: str, pool: str = "default"):
 
 
 async def test_a_job_that_is_cancelled_while_it_runs_is_told_at_once(gate: AsyncGate) -> None:
-    """Its lease is ten minutes long; nobody waits for the next renewal."""
+    """Its lease is ten minutes long, and the body does not wait for the next renewal."""
     async with asyncio.timeout(10):
         with pytest.raises(LeaseLost) as lost:
             async with gate.slot() as lease:
@@ -200,7 +200,7 @@ async def test_no_renewal_goes_beyond_the_longest_hold(gate: AsyncGate) -> None:
 
 
 async def test_a_loss_and_a_cancellation_at_the_same_time(gate: AsyncGate) -> None:
-    """Who cancels from outside gets his CancelledError, not LeaseLost."""
+    """A cancellation from outside stays a CancelledError. It does not become LeaseLost."""
     inside = asyncio.Event()
     held: list[AsyncLease] = []
 

@@ -1,5 +1,5 @@
 """What a pair costs, in things that no machine makes more or fewer of: journeys to Redis, statements and commits of SQL, rows that a
-query looks at, and a script beside one that does nothing. So that nobody makes gate slow without noticing.
+query looks at, and a script beside one that does nothing. A change that makes gate slower is noticed by it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ async def test_pairs_at_once_share_commits_and_statements(house: House, counted:
 async def test_a_wait_and_its_hand_over_look_at_nothing_again(
     house: House, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits is woken by what he waits for, and is shown it; what a script did is recorded as it said it."""
+    """A notification carries the job that a waiter waits for, and a reply carries what its script did."""
     read, tell_line, in_line = Database.read, house.keeper._news.tell_line, asyncio.Event()
 
     def counting_read(self: Database, work: Any) -> Any:
@@ -156,7 +156,7 @@ select 'before-' || n, %s, 'completed', 0, n, n, 1000, n, n, 'holder' from gener
 
 @pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres's planner")
 async def test_no_statement_of_a_pair_reads_a_whole_table_of_postgres(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anybody has counted the rows for its planner, which is how a young database is, too."""
+    """The planner has no statistics yet, as in a young database."""
     asked: dict[str, tuple[Any, ...]] = {}
     say = statements.say
 

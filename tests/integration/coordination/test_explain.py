@@ -39,7 +39,7 @@ async def test_a_job_that_moves_while_it_is_explained_is_told_as_it_then_is(hous
     await house.release(job)
     facts = await by_both(
         house.gate.services.queries, house.gate.services.ledger, job
-    )  # as somebody has it who read it before its end
+    )  # as a reader from before its end has it
     assert facts.job.status == "completed" and facts.holders == () and facts.slot is None
 
 

@@ -1,4 +1,4 @@
-"""What people are shown of a pool: one look a change, whoever looks; and what is not as it should be, said."""
+"""What the panel shows of a pool: one read for each change, whatever the number of viewers; and each problem."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_one_read_shows_a_change_to_all_viewers(house: House, monkeypatch:
         taken = await house.acquire()
         await until(lambda: [one.job_id for one in seen().view.holders] == [taken.job_id], "the grant is seen")
         assert other.is_set() and looks - before <= 2
-    assert FEED[house].seen(house.pool) is None, "nobody looks, nothing is read"
+    assert FEED[house].seen(house.pool) is None, "without a viewer nothing is read"
 
 
 async def test_a_free_slot_that_is_taken_is_seen_without_a_notice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ async def test_a_waiter_beside_a_free_slot_without_a_reason_is_an_alarm(
 
     monkeypatch.setattr(house.gate.services.queries, "pool", beside)
     with following(house) as (_, seen):
-        await until(lambda: seen().granting_since is not None, "he waits beside a free slot")
+        await until(lambda: seen().granting_since is not None, "the job waits beside a free slot")
         assert not seen().stuck, "a grant is on its way"
         await until(lambda: seen().stuck, "it takes too long")
         stuck = view("a", "b", paused=True)

@@ -66,7 +66,7 @@ def test_what_happened_is_what_it_says(served: Served) -> None:
 
 
 def test_labels_are_of_fixed_sets(served: Served) -> None:
-    """Whatever is asked for, nobody can make a series: each costs the one who keeps them."""
+    """No request can create a series, because each series costs memory in Prometheus."""
     marked = fresh("mark")
     job = served.acquire(job_id=marked, user=marked, tool=marked, session=marked).json()
     served.act(job, "cancel", reason=marked)

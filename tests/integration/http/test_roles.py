@@ -229,7 +229,7 @@ def test_while_no_key_exists_this_machine_is_let_in_whatever_it_shows(tmp_path: 
         guarded = own.http.get("/v1/pools", headers={"authorization": "Bearer nonsense", "apikey": "x"})
         assert guarded.status_code == 200
         forwarded = own.http.get("/v1/pools", headers={"x-forwarded-for": "203.0.113.9"})
-        assert forwarded.status_code == 401, "a proxy on this machine brings somebody else"
+        assert forwarded.status_code == 401, "a proxy on this machine brings callers from elsewhere"
         assert "no key exists yet" in forwarded.json()["detail"] and "gate keys create" in forwarded.json()["detail"]
         foreign = own.http.post("/v1/pools/default/pause", headers={"origin": "http://evil.example"})
         assert foreign.status_code == 403, "a page in this machine's browser is not this machine"

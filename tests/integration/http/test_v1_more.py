@@ -165,7 +165,7 @@ def test_the_estimate_of_a_wait_comes_from_the_run_times(served: Served, pool: s
     asyncio.run(until(eta, "the runs that completed are seen"))
     assert 0 <= served.http.get(path(second)).json()["eta_seconds"] < 60
     served.post(f"/v1/pools/{pool}/pause")
-    assert served.http.get(path(second)).json()["eta_seconds"] is None, "nobody knows when it is resumed"
+    assert served.http.get(path(second)).json()["eta_seconds"] is None, "the time of its end is unknown"
     served.post(f"/v1/pools/{pool}/resume")
 
 

@@ -1,4 +1,4 @@
-"""The ledger's own account: what was committed is counted once, whoever did it, and nothing else."""
+"""The ledger's counters: each commit counts once, at every server."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_each_event_counts_once_however_often_it_is_looked(house: House, c
 
 
 async def test_every_server_has_the_same_account(open_house: Any) -> None:
-    """Of what each of them did: so nobody may add them up, and docs/monitoring.md says so."""
+    """Each server shows the totals of the ledger, so their sum is meaningless; docs/monitoring.md says so."""
     async with open_house() as one, open_house() as other:
         for house in (one, other, other):
             await house.release(await house.acquire(fresh()))
@@ -138,7 +138,7 @@ async def test_a_refund_that_the_owner_paid_is_counted_even_out_of_turn(house: H
 
 
 async def test_a_refund_that_the_owner_pays_is_not_counted_by_its_ending_too(house: House, counting: EventCounters) -> None:
-    """It may be paid before anybody counts: then its row is there."""
+    """A refund may be paid before the first count. Then its row is there."""
     job = await house.acquire(credits=7)
     await house.release(job, "failed")
     settles = jobs.update().where(jobs.c.job_id == job.job_id)

@@ -1,4 +1,4 @@
-"""Postgres ends a session, or is gone: whoever writes is told so, the next one has a new session, and nothing of it is in the log."""
+"""Postgres ends a session, or is gone: the writer gets an error, the next one a new session, and the log stays quiet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands on the pages: for whom, in which language, and never as it was sent."""
+"""The text of the pages: by role and language, and always escaped."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_nothing_is_done_without_the_token_or_from_elsewhere(kept: Kept) -> None
     assert act("/pools/default/do/pause", good, reason="a look").status_code == 303 and paused()
     assert act("/pools/default/do/resume", good, reason="done").status_code == 303 and not paused()
     assert kept.person().send("/session", "", key=kept.keys["read"]).status_code == 403, (
-        "nobody is signed in by another's page"
+        "a page of another origin signs no visitor in"
     )
 
 

@@ -188,7 +188,7 @@ async def test_a_refusal_whose_lease_was_reaped_meanwhile_keeps_its_place(house:
 
 
 async def test_a_grant_that_is_over_before_sql_heard_of_it_never_was(house: House) -> None:
-    """SQL was away for longer than the claim time: back to its place, nobody was told, nothing is refunded."""
+    """SQL was away for longer than the claim time: the job is back at its place, no caller was told, nothing is refunded."""
     holders = [await house.acquire() for _ in range(3)]
     waiter = await house.acquire(credits=5)
     record, held = house.gate.ledger.record, []

@@ -153,7 +153,7 @@ async def test_an_acquire_that_waits_is_not_answered_with_an_ended_job(house: Ho
 
 
 async def test_a_holder_that_could_not_renew_while_gate_was_away_has_grace(house: House) -> None:
-    """Nobody called for longer than two ticks: a deadline that passed meanwhile is not the holder's fault."""
+    """No call came for longer than two ticks: a deadline that passed meanwhile is not the holder's fault."""
     job, waiter = await house.acquire(), None
     await house.acquire()
     await house.acquire()
@@ -165,7 +165,7 @@ async def test_a_holder_that_could_not_renew_while_gate_was_away_has_grace(house
 
 
 async def test_that_grace_is_given_once_however_often_redis_is_lost(house: House) -> None:
-    """Else a gate that dies with its Redis more often than its claim time would never reap whoever was lost."""
+    """Otherwise a gate that dies with its Redis more often than its claim time would never reap a lost lease."""
     job = await house.acquire(credits=5)
     ledger, deadlines = house.gate.ledger, []
     await ledger._database.write("", "", lambda batch: batch.put(job, expires_at=1) and None)

@@ -74,7 +74,7 @@ async def answered(gate: RunningGate, job_id: str) -> Job:
 
 
 async def test_failed_pool_load_fails_every_waiting_caller(start: Start, sql_url: str) -> None:
-    """Each by himself would try again, one after the other, and wait for SQL as long as all before him."""
+    """Each alone would try again, one after the other, and wait for SQL as long as all before it."""
     server = start()
     async with opened(server.url, sql_url) as gate:
         tried, over = 0, asyncio.Event()

@@ -51,7 +51,7 @@ async def test_a_redis_without_room_takes_no_new_work_and_ends_the_old(own_redis
         assert (await house.keeper.claim("full", granted.job_id, granted.lease_id or "")).status == "running"
         assert (await house.keeper.cancel("full", sixth.job_id)).status == "cancelled"
         await house.release(third, "cancelled")
-        # These two are granted, and nobody comes.
+        # These two are granted, and no caller claims them.
         for job in (fifth, lost):
             await until(lambda job=job: _is(house, job.job_id, "expired"), "it has expired", 15)
         assert [await house.refunds(job) for job in (first, third, fifth, sixth, lost)] == [[5]] * 5

@@ -123,7 +123,7 @@ async def test_an_entry_that_sql_cannot_take_stays_in_the_outbox(house: House) -
 
 
 async def test_an_acquire_for_which_sql_has_no_room_records_the_outbox_and_looks_again(house: House) -> None:
-    """Redis has reaped, and nobody has told SQL yet."""
+    """Redis has reaped, and SQL does not know it yet."""
     holders = [await house.acquire(credits=5) for _ in range(3)]
     house.gate.registry.on_emitted = lambda pool, epoch, reply: None
     house.expire(holders[0])
@@ -188,7 +188,7 @@ async def test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since(ho
 
 
 async def test_a_commit_so_late_that_its_turn_is_over_does_not_break_the_order(house: House, monkeypatch) -> None:
-    """I6 of `gate verify`: its ticket is the older one, and the other was granted while nobody knew of it."""
+    """I6 of `gate verify`: its ticket is older, and the other job was granted before SQL knew of it."""
     await until(lambda: house.pool in house.gate.reconciler._before, "the server has swept once")
     monkeypatch.setattr("gate.coordination.drift.STRANGER_MS", -1)
     holders = [await house.acquire() for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Who waits in a call, and what happens in the moments in which nobody seems to look."""
+"""Calls that wait, and changes that come between two reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def no_look(self: WaiterPoll) -> None:
 
 
 async def test_a_waiter_whose_message_was_lost_is_woken(house: House) -> None:
-    """Whoever recorded the grant died before he said so."""
+    """The server that recorded the grant died before it notified others."""
     holders = [await house.acquire() for _ in range(3)]
     waiter = await house.acquire()
     house.gate.recorder._news = House.Mute()
@@ -59,7 +59,7 @@ async def test_a_grant_that_is_told_before_its_admission_is_heard_of_is_not_slep
 
 
 async def test_what_was_shown_before_a_job_was_read_is_not_taken_for_news(house: House) -> None:
-    """It was granted and refused again, and the word of the grant comes while the job is read: whoever waits is not told of it."""
+    """The job was granted and refused again. The notice of the grant comes during the read, and the waiting call ignores it."""
     holders = [await house.acquire() for _ in range(3)]
     waiter = await house.acquire()
     await house.release(holders[0])

@@ -33,7 +33,7 @@ async def test_a_pool_in_figures(open_house: Any) -> None:
 
 
 async def test_a_read_reaps_nothing_and_grants_nothing(line: LineOfPool) -> None:
-    """Else an alarm about a slot that nobody reaps would never be heard: the scrape would have reaped it."""
+    """A scrape must not reap. Otherwise the alarm about an overdue slot could never fire."""
     for job in "abcd":
         await line.acquire(job)
     await line.client.zadd(line.key("slots"), {"a": 1, "c": 2**50})

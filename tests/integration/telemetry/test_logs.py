@@ -1,4 +1,4 @@
-"""Logs: one line an event, whatever anybody calls himself; never a secret."""
+"""Logs: one line for each event, whatever the names in it, and never a secret."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ async def test_a_grant_that_came_before_its_row_is_recorded_as_soon_as_the_row_i
     job_id = await house.granted_before_its_row()
 
     async def no_look(pool: str) -> None:
-        """Nobody else helps."""
+        """There is no other help."""
 
     house.gate.recorder.run = no_look
     assert (await house.granted(await house.acquire(job_id))).status == "granted"
@@ -98,7 +98,7 @@ async def test_a_grant_whose_row_another_server_may_commit_is_looked_at_again_an
 
 
 async def test_a_told_page_that_came_after_entries_of_another_server_does_not_hide_them(house: House) -> None:
-    """Whoever needs all that is in the outbox has it, though the last script here told only its own."""
+    """A pass reads all of the outbox, though the last script here returned only its own entries."""
     holders = [await house.acquire() for _ in range(3)]
     first, second = await house.acquire(), await house.acquire()
     await house.gate.ledger.end(house.pool, holders[1].job_id, "completed", by="holder", lease_id=holders[1].lease_id)
@@ -106,7 +106,7 @@ async def test_a_told_page_that_came_after_entries_of_another_server_does_not_hi
 
     async def and_elsewhere_too(pool: str, epoch: int, job_id: str, lease_id: str) -> Any:
         reply = await release(pool, epoch, job_id, lease_id)
-        await release(pool, epoch, holders[1].job_id, holders[1].lease_id or "")  # of which nobody here hears
+        await release(pool, epoch, holders[1].job_id, holders[1].lease_id or "")  # of which this server gets no notice
         return reply
 
     house.gate.semaphore.release = and_elsewhere_too

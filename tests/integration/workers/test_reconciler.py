@@ -159,7 +159,7 @@ async def test_a_stranger_is_void_in_sql_before_its_slot_is_freed(house: House, 
 
 
 async def test_what_the_outbox_says_of_a_job_that_never_reached_sql_is_forgotten(house: House, monkeypatch) -> None:
-    """gate died between script and commit, nobody asked again, and the lease has run out since."""
+    """gate died between script and commit, the caller did not repeat its call, and the lease has run out since."""
     monkeypatch.setattr("gate.coordination.drift.STRANGER_MS", -1)
     epoch = await house.gate.registry.epoch(house.pool)
     unknown = f"{house.pool}-unknown"

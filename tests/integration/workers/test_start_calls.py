@@ -247,7 +247,7 @@ async def test_a_start_may_take_longer_than_the_claim_time_and_the_hold_of_its_r
 
 
 async def test_a_check_and_an_enqueue_of_one_job_at_once_have_one_starter(tmp_path: Path, tool: Tool) -> None:
-    """Whoever comes first to Redis decides it, whichever of them is first in SQL."""
+    """The first one in Redis decides, whichever is first in SQL."""
     with serving(tmp_path, tool, events=False, GATE_LIMIT="200") as served, ThreadPoolExecutor(2) as two:
         for _ in range(40):
             body = {"table": TABLE, "jobId": fresh()}

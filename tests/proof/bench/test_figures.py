@@ -121,7 +121,7 @@ def test_ratios_are_of_the_same_round() -> None:
 
 
 def test_the_page_is_what_its_figures_make_it() -> None:
-    """Nobody types a figure: `python -m bench --write` does."""
+    """`python -m bench --write` writes the figures, never a person."""
     kept = page.FOLDER / "figures.json"
     found = json.loads(kept.read_text()) if kept.exists() else {"machine": {}, "suites": {}}
     assert page.filled(page.PAGE.read_text(), found) == page.PAGE.read_text()

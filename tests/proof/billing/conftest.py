@@ -21,7 +21,7 @@ def postgres() -> Iterator[str]:
         yield named
         return
     need_postgres()
-    # Not in pytest's own folder: each run that begins beside this one closes that to the user whom Postgres runs as.
+    # Not in pytest's own folder: each run that begins beside this one closes that to the user of Postgres.
     with tempfile.TemporaryDirectory(prefix="gate-owner-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         server = Postgres(Path(folder) / "postgres")

@@ -1,4 +1,4 @@
-"""The owner's side of the ledger's database: his jobs, the account that he pays back to, and two functions that behave as a
+"""The owner's side of the ledger's database: the owner's jobs, the account for refunds, and two functions that behave as a
 test wants.
 """
 
@@ -80,7 +80,7 @@ class Shop:
         self.run(_REFUND.format(behaviour=behaviour))
 
     def sells(self, user: str | None = "ana", credits: int | None = 7, charged: bool | None = True) -> str:
-        """A job of his; returns its id."""
+        """Insert a job of the owner, and return its id."""
         job_id = fresh()
         with self.engine.connect() as connection:
             values = {"t": TABLE, "id": job_id, "user": user, "credits": credits, "charged": charged}
@@ -103,11 +103,11 @@ class Shop:
         return len(self.rows("select 1 from shop.asked where job_id = :id", id=job_id))
 
     def hangs(self) -> int:
-        """How many of his functions sleep at the moment."""
+        """Number of the owner's functions that sleep at the moment."""
         return len(self.rows("select 1 from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"))
 
     def waits_for_the_ledger(self) -> bool:
-        """Somebody, because another holds that table."""
+        """A function waits, because another transaction locks that table."""
         return bool(self.rows("select 1 from pg_locks where relation = 'gate.ledger'::regclass and not granted"))
 
     def hurry(self) -> None:

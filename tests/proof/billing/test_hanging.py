@@ -1,4 +1,4 @@
-"""The owner's function hangs, or is slow: nobody but it waits, and gate stops in time."""
+"""The owner's function hangs, or is slow: other calls do not wait for it, and gate stops in time."""
 
 from __future__ import annotations
 

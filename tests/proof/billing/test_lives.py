@@ -1,4 +1,4 @@
-"""Whoever dies, and however many servers pay: a refund is paid once, in the owner's table and in the ledger."""
+"""A refund is paid once, in the owner's table and in the ledger, whichever server dies and however many pay."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def held(shop: Shop) -> Iterator[None]:
-    """Nobody can write to the ledger: the owner's function has returned, and its payment is not committed."""
+    """The ledger is locked: the owner's function has returned, and its payment is not committed."""
     with shop.engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
         connection.exec_driver_sql("lock table gate.ledger in exclusive mode")
         yield

@@ -167,4 +167,4 @@ async def test_only_so_many_wait_for_a_price_that_hangs_and_the_rest_goes_on(ser
             assert time.monotonic() - began < 5
         assert shop.hangs() == 4 and not any(one.done() for one in asking), "all that while it hung"
         assert {one.result(15)[0] for one in asking} == {503}
-    await until(lambda: not shop.hangs(), "nothing of it is left when nobody waits for it any more", 2)
+    await until(lambda: not shop.hangs(), "nothing of it is left when no call waits for it any more", 2)

@@ -81,7 +81,7 @@ async def test_old_front_ends_are_told_the_amount_that_is_owed(served: Served, s
 
 @pytest.mark.parametrize("table", [None, "unheard_of_jobs"])
 async def test_without_a_key_only_priced_jobs_are_paid_by_the_owner(served: Served, shop: Shop, table: Any) -> None:
-    """Anybody on this machine could name any user and any credits."""
+    """Any caller on this machine could name any user and any credits."""
     job_id = fresh()
     fail(served, served.acquire(job_id=job_id, tool=table, user="eve", credits=999).json())
     assert look(served, job_id)["refund"]["owed"] is False, "the ledger's own, at once"
@@ -94,7 +94,7 @@ async def test_verify_finds_an_owed_refund_that_is_not_the_charge(served: Served
     job_id = fail(served, acquire(served, shop.sells()))["job_id"]
     other = acquire(served, shop.sells())["job_id"]
     await until(lambda: shop.owed(job_id)[0][1], "the function has been asked")
-    # Its time is put off, so that nobody writes to the row meanwhile.
+    # Its time is put off, so that no worker writes to the row meanwhile.
     shop.run(f"update gate.owed set due_at = 9e15, {wrong.format(other=other)} where job_id = '{job_id}'")
     found = {(breach.invariant, breach.about) for breach in verify(served.sql_url, served.redis_url).breaches}
     assert found == {("I2", job_id)} | ({("I2", other)} if "job_id" in wrong else set())
@@ -105,7 +105,7 @@ async def test_verify_finds_an_owed_refund_that_is_not_the_charge(served: Served
 
 
 async def test_verify_finds_what_is_owed_and_refunded(served: Served, shop: Shop) -> None:
-    """And the owner does not pay it: the ledger's unique row goes with his payment, or neither."""
+    """The owner does not pay it either: the payment and the ledger's unique row commit together."""
     job_id = fail(served, acquire(served, shop.sells()))["job_id"]
     await until(lambda: shop.booked(job_id), "it is paid")
     shop.run(f"insert into gate.owed values ('{job_id}', 'ana', 'default', 7, 0, 0, 0)")

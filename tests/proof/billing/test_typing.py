@@ -1,4 +1,4 @@
-"""The two statements as an owner writes them: his functions take uuid, bigint, numeric, text; he casts; he leaves things out."""
+"""The two statements as an owner writes them: functions of uuid, bigint, numeric and text, with casts, and with fields left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose word is good for the owner's money: his own function's, and that of whoever shows a tool key."""
+"""Whose price counts for the owner's money: that of the owner's function, and that of a caller with a tool key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The panel in a real Chromium: what somebody sees, does and hears there. Whatever the browser complains of fails the test."""
+"""The panel in a real Chromium: what a visitor sees and does there. Any complaint of the browser fails the test."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_refusal_stands_in_the_form(chromium: Any, kept: Kept) -> None:
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("link", name="Release: gone").click()
         page.get_by_role("radio", name="completed").wait_for()
-        assert page.locator("input:checked").count() == 0, "somebody has to say how it went"
+        assert page.locator("input:checked").count() == 0, "the operator has to choose an outcome"
         page.get_by_role("radio", name="completed").check()
         page.get_by_label("Reason").fill("it hangs")
         kept.cancel("gone")

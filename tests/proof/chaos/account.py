@@ -131,7 +131,7 @@ class Account:
             early = told.lives_until() - moment(body["ended_at"])
             self.expect(early <= 0, f"{about}, {early:.1f} s before the deadline that was told")
         else:
-            self.expect(body["status"] in told.asked, f"{about}, and nobody said so")
+            self.expect(body["status"] in told.asked, f"{about}, which no caller reported")
         if told.holds:
             told.holds[-1].until = min(told.holds[-1].until, moment(body["ended_at"]))
 

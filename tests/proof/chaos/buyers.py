@@ -80,7 +80,7 @@ async def asked(client: Client, method: str, path: str, body: Any = None, good: 
             client.account.expect(reply.status_code in good, about)
             return reply
         await asyncio.sleep(0.2)
-    raise AssertionError(f"{method} {path}: nobody answered for {PATIENCE_S:g} s")
+    raise AssertionError(f"{method} {path}: no answer in {PATIENCE_S:g} s")
 
 
 async def buy(client: Client) -> None:

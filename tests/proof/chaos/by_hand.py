@@ -1,4 +1,4 @@
-"""Somebody edits Redis by hand. Each edit is mended within 25 s, and named in a server's log."""
+"""An operator edits Redis by hand. Each edit is repaired within 25 s, and named in a server's log."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ async def _round(scene: Scene, client: Client, how: str) -> float:
     await scene.by_hand("HDEL", key(POOL, "jobs"), waiters[3].job_id)
     pulled = await _under_load(scene)
     took = await _mended(scene, began, pulled)
-    pulled = [
-        job_id for job_id in pulled if "cancelled" not in scene.account.jobs[job_id].asked
-    ]  # then nobody has to mend it
+    pulled = [job_id for job_id in pulled if "cancelled" not in scene.account.jobs[job_id].asked]  # then it needs no repair
     touched = [one.job_id, other.job_id, waiters[2].job_id, waiters[3].job_id, *unrecorded, *pulled]
     unnamed = [job_id for job_id in touched if not _named(scene, job_id)]
     scene.account.expect(not unnamed, f"{how}: no server's log names the repair of {', '.join(unnamed)}")
@@ -76,7 +74,7 @@ def _empty_outbox(scene: Scene, redis: RedisServer, how: str) -> None:
 
 
 def _unrecorded(scene: Scene, lost: Told, next_one: Told) -> list[str]:
-    """Of the two, whom SQL has not heard of: the sweep alone can find that out."""
+    """Those of the two that SQL does not know. Only the sweep can find that."""
     before = {lost.job_id: "running", next_one.job_id: "queued"}
     rows = {row.job_id: row.status for row in scene.books.rows("select job_id, status from @jobs where pool = :p", p=POOL)}
     found = [job_id for job_id, status in before.items() if rows[job_id] == status]
@@ -85,7 +83,7 @@ def _unrecorded(scene: Scene, lost: Told, next_one: Told) -> list[str]:
 
 
 async def _under_load(scene: Scene) -> list[str]:
-    """The same where everything moves. What is pulled out of the queue nobody but the sweep can bring back."""
+    """The same where everything moves. Only the sweep can bring back a job that was pulled out of the queue."""
     slots = (await scene.by_hand("ZRANGE", key("default", "slots"), "0", "-1")).split()
     queue = (await scene.by_hand("LRANGE", key("default", "queue"), "0", "-1")).split()
     for edit, job_id in zip(("slots", "jobs"), slots, strict=False):

@@ -60,7 +60,7 @@ async def webhooks(scene: Scene) -> None:
     client = scene.client("last")
     for told, _ in baits:
         await client.look(told)
-        scene.account.expect(told.status == "running", f"{told.job_id}: {told.status}, and nobody called back for it")
+        scene.account.expect(told.status == "running", f"{told.job_id}: {told.status}, without a callback")
         await client.cancel(told)
     scene.said.append(f"genuine callbacks {provider.words.total():,}: {_listed(provider.words)}")
 
@@ -127,7 +127,7 @@ class Provider:
         job = (await client.look(told)).body
         by_binding = early and "applied" not in heard and "kept" in heard
         once = heard.count("applied") + by_binding == 1
-        # Whoever was answered 503 may have been heard all the same; his next call is a repeat.
+        # A call answered 503 may have been recorded all the same. Then the next one is a repeat.
         self.account.expect(once or self.put_off > put_off, f"{told.job_id}: it was heard as {heard}")
         self.account.expect(
             (job["status"], job["ended_by"]) == (outcome, "provider"), f"{told.job_id}: {job['status']}, not {outcome}"

@@ -1,4 +1,4 @@
-"""Whoever is next is cancelled in the moment in which he is granted his slot: it goes to the one after him."""
+"""The next waiter is cancelled at the moment of its grant: the slot goes to the one after it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AROUND_S = 0.005
 """So far before or after the release the cancel is sent."""
 SOON_S = 0.02
 GRANTED_S = 10.0
-"""Whoever is next has his slot by then, or it is lost."""
+"""Time (s) by which the next waiter has its slot; later it counts as lost."""
 
 
 async def cancels(scene: Scene) -> None:
@@ -74,7 +74,7 @@ async def _start(client: Client, told: Told) -> None:
 
 
 def _look_back(scene: Scene, events: list[Any]) -> None:
-    """By the events: who was cancelled while he waited, and who after he was granted; and nobody was granted after that."""
+    """By the events: jobs cancelled as waiters, jobs cancelled after their grant, and no grant after either."""
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for row in events:
         kinds[row.job_id].append(row.kind)
@@ -85,7 +85,7 @@ def _look_back(scene: Scene, events: list[Any]) -> None:
         before, after = _around(kinds[told.job_id], "cancelled")
         taken = {"granted", "running"}
         scene.account.expect(not taken & set(after), f"{told.job_id}: {after} after it was cancelled")
-        scene.account.expect("running" not in before, f"{told.job_id}: it ran, and nobody had claimed it")
+        scene.account.expect("running" not in before, f"{told.job_id}: it ran, and no caller had claimed it")
         granted += "granted" in before
         waited += "granted" not in before
     scene.said.append(f"cancelled as a waiter: {waited:,}, as granted: {granted:,}")

@@ -20,7 +20,7 @@ CREDITS = range(0, 20)
 
 
 class Unanswered(Exception):
-    """Nobody answered this client for so long that it goes home."""
+    """This client got no answer for so long that it gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Client:
                 self.account.expect(code == 0, f"{verb} {told.job_id}: no answer in {ANSWER_S:g} s")
                 at = (at + 1) % len(self.servers) if self.only is None else self.only
                 await asyncio.sleep(self.dice.uniform(0.02, 0.2))
-        self.account.wrong.append(f"{verb} {told.job_id}: nobody answered for {PATIENCE_S:g} s")
+        self.account.wrong.append(f"{verb} {told.job_id}: no answer in {PATIENCE_S:g} s")
         raise Unanswered
 
     def _heard(self, answer: Answer, verb: str, sent: float, now: float) -> Answer:

@@ -29,7 +29,7 @@ from tests.support.warm import orders
 SWEEP_EVERY_S = 0.5
 LIBRARIES = ("alembic.command", "alembic.config", "psycopg", "redis.asyncio", "uvicorn", "uvloop")
 ENDS = {"holder": "release", "operator": "cancel", "tool": "fail"}
-"""`end` by whom is which commit."""
+"""The commit of `end`, by its actor."""
 _script: ContextVar[str] = ContextVar("script", default="")
 """The last one of this task: a claim and a renewal are one commit."""
 

@@ -126,7 +126,7 @@ class _Exits:
         self._lost = self._lost or self.scene.redis is None
 
     def _recovered(self) -> None:
-        """How long after the exit before this one somebody was answered 2xx again."""
+        """Time from the exit before this one to the next answer 2xx."""
         if self._since and (good := [call.received for call in self.scene.account.good(None, self._since)]):
             self.scene.recoveries.append(min(good) - self._since)
 

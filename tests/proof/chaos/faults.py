@@ -11,7 +11,7 @@ from tests.proof.chaos.scene import Scene
 BACK_S = 5.0
 """Service is back so long after Redis has lost what it knew."""
 OTHERS_WAIT_S = 10.0
-"""Nobody waits longer for a server that stands still."""
+"""Longest wait (s) for a server that stands still."""
 
 
 async def none(scene: Scene) -> None:
@@ -152,7 +152,7 @@ async def storm(scene: Scene) -> None:
     for _ in range(scene.options.times):
         await scene.pause()
         scene.happens(loses=True)
-        scene.spare += 1  # who dies while he loads a pool leaves an epoch that nobody uses
+        scene.spare += 1  # a server that dies during the load of a pool leaves an unused epoch
         pair = (scene.dice.choice((flushed, emptied)), scene.dice.choice((killed, stood_still, without_sql)))
         await asyncio.gather(*(one() for one in pair))
         over = time.time()

@@ -1,4 +1,4 @@
-"""Callbacks that nobody but the provider may make, made by somebody else: how they are written, and what each has to be answered."""
+"""Forged callbacks: how they are made, and the answer that each must get."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STANDARD, HUB, OF_OLD = "/v1/webhooks/standard/hooks", "/v1/webhooks/runninghub/
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A live job, as whoever wants to end it knows it."""
+    """A live job, as an attacker knows it."""
 
     provider: str
     task_id: str

@@ -94,7 +94,7 @@ class Flood:
         return [row.job_id for row in self.scene.books.rows(query, pool=POOL)]
 
     def look_back(self) -> None:
-        """Who was refused left nothing in SQL; who was answered before another asked stands before him."""
+        """A refused job left nothing in SQL. A job that was answered before another asked stands before it."""
         known = {row.job_id for row in self.scene.books.rows("select job_id from @jobs where pool = :pool", pool=POOL)}
         self.account.expect(known == set(self.came), f"of the refused SQL knows {sorted(known - set(self.came))[:5]}")
         charged = {row.job_id for row in self.scene.books.rows("select job_id from @ledger where pool = :pool", pool=POOL)}
@@ -102,11 +102,11 @@ class Flood:
         asked = 0.0
         for job_id in self.line():
             _, sent, received = self.came[job_id]
-            self.account.expect(received >= asked, f"{job_id}: behind somebody who asked only after it was answered")
+            self.account.expect(received >= asked, f"{job_id}: behind a job that asked only after it was answered")
             asked = max(asked, sent)
 
     async def watch(self, over: asyncio.Event) -> None:
-        """What anybody sees meanwhile, at any server."""
+        """What any server shows meanwhile."""
         for number in itertools.count():
             server = self.scene.servers[number % len(self.scene.servers)]
             pool = (await self.scene.http.get(f"{server.address}/v1/pools/{POOL}?limit=1", timeout=30)).json()
@@ -135,7 +135,7 @@ class Flood:
 
 
 async def _beside(scene: Scene, over: asyncio.Event) -> None:
-    """Somebody in another pool, who comes and goes."""
+    """A client of another pool, with one short job after another."""
     client, took = scene.client("beside"), []
     while not over.is_set():
         began = time.time()

@@ -102,11 +102,11 @@ def compare(account: Account, books: Books) -> None:
             account.expect(
                 found == ([amount] if amount else []), f"{told.job_id}: {row.status}, {kind} {found}, not {amount}"
             )
-    account.expect(not rows, f"jobs that nobody asked for: {sorted(rows)[:5]}")
+    account.expect(not rows, f"jobs that no client asked for: {sorted(rows)[:5]}")
 
 
 def _outcome(account: Account, told: Told, status: str) -> None:
     if told.outcome:
         account.expect(status == told.outcome, f"{told.job_id}: told {told.outcome}, and it is {status}")
     else:
-        account.expect(status == "expired" or status in told.asked, f"{told.job_id}: {status}, and nobody said so")
+        account.expect(status == "expired" or status in told.asked, f"{told.job_id}: {status}, which no caller reported")

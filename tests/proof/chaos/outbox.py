@@ -74,7 +74,7 @@ def _hurt(scene: Scene, redis: RedisServer, pool: str, how: str) -> None:
 
 async def _told(client: Client, lost: Told, waiter: Told) -> bool:
     await client.look(waiter)
-    if waiter.status != "granted":  # until then nobody is to be told that the other is over
+    if waiter.status != "granted":  # until then no caller may be told that the other is over
         return False
     await client.look(lost)
     return lost.status == "expired"

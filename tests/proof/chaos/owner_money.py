@@ -152,7 +152,7 @@ def _look_back(scene: Scene, shop: Shop) -> None:
         found = paid.pop(job_id, [])
         scene.account.expect(found == due, f"{job_id}: {status}, paid {found}, not {due}")
         ended[status] += bool(due) or status == "completed"
-    scene.account.expect(not paid, f"paid for jobs that nobody had: {list(paid.items())[:5]}")
+    scene.account.expect(not paid, f"paid for jobs that do not exist: {list(paid.items())[:5]}")
     ((asked,),) = shop.rows("select last_value from shop.calls")
     hows = shop.rows(
         f"select s.how, count(*) from generate_series(1, {asked}) n join shop.schedule s on s.turn = n % {TURNS} group by s.how"

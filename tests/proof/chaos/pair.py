@@ -10,7 +10,7 @@ from tests.support.wait import until
 
 
 class Pair:
-    """`front` is the address that everybody has; the replica hears of the primary by `leash`, which can hold it back."""
+    """`front` is the address that all servers use. The replica follows the primary through `leash`, which can hold it back."""
 
     def __init__(self, primary: RedisServer) -> None:
         self.primary, self.replica = primary, primary

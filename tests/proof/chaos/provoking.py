@@ -1,5 +1,5 @@
-"""What the load alone reaches too rarely: operators who change pools and edit Redis by hand, and jobs that somebody does odd
-things with. All in a pool of one slot that nobody else uses; each is a round that is played again until its point is reached.
+"""What the load alone reaches too rarely: operators who change pools and edit Redis by hand, and unusual calls about
+jobs. All in a pool of one slot of its own; each is a round that is played again until its point is reached.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def hold(client: Client, lease_s: float) -> Told:
 
 
 async def unwritten(scene: Scene, client: Client) -> None:
-    """Somebody holds the row of the pool while a job takes a place in it: SQL does not write it in time, and the place goes back. Not before
+    """Another process locks the row of the pool while a job takes a place in it: SQL does not write it in time, and the place goes back. Not before
     the pool is loaded: while its row is held it cannot be.
     """
     try:

@@ -55,7 +55,7 @@ async def replies(scene: Scene) -> None:
 
 
 async def memory(scene: Scene) -> None:
-    """Redis is at its maxmemory (noeviction): new work is answered 503, whoever has a slot renews and gives it back."""
+    """Redis is at its maxmemory (noeviction): new work is answered 503; holders renew and give back."""
     client = scene.client("holder")
     for _ in range(scene.options.times):
         held = [(await client.acquire(POOL, lease_seconds=LONG_S)).told for _ in range(3)]
@@ -81,7 +81,7 @@ async def memory(scene: Scene) -> None:
         refused = [call for call in meanwhile if call.verb == "acquire" and call.code == 503]
         old = [call for call in meanwhile if call.verb != "acquire"]
         sent_away = [call for call in old if call.code == 503]
-        scene.account.expect(bool(refused), "nobody was answered 503 while Redis was full")
+        scene.account.expect(bool(refused), "no call was answered 503 while Redis was full")
         scene.account.expect(not acquired, f"{len(acquired)} new jobs while Redis was full")
         scene.account.expect(not sent_away, f"{len(sent_away)} calls about old work were answered 503: {sent_away[:1]}")
         scene.said.append(

@@ -64,7 +64,7 @@ class Scene:
     excused: str = ""
     """What a server's log may say because of this fault."""
     alone_in_sql: contextlib.AbstractAsyncContextManager[object] = field(default_factory=contextlib.nullcontext)
-    """Whoever holds a pool's row: a SQLite file is held as a whole, so there one at a time."""
+    """Lock of a pool's row. A SQLite file is locked as a whole, so there it is one at a time."""
     faults: int = 0
     asked: int = 0
     began: float = field(default_factory=time.time)
@@ -134,7 +134,7 @@ class Scene:
 @contextlib.asynccontextmanager
 async def opened(options: Options, folder: Path, config: str, replicated: bool) -> AsyncIterator[Scene]:
     """The stores and the servers stand; whatever happens, they are gone afterwards."""
-    folder.chmod(0o755)  # Postgres runs as somebody else
+    folder.chmod(0o755)  # Postgres runs as another user
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=options.clients + 20)
     async with contextlib.AsyncExitStack() as closing:
         http = await closing.enter_async_context(httpx2.AsyncClient(limits=limits, trust_env=False))
@@ -188,7 +188,7 @@ async def under_load(scene: Scene, play: Callable[[Scene], Awaitable[None]]) -> 
 
 
 async def settled(scene: Scene, within_s: float = 45) -> None:
-    """Until whoever never called back has expired, and both stores say so."""
+    """Until every silent job has expired, and both stores say so."""
     live = "select count(*) as n from @jobs where ended_at is null"
 
     async def at_rest() -> bool:

@@ -36,7 +36,7 @@ class Server(Served):
         return self.warm.start(words, self.folder, environment, self.errors)
 
     def start_until_it_does(self) -> None:
-        """As whoever keeps services does: a store may be away at the moment."""
+        """As a service manager does: a store may be away at the moment."""
         give_up = time.monotonic() + READY_S
         while True:
             try:

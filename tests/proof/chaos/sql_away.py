@@ -115,7 +115,7 @@ def _look_back(scene: Scene, since: float, until: float) -> None:
     meanwhile = [call for call in scene.account.calls if since < call.sent and call.received < until]
     refused = [call for call in meanwhile if call.code == 503]
     taken = [call for call in meanwhile if call.verb in WRITES and 200 <= call.code < 300]
-    scene.account.expect(bool(refused), "nobody was answered 503 while SQL was away")
+    scene.account.expect(bool(refused), "no call was answered 503 while SQL was away")
     scene.account.expect(not taken, f"{len(taken)} calls were answered 2xx while SQL was away: {taken[:1]}")
     slowest = max((call.received - call.sent - call.wait_s for call in refused), default=0)
     scene.said.append(f"away for {until - since:.0f} s: {len(refused)} calls answered 503, the slowest after {slowest:.1f} s")

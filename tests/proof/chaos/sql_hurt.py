@@ -1,4 +1,4 @@
-"""SQL answers and is in the way: a pool's row is locked by somebody, a batch has a row in it that SQL will not have."""
+"""SQL answers and is in the way: another process locks a pool's row, or SQL refuses a row of a batch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ POOL = "still"
 CONFIG = "[pools.still]\nlimit = 3\nclaim_seconds = 60\n"
 LONG_S = 300.0
 OTHER_POOL_S = 5.0
-"""Whoever comes to another pool does not wait longer: once per batch for the lock that somebody holds."""
+"""Longest wait (s) in another pool: one lock timeout for each batch."""
 
 
 async def row_locked(scene: Scene) -> None:
-    """Somebody holds the row of the busy pool (`select … for update`). Its callers are answered 503, another pool goes on."""
+    """Another process locks the row of the busy pool (`select … for update`). Its callers are answered 503; another pool goes on."""
     client = scene.client("elsewhere")
     slowest, served = 0.0, 0
     for _ in range(scene.options.times):
@@ -40,7 +40,7 @@ async def row_locked(scene: Scene) -> None:
             slowest, *(call.received - call.sent for call in meanwhile if call.verb == "release" and call.code == 200)
         )
         refused = [call for call in meanwhile if call.code == 503]
-        scene.account.expect(bool(refused), "nobody was answered 503 while the row was held")
+        scene.account.expect(bool(refused), "no call was answered 503 while the row was held")
     scene.account.expect(slowest <= OTHER_POOL_S, f"another pool waited {slowest:.1f} s for the row that was held")
     scene.said.append(f"another pool: {served} jobs meanwhile, the slowest call {slowest:.1f} s")
 

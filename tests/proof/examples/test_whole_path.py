@@ -59,8 +59,8 @@ class Held:
 
 
 @contextlib.contextmanager
-def nobody() -> Iterator[str]:
-    """An address where nobody listens, and nobody will."""
+def closed_port() -> Iterator[str]:
+    """An address on which no server listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -225,7 +225,7 @@ async def test_a_task_that_starts_for_a_job_that_is_over_is_cancelled(empty: Sta
 async def test_a_provider_that_is_not_there_may_be_asked_again(empty: Stage) -> None:
     asked = empty.new()
     job = {"job_id": asked["jobId"], "tool": asked["table"], "payload": {}}
-    with nobody() as address:
+    with closed_port() as address:
         away = empty.serve(MANAGER, RUNNINGHUB_URL=address)
         first = empty.send("start", "one", "job.start", job, to=away.url)
     assert (first.status_code, first.json()) == (503, {"error": "the provider is not there"})
@@ -274,7 +274,7 @@ async def test_a_refused_job_is_paid_back_by_gate_or_not_at_all(empty: Stage) ->
 
 async def test_a_gate_that_does_not_answer_is_told_in_words_and_never_by_its_key(empty: Stage) -> None:
     asked = empty.new()
-    with nobody() as address:
+    with closed_port() as address:
         alone = empty.serve(MANAGER, GATE_URL=address)
         said = httpx2.post(f"{alone.url}/{MANAGER}/run-or-queue", json=asked, timeout=20)
     assert said.status_code == 503 and said.headers["access-control-allow-origin"] == "*"

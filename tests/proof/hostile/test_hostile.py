@@ -1,4 +1,4 @@
-"""Hostile input: a 4xx that names the field, nothing changed in either store, and nobody else kept waiting."""
+"""Hostile input: a 4xx that names the field, no change in either store, and no delay for other callers."""
 
 from __future__ import annotations
 
@@ -342,7 +342,7 @@ def memory(served: Served) -> int:
 
 
 def test_five_hundred_slow_bodies_and_one_without_end_hold_no_memory(own: Served) -> None:
-    """Nobody else is kept waiting meanwhile."""
+    """Other callers do not wait meanwhile."""
     before = memory(own)
 
     async def slow(stop: asyncio.Event) -> None:
@@ -369,7 +369,7 @@ def test_five_hundred_slow_bodies_and_one_without_end_hold_no_memory(own: Served
 
     async def play() -> tuple[int, float]:
         stop = asyncio.Event()
-        everybody = [asyncio.create_task(slow(stop)) for _ in range(500)]
+        clients = [asyncio.create_task(slow(stop)) for _ in range(500)]
         sent = await endless()
         began = time.monotonic()
         for _ in range(20):
@@ -378,7 +378,7 @@ def test_five_hundred_slow_bodies_and_one_without_end_hold_no_memory(own: Served
         took = time.monotonic() - began
         grown = memory(own) - before
         stop.set()
-        await asyncio.gather(*everybody)
+        await asyncio.gather(*clients)
         assert grown < 50 * 2**20, f"{grown / 2**20:.0f} MB more"
         return sent, took
 

@@ -107,7 +107,7 @@ async def scenario(guarded: Guarded, sql_url: str, pool: str, patience_s: float)
         await keeper.renew(pool, "a", a.lease_id or "")
 
         waiting = asyncio.create_task(two.services.queries.wait(pool, "b", "queued", 60))
-        await until(lambda: "b" in two.waiters.some(10), "somebody waits at the second server", patience_s)
+        await until(lambda: "b" in two.waiters.some(10), "a call waits at the second server", patience_s)
         async with two.recorder._locks[pool]:  # the first server records the grant, and has to tell the second
             await house.release(a, "failed")
             b = await asyncio.wait_for(waiting, patience_s)

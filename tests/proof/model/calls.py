@@ -1,5 +1,5 @@
 """How a call goes on: step by step, at once; or (each costs a fault) it stands still before a step and goes on at any later
-time or never, a transaction fails, or is committed and nobody hears of it, a script runs twice because its reply was lost.
+time or never, a transaction fails, or is committed and its answer is lost, a script runs twice because its reply was lost.
 
 A process that is stopped, killed, or slower than the others are all the same to the two stores: a step that comes late or never.
 """
@@ -81,7 +81,7 @@ def _faults(state: State, label: str, kinds: frozenset[str], call: Call, step: A
             yield from _walk(later, f"{label} (SQL hangs at admit)", kinds, Call(path, args, (*answers, DOWN)))
         if "doubt" in kinds:
             done, _ = act(less, *given)
-            yield from _walk(done, f"{label} ({name} committed, nobody hears)", kinds, Call(path, args, (*answers, DOWN)))
+            yield from _walk(done, f"{label} ({name} committed, answer lost)", kinds, Call(path, args, (*answers, DOWN)))
 
 
 def spell(call: Call) -> str:

@@ -15,7 +15,7 @@ IN_SQL = [
     Safeguard("extend_lease", "... and the one that a claim or a renewal names", REFUSED, "extend-only-its-lease"),
     Safeguard("room", "SQL counts for itself before it records a grant", ANY, "sql-counts-the-slots"),
     Safeguard("newer_fence", "a recorded grant has a NEWER fence than the row", REFUSED, "grant-has-a-newer-fence"),
-    Safeguard("given_up", "a grant that goes back is written down: nobody records it any more", RESUMED,
+    Safeguard("given_up", "a returned grant is written down, so that it is never recorded again", RESUMED,
         "returned-grant-is-written-down"),
     Safeguard("expiry_fence", "a recorded expiry ends the lease of exactly its fence", REFUSED, "expiry-only-of-its-fence"),
     Safeguard("queue_timeout", "the end of a wait ends only who still waits", ANY, "queue-timeout-only-of-a-waiter"),

@@ -87,7 +87,7 @@ def whole(state: State, fence: Number, ticket: Number, due: Deadline) -> State:
 
 
 def pass_time(state: State, job: int) -> State:
-    """The earliest deadline of a job is over, for everybody who has noted it."""
+    """The earliest deadline of a job is over, wherever it is noted."""
     return whole(state, _keep, _keep, lambda whose, due: due - 1 if whose == job and due else due)
 
 

@@ -30,7 +30,7 @@ def _take(state: State, job: int, status: str, ticket: int, fence: int, due: int
     if state.pool.paused or held(state) >= state.pool.limit:
         state = wrong(state, "SQL has more slots held than its limit")
     first = state.rows[job].first or fence
-    told = due if status == "granted" else 0  # whoever looks at the job is told; a caller is told by his own call
+    told = due if status == "granted" else 0  # a read of the job tells it; a caller is told by its own call
     return with_row(state, job, status=status, ticket=ticket, fence=fence, due=due, told=told, first=first)
 
 
@@ -71,7 +71,7 @@ def admit(state: State, epoch: int, decision: Reply, leased: bool, goes_back: bo
 
 
 def _given_up(state: State, job: int, fence: int) -> State:
-    """A grant that goes back is never recorded any more, or its way back would take it from whoever was told since."""
+    """A returned grant is never recorded again. Otherwise its return would take it from a holder that was told since."""
     row = state.rows[job]
     if fence <= row.fence or row.status != "queued":
         return state
@@ -83,7 +83,7 @@ def _as_it_stands(row: Row) -> Reply:
 
 
 def end(state: State, job: int, outcome: str, fence: int | None) -> Answered:
-    """`fence`: of the lease that its holder named; None: an operator ends it, whoever holds it."""
+    """`fence`: of the lease that its holder named; None when an operator ends it."""
     row = state.rows[job]
     if not row.status:
         return state, Reply("unknown", job)
@@ -179,7 +179,7 @@ def void(state: State, epoch: int, job: int, fence: int) -> Answered:
 
 
 def begin_rebuild(state: State, refused: int | None, identity: int, floor: int) -> Answered:
-    """Epoch+1 in the Redis of this identity, and the rows to load; or the epoch that somebody has loaded there meanwhile."""
+    """Epoch+1 in the Redis of this identity, and the rows to load; or the epoch that another server has loaded there meanwhile."""
     pool = state.pool
     if pool.identity == identity and (refused is None or pool.epoch > refused):
         return state, Reply("taken", rest=(pool.epoch, identity))

@@ -24,7 +24,7 @@ def broken(state: State) -> str:
         if row.refunds != (row.status in REFUNDED):
             return f"{row.status} with{'' if row.refunds else 'out'} a refund"
         if row.heard and row.status != row.heard:
-            return f"somebody heard that it is {row.heard}, and it is {row.status or 'unknown'}"
+            return f"a caller was told {row.heard}, and it is {row.status or 'unknown'}"
     if not state.shuffled:
         firsts = sorted((row.ticket, row.first) for row in state.rows if row.first)
         if any(early[1] > late[1] for early, late in pairwise(firsts)):
@@ -49,7 +49,7 @@ def _over(was: Redis, now: Redis) -> bool:
 
 
 def _robbed(before: State, after: State) -> str:
-    """A holder who was told a deadline keeps his lease until then, unless he or an operator ends it."""
+    """A holder that was told a deadline keeps its lease until then, unless it or an operator ends it."""
     for was, now in zip(before.rows, after.rows, strict=True):
         if not (was.told and was.status in HOLDING and now.status in HOLDING and was.fence == now.fence):
             continue

@@ -2,7 +2,7 @@
 
 A path is a generator. It yields its next step, a function and what it is given, and gets the answer. Between two steps the world
 moves, or the process stands still (calls.py); a path is therefore walked again from its beginning with the answers that it had,
-and must ask nothing else of anybody. Steps of `MEMORY` are a server's own thoughts and take no time.
+and must ask nothing else. Steps of `MEMORY` are inside a server and take no time.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def restore(redis: Redis, entry: Entry) -> Answered:
 
 
 def undo(redis: Redis, job: int, ticket: int) -> Answered:
-    """Reaps and promotes nobody: it runs while SQL is away."""
+    """Reaps and promotes nothing, because it runs while SQL is away."""
     entry = of(redis.slots, job) or of(redis.queue, job)
     if entry is None or (entry.ticket != ticket and "undo_ticket" not in off) or (entry.again and "undo_again" not in off):
         return redis, Reply("kept", job)

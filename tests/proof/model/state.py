@@ -23,7 +23,7 @@ off: set[str] = set()
 
 class Row(NamedTuple):
     """A row of `jobs` with its refunds. `first`: the fence of the first grant in the history, as `gate verify` reads it.
-    `told` and `heard` are in no table: the deadline that the holder was told, the outcome that somebody was told."""
+    `told` and `heard` are in no table: the deadline that the holder was told, the outcome that a caller was told."""
 
     job: int
     status: str = ""

@@ -64,7 +64,7 @@ def connected_to(state: State, server: int) -> tuple[State, int]:
 
 
 def told(state: State, job: int, fence: int, due: int) -> tuple[State, None]:
-    """Somebody is told that this job runs, and until when."""
+    """A caller is told that this job runs, and until when."""
     row = state.rows[job]
     if row.status not in ("running", "granted") or row.fence != fence:
         return rows.wrong(state, "told running under a lease that SQL does not have"), None
@@ -72,7 +72,7 @@ def told(state: State, job: int, fence: int, due: int) -> tuple[State, None]:
 
 
 def heard(state: State, job: int, outcome: str) -> tuple[State, None]:
-    """Somebody is told how this job ended."""
+    """A caller is told how this job ended."""
     return with_row(state, job, heard=outcome), None
 
 

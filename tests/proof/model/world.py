@@ -94,7 +94,7 @@ def time(world: World, state: State) -> Iterator[Next]:
 
 
 def gate(world: World, state: State) -> Iterator[Next]:
-    """What gate does by itself: the tick, the recorder, the sweep. A Redis that is cold is loaded by whoever calls first."""
+    """What gate does by itself: the tick, the recorder, the sweep. A cold Redis is loaded by the first caller."""
     for server, (link, epoch, identity) in enumerate(state.servers):
         redis = state.redises[link]
         by = f" at {server}" if server else ""

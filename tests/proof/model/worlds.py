@@ -35,7 +35,7 @@ ALONE = World(jobs=1, refusals=1, calls=BRIEF)
 TWO = World(faults=2, kinds=STOP | {"flush"}, calls=BRIEF)
 """Two jobs, two faults."""
 THREE = World(jobs=3, limit=2, refusals=2, faults=0, calls=BRIEF)
-"""Three jobs, two slots, two refusals: who stands before whom."""
+"""Three jobs, two slots, two refusals: the order of the queue."""
 
 QUICK = {
     "one fault of any kind": World(kinds=EVERYTHING, calls=frozenset({"failed", "again", "renew"})),

@@ -52,7 +52,7 @@ def file(name: str) -> str:
 
 
 class Owner:
-    """His database, and the functions beside it as far as gate sees them: they start each job, and write each event into its row."""
+    """The owner's database, and the functions beside it as far as gate sees them: they start each job, and write each event into its row."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -113,7 +113,7 @@ def postgres_url() -> Iterator[str]:
     if "postgres" in lacking("embedded", "postgres"):
         missing("needs Postgres: the owner's tables live there")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # Postgres runs as somebody else
+        Path(folder).chmod(0o755)  # Postgres runs as another user
         server = Postgres(Path(folder) / "postgres")
         server.start()
         yield server.url
@@ -156,7 +156,7 @@ def role(postgres_url: str) -> tuple[str, str]:
 
 @pytest.fixture
 def owner(role: tuple[str, str]) -> Iterator[Owner]:
-    """His database, as the guide's step 2 leaves it; one for each test."""
+    """The owner's database, as the guide's step 2 leaves it; one for each test."""
     with fresh_database(Path(), role[0]) as url:
         made = Owner(url)
         made.sql(role[1])

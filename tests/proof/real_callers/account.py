@@ -46,7 +46,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The provider would not take it, though nobody had planned so: `planned` is what the others are."""
+    """Tasks that the provider refused although the plan did not say so; `planned` has the others."""
 
     job_id: str
     sent: float
@@ -56,7 +56,7 @@ class Refused:
 
 @dataclass(slots=True)
 class Task:
-    """A task at the provider, as whoever started it knows it."""
+    """A task at the provider, as the tool that started it knows it."""
 
     task_id: str
     job_id: str

@@ -28,7 +28,7 @@ def postgres() -> Iterator[Postgres]:
     if "postgres" in lacking("embedded", "postgres"):
         missing("needs Postgres: the owner's functions live there")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # Postgres runs as somebody else
+        Path(folder).chmod(0o755)  # Postgres runs as another user
         server = Postgres(Path(folder) / "postgres")
         server.start()
         yield server

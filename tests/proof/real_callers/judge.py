@@ -92,7 +92,7 @@ def _started(account: Account, job_id: str, events: list[Any]) -> Iterator[str]:
         if event.kind == "granted" and event.fence not in by_fence:
             after = next((later.kind for later in events[number + 1 :] if later.kind in STATUSES), None)
             if after not in ("cancelled", "expired"):
-                yield f"granted (fence {event.fence}), then {after}, and nobody was called to start it"
+                yield f"granted (fence {event.fence}), then {after}, without a start call"
         if event.kind == "running" and not (event.fence in by_fence and by_fence[event.fence].task_id):
             yield f"running (fence {event.fence}), and no start call was answered with a task"
         if event.kind == "task" and event.why.split()[-1] not in {task.task_id for task in account.tasks_of(job_id)}:

@@ -1,4 +1,4 @@
-"""The owner's money: tables and functions of his own in the ledger's Postgres, and a switch for how well they are."""
+"""The owner's money: the owner's tables and functions in the ledger's Postgres, and a switch that makes them fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 JOB_SQL = "select * from owner_job(:table_name, :job_id)"
 REFUND_SQL = "select owner_refund(:user, :amount, :description, :job_id)"
 AT_FIRST = 1_000_000
-"""What each user has before his first job."""
+"""Balance of each user before the first job."""
 Does = Literal["works", "raises", "sleeps"]
 
 # Refunds have no unique key, so that one paid twice is there twice. The switch comes last in each function: what it did before
@@ -90,7 +90,7 @@ class Money:
         )  # fmt: skip
 
     def hurry(self) -> None:
-        """Whatever is owed is due now: nobody waits for a doubling back-off."""
+        """Every owed refund is due now, without its back-off."""
         self._do("update gate.owed set due_at = 0")
 
     def refunds(self, job_id: str | None = None) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""The whole house around gate: the provider, the owner's side and his money, and a real `gate serve` that knows of them."""
+"""Everything around gate: the provider, the owner's side and money, and a real `gate serve` configured for them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Scene:
         return self.server.post(f"{MANAGER}/run-or-queue", {"table": table, "jobId": job_id} | body)
 
     def asks(self, job_id: str, table: str = "upscaler_jobs", **payload: Any) -> dict[str, Any]:
-        """A user's front end: it takes the price from him, then wants a place. The answer."""
+        """A user's front end: it charges the price, then asks for a place. Returns the answer."""
         user = f"user-{job_id}"
         if self.money is not None:
             self.money.charge(table, job_id, user, PRICE)
@@ -114,7 +114,7 @@ def config(side: Side, settings: dict[str, float], priced: bool) -> str:
 def opened(
     folder: Path, settings: dict[str, float], postgres_url: str | None, redis_url: str | None = None, **plan: Any
 ) -> Iterator[Scene]:
-    """Everything stands; whatever happens, it is gone afterwards. `plan` is what becomes of a task that nobody planned."""
+    """Start everything, and stop it afterwards in any case. `plan` says how tasks without a plan of their own end."""
     with contextlib.ExitStack() as closing:
         simulator = closing.enter_context(Simulator(LIMIT))
         side = closing.enter_context(Side(simulator.url, **plan))

@@ -113,7 +113,7 @@ class Side:
         if call.webhook_id not in self._decisions:  # a repeat joins the first, while that is on its way too
             self._decisions[call.webhook_id] = asyncio.create_task(self._decide(call, answer))
         decision = await asyncio.shield(self._decisions[call.webhook_id])
-        return (500, {"error": "nobody hears the answer"}) if answer == "loses" else decision
+        return (500, {"error": "the answer is lost"}) if answer == "loses" else decision
 
     async def _decide(self, call: Started, answer: Answer) -> Decision:
         if answer == "fails":
@@ -137,7 +137,7 @@ class Side:
 
     async def _cancel(self, task_id: str) -> None:
         if task_id not in self.account.tasks:
-            self.account.wrong.append(f"asked to cancel {task_id}, which nobody started")
+            self.account.wrong.append(f"asked to cancel {task_id}, which no tool started")
             return
         await self._ask("cancel", taskId=task_id)
 
@@ -149,7 +149,7 @@ class Side:
         return (await self._http.post(f"/task/openapi/{verb}", json={"apiKey": "k"} | body)).json()
 
     def let_go(self) -> None:
-        """Whoever hangs goes on."""
+        """Let hanging calls go on."""
         self._loop.call_soon_threadsafe(self._gone.set)
 
     def stop(self) -> None:

@@ -42,7 +42,7 @@ def row_differs(scene: Scene, books: Books) -> None:
     scene.side.account.rows["done"] = "running"
 
 
-def nobody_started_it(scene: Scene, books: Books) -> None:
+def not_started(scene: Scene, books: Books) -> None:
     scene.side.account.starts[:] = [call for call in scene.side.account.starts if call.job_id != "done"]
 
 
@@ -107,7 +107,7 @@ WRONGS: dict[Callable[[Scene, Books], None], str] = {
     ended_twice: "ended 2 times",
     told_again_later: "was told again after",
     row_differs: "its row says",
-    nobody_started_it: "nobody was called",
+    not_started: "without a start call",
     another_webhook_id: "under 2 webhook-ids",
     two_tasks: "2 tasks for 1 grants",
     provider_said_otherwise: "its provider said failed",

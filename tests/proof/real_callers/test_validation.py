@@ -1,7 +1,7 @@
-"""The owner's validation, end to end: his front end, his functions, his money and his provider around a real `gate serve`.
+"""The owner's validation, end to end: front end, functions, money and provider around a real `gate serve`.
 
 Three run, the fourth waits; one that is done makes room, and gate starts the next by itself; one whose callback is lost costs
-nobody anything. The provider never counts a fourth.
+nothing. The provider never counts a fourth.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two hundred leases run out, and nobody calls: all are expired and refunded in SQL within 2 s of their deadlines.
+"""Two hundred leases run out without any call: all are expired and refunded in SQL within 2 s of their deadlines.
 
 python -m tests.proof.soak.expiry --leases 200
 """

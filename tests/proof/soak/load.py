@@ -20,7 +20,7 @@ from tests.proof.real_callers.scene import LIMIT, MANAGER, TOOLS, Scene
 LEASE_S = 4.0
 USERS = 25
 BESIDE_S = 2.0
-"""How long somebody may be seen to wait beside a free slot."""
+"""How long a job may be seen to wait beside a free slot."""
 ENDS_S = 240.0
 
 
@@ -148,7 +148,7 @@ class Load:
                 await asyncio.to_thread(server.start_until_it_does)
 
     async def watch(self, over: asyncio.Event) -> None:
-        """Nobody waits beside a free slot, while gate is up; and no more than the limit hold one."""
+        """No job waits beside a free slot while gate is up, and no more jobs than the limit hold one."""
         since: float | None = None
         while not over.is_set():
             beside = False

@@ -196,7 +196,7 @@ async def compare(http: httpx2.AsyncClient, account: Account) -> None:
         outcome = account.ended.get(job_id)
         if outcome is None:
             outcome = (await http.get(f"/v1/pools/default/jobs/{job_id}")).json()["status"]
-            account.expect(outcome in ("expired", "cancelled"), f"{job_id}: {outcome}, nobody said so")
+            account.expect(outcome in ("expired", "cancelled"), f"{job_id}: {outcome}, which no caller reported")
         due = 0 if outcome == "completed" else credits
         account.expect(refunds[job_id] == due, f"{job_id}: {outcome}, refunded {refunds[job_id]}, not {due}")
 
@@ -205,8 +205,8 @@ async def mixed(url: str, clients: int, calls: int, seed: int, limit: int = 3) -
     account = Account(limit)
     limits = httpx2.Limits(max_connections=clients)
     async with httpx2.AsyncClient(base_url=url, timeout=90, limits=limits) as http:
-        everybody = [Client(number, http, account, seed, calls // clients) for number in range(clients)]
-        await asyncio.gather(*(client.run() for client in everybody))
+        every_client = [Client(number, http, account, seed, calls // clients) for number in range(clients)]
+        await asyncio.gather(*(client.run() for client in every_client))
         await settle(http)
         await compare(http, account)
     return account

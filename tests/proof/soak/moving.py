@@ -2,7 +2,7 @@
 
     python -m tests.proof.soak.moving --jobs 2000 --seed 1 --kill-every 10 --sql postgres
 
-Each job must end once, its refund be exact in the ledger and at the owner's, each start and each event arrive, nobody wait beside
+Each job must end once, its refund be exact in the ledger and at the owner's, each start and each event arrive, no job wait beside
 a free slot, and `gate verify` be clean. What becomes of each job is drawn from the seed.
 """
 
@@ -72,7 +72,7 @@ async def settles(scene: Scene) -> list[str]:
 @contextlib.contextmanager
 def stores(options: Options, folder: Path) -> Iterator[tuple[str | None, str | None]]:
     """The addresses of Postgres and Redis, where gate does not bring its own."""
-    folder.chmod(0o755)  # Postgres runs as somebody else
+    folder.chmod(0o755)  # Postgres runs as another user
     with contextlib.ExitStack() as closing:
         postgres_url = redis_url = None
         if options.sql == "postgres":

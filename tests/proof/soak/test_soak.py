@@ -28,7 +28,7 @@ def test_two_hundred_leases_run_out_with_no_call(tmp_path: Path) -> None:
         took = expiry.expire_all(served, 200)
         assert len(took) == 200
         assert max(took.values()) < expiry.WITHIN_S
-        assert min(took.values()) > -0.05, "nobody is expired before the deadline that was told"
+        assert min(took.values()) > -0.05, "no lease expires before the deadline that was told"
         clean(served)
 
 

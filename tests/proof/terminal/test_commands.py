@@ -98,7 +98,7 @@ def test_a_release_after_expiry_is_answered_so_and_is_no_holder_in_the_history(o
     asyncio.run(until(lambda: said(own, "explain", "run-out")["job"]["status"] == "expired", "its end"))
     refused = run_gate("release", "run-out", "--pool", "run-out", cwd=own.folder)
     assert refused.returncode == 1 and "already_ended: this job is expired already" in refused.stderr
-    assert own.http.get("/v1/pools/run-out/jobs/run-out").json()["late_outcome"] is None, "nobody said how it went"
+    assert own.http.get("/v1/pools/run-out/jobs/run-out").json()["late_outcome"] is None, "no outcome was reported"
     named = run_gate("release", "run-out", "--pool", "run-out", "--lease-id", job["lease"]["lease_id"], cwd=own.folder)
     assert "lease_lost" in named.stderr
     late = [one for one in own.http.get("/v1/pools/run-out/jobs/run-out/history").json()["events"] if one["kind"] == "late"]

@@ -17,7 +17,7 @@ from tests.support.tool import Tool
 
 @pytest.fixture
 def sleeping(tmp_path: Path) -> Iterator[Served]:
-    """A gate whose own sweep has just looked, so that for ten seconds nobody mends what a test breaks."""
+    """A gate whose reconciler has just swept, so that for ten seconds nothing repairs what a test breaks."""
     with Served(tmp_path, config='[providers.runninghub]\ntoken = "t"\n') as served:
         yield served
 

@@ -18,7 +18,7 @@ from gate.client.slot_machine import Ask, GateClock, Pause, SlotMachine
 pytestmark = pytest.mark.anyio
 
 GATE_NOON = datetime(2001, 1, 1, 12, tzinfo=UTC)
-"""gate's clock is far from ours, and nobody minds."""
+"""gate's clock is far from the client's, without effect."""
 
 
 def body(status: str, lease_s: float = 600, after_s: float = 0, **changed: Any) -> dict[str, Any]:

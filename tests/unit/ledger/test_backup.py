@@ -1,4 +1,4 @@
-"""The copy of a SQLite ledger that somebody writes to meanwhile."""
+"""The copy of a SQLite ledger during writes to it."""
 
 from __future__ import annotations
 

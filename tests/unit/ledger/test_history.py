@@ -1,4 +1,4 @@
-"""Each way of a job through the ledger: the word, the whole row, and what is written down of it, by whom and why."""
+"""Each transition of a job in the ledger: the result, the whole row, and the history with actor and reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_a_job_that_waits_is_written_whole(book: Book) -> None:
 async def test_a_grant_that_goes_back_is_of_a_waiter_from_the_first(book: Book) -> None:
     assert (await book.queued(given_up=7)).fence == 7
     assert await book.history() == [("returned", "gate", 7, "not_taken", 1_000), ("queued", "caller", None, None, 1_000)]
-    assert (await book.admit("a", lease(7))).result == "no_room", "nobody may record that grant any more"
+    assert (await book.admit("a", lease(7))).result == "no_room", "that grant cannot be recorded any more"
     assert (await book.admit("a", lease(8))).result == "admitted"
 
 
@@ -44,7 +44,7 @@ async def test_a_repeated_acquire_gets_the_same_slot(book: Book) -> None:
     first = await book.queued()
     assert await book.admit() == Change("admitted", first)
     assert len(await book.history()) == 1
-    assert await book.admit(ticket=2) == Change("admitted", first), "his place was lost and is another one now"
+    assert await book.admit(ticket=2) == Change("admitted", first), "its place was lost and is another one now"
     assert (await book.history())[1:] == [("seated", "gate", None, "its place in Redis was lost", NOW)]
     assert (await book.admit(given_up=4)).result == "admitted" and (await book.job()).fence == 4
     assert (await book.admit(given_up=3)).result == "admitted" and (await book.job()).fence == 4, "the newer one stands"

@@ -50,7 +50,7 @@ async def database(sql_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def other(sql_url: str) -> Iterator[sa.Connection]:
-    """Somebody at a terminal, in a transaction that may write."""
+    """An operator at a terminal, in a transaction that may write."""
     connection = sa.create_engine(sql_url, isolation_level="AUTOCOMMIT").connect()
     connection.exec_driver_sql("begin immediate")
     yield connection
@@ -77,7 +77,7 @@ async def test_the_loop_commits_what_nothing_stands_in_the_way_of(database: Data
 
 
 async def test_while_another_process_locks_the_file_the_loop_goes_on(database: Database, other: sa.Connection) -> None:
-    """The thread waits for him. What is asked meanwhile waits behind it, and the loop hardly stands still."""
+    """The thread waits for the lock. Later requests wait behind it, and the event loop goes on."""
     first = asyncio.create_task(done_by(database))
     longest_s, over = 0.0, time.monotonic() + HELD_S
     while time.monotonic() < over:
@@ -94,7 +94,7 @@ async def test_while_another_process_locks_the_file_the_loop_goes_on(database: D
     async def by_the_loop() -> bool:
         return await done_by(database) != THREAD
 
-    await until(by_the_loop, "nobody stands in the way any more")
+    await until(by_the_loop, "nothing prevents a commit by the loop")
 
 
 async def test_no_caller_overtakes_those_waiting_for_the_thread(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

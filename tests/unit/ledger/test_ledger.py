@@ -135,7 +135,7 @@ async def test_content_is_compared_where_both_name_it(ledger: Ledger) -> None:
 
 
 async def test_what_was_answered_too_long_ago_is_not_recorded(ledger: Ledger, database: Database) -> None:
-    """The process stood still for longer than the lease: somebody else may hold the slot by now."""
+    """The process stood still for longer than the lease, so another job may hold the slot by now."""
     facts = {"epoch": 0, "ticket": 1, "at": 1_000, "lease_ms": 600_000, "good_until": time.monotonic() - 0.001}
     assert (await ledger.admit("default", Request("a", credits=5), lease=lease(), **facts)).result == "stale"
     assert await money(database) == []
@@ -237,7 +237,7 @@ async def test_many_requests_share_one_commit(ledger: Ledger, monkeypatch: pytes
 async def test_a_locked_store_fails_all_waiting_callers_at_once(
     ledger: Ledger, database: Database, url: str, monkeypatch
 ) -> None:
-    """Somebody else holds the file: ten requests wait together for one time-out, not one after the other."""
+    """Another process locks the file: ten requests wait together for one timeout, not one after the other."""
     sa.event.listen(database._write_engine, "connect", lambda dbapi, _: dbapi.execute("pragma busy_timeout = 300"))
     database._writer._committer.leave()
     database._write_engine.dispose()
@@ -313,7 +313,7 @@ async def test_a_job_whose_row_is_held_keeps_no_other_of_its_pool_waiting(
 
 
 async def test_a_caller_is_let_go_when_sql_hangs(ledger: Ledger, database: Database, monkeypatch) -> None:
-    """Nobody is granted or reaped meanwhile; and what he asked for is not half done."""
+    """Nothing is granted or reaped meanwhile, and no request is half done."""
     monkeypatch.setattr(database_module, "ANSWER_S", 0.2)
     monkeypatch.setattr(database_module, "HANGS_S", 0.1)
     goes_on = threading.Event()

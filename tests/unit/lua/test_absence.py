@@ -1,4 +1,4 @@
-"""By the server's own clock: what a script makes of a time in which nobody called."""
+"""What a script makes of a time without calls, by the server's own clock."""
 
 import json
 
@@ -19,7 +19,7 @@ async def by_the_servers_clock(line: LineOfPool, **settings: int) -> int:
 
 
 async def seen_at(line: LineOfPool, ms: int | None = None) -> int:
-    """When somebody last called, as told to the pool if `ms` is given."""
+    """Time of the last call, as written to the pool if `ms` is given."""
     if ms is not None:
         await line.client.hset(line.key("meta"), "seen_at", ms)
     return int(await line.client.hget(line.key("meta"), "seen_at"))
@@ -76,7 +76,7 @@ async def test_waiters_whose_time_passed_without_a_call_have_grace_too(line: Lin
     reply = await line.tick()
     assert await line.queue() == ["a"]
     assert reply.next_ms == reply.now_ms + 60_000
-    assert (await line.tick()).next_ms == reply.next_ms, "once: somebody has called meanwhile"
+    assert (await line.tick()).next_ms == reply.next_ms, "once: a call came meanwhile"
 
 
 async def test_while_calls_come_a_deadline_has_no_grace(line: LineOfPool) -> None:

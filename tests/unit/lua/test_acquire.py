@@ -38,7 +38,7 @@ async def test_asked_again_it_answers_the_same_and_takes_nothing(line: LineOfPoo
     again = [await line.acquire(job) for job in "abcd"]
     after = await line.dump()
     assert after | {"jobs": {}} == before | {"jobs": {}}
-    assert (await line.entry("a")).pop("again") is True, "all that is written down: that somebody asked again"
+    assert (await line.entry("a")).pop("again") is True, "the only change: a second call came"
     assert [one.lease for one in again] == [one.lease for one in first]
     assert [one.ticket for one in again] == [one.ticket for one in first]
     assert all(one.known for one in again)
@@ -100,7 +100,7 @@ async def test_the_cap_counts_running_and_waiting_jobs(line: LineOfPool) -> None
     assert (refused.result, refused.active) == ("user_busy", ("a", "b"))
     assert await line.dump() == before
     assert (await line.acquire("d", user="ana maria")).result == "queued", "a name that begins alike is another"
-    assert (await line.acquire("e")).result == "queued", "nobody has no cap"
+    assert (await line.acquire("e")).result == "queued", "a job without a user has no cap"
 
 
 async def test_the_cap_forgets_ended_jobs(line: LineOfPool) -> None:

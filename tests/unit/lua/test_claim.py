@@ -61,7 +61,7 @@ async def test_what_gate_starts_only_gate_claims(line: LineOfPool) -> None:
     assert (await line.claim("a", lease)).result == "by_gate"
     assert await line.dump() == before
     assert (await line.claim("a", lease, by_gate=True)).result == "claimed"
-    assert (await line.claim("a", lease)).result == "claimed", "now it runs, and whoever has its lease is told so"
+    assert (await line.claim("a", lease)).result == "claimed", "it runs now, and the holder of its lease is told so"
 
 
 async def test_a_claim_does_not_go_beyond_the_hard_limit(line: LineOfPool) -> None:

@@ -90,7 +90,7 @@ async def test_a_waiter_without_an_entry_leaves_though_no_slot_comes_free(line: 
 
 
 async def test_a_head_without_an_entry_wants_a_tick_at_once(line: LineOfPool) -> None:
-    """Undo reaps and promotes nobody, so it sees what is there."""
+    """Undo reaps and promotes nothing, so it sees what is there."""
     await line.load(epoch=2, limit=1)
     await line.acquire("a")
     await line.acquire("b")
@@ -123,7 +123,7 @@ async def test_what_may_not_be_asked_is_no_damage(line: LineOfPool) -> None:
     """Else the pool would be rebuilt, and be no better for it."""
     await line.acquire("a")
     if line.fake:
-        pytest.skip("fakeredis lets everybody do everything")
+        pytest.skip("fakeredis has no ACL")
     await line.client.execute_command("ACL", "SETUSER", "default", "-xlen")
     try:
         with pytest.raises(StoreDown):

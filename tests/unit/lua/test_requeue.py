@@ -36,7 +36,7 @@ async def test_the_pool_cools_down_longer_and_longer(line: LineOfPool) -> None:
         cooling = (await line.status()).cooling_until
         assert cooling is not None
         waits.append(cooling - line.clock.now)
-        assert await line.holders() == set(), "while it cools down nobody is granted"
+        assert await line.holders() == set(), "while it cools down no slot is granted"
         line.clock.turn(waits[-1])
         await line.tick()
         assert await line.holders() == {"a"}

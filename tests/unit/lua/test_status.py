@@ -72,7 +72,7 @@ async def long_line(line: LineOfPool, count: int) -> None:
 
 
 async def stands_as_listed(line: LineOfPool) -> bool:
-    """Everybody at the place that the list has him in, and whoever is not in it nowhere."""
+    """Each waiter has its place in the list, and a job that is not in it has none."""
     listed = [job.decode() for job in await line.client.lrange(line.key("queue"), 0, -1)]
     told = {job: (await line.status(job, most=0)).position for job in [*listed, "nobody"]}
     return told == {job: number for number, job in enumerate(listed, 1)} | {"nobody": None}
@@ -109,7 +109,7 @@ async def test_in_a_long_line_a_search_through_all_is_the_last_resort(line: Line
     assert await searches("j1", "j100", "j151", "j220", "j261", "j800", "new") == 0, "ninety have left"
     await line.cancel("new")
     await leave(range(2, 101))
-    assert await searches("j1") == 0, "nobody before it has left"
+    assert await searches("j1") == 0, "no waiter before it has left"
     assert await searches("j151", "j220", "j350", "j800") == 0, "fewer than a hundred behind them have"
     await leave(range(600, 710))
     assert await searches("j1", "j800") == 0

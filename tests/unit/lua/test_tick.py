@@ -77,7 +77,7 @@ async def test_an_answer_carries_the_outbox_when_all_that_stands_there_is_its_ow
     first = await expired("b")
     assert [(note.kind, note.job_id) for note in first.outbox] == [("expired", "b")]
     assert (await line.tick()).outbox == (), "what another call put there is not carried twice"
-    assert (await expired("c")).outbox == (), "what stands before it goes first: whoever records it has to ask"
+    assert (await expired("c")).outbox == (), "older entries come first, so the recorder has to read them"
 
 
 async def test_a_waiter_without_an_entry_is_no_waiter(line: LineOfPool) -> None:

@@ -67,7 +67,7 @@ class CannotJudge(Exception):
 
 
 class _Warm:
-    """A pytest plugin: has the tests collected, and hands them to whoever wants to try mutants; in a fork it runs some."""
+    """A pytest plugin: collects the tests for the mutants, and runs some of them in a fork."""
 
     def __init__(self, use: Callable[[pytest.Session], None]) -> None:
         self._use = use
