@@ -8,6 +8,7 @@ migrations   the tables are of another version than this gate
 owed         refunds that the owner's function has not paid
 undelivered  calls that a tool has not answered, or whose tool is no longer configured
 tool_down    a tool whose start address answers 401, 403, 404 or with a redirect: gate starts none of its jobs
+held_back    a transaction of gate stays open, so the pages of the ledger end before its rows
 unstarted    jobs of a tool without a start address, which no caller starts either
 unbound      callbacks whose task is bound to no job
 unread       callbacks with the right secret that could not be read
@@ -42,6 +43,8 @@ TOOL_DOWN = "look at the provider's key where the answer says that the provider 
 """Advice for a tool whose start address fails. The name of its table follows."""
 REFUSALS_MIN = 10
 """Fewest refusals that are reported. Fewer say nothing about a provider."""
+OPEN_S = 10.0
+"""Age (s) above which an open transaction of gate is reported. Its locks and its idle time have shorter limits."""
 UNBOUND_NAMED = 3
 """Most tasks that a finding names. More would make the line too long to read."""
 WEEK_MS = 7 * 24 * 3_600_000
@@ -189,6 +192,10 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     addressed = {tool.table for tool in tools if tool.start_url is not None}
     for table, counts in sorted((await reading.backlog.unstarted(addressed, LATELY_MS)).items()):
         yield _unstarted(table, *counts)
+    if (oldest := await reading.open_longest()) is not None and oldest[1] > OPEN_S:
+        says = f"a transaction of gate has been open for {oldest[1]:.0f} s, so GET /v1/ledger ends before its rows"
+        helps = f"see in pg_stat_activity what process {oldest[0]} waits for; pg_terminate_backend({oldest[0]}) ends it, and gate repeats it"
+        yield Diagnosis("held_back", "ledger", says, helps)
     unbound, tasks = await reading.backlog.bindings(UNBOUND_NAMED)
     if unbound:
         such = "; the newest of " if unbound > len(tasks) else "; of "

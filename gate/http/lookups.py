@@ -35,7 +35,12 @@ async def ledger(
     kind: Literal["charge", "refund"] | None = None,
     after: Annotated[int, Query(ge=0, le=SQL_INTEGER_MAX)] = 0,
 ) -> JSONResponse:
-    """List charges and refunds in pages, oldest first."""
+    """List charges and refunds in pages, the lowest `id` first.
+
+    To follow the ledger, ask again with the `id` of the last row that you have read as `after`. Each row then comes once and
+    none is left out, however many servers write at the same time, on SQLite and on Postgres: a page ends before a row with a
+    lower `id` could still be committed. The next page has the rows that were left out. Ids increase, and may have gaps.
+    """
     rows, following = await ledger.entries(user=user, job_id=job_id, kind=kind, after=after)
     return JSONResponse({"rows": [entry_body(row) for row in rows], "next": following})
 

@@ -312,7 +312,7 @@ class UnreadOut(BaseModel):
 
 
 class UnreadPageOut(BaseModel):
-    """A page of callbacks that could not be read. `next` is the `after` of the next page, and null on the last one."""
+    """A page of callbacks that could not be read. `next` is the `after` of the next page, and null where no row follows now."""
 
     rows: list[UnreadOut]
     next: int | None
@@ -364,7 +364,7 @@ class EntryOut(BaseModel):
 
 
 class LedgerOut(BaseModel):
-    """A page of charges and refunds. `next` is the `after` of the next page, and null on the last one."""
+    """A page of charges and refunds. `next` is the `after` of the next page, and null where no row follows now."""
 
     rows: list[EntryOut]
     next: int | None

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection, CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gate.ledger.commit.unit_of_work import UnitOfWork
+from gate.ledger.sql.drawn_ids import announce
 from gate.ledger.sql.engines import DEAD_PEER, first_line
 from gate.ledger.sql.tables import owed
 from gate.ledger.transitions import jobs
@@ -198,6 +199,7 @@ class BillingHooks:
                     description=why,
                     job_id=row.job_id,
                 )
+                announce(connection)  # guard: announce-a-refund-before-its-id
                 batch = UnitOfWork(connection)
                 jobs.book(batch, row.job_id, row.user, row.pool, "refund", row.amount, now_ms())
                 jobs.event(batch, row.pool, row.job_id, "refunded", "owner", now_ms(), why=str(row.amount))

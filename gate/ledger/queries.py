@@ -11,10 +11,12 @@ from sqlalchemy.engine import Connection
 from gate.ledger.admin import api_keys as keys
 from gate.ledger.admin.api_keys import Key
 from gate.ledger.commit.database import Database
+from gate.ledger.commit.feed import Feed
 from gate.ledger.reports.backlog import Backlog
 from gate.ledger.reports.statistics import Statistics
 from gate.ledger.reports.timeline import Event as Event
 from gate.ledger.reports.timeline import Timelines, happened
+from gate.ledger.sql import drawn_ids
 from gate.ledger.sql import pool_rows as pools
 from gate.ledger.sql.job_rows import find, is_holding, is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool
@@ -34,7 +36,7 @@ class Entry:
     """An entry of the ledger.
 
     Attributes:
-        id: ID, higher than those of all earlier entries.
+        id: ID. A page never ends behind an entry that is still to come with a lower one.
         at: When (ms since 1970).
         job_id: The job.
         user: Its user; None for a job without one.
@@ -95,7 +97,7 @@ class LedgerQueries:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.backlog, self.statistics, self.timelines = Backlog(database), Statistics(database), Timelines(database)
-        self.unread = UnreadCallbacks(database)
+        self.unread, self._entries = UnreadCallbacks(database), Feed(database, ledger)
 
     async def pools(self) -> list[Pool]:
         """Return all pools, in order of their names."""
@@ -213,20 +215,25 @@ class LedgerQueries:
             most: Number of entries at most.
 
         Returns:
-            The entries, and `after` for the next page. It is None on the last page.
+            The entries, and `after` for the next page. It is None on the last page. Entries that come later have higher ids
+            than all entries of the page.
         """
-        query = sa.select(ledger).where(ledger.c.id > after).order_by(ledger.c.id).limit(most + 1)
+        query = sa.select(ledger)
         for column, value in ((ledger.c.user, user), (ledger.c.job_id, job_id), (ledger.c.kind, kind)):
             if value is not None:
                 query = query.where(column == value)
-        rows = await self._database.read(lambda c: [Entry(*row) for row in c.execute(query)])
-        return rows[:most], rows[most - 1].id if len(rows) > most else None
+        rows, following = await self._entries.page(query, after, most, one_job=job_id is not None)
+        return [Entry(*row) for row in rows], following
 
     async def balance(self, user: str) -> Balance:
         """Return the sums of a user's charges and refunds."""
         query = sa.select(ledger.c.kind, sa.func.sum(ledger.c.amount)).where(ledger.c.user == user).group_by(ledger.c.kind)
         sums = await self._database.read(lambda c: {kind: int(total) for kind, total in c.execute(query)})
         return Balance(sums.get("charge", 0), sums.get("refund", 0))
+
+    async def open_longest(self) -> tuple[int, float] | None:
+        """Return the Postgres process id and the age (s) of gate's oldest open transaction that writes; None without one."""
+        return await self._database.read(drawn_ids.open_longest)
 
     async def keys(self) -> list[Key]:
         """Return all API keys, in order of their creation."""

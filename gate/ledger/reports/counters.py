@@ -4,22 +4,20 @@ The counters are read from the events, not incremented by the code that acts. An
 change. So the counts hold exactly what was committed, also when a caller timed out or got its answer twice, and requests pay
 nothing. In return, each server counts for all servers on this ledger, so every server shows the same numbers.
 
-Events are read by id, each once. Ids are drawn before a commit, so on Postgres a lower id may become visible after a higher
-one. Within a pool that cannot happen, because the writer of its events holds the lock of its row. Therefore each pool has a
-mark of its own. The lower bound of the query follows only when no transaction below it can be running any more. A refund that
-the owner's function pays is booked without that lock. For those, each id is remembered until the lower bound has passed it.
+Events are read by id, each once. A count ends before the first id that an open transaction may still commit, as a page of each
+feed does.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter, deque
+from collections import Counter
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
+from gate.ledger.commit.feed import Feed
 from gate.ledger.sql.tables import events, jobs, ledger
 from gate.model.job import ENDED
 
@@ -27,11 +25,6 @@ STEP = 50_000
 """Events that one statement reads, so that no statement runs for long."""
 STEPS = 10
 """Statements in one count. The next count goes on from there."""
-UNDER_WAY_S = 20.0
-"""Longest time (s) that a transaction with events can run.
-
-Its locks, its statements and the owner's functions have shorter limits.
-"""
 
 LONG_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """Histogram bounds (s) of waits and holds."""
@@ -88,12 +81,9 @@ class EventCounters:
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self._feed = database, Feed(database, events)
         self.pools: dict[str, PoolCounters] = {}
-        self._low: int | None = None
-        self._marks: deque[tuple[float, int]] = deque()
-        self._mark_of_pool: dict[str, int] = {}
-        self._paid: set[int] = set()
+        self._counted: int | None = None
 
     async def begin(self) -> None:
         """Start to count after the newest event. A second call does nothing.
@@ -101,8 +91,8 @@ class EventCounters:
         Raises:
             StoreDown: SQL does not answer.
         """
-        if self._low is None:
-            self._low = await self._database.read(_top)
+        if self._counted is None:
+            self._counted = await self._feed.newest()
 
     async def count(self) -> None:
         """Add the events since the last count. Run only one count at a time.
@@ -111,36 +101,33 @@ class EventCounters:
             StoreDown: SQL does not answer.
         """
         await self.begin()
-        rows, paid, reached = await self._database.read(self._read)
+        newest = await self._feed.newest()
+        rows, paid, self._counted = await self._database.read(lambda connection: self._read(connection, newest))
         for row in rows:
             self._add(row)
-        for event_id, pool, amount in paid:
-            if event_id not in self._paid:
-                self._paid.add(event_id)
-                of_pool = self._of(pool)
-                of_pool.refunds, of_pool.credits = of_pool.refunds + 1, of_pool.credits + int(amount)
-        self._leave_behind(reached)
+        for pool, amount in paid:
+            of_pool = self._of(pool)
+            of_pool.refunds, of_pool.credits = of_pool.refunds + 1, of_pool.credits + int(amount)
 
     def _of(self, pool: str) -> PoolCounters:
         return self.pools.setdefault(pool, PoolCounters())
 
-    def _read(self, connection: Connection) -> tuple[list[Any], list[Any], int]:
-        top, reached = _top(connection), self._low or 0
-        if top < reached:  # a backup of the ledger was restored
+    def _read(self, connection: Connection, newest: int) -> tuple[list[Any], list[Any], int]:
+        reached = self._counted or 0
+        if (top := connection.execute(_top).scalar_one()) < reached:  # a backup of the ledger was restored
             return [], [], top
         rows: list[Any] = []
         paid: list[Any] = []
         for _ in range(STEPS):
-            if reached >= top:
+            if reached >= newest:
                 break
-            step = {"after": reached, "upto": min(top, reached + STEP)}
-            rows += connection.execute(_happened(self._mark_of_pool), step).all()
+            step = {"after": reached, "upto": min(newest, reached + STEP)}
+            rows += connection.execute(_happened, step).all()
             paid += connection.execute(_paid, step).all()
             reached = step["upto"]
         return rows, paid, reached
 
     def _add(self, row: Any) -> None:
-        self._mark_of_pool[row.pool] = max(self._mark_of_pool.get(row.pool, 0), row.last)
         of_pool = self._of(row.pool)
         if row.kind == "late":
             of_pool.late += row.count
@@ -159,28 +146,12 @@ class EventCounters:
                 of_pool.grants += row.count
                 _spread(of_pool.waits, row.bucket, row.count, row.took)
 
-    def _leave_behind(self, reached: int) -> None:
-        assert self._low is not None
-        now = time.monotonic()
-        if reached < self._low:
-            self._low, self._marks, self._mark_of_pool, self._paid = reached, deque(), {}, set()
-            return
-        self._marks.append((now, reached))
-        while self._marks and self._marks[0][0] <= now - UNDER_WAY_S:
-            self._low = self._marks.popleft()[1]
-        self._paid = {event_id for event_id in self._paid if event_id > self._low}
-
 
 def _spread(spread: Spread, bucket: int, count: int, ms: int | None) -> None:
     """Add values to a histogram. Bucket -1 means that the row has none."""
     if bucket >= 0:
         spread.counts[bucket] += count
         spread.sum += float(ms or 0) / 1000
-
-
-def _top(connection: Connection) -> int:
-    newest: int = connection.execute(sa.select(sa.func.coalesce(sa.func.max(events.c.id), 0))).scalar_one()
-    return newest
 
 
 def _bucket(ms: Any, bounds: tuple[float, ...]) -> Any:
@@ -193,8 +164,8 @@ def _positive(ms: Any) -> Any:
     return sa.case((ms < 0, 0), else_=ms)
 
 
-def _happened(marks: dict[str, int]) -> Any:
-    """Build the query for the events in (after, upto] and above each pool's mark, grouped by event and duration."""
+def _events() -> Any:
+    """Build the query for the events in (after, upto], grouped by event and duration."""
     e, before, refund = events, events.alias("before"), ledger.alias("refund")
     granted = sa.or_(e.c.kind == "granted", (e.c.kind == "running") & (e.c.by == "caller"))
     again = sa.exists().where(before.c.job_id == e.c.job_id, before.c.id < e.c.id, before.c.kind.in_(("granted", "running")))
@@ -212,20 +183,18 @@ def _happened(marks: dict[str, int]) -> Any:
         else_=e.c.by,
     )
     wanted = sa.or_(ended, granted, e.c.kind == "late", (e.c.kind == "queued"))
-    fresh = e.c.id > (sa.case(marks, value=e.c.pool, else_=0) if marks else 0)
     one = (
         sa.select(
             e.c.id, e.c.pool, e.c.kind, cause.label("cause"), took.label("took"), lag.label("lag"),
             _bucket(took, LONG_S).label("bucket"), _bucket(lag, LAG_S).label("lag_bucket"), refund.c.amount,
         )
         .select_from(e.join(jobs, jobs.c.job_id == e.c.job_id).outerjoin(refund, booked))
-        .where(e.c.id > sa.bindparam("after"), e.c.id <= sa.bindparam("upto"), fresh, wanted)
+        .where(e.c.id > sa.bindparam("after"), e.c.id <= sa.bindparam("upto"), wanted)
         .subquery()
     )  # fmt: skip
     by = (one.c.pool, one.c.kind, one.c.cause, one.c.bucket, one.c.lag_bucket)
     return sa.select(
         *by,
-        sa.func.max(one.c.id).label("last"),
         sa.func.count().label("count"),
         sa.func.sum(one.c.took).label("took"),
         sa.func.sum(one.c.lag).label("lag"),
@@ -234,6 +203,8 @@ def _happened(marks: dict[str, int]) -> Any:
     ).group_by(*by)
 
 
-_paid = sa.select(events.c.id, events.c.pool, events.c.why).where(
+_top = sa.select(sa.func.coalesce(sa.func.max(events.c.id), 0))
+_happened = _events()
+_paid = sa.select(events.c.pool, events.c.why).where(
     events.c.id > sa.bindparam("after"), events.c.id <= sa.bindparam("upto"), events.c.kind == "refunded"
 )

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
+from gate.ledger.sql.drawn_ids import ANNOUNCED
 from gate.ledger.sql.statements import say
 from gate.model.errors import CannotStart, StoreDown
 
@@ -164,7 +165,11 @@ def begin(connection: Connection, lock_ms: int) -> None:
     """
     if connection.dialect.name == "postgresql":
         say(connection, "begin")
-        _limit(connection, lock_ms)
+        _limit(
+            connection,
+            lock_ms,
+            ANNOUNCED,  # guard: announce-before-an-id-is-drawn
+        )
     else:
         _begin(connection, "begin immediate")
 
@@ -174,10 +179,10 @@ def commit(connection: Connection) -> None:
     say(connection, "commit")
 
 
-def _limit(connection: Connection, lock_ms: int) -> None:
+def _limit(connection: Connection, lock_ms: int, *more: str) -> None:
     # Without the idle limit, a server that is suspended (SIGSTOP) in a transaction would block the pool's row for the others.
-    names = "set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)"
-    say(connection, f"select {names}", str(lock_ms), str(IDLE_TIMEOUT_MS))
+    limits = "set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)"
+    say(connection, f"select {', '.join((limits, *more))}", str(lock_ms), str(IDLE_TIMEOUT_MS))
 
 
 def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool, lives_in: set[int]) -> None:

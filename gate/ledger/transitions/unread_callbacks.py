@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
+from gate.ledger.commit.feed import Feed
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, Change
 from gate.ledger.sql.tables import jobs, tasks, unread_callbacks
@@ -84,7 +85,7 @@ class UnreadCallbacks:
     """The unread callbacks in SQL. Every method raises StoreDown if SQL does not answer."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self._feed = database, Feed(database, unread_callbacks)
 
     async def keep(self, pool: str, provider: str, raw: bytes, text: str, task_id: str | None, why: str) -> bool:
         """Record a callback, or count it again.
@@ -131,9 +132,8 @@ class UnreadCallbacks:
         Returns:
             The callbacks, and the `after` of the next page. That is None on the last page.
         """
-        query = sa.select(*_columns).where(unread_callbacks.c.id > after).order_by(unread_callbacks.c.id).limit(most + 1)
-        rows = await self._read(query)
-        return rows[:most], rows[most - 1].id if len(rows) > most else None
+        rows, following = await self._feed.page(sa.select(*_columns), after, most)
+        return [Unread(*row) for row in rows], following
 
     async def pending(self, pool: str, most: int) -> list[Unread]:
         """Read the newest `most` callbacks of a pool that an operator has to look at, the newest first."""

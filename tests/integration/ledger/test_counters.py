@@ -96,7 +96,7 @@ async def test_a_refusal_is_no_ending_and_its_next_slot_no_second_wait(house: Ho
 
 
 def write(house: House, *rows: dict[str, Any]) -> None:
-    """As another server's commit, that comes when it comes: with the ids that it drew before."""
+    """As another server's commit."""
     url = sa.make_url(house.sql_url)
     sqlite = url.get_backend_name() == "sqlite"
     engine = sa.create_engine(url.set(drivername="sqlite+pysqlite" if sqlite else "postgresql+psycopg"))
@@ -106,35 +106,6 @@ def write(house: House, *rows: dict[str, Any]) -> None:
         for row in rows:
             connection.execute(events.insert().values(at=0, by="caller", **row))
     engine.dispose()
-
-
-async def test_a_commit_of_another_pool_that_comes_late_is_counted(
-    house: House, counting: EventCounters, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its ids were drawn before those that were counted meanwhile."""
-    job = await house.acquire()
-    await counting.count()
-    low = counting._low or 0
-    early, late = low + 1_000, low + 2_000
-    write(house, {"id": late, "pool": house.pool, "job_id": job.job_id, "kind": "late"})
-    assert (await of(counting, house)).late == 1
-    write(house, {"id": early, "pool": "another", "job_id": job.job_id, "kind": "late"})
-    assert (await of(counting, house)).late == 1 and counting.pools["another"].late == 1
-    assert (await of(counting, house)).late == 1 and counting.pools["another"].late == 1
-    assert counting._low == low
-    monkeypatch.setattr(counters, "UNDER_WAY_S", 0)
-    await counting.count()
-    assert counting._low == late, "and is left behind when nothing can be under way there"
-
-
-async def test_a_refund_that_the_owner_paid_is_counted_even_out_of_turn(house: House, counting: EventCounters) -> None:
-    await house.acquire()
-    await counting.count()
-    low = counting._low or 0
-    write(house, {"id": low + 900, "pool": house.pool, "kind": "refunded", "why": "7"})
-    assert ((await of(counting, house)).refunds, (await of(counting, house)).credits) == (1, 7)
-    write(house, {"id": low + 800, "pool": house.pool, "kind": "refunded", "why": "5"})
-    assert ((await of(counting, house)).refunds, (await of(counting, house)).credits) == (2, 12)
 
 
 async def test_a_refund_that_the_owner_pays_is_not_counted_by_its_ending_too(house: House, counting: EventCounters) -> None:
@@ -157,7 +128,6 @@ async def test_a_count_is_bounded_and_goes_on_the_next_time(
         await house.release(await house.acquire())
     monkeypatch.setattr(counters, "STEP", 2)
     monkeypatch.setattr(counters, "STEPS", 2)
-    monkeypatch.setattr(counters, "UNDER_WAY_S", 0)
     assert (await of(counting, house)).grants == 2
     assert (await of(counting, house)).grants == 4
     assert (await of(counting, house)).ended["completed", "holder"] == 4
@@ -168,7 +138,7 @@ async def test_another_ledger_in_the_place_of_this_one_is_counted_from_where_it_
 ) -> None:
     await house.release(await house.acquire())
     await counting.count()
-    counting._low = 10**9
+    counting._counted = 10**9
     await counting.count()
     await house.release(await house.acquire())
     assert (await of(counting, house)).grants == 2
