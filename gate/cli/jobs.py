@@ -25,16 +25,25 @@ def acquire(
 ) -> None:
     """Take a slot, or join the queue."""
     from gate.cli import context, render
+    from gate.coordination.services import Services
     from gate.http.jobs import request_of
     from gate.http.schemas import AcquireBody
+    from gate.model.errors import AlreadyEnded
+    from gate.model.job import Job
 
     given = {"job_id": job_id, "user": user, "tool": tool, "session": session, "credits": credits}
     body = AcquireBody.model_validate(given | {"lease_seconds": lease_seconds, "started_by": started_by})
     request, by_gate = request_of(body), body.started_by == "gate"
     settings = settings_of(data_dir, config)
     outside = context.outside_of(settings) if by_gate else None
-    job = context.visit(settings, lambda gate: gate.admission.acquire(pool, request, wait_seconds, by_gate), outside)
-    render.job(job, json)
+
+    async def call(gate: Services) -> Job:
+        job = await gate.admission.acquire(pool, request, wait_seconds, by_gate)
+        if job.ended:
+            raise AlreadyEnded.of(job)
+        return job
+
+    render.job(context.visit(settings, call, outside), json)
 
 
 def release(

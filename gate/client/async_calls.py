@@ -67,8 +67,9 @@ class AsyncCalls(ABC):
                 and no caller may claim the job.
 
         Returns:
-            The job. When it is `running`, begin the work. When it is `granted`, call `claim` first. When it is `queued`, wait
-            for it with `job`.
+            The job. When it is `running`, begin the work, unless it is `replayed`: an earlier call has got this answer already.
+            When it is `granted`, call `claim` first. When it is `queued`, wait for it with `job`. When it has ended, it ended
+            during this call, and gate has settled its charge.
 
         Raises:
             GateError: gate refuses the job, or does not answer.

@@ -10,7 +10,7 @@ GateError
 ├── UserBusy          the user has as many live jobs as allowed; `active_job_id` is one
 ├── JobIdReused       the job_id belongs to another job
 ├── TaskTaken         the provider's task belongs to another job
-├── AlreadyEnded      the job was ended by another party, or with another outcome
+├── AlreadyEnded      the job was ended by another party, or with another outcome; gate has settled its charge
 ├── StartedByGate     gate starts this job, so no caller may claim it
 ├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
 ├── QueueFull         as many jobs wait as the pool allows; retry after `retry_after` seconds
@@ -18,6 +18,8 @@ GateError
 ├── Unreachable       gate did not answer, through all retries
 ├── JobEnded          the job was cancelled or expired while it waited in the queue
 └── Refused           the body called `lease.refuse()`, so the job is back at its place in the queue
+
+What a caller does with its charge after each of them: docs/concepts.md, "The charge after a refused acquire".
 """
 
 from __future__ import annotations
@@ -128,7 +130,10 @@ class TaskTaken(GateError):
 
 
 class AlreadyEnded(GateError):
-    """The job was ended by another party, or with another outcome."""
+    """The job was ended by another party, or with another outcome.
+
+    gate has settled its charge. `job.refund` is what went back, so the caller gives nothing back.
+    """
 
     code = "already_ended"
 
@@ -164,7 +169,10 @@ class Unreachable(GateError):
 
 
 class JobEnded(GateError):
-    """The job was cancelled or expired while it waited in the queue."""
+    """The job was cancelled or expired while it waited in the queue.
+
+    gate has settled its charge. `job.refund` is what went back, so the caller gives nothing back.
+    """
 
     code = "job_ended"
 

@@ -53,6 +53,15 @@ class BaseLease:
         return self._machine.grant.expires_at
 
     @property
+    def replayed(self) -> bool:
+        """Whether another call had the right to start this job before, by the `job_id` that the caller named.
+
+        The job may have been started already: by another worker with the same `job_id`, or by an earlier life of this one.
+        It is True as well when the first try of this slot was admitted and its answer was lost.
+        """
+        return self._machine.replayed
+
+    @property
     def payload(self) -> dict[str, Any] | None:
         """Payload of the job; None when it has none."""
         return self.job.payload

@@ -27,7 +27,8 @@ class _Shape:
             TypeError: A field has another type.
             ValueError: A value cannot be read.
         """
-        return cls(**{name: _read(kind, body[name]) for name, kind in _kinds(cls).items()})
+        there = {name: kind for name, kind in _kinds(cls).items() if name in body or name not in _MAY_BE_ABSENT}
+        return cls(**{name: _read(kind, body[name]) for name, kind in there.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Job(_Shape):
         eta_seconds: Estimated time until the grant (s).
         lease: Its lease, while it holds a slot.
         late_outcome: Outcome that a provider reported after the job had ended by another party.
+        replayed: An earlier call of `acquire` or `claim` has got this answer already.
     """
 
     job_id: str
@@ -100,6 +102,7 @@ class Job(_Shape):
     output: Any
     refund: Refund | None
     late_outcome: str | None
+    replayed: bool = False
 
     @property
     def ended(self) -> bool:
@@ -178,6 +181,8 @@ _READ: dict[Any, Any] = {
     tuple[Entry, ...]: lambda value: tuple(Entry.of(one) for one in value),
 }
 _KINDS: dict[type, dict[str, Any]] = {}
+_MAY_BE_ABSENT = {"replayed"}
+"""Fields that an answer has only when they are not the default."""
 
 
 def _kinds(shape: Any) -> dict[str, Any]:

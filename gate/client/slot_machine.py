@@ -138,6 +138,7 @@ class SlotMachine:
         deadline: Time at which the lease runs out, by `clock`.
         loss: The error of a lost lease; None while it is held.
         said: The outcome that the body reported last; None for no report.
+        replayed: Another call had the right to start the job before. Always False for a job_id that this client made.
     """
 
     job: Job
@@ -173,6 +174,7 @@ class SlotMachine:
         self.clock: Callable[[], float] = clock
         self.loss: LeaseLost | None = None
         self.said: Said | None = None
+        self.replayed: bool = False
         self._named = job_id is not None
         self._lease_s, self._wait_s = lease_seconds, wait_seconds
         self._poll_s, self._retry_s = poll_seconds, retry_seconds
@@ -200,6 +202,7 @@ class SlotMachine:
                 self._in_queue = False
             raise
         self._in_queue = True
+        self.replayed = answer.value.replayed
         self._note_beginning(answer)
         last_place: Tell | None = None
         while True:
@@ -211,9 +214,11 @@ class SlotMachine:
                     yield place
                     last_place = place
                 answer = yield from self._wait(until)
+                self.replayed = True  # when it runs now, another call has claimed it
             elif job.status == "granted":
                 answer = yield from self._claim(answer)
             elif job.status == "running" and job.lease is not None:
+                self.replayed = self._named and self.replayed
                 self._hold(answer, job.lease)
                 return
             else:
@@ -260,6 +265,7 @@ class SlotMachine:
                 raise
             answer = yield Ask(requests.job(self.pool, self.job_id), self._retry_s)
         else:
+            self.replayed = answer.value.replayed
             self._note_extension(answer)
         return answer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import time
 from collections.abc import Awaitable, Callable
@@ -56,17 +55,18 @@ class Admission:
             by_gate: True for a job that gate starts at its tool. The wait then lasts until the start call was answered.
 
         Returns:
-            The job, recorded in SQL.
+            The job, recorded in SQL. It has ended if its end came during this call: its charge is settled then, so that is no
+            refusal. It is `replayed` if an earlier call has admitted it.
 
         Raises:
             PoolUnknown: There is no such pool.
             UserBusy: The user has as many live jobs as allowed.
             QueueFull: As many jobs wait as may wait.
-            AlreadyEnded: The job has ended.
+            AlreadyEnded: The job had ended before this call.
             JobIdReused: The job_id is another job's.
             JobUnknown: The owner's function does not know the job.
             Invalid: gate is to start it, and its tool is missing or has no `start_url`.
-            StoreDown: A store does not answer. As with every other refusal, nothing was written.
+            StoreDown: A store does not answer. The job may be recorded. With every other refusal this call wrote nothing.
         """
         end = time.monotonic() + wait_s
         request = await self._pricing.complete(request, by_gate, or_refuse=True)
@@ -81,7 +81,9 @@ class Admission:
             with parked as changed:
                 job = await self._admit(pool, request, lambda job: self._queries.until_changed(job, changed, wait_s))
         assert job is not None
-        return await self._queries.until_started(job, end) if by_gate else job
+        if not by_gate:
+            return job
+        return (await self._queries.until_started(job, end))._replace(replayed=job.replayed)
 
     async def take(self, pool: str, request: Request) -> Job | None:
         """Admit a job to a slot that is free now. It is never queued.
@@ -127,19 +129,31 @@ class Admission:
     ) -> Job | None:
         """Place the job in Redis, record it in SQL, then answer. Begin again when a store has changed its state in between.
 
+        A job that ends during this call, after it was recorded, is the answer and no refusal.
+
         Args:
             pool: Name of the pool.
             request: The job.
             in_line: Makes the answer for a job that waits; None to answer with its position.
             or_wait: False to take a free slot or nothing. Without a free slot the answer is then None.
         """
+        first: Job | None = None  # the job as this call recorded it, which tells a later try from a repeat of the call
         for tries_left in reversed(range(TRIES)):
-            with contextlib.suppress(_Moved):
+            try:
                 placed = await self._pools.pool(pool).acquire(request, or_wait)
                 if placed.result in NOT_PLACED:
-                    return await self._not_placed(pool, request, placed, tries_left)
-                job = await self._record(pool, request, placed, or_wait)
-                return None if job is None else await self._answer(pool, job, placed, in_line or self._queries.placed)
+                    job = await self._not_placed(pool, request, placed, tries_left)
+                else:
+                    job = await self._record(pool, request, placed, or_wait)
+                    first = first or job
+                    job = job and await self._answer(pool, job, placed, in_line or self._queries.placed)
+            except _Moved:
+                continue
+            except AlreadyEnded as ended:
+                if first is None or ended.job is None:  # guard: end-in-the-call-is-no-refusal
+                    raise
+                job = ended.job
+            return job and job._replace(replayed=first is None or first.replayed)
         raise StoreDown("redis", "the stores kept moving; come again")
 
     async def _record(self, pool: str, request: Request, placed: AcquireReply, or_wait: bool) -> Job | None:
@@ -210,8 +224,6 @@ class Admission:
             job = await in_line(job)
         elif job.tells:
             self._news.tell(pool, [job.job_id])
-        if job.ended:  # guard: waiting-acquire-sees-the-end
-            raise AlreadyEnded.of(job)
         if job.status in HOLDING and (
             placed.result is AcquireResult.UNRECORDED
             # guard: grant-still-in-time

@@ -78,7 +78,7 @@ class JobCoordinator:
     # ---- while it runs -----------------------------------------------------------------------------------------
 
     async def claim(self, pool: str, job_id: str, lease_id: str) -> Job:
-        """Start a granted job: it runs, and has a full lease from now on.
+        """Start a granted job: it runs, and has a full lease from now on. It is `replayed` if it ran before.
 
         Args:
             pool: Name of the pool.
@@ -183,6 +183,7 @@ class JobCoordinator:
     ) -> tuple[Job, ExtendReply]:  # fmt: skip
         """Extend the lease in Redis, record its deadline in SQL, then answer."""
         slots = self._pools.pool(pool)
+        first: Job | None = None  # the job before this call, which tells a later try from a repeat of the call
         for _ in range(TRIES):
             reply = await script(slots)
             if reply.result is ExtendResult.LOST:
@@ -195,11 +196,12 @@ class JobCoordinator:
                 started=started, claims=claims,
             )  # fmt: skip
             if recorded.result == ExtensionResult.EXTENDED:
-                assert recorded.job is not None
+                assert recorded.job is not None and recorded.before is not None
+                first = first or recorded.before
                 self._news.tell(pool, [job_id])
                 if started is None and is_over(reply.good_until):  # guard: extension-still-in-time
                     continue  # this process was paused after the commit, so the new lease may be over already
-                return recorded.job, reply
+                return recorded.job._replace(replayed=first.status != "granted"), reply
             if recorded.result is ExtensionResult.STALE:
                 self._pools.outdated(pool, reply.epoch)
             elif recorded.job is not None and recorded.job.status == "queued":

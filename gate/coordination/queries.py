@@ -14,7 +14,7 @@ from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.positions import QueuePositions
 from gate.coordination.waiters import Waiters, Wakeup
 from gate.ledger import Event, LedgerQueries
-from gate.model.errors import AlreadyEnded, JobUnknown, StoreDown
+from gate.model.errors import JobUnknown, StoreDown
 from gate.model.job import Job, JobStatus, now_ms
 from gate.slots import QueueState, Semaphore
 
@@ -148,15 +148,13 @@ class JobQueries:
             job: The job.
             end: Time (s of time.monotonic()) until which to wait. The job is returned as it is then.
 
-        Raises:
-            AlreadyEnded: The job has ended.
+        Returns:
+            The job. It may have ended.
         """
         while job.starts and job.status in ("queued", "granted") and (left := end - time.monotonic()) > 0:
             before, job = job.status, await self.wait(job.pool, job.job_id, job.status, left)
             if job.status == before:  # the time is over, or this server stops
                 break
-        if job.ended:
-            raise AlreadyEnded.of(job)
         return job
 
     async def follow(self, pool: str, job_id: str) -> AsyncIterator[Job]:

@@ -21,6 +21,7 @@ from gate.http.schemas import (
     ReasonBody,
     ReleaseBody,
     RenewBody,
+    StartOut,
     TaskBody,
     event_body,
 )
@@ -36,6 +37,8 @@ router = APIRouter(prefix="/v1/pools/{pool}", tags=["jobs"], route_class=StrictR
 Pool = Annotated[str, Path(max_length=64)]
 JobPath = Annotated[JobId, Path()]
 Wait = Annotated[float, Query(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)]
+REPLAYED = (b"idempotent-replayed", b"true")
+"""Header of an answer that an earlier call has got already."""
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 
 
@@ -43,7 +46,17 @@ def _answer(job: Job, caller: Caller, status: int = 200) -> JSONResponse:
     return Json(job_body(job, caller.may_release), status)
 
 
-@router.post("/acquire", response_model=JobOut, responses={202: {"model": JobOut, "description": "queued, or granted"}})
+def _answer_once(job: Job, caller: Caller, status: int = 200) -> JSONResponse:
+    """Answer a call that makes its caller start the job. An answer that an earlier call has got says so."""
+    answer = job_body(job, caller.may_release)
+    if not job.replayed:
+        return Json(answer, status)
+    return Json(answer | {"replayed": True}, status, REPLAYED)
+
+
+@router.post(
+    "/acquire", response_model=StartOut, responses={202: {"model": StartOut, "description": "queued, granted, or ended"}}
+)
 @open_to(TOOL, conflicts={"user_busy", "job_id_reused", "already_ended"}, may_be_full=True, on_fast_path=True)
 async def acquire(
     pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, idempotency_key: IdempotencyKey = None
@@ -51,7 +64,11 @@ async def acquire(
     """Take a slot, or join the queue.
 
     The answer is 200 only when the job is `running`. It is 202 when the job is `queued`, or `granted` and has to be claimed
-    first.
+    first. It is 202 too when the job ended during this call, in its wait for example: it was charged, and `refund` says what
+    gate has given back. A job that had ended before is refused with `already_ended`.
+
+    `replayed` and the header `Idempotent-Replayed` are `true` when an earlier call has admitted the job. Start it then only if
+    you know that the earlier call was your own and that its answer was lost.
 
     With `"started_by": "gate"`, gate calls the `start_url` of the tool, now or when the job is granted a slot. Do not claim
     such a job. `wait_seconds` then waits until the job has been started.
@@ -62,7 +79,8 @@ async def acquire(
     job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
     wanted = request_of(body, job_id, asking.role == "tool")
     job = await admission.acquire(pool, wanted, body.wait_seconds, by_gate=body.started_by == "gate")
-    return _answer(job, asking, 202 if job.status in ("queued", "granted") else 200)
+    status = 200 if job.status == "running" else 202  # guard: waiting-acquire-sees-the-end
+    return _answer_once(job, asking, status)
 
 
 @router.get("/jobs/{job_id}", response_model=JobOut)
@@ -98,11 +116,14 @@ async def history(pool: Pool, job_id: JobPath, queries: QueryService) -> JSONRes
     return JSONResponse({"job_id": job_id, "events": [event_body(event) for event in found]})
 
 
-@router.post("/jobs/{job_id}/claim", response_model=JobOut)
+@router.post("/jobs/{job_id}/claim", response_model=StartOut)
 @open_to(TOOL, conflicts={"started_by_gate", "already_ended"}, needs_lease=True, on_fast_path=True)
 async def claim(pool: Pool, job_id: JobPath, body: LeaseBody, jobs: JobService, asking: Asking) -> JSONResponse:
-    """Start a granted job. It is `running` then, with a full lease from now."""
-    return _answer(await jobs.claim(pool, job_id, body.lease_id), asking)
+    """Start a granted job. It is `running` then, with a full lease from now.
+
+    `replayed` and the header `Idempotent-Replayed` are `true` when an earlier call has claimed this lease, as for `acquire`.
+    """
+    return _answer_once(await jobs.claim(pool, job_id, body.lease_id), asking)
 
 
 @router.post("/jobs/{job_id}/renew", response_model=JobOut)

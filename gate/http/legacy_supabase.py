@@ -86,7 +86,7 @@ async def enqueue(services: Services, body: EnqueueBody) -> Answer:
     under way is answered as queued.
 
     Raises:
-        _NotStarted: The job has ended without having been started.
+        _NotStarted: The job has ended without having been started, and was not completed.
         GateError: `Admission.enqueue` has refused the job, except because it has ended.
     """
     _warn_without_start_url(body._tools[body.table])
@@ -96,7 +96,7 @@ async def enqueue(services: Services, body: EnqueueBody) -> Answer:
     except AlreadyEnded as error:
         assert error.job is not None
         job = error.job
-    if job.ended and (job.task_id is None or not job.starts) and not (job.starts and job.status == "completed"):
+    if job.ended and job.status != "completed" and (job.task_id is None or not job.starts):
         raise _NotStarted(job)
     view = await services.queries.pool(job.pool, 0)
     starts = job.starts and not job.ended and job.task_id is None and job.status != "queued"

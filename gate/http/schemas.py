@@ -258,6 +258,15 @@ class JobOut(BaseModel):
     late_output: Any
 
 
+class StartOut(JobOut):
+    """A job, as the answer to a call after which its caller starts it.
+
+    `replayed` is there, and true, when an earlier call has got this answer already.
+    """
+
+    replayed: bool = False
+
+
 class PoolOut(BaseModel):
     """A pool at one moment. `holders` and `queue` list jobs in order."""
 

@@ -208,13 +208,14 @@ class Ledger:
                 or job.lease_id != lease_id
             ):
                 return Change(ExtensionResult.LOST, job)
+            before = job
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
                 changes.event(batch, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
                 job = changes.told(batch, job, at) if started is None else starts.bound(batch, job, started, at)
             elif job.expires_at is None or due > job.expires_at:
                 job = batch.put(job, expires_at=due)
-            return Change(ExtensionResult.EXTENDED, job)
+            return Change(ExtensionResult.EXTENDED, job, before)
 
         return await self._database.write(pool, job_id, work)
 

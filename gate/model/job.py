@@ -89,6 +89,7 @@ class Job(NamedTuple):
         queue_length: Number of waiters in the pool.
         reason: Why it waits.
         eta_seconds: Estimated time until its grant (s); None when it is not known.
+        replayed: The job is the answer to a call that an earlier call has made already.
     """
 
     job_id: str
@@ -125,6 +126,7 @@ class Job(NamedTuple):
     queue_length: int | None = None
     reason: str | None = None
     eta_seconds: float | None = None
+    replayed: bool = False
 
     @property
     def ended(self) -> bool:

@@ -57,8 +57,15 @@ def again(
         given_up: Fence of a grant that goes back to Redis; 0 for none.
 
     Returns:
-        What became of the admission, with the job.
+        What became of the admission, with the job, which is `replayed`.
     """
+    answer = _again(batch, pool, job, request, ticket, lease, given_up)
+    return Change(answer.result, answer.job and answer.job._replace(replayed=True))
+
+
+def _again(
+    batch: UnitOfWork, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
+) -> Change[AdmitResult]:
     if job.pool != pool.name or not request.same_content(job):
         return Change(AdmitResult.REUSED, job)
     if job.ended:

@@ -135,7 +135,7 @@ def test_a_key_stands_for_a_job(served: Served, pool: str) -> None:
 
     key = fresh("key")
     first, again = ask(key, credits=3), ask(key, credits=3)
-    assert (first.status_code, again.json()) == (200, first.json())
+    assert (first.status_code, again.json()) == (200, first.json() | {"replayed": True})
     charges = served.http.get("/v1/ledger", params={"job_id": first.json()["job_id"]}).json()["rows"]
     assert [row["amount"] for row in charges] == [3]
     assert ask(key, credits=4).json()["code"] == "job_id_reused"

@@ -141,15 +141,17 @@ async def test_an_ended_job_keeps_no_user_busy(open_house, valkey: str) -> None:
         assert refused.value.active_job_id == again.job_id
 
 
-async def test_an_acquire_that_waits_is_not_answered_with_an_ended_job(house: House) -> None:
-    """200 means running: who starts a job that was cancelled while it waited works for nothing."""
+async def test_an_acquire_whose_job_is_cancelled_in_its_wait_is_answered_with_its_end(house: House) -> None:
+    """It was charged and refunded. A refusal would say that nothing was admitted."""
     [await house.acquire() for _ in range(3)]
     waiting = asyncio.create_task(house.acquire("gone-" + house.pool, 10, credits=5))
     await until(lambda: house.people.llen(house.key("queue")), "it waits")
     await until(lambda: house.gate.services.ledger.job("gone-" + house.pool), "SQL knows it")
     await house.keeper.cancel(house.pool, "gone-" + house.pool)
+    job = await waiting
+    assert (job.status, job.refund and job.refund.amount, job.lease) == ("cancelled", 5, None)
     with pytest.raises(AlreadyEnded):
-        await waiting
+        await house.acquire("gone-" + house.pool, credits=5)
 
 
 async def test_a_holder_that_could_not_renew_while_gate_was_away_has_grace(house: House) -> None:
