@@ -70,6 +70,15 @@ class Admission:
         """
         end = time.monotonic() + wait_s
         request = await self._pricing.complete(request, by_gate, or_refuse=True)
+        try:
+            job = await self._acquire(pool, await self._known_as(request), wait_s)
+        except _Copied as first:
+            job = await self._acquire(pool, request._replace(job_id=first.job_id, aliases=()), wait_s)
+        if not by_gate:
+            return job
+        return (await self._queries.until_started(job, end)).as_answer(job.replayed)
+
+    async def _acquire(self, pool: str, request: Request, wait_s: float) -> Job:
         if not wait_s:
             job = await self._admit(pool, request)
         else:
@@ -81,9 +90,20 @@ class Admission:
             with parked as changed:
                 job = await self._admit(pool, request, lambda job: self._queries.until_changed(job, changed, wait_s))
         assert job is not None
-        if not by_gate:
-            return job
-        return (await self._queries.until_started(job, end))._replace(replayed=job.replayed)
+        return job
+
+    async def _known_as(self, request: Request) -> Request:
+        """Return the request under the job_id that its first call has, if that was recorded under an alias."""
+        copy = await self._copy(request)
+        return request if copy is None else request._replace(job_id=copy.job_id, aliases=())
+
+    async def _copy(self, request: Request) -> Job | None:
+        if not request.aliases:
+            return None
+        known = await self._rows.jobs([request.job_id, *request.aliases])
+        if request.job_id in known:
+            return None
+        return next((job for job in known.values() if request.is_copy_of(job)), None)
 
     async def take(self, pool: str, request: Request) -> Job | None:
         """Admit a job to a slot that is free now. It is never queued.
@@ -153,7 +173,7 @@ class Admission:
                 if first is None or ended.job is None:  # guard: end-in-the-call-is-no-refusal
                     raise
                 job = ended.job
-            return job and job._replace(replayed=first is None or first.replayed)
+            return job and job.as_answer(first is None or first.replayed)
         raise StoreDown("redis", "the stores kept moving; come again")
 
     async def _record(self, pool: str, request: Request, placed: AcquireReply, or_wait: bool) -> Job | None:
@@ -174,20 +194,25 @@ class Admission:
             self._pools.outdated(pool, placed.epoch)
             raise _Moved
         if recorded.result is not AdmitResult.ADMITTED:  # guard: undo-an-unwanted-admission
-            await self._places.undo(pool, request.job_id, placed, recorded.job)
+            here = recorded.job if recorded.result is not AdmitResult.COPY else None
+            await self._places.undo(pool, request.job_id, placed, here)
         job = recorded.job
         match recorded.result:
             case AdmitResult.ADMITTED:
-                return job
+                assert job is not None
+                return job.as_answer(recorded.repeats)
             case AdmitResult.NO_ROOM:
                 return None
             case AdmitResult.LIVE:
                 assert job is not None
                 await self._places.restore(pool, job)
-                return job
+                return job.as_answer(replayed=True)
             case AdmitResult.ENDED:
                 assert job is not None
                 raise AlreadyEnded.of(job)
+            case AdmitResult.COPY:
+                assert job is not None
+                raise _Copied(job.job_id)
             case AdmitResult.REUSED:
                 raise JobIdReused(f"job_id {request.job_id!r} is another job already", job)
             case _:
@@ -241,6 +266,8 @@ class Admission:
             return job
         if job is not None:
             return await self._queries.placed(job)
+        if (copy := await self._copy(request)) is not None:
+            raise _Copied(copy.job_id)
         if reply.result is AcquireResult.QUEUE_FULL:
             raise QueueFull("as many jobs wait as may wait; come again later")
         raise await self._user_busy(pool, request.user, reply.active, tries_left)
@@ -268,6 +295,18 @@ class Admission:
         if job is not None and job.ended:
             raise AlreadyEnded.of(job)
         return job
+
+
+class _Copied(Exception):
+    """The same call was recorded under an alias of its job_id.
+
+    Attributes:
+        job_id: The id under which it was recorded.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
 
 
 class _Moved(Exception):

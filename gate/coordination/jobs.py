@@ -183,7 +183,7 @@ class JobCoordinator:
     ) -> tuple[Job, ExtendReply]:  # fmt: skip
         """Extend the lease in Redis, record its deadline in SQL, then answer."""
         slots = self._pools.pool(pool)
-        first: Job | None = None  # the job before this call, which tells a later try from a repeat of the call
+        repeats: bool | None = None  # by the first try that was recorded: a later one repeats that
         for _ in range(TRIES):
             reply = await script(slots)
             if reply.result is ExtendResult.LOST:
@@ -196,12 +196,12 @@ class JobCoordinator:
                 started=started, claims=claims,
             )  # fmt: skip
             if recorded.result == ExtensionResult.EXTENDED:
-                assert recorded.job is not None and recorded.before is not None
-                first = first or recorded.before
+                assert recorded.job is not None
+                repeats = recorded.repeats if repeats is None else repeats
                 self._news.tell(pool, [job_id])
                 if started is None and is_over(reply.good_until):  # guard: extension-still-in-time
                     continue  # this process was paused after the commit, so the new lease may be over already
-                return recorded.job._replace(replayed=first.status != "granted"), reply
+                return recorded.job.as_answer(repeats), reply
             if recorded.result is ExtensionResult.STALE:
                 self._pools.outdated(pool, reply.epoch)
             elif recorded.job is not None and recorded.job.status == "queued":

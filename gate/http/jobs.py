@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from gate.http.auth.key_cache import KeyCache
 from gate.http.auth.roles import ANY_KEY, TOOL, Asking, Caller, open_to
 from gate.http.schemas import (
     AcquireBody,
@@ -54,12 +56,24 @@ def _answer_once(job: Job, caller: Caller, status: int = 200) -> JSONResponse:
     return Json(answer | {"replayed": True}, status, REPLAYED)
 
 
+def _keyed_ids(pool: Pool, asking: Asking, request: HttpRequest, idempotency_key: IdempotencyKey = None) -> tuple[str, ...]:
+    """Return the job_ids that an Idempotency-Key stands for: that of the caller first, then those under other API keys."""
+    if idempotency_key is None:
+        return ()
+    ring: KeyCache = request.app.state.keyring
+    names = dict.fromkeys([asking.name, *ring.names])
+    return tuple(_job_id_of(idempotency_key, pool, name) for name in names)
+
+
+KeyedIds = Annotated[tuple[str, ...], Depends(_keyed_ids)]
+
+
 @router.post(
     "/acquire", response_model=StartOut, responses={202: {"model": StartOut, "description": "queued, granted, or ended"}}
 )
 @open_to(TOOL, conflicts={"user_busy", "job_id_reused", "already_ended"}, may_be_full=True, on_fast_path=True)
 async def acquire(
-    pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, idempotency_key: IdempotencyKey = None
+    pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, keyed: KeyedIds = ()
 ) -> JSONResponse:
     """Take a slot, or join the queue.
 
@@ -73,11 +87,14 @@ async def acquire(
     With `"started_by": "gate"`, gate calls the `start_url` of the tool, now or when the job is granted a slot. Do not claim
     such a job. `wait_seconds` then waits until the job has been started.
 
-    An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job. Beside a `job_id` it is
-    ignored.
+    An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job. If the call has `credits`, and
+    another API key has made the same call with the same content, it is that job: a rotated API key charges nothing twice.
+    Beside a `job_id` it is ignored.
     """
-    job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
-    wanted = request_of(body, job_id, asking.role == "tool")
+    own = body.job_id or (keyed[0] if keyed else None)
+    wanted = request_of(body, own, asking.role == "tool")
+    if body.job_id is None and body.credits:
+        wanted = wanted._replace(aliases=keyed[1:])
     job = await admission.acquire(pool, wanted, body.wait_seconds, by_gate=body.started_by == "gate")
     status = 200 if job.status == "running" else 202  # guard: waiting-acquire-sees-the-end
     return _answer_once(job, asking, status)
@@ -174,9 +191,9 @@ def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = Fal
     return Request(job_id or new_job_id(), body.user, body.tool, body.session, body.credits, body.payload, lease_ms, trusted)
 
 
-def _job_id_of(key: str, pool: str, asking: Caller) -> str:
-    """Derive the job_id of an Idempotency-Key. Keys of different callers or pools never meet."""
-    return f"i{hashlib.sha256(json.dumps([asking.name, pool, key]).encode()).hexdigest()[:40]}"
+def _job_id_of(key: str, pool: str, name: str) -> str:
+    """Derive the job_id of an Idempotency-Key from the name of the caller's API key. Never change how: callers repeat calls."""
+    return f"i{hashlib.sha256(json.dumps([name, pool, key]).encode()).hexdigest()[:40]}"
 
 
 def _ms(seconds: float | None) -> int | None:

@@ -94,6 +94,8 @@ class Ledger:
             if ticket <= row.void_ticket:  # guard: admission-above-the-void-ticket
                 # Its place was freed, because this row was missing. A repeat of the call gets a new place.
                 return Change(AdmitResult.STALE)
+            if (copy := admission.copy(batch, pool, request)) is not None:  # guard: copy-of-a-call-is-not-charged
+                return Change(AdmitResult.COPY, copy)
             if lease is not None and not (newer(row, lease.fence, 0) and room(batch, row)):
                 return Change(AdmitResult.NO_ROOM)
             job = admission.new(batch, pool, request, ticket, at, lease_ms, lease, given_up)
@@ -208,14 +210,14 @@ class Ledger:
                 or job.lease_id != lease_id
             ):
                 return Change(ExtensionResult.LOST, job)
-            before = job
+            repeats = job.status == "running"
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
                 changes.event(batch, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
                 job = changes.told(batch, job, at) if started is None else starts.bound(batch, job, started, at)
             elif job.expires_at is None or due > job.expires_at:
                 job = batch.put(job, expires_at=due)
-            return Change(ExtensionResult.EXTENDED, job, before)
+            return Change(ExtensionResult.EXTENDED, job, repeats=repeats)
 
         return await self._database.write(pool, job_id, work)
 

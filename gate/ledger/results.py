@@ -25,6 +25,8 @@ class AdmitResult(StrEnum):
     """SQL has the job as ended."""
     REUSED = "reused"
     """SQL has another job under this job_id."""
+    COPY = "copy"
+    """SQL has the job of the same call, under an alias of its job_id."""
 
 
 class EndResult(StrEnum):
@@ -139,11 +141,13 @@ class Change(Generic[R]):
         result: The result.
         job: The job after the change; None if there is no such job, or the caller needs none.
         before: The job before the change; None if nothing was changed.
+        repeats: An earlier admission or claim had this effect already.
     """
 
     result: R
     job: Job | None = None
     before: Job | None = None
+    repeats: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

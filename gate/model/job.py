@@ -89,7 +89,6 @@ class Job(NamedTuple):
         queue_length: Number of waiters in the pool.
         reason: Why it waits.
         eta_seconds: Estimated time until its grant (s); None when it is not known.
-        replayed: The job is the answer to a call that an earlier call has made already.
     """
 
     job_id: str
@@ -126,7 +125,6 @@ class Job(NamedTuple):
     queue_length: int | None = None
     reason: str | None = None
     eta_seconds: float | None = None
-    replayed: bool = False
 
     @property
     def ended(self) -> bool:
@@ -141,6 +139,26 @@ class Job(NamedTuple):
         assert self.lease_id and self.granted_at and self.expires_at and self.hard_expires_at
         return Lease(self.lease_id, self.fence, self.granted_at, self.expires_at, self.hard_expires_at)
 
+    @property
+    def replayed(self) -> bool:
+        """Whether this is the answer to a call that an earlier call has made already."""
+        return False
+
+    def as_answer(self, replayed: bool) -> Job:
+        """Return the same job as the answer to a call. Both answers are equal, so only `replayed` tells them apart."""
+        return self if replayed == self.replayed else (ReplayedJob if replayed else Job)._make(self)
+
+
+class ReplayedJob(Job):
+    """A job as the answer to a call that an earlier call has made already."""
+
+    __slots__ = ()
+
+    @property
+    def replayed(self) -> bool:
+        """True."""
+        return True
+
 
 class Request(NamedTuple):
     """A request of a caller for a slot.
@@ -153,6 +171,7 @@ class Request(NamedTuple):
         lease_ms: Length of its leases (ms); None for the pool's.
         trusted: The caller has a tool key, so a refund through the owner's function may rely on its `credits`.
         starts: As in `Job`. gate sets it, and also `tells`, `settles` and `queue_ms`.
+        aliases: Other ids under which the same call may have been charged before: its Idempotency-Key under other API keys.
     """
 
     job_id: str
@@ -167,12 +186,19 @@ class Request(NamedTuple):
     tells: bool = False
     settles: bool = False
     queue_ms: int | None = None
+    aliases: tuple[str, ...] = ()
 
     def same_content(self, job: Job) -> bool:
         """Return whether a repeated request means this job: every value that both name is equal."""
         named = ((self.user, job.user), (self.tool, job.tool), (self.session, job.session),
                  (self.credits, job.credits), (self.payload, job.payload))  # fmt: skip
         return all(mine is None or theirs is None or mine == theirs for mine, theirs in named)
+
+    def is_copy_of(self, job: Job) -> bool:
+        """Return whether a request under another job_id is the call that was charged for this job: every value is equal."""
+        return (self.user, self.tool, self.session, self.credits, self.payload) == (
+            job.user, job.tool, job.session, job.credits, job.payload,
+        )  # fmt: skip
 
 
 def new_job_id() -> str:

@@ -68,6 +68,11 @@ class KeyCache:
             self._shown[token] = found
         return found
 
+    @property
+    def names(self) -> list[str]:
+        """Names under which callers have been let in: of every key, revoked ones too, and the empty one of a caller without."""
+        return [FROM_ENVIRONMENT, *(key.name for key in self._keys), ""]
+
     def sealed(self, name: str) -> list[tuple[str, str]]:
         """List the keys that may have signed a session.
 

@@ -42,6 +42,19 @@ def new(
     return job
 
 
+def copy(batch: UnitOfWork, pool: str, request: Request) -> Job | None:
+    """Return the job that the same call was charged for under an alias; None without one.
+
+    Args:
+        batch: Has locked the pool's row.
+        pool: Name of the pool.
+        request: The job.
+    """
+    batch.expect(pool, request.aliases)
+    found = (batch.job(pool, alias) for alias in request.aliases)
+    return next((job for job in found if job is not None and request.is_copy_of(job)), None)
+
+
 def again(
     batch: UnitOfWork, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
 ) -> Change[AdmitResult]:
@@ -57,15 +70,8 @@ def again(
         given_up: Fence of a grant that goes back to Redis; 0 for none.
 
     Returns:
-        What became of the admission, with the job, which is `replayed`.
+        What became of the admission, with the job.
     """
-    answer = _again(batch, pool, job, request, ticket, lease, given_up)
-    return Change(answer.result, answer.job and answer.job._replace(replayed=True))
-
-
-def _again(
-    batch: UnitOfWork, pool: Pool, job: Job, request: Request, ticket: int, lease: Lease | None, given_up: int
-) -> Change[AdmitResult]:
     if job.pool != pool.name or not request.same_content(job):
         return Change(AdmitResult.REUSED, job)
     if job.ended:
@@ -75,12 +81,12 @@ def _again(
     if given_up > job.fence and job.status == "queued":
         batch.put(job, fence=given_up)
     if lease is None or job.lease_id == lease.lease_id:
-        return Change(AdmitResult.ADMITTED, job)
+        return Change(AdmitResult.ADMITTED, job, repeats=True)
     if job.status != "queued":
-        return Change(AdmitResult.LIVE, job)
+        return Change(AdmitResult.LIVE, job, repeats=True)
     if not (newer(pool, lease.fence, job.fence) and room(batch, pool)):
         return Change(AdmitResult.NO_ROOM, job)
-    return Change(AdmitResult.ADMITTED, jobs.take(batch, job, lease, "running", "caller"))
+    return Change(AdmitResult.ADMITTED, jobs.take(batch, job, lease, "running", "caller"), repeats=True)
 
 
 def _row(pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease: Lease | None, given_up: int) -> Job:

@@ -22,12 +22,12 @@ from tests.support.wait import until
 pytestmark = pytest.mark.anyio
 
 ACQUIRE = "/v1/pools/{pool}/acquire"
-PAGE = (ROOT / "docs" / "concepts.md").read_text()
+PAGE = ROOT / "docs" / "concepts.md"
 
 
 def rule() -> dict[str, str]:
     """The table of the page: the first word of its rule, by code."""
-    table = PAGE.partition("## The charge after a refused `acquire`")[2].partition("\n## ")[0]
+    table = PAGE.read_text().partition("## The charge after a refused `acquire`")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| ((?:`\w+` ?)+)\| (\w+)", table, re.MULTILINE)
     return {code: word for codes, word in rows[1:] for code in re.findall(r"`(\w+)`", codes)}
 

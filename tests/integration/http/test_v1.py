@@ -138,8 +138,8 @@ def test_a_reason_may_be_any_words(empty: Served) -> None:
 def test_the_same_job_id_is_the_same_job(empty: Served) -> None:
     body = {"job_id": fresh(), "user": "ana", "credits": 5, "payload": {"a": 1}}
     first = empty.acquire(**body).json()
-    assert empty.acquire(**body).json() == first
-    assert empty.acquire(job_id=body["job_id"]).json() == first, "what is not named is not compared"
+    assert empty.acquire(**body).json() == first | {"replayed": True}
+    assert empty.acquire(job_id=body["job_id"]).json() == first | {"replayed": True}, "what is not named is not compared"
     for other in ({"user": "bruno"}, {"credits": 6}, {"payload": {"a": 2}}):
         assert problem(empty.acquire(**(body | other)), 409, "job_id_reused")["job"]["user"] == "ana"
     problem(empty.acquire(pool="small", **body), 409, "job_id_reused")

@@ -133,6 +133,7 @@ GUARDS = [
     Guard("requeue-restores-a-reaped-job", DROP, "test_a_refusal_whose_lease_was_reaped_meanwhile_keeps_its_place"),
     Guard("dead-grant-is-not-recorded", DROP, "test_a_grant_that_is_over_before_sql_heard_of_it_never_was"),
     Guard("waiting-acquire-sees-the-end", ALWAYS, "test_own_job_that_ends_in_the_wait_is_answered_as_the_job"),
+    Guard("copy-of-a-call-is-not-charged", NEVER, "test_repeat_under_another_id_while_the_first_is_recorded_is_the_first"),
     Guard("end-in-the-call-is-no-refusal", ALWAYS, "test_a_grant_that_is_over_when_its_commit_is_heard_of_is_not_told"),
     Guard("grant-still-in-time", DROP, "test_a_grant_that_is_over_when_its_commit_is_heard_of_is_not_told"),
     Guard("park-before-the-admission", replaced_by("'another'"), "test_a_grant_that_is_told_before_its_admission_is_heard_of_is_not_slept_through"),
