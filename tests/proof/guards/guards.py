@@ -36,6 +36,9 @@ GUARDS = [
     Guard("fences-above-earlier-epochs", replaced_by("'0'"), "test_fences_and_tickets_start_above_those_of_every_earlier_life"),
     Guard("only-the-known-redis", NEVER, "test_a_replica_that_lagged_is_loaded_anew_when_it_is_promoted"),
     Guard("stranger-leaves-by-ticket", NEVER, "test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since"),
+    # ---- the client
+    Guard("answer-of-another-job", NEVER, "test_answer_about_another_job_is_refused"),
+    Guard("slot-of-the-parent", NEVER, "test_child_that_leaves_the_body_of_its_parent_does_not_release_the_slot"),
     # ---- the protocol, in SQL (see tests/proof/model/in_sql.py)
     Guard("outcome-is-final", NEVER, "test_an_outcome_never_changes_again"),
     Guard("end-only-its-lease", NEVER, "test_only_the_lease_it_has_ends_a_job"),

@@ -1,0 +1,73 @@
+"""Values that are refused before they are sent, and answers that are refused when they come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+
+from gate.client import AsyncGate, Gate, GateError, Invalid, WrongJob
+from tests.unit.client.test_slot_machine import body
+
+
+def answering(content: dict[str, Any]) -> Gate:
+    gate = Gate("http://gate", retry_seconds=0.1)
+    gate._http = httpx2.Client(
+        base_url="http://gate", transport=httpx2.MockTransport(lambda request: httpx2.Response(200, json=content))
+    )
+    return gate
+
+
+def test_answer_about_another_job_is_refused() -> None:
+    with answering(body("running", job_id="dog")) as gate:
+        with pytest.raises(WrongJob, match=r"cat.*dog") as refused:
+            gate.acquire(job_id="cat")
+        assert refused.value.job is None, "its lease_id is a secret of another caller"
+        with pytest.raises(WrongJob):
+            gate.renew("default", "cat", "L1")
+        with pytest.raises(WrongJob):
+            gate.job("default", "cat")
+        assert gate.job("default", "dog").job_id == "dog"
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 60.5, 1e12])
+def test_wait_seconds_out_of_range_is_a_gate_error(seconds: float) -> None:
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(422, json={"code": "invalid", "title": "no", "errors": [{"field": "wait_seconds"}]})
+
+    with Gate("http://gate") as gate:
+        gate._http = httpx2.Client(base_url="http://gate", transport=httpx2.MockTransport(refuse))
+        for call in (lambda: gate.acquire(wait_seconds=seconds), lambda: gate.job("default", "cat", wait_seconds=seconds)):
+            with pytest.raises(Invalid) as wrong:
+                call()
+            assert wrong.value.field == "wait_seconds"
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_wait_seconds_of_a_slot_out_of_range_is_a_gate_error(seconds: float) -> None:
+    with Gate("http://gate") as gate, pytest.raises(Invalid, match="wait_seconds"):
+        gate.slot(wait_seconds=seconds)
+
+
+def test_payload_that_is_no_json_is_a_gate_error() -> None:
+    with Gate("http://gate") as gate, pytest.raises(Invalid) as wrong:
+        gate.acquire(payload={"at": object()})
+    assert wrong.value.field == "payload"
+
+
+def test_call_after_close_is_a_gate_error() -> None:
+    gate = Gate("http://gate")
+    gate.close()
+    with pytest.raises(GateError) as refused:
+        gate.pool()
+    assert refused.value.code == "closed"
+
+    async def after_close() -> None:
+        own = AsyncGate("http://gate")
+        await own.aclose()
+        await own.pool()
+
+    with pytest.raises(GateError, match="closed"):
+        asyncio.run(after_close())
