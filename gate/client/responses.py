@@ -80,6 +80,9 @@ def read(call: Call[T], response: httpx2.Response, first: float, sent: float) ->
         GateError: gate refuses the call, or the response does not come from gate.
         WrongJob: The response is about another job.
     """
+    if response.has_redirect_location:
+        to = response.url.join(response.headers["location"]).copy_with(username=None, password=None, query=None)
+        raise GateError(f"gate's address redirects to {to}: use that address", code="redirected", status=response.status_code)
     if not response.is_success:
         raise refusal(response.status_code, response.content, response.headers.get("retry-after"))
     try:

@@ -39,6 +39,7 @@ GUARDS = [
     # ---- the client
     Guard("answer-of-another-job", NEVER, "test_answer_about_another_job_is_refused"),
     Guard("slot-of-the-parent", NEVER, "test_child_that_leaves_the_body_of_its_parent_does_not_release_the_slot"),
+    Guard("outcome-is-sent-once", NEVER, "test_stream_is_over_for_a_client_that_has_the_outcome"),
     # ---- the protocol, in SQL (see tests/proof/model/in_sql.py)
     Guard("outcome-is-final", NEVER, "test_an_outcome_never_changes_again"),
     Guard("end-only-its-lease", NEVER, "test_only_the_lease_it_has_ends_a_job"),

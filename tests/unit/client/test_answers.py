@@ -32,6 +32,15 @@ def test_answer_about_another_job_is_refused() -> None:
         assert gate.job("default", "dog").job_id == "dog"
 
 
+def test_redirect_is_an_error_that_says_where_to() -> None:
+    moved = httpx2.Response(301, headers={"location": "https://gate.example/v1/pools/default?key=secret"})
+    with Gate("http://gate") as gate:
+        gate._http = httpx2.Client(base_url="http://gate", transport=httpx2.MockTransport(lambda request: moved))
+        with pytest.raises(GateError, match=r"redirects to https://gate\.example/v1/pools/default: use") as refused:
+            gate.pool()
+    assert (refused.value.code, refused.value.status) == ("redirected", 301)
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 60.5, 1e12])
 def test_wait_seconds_out_of_range_is_a_gate_error(seconds: float) -> None:
     def refuse(request: httpx2.Request) -> httpx2.Response:
