@@ -69,7 +69,7 @@ class AsyncSlot(AbstractAsyncContextManager[AsyncLease, None]):
             await self._gate._drive(self._machine.enter(), self._on_position)
         except BaseException as error:
             if self._leaves():
-                await self._gate._drive_to_end(self._machine.withdraw(error))
+                await self._gate._drive_to_end(partial(self._machine.withdraw, error))
             raise
         self._cancelling = cancelling(task)
         self._renewal = asyncio.create_task(self._keep(), name=f"renewing {self._machine.job_id}")
@@ -80,7 +80,7 @@ class AsyncSlot(AbstractAsyncContextManager[AsyncLease, None]):
             loss = await self._gate._drive(self._machine.keep())
         except Exception as error:  # without renewals the lease runs out, so count it as lost now
             loss = LeaseLost(f"renewing broke off: {error!r}")
-        self._machine.loss = loss
+        self._machine.loss = self._machine.loss or loss
         self._lease.lost.set()
         self._body_cancelled = True
         self._task.cancel(loss.detail)
@@ -95,7 +95,8 @@ class AsyncSlot(AbstractAsyncContextManager[AsyncLease, None]):
         no_other = self._body_cancelled and uncancel(self._task) <= self._cancelling
         ours = no_other and isinstance(error, asyncio.CancelledError)
         if self._leaves():
-            await self._gate._drive_to_end(self._machine.leave(loss if ours else error))
+            end = loss if ours else error
+            await self._gate._drive_to_end(partial(self._machine.leave, end))
         elif error is None and self._process == os.getpid():
             raise loss or LeaseLost(CLOSED)
         if ours and loss is not None:
@@ -106,6 +107,8 @@ class AsyncSlot(AbstractAsyncContextManager[AsyncLease, None]):
         if self not in OPEN:
             return False
         OPEN.discard(self)
+        if self._renewal is not None:
+            self._renewal.cancel()
         self._left.set_result(None)
         return True
 
@@ -119,7 +122,7 @@ class AsyncSlot(AbstractAsyncContextManager[AsyncLease, None]):
     async def _give_back(self) -> None:
         """Release the slot in place of its body."""
         if self._leaves():
-            await self._gate._drive_to_end(self._machine.give_back(asyncio.CancelledError(CLOSED)))
+            await self._gate._drive_to_end(partial(self._machine.give_back, asyncio.CancelledError(CLOSED)))
 
     def give_back_at_exit(self) -> None:
         """Nothing: the event loop has ended, and has cancelled its tasks."""
@@ -276,19 +279,25 @@ class AsyncGate(AsyncCalls):
                 if inspect.isawaitable(result_of_tell):
                     await result_of_tell
 
-    async def _drive_to_end(self, steps: Steps[None]) -> None:
+    async def _drive_to_end(self, steps: Callable[[], Steps[None]]) -> None:
         """Drive steps that a cancellation must not interrupt, such as a release.
 
         A cancellation is delayed for GOODBYE_S seconds at most. A second one is raised at once. The steps then go on in the
-        background, and `aclose` waits for them.
+        background, and `aclose` waits for them. When they were cancelled themselves, because the loop ends, they begin anew.
         """
+        last_call = self._begin_last_call(steps())
+        try:
+            await asyncio.shield(last_call)
+        except asyncio.CancelledError:
+            await asyncio.wait({last_call}, timeout=GOODBYE_S)
+            if last_call.cancelled():
+                await asyncio.wait({self._begin_last_call(steps())}, timeout=GOODBYE_S)
+            raise
+
+    def _begin_last_call(self, steps: Steps[None]) -> asyncio.Task[None]:
         last_call: asyncio.Task[None] = asyncio.create_task(self._drive(steps))
         self._last_calls.add(last_call)
         last_call.add_done_callback(self._last_calls.discard)
         # Reads the exception, so that asyncio does not log an error that no caller waits for any more.
         last_call.add_done_callback(lambda done: done.cancelled() or done.exception())
-        try:
-            await asyncio.shield(last_call)
-        except asyncio.CancelledError:
-            await asyncio.wait({last_call}, timeout=GOODBYE_S)
-            raise
+        return last_call

@@ -408,7 +408,7 @@ class SlotMachine:
             Refused: The body reported `refused`.
             GateError: gate could not be told the outcome.
         """
-        result = self.said or _outcome(raised)
+        self.said = result = self.said or _outcome(raised)  # kept: a release that is interrupted is made again
         lost = self.loss
         is_urgent = lost is not None or (raised is not None and not isinstance(raised, Exception))
         try:

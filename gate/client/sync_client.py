@@ -94,6 +94,9 @@ class Slot(AbstractContextManager[Lease, None]):
             return
         try:
             self._last_call(self._machine.leave(error))
+        except (SystemExit, KeyboardInterrupt) as cut:  # a signal, in the middle of the release
+            self._last_call(self._machine.leave(cut))
+            raise
         finally:
             if self._renewal is not None:
                 self._renewal.join(GOODBYE_S)  # its long poll returns when the job ends, so this is quick as a rule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx2
@@ -80,3 +81,48 @@ def test_call_after_close_is_a_gate_error() -> None:
 
     with pytest.raises(GateError, match="closed"):
         asyncio.run(after_close())
+
+
+RUNNING, ENDED = body("running"), body("completed")
+
+
+def test_release_that_a_signal_interrupts_is_made_again() -> None:
+    releases: list[Any] = []
+
+    def interrupt_once(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/release"):
+            releases.append(json.loads(request.content))
+            if len(releases) == 1:
+                raise SystemExit(143)
+            return httpx2.Response(200, json=ENDED)
+        return httpx2.Response(200, json=RUNNING)
+
+    gate = Gate("http://gate")
+    gate._http = httpx2.Client(base_url="http://gate", transport=httpx2.MockTransport(interrupt_once))
+    with pytest.raises(SystemExit), gate, gate.slot(job_id="cat") as lease:
+        lease.complete("done")
+    assert [(sent["outcome"], sent["output"]) for sent in releases] == [("completed", "done")] * 2
+
+
+def test_release_that_ends_with_its_loop_is_made_again() -> None:
+    releases: list[Any] = []
+
+    async def cancel_all_once(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/release"):
+            releases.append(json.loads(request.content))
+            if len(releases) == 1:
+                for task in asyncio.all_tasks():  # as asyncio.run does when the loop is stopped from outside
+                    task.cancel()
+                await asyncio.Event().wait()
+            return httpx2.Response(200, json=ENDED)
+        return httpx2.Response(200, json=RUNNING)
+
+    async def work() -> None:
+        async with AsyncGate("http://gate") as gate:
+            gate._http = httpx2.AsyncClient(base_url="http://gate", transport=httpx2.MockTransport(cancel_all_once))
+            async with gate.slot(job_id="cat") as lease:
+                lease.complete("done")
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(work())
+    assert [(sent["outcome"], sent["output"]) for sent in releases] == [("completed", "done")] * 2
