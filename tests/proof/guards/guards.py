@@ -164,7 +164,7 @@ GUARDS = [
     Guard("pass-a-waiter-whose-tool-is-down", NEVER, "test_a_waiter_whose_tool_is_down_says_so"),
     Guard("hold-extends-the-grant", DROP, "test_a_start_may_take_longer_than_the_claim_time_and_the_hold_of_its_row"),
     Guard("hold-a-start-that-is-under-way", DROP, "test_a_start_that_is_under_way_is_asked_again_and_keeps_its_grant"),
-    Guard("ask-an-unwell-tool-again", DROP, "test_a_start_whose_answer_is_lost_is_started_once"),
+    Guard("ask-an-unwell-tool-again", ALWAYS, "test_a_start_whose_answer_is_lost_is_started_once"),
     Guard("nameless-check-promises-no-slot", ALWAYS, "test_a_check_that_names_no_job_promises_no_slot"),
     Guard("price-of-the-row-or-the-body", ALWAYS, "test_the_price_is_the_rows_then_the_bodys"),
     Guard("late-success-is-kept", DROP, "test_a_success_after_an_end_that_was_not_the_providers_is_kept_and_told"),
