@@ -7,7 +7,8 @@ RUN python -m venv /opt/gate && /opt/gate/bin/pip install --no-cache-dir --requi
 COPY pyproject.toml README.md LICENSE ./
 COPY gate gate
 COPY lua lua
-RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation -w dist .
+COPY clients clients
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation -w dist . ./clients/python
 RUN /opt/gate/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl && /opt/gate/bin/pip check
 
 FROM python:3.13-slim

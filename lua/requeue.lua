@@ -11,19 +11,20 @@
 --                       not_taken = SQL would not take the grant: the pool waits 1 s
 --                       lost = Redis has no place for it any more: nothing cools down
 --   7 restore  JSON     the entry to seat when Redis knows nothing of the job; '' = leave it unknown
+--   8 at_least integer  shortest cool-down (ms) after refused and tool_down: what the tool asked for
 -- Replies
 --   requeued   it waits at its place (now, or it did already)
 --   newer      it holds a slot under another fence; nothing was changed
 --   absent     Redis knows nothing of it, and nothing was to be restored
 
 begin()
-local job, why, restore = ARGV[4], ARGV[6], ARGV[7]
+local job, why, restore, at_least = ARGV[4], ARGV[6], ARGV[7], tonumber(ARGV[8])
 
 local function cool_tool(tool)
   local till, times = cooled_until(tool), 0
   if till > now then return end -- several start calls of one moment were answered alike
   times = tonumber(string.match(redis.call('HGET', META, 'cool:' .. tool) or '', '%d+$')) or 0
-  till = now + math.min(meta.cooldown_ms * 2 ^ math.min(times, 20), 60000)
+  till = now + math.max(math.min(meta.cooldown_ms * 2 ^ math.min(times, 20), 60000), at_least)
   meta.tools_until = math.max(meta.tools_until, till)
   redis.call('HSET', META, 'cool:' .. tool, digits(till) .. ' ' .. digits(times + 1), 'tools_until', digits(meta.tools_until))
 end
@@ -34,7 +35,7 @@ local function cool(entry)
   local wait = 1000
   if why == 'refused' then
     meta.refusals = meta.refusals + 1
-    wait = math.min(meta.cooldown_ms * 2 ^ math.min(meta.refusals - 1, 20), 60000)
+    wait = math.max(math.min(meta.cooldown_ms * 2 ^ math.min(meta.refusals - 1, 20), 60000), at_least)
   end
   meta.cooling_until = math.max(meta.cooling_until, now + wait)
   redis.call('HSET', META, 'refusals', digits(meta.refusals), 'cooling_until', digits(meta.cooling_until))

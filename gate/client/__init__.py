@@ -13,13 +13,13 @@ so it checks `lease.lost` or calls `lease.check()`.
 All requests of a slot carry the same job_id, so no retry takes a second slot or charges twice.
 
 Calls are retried while gate or its stores do not answer. stamina logs each retry, through structlog where that is installed.
-`stamina.instrumentation.set_on_retry_hooks([])` turns these logs off. The client imports nothing of the server except
-`gate.model.job`.
+`stamina.instrumentation.set_on_retry_hooks([])` turns these logs off. The client imports nothing of the server.
 """
 
 from gate.client.async_client import AsyncGate, AsyncLease, AsyncSlot
 from gate.client.errors import (
     AlreadyEnded,
+    Closed,
     Forbidden,
     GateError,
     Invalid,
@@ -37,6 +37,8 @@ from gate.client.errors import (
     Unauthorized,
     Unreachable,
     UserBusy,
+    WaitTimeout,
+    WrongJob,
 )
 from gate.client.models import Balance, Entry, Grant, Job, LedgerPage, Pool, Refund
 from gate.client.sync_client import Gate, Lease, Slot
@@ -47,6 +49,7 @@ __all__ = [
     "AsyncLease",
     "AsyncSlot",
     "Balance",
+    "Closed",
     "Entry",
     "Forbidden",
     "Gate",
@@ -73,4 +76,6 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "UserBusy",
+    "WaitTimeout",
+    "WrongJob",
 ]

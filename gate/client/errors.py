@@ -17,6 +17,9 @@ GateError
 ├── StoreDown         Redis or SQL did not answer gate, through all retries
 ├── Unreachable       gate did not answer, through all retries
 ├── JobEnded          the job was cancelled or expired while it waited in the queue
+├── WaitTimeout       the job still waited in the queue after `wait_seconds`; it is a TimeoutError too
+├── WrongJob          the answer is about another job
+├── Closed            the client is closed
 └── Refused           the body called `lease.refuse()`, so the job is back at its place in the queue
 
 What a caller does with its charge after each of them: docs/concepts.md, "The charge after a refused acquire".
@@ -177,6 +180,24 @@ class JobEnded(GateError):
     code = "job_ended"
 
 
+class WaitTimeout(GateError, TimeoutError):
+    """The job still waited in the queue after `wait_seconds`."""
+
+    code = "wait_timeout"
+
+
+class WrongJob(GateError):
+    """The answer is about another job: a proxy or a shared connection mixes answers up. It is not shown, and not used."""
+
+    code = "wrong_job"
+
+
+class Closed(GateError):
+    """The client is closed."""
+
+    code = "closed"
+
+
 class Refused(GateError):
     """The body called `lease.refuse()`, so the job is back at its place in the queue."""
 
@@ -194,6 +215,16 @@ _BY_STATUS: dict[int, type[GateError]] = {
     401: Unauthorized, 403: Forbidden, 413: TooLarge, 502: Unreachable, 503: StoreDown, 504: Unreachable,
 }  # fmt: skip
 """Errors for responses without gate's JSON. They come from a proxy as a rule."""
+
+
+def invalid(field: str, message: str) -> Invalid:
+    """Make the error for a value that is refused before it is sent.
+
+    Args:
+        field: Name of the field.
+        message: What is wrong with its value.
+    """
+    return Invalid(f"{field}: {message}", more={"errors": [{"field": field, "message": message}]})
 
 
 def refusal(status: int, content: bytes, retry_after: str | None) -> GateError:

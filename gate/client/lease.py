@@ -10,6 +10,8 @@ from gate.client.errors import LeaseLost, Refused
 from gate.client.models import Job
 from gate.client.slot_machine import SlotMachine
 
+CLOSED = "the client was closed"
+"""Reason of an end by `close`."""
 OnPosition = Callable[[int | None, int | None, str | None, float | None], object]
 """Callback with position, queue_length, reason and eta_seconds of a waiter."""
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Literal, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from gate.model.job import ENDED
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Status = Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
 Outcome = Literal["completed", "failed", "cancelled", "refused"]
 StartedBy = Literal["caller", "gate"]
 Body = Mapping[str, Any]
+ENDED = frozenset[str]({"completed", "failed", "cancelled", "expired"})
+"""Statuses of a job that has ended."""
 
 
 class _Shape:
@@ -172,9 +175,14 @@ class Balance(_Shape):
     net: int
 
 
+def _moment(text: str) -> datetime:
+    """Read a time. Python 3.10 knows no `Z`."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
 _READ: dict[Any, Any] = {
-    datetime: datetime.fromisoformat,
-    datetime | None: lambda value: value and datetime.fromisoformat(value),
+    datetime: _moment,
+    datetime | None: lambda value: value and _moment(value),
     Grant | None: lambda value: value and Grant.of(value),
     Refund | None: lambda value: value and Refund.of(value),
     tuple[Job, ...]: lambda value: tuple(Job.of(one) for one in value),

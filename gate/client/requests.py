@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+from gate.client.errors import invalid
 from gate.client.models import Balance, Job, LedgerPage, Outcome, Pool, StartedBy, Status
 
 T = TypeVar("T")
@@ -22,6 +26,7 @@ class Call(Generic[T]):
         body: JSON of the request; None for none.
         params: Query parameters.
         waits: Time (s) for which gate may delay the response.
+        job_id: The job that a success has to be about; None when it is about none, or about any.
     """
 
     method: str
@@ -30,15 +35,48 @@ class Call(Generic[T]):
     body: bytes | None = None
     params: dict[str, str] = field(default_factory=dict)
     waits: float = 0
+    job_id: str | None = None
+
+
+def new_job_id() -> str:
+    """Make a random id that begins with the time, so that the index in gate's database grows at its end."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 def _named(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _post(path: str, **body: Any) -> Call[Job]:
-    """Make a POST call. Raises TypeError or ValueError when a value is no JSON."""
-    return Call("POST", path, Job.of, json.dumps(_named(**body), allow_nan=False).encode())
+def _json(**body: Any) -> bytes:
+    """Encode the fields that are not None. Raises Invalid when a value is no JSON."""
+    named = _named(**body)
+    try:
+        return json.dumps(named, allow_nan=False).encode()
+    except (TypeError, ValueError) as wrong:
+        raise invalid(next(name for name, value in named.items() if not is_json(value)), str(wrong)) from wrong
+
+
+def is_json(value: Any) -> bool:
+    """Whether a value can be written as JSON."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def check_wait(wait_seconds: float | None) -> float:
+    """Return the time (s) of a wait; 0 for None. Raises Invalid when it is negative or not finite."""
+    if wait_seconds is None:
+        return 0
+    if not 0 <= wait_seconds < math.inf:
+        raise invalid("wait_seconds", f"it must be 0 or more, and finite; got {wait_seconds}")
+    return wait_seconds
+
+
+def _of(job_id: str, pool: str, verb: str, method: str = "POST", **body: Any) -> Call[Job]:
+    """Make a call that changes a job."""
+    return Call(method, f"{_of_job(pool, job_id)}/{verb}", Job.of, _json(**body), job_id=job_id)
 
 
 def _of_pool(pool: str) -> str:
@@ -65,31 +103,31 @@ def acquire(
     """Make the call of `AsyncGate.acquire`.
 
     Raises:
-        TypeError: `payload` has a value that is no JSON.
-        ValueError: `payload` has a number that is not finite.
+        Invalid: `payload` is no JSON, or a number is not finite.
     """
-    body = _named(
+    waits = check_wait(wait_seconds)
+    content = _json(
         job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload, lease_seconds=lease_seconds,
         wait_seconds=wait_seconds, started_by=started_by,
     )  # fmt: skip
-    content = json.dumps(body, allow_nan=False).encode()
-    return Call("POST", f"{_of_pool(pool)}/acquire", Job.of, content, waits=wait_seconds or 0)
+    return Call("POST", f"{_of_pool(pool)}/acquire", Job.of, content, waits=waits, job_id=job_id)
 
 
 def job(pool: str, job_id: str, *, wait_seconds: float = 0, status: Status = "queued") -> Call[Job]:
     """Make the call of `AsyncGate.job`."""
-    params = {"wait_seconds": f"{wait_seconds:.3f}", "status": status} if wait_seconds else {}
-    return Call("GET", _of_job(pool, job_id), Job.of, params=params, waits=wait_seconds)
+    waits = check_wait(wait_seconds)
+    params = {"wait_seconds": f"{waits:.3f}", "status": status} if waits else {}
+    return Call("GET", _of_job(pool, job_id), Job.of, params=params, waits=waits, job_id=job_id)
 
 
 def claim(pool: str, job_id: str, lease_id: str) -> Call[Job]:
     """Make the call of `AsyncGate.claim`."""
-    return _post(f"{_of_job(pool, job_id)}/claim", lease_id=lease_id)
+    return _of(job_id, pool, "claim", lease_id=lease_id)
 
 
 def renew(pool: str, job_id: str, lease_id: str, *, lease_seconds: float | None = None) -> Call[Job]:
     """Make the call of `AsyncGate.renew`."""
-    return _post(f"{_of_job(pool, job_id)}/renew", lease_id=lease_id, lease_seconds=lease_seconds)
+    return _of(job_id, pool, "renew", lease_id=lease_id, lease_seconds=lease_seconds)
 
 
 def release(
@@ -98,15 +136,19 @@ def release(
     """Make the call of `AsyncGate.release`.
 
     Raises:
-        TypeError: `output` has a value that is no JSON.
-        ValueError: `output` has a number that is not finite.
+        Invalid: `output` is no JSON.
     """
-    return _post(f"{_of_job(pool, job_id)}/release", lease_id=lease_id, outcome=outcome, error=error, output=output)
+    return _of(job_id, pool, "release", lease_id=lease_id, outcome=outcome, error=error, output=output)
+
+
+def bind_task(pool: str, job_id: str, provider: str, task_id: str, *, lease_id: str | None = None) -> Call[Job]:
+    """Make the call of `AsyncGate.bind_task`."""
+    return _of(job_id, pool, "task", "PUT", provider=provider, task_id=task_id, lease_id=lease_id)
 
 
 def cancel(pool: str, job_id: str, *, reason: str | None = None) -> Call[Job]:
     """Make the call of `AsyncGate.cancel`."""
-    return _post(f"{_of_job(pool, job_id)}/cancel", reason=reason)
+    return _of(job_id, pool, "cancel", reason=reason)
 
 
 def pool(pool: str, *, limit: int = 100) -> Call[Pool]:

@@ -10,9 +10,10 @@ from typing import Any, Generic, TypedDict, TypeVar
 
 import httpx2
 
-from gate import __version__
-from gate.client.errors import GateError, StoreDown, Unreachable, refusal
+from gate.client.errors import GateError, StoreDown, Unreachable, WrongJob, refusal
+from gate.client.models import Job
 from gate.client.requests import Call
+from gate.client.version import VERSION
 
 T = TypeVar("T")
 TIMEOUT_S = 10.0
@@ -57,7 +58,7 @@ def client_options(url: str, key: str | None) -> ClientOptions:
         url: Address of gate.
         key: Key of gate; None for none.
     """
-    headers = {"user-agent": f"gate-client/{__version__}", "content-type": "application/json"}
+    headers = {"user-agent": f"gate-client/{VERSION}", "content-type": "application/json"}
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
     # No limit on connections: waiters would take all of them, and holders could not renew. Idle connections close before the
@@ -77,13 +78,19 @@ def read(call: Call[T], response: httpx2.Response, first: float, sent: float) ->
 
     Raises:
         GateError: gate refuses the call, or the response does not come from gate.
+        WrongJob: The response is about another job.
     """
+    if response.has_redirect_location:
+        to = response.url.join(response.headers["location"]).copy_with(username=None, password=None, query=None)
+        raise GateError(f"gate's address redirects to {to}: use that address", code="redirected", status=response.status_code)
     if not response.is_success:
         raise refusal(response.status_code, response.content, response.headers.get("retry-after"))
     try:
         value = call.read(response.json())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GateError("this is no answer of gate", code="not_gate", status=response.status_code) from error
+    if call.job_id is not None and isinstance(value, Job) and value.job_id != call.job_id:  # guard: answer-of-another-job
+        raise WrongJob(f"gate was asked about job {call.job_id}; the answer is about {value.job_id}")
     date = email.utils.parsedate_tz(response.headers.get("date", ""))
     return Answer(value, first, sent, float(email.utils.mktime_tz(date)) if date else None)
 

@@ -7,7 +7,6 @@ it. So both clients share their logic, and tests of this module need no server.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Generator
@@ -16,6 +15,7 @@ from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
 from gate.client import requests
+from gate.client.compat import add_note
 from gate.client.errors import (
     AlreadyEnded,
     GateError,
@@ -28,14 +28,18 @@ from gate.client.errors import (
     StoreDown,
     TooLarge,
     Unreachable,
+    WaitTimeout,
+    invalid,
 )
 from gate.client.models import Grant, Job, Outcome
-from gate.client.requests import Call
+from gate.client.requests import Call, check_wait, is_json, new_job_id
 from gate.client.responses import RETRY_S, Answer
-from gate.model.job import new_job_id
-from gate.model.limits import SECONDS_MIN
 
 T = TypeVar("T")
+LEASE_S = 60.0
+"""Default length of a lease (s). It is renewed while the body runs, so it is only as long as a dead worker may keep its slot."""
+SECONDS_MIN = 0.5
+"""Shortest lease (s) of gate."""
 POLL_S = 30.0
 """Time (s) that one call waits in the queue. Proxies close a request after a minute, so it is less."""
 POLL_TO_TELL_S = 1.0
@@ -168,7 +172,11 @@ class SlotMachine:
             retry_seconds: Time (s) for which a call is retried.
             clock: The monotonic clock (s) of this machine, which tests replace.
             request: Further arguments of `requests.acquire`.
+
+        Raises:
+            Invalid: `wait_seconds` is negative or not finite, or `payload` is no JSON.
         """
+        check_wait(wait_seconds)
         self.pool: str = pool
         self.job_id: str = job_id or new_job_id()
         self.clock: Callable[[], float] = clock
@@ -181,6 +189,8 @@ class SlotMachine:
         self._acquire = requests.acquire(pool, job_id=self.job_id, lease_seconds=lease_seconds, **request)
         self._gate_clock = GateClock()
         self._queued_after: float | None = None
+        self._waiting: Job | None = None
+        self._stopped = False
         self._in_queue: bool | None = False  # None: acquire was sent, and its response did not come
 
     # ---- entering ------------------------------------------------------------------------------------------------
@@ -191,7 +201,7 @@ class SlotMachine:
         Raises:
             GateError: gate refuses the job, or does not answer.
             JobEnded: The job was cancelled or expired while it waited.
-            TimeoutError: The job still waits after `wait_seconds`.
+            WaitTimeout: The job still waits after `wait_seconds`.
         """
         until = math.inf if self._wait_s is None else self.clock() + self._wait_s
         self._in_queue = None
@@ -208,7 +218,7 @@ class SlotMachine:
         while True:
             job = answer.value
             if job.status == "queued":
-                self._queued_after = answer.sent
+                self._queued_after, self._waiting = answer.sent, job
                 place = Tell(job.position, job.queue_length, job.reason, job.eta_seconds)
                 if place != last_place:
                     yield place
@@ -228,14 +238,14 @@ class SlotMachine:
     def _wait(self, until: float) -> Steps[Answer[Job]]:
         left = until - self.clock()
         if left <= 0:
-            raise TimeoutError(f"waited in line for {self._wait_s} s in vain")
+            raise WaitTimeout(f"waited in line for {self._wait_s} s in vain", job=self._waiting)
         wait = min(self._poll_s, left)
         try:
             return (yield from self._poll("queued", wait, min(wait + self._retry_s, left + 2)))
         except (StoreDown, Unreachable) as error:
             if self.clock() < until:
                 raise
-            raise TimeoutError(f"waited in line for {self._wait_s} s in vain") from error
+            raise WaitTimeout(f"waited in line for {self._wait_s} s in vain", job=self._waiting) from error
 
     def _poll(self, status: Any, wait: float, within: float, once: bool = False) -> Steps[Answer[Job]]:
         """Read the job when its status changes, or after `wait` seconds.
@@ -308,6 +318,30 @@ class SlotMachine:
                 pass  # the job has ended, or gate does not answer and the job will expire
             return
 
+    def stop(self, why: str) -> None:
+        """Count the lease as lost, because the client is closed under its body. A loss that is known already stays."""
+        if self.loss is None:
+            self._stopped = True
+            self.loss = LeaseLost(f"the lease of job {self.job_id} is lost: {why}")
+
+    def give_back(self, why: BaseException) -> Steps[None]:
+        """Release the slot, or cancel the wait for it, in place of a body that does not.
+
+        Args:
+            why: The exception that stands for the end of the body. The outcome is that of a body that raised it.
+        """
+        yield from self.leave(why) if hasattr(self, "grant") else self.withdraw(why)
+
+    def bind_task(self, provider: str, task_id: str) -> Steps[None]:
+        """Bind the job to its task at a provider.
+
+        Raises:
+            GateError: gate refuses it, or does not answer.
+        """
+        call = requests.bind_task(self.pool, self.job_id, provider, task_id, lease_id=self.grant.lease_id)
+        answer: Answer[Job] = yield Ask(call, self._retry_s)
+        self.job = answer.value
+
     # ---- running -------------------------------------------------------------------------------------------------
 
     def keep(self) -> Steps[LeaseLost]:
@@ -365,11 +399,8 @@ class SlotMachine:
         Raises:
             Invalid: `output` is no JSON.
         """
-        try:
-            json.dumps(output, allow_nan=False)
-        except (TypeError, ValueError) as wrong:
-            field = {"field": "output", "message": str(wrong)}
-            raise Invalid(f"output: {wrong}", more={"errors": [field]}) from wrong
+        if not is_json(output):
+            raise invalid("output", f"it is no JSON: {type(output).__name__}")
         self.said = Said(outcome, _words(error), output)
 
     def leave(self, raised: BaseException | None) -> Steps[None]:
@@ -383,7 +414,7 @@ class SlotMachine:
             Refused: The body reported `refused`.
             GateError: gate could not be told the outcome.
         """
-        result = self.said or _outcome(raised)
+        self.said = result = self.said or _outcome(raised)  # kept: a release that is interrupted is made again
         lost = self.loss
         is_urgent = lost is not None or (raised is not None and not isinstance(raised, Exception))
         try:
@@ -393,7 +424,7 @@ class SlotMachine:
         except GateError as error:
             if raised is None:
                 raise (lost or error) from error
-            raised.add_note(f"gate was not told how job {self.job_id} ended: {error.detail}")
+            add_note(raised, f"gate was not told how job {self.job_id} ended: {error.detail}")
         else:
             self.job = job
             if result.outcome == "refused":
@@ -401,8 +432,8 @@ class SlotMachine:
                     raise Refused(result.error or "refused", job=job)
                 if isinstance(raised, Refused):
                     raised.job = job
-            if result.outcome == "completed":
-                lost = None  # gate accepted the success, so the lease was not lost
+            if result.outcome == "completed" or self._stopped:
+                lost = None  # gate accepted the outcome, so the lease was not lost
         if lost is not None and raised is None:
             raise lost
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
 from typing import Any, TypeVar
@@ -9,10 +10,11 @@ from typing import Any, TypeVar
 import httpx2
 
 from gate.client import requests, responses
+from gate.client.errors import Closed
 from gate.client.models import Balance, Job, LedgerPage, Outcome, Pool, StartedBy, Status
-from gate.client.requests import Call
+from gate.client.open_slots import heed_sigterm
+from gate.client.requests import Call, new_job_id
 from gate.client.responses import RETRY_S, TIMEOUT_S, Answer
-from gate.model.job import new_job_id
 
 T = TypeVar("T")
 
@@ -34,7 +36,11 @@ class Calls(ABC):
             timeout: Time (s) for one response, in addition to the time that the call waits in the queue.
             retry_seconds: Time (s) for which a call is retried while gate or its stores do not answer.
         """
-        self._http = httpx2.Client(**responses.client_options(url, key))
+        self._options = responses.client_options(url, key)
+        self._http = httpx2.Client(**self._options)
+        self._process = os.getpid()
+        self._closing = self._closed = False
+        heed_sigterm()
         self._timeout, self._retry_s = timeout, retry_seconds
 
     def acquire(
@@ -137,6 +143,24 @@ class Calls(ABC):
         """
         return self._call(requests.release(pool, job_id, lease_id, outcome, error=error, output=output))
 
+    def bind_task(self, pool: str, job_id: str, provider: str, task_id: str, *, lease_id: str | None = None) -> Job:
+        """Bind a job to its task at a provider, whose callback then ends the job. This also claims a granted job.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            provider: Name of the provider, as in gate's settings.
+            task_id: Id of the task at the provider.
+            lease_id: Lease under which the task runs; None for the present one.
+
+        Raises:
+            TaskTaken: The task belongs to another job.
+            LeaseLost: The lease is not, or no longer, a lease of this job.
+            AlreadyEnded: The job has ended.
+            StartedByGate: gate starts this job, so no caller may bind it.
+        """
+        return self._call(requests.bind_task(pool, job_id, provider, task_id, lease_id=lease_id))
+
     def cancel(self, pool: str, job_id: str, *, reason: str | None = None) -> Job:
         """Cancel a job that waits or runs.
 
@@ -192,7 +216,17 @@ class Calls(ABC):
     def _call(self, call: Call[T]) -> T:
         return (self._ask(call, call.waits + self._retry_s)).value
 
+    def _use_own_connections(self) -> None:
+        """Open connections of this process. On those of the parent, a child would read the answers of others."""
+        self._of_parent = self._http  # kept: what closes them could say so to the server, on the parent's connection
+        self._http = httpx2.Client(**self._options)
+        self._process = os.getpid()
+
     def _try(self, call: Call[T], first: float, end: float) -> Answer[T]:
+        if self._closed:
+            raise Closed("the client is closed")
+        if self._process != os.getpid():
+            self._use_own_connections()
         sent = time.monotonic()
         try:
             response = self._http.request(

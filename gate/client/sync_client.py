@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import stamina
 
 from gate.client import responses
-from gate.client.errors import GateError, LeaseLost
-from gate.client.lease import BaseLease, OnPosition
+from gate.client.errors import Closed, GateError, LeaseLost
+from gate.client.lease import CLOSED, BaseLease, OnPosition
+from gate.client.open_slots import OPEN, heed_sigterm
 from gate.client.requests import Call
 from gate.client.responses import Answer
-from gate.client.slot_machine import GOODBYE_S, POLL_S, POLL_TO_TELL_S, Ask, Pause, SlotMachine, Steps
+from gate.client.slot_machine import GOODBYE_S, LEASE_S, POLL_S, POLL_TO_TELL_S, Ask, Pause, SlotMachine, Steps
 from gate.client.sync_calls import Calls
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -34,26 +40,37 @@ class Lease(BaseLease):
         lost: Set when the lease is lost. Nothing interrupts the body, so it must check this where it can stop.
     """
 
-    def __init__(self, passage: SlotMachine) -> None:
+    def __init__(self, gate: Gate, passage: SlotMachine) -> None:
         super().__init__(passage)
         self.lost: threading.Event = threading.Event()
+        self._gate = gate
+
+    def bind_task(self, provider: str, task_id: str) -> None:
+        """Bind the job to its task at a provider, whose callback may then end the job. See `AsyncGate.bind_task`."""
+        self._gate._drive(self._machine.bind_task(provider, task_id))
 
 
-class Slot(AbstractContextManager[Lease]):
+class Slot(AbstractContextManager[Lease, None]):
     """Context manager that `Gate.slot` returns. It is for one job, and for one use."""
 
     def __init__(self, gate: Gate, passage: SlotMachine, on_position: OnPosition | None) -> None:
         self._gate, self._machine, self._on_position = gate, passage, on_position
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._left = threading.Event()
+        self._renewal: threading.Thread | None = None
 
     def __enter__(self) -> Lease:
+        self._gate._check_open()
+        self._thread, self._process, self._lease = threading.current_thread(), os.getpid(), Lease(self._gate, self._machine)
+        OPEN.add(self)
+        heed_sigterm()
         try:
             self._gate._drive(self._machine.enter(), self._on_position)
         except BaseException as error:
-            self._gate._drive(self._machine.withdraw(error))
+            if self._leaves():
+                self._last_call(self._machine.withdraw(error))
             raise
-        self._lease = Lease(self._machine)
         self._renewal = threading.Thread(target=self._keep, name=f"renewing {self._machine.job_id}", daemon=True)
         self._renewal.start()
         return self._lease
@@ -67,16 +84,56 @@ class Slot(AbstractContextManager[Lease]):
             loss = LeaseLost(f"renewing broke off: {error!r}")
         with self._lock:  # after the end of the body there is no lease to lose
             if not self._over.is_set():
-                self._machine.loss = loss
+                self._machine.loss = self._machine.loss or loss
                 self._lease.lost.set()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._lock:
-            self._over.set()
+        if not self._leaves():
+            if error is None and self._process == os.getpid():
+                raise self._machine.loss or LeaseLost(CLOSED)
+            return
         try:
-            self._gate._drive(self._machine.leave(error))
+            self._last_call(self._machine.leave(error))
+        except (SystemExit, KeyboardInterrupt) as cut:  # a signal, in the middle of the release
+            self._last_call(self._machine.leave(cut))
+            raise
         finally:
-            self._renewal.join(GOODBYE_S)  # its long poll returns when the job ends, so this is quick as a rule
+            if self._renewal is not None:
+                self._renewal.join(GOODBYE_S)  # its long poll returns when the job ends, so this is quick as a rule
+
+    def _leaves(self) -> bool:
+        """Note that the slot is being released. False when that is not for this call: it is done, or the parent's to do."""
+        if self._process != os.getpid():  # guard: slot-of-the-parent
+            return False
+        with self._lock:
+            first = not self._over.is_set()
+            self._over.set()
+        return first
+
+    def _last_call(self, steps: Steps[None]) -> None:
+        try:
+            self._gate._drive(steps)
+        finally:
+            OPEN.discard(self)
+            self._left.set()
+
+    def _stop(self) -> None:
+        """Tell the body to end, because the client is being closed."""
+        with self._lock:
+            if not self._over.is_set():
+                self._machine.stop(CLOSED)
+                self._lease.lost.set()
+
+    def _give_back(self) -> None:
+        """Release the slot in place of its body. An error goes no further: the lease then runs out."""
+        if self._leaves():
+            with contextlib.suppress(GateError):
+                self._last_call(self._machine.give_back(SystemExit(CLOSED)))
+
+    def give_back_at_exit(self) -> None:
+        """Release the slot, when the interpreter ends."""
+        self._stop()
+        self._give_back()
 
 
 class Gate(Calls):
@@ -92,8 +149,31 @@ class Gate(Calls):
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """End the open slots, and close the connections.
+
+        `lease.lost` is set in the bodies of open slots, and `lease.check()` raises. They have GOODBYE_S seconds to end by
+        themselves; then their slots are released all the same, as `cancelled`. Waits in the queue are cancelled at once.
+        """
+        self._closing = True
+        slots = [slot for slot in list(OPEN) if isinstance(slot, Slot) and slot._gate is self]
+        for slot in slots:
+            slot._stop()
+        self._wait_for([slot._over for slot in slots if slot._renewal and slot._thread is not threading.current_thread()])
+        for slot in slots:
+            slot._give_back()
+        self._wait_for([slot._left for slot in slots])
+        self._closed = True
+        if self._process == os.getpid():
+            self._http.close()
+
+    def _wait_for(self, events: list[threading.Event]) -> None:
+        end = time.monotonic() + GOODBYE_S
+        for event in events:
+            event.wait(max(end - time.monotonic(), 0))
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise Closed("the client is closed")
 
     def slot(
         self,
@@ -105,7 +185,7 @@ class Gate(Calls):
         session: str | None = None,
         credits: int | None = None,
         payload: dict[str, Any] | None = None,
-        lease_seconds: float | None = None,
+        lease_seconds: float | None = LEASE_S,
         wait_seconds: float | None = None,
         on_position: OnPosition | None = None,
     ) -> Slot:

@@ -243,7 +243,7 @@ class JobCoordinator:
         """
         await self._pools.know(pool)
         if outcome == "refused" or outcome == "tool_down":  # two comparisons, because mypy narrows no `in`
-            return await self._refuse(pool, job_id, lease_id, by, error, outcome)
+            return await self.give_back(pool, job_id, lease_id, outcome, error, by=by)
         # guard: end-in-sql-before-redis
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
         job = await self._ended(pool, ended)
@@ -313,12 +313,29 @@ class JobCoordinator:
         self._news.tell(pool, [job_id])
         return job
 
-    async def _refuse(self, pool: str, job_id: str, lease_id: str, by: str, error: str | None, why: RequeueReason) -> Job:
+    async def give_back(
+        self, pool: str, job_id: str, lease_id: str, why: RequeueReason, error: str | None = None, *, by: str,
+        at_least_s: float = 0,
+    ) -> Job:  # fmt: skip
+        """Send a job from its slot back to its place in the queue.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job.
+            lease_id: Its lease.
+            why: `refused`: the pool cools down. `tool_down`: only its tool does.
+            error: The reason, for people.
+            by: Author of the refusal in the history.
+            at_least_s: Shortest cool-down (s), which the tool asked for.
+
+        Raises:
+            JobUnknown, LeaseLost, AlreadyEnded, StoreDown: As for `release`.
+        """
         refused = await self._ledger.refuse(pool, job_id, lease_id, by, error, why == "tool_down")
         job = await self._ended(pool, refused)
         if refused.result is RefuseResult.REFUSED:
             with contextlib.suppress(StoreDown):
-                await self._pools.pool(pool).requeue(job, job.fence, why)
+                await self._pools.pool(pool).requeue(job, job.fence, why, round(at_least_s * 1000))
             self._news.tell(pool, [job_id])
         return await self._queries.placed(job)
 

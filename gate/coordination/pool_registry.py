@@ -353,7 +353,7 @@ class PoolSlots:
         script = self._semaphore.undo
         await self._pools.run(self._name, lambda epoch: script(self._name, epoch, job_id, ticket), grants_or_reaps=False)
 
-    async def requeue(self, job: Job, fence: int, why: RequeueReason) -> None:
+    async def requeue(self, job: Job, fence: int, why: RequeueReason, at_least_ms: int = 0) -> None:
         """Put a job whose grant was given back to its place in the queue. See `Semaphore.requeue`."""
         entry = entry_codec.waiting(job)  # after the change in SQL the lease may have been reaped, and the entry with it
         script = self._semaphore.requeue
@@ -365,6 +365,7 @@ class PoolSlots:
                 fence,
                 why,
                 entry,  # guard: requeue-restores-a-reaped-job
+                at_least_ms,
             )
         )
 

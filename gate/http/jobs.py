@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -41,6 +41,9 @@ JobPath = Annotated[JobId, Path()]
 Wait = Annotated[float, Query(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)]
 REPLAYED = (b"idempotent-replayed", b"true")
 """Header of an answer that an earlier call has got already."""
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=256)]
+RECONNECT_MS = 2_000
+"""Time (ms) after which a browser reconnects. Its own default differs between browsers, and may be none."""
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 
 
@@ -109,20 +112,37 @@ async def job(
     return _answer(await queries.wait(pool, job_id, status, wait_seconds), asking)
 
 
-async def _known(pool: Pool, job_id: JobPath, queries: QueryService) -> None:
-    await queries.job(pool, job_id)  # Check before the stream begins. Afterwards no status can be sent.
+async def _begins(pool: Pool, job_id: JobPath, queries: QueryService, last_event_id: LastEventId = None) -> None:
+    """Check before the stream begins. Afterwards no status can be sent.
+
+    Raises:
+        HTTPException: 204: the client has the outcome. By the standard of EventSource, a browser does not come again then.
+    """
+    job = await queries.job(pool, job_id)
+    if job.ended and last_event_id == _event_id(job):  # guard: outcome-is-sent-once
+        raise HTTPException(204)
 
 
-@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse, dependencies=[Depends(_known)])
+def _event_id(job: Job) -> str:
+    """Return what a client knows after this event, in short. A client that reconnects sends it back."""
+    return f"{job.status}-{job.position}" if job.position else job.status
+
+
+@router.get(
+    "/jobs/{job_id}/events", response_class=EventSourceResponse, dependencies=[Depends(_begins)],
+    responses={204: {"description": "the client has the outcome already: `Last-Event-ID` says so"}},
+)  # fmt: skip
 @open_to(ANY_KEY)
 async def events(pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking) -> AsyncIterator[ServerSentEvent]:
     """Follow the job by Server-Sent Events.
 
     Each event is `event: job`, with the job as its data. One is sent when the status or the place of the job changes. The
-    last one has the outcome.
+    last one has the outcome. Each has an `id`; a client that reconnects sends the last one as `Last-Event-ID`. The answer is
+    204 when that is the outcome, so an EventSource does not reconnect any more.
     """
     async for changed in queries.follow(pool, job_id):
-        yield ServerSentEvent(event="job", data=job_body(changed, asking.may_release))
+        body = job_body(changed, asking.may_release)
+        yield ServerSentEvent(event="job", id=_event_id(changed), retry=RECONNECT_MS, data=body)
 
 
 @router.get("/jobs/{job_id}/history", response_model=HistoryOut)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -192,8 +192,10 @@ def _field(location: tuple[Any, ...]) -> str:
     return ".".join(inside) or str(location[0])
 
 
-async def _by_the_framework(request: Request, error: Exception) -> JSONResponse:
+async def _by_the_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 204:
+        return Response(status_code=204)
     if request.url.path.startswith(OLD_PATHS):
         code, _ = HTTP_CODES.get(error.status_code, ("refused", ""))
         return _on_old_path(request, error.status_code, str(error.detail), code, dict(error.headers or {}))

@@ -142,8 +142,9 @@ class Semaphore:
         return _reply(await self._run("release", pool, epoch, job_id, lease_id), ReleaseResult)
 
     async def requeue(
-        self, pool: str, epoch: int, job_id: str, fence: int, why: RequeueReason, restore: Entry | None = None
-    ) -> ScriptReply[RequeueResult]:
+        self, pool: str, epoch: int, job_id: str, fence: int, why: RequeueReason, restore: Entry | None = None,
+        at_least_ms: int = 0,
+    ) -> ScriptReply[RequeueResult]:  # fmt: skip
         """Put a job whose grant was given back to its place in the queue.
 
         Args:
@@ -153,9 +154,10 @@ class Semaphore:
             fence: Fence of that grant. A job that holds a newer one stays where it is.
             why: `refused` by the provider, `tool_down`, `not_taken` by SQL, or `lost`.
             restore: The job's entry, in case Redis has lost it.
+            at_least_ms: Shortest cool-down (ms) after `refused` and `tool_down`.
         """
         entry = json.dumps(restore) if restore else ""
-        return _reply(await self._run("requeue", pool, epoch, job_id, fence, why, entry), RequeueResult)
+        return _reply(await self._run("requeue", pool, epoch, job_id, fence, why, entry, at_least_ms), RequeueResult)
 
     async def restore(self, pool: str, epoch: int, job_id: str, entry: Entry) -> ScriptReply[RestoreResult]:
         """Put a lease back that SQL has and Redis has lost."""

@@ -25,7 +25,8 @@ import structlog
 from gate.coordination.jobs import JobCoordinator
 from gate.ledger import Deliveries, Delivery
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StoreDown
-from gate.model.messages import DeliveryResult, Release, StartReply
+from gate.model.job import RequeueReason
+from gate.model.messages import DeliveryResult, StartReply
 from gate.model.tool import Tools
 from gate.telemetry import counters
 from gate.workers.webhook_client import Verdict, WebhookClient, WebhookResponse
@@ -175,14 +176,8 @@ class DeliveryWorker:
         assert delivery.lease_id is not None
         grant = (delivery.pool, delivery.job_id, delivery.lease_id)
         about = {"pool": delivery.pool, "job_id": delivery.job_id, "tool": delivery.tool}
-        verdict = answer.verdict
-        if (
-            verdict is Verdict.UNWELL
-            # guard: ask-an-unwell-tool-again
-            and delivery.attempts >= UNWELL_TRIES
-        ):
-            verdict = Verdict.REFUSED
         try:
+            verdict = await self._verdict(delivery, answer)
             match verdict:
                 case Verdict.STARTED:
                     if answer.task_id is None and answer.names_task:
@@ -195,8 +190,8 @@ class DeliveryWorker:
                     if verdict is Verdict.TOOL_DOWN:
                         why = f"{answer.why} (HTTP {answer.status})"
                         log.error("tool.start_address_fails", **about, status=answer.status, why=answer.why)
-                    back: Release = "refused" if verdict is Verdict.REFUSED else "tool_down"
-                    await self._jobs.release(*grant, back, why, None, "tool")
+                    back: RequeueReason = "refused" if verdict is Verdict.REFUSED else "tool_down"
+                    await self._jobs.give_back(*grant, back, why, by="tool", at_least_s=answer.retry_after_s)
                     await self._close(delivery, DeliveryResult(verdict.value), why)
                 case Verdict.FAILED:
                     log.warning("delivery.start_failed", **about, why=answer.why)
@@ -220,13 +215,29 @@ class DeliveryWorker:
                     await self._jobs.bind_late(*grant, provider, answer.task_id)
             await self._close(delivery, DeliveryResult.OVER, f"answered {answer.status} too late{task}")
 
+    async def _verdict(self, delivery: Delivery, answer: WebhookResponse) -> Verdict:
+        """Return the meaning of an answer. A tool that failed is called again, but not too often, and only while the grant lasts."""
+        if answer.verdict is not Verdict.UNWELL:
+            return answer.verdict
+        if delivery.attempts >= UNWELL_TRIES:  # guard: ask-an-unwell-tool-again
+            return Verdict.REFUSED
+        if answer.retry_after_s:
+            assert delivery.lease_id is not None
+            left_s = await self._jobs.hold(delivery.pool, delivery.job_id, delivery.lease_id)
+            if answer.retry_after_s > left_s / 2:  # the next call would come too late for this grant
+                return Verdict.REFUSED
+        return Verdict.UNWELL
+
     async def _close(self, delivery: Delivery, result: DeliveryResult, error: str | None = None) -> None:
         await self._deliveries.close(delivery, result, error)
         counters.deliveries[delivery.kind, result.value] += 1
 
     async def _again(self, delivery: Delivery, answer: WebhookResponse, most_s: float = math.inf) -> None:
-        wait_s = min(WAIT_S[delivery.kind] * 2 ** min(delivery.attempts - 1, 20), WAIT_MAX_S[delivery.kind], most_s)
-        wait_ms = round(wait_s * 1000 * random.uniform(0.8, 1.2))  # jitter, so that a tool that is back gets no burst
+        wait_s = min(WAIT_S[delivery.kind] * 2 ** min(delivery.attempts - 1, 20), WAIT_MAX_S[delivery.kind])
+        wait_s = min(
+            max(wait_s * random.uniform(0.8, 1.2), answer.retry_after_s), most_s
+        )  # jitter: no burst for a tool that is back
+        wait_ms = round(wait_s * 1000)
         fields = {
             "pool": delivery.pool,
             "job_id": delivery.job_id,
@@ -235,7 +246,10 @@ class DeliveryWorker:
             "why": answer.why,
         }
         if delivery.attempts == 1:
-            log.warning("delivery.put_off", **fields)
+            if answer.moved_to is not None:
+                log.error("delivery.redirected", **fields, moved_to=answer.moved_to)
+            else:
+                log.warning("delivery.put_off", **fields)
         stays = await self._deliveries.put_off(delivery, wait_ms, answer.why)
         counters.deliveries[delivery.kind, "put_off" if stays else DeliveryResult.GIVEN_UP.value] += 1
         if not stays:

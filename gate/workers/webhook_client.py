@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from gate.providers.parsing import kept_text
 
 ANSWER_MAX_BYTES = 64 * 1024
 """Size (bytes) from which an answer is not read. No answer that gate understands is longer."""
+RETRY_AFTER_MAX_S = 300.0
+"""Longest pause (s) that an answer can ask for. More would keep a whole pool still for one wrong header."""
 BUSY_CODES = frozenset({415, 421, 1003, 1011, 1520})
 """Codes of RunningHub for "not now": all instances taken, queue full, rate limit, system busy, no machine free."""
 ALIVE_CODES = frozenset({804, 813})
@@ -52,11 +55,15 @@ class WebhookResponse:
         status: Status code of HTTP; None when there was no answer.
         said: The JSON object of the body; empty when the body is no object.
         error: The reason why there was no answer; None when there was one.
+        retry_after_s: Shortest time (s) until the next call, by the header Retry-After; 0 without one.
+        moved_to: Address to which a redirect points, without user, query and fragment; None when the answer is no redirect.
     """
 
     status: int | None
     said: Mapping[str, Any]
     error: str | None = None
+    retry_after_s: float = 0
+    moved_to: str | None = None
 
     @property
     def good(self) -> bool:
@@ -103,6 +110,8 @@ class WebhookResponse:
         """Reason of a failure in words, for people."""
         if self.error is not None:
             return self.error
+        if self.moved_to is not None:
+            return f"it redirects to {self.moved_to}, which gate does not follow; set that address in gate.toml"
         for name in ("error", "message", "detail", "msg", "errorMessage"):
             if isinstance(self.said.get(name), str) and (text := kept_text(self.said[name])):
                 return text
@@ -148,7 +157,7 @@ class WebhookClient:
             async with asyncio.timeout(within_s):
                 headers = self._headers(tool, delivery)
                 async with self._client.stream("POST", address, content=body, headers=headers) as response:
-                    return WebhookResponse(response.status_code, _object(await _bounded(response)))
+                    return _answer(response, _object(await _bounded(response)))
         except TimeoutError:
             return WebhookResponse(None, {}, f"no answer within {within_s:g} s")
         except Exception as error:  # a wrong address, certificate or protocol counts like a failed connection: no answer
@@ -171,6 +180,32 @@ class WebhookClient:
         if tool.secret is not None:
             headers["webhook-signature"] = Webhook(tool.secret).sign(delivery.webhook_id, now, delivery.body)
         return headers
+
+
+def _answer(response: httpx2.Response, said: Mapping[str, Any]) -> WebhookResponse:
+    moved_to = None
+    if response.has_redirect_location:
+        to = response.url.join(response.headers["location"])
+        moved_to = kept_text(str(to.copy_with(username=None, password=None, query=None, fragment=None)))
+    return WebhookResponse(response.status_code, said, retry_after_s=retry_after_s(response.headers), moved_to=moved_to)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Read the header Retry-After of an answer.
+
+    Args:
+        headers: The headers. A date is compared with the header Date, because this machine's clock may be wrong.
+
+    Returns:
+        Time (s), at most RETRY_AFTER_MAX_S; 0 when there is none, or one that cannot be read.
+    """
+    text = headers.get("retry-after", "")
+    if text.isascii() and text.isdigit():
+        return min(float(text), RETRY_AFTER_MAX_S)
+    until, sent = email.utils.parsedate_tz(text), email.utils.parsedate_tz(headers.get("date", ""))
+    if until is None or sent is None:
+        return 0
+    return min(max(email.utils.mktime_tz(until) - email.utils.mktime_tz(sent), 0.0), RETRY_AFTER_MAX_S)
 
 
 async def _bounded(response: httpx2.Response) -> bytes:

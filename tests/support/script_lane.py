@@ -76,8 +76,10 @@ class LineOfPool:
     async def release(self, job: str, lease_id: str) -> ScriptReply:
         return await self.semaphore.release(self.pool, self.epoch, job, lease_id)
 
-    async def requeue(self, job: str, fence: int, why: str = "refused", restore: Any = None) -> ScriptReply:
-        return await self.semaphore.requeue(self.pool, self.epoch, job, fence, why, restore)
+    async def requeue(
+        self, job: str, fence: int, why: str = "refused", restore: Any = None, at_least_ms: int = 0
+    ) -> ScriptReply:
+        return await self.semaphore.requeue(self.pool, self.epoch, job, fence, why, restore, at_least_ms)
 
     async def cancel(self, job: str, ticket: int | None = None) -> ScriptReply:
         return await self.semaphore.cancel(self.pool, self.epoch, job, ticket)

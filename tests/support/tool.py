@@ -33,10 +33,14 @@ class Call:
 
 
 class Tool:
-    """`answer` is given the body of a start call, and returns a status and a body; events are answered 204."""
+    """`answer` is given the body of a start call, and returns a status and a body; events are answered 204.
+
+    Every answer has `headers` too.
+    """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.headers: dict[str, str] = {}
         self.answer: Callable[[dict[str, Any]], tuple[int, Any]] = lambda body: (
             200,
             {"task_id": "t-" + body["data"]["job_id"]},
@@ -56,6 +60,8 @@ class Tool:
                 with contextlib.suppress(ConnectionError):
                     self.send_response(status)
                     self.send_header("content-length", str(len(content)))
+                    for name, value in tool.headers.items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(content)
 

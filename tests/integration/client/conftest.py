@@ -26,6 +26,8 @@ max_active_per_user = 1
 [pools.small]
 limit = 1
 queue_max = 1
+[pools.wide]
+limit = 100
 [pools.short]
 max_hold_seconds = 1
 """

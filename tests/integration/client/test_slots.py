@@ -10,7 +10,7 @@ import anyio
 import pytest
 import redis
 
-from gate.client import AsyncGate, AsyncLease, Invalid, JobEnded, LeaseLost, Refused
+from gate.client import AsyncGate, AsyncLease, GateError, Invalid, JobEnded, LeaseLost, Refused, TaskTaken
 from gate.diagnostics.verify import verify
 from tests.support.gate_process import Served
 from tests.support.names import fresh
@@ -303,12 +303,27 @@ async def test_going_on_with_a_job_that_runs(gate: AsyncGate) -> None:
 async def test_a_wait_has_a_limit(gate: AsyncGate, seconds: float) -> None:
     holder = await gate.acquire("one")
     job_id = fresh()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError) as over:
         async with gate.slot("one", job_id=job_id, credits=2, wait_seconds=seconds):
             raise AssertionError("there was no room")
+    assert isinstance(over.value, GateError) and over.value.code == "wait_timeout"
+    assert over.value.job is not None and over.value.job.position == 1
     job = await gate.job("one", job_id)
     assert (job.status, job.refund and job.refund.amount) == ("cancelled", 2)
     await gate.cancel("one", holder.job_id)
+
+
+async def test_holder_binds_the_task_of_its_provider(gate: AsyncGate) -> None:
+    task_id = fresh()
+    async with gate.slot() as lease:
+        await lease.bind_task("runninghub", task_id)
+        assert lease.job.task == {"provider": "runninghub", "task_id": task_id}
+        with pytest.raises(TaskTaken):
+            async with gate.slot() as other:
+                await other.bind_task("runninghub", task_id)
+        again = await gate.bind_task("default", lease.job_id, "runninghub", task_id, lease_id=lease.lease_id)
+        assert again.task == lease.job.task
+    assert lease.job.status == "completed"
 
 
 async def test_a_job_that_ends_in_line(gate: AsyncGate) -> None:

@@ -95,6 +95,13 @@ def test_waiting_jobs(plain: Gate) -> None:
     plain.cancel("one", holder.job_id)
 
 
+def test_holder_binds_the_task_of_its_provider(plain: Gate) -> None:
+    task_id = fresh()
+    with plain.slot() as lease:
+        lease.bind_task("runninghub", task_id)
+        assert lease.job.task == {"provider": "runninghub", "task_id": task_id}
+
+
 def test_a_busy_user(plain: Gate) -> None:
     user = fresh("u")
     with plain.slot("capped", user=user) as lease, pytest.raises(UserBusy) as refused, plain.slot("capped", user=user):

@@ -224,6 +224,28 @@ class Stream(threading.Thread):
             assert self._some.wait_for(lambda: self.seen and self.seen[-1] == what, 10), (what, self.seen)
 
 
+def test_stream_is_over_for_a_client_that_has_the_outcome(served: Served, pool: str) -> None:
+    holder, waiter = line(served, pool, 2)
+
+    def stream(job: dict[str, Any], last: str | None = None) -> tuple[int, str]:
+        answer = served.http.get(path(job, "events"), headers={"last-event-id": last} if last is not None else {})
+        return answer.status_code, answer.text
+
+    with served.http.stream("GET", path(waiter, "events")) as waiting:
+        lines = waiting.iter_lines()
+        first = [next(lines) for _ in range(4)]
+    assert {"event: job", "id: queued-1", "retry: 2000"} < set(first), first
+    served.act(waiter, "cancel")
+    status, text = stream(waiter)
+    assert status == 200 and "\nid: cancelled\n" in text
+    assert stream(waiter, "queued-1")[1].count("event: job") == 1, "it has missed the outcome, so it gets it"
+    assert stream(waiter, "cancelled") == (204, ""), "by this a browser does not come again"
+    assert stream(holder | {"job_id": "nobody"}, "cancelled")[0] == 404
+    served.act(holder, "release", outcome="completed")
+    assert stream(holder, "cancelled")[0] == 200, "that was another job's"
+    assert stream(holder, "completed") == (204, "")
+
+
 def test_a_line_is_followed_live_until_the_outcome(served: Served, pool: str) -> None:
     holder, first, second = line(served, pool, 3)
     streams = Stream(served, first), Stream(served, second)

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from gate.diagnostics.verify import verify
 from gate.workers.delivery import UNWELL_TRIES
-from tests.support.gate_process import run_gate
+from tests.support.gate_process import Served, run_gate
 from tests.support.names import fresh
 from tests.support.started_by_gate import MANAGER, TABLE, call_back, enqueue, job, quietly, serving, tool
 from tests.support.tool import Tool
@@ -197,6 +198,55 @@ async def test_a_wrong_start_address_keeps_its_own_jobs_back_and_fails_none(tmp_
         await until(lambda: job(served, down[1])["status"] == "running", "they are started when the address is right again")
         report = verify(served.sql_url, served.redis_url)
         assert report.breaches == [], report.breaches
+
+
+def cooling_s(served: Served) -> float:
+    """How long the pool cools down from now on."""
+    until_at = served.http.get("/v1/pools/default").json()["cooling_until"]
+    return (datetime.fromisoformat(until_at) - datetime.now(UTC)).total_seconds() if until_at else 0.0
+
+
+async def test_retry_after_of_a_refused_start_is_the_shortest_cool_down(tmp_path: Path, tool: Tool) -> None:
+    tool.answer, tool.headers = lambda body: (429, {"error": "busy"}), {"Retry-After": "40"}
+    with serving(tmp_path, tool, GATE_COOLDOWN_SECONDS="0.5") as served:
+        job_id, _ = enqueue(served)
+        await until(lambda: job(served, job_id)["reason"] == "cooling_down", "the pool cools down")
+        assert 30 < cooling_s(served) <= 40
+        assert len(tool.starts(job_id)) == 1
+
+
+async def test_retry_after_of_an_unwell_tool_is_the_shortest_pause(tmp_path: Path, tool: Tool) -> None:
+    tool.answer, tool.headers = lambda body: (503, {"error": "no GPU"}), {"Retry-After": "1"}
+    with serving(tmp_path, tool) as served:
+        job_id, _ = enqueue(served)
+        first, second = await until(lambda: len(found := tool.starts(job_id)) > 1 and found[:2], "it is called again")
+        assert second.at - first.until > 0.98 and first.webhook_id == second.webhook_id, "the same grant"
+
+
+async def test_unwell_tool_that_asks_for_more_than_the_claim_time_keeps_no_slot(tmp_path: Path, tool: Tool) -> None:
+    tool.answer, tool.headers = lambda body: (503, {"error": "no GPU"}), {"Retry-After": "120"}
+    with serving(tmp_path, tool, GATE_CLAIM_SECONDS="2") as served:
+        job_id, _ = enqueue(served)
+        await until(lambda: job(served, job_id)["reason"] == "cooling_down", "it is back at its place")
+        assert 100 < cooling_s(served) <= 120
+        assert len(tool.starts(job_id)) == 1
+
+
+async def test_redirect_of_a_call_is_an_error_at_once_that_says_where_to(tmp_path: Path, tool: Tool) -> None:
+    tool.answer = lambda body: (307, None)
+    tool.events_answer = lambda body: 301
+    tool.headers = {"Location": "https://ana:pass@new.example/start?token=a-secret#there"}
+    with serving(tmp_path, tool) as served:
+        job_id, _ = enqueue(served)
+        await until(lambda: job(served, job_id)["reason"] == "tool_down", "the job is back at its place, not failed")
+        errors = "select kind, error from @deliveries where error is not null order by kind"
+        both = await until(lambda: len(found := served.sql(errors)) == 2 and found, "both calls say why")
+        assert [kind for kind, _ in both] == ["event", "start"]
+        assert all("redirects to https://new.example/start" in why for _, why in both), both
+        log = (tmp_path / "errors.log").read_text()
+        assert "delivery.redirected" in log and "tool.start_address_fails" in log
+        assert "a-secret" not in log + str(both) and "pass@" not in log + str(both)
+        assert len([call for call in tool.calls if call.path == "/start"]) == 1
 
 
 async def test_a_waiter_whose_tool_is_down_says_so(tmp_path: Path, tool: Tool) -> None:

@@ -43,6 +43,16 @@ async def test_the_pool_cools_down_longer_and_longer(line: LineOfPool) -> None:
     assert waits == [5_000, 10_000, 20_000, 40_000, 60_000, 60_000]
 
 
+async def test_a_pause_that_the_tool_asks_for_makes_a_cool_down_longer_and_never_shorter(line: LineOfPool) -> None:
+    await line.acquire("a")
+    await line.requeue("a", await fence_of(line, "a"), at_least_ms=90_000)
+    assert (await line.status()).cooling_until == line.clock.now + 90_000
+    line.clock.turn(90_000)
+    await line.tick()
+    await line.requeue("a", await fence_of(line, "a"), at_least_ms=1)
+    assert (await line.status()).cooling_until == line.clock.now + 10_000
+
+
 async def test_the_only_one_that_waits_is_counted_at_once(line: LineOfPool) -> None:
     await line.acquire("a", lease_ms=5_000)
     fence = await fence_of(line, "a")

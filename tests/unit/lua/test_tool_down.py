@@ -38,6 +38,18 @@ async def test_a_job_that_its_caller_starts_passes_too(line: LineOfPool) -> None
     assert await line.queue() == ["first"]
 
 
+async def test_a_pause_that_the_tool_asks_for_makes_its_cool_down_longer(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await enqueue(line, "first")
+    await line.requeue("first", int((await line.entry("first"))["fence"]), "tool_down", at_least_ms=90_000)
+    line.clock.turn(89_999)
+    await line.tick()
+    assert await line.holders() == set()
+    line.clock.turn(1)
+    await line.tick()
+    assert await line.holders() == {"first"}
+
+
 async def test_it_is_tried_again_after_the_cool_down_which_doubles(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=1)
     await enqueue(line, "first")

@@ -8,6 +8,8 @@ import tomllib
 
 import yaml
 
+import gate
+from gate.client.version import VERSION
 from tests.support.pages import blocks
 from tests.support.paths import ROOT
 
@@ -34,6 +36,17 @@ def test_the_workflow_has_every_python_from_the_oldest_on() -> None:
     assert oldest == f">={pythons[0]}" and minors == list(range(minors[0], minors[0] + len(minors)))
     image = re.search(r"^FROM python:(\S+)-slim", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     assert image is not None and image[1] in pythons
+
+
+def test_both_distributions_have_the_version_of_the_code() -> None:
+    projects = [
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"] for folder in (".", "clients/python")
+    ]
+    assert [project["version"] for project in projects] == [gate.__version__, VERSION] == [VERSION, VERSION]
+
+
+def test_the_licence_of_the_client_is_that_of_the_project() -> None:
+    assert (ROOT / "clients" / "python" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
 def test_contributing_gives_the_commands_that_count() -> None:
