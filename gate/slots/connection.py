@@ -20,6 +20,7 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     RedisError,
+    ResponseError,
     TimeoutError,
 )
 
@@ -30,6 +31,10 @@ REPLY_TIMEOUT_S = 5.0
 """Time (s) to wait for a connection or a reply, after which the Redis counts as down."""
 MAX_CONNECTIONS = 64
 """Connections of `client` at most. Without a free one, a caller waits REPLY_TIMEOUT_S for it (BlockingConnectionPool)."""
+
+
+REFUSALS = ("MISCONF", "READONLY", "You can't write against a read only", "NOREPLICAS", "Not enough good replicas")
+"""Beginnings of the errors of a Redis that answers, and takes no writes. redis-py strips some of the codes."""
 
 
 class AnotherRedis(RedisError):
@@ -160,7 +165,10 @@ class answering:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OutOfMemoryError):
-            raise StoreDown("redis", "Redis has no room for more (maxmemory): new work waits until it has") from error
+            says = "Redis has no room for more (maxmemory): new work waits until it has"
+            raise StoreDown("redis", says, refuses=True) from error
+        if isinstance(error, ResponseError) and str(error).startswith(REFUSALS):
+            raise StoreDown("redis", f"Redis takes no writes: {str(error).splitlines()[0]}", refuses=True) from error
         if isinstance(error, (RedisError, OSError)):
             raise StoreDown("redis", f"Redis does not answer: {error}") from error
 

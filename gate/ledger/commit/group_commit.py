@@ -108,7 +108,7 @@ class GroupCommitter:
         self._engine = engine
         self._connection: Connection | None = None
 
-    def commit(self, tasks: list[Task], lock_ms: int) -> None:
+    def commit(self, tasks: list[Task], lock_ms: int) -> bool:
         """Sort the tasks by key, run them in one transaction, and set the `result` of each.
 
         A session that is kept may have ended while it was idle: by a timeout, a pooler, a restart or a failover. When that
@@ -121,6 +121,9 @@ class GroupCommitter:
             tasks: The batch, which is sorted in place.
             lock_ms: How long to wait for a row (ms), on Postgres only.
 
+        Returns:
+            Whether rows were written.
+
         Raises:
             Unreached: No transaction could be started.
             Locked: A row was not free within `lock_ms`.
@@ -129,16 +132,17 @@ class GroupCommitter:
         """
         tasks.sort(key=lambda task: task.key)
         try:
-            self._commit(tasks, lock_ms)
+            wrote = self._commit(tasks, lock_ms)
         except Unreached as error:
             if not error.session_is_over:
                 raise
-            self._commit(tasks, lock_ms)
+            wrote = self._commit(tasks, lock_ms)
         counters.commits.add(len(tasks))
         for task in tasks:
             task.waits_for = task.error = None
+        return wrote
 
-    def _commit(self, tasks: list[Task], lock_ms: int) -> None:
+    def _commit(self, tasks: list[Task], lock_ms: int) -> bool:
         reached = False
         try:
             with answering(), self._transaction() as connection:
@@ -148,6 +152,7 @@ class GroupCommitter:
                 for task in tasks:
                     task.result = task.work(batch)
                 batch.finish()
+                return batch.wrote
         except StoreDown as error:
             cause = error.__cause__ if isinstance(error.__cause__, DBAPIError) else None
             code = sqlstate(cause) if cause is not None else None

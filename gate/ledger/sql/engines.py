@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,11 +37,13 @@ It is well below the time after which other servers give up waiting for the pool
 """
 
 
-REFUSING = {"25006", "42501"}
+REFUSING = {"25006", "42501", "53100"}
 """SQLSTATEs of a store that can be read but not written.
 
-It is read-only, or gate lacks the privilege. Only the operator can repair that.
+It is read-only, gate lacks the privilege, or its disk is full. Only the operator can repair that.
 """
+REFUSING_FILE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
+"""Primary result codes of SQLite for a file that takes no writes. A quota shows as an I/O error."""
 
 
 class answering:
@@ -53,12 +56,17 @@ class answering:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DBAPIError) and sqlstate(error) in REFUSING:
-            raise StoreDown("sql", f"SQL takes nothing: {first_line(error)}") from error
+        if isinstance(error, DBAPIError) and _refuses(error):
+            raise StoreDown("sql", f"SQL takes no writes: {first_line(error)}", refuses=True) from error
         if isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError, OSError)) or (
             isinstance(error, DBAPIError) and error.connection_invalidated
         ):
             raise StoreDown("sql", f"SQL does not answer: {first_line(error)}") from error
+
+
+def _refuses(error: DBAPIError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return sqlstate(error) in REFUSING or (code is not None and code & 0xFF in REFUSING_FILE)
 
 
 def sqlstate(error: DBAPIError) -> str | None:

@@ -56,7 +56,8 @@ class _Feeds(dict[House, PoolFeed]):
     """One feed for each gate."""
 
     def __missing__(self, house: House) -> PoolFeed:
-        return self.setdefault(house, PoolFeed(house.gate.services.queries, house.gate.services.ledger, house.gate.waiters))
+        services = house.gate.services
+        return self.setdefault(house, PoolFeed(services.queries, services.ledger, house.gate.waiters, services.health))
 
 
 FEED = _Feeds()
