@@ -12,7 +12,7 @@ FRAME_BYTES = 4_120
 
 
 @contextlib.contextmanager
-def full_disk(pid: int, log: Path, pages: int = 2) -> Iterator[None]:
+def full_disk(pid: int, log: Path, pages: int = 6) -> Iterator[None]:
     """Let the log of SQLite grow by `pages` more pages: too few for the commit of a job, and enough for a small row."""
     room = log.stat().st_size + pages * FRAME_BYTES
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import queue
 import threading
 import time
@@ -44,7 +45,7 @@ class Writer:
         since: When the running batch began, by `time.monotonic()` (s); None between batches.
         took_s: How long the last batch took (s).
         held: Pools whose rows another transaction holds.
-        wrote_at: Time of the last commit that wrote, by `time.monotonic()` (s); the start at first.
+        wrote_at: Time of the last commit that wrote, by `time.monotonic()` (s); minus infinity before the first.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -59,7 +60,7 @@ class Writer:
         self.writable = True
         self.since: float | None = None
         self.took_s = 0.0
-        self.wrote_at = time.monotonic()
+        self.wrote_at = -math.inf
         self.held: frozenset[str] = frozenset()
         self._thread = threading.Thread(target=self._run, name="gate-sql-write", daemon=True)
         self._thread.start()
