@@ -241,7 +241,9 @@ def findings(found: Sequence[Diagnosis], both: bool, json_wanted: bool) -> None:
         return
     rows = ((one.what, one.about, one.says, "mended" if one.mended else one.helps) for one in found)
     away = any(one.what in ("server", "sql", "redis") for one in found)
-    table(_several(len(found), "finding") + ("" if away else f" in {stores}"), ("what", "about", "finding", "what helps"), rows)
+    table(
+        _several(len(found), "finding") + ("" if away else f" in {stores}"), ("what", "about", "finding", "what helps"), rows
+    )
 
 
 def steps(seen: Sequence[Step], where: str, json_wanted: bool) -> None:

@@ -11,10 +11,10 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
+from gate.model import store_url
 from gate.model.errors import StoreDown
 from gate.runtime.data_dir import Address, DataDir
 from gate.slots import RedisConnection, Semaphore
-from gate.slots.connection import without_password
 
 READY_S = 12.0
 """How long to wait for an answer of the server (s). It waits for its stores itself."""
@@ -87,7 +87,7 @@ def of_redis(url: str) -> Outage | None:
     except StoreDown as error:
         if error.refuses:
             return Outage("redis", error.detail, "give it memory or a disk, or make it a primary again")
-        says = f"nothing in Redis at {without_password(url)} was looked at: {error.detail}"
+        says = f"nothing in Redis at {store_url.shown(url)} was looked at: {error.detail}"
         return Outage("redis", says, "start it, or point gate at the right one", unseen=True)
     return None
 

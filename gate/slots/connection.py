@@ -8,8 +8,8 @@ server has adopted or loaded.
 
 from __future__ import annotations
 
+import re
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -24,6 +24,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
+from gate.model import store_url
 from gate.model.errors import CannotStart, StoreDown
 from gate.slots.pipeline import CommandPipeline
 
@@ -60,12 +61,17 @@ class RedisConnection:
         Raises:
             CannotStart: `url` is no address of Redis.
         """
-        self._url = url
+        self._url = store_url.redis_url(url)
         self.identity = ""
         self.client = self._connect()
         self.pipe = self._pipe()
         self.listener = self._connect(without_timeout=True)
         self._former: list[redis.Redis] = []
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the address has a password, before the host or as an option."""
+        return self.client.connection_pool.connection_kwargs.get("password") is not None
 
     async def meet(self) -> str:
         """Read the identity of the Redis that answers now, on a connection of its own.
@@ -143,8 +149,11 @@ class RedisConnection:
                 retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
                 **options,
             )
-        except ValueError as error:
-            raise CannotStart(f"GATE_REDIS_URL is no Redis address: {error}") from error
+            pool.connection_class(**pool.connection_kwargs)  # an option that the library does not know is an error here
+        except (ValueError, TypeError) as error:
+            found = re.search(r"Invalid value for '(\w+)'|unexpected keyword argument '(\w+)'", str(error))
+            option = f": look at its option {found[1] or found[2]}" if found is not None else ""
+            raise CannotStart(f"GATE_REDIS_URL is no Redis address{option}") from error
         return redis.Redis.from_pool(pool)
 
 
@@ -173,15 +182,6 @@ class answering:
             raise StoreDown("redis", f"Redis does not answer: {error}") from error
 
 
-def without_password(url: str) -> str:
-    """Return the address with `***` for its password, so that it may be printed."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
-
-
 async def trust(link: RedisConnection, url: str) -> str:
     """Check that gate can work with this Redis.
 
@@ -196,11 +196,11 @@ async def trust(link: RedisConnection, url: str) -> str:
         CannotStart: Redis does not answer or refuses the password or INFO. Or it is older than 7.0, or may evict gate's keys.
             The message is one line.
     """
-    shown = without_password(url)
+    shown = store_url.shown(url)
     try:
         info = await link.client.info()
     except AuthenticationError as error:
-        if urlsplit(url).password is None:
+        if not link.has_password:
             raise CannotStart(f"Redis at {shown} wants a password, and GATE_REDIS_URL has none") from error
         raise CannotStart(f"Redis at {shown} refuses the password: {error}") from error
     except NoPermissionError as error:

@@ -310,7 +310,6 @@ class Semaphore:
         raw["asked"] = asked
         return raw
 
-
     async def _ask(self, source: str, digest: str, *args: Any) -> Any:
         """Run a script, and load it first when Redis does not have it."""
         pipe, words = self.link.pipe, ("EVALSHA", digest, *args)

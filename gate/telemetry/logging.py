@@ -18,7 +18,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 SECRETS = re.compile(
-    r"(gate_(?:tool|admin|read)_|whsec_|(?i:bearer)\s+|[?&](?:token|key|apikey|password|secret)=|://[^\s:/@]*:)[^\s&@'\"\\]+"
+    r"(://[^\s:/@]*:)[^\s'\"\\]+(?=@)"
+    r"|(gate_(?:tool|admin|read)_|whsec_|(?i:bearer)\s+|[?&]\w*(?:token|key|password|secret)=)[^\s&'\"\\]+"
 )
 """Keys of gate, signing secrets, and secrets in the query or before the @ of an address."""
 PARAMETERS = re.compile(r"\[parameters: .*")
@@ -95,7 +96,7 @@ def _for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
 def _bare(value: Any) -> Any:
     """Return the value without secrets, at every level of it."""
     if isinstance(value, str):
-        return SECRETS.sub(r"\1***", value)
+        return SECRETS.sub(r"\1\2***", value)
     if isinstance(value, bytes):
         return _bare(value.decode("utf-8", "backslashreplace"))
     if isinstance(value, dict):

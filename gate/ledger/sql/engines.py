@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 
 from gate.ledger.sql.statements import say
 from gate.model.errors import CannotStart, StoreDown
+from gate.model.store_url import OF_SQL
 
 READERS = 4
 """Connections of one engine that read at the same time."""
@@ -102,8 +103,8 @@ def visit(url: str, what_fails: str, *, writes: bool) -> Iterator[Connection]:
     """
     try:
         made = engine(url, writes=writes)
-    except SQLAlchemyError as error:
-        raise CannotStart(f"GATE_DATABASE_URL is no database address: {first_line(error)}") from error
+    except (SQLAlchemyError, ValueError) as error:  # a port that is no number is a ValueError
+        raise CannotStart(OF_SQL) from error
     try:
         with made.begin() as connection:
             yield connection
