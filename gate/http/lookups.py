@@ -59,7 +59,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", tags=["health"], responses={503: {}})
 @open_to(ANYONE)
 async def readyz(queries: QueryService) -> Any:
-    """Check that both stores answer and take writes. Without that it names the store and says why."""
+    """Check that both stores answer and take writes. A refusal names the `store` and says `why`."""
     try:
         await queries.ready()
     except StoreDown as error:

@@ -116,6 +116,7 @@ class _Parts:
         self.reconciler = Reconciler(ledger, rows, self.registry, self.recorder, self.notifier)
         common = (ledger, self.registry, self.recorder, self.notifier)
         queries = JobQueries(stores.semaphore, rows, self.registry, self.recorder, self.waiters)
+        health = StoreHealth(stores.semaphore, ledger, rows)
         pricing = JobPricing(outside.tools, rows, hooks)
         self.services = Services(
             admission=Admission(*common, queries, rows, pricing),
@@ -125,8 +126,8 @@ class _Parts:
             ledger=rows,
             early_end=EarlyEnd(ledger, self.registry, self.notifier, pricing),
             unread=UnreadCallbackDesk(self.registry, self.notifier, rows.unread),
-            scraper=Scraper(stores.semaphore, self.registry, stores.database),
-            health=StoreHealth(stores.semaphore, ledger, rows),
+            scraper=Scraper(stores.semaphore, self.registry, stores.database, health),
+            health=health,
         )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from tests.support.full_disk import full_disk
 from tests.support.gate_process import Served

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gate.ledger import Database, Ledger
+from gate.ledger import Database, Ledger, ledger
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql import engines, job_rows
 from gate.ledger.sql.statements import say
@@ -115,6 +115,29 @@ async def test_a_server_that_became_read_only_is_left_for_the_one_that_answers_n
 
     first = await database.write("default", "a", as_a_standby)
     assert await database.write("default", "a", _pid) != first
+
+
+async def test_a_database_that_became_read_only_is_known_by_a_write_of_gates_own(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "PROVEN_S", 0)
+
+    def read_only(switch: str) -> None:
+        engine = sa.create_engine(sa.make_url(database.url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+        with engine.begin() as own:
+            own.exec_driver_sql("set transaction read write")
+            own.exec_driver_sql(f'alter database "{engine.url.database}" set default_transaction_read_only = {switch}')
+        _end_all(database.url)
+
+    written = Ledger(database)
+    await written.prove()
+    read_only("on")
+    with pytest.raises(StoreDown) as told:
+        await written.prove()
+    assert told.value.refuses and not written.reached()
+    read_only("off")
+    await written.prove()
+    assert written.reached()
 
 
 async def test_within_one(database: Database, caplog: pytest.LogCaptureFixture) -> None:
