@@ -20,7 +20,7 @@ from gate.slots import Semaphore
 log = structlog.get_logger("gate.stores")
 
 FRESH_S = 0.5
-"""Age (s) up to which a look counts as one of now. When a store fails, all workers ask at the same moment."""
+"""Age (s) up to which a trouble counts as one of now. While a store is away, every worker asks again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class StoreHealth:
 
     async def _look_once(self, store: str) -> None:
         """Look at a store once for all callers that come meanwhile."""
-        if time.monotonic() - self._looked_at.get(store, -FRESH_S) < FRESH_S:
+        if store in self.troubles and time.monotonic() - self._looked_at[store] < FRESH_S:
             return
         if store not in self._looking:
             looking = self._looking[store] = asyncio.create_task(self._look(store))
