@@ -70,6 +70,13 @@ class StoreHealth:
         await asyncio.gather(*(self._look_once(store) for store in self._questions))
         return not self.troubles
 
+    async def settle(self) -> None:
+        """End the looks that are under way, because the stores are about to be closed."""
+        looking = list(self._looking.values())
+        for look in looking:
+            look.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
+
     async def _look_once(self, store: str) -> None:
         """Look at a store once for all callers that come meanwhile."""
         if store in self.troubles and time.monotonic() - self._looked_at[store] < FRESH_S:

@@ -213,6 +213,7 @@ def _start_workers(
     def keep_ticking(pool: str) -> None:
         supervisor.start(f"ticker {pool}", functools.partial(ticker.keep, pool))
 
+    closing.push_async_callback(health.settle)
     supervisor.start("store_watch", StoreWatch(health).keep)
     supervisor.start("reconciler", functools.partial(parts.reconciler.keep, health))
     supervisor.start("waiter_poll", WaiterPoll(stores.rows, parts.waiters).keep)
