@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from gate.coordination.services import Services
+from gate.diagnostics.outages import Outage, of_redis, of_server
 from gate.ledger import Database, Event, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
 from gate.ledger.reports.statistics import Bucket
@@ -49,13 +50,33 @@ def sql_url(settings: Settings, *, make: bool = False) -> str:
     Raises:
         CannotStart: There is no ledger yet, and `make` is False; or the database cannot be used.
     """
-    running = DataDir(settings.data_dir).running()
-    url = running.sql_url if running is not None and settings.database_url is None else settings.sql_url
+    url = sql_url_of(settings)
     if make:
         migrate.make(url)
     elif not migrate.exists(url):
         raise CannotStart(f"there is no ledger at {migrate.shown(url)} yet: start `gate serve` once, or say --data-dir")
     return url
+
+
+def sql_url_of(settings: Settings) -> str:
+    """Return the URL of the ledger of the server that runs in the data dir, or of the settings. Nothing is asked."""
+    running = DataDir(settings.data_dir).running()
+    return running.sql_url if running is not None and settings.database_url is None else settings.sql_url
+
+
+def outages(settings: Settings, redis_url: str | None) -> list[Outage]:
+    """Ask the server and Redis what is wrong with them.
+
+    Args:
+        settings: Settings that name the data dir.
+        redis_url: URL of Redis; None when there is none.
+    """
+    of_store = of_redis(redis_url) if redis_url is not None else None
+    found = [of_store] if of_store is not None else []
+    server = of_server(DataDir(settings.data_dir), settings.redis_url is None)
+    if server is not None and server.what not in {one.what for one in found}:  # else both would say the same
+        found.append(server)
+    return found
 
 
 def look(settings: Settings, call: Callable[[LedgerQueries], Awaitable[T]]) -> T:

@@ -41,16 +41,22 @@ def ledger(
 
 
 def verify(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
-    """Check the invariants I1-I9 in both stores. Exits with 1 on a breach. May run while gate serves."""
+    """Check the invariants I1-I9 in both stores. May run while gate serves.
+
+    Exits with 1 on a breach, and when a store or a server that died could not be looked at or takes no writes.
+    """
     from gate.cli import context, render
     from gate.cli.progress import bar
     from gate.diagnostics.verify import verify as run
 
     settings = settings_of(data_dir, config)
+    url, where = context.sql_url(settings), context.redis_url(settings)
+    outages = context.outages(settings, where)
     with bar("reading both stores", json) as progress:
-        report = run(context.sql_url(settings), context.redis_url(settings), progress)
+        report = run(url, None if any(one.what == "redis" and one.unseen for one in outages) else where, progress)
+    report.outages = [one.says for one in outages]
     render.report(report, json)
-    raise typer.Exit(1 if report.breaches else 0)
+    raise typer.Exit(1 if report.breaches or report.outages else 0)
 
 
 def doctor(
@@ -75,7 +81,8 @@ def doctor(
     logs.configure(logging.ERROR)
     where = context.redis_url(settings)
     with bar("looking it over", json):
-        found = asyncio.run(look_over(where, context.sql_url(settings), settings.known_tools(), fix))
+        outages = context.outages(settings, where)
+        found = asyncio.run(look_over(where, context.sql_url_of(settings), settings.known_tools(), fix, outages))
     render.findings(found, where is not None, json)
     raise typer.Exit(1 if any(not one.mended for one in found) else 0)
 

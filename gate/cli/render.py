@@ -204,13 +204,18 @@ def report(found: Report, json_wanted: bool) -> None:
     if json_wanted:
         as_json(asdict(found))
         return
-    stores, held = ("both stores", "I1-I9") if found.redis_checked else (SQL_ALONE, "I1-I6 and I8")
+    alone = "SQL alone" if found.outages else SQL_ALONE
+    stores, held = ("both stores", "I1-I9") if found.redis_checked else (alone, "I1-I6 and I8")
+    for outage in found.outages:
+        line(outage)
     counts = ", ".join(f"{count} {name}" for name, count in found.checked.items())
     if found.breaches:
         rows = ((breach.invariant, breach.about, breach.finding) for breach in found.breaches)
         table(
             f"{_several(len(found.breaches), 'breach', 'es')} in {stores} ({counts})", ("invariant", "about", "finding"), rows
         )
+    elif found.outages:
+        line(f"no breach of {held} in {stores} ({counts}), and not everything is well: see above")
     else:
         console.print(f"clean: {held} hold in {stores} ({counts})", soft_wrap=True)
 
@@ -235,7 +240,10 @@ def findings(found: Sequence[Diagnosis], both: bool, json_wanted: bool) -> None:
         line(f"nothing is wrong in {stores}")
         return
     rows = ((one.what, one.about, one.says, "mended" if one.mended else one.helps) for one in found)
-    table(f"{_several(len(found), 'finding')} in {stores}", ("what", "about", "finding", "what helps"), rows)
+    away = any(one.what in ("server", "sql", "redis") for one in found)
+    table(
+        _several(len(found), "finding") + ("" if away else f" in {stores}"), ("what", "about", "finding", "what helps"), rows
+    )
 
 
 def steps(seen: Sequence[Step], where: str, json_wanted: bool) -> None:

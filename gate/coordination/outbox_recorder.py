@@ -196,6 +196,9 @@ class OutboxRecorder:
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
-    """Log the failure of a pass, for which perhaps no caller waits. The ticker starts another pass within a second."""
+    """Log the failure of a pass, for which perhaps no caller waits. The ticker starts another pass within a second.
+
+    A store that is away is logged by `StoreHealth`, and an error of this pool alone by the ticker.
+    """
     if not task.cancelled() and isinstance(task.exception(), StoreDown):
-        log.warning("recorder.store_away", error=str(task.exception()))
+        log.debug("recorder.store_away", error=str(task.exception()))

@@ -239,12 +239,12 @@ class JobQueries:
         return await self._ledger.history(job_id)
 
     async def ready(self) -> None:
-        """Make sure that both stores answer and that SQL takes writes.
+        """Make sure that both stores answer and take writes.
 
         Raises:
-            StoreDown: A store does not answer, or SQL takes no writes.
+            StoreDown: A store does not answer, or takes no writes.
         """
-        await asyncio.gather(self._semaphore.ping(), self._ledger.ping(), self._pools.writable())
+        await asyncio.gather(self._semaphore.probe(), self._ledger.ping(), self._pools.writable())
 
     async def _at(self, job: Job, position: int, line: QueueState) -> Job:
         if job.status != "queued":

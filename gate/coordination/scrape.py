@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from gate.coordination.pool_registry import PoolRegistry
+from gate.coordination.store_health import StoreHealth
 from gate.ledger import Database
 from gate.ledger.reports import gauges as in_sql
 from gate.ledger.reports.counters import EventCounters, PoolCounters
@@ -32,11 +33,19 @@ class Scrape:
         redis: Gauges of Redis by pool; None when Redis did not answer.
         sql: Gauges of SQL; None when SQL did not answer.
         counted: Counters by pool. While SQL is away they keep their last values.
+        refusing: Stores that answer and take no writes.
     """
 
     redis: dict[str, in_redis.RedisGauges] | None
     sql: LedgerGauges | None
     counted: dict[str, PoolCounters] = field(default_factory=dict)
+    refusing: frozenset[str] = frozenset()
+
+    @property
+    def up(self) -> dict[str, bool]:
+        """Whether each store answered this scrape and takes writes."""
+        answered = {"redis": self.redis is not None, "sql": self.sql is not None}
+        return {store: there and store not in self.refusing for store, there in answered.items()}
 
 
 class Scraper:
@@ -46,15 +55,16 @@ class Scraper:
         tally: Counters of events in SQL.
     """
 
-    def __init__(self, semaphore: Semaphore, known: PoolRegistry, database: Database) -> None:
-        self._semaphore, self._known, self._database = semaphore, known, database
+    def __init__(self, semaphore: Semaphore, known: PoolRegistry, database: Database, health: StoreHealth) -> None:
+        self._semaphore, self._known, self._database, self._health = semaphore, known, database, health
         self.tally = EventCounters(database)
         self._asking: dict[str, asyncio.Task[Any]] = {}
 
     async def read(self) -> Scrape:
         """Read both stores. A store that fails raises nothing; its part of the reply is None."""
         redis, sql = await asyncio.gather(self._ask("redis", self._redis), self._ask("sql", self._sql))
-        return Scrape(redis, sql, {name: self.tally.pools.get(name, PoolCounters()) for name in self._known.names})
+        counted = {name: self.tally.pools.get(name, PoolCounters()) for name in self._known.names}
+        return Scrape(redis, sql, counted, frozenset(one.store for one in self._health.troubles.values() if one.refuses))
 
     async def _redis(self) -> dict[str, in_redis.RedisGauges]:
         names = self._known.names

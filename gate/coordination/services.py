@@ -10,6 +10,7 @@ from gate.coordination.jobs import JobCoordinator
 from gate.coordination.pools import PoolCoordinator
 from gate.coordination.queries import JobQueries
 from gate.coordination.scrape import Scraper
+from gate.coordination.store_health import StoreHealth
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.ledger import LedgerQueries
 
@@ -27,6 +28,7 @@ class Services:
         early_end: Ends jobs that were never admitted.
         unread: Keeps callbacks that could not be read.
         scraper: Reads figures for monitoring.
+        health: Knows whether both stores answer and take writes.
     """
 
     admission: Admission
@@ -37,3 +39,4 @@ class Services:
     early_end: EarlyEnd
     unread: UnreadCallbackDesk
     scraper: Scraper
+    health: StoreHealth

@@ -1,7 +1,9 @@
 """Diagnosis of a gate: finds what is wrong, and says what helps. With `fix` it mends what is safe to mend.
 
 drift        Redis and SQL differ, in two looks in a row
-redis        it may evict gate's keys, does not answer, or holds another gate's pool
+server       the gate that ran here died, or does not answer
+sql          it does not answer, or takes no writes
+redis        it does not answer, takes no writes, may evict gate's keys, or holds another gate's pool
 clock        the clocks of Redis and this machine differ, so the times shown to people are wrong by the difference
 invariant    one of I1-I9 of `gate verify` does not hold
 migrations   the tables are of another version than this gate
@@ -19,11 +21,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
+from gate.diagnostics.outages import Outage
 from gate.diagnostics.verify import verify
-from gate.ledger import Database, LedgerQueries
+from gate.ledger import Database, Ledger, LedgerQueries
 from gate.ledger.admin import migrate
 from gate.ledger.reports.backlog import Pending
 from gate.model.errors import CannotStart, StoreDown
@@ -70,43 +73,71 @@ class Diagnosis:
     mended: bool = False
 
 
-async def look_over(redis_url: str | None, sql_url: str, tools: Tools, fix: bool = False) -> list[Diagnosis]:
-    """Look for everything that is wrong.
+async def look_over(
+    redis_url: str | None, sql_url: str, tools: Tools, fix: bool = False, outages: Sequence[Outage] = ()
+) -> list[Diagnosis]:
+    """Look for everything that is wrong. A part that cannot be looked at is a finding, and the others are looked at.
 
     Args:
         redis_url: URL of Redis; None if no gate runs here. Then only SQL is looked at.
         sql_url: URL of the ledger.
         tools: The tools that are configured.
         fix: True to mend what is safe to mend.
+        outages: What the server and Redis were asked before.
 
     Returns:
-        The findings. If the schema is of another version and was not mended, that finding is the only one.
-
-    Raises:
-        CannotStart: A store cannot be read.
-        StoreDown: SQL does not answer.
+        The findings. If the schema is of another version and was not mended, no other part of SQL is looked at.
     """
-    found: list[Diagnosis] = []
-    if (at := migrate.revision(sql_url)) != migrate.HEAD:
-        found = [_of_another_version(at, sql_url, fix)]
-        if not found[0].mended:
+    found = [Diagnosis(one.what, ABOUT[one.what], one.says, one.helps) for one in outages]
+    if any(one.what == "redis" and one.unseen for one in outages):
+        redis_url = None
+    try:
+        at = migrate.revision(sql_url)
+    except CannotStart as error:
+        return [*found, Diagnosis("sql", "SQL", f"{error.detail}; nothing in it was looked at", AWAY)]
+    if at != migrate.HEAD:
+        found.append(_of_another_version(at, sql_url, fix))
+        if not found[-1].mended:
             return found  # tables of another version cannot be read
     if redis_url is not None:
-        try:
-            async with open_gate(redis_url, sql_url) as gate:
-                found += [one async for one in _in_both(gate, fix)]
-        except CannotStart as error:
-            found.append(Diagnosis("redis", "Redis", error.detail, "mend it soon: gate serve would not start on it again"))
-        except StoreDown as error:
-            found.append(Diagnosis("redis", error.store, error.detail, "start it, or point gate at the right one"))
-    broken = await asyncio.to_thread(verify, sql_url, redis_url)
+        found += await _in_both_stores(redis_url, sql_url, fix)
     drifts = {one.about for one in found if one.what == "drift"}
-    for one in broken.breaches:
-        if one.invariant not in OF_REDIS or one.about not in drifts:  # else a drift finding says the same in plainer words
-            found.append(Diagnosis("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH))
+    found += [one for one in await _invariants(sql_url, redis_url) if not (one.about in drifts and one.says[:2] in OF_REDIS)]
+    known = {one.what for one in found}
+    return found + [one for one in await _in_sql_alone(sql_url, tools, fix) if one.what != "sql" or "sql" not in known]
+
+
+async def _in_both_stores(redis_url: str, sql_url: str, fix: bool) -> list[Diagnosis]:
+    found: list[Diagnosis] = []
+    try:
+        async with open_gate(redis_url, sql_url) as gate:
+            async for one in _in_both(gate, fix):
+                found.append(one)
+    except CannotStart as error:
+        found.append(Diagnosis("redis", "Redis", error.detail, "mend it soon: gate serve would not start on it again"))
+    except StoreDown as error:
+        says = f"{error.detail}; drift was not looked for to its end"
+        found.append(Diagnosis(error.store, ABOUT[error.store], says, AWAY))
+    return found
+
+
+async def _invariants(sql_url: str, redis_url: str | None) -> list[Diagnosis]:
+    try:
+        broken = await asyncio.to_thread(verify, sql_url, redis_url)
+    except CannotStart as error:
+        return [Diagnosis("invariant", "both stores", f"I1-I9 were not looked at: {error.detail}", AWAY)]
+    return [Diagnosis("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH) for one in broken.breaches]
+
+
+async def _in_sql_alone(sql_url: str, tools: Tools, fix: bool) -> list[Diagnosis]:
+    found: list[Diagnosis] = []
     database = Database(sql_url)
     try:
-        found += [one async for one in _in_sql(database, tools, fix)]
+        async for one in _in_sql(database, tools, fix):
+            found.append(one)
+        await Ledger(database).prove()
+    except StoreDown as error:
+        found.append(Diagnosis("sql", "SQL", error.detail, AWAY))
     finally:
         database.close()
     return found
@@ -150,6 +181,10 @@ async def _in_both(gate: RunningGate, fix: bool) -> AsyncIterator[Diagnosis]:
 
 OF_REDIS = ("I7", "I9")
 """Invariants that drift may break. Their breach is not reported beside a drift of the same job or pool."""
+ABOUT = {"server": "gate serve", "redis": "Redis", "sql": "SQL"}
+"""Names of the parts that may be away, by kind of finding."""
+AWAY = "start it, free its disk, or point gate at the right one"
+"""Advice for a store that does not answer, or that takes no writes."""
 BREACH = "gate's own fault, or a hand's: keep a gate backup of now, and look at the job's history"
 """Advice for a breach of an invariant."""
 DRIFT = {

@@ -33,6 +33,10 @@ from gate.model.errors import CannotStart
 
 STAYS_S = 2.0
 """Time (s) for which a finding has to stay. A change that is under way is in both stores by then."""
+ANSWER_S = 10.0
+"""How long to wait for an answer of Redis (s)."""
+ANSWERS_SOON: dict[str, Any] = {"client_encoding": "utf8", "connect_timeout": 5, "tcp_user_timeout": 10_000}
+"""How to connect to Postgres, so that a host that is gone is noticed. The units are those of libpq: s and ms."""
 AT_A_TIME = 1_000
 """Events between two calls of `progress`. A call for each event would slow the check down."""
 ENDS = frozenset({"completed", "failed", "cancelled", "expired"})
@@ -68,11 +72,13 @@ class Report:
         breaches: The breaches.
         checked: Number of rows that were checked, by table.
         redis_checked: Whether Redis was checked too, or SQL alone.
+        outages: What could not be looked at, or takes no writes. A report with an outage is not clean.
     """
 
     breaches: list[Breach] = field(default_factory=list)
     checked: dict[str, int] = field(default_factory=dict)
     redis_checked: bool = False
+    outages: list[str] = field(default_factory=list)
 
 
 Progress = Callable[[int, int], None]
@@ -109,7 +115,7 @@ def _look(sql_url: str, redis_url: str | None, progress: Progress) -> Report:
     report = Report(redis_checked=redis_url is not None)
     url = sa.make_url(sql_url)
     sqlite = url.get_backend_name() == "sqlite"
-    driver, options = ("sqlite+pysqlite", {}) if sqlite else ("postgresql+psycopg", {"client_encoding": "utf8"})
+    driver, options = ("sqlite+pysqlite", {}) if sqlite else ("postgresql+psycopg", ANSWERS_SOON)
     engine = sa.create_engine(url.set(drivername=driver), connect_args=options)
     at = "" if sqlite else "gate."
     with engine.connect() as sql:
@@ -241,7 +247,7 @@ class _RedisPool:
 
 
 def _pool_in_redis(url: str, pool: str) -> _RedisPool:
-    with redis.Redis.from_url(url, decode_responses=True) as client:
+    with redis.Redis.from_url(url, decode_responses=True, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S) as client:
         key = f"gate:{{{pool}}}:"
         with client.pipeline(transaction=True) as asked:
             asked.time()

@@ -64,9 +64,11 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", tags=["health"], responses={503: {}})
 @open_to(ANYONE)
 async def readyz(queries: QueryService) -> Any:
-    """Check that both stores answer."""
+    """Check that both stores answer and take writes. A refusal names the `store` and says `why`."""
     try:
         await queries.ready()
     except StoreDown as error:
-        return JSONResponse({"status": "not ready", "store": error.store}, 503, {"Retry-After": "1"})
+        # Any caller may ask. The address and the user of a store that does not answer are in the log only.
+        why = error.detail if error.refuses else "it does not answer"
+        return JSONResponse({"status": "not ready", "store": error.store, "why": why}, 503, {"Retry-After": "1"})
     return {"status": "ready"}

@@ -75,7 +75,8 @@ class Counted(Protocol):
 async def scrape(request: Request, scraper: ScrapeService) -> Response:
     """Return all metrics in the text format of Prometheus.
 
-    When a store does not answer, its `gate_store_up` is 0, and the metrics that come from it are left out.
+    When a store does not answer, its `gate_store_up` is 0, and the metrics that come from it are left out. It is 0 also while a
+    store takes no writes.
     """
     figures = await scraper.read()
     # Import it in a thread, at the first scrape: it takes long to import, and no other part of gate needs it.
@@ -95,8 +96,8 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         yield self._gauge("gate_info", "The version that runs.", ["version"], [([__version__], 1)])
-        up = [(["redis"], self._figures.redis is not None), (["sql"], self._figures.sql is not None)]
-        yield self._gauge("gate_store_up", "Whether the store answered this scrape.", ["store"], up)
+        up = [([store], there) for store, there in self._figures.up.items()]
+        yield self._gauge("gate_store_up", "Whether the store answered this scrape and takes writes.", ["store"], up)
         yield from self._of_redis()
         yield from self._of_sql()
         yield from self._of_the_ledger()

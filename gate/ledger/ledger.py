@@ -42,6 +42,8 @@ from gate.model.messages import EntryKind, OutboxEntry, ProviderReport, StartRep
 
 log = structlog.get_logger("gate.ledger")
 
+PROVEN_S = 3.0
+"""Age (s) up to which a commit shows that SQL takes writes. A probe of an idle gate costs a wait for the disk."""
 APART_S = 10.0
 """How long entries of the outbox are written in savepoints of their own (s) after one of them could not be written."""
 
@@ -446,6 +448,17 @@ class Ledger:
                 lambda batch: pool_rows.probe(batch.connection, pool),  # guard: probe-sql-by-a-write
                 True,
             )
+
+    async def prove(self) -> None:
+        """Raise StoreDown unless SQL takes writes now. A commit of the last PROVEN_S seconds is proof enough."""
+        reached = self.reached()
+        if reached and self._database.idle_s < PROVEN_S:
+            return
+        if self._database.hangs:
+            raise StoreDown("sql", "SQL takes too long to write")
+        await self._database.write(
+            "", "", lambda batch: pool_rows.probe(batch.connection, "", not reached), proves=True, takes_long=True
+        )
 
     async def make_pool(self, pool: str, settings: PoolSettings, reason: str | None = None) -> bool:
         """Create a pool. Return False when one of this name exists."""

@@ -169,11 +169,12 @@ class StoreDown(GateError):
     Attributes:
         store: `redis` or `sql`.
         held: `pool` or `job` when SQL answers, but another session holds a lock on that row; otherwise empty.
+        refuses: The store answers, and takes no writes: its disk or its memory is full, or it is read-only.
     """
 
-    def __init__(self, store: str, detail: str, held: str = "") -> None:
+    def __init__(self, store: str, detail: str, held: str = "", refuses: bool = False) -> None:
         super().__init__(detail)
-        self.store, self.held = store, held
+        self.store, self.held, self.refuses = store, held, refuses
 
 
 class CannotStart(GateError):

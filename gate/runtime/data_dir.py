@@ -60,6 +60,7 @@ class DataDir:
             raise CannotStart(
                 f"the data dir {self.path} is in use by another gate serve (--data-dir takes another)"
             ) from error
+        self.leave()  # of a server that died here: its addresses are not those of this one
 
     @staticmethod
     def take_file(database: Path) -> None:
@@ -108,17 +109,28 @@ class DataDir:
         Returns:
             None when no server runs, even if a server that died has left its file, or when the server is still starting.
         """
+        return self._read() if self._is_locked() else None
+
+    def abandoned(self) -> Address | None:
+        """Return the addresses of a server that ran here and ended without a stop; None when there is none."""
+        return None if self._is_locked() else self._read()
+
+    def _is_locked(self) -> bool:
         try:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
-            return None
+            return False
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            try:
-                return Address(**json.loads(self._address.read_text()))
-            except (OSError, ValueError, TypeError):
-                return None  # the server starts, and has not written its addresses yet
+            return True
         finally:
             os.close(lock)
-        return None
+        return False
+
+    def _read(self) -> Address | None:
+        """Read the addresses; None when there are none yet, or none any more."""
+        try:
+            return Address(**json.loads(self._address.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None

@@ -95,7 +95,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     async with open_gate(
         near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:
-        feed = PoolFeed(gate.services.queries, gate.services.ledger, gate.waiters)
+        feed = PoolFeed(gate.services.queries, gate.services.ledger, gate.waiters, gate.services.health)
         app = make_app(gate.services, gate.keys, feed, tools, settings.provider_secrets(), settings.check_counts)
         config = uvicorn.Config(
             in_front(app, settings.access_log),
@@ -152,15 +152,14 @@ def _force() -> None:
 
 def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None:
     from gate import __version__
-    from gate.ledger.admin import migrate
-    from gate.slots.connection import without_password
+    from gate.model import store_url
 
     kind = "embedded " if settings.redis_url is None else ""
     lines = [
         f"gate {__version__} is ready",
         f"  http   {http}   (docs at /docs)",
-        f"  redis  {without_password(redis_url)}   ({kind}{gate.redis})",
-        f"  sql    {migrate.shown(settings.sql_url)}",
+        f"  redis  {store_url.shown(redis_url)}   ({kind}{gate.redis})",
+        f"  sql    {store_url.shown(settings.sql_url)}",
     ]
     configured = settings.pool_defaults()
     for pool in gate.pools:

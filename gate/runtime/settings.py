@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,6 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from gate.model import store_url
 from gate.model.errors import CannotStart
 from gate.model.job import POOL_NAME, in_ms
 from gate.model.limits import LABEL_MAX, QUEUE_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX
@@ -120,6 +121,14 @@ class Settings(PoolDefaults, BaseSettings):
     pools: dict[str, dict[str, Any]] = {}
     tools: dict[str, ToolSettings] = {}
     providers: dict[str, ProviderSettings] = {}
+
+    @field_validator("redis_url", "database_url")
+    @classmethod
+    def _an_address_is_sound(cls, url: str | None, field: ValidationInfo) -> str | None:
+        """Check an address before anything prints it. An empty one counts as none."""
+        if not (url or "").strip():
+            return None
+        return (store_url.redis_url if field.field_name == "redis_url" else store_url.sql_url)(url or "")
 
     @field_validator("admin_key")
     @classmethod

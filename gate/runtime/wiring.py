@@ -20,6 +20,7 @@ from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
 from gate.coordination.scrape import Scraper
 from gate.coordination.services import Services
+from gate.coordination.store_health import StoreHealth
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.coordination.waiters import Waiters
 from gate.http.auth.key_cache import KeyCache
@@ -30,6 +31,7 @@ from gate.slots import Semaphore
 from gate.slots.connection import RedisConnection, trust
 from gate.workers.reconciler import Reconciler
 from gate.workers.refund_payer import RefundPayer
+from gate.workers.store_watch import StoreWatch
 from gate.workers.supervisor import Supervisor
 from gate.workers.ticker import Ticker
 from gate.workers.waiter_poll import WaiterPoll
@@ -114,6 +116,7 @@ class _Parts:
         self.reconciler = Reconciler(ledger, rows, self.registry, self.recorder, self.notifier)
         common = (ledger, self.registry, self.recorder, self.notifier)
         queries = JobQueries(stores.semaphore, rows, self.registry, self.recorder, self.waiters)
+        health = StoreHealth(stores.semaphore, ledger, rows)
         pricing = JobPricing(outside.tools, rows, hooks)
         self.services = Services(
             admission=Admission(*common, queries, rows, pricing),
@@ -123,7 +126,8 @@ class _Parts:
             ledger=rows,
             early_end=EarlyEnd(ledger, self.registry, self.notifier, pricing),
             unread=UnreadCallbackDesk(self.registry, self.notifier, rows.unread),
-            scraper=Scraper(stores.semaphore, self.registry, stores.database),
+            scraper=Scraper(stores.semaphore, self.registry, stores.database, health),
+            health=health,
         )
 
 
@@ -203,13 +207,15 @@ async def _load(stores: Stores, registry: PoolRegistry, configured: dict[str, Po
 def _start_workers(
     stores: Stores, parts: _Parts, keys: KeyCache, hooks: BillingHooks | None, closing: contextlib.AsyncExitStack
 ) -> None:
-    supervisor = Supervisor()
-    ticker = Ticker(parts.registry, parts.recorder)
+    supervisor, health = Supervisor(), parts.services.health
+    ticker = Ticker(parts.registry, parts.recorder, health)
 
     def keep_ticking(pool: str) -> None:
         supervisor.start(f"ticker {pool}", functools.partial(ticker.keep, pool))
 
-    supervisor.start("reconciler", parts.reconciler.keep)
+    closing.push_async_callback(health.settle)
+    supervisor.start("store_watch", StoreWatch(health).keep)
+    supervisor.start("reconciler", functools.partial(parts.reconciler.keep, health))
     supervisor.start("waiter_poll", WaiterPoll(stores.rows, parts.waiters).keep)
     supervisor.start("notifier", parts.notifier.listen)
     supervisor.start("key_cache", keys.keep)

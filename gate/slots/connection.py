@@ -8,8 +8,8 @@ server has adopted or loaded.
 
 from __future__ import annotations
 
+import re
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -20,9 +20,11 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     RedisError,
+    ResponseError,
     TimeoutError,
 )
 
+from gate.model import store_url
 from gate.model.errors import CannotStart, StoreDown
 from gate.slots.pipeline import CommandPipeline
 
@@ -30,6 +32,10 @@ REPLY_TIMEOUT_S = 5.0
 """Time (s) to wait for a connection or a reply, after which the Redis counts as down."""
 MAX_CONNECTIONS = 64
 """Connections of `client` at most. Without a free one, a caller waits REPLY_TIMEOUT_S for it (BlockingConnectionPool)."""
+
+
+REFUSALS = ("MISCONF", "READONLY", "You can't write against a read only", "NOREPLICAS", "Not enough good replicas")
+"""Beginnings of the errors of a Redis that answers, and takes no writes. redis-py strips some of the codes."""
 
 
 class AnotherRedis(RedisError):
@@ -55,12 +61,17 @@ class RedisConnection:
         Raises:
             CannotStart: `url` is no address of Redis.
         """
-        self._url = url
+        self._url = store_url.redis_url(url)
         self.identity = ""
         self.client = self._connect()
         self.pipe = self._pipe()
         self.listener = self._connect(without_timeout=True)
         self._former: list[redis.Redis] = []
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the address has a password, before the host or as an option."""
+        return self.client.connection_pool.connection_kwargs.get("password") is not None
 
     async def meet(self) -> str:
         """Read the identity of the Redis that answers now, on a connection of its own.
@@ -138,8 +149,11 @@ class RedisConnection:
                 retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
                 **options,
             )
-        except ValueError as error:
-            raise CannotStart(f"GATE_REDIS_URL is no Redis address: {error}") from error
+            pool.connection_class(**pool.connection_kwargs)  # an option that the library does not know is an error here
+        except (ValueError, TypeError) as error:
+            found = re.search(r"Invalid value for '(\w+)'|unexpected keyword argument '(\w+)'", str(error))
+            option = f": look at its option {found[1] or found[2]}" if found is not None else ""
+            raise CannotStart(f"GATE_REDIS_URL is no Redis address{option}") from error
         return redis.Redis.from_pool(pool)
 
 
@@ -160,18 +174,12 @@ class answering:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OutOfMemoryError):
-            raise StoreDown("redis", "Redis has no room for more (maxmemory): new work waits until it has") from error
+            says = "Redis has no room for more (maxmemory): new work waits until it has"
+            raise StoreDown("redis", says, refuses=True) from error
+        if isinstance(error, ResponseError) and str(error).startswith(REFUSALS):
+            raise StoreDown("redis", f"Redis takes no writes: {str(error).splitlines()[0]}", refuses=True) from error
         if isinstance(error, (RedisError, OSError)):
             raise StoreDown("redis", f"Redis does not answer: {error}") from error
-
-
-def without_password(url: str) -> str:
-    """Return the address with `***` for its password, so that it may be printed."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
 async def trust(link: RedisConnection, url: str) -> str:
@@ -188,11 +196,11 @@ async def trust(link: RedisConnection, url: str) -> str:
         CannotStart: Redis does not answer or refuses the password or INFO. Or it is older than 7.0, or may evict gate's keys.
             The message is one line.
     """
-    shown = without_password(url)
+    shown = store_url.shown(url)
     try:
         info = await link.client.info()
     except AuthenticationError as error:
-        if urlsplit(url).password is None:
+        if not link.has_password:
             raise CannotStart(f"Redis at {shown} wants a password, and GATE_REDIS_URL has none") from error
         raise CannotStart(f"Redis at {shown} refuses the password: {error}") from error
     except NoPermissionError as error:

@@ -21,6 +21,7 @@ import structlog
 from pydantic_core import from_json
 from redis.exceptions import NoScriptError, ReadOnlyError
 
+from gate.model.errors import StoreDown
 from gate.model.job import Lease, RequeueReason
 from gate.model.messages import OutboxEntry
 from gate.slots import entry_codec, keys, scripts
@@ -53,6 +54,8 @@ GRANTS_PER_CALL = 8
 GRANTS_PER_TICK = 100
 """Waiters that one tick may grant a slot."""
 UNDONE = frozenset(Undone)
+PROBE = "#!lua\nreturn 1"
+"""A script that may write and does not. Redis refuses it before it runs, for each reason for which it would refuse a write."""
 
 
 class Semaphore:
@@ -284,6 +287,10 @@ class Semaphore:
         with answering():
             await self.link.client.ping()
 
+    async def probe(self) -> None:
+        """Raise StoreDown unless Redis answers and takes writes."""
+        await self._ask(PROBE, hashlib.sha1(PROBE.encode()).hexdigest(), 0)
+
     def _now(self) -> int | str:
         return self._clock() if self._clock else ""
 
@@ -294,23 +301,30 @@ class Semaphore:
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
         asked = time.monotonic()
         source, digest = self._scripts[verb]
-        pipe, words = self.link.pipe, ("EVALSHA", digest, len(keys.ROLES), *keys.keys(pool), *args)
-        with answering():
-            try:
-                try:
-                    raw: dict[str, Any] = from_json(await pipe.ask(*words))
-                except NoScriptError:
-                    await pipe.ask("SCRIPT", "LOAD", source)
-                    raw = from_json(await pipe.ask(*words))
-            except AnotherRedis:
+        try:
+            raw: dict[str, Any] = from_json(await self._ask(source, digest, len(keys.ROLES), *keys.keys(pool), *args))
+        except StoreDown as error:
+            if isinstance(error.__cause__, AnotherRedis):
                 return {"word": Undone.ELSEWHERE.value}
-            except ReadOnlyError:
-                await self.link.part()  # now a replica: once it is writable again, its identity must be checked
-                raise
+            raise
         if raw["word"] == Undone.DAMAGED:
             log.warning("redis.key_damaged", key=raw["key"], found=raw["found"])
         raw["asked"] = asked
         return raw
+
+    async def _ask(self, source: str, digest: str, *args: Any) -> Any:
+        """Run a script, and load it first when Redis does not have it."""
+        pipe, words = self.link.pipe, ("EVALSHA", digest, *args)
+        with answering():
+            try:
+                try:
+                    return await pipe.ask(*words)
+                except NoScriptError:
+                    await pipe.ask("SCRIPT", "LOAD", source)
+                    return await pipe.ask(*words)
+            except ReadOnlyError:
+                await self.link.part()  # now a replica: once it is writable again, its identity must be checked
+                raise
 
 
 R = TypeVar("R", bound=StrEnum)

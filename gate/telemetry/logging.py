@@ -6,22 +6,40 @@ could forge a log line, move a terminal's cursor or reverse the direction of tex
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import sys
 import traceback
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 SECRETS = re.compile(
-    r"(gate_(?:tool|admin|read)_|whsec_|(?i:bearer)\s+|[?&](?:token|key|apikey|password|secret)=|://[^\s:/@]*:)[^\s&@'\"\\]+"
+    r"(://[^\s:/@]*:)[^\s'\"\\]+(?=@)"
+    r"|(gate_(?:tool|admin|read)_|whsec_|(?i:bearer)\s+|[?&]\w*(?:token|key|password|secret)=)[^\s&'\"\\]+"
 )
 """Keys of gate, signing secrets, and secrets in the query or before the @ of an address."""
 PARAMETERS = re.compile(r"\[parameters: .*")
 """Parameters that SQLAlchemy adds to an error. Leases and payloads are among them."""
+
+
+class _Patient:
+    """Writes to a stream. What cannot be written, because its disk is full, is dropped: no worker ends over a line of its log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return self._stream.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure(level: int = logging.INFO) -> None:
@@ -36,7 +54,7 @@ def configure(level: int = logging.INFO) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Patient(sys.stderr))),
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -78,7 +96,7 @@ def _for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
 def _bare(value: Any) -> Any:
     """Return the value without secrets, at every level of it."""
     if isinstance(value, str):
-        return SECRETS.sub(r"\1***", value)
+        return SECRETS.sub(r"\1\2***", value)
     if isinstance(value, bytes):
         return _bare(value.decode("utf-8", "backslashreplace"))
     if isinstance(value, dict):

@@ -19,6 +19,7 @@ from gate.coordination.drift import Drift, DriftKind, examine
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
+from gate.coordination.store_health import StoreHealth
 from gate.ledger import GrantReturn, Ledger, LedgerQueries, Pool
 from gate.model.errors import StoreDown
 from gate.model.job import Job, Lease
@@ -49,8 +50,12 @@ class Reconciler:
         self._pools, self._recorder, self._news = pools, recorder, news
         self._before: dict[str, set[Drift]] = {}
 
-    async def keep(self) -> None:
-        """Sweep every pool, for ever."""
+    async def keep(self, health: StoreHealth) -> None:
+        """Sweep every pool, for ever.
+
+        Args:
+            health: Logs a store that is away, once for all pools.
+        """
         while True:
             with contextlib.suppress(StoreDown):
                 await self._pools.load()  # another server may have made one
@@ -58,7 +63,8 @@ class Reconciler:
                 try:
                     await self.sweep(pool)
                 except StoreDown as error:
-                    log.warning("reconciler.store_away", pool=pool, error=str(error))
+                    if await health.look():
+                        log.warning("reconciler.store_away", pool=pool, error=str(error))
                 except Exception:
                     log.exception("reconciler.sweep_failed", pool=pool)  # one pool must not stop the repair of others
             await asyncio.sleep(EVERY_S)

@@ -29,6 +29,7 @@ class RefundPayer:
 
     async def keep(self) -> None:
         """Pay refunds that are due, for ever."""
+        trouble = None
         while True:
             self._due.clear()
             try:
@@ -38,8 +39,11 @@ class RefundPayer:
                         log.info("refund_payer.paid", **fields)
                     else:
                         log.error("refund_payer.payment_failed", why=settled.error, **fields)
+                trouble = None
             except StoreDown as error:
-                log.warning("refund_payer.store_away", error=str(error))
+                if str(error) != trouble:
+                    log.warning("refund_payer.store_away", error=str(error))
+                trouble = str(error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY_S):
                     await self._due.wait()

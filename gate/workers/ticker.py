@@ -11,6 +11,7 @@ import structlog
 
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
+from gate.coordination.store_health import StoreHealth
 from gate.model.errors import StoreDown
 
 log = structlog.get_logger("gate.tick")
@@ -22,8 +23,8 @@ AT_LEAST_EVERY_S = 1.0
 class Ticker:
     """Ticks pools."""
 
-    def __init__(self, pools: PoolRegistry, recorder: OutboxRecorder) -> None:
-        self._pools, self._recorder = pools, recorder
+    def __init__(self, pools: PoolRegistry, recorder: OutboxRecorder, health: StoreHealth) -> None:
+        self._pools, self._recorder, self._health = pools, recorder, health
 
     async def keep(self, pool: str) -> None:
         """Tick a pool, for ever."""
@@ -34,7 +35,7 @@ class Ticker:
                 await self._recorder.run(pool)
                 trouble = None
             except StoreDown as error:
-                if str(error) != trouble:
+                if await self._health.look() and str(error) != trouble:  # else it is logged already, once for all pools
                     log.warning("ticker.store_away", pool=pool, error=str(error))
                 trouble = str(error)
                 await asyncio.sleep(AT_LEAST_EVERY_S)

@@ -18,6 +18,7 @@ from fastapi import Depends, Request
 
 from gate.coordination.drift import DriftKind, Place, misplaced
 from gate.coordination.queries import JobQueries, PoolSnapshot
+from gate.coordination.store_health import StoreHealth, StoreTrouble
 from gate.coordination.waiters import Waiters, the_line
 from gate.ledger import LedgerQueries
 from gate.ledger.reports.backlog import Pending
@@ -80,6 +81,7 @@ class PoolReport:
         unread: Newest callbacks that could not be read and wait for an operator.
         down: The store that does not answer; None when both answer.
         down_since: Time of its first failure (ms since 1970).
+        refusing: A store that answers and takes no writes; None when there is none.
         granting_since: Since when a job waits without a reason although a slot is free, by `time.monotonic()` (s).
         at: Time of the read, by `time.monotonic()` (s); 0 before the first.
         made: HTML that pages have rendered from this report, so that all pages share it.
@@ -94,6 +96,7 @@ class PoolReport:
     unread: list[Unread] = field(default_factory=list)
     down: str | None = None
     down_since: int = 0
+    refusing: StoreTrouble | None = None
     granting_since: float | None = None
     at: float = 0
     made: dict[tuple[str, bool, bool], dict[str, str]] = field(default_factory=dict)
@@ -122,8 +125,8 @@ class _Watched:
 class PoolFeed:
     """Reads the pools that pages follow, and wakes these pages at each change."""
 
-    def __init__(self, queries: JobQueries, rows: LedgerQueries, waiters: Waiters) -> None:
-        self._queries, self._rows, self._waiters = queries, rows, waiters
+    def __init__(self, queries: JobQueries, rows: LedgerQueries, waiters: Waiters, health: StoreHealth) -> None:
+        self._queries, self._rows, self._waiters, self._health = queries, rows, waiters, health
         self._watched: defaultdict[str, _Watched] = defaultdict(_Watched)
 
     @contextlib.contextmanager
@@ -224,6 +227,8 @@ class PoolFeed:
             except StoreDown as error:  # Report it now: the next read would wait for the store's timeout again.
                 watched.report = _with_store_down(watched.report, error)
                 return _wake(watched)
+            if self._health.refusing != watched.report.refusing:
+                return
             if watched.report.view is None or _shown(line) != _shown(watched.report.view.line):
                 return
 
@@ -257,13 +262,16 @@ class PoolFeed:
             unread,
             granting_since=since,
             at=at,
+            refusing=self._health.refusing,
         )
 
 
 def _with_store_down(before: PoolReport, error: StoreDown) -> PoolReport:
     """The last report, with the store that does not answer now."""
     since = before.down_since if before.down == error.store else now_ms()
-    return replace(before, down=error.store, down_since=since, made={}, at=before.at or time.monotonic())
+    refusing = StoreTrouble(error.store, error.detail, True, since) if error.refuses else None
+    at = before.at or time.monotonic()
+    return replace(before, down=error.store, down_since=since, refusing=refusing, made={}, at=at)
 
 
 def _wake(watched: _Watched) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from gate.ledger.sql.engines import visit
+from gate.model import store_url
 from gate.model.errors import CannotStart
 
 HEAD = "0006"
@@ -24,10 +25,7 @@ It is a constant, because Alembic would have to be imported to find it.
 
 def shown(url: str) -> str:
     """Return the address without its password. A text that is no address is not shown: it may be a password."""
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return "GATE_DATABASE_URL"
+    return store_url.shown(url, "GATE_DATABASE_URL")
 
 
 def sqlite_file(url: str) -> Path | None:

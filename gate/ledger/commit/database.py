@@ -85,6 +85,11 @@ class Database:
         since = self._writer.since
         return since is not None and time.monotonic() - since > HANGS_S
 
+    @property
+    def idle_s(self) -> float:
+        """Time since the last commit that wrote (s)."""
+        return time.monotonic() - self._writer.wrote_at
+
     def held(self, pool: str) -> bool:
         """Return whether a transaction outside this process holds the row of the pool."""
         return pool in self._writer.held

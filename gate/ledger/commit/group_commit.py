@@ -20,6 +20,8 @@ from gate.ledger.sql.engines import answering, sqlstate
 from gate.model.errors import StoreDown
 from gate.telemetry import counters
 
+READ_ONLY = "25006"
+"""SQLSTATE for a write to a server that takes none, such as a standby."""
 LOCK_NOT_AVAILABLE = "55P03"
 """SQLSTATE for a row that was not free within the lock timeout."""
 
@@ -69,11 +71,12 @@ class Unreached(Exception):
 
     Attributes:
         refusal: The StoreDown that says why.
+        session_is_over: There was a session, and it had ended, or its server has become read-only.
     """
 
-    def __init__(self, refusal: StoreDown) -> None:
+    def __init__(self, refusal: StoreDown, session_is_over: bool = False) -> None:
         super().__init__(refusal)
-        self.refusal = refusal
+        self.refusal, self.session_is_over = refusal, session_is_over
 
 
 class Locked(Exception):
@@ -105,14 +108,21 @@ class GroupCommitter:
         self._engine = engine
         self._connection: Connection | None = None
 
-    def commit(self, tasks: list[Task], lock_ms: int) -> None:
+    def commit(self, tasks: list[Task], lock_ms: int) -> bool:
         """Sort the tasks by key, run them in one transaction, and set the `result` of each.
+
+        A session that is kept may have ended while it was idle: by a timeout, a pooler, a restart or a failover. When that
+        shows before the first task has run, the tasks are run on a new session. Nothing else is tried again here, because a
+        commit whose answer was lost may have taken effect.
 
         After an error nothing is committed, as far as is known.
 
         Args:
             tasks: The batch, which is sorted in place.
             lock_ms: How long to wait for a row (ms), on Postgres only.
+
+        Returns:
+            Whether rows were written.
 
         Raises:
             Unreached: No transaction could be started.
@@ -121,6 +131,18 @@ class GroupCommitter:
             Exception: What the work of a task raised.
         """
         tasks.sort(key=lambda task: task.key)
+        try:
+            wrote = self._commit(tasks, lock_ms)
+        except Unreached as error:
+            if not error.session_is_over:
+                raise
+            wrote = self._commit(tasks, lock_ms)
+        counters.commits.add(len(tasks))
+        for task in tasks:
+            task.waits_for = task.error = None
+        return wrote
+
+    def _commit(self, tasks: list[Task], lock_ms: int) -> bool:
         reached = False
         try:
             with answering(), self._transaction() as connection:
@@ -130,29 +152,33 @@ class GroupCommitter:
                 for task in tasks:
                     task.result = task.work(batch)
                 batch.finish()
+                return batch.wrote
         except StoreDown as error:
             cause = error.__cause__ if isinstance(error.__cause__, DBAPIError) else None
             code = sqlstate(cause) if cause is not None else None
-            if not (reached or code):
-                raise Unreached(error) from error
+            over = cause is not None and (cause.connection_invalidated or code == READ_ONLY)
+            if not reached and (over or not code):
+                raise Unreached(error, over) from error
             if cause is not None and code == LOCK_NOT_AVAILABLE:
                 held = "pool" if "gate.pools" in (cause.statement or "") else "job"
                 raise Locked(StoreDown("sql", f"another transaction holds the row of this {held} in SQL", held)) from error
             raise
-        counters.commits.add(len(tasks))
-        for task in tasks:
-            task.waits_for = task.error = None
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """Lend the kept connection. The batch itself begins and commits. An error closes the connection."""
+        """Lend the kept connection. The batch itself begins and commits. An error closes the connection.
+
+        A session that has become read-only is ended. Its server may be a former primary, and the address another's by now.
+        """
         if self._connection is None:
             self._connection = self._engine.connect()
         try:
             yield self._connection
             if self._connection.in_transaction():
                 self._connection.commit()  # a query through SQLAlchemy made it begin a transaction
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, DBAPIError) and sqlstate(error) == READ_ONLY and not self._connection.closed:
+                self._connection.invalidate(error)
             self.leave()
             raise
 

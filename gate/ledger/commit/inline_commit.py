@@ -77,7 +77,7 @@ class InlineCommitter:
         ):
             return False
         try:
-            self._committer.commit(tasks, 0)
+            wrote = self._committer.commit(tasks, 0)
         except Exception:
             self._not_before = began + AGAIN_S
             return False
@@ -85,7 +85,7 @@ class InlineCommitter:
             took_s = time.monotonic() - began
             took_s -= time.thread_time() - worked  # guard: disk-time-without-cpu-time
             self._note_wait(took_s)
-        self._writer.committed(tasks)
+        self._writer.committed(tasks, wrote)
         answer(tasks)
         self._checkpoints.committed(len(tasks))  # guard: loop-counts-for-checkpoints
         return True

@@ -34,7 +34,11 @@ ADDED = {
 
 
 class UnitOfWork:
-    """The reads and writes of one transaction."""
+    """The reads and writes of one transaction.
+
+    Attributes:
+        wrote: Whether rows were written so far, apart from statements on `connection`.
+    """
 
     def __init__(self, connection: Connection, ahead: Iterable[tuple[str, str]] = ()) -> None:
         """Start on a connection whose transaction `open` begins, or that has one.
@@ -55,6 +59,7 @@ class UnitOfWork:
         self._new: dict[str, Job] = {}
         self._changed: dict[str, dict[str, Any]] = {}
         self._added: dict[sa.Table, list[list[Any]]] = {table: [] for table in ADDED}
+        self.wrote = False
 
     def open(self, lock_ms: int) -> None:
         """Begin the transaction, lock the rows of all expected pools in order, and read the expected jobs.
@@ -192,6 +197,7 @@ class UnitOfWork:
         if self._new:
             writes.insert(0, (_insert(jobs), [job_rows.row_of(job) for job in self._new.values()]))
         writes += [(_insert(table), added) for table, added in self._added.items() if added]
+        self.wrote = self.wrote or bool(writes)
         for many, lines in writes:
             many.run(self._connection, lines)
         self._clear_pending()

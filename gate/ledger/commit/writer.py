@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import queue
 import threading
 import time
@@ -44,6 +45,7 @@ class Writer:
         since: When the running batch began, by `time.monotonic()` (s); None between batches.
         took_s: How long the last batch took (s).
         held: Pools whose rows another transaction holds.
+        wrote_at: Time of the last commit that wrote, by `time.monotonic()` (s); minus infinity before the first.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -58,6 +60,7 @@ class Writer:
         self.writable = True
         self.since: float | None = None
         self.took_s = 0.0
+        self.wrote_at = -math.inf
         self.held: frozenset[str] = frozenset()
         self._thread = threading.Thread(target=self._run, name="gate-sql-write", daemon=True)
         self._thread.start()
@@ -185,7 +188,7 @@ class Writer:
 
     def _commit(self, tasks: list[Task], lock_ms: int) -> None:
         try:
-            self._committer.commit(tasks, lock_ms)
+            wrote = self._committer.commit(tasks, lock_ms)
         except Locked:
             if lock_ms == FIRST_LOCK_TIMEOUT_MS:  # at the first attempt a whole table may be locked
                 self.writable = False
@@ -193,11 +196,19 @@ class Writer:
         except StoreDown:  # guard: failed-commit-shows-sql-down
             self.writable = False
             raise
-        self.committed(tasks)
+        self.committed(tasks, wrote)
 
-    def committed(self, tasks: Iterable[Task]) -> None:
-        """Note that these tasks are committed, which may show that SQL can be written again."""
-        self.writable = self.writable or any(task.proves for task in tasks)
+    def committed(self, tasks: Iterable[Task], wrote: bool) -> None:
+        """Note that these tasks are committed, which may show that SQL can be written.
+
+        Args:
+            tasks: The tasks.
+            wrote: Whether the commit wrote rows. One that wrote none succeeds on a full disk too.
+        """
+        proves = any(task.proves for task in tasks)
+        self.writable = self.writable or proves
+        if wrote or proves:
+            self.wrote_at = time.monotonic()
 
     def _fail(self, tasks: list[Task], error: Unreached) -> None:
         self.writable = False

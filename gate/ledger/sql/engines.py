@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from gate.ledger.sql.drawn_ids import ANNOUNCED
 from gate.ledger.sql.statements import say
 from gate.model.errors import CannotStart, StoreDown
+from gate.model.store_url import OF_SQL
 
 READERS = 4
 """Connections of one engine that read at the same time."""
@@ -37,11 +39,13 @@ It is well below the time after which other servers give up waiting for the pool
 """
 
 
-REFUSING = {"25006", "42501"}
+REFUSING = {"25006", "42501", "53100"}
 """SQLSTATEs of a store that can be read but not written.
 
-It is read-only, or gate lacks the privilege. Only the operator can repair that.
+It is read-only, gate lacks the privilege, or its disk is full. Only the operator can repair that.
 """
+REFUSING_FILE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
+"""Primary result codes of SQLite for a file that takes no writes. A quota shows as an I/O error."""
 
 
 class answering:
@@ -54,12 +58,17 @@ class answering:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DBAPIError) and sqlstate(error) in REFUSING:
-            raise StoreDown("sql", f"SQL takes nothing: {first_line(error)}") from error
+        if isinstance(error, DBAPIError) and _refuses(error):
+            raise StoreDown("sql", f"SQL takes no writes: {first_line(error)}", refuses=True) from error
         if isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError, OSError)) or (
             isinstance(error, DBAPIError) and error.connection_invalidated
         ):
             raise StoreDown("sql", f"SQL does not answer: {first_line(error)}") from error
+
+
+def _refuses(error: DBAPIError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return sqlstate(error) in REFUSING or (code is not None and code & 0xFF in REFUSING_FILE)
 
 
 def sqlstate(error: DBAPIError) -> str | None:
@@ -95,8 +104,8 @@ def visit(url: str, what_fails: str, *, writes: bool) -> Iterator[Connection]:
     """
     try:
         made = engine(url, writes=writes)
-    except SQLAlchemyError as error:
-        raise CannotStart(f"GATE_DATABASE_URL is no database address: {first_line(error)}") from error
+    except (SQLAlchemyError, ValueError) as error:  # a port that is no number is a ValueError
+        raise CannotStart(OF_SQL) from error
     try:
         with made.begin() as connection:
             yield connection

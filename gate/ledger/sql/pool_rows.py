@@ -18,6 +18,9 @@ from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools
 from gate.model.errors import PoolUnknown
 from gate.model.job import now_ms
 
+PROBE_BYTES = 32_768
+"""Size of the row (bytes) that a probe writes. With it a probe takes as many pages as the commit of a job: some ten."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
@@ -141,7 +144,7 @@ _nothing = [
 ] + [jobs.update().where(sa.false()).values(status=jobs.c.status)]
 
 
-def probe(connection: Connection, name: str) -> None:
+def probe(connection: Connection, name: str, thorough: bool = True) -> None:
     """Check that SQL can be written, without a change.
 
     The statements need what every outcome needs: disk space for a row, the privilege to write it, and tables that are not
@@ -150,10 +153,24 @@ def probe(connection: Connection, name: str) -> None:
     Args:
         connection: A connection in a transaction.
         name: Name of the pool whose row is touched; empty for none.
+        thorough: Write as much as an outcome does, also on Postgres. A disk with little room may take a small row.
     """
     connection.execute(_touch, {"pool": name})
     for statement in _nothing:
         connection.execute(statement)
+    sqlite = connection.dialect.name == "sqlite"
+    size = PROBE_BYTES // 2 if thorough or sqlite else 0  # guard: probe-as-large-as-a-job
+    # The id is below all others. So no number of the sequence is used, and no reader has a gap to wait for.
+    values = {"id": -1 - secrets.randbelow(2**62), "at": 0, "pool": name, "kind": "probe", "by": "gate"}
+    row = events.insert().values(values | {"why": secrets.token_hex(size)})
+    if sqlite:
+        # Not a savepoint: SQLite would then write nothing. The log gets every page that the transaction has touched.
+        connection.execute(row)
+        connection.execute(events.delete().where(events.c.id == values["id"]))
+    else:
+        with connection.begin_nested() as written:
+            connection.execute(row)
+            written.rollback()
 
 
 def every(connection: Connection) -> list[Pool]:

@@ -247,8 +247,9 @@ def test_wrong_password(tmp_path: Path, guarded) -> None:
     refuses(tmp_path, r"redis://:\*\*\*@127.* refuses the password", GATE_REDIS_URL=wrong)
     refuses(tmp_path, "wants a password", GATE_REDIS_URL=server.url)
     right = server.url.replace("redis://", "redis://:secret-word@")
-    with Served(tmp_path, on_defaults=True, GATE_REDIS_URL=right) as served:
-        assert "secret-word" not in "".join(served.said)
+    for address in (right, f"{server.url}?password=secret-word"):
+        with Served(tmp_path, on_defaults=True, GATE_REDIS_URL=address) as served:
+            assert "secret-word" not in "".join(served.said)
 
 
 def test_a_redis_that_may_evict(tmp_path: Path, guarded) -> None:
@@ -282,6 +283,15 @@ def test_a_database_of_a_newer_gate(tmp_path: Path) -> None:
         ("GATE_QUEUE_MAX", "100001", "'queue_max'"),
         ("GATE_DATABASE_URL", "nonsense", "GATE_DATABASE_URL is no database address"),
         ("GATE_DATABASE_URL", "mysql://a/b", "gate knows sqlite"),
+        (
+            "GATE_DATABASE_URL",
+            "postgres://u:p@127.0.0.1:1,127.0.0.1:2/d",
+            r"SQL at postgresql://u:\*\*\*@/d\?host=.* cannot be used",
+        ),
+        ("GATE_DATABASE_URL", "postgresql://u:p@ss@127.0.0.1:1/d", "write @ as %40"),
+        ("GATE_DATABASE_URL", "postgresql://u@127.0.0.1:1/d?colour=red", 'invalid connection option "colour"'),
+        ("GATE_REDIS_URL", "redis://127.0.0.1:1/0?colour=red", "option that gate does not know: colour"),
+        ("GATE_REDIS_URL", "rediss://127.0.0.1:1/0?ssl_colour=red", "look at its option ssl_colour"),
         ("GATE_HOST", "0.0.0.0", "host 0.0.0.0 is open to others and no key exists"),
         ("GATE_HOST", "example.org", "no key exists"),
     ],

@@ -47,9 +47,9 @@ def counted(monkeypatch: pytest.MonkeyPatch, house: House) -> Counter[str]:
         found["statements"] += 1
         return say(connection, text, *values)
 
-    def counting_commit(self: GroupCommitter, *batch: Any) -> None:
+    def counting_commit(self: GroupCommitter, *batch: Any) -> bool:
         found["commits"] += 1
-        commit(self, *batch)
+        return commit(self, *batch)
 
     monkeypatch.setattr(CommandPipeline, "ask", counting_ask)
     monkeypatch.setattr(statements, "say", counting_say)

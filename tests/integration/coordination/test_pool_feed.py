@@ -11,6 +11,7 @@ import pytest
 
 from gate.coordination.drift import DriftKind
 from gate.coordination.queries import PoolSnapshot
+from gate.coordination.store_health import StoreHealth
 from gate.http.panel import pool_feed
 from gate.http.panel.pool_feed import ALL, SHOWN, PoolFeed, PoolReport, StoreDifference, differing
 from gate.model.errors import StoreDown
@@ -56,7 +57,8 @@ class _Feeds(dict[House, PoolFeed]):
     """One feed for each gate."""
 
     def __missing__(self, house: House) -> PoolFeed:
-        return self.setdefault(house, PoolFeed(house.gate.services.queries, house.gate.services.ledger, house.gate.waiters))
+        services = house.gate.services
+        return self.setdefault(house, PoolFeed(services.queries, services.ledger, house.gate.waiters, services.health))
 
 
 FEED = _Feeds()
@@ -140,6 +142,26 @@ async def test_a_store_that_is_away_is_named_and_what_was_seen_stays(house: Hous
         monkeypatch.setattr(house.gate.services.queries, "pool", pool_of)
         await until(lambda: seen().down is None, "it is back")
     await house.release(held)
+
+
+async def test_a_store_that_takes_no_writes_is_shown_at_once_beside_what_is_so_now(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full() -> None:
+        raise StoreDown("sql", "SQL takes no writes: full", refuses=True)
+
+    with following(house) as (_, seen):
+        await until(lambda: seen().view is not None, "the pool is looked at")
+        monkeypatch.setattr(house.gate.ledger, "prove", full)
+        health = StoreHealth(house.gate.semaphore, house.gate.ledger, house.gate.services.ledger)
+        monkeypatch.setattr(FEED[house], "_health", health)
+        assert not await health.look()
+        await until(
+            lambda: seen().refusing is not None and seen().refusing.why == "SQL takes no writes: full", "it is shown", 1
+        )
+        assert seen().down is None, "what is shown below is as of now"
+        health.troubles.clear()
+        await until(lambda: seen().refusing is None, "it is over", 1)
 
 
 async def test_a_waiter_beside_a_free_slot_without_a_reason_is_an_alarm(

@@ -95,6 +95,8 @@ def test_on_a_terminal_nothing_begins_a_line_or_steers_it(text: str) -> None:
         ("whsec_dGhpcyBpcyBhIHNlY3JldA==", "whsec_***"),
         ("redis://:hunter2@host:6379/0", "redis://:***@host:6379/0"),
         ("postgresql://me:hunter2@db/gate", "postgresql://me:***@db/gate"),
+        ("postgresql://me:hunter2@sesame@db/gate", "postgresql://me:***@db/gate"),
+        ("postgresql://me@db/gate?sslpassword=hunter2", "postgresql://me@db/gate?sslpassword=***"),
         ("GET /x?token=hunter2&a=1", "GET /x?token=***&a=1"),
         ("Authorization: Bearer hunter2", "Authorization: Bearer ***"),
     ],

@@ -95,11 +95,12 @@ def at_commits(trap: Trap) -> None:
         until_the_commit.door = door  # type: ignore[attr-defined]
         return await write(self, pool, job_id, until_the_commit, *more, **how)
 
-    def _commit(self: GroupCommitter, tasks: Any, lock_ms: int) -> None:
-        commit(self, tasks, lock_ms)
+    def _commit(self: GroupCommitter, tasks: Any, lock_ms: int) -> bool:
+        wrote = commit(self, tasks, lock_ms)
         for task in tasks:
             if took(task.work.door, task.result):
                 trap.after(task.work.door)
+        return wrote
 
     Database.write, GroupCommitter.commit = _write, _commit  # type: ignore[method-assign,assignment]
 

@@ -28,8 +28,8 @@ SEVERAL = {
     "sql:end": {"sql:release", "sql:cancel", "sql:fail"},
     "sql:extend": {"sql:claim", "sql:renew", "sql:started", "sql:hold"},
 }
-NOTHING = {"sql:reach", "sql:keep_payload"}
-"""The first only tries whether SQL can be written. The second keeps text beside a job that has ended, and nothing follows from it."""
+NOTHING = {"sql:reach", "sql:prove", "sql:keep_payload"}
+"""The first two only try whether SQL can be written. The last keeps text beside a job that has ended, and nothing follows from it."""
 
 
 def commits(room: type[Any]) -> set[str]:

@@ -101,9 +101,9 @@ async def test_no_caller_overtakes_those_waiting_for_the_thread(database: Databa
     order, goes_on = itertools.count(), threading.Event()
     commit = database._writer._committer.commit
 
-    def standing(tasks: Any, lock_ms: int) -> None:
+    def standing(tasks: Any, lock_ms: int) -> bool:
         goes_on.wait(5)
-        commit(tasks, lock_ms)
+        return commit(tasks, lock_ms)
 
     monkeypatch.setattr(database._writer._committer, "commit", standing)
     first = asyncio.create_task(database.write("default", "", lambda batch: next(order), takes_long=True))

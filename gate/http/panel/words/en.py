@@ -104,6 +104,8 @@ WORDS = {
     "down": "{store} does not answer",
     "down_since": "since",
     "down_what": "What is below is the last that was seen; who holds a slot keeps it.",
+    "refusing": "{store} takes no writes",
+    "refusing_what": "gate admits and ends nothing until it does; who holds a slot keeps it.",
     "store_redis": "Redis",
     "store_sql": "SQL",
     "differs": "Redis and SQL disagree",

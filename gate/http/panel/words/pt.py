@@ -104,6 +104,8 @@ WORDS = {
     "down": "{store} não responde",
     "down_since": "desde",
     "down_what": "Abaixo está o que se viu por último; quem ocupa uma vaga fica com ela.",
+    "refusing": "{store} não aceita gravações",
+    "refusing_what": "até que aceite, o gate não admite nem encerra nada; quem ocupa uma vaga fica com ela.",
     "store_redis": "Redis",
     "store_sql": "SQL",
     "differs": "Redis e SQL discordam",
