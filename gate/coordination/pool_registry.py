@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
 import structlog
 
+from gate.coordination.due_times import DueTimes
 from gate.coordination.single_flight import SingleFlight
 from gate.ledger import EpochResult, Ledger, LedgerQueries
 from gate.model.errors import PoolUnknown, StoreDown
@@ -41,6 +42,8 @@ COLD_WAIT_S = 5.0
 """Longest time (s) that a call waits for its pool to be loaded, before it answers 503."""
 LOADING_S = 2.0
 """Time (s) that another server may take from its commit of an epoch to the end of its load, before it counts as dead."""
+TICK_EVERY_S = 1.0
+"""Longest pause (s) between two ticks of a pool with jobs. After 2.5 s without a call the scripts assume that gate was away."""
 LOOK_AGAIN_S = 0.02
 """Pause (s) before a call is made again whose pool another server is loading."""
 
@@ -57,8 +60,7 @@ class _Known:
         loads: Number of loads by this server.
         taken_at: Time by `time.monotonic()` (s) at which the newest epoch was read from SQL. The server that loads the pool
             writes it there before it loads.
-        due: Time by `time.monotonic()` (s) at which the ticker has to look; None for no deadline.
-        alarm: Set when `due` becomes earlier.
+        idle: Whether the last script left no job and no unrecorded entry in it.
         rebuilding: Held during a load.
     """
 
@@ -68,8 +70,7 @@ class _Known:
     floor: int = 0
     loads: int = 0
     taken_at: float = -LOADING_S
-    due: float | None = None
-    alarm: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: bool = False
     rebuilding: SingleFlight = field(default_factory=SingleFlight)
 
 
@@ -81,7 +82,7 @@ class PoolRegistry:
 
     Attributes:
         on_emitted: Called with pool, epoch and reply when a script has written to the outbox.
-        on_known: Called with the name of a pool that is new to this server.
+        due: When each pool needs its next tick.
     """
 
     def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries) -> None:
@@ -90,7 +91,7 @@ class PoolRegistry:
         self._known: dict[str, _Known] = {}
         self._turning = SingleFlight()
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
-        self.on_known: Callable[[str], None] = lambda pool: None
+        self.due = DueTimes()
 
     @property
     def names(self) -> list[str]:
@@ -104,13 +105,12 @@ class PoolRegistry:
             StoreDown: SQL does not answer.
         """
         for pool in await self._reading.pools():
-            new = pool.name not in self._known
+            if pool.name not in self._known:
+                self.due_within(pool.name, 0)
             known = self._known.setdefault(pool.name, _Known())
             self._semaphore.belongs(pool.name, pool.ledger_id)
             if known.epoch is None or known.epoch < pool.epoch:
                 self._take(known, pool.epoch, pool.redis)
-            if new:
-                self.on_known(pool.name)
 
     def pool(self, name: str) -> PoolSlots:
         """Return the slots and the queue of a pool. This reads nothing; only the calls on it raise PoolUnknown."""
@@ -286,6 +286,9 @@ class PoolRegistry:
         await self.rebuild(pool, self._known[pool].epoch, even_a_former=True)
 
     def _heed(self, pool: str, epoch: int, reply: ScriptReply[StrEnum]) -> None:
+        if (known := self._known.get(pool)) is None:
+            return  # it was deleted meanwhile
+        known.idle = reply.next_ms is None and not reply.more and not reply.emitted
         if reply.emitted:
             self.on_emitted(pool, epoch, reply)
         if reply.more:
@@ -293,25 +296,32 @@ class PoolRegistry:
         elif reply.next_ms is not None:
             # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
             self.due_within(pool, (reply.next_ms - reply.now_ms + 1) / 1000)
+            self.due_within(pool, TICK_EVERY_S)  # guard: tick-a-pool-that-is-no-longer-idle
 
     def due_within(self, pool: str, within_s: float) -> None:
         """Let the pool's next tick come within this time (s)."""
-        known, due = self._known[pool], time.monotonic() + within_s
-        if known.due is None or due < known.due:
-            known.due = due
-            known.alarm.set()
+        self.due.by(pool, time.monotonic() + within_s)
 
-    async def sleep_until_due(self, pool: str, at_most_s: float) -> None:
-        """Return at the earliest deadline of the pool, after `at_most_s` at the latest."""
-        known = self._known[pool]
-        end = time.monotonic() + at_most_s
-        while (left := (end if known.due is None else min(end, known.due)) - time.monotonic()) > 0:
-            known.alarm.clear()
-            with contextlib.suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it may swallow a cancellation that arrives together with the alarm.
-                async with asyncio.timeout(left):
-                    await known.alarm.wait()
-        known.due = None
+    def is_idle(self, pool: str) -> bool:
+        """Return whether the last script of this server left no job and no unrecorded entry in the pool."""
+        known = self._known.get(pool)
+        return known is not None and known.idle
+
+    async def holding(self, pools: Sequence[str]) -> list[str]:
+        """Return those of the pools that hold a job or an unrecorded entry in Redis, by one cheap round trip.
+
+        Raises:
+            StoreDown: Redis does not answer.
+        """
+        return await self._semaphore.holding(pools)
+
+    async def settings(self, pools: Sequence[str], names: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Read settings of the pools as Redis has them, by one round trip. See `Semaphore.settings`.
+
+        Raises:
+            StoreDown: Redis does not answer.
+        """
+        return await self._semaphore.settings(pools, list(names))
 
 
 class PoolSlots:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -101,6 +101,10 @@ class LedgerQueries:
         """Return all pools, in order of their names."""
         return await self._database.read(pools.every)
 
+    async def pool(self, name: str) -> Pool | None:
+        """Return a pool; None when there is none of this name."""
+        return await self._database.read(lambda connection: pools.find(connection, name))
+
     async def job(self, job_id: str) -> Job | None:
         """Return a job; None when there is none of this id, in any pool."""
         return await self._database.read(lambda connection: find(connection, job_id))
@@ -129,6 +133,16 @@ class LedgerQueries:
         """Return the live jobs of a pool, by job_id."""
         query = jobs_with_refund.where(jobs.c.pool == pool, is_live)
         return await self._database.read(lambda c: {row.job_id: job_of(row) for row in c.execute(query)})
+
+    async def busy(self, pools: Collection[str]) -> set[str]:
+        """Return those of the pools that have a live job."""
+        query = sa.select(jobs.c.pool).where(is_live, jobs.c.pool.in_(pools)).distinct()
+        return await self._database.read(lambda c: set(c.execute(query).scalars())) if pools else set()
+
+    async def holders(self) -> dict[str, str]:
+        """Return one job that holds a slot, by pool, of each pool that has one."""
+        query = sa.select(jobs.c.pool, sa.func.min(jobs.c.job_id)).where(is_holding).group_by(jobs.c.pool)
+        return await self._database.read(lambda c: {pool: job_id for pool, job_id in c.execute(query)})
 
     async def history(self, job_id: str) -> list[Event]:
         """Return the events of a job, the oldest first."""

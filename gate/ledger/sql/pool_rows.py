@@ -85,7 +85,7 @@ SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 _COLUMNS = ("name", "epoch", "void_fence", "void_ticket", "paused", "redis_identity", "redis_former", "ledger_id")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _pool(row: tuple[Any, ...]) -> Pool:
     """Convert a row. The result is cached, because successive batches nearly always read the same row."""
     name, epoch, void_fence, void_ticket, paused, identity, former, ledger_id, *settings = row
@@ -108,6 +108,7 @@ _configured = sa.select(pools.c.configured, *(pools.c[name] for name in SETTING_
 )
 _locked = _columns.where(pools.c.name == sa.bindparam("pool")).with_for_update()
 _lock = CompiledStatement(lambda: _locked, ["pool"])
+_one = _columns.where(pools.c.name == sa.bindparam("pool"))
 _all = _columns.order_by(pools.c.name)
 
 
@@ -159,6 +160,12 @@ def probe(connection: Connection, name: str) -> None:
 def every(connection: Connection) -> list[Pool]:
     """Return all pools, in order of their names."""
     return [_pool(tuple(row)) for row in connection.execute(_all)]
+
+
+def find(connection: Connection, name: str) -> Pool | None:
+    """Return a pool without a lock; None when there is none of this name."""
+    row = connection.execute(_one, {"pool": name}).first()
+    return None if row is None else _pool(tuple(row))
 
 
 def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -> int:
