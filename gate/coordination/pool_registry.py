@@ -82,6 +82,7 @@ class PoolRegistry:
 
     Attributes:
         on_emitted: Called with pool, epoch and reply when a script has written to the outbox.
+        on_forgotten: Called with the name of each pool that was deleted.
         due: When each pool needs its next tick.
     """
 
@@ -91,6 +92,7 @@ class PoolRegistry:
         self._known: dict[str, _Known] = {}
         self._turning = SingleFlight()
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
+        self.on_forgotten: list[Callable[[str], None]] = []
         self.due = DueTimes()
 
     @property
@@ -99,12 +101,16 @@ class PoolRegistry:
         return sorted(self._known)
 
     async def load(self) -> None:
-        """Read the pools and their epochs from SQL.
+        """Read the pools and their epochs from SQL, and forget those that were deleted.
 
         Raises:
             StoreDown: SQL does not answer.
         """
-        for pool in await self._reading.pools():
+        before = set(self._known)
+        rows = await self._reading.pools()
+        for name in before.difference(row.name for row in rows):  # one that was made meanwhile is not in `before`
+            self._forget(name)
+        for pool in rows:
             if pool.name not in self._known:
                 self.due_within(pool.name, 0)
             known = self._known.setdefault(pool.name, _Known())
@@ -138,7 +144,7 @@ class PoolRegistry:
             known = self._known.get(pool)
             if known is None or known.epoch is None or known.redis != self._link.identity:
                 await self.epoch(pool)
-                known = self._known[pool]
+                known = self._of(pool)
             epoch = known.epoch
             assert epoch is not None
             loads, identity = known.loads, self._link.identity
@@ -176,8 +182,12 @@ class PoolRegistry:
         """
         if pool not in self._known:
             await self.load()
-        if pool not in self._known:
+        self._of(pool)
+
+    def _of(self, pool: str) -> _Known:
+        if (known := self._known.get(pool)) is None:
             raise PoolUnknown(f"there is no pool {pool!r}")
+        return known
 
     async def epoch(self, pool: str) -> int:
         """Return the epoch of a pool in the Redis to which this server is pinned. Load the pool there if that is necessary.
@@ -189,8 +199,7 @@ class PoolRegistry:
             StoreDown: A store does not answer.
         """
         await self.know(pool)
-        known = self._known[pool]
-        while known.epoch is None or known.redis != self._link.identity:
+        while (known := self._of(pool)).epoch is None or known.redis != self._link.identity:
             if known.epoch is None:
                 await self.load()
             else:
@@ -211,8 +220,8 @@ class PoolRegistry:
 
     def outdated(self, pool: str, epoch: int) -> None:
         """Forget an epoch because SQL did not record an answer under it. The next call reads the epoch from SQL."""
-        known = self._known[pool]
-        if known.epoch == epoch:
+        known = self._known.get(pool)
+        if known is not None and known.epoch == epoch:
             known.epoch = None
 
     async def rebuild(
@@ -232,14 +241,19 @@ class PoolRegistry:
             StoreDown: A store does not answer, other servers have left this Redis, or a gate with another ledger uses the
                 pool in it.
         """
-        known = self._known[pool]
+        known = self._of(pool)
         async with known.rebuilding:
             here = known.redis == self._link.identity
             if (here if refused is None else known.epoch != refused) or loads not in (None, known.loads):
                 return  # another call of this server has loaded it
             identity = await self._link.meet()
             self._link.pin(identity)
-            found = await self._ledger.begin_rebuild(pool, identity, refused, known.floor, even_a_former=even_a_former)
+            try:
+                found = await self._ledger.begin_rebuild(pool, identity, refused, known.floor, even_a_former=even_a_former)
+            except PoolUnknown:  # another server has deleted it
+                self._forget(pool)
+                raise
+            self._semaphore.belongs(pool, found.pool.ledger_id)  # guard: pool-made-again-has-a-ledger-id-of-its-own
             if found.result is EpochResult.REPLACED:
                 raise StoreDown("redis", REPLACED)
             if found.result is EpochResult.TAKEN:
@@ -274,6 +288,23 @@ class PoolRegistry:
             waiters=len(found.waiters),
         )
 
+    async def remove(self, pool: str) -> None:
+        """Delete the keys of a pool that was deleted in SQL, and forget it.
+
+        Another server may have made the pool again meanwhile. Then it loads it again, as after any loss of Redis.
+
+        Raises:
+            StoreDown: Redis does not answer.
+        """
+        self._forget(pool)
+        await self._semaphore.delete(pool)
+
+    def _forget(self, pool: str) -> None:
+        self._known.pop(pool, None)
+        self.due.drop(pool)
+        for forgotten in self.on_forgotten:
+            forgotten(pool)
+
     async def reload(self, pool: str) -> None:
         """Load a pool again for an operator, even into a Redis that other servers have left for another.
 
@@ -283,7 +314,7 @@ class PoolRegistry:
         """
         await self.know(pool)
         await self.load()
-        await self.rebuild(pool, self._known[pool].epoch, even_a_former=True)
+        await self.rebuild(pool, self._of(pool).epoch, even_a_former=True)
 
     def _heed(self, pool: str, epoch: int, reply: ScriptReply[StrEnum]) -> None:
         if (known := self._known.get(pool)) is None:

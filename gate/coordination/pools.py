@@ -10,8 +10,11 @@ from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.queries import JobQueries, PoolSnapshot
 from gate.ledger import EndResult, Ledger, LedgerQueries, PoolSettings
-from gate.model.errors import StoreDown
+from gate.model.errors import Invalid, PoolNotEmpty, StoreDown
 from gate.model.job import HOLDING, Job
+
+ALWAYS = "default"
+"""The pool that always exists."""
 
 
 class PoolCoordinator:
@@ -70,6 +73,28 @@ class PoolCoordinator:
             await self._pools.pool(pool).configure(changed.in_redis())
         self._news.tell_line(pool)
         return await self._queries.pool(pool)
+
+    async def delete(self, pool: str, reason: str | None = None) -> None:
+        """Delete a pool without live jobs. Its jobs and their history stay. A pool of the same name may be made again.
+
+        Args:
+            pool: Name of the pool.
+            reason: The reason in the history; None for none.
+
+        Raises:
+            Invalid: It is the pool that always exists.
+            PoolUnknown: There is no such pool.
+            PoolNotEmpty: It has live jobs.
+            StoreDown: A store does not answer.
+        """
+        if pool == ALWAYS:
+            raise Invalid("pool", f"the pool {ALWAYS!r} always exists and cannot be deleted")
+        await self._pools.know(pool)
+        await self._look_after(pool)  # what has run out ends first; and Redis has to answer, else its keys would stay
+        if not await self._ledger.delete_pool(pool, reason=reason):
+            raise PoolNotEmpty(f"pool {pool!r} has live jobs: cancel them, or wait until they have ended")
+        await self._pools.remove(pool)
+        self._news.tell_line(pool)
 
     async def cancel_waiting(
         self, pool: str, *, session: str | None = None, user: str | None = None, reason: str | None = None,

@@ -112,7 +112,9 @@ def _look(sql_url: str, redis_url: str | None, progress: Progress) -> Report:
     engine = sa.create_engine(url.set(drivername=driver), connect_args=options)
     at = "" if sqlite else "gate."
     with engine.connect() as sql:
-        pools = [row.name for row in sql.execute(sa.text(f"select name from {at}pools order by name"))]
+        pools = [
+            row.name for row in sql.execute(sa.text(f"select name from {at}pools where deleted_at is null order by name"))
+        ]
         # Read Redis first. A job is in SQL before its caller is answered, so SQL must have a moment later what Redis has now.
         states = _in_redis(redis_url, pools) if redis_url else {}
         report.breaches += _money(sql, at)

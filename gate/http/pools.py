@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
 from gate.http.auth.roles import ADMIN, ANY_KEY, TOOL, Asking, open_to
-from gate.http.schemas import CancelBody, CancelledOut, PoolBody, PoolName, PoolOut, ReasonBody, pool_body
+from gate.http.schemas import CancelBody, CancelledOut, DeletedOut, PoolBody, PoolName, PoolOut, ReasonBody, Text, pool_body
 from gate.http.services import PoolService, QueryService
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid, PoolUnknown
@@ -16,6 +16,7 @@ from gate.model.job_json import job_body
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 Pool = Annotated[str, Path(max_length=64)]
+Reason = Annotated[Text | None, Query()]
 Most = Annotated[int, Query(ge=0, le=1000)]
 
 
@@ -53,6 +54,14 @@ async def change_pool(
         made = await pools.make(pool, values)
         view = made or await pools.change(pool, values)
         return JSONResponse(pool_body(view, asking.may_release), 201 if made else 200)
+
+
+@router.delete("/{pool}", response_model=DeletedOut)
+@open_to(ADMIN)
+async def delete_pool(pool: Pool, pools: PoolService, asking: Asking, reason: Reason = None) -> JSONResponse:
+    """Delete a pool that has no live job. Its jobs, their history and their money stay, and it may be made again."""
+    await pools.delete(pool, reason)
+    return JSONResponse({"pool": pool, "deleted": True})
 
 
 @router.post("/{pool}/pause", response_model=PoolOut)

@@ -281,6 +281,13 @@ class CancelledOut(BaseModel):
     jobs: list[JobOut]
 
 
+class DeletedOut(BaseModel):
+    """The pool that was deleted."""
+
+    pool: str
+    deleted: Literal[True]
+
+
 class HeardOut(BaseModel):
     """What gate did with a callback. `kept`: it waits until its task is bound. `late`: the job had ended before."""
 

@@ -105,6 +105,10 @@ class LedgerQueries:
         """Return a pool; None when there is none of this name."""
         return await self._database.read(lambda connection: pools.find(connection, name))
 
+    async def has_had(self, name: str) -> bool:
+        """Return whether there is a pool of this name, or was one that was deleted."""
+        return await self._database.read(lambda connection: pools.was_made(connection, name))
+
     async def job(self, job_id: str) -> Job | None:
         """Return a job; None when there is none of this id, in any pool."""
         return await self._database.read(lambda connection: find(connection, job_id))

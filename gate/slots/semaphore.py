@@ -278,6 +278,11 @@ class Semaphore:
             found = await self.link.pipe.ask_all([("HMGET", keys.keys(pool)[4], *names) for pool in pools])
         return {pool: _numbers(names, reply) for pool, reply in zip(pools, found, strict=True)}
 
+    async def delete(self, pool: str) -> None:
+        """Delete all keys of a pool. If the pool exists in SQL, it is loaded again as after any loss of Redis."""
+        with answering():
+            await self.link.pipe.ask("DEL", *keys.keys(pool))
+
     async def notes(self, pool: str, after: str | None = None, most: int = 500) -> list[OutboxEntry]:
         """Read the oldest entries of the outbox, in order.
 

@@ -50,6 +50,10 @@ class Reconciler:
         self._ledger, self._reading = ledger, reading
         self._pools, self._recorder, self._news = pools, recorder, news
         self._before: dict[str, set[Drift]] = {}
+        pools.on_forgotten.append(self._forget_pool)
+
+    def _forget_pool(self, pool: str) -> None:
+        self._before.pop(pool, None)
 
     async def keep(self) -> None:
         """Sweep every pool, for ever."""

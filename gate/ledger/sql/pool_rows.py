@@ -102,9 +102,10 @@ def _pool(row: tuple[Any, ...]) -> Pool:
     )
 
 
-_columns = sa.select(*(pools.c[name] for name in (*_COLUMNS, *SETTING_NAMES)))
+_is_there = pools.c.deleted_at.is_(None)
+_columns = sa.select(*(pools.c[name] for name in (*_COLUMNS, *SETTING_NAMES))).where(_is_there)
 _configured = sa.select(pools.c.configured, *(pools.c[name] for name in SETTING_NAMES)).where(
-    pools.c.name == sa.bindparam("pool")
+    pools.c.name == sa.bindparam("pool"), _is_there
 )
 _locked = _columns.where(pools.c.name == sa.bindparam("pool")).with_for_update()
 _lock = CompiledStatement(lambda: _locked, ["pool"])
@@ -168,6 +169,11 @@ def find(connection: Connection, name: str) -> Pool | None:
     return None if row is None else _pool(tuple(row))
 
 
+def was_made(connection: Connection, name: str) -> bool:
+    """Return whether there is a pool of this name, or was one that was deleted."""
+    return connection.execute(sa.select(pools.c.name).where(pools.c.name == name)).first() is not None
+
+
 def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -> int:
     """Give the pool a new epoch.
 
@@ -226,20 +232,18 @@ def make(
     """
     if connection.execute(_locked, {"pool": name}).first() is not None:
         return False
-    connection.execute(
-        pools.insert().values(
-            name=name,
-            epoch=0,
-            void_fence=0,
-            void_ticket=0,
-            redis_identity="",
-            redis_former="",
-            ledger_id=secrets.token_hex(8),
-            paused=False,
-            configured=json.dumps(configured or {}),
-            **asdict(settings),
-        )
-    )
+    values = {
+        "redis_identity": "",
+        "redis_former": "",
+        "ledger_id": secrets.token_hex(8),
+        "paused": False,
+        "configured": json.dumps(configured or {}),
+        "deleted_at": None,
+    } | asdict(settings)
+    # A deleted pool of this name keeps its epoch and what was voided, so that no fence and no ticket comes twice.
+    deleted = pools.c.deleted_at.is_not(None)
+    if connection.execute(pools.update().where(pools.c.name == name, deleted).values(**values)).rowcount == 0:
+        connection.execute(pools.insert().values(name=name, epoch=0, void_fence=0, void_ticket=0, **values))
     _changed(connection, name, {"limit": settings.limit}, by, reason)
     return True
 
@@ -296,6 +300,31 @@ def change(connection: Connection, name: str, values: dict[str, int | bool], by:
         kind = "paused" if values["paused"] else "resumed"
         connection.execute(events.insert().values(at=now_ms(), pool=name, kind=kind, by=by, why=reason))
     return lock(connection, name)
+
+
+def delete(connection: Connection, name: str, by: str, reason: str | None) -> bool:
+    """Delete a pool without live jobs. Its row stays, hidden, for the jobs that name it and for its epoch.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the pool.
+        by: Actor for the history.
+        reason: Reason for the history.
+
+    Returns:
+        False when it has live jobs. Then nothing is changed.
+
+    Raises:
+        PoolUnknown: There is no pool of this name.
+    """
+    lock(connection, name)
+    live = sa.select(jobs.c.job_id).where(jobs.c.pool == name, jobs.c.ended_at.is_(None)).limit(1)
+    if connection.execute(live).first() is not None:  # guard: delete-only-an-empty-pool
+        return False
+    at = now_ms()
+    connection.execute(pools.update().where(pools.c.name == name).values(deleted_at=at))
+    connection.execute(events.insert().values(at=at, pool=name, kind="deleted", by=by, why=reason))
+    return True
 
 
 def _changed(connection: Connection, name: str, changed: Mapping[str, int], by: str, reason: str | None = None) -> None:

@@ -62,6 +62,8 @@ GUARDS = [
     Guard("tick-a-pool-that-is-no-longer-idle", DROP, "test_a_pool_that_is_no_longer_idle_is_ticked_each_second"),
     Guard("look-at-idle-pools", DROP, "test_a_job_that_another_process_puts_into_an_idle_pool_expires_in_time"),
     Guard("sweep-what-is-not-idle", NEVER, "test_a_sweep_of_all_mends_the_one_pool_that_differs"),
+    Guard("delete-only-an-empty-pool", NEVER, "test_a_pool_with_a_live_job_is_not_deleted"),
+    Guard("pool-made-again-has-a-ledger-id-of-its-own", DROP, "test_a_server_that_did_not_notice_uses_the_pool_that_was_made_again"),
     Guard("sweep-ended-job", DROP, "test_a_job_that_ended_in_sql_leaves_redis"),
     Guard("sweep-stranger", NEVER, "test_a_stranger_is_void_in_sql_before_its_slot_is_freed"),
     Guard("sweep-lost-grant", DROP, "test_a_lost_grant_is_adopted"),
