@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 from dataclasses import replace
 
 from gate.coordination.notifier import Notifier
@@ -15,6 +17,10 @@ from gate.model.job import HOLDING, Job
 
 ALWAYS = "default"
 """The pool that always exists."""
+
+
+CANCELS_AT_ONCE = 200
+"""Waiters that are cancelled in one commit and one round trip. More would keep other callers of SQL waiting."""
 
 
 class PoolCoordinator:
@@ -117,15 +123,24 @@ class PoolCoordinator:
             StoreDown: SQL does not answer.
         """
         await self._pools.know(pool)
-        cancelled = []
-        for job in await self._rows.waiting(pool, session, user):
-            ended = await self._ledger.end(pool, job.job_id, "cancelled", by=by, reason=reason, only_queued=True)
-            if ended.result is not EndResult.ENDED or ended.job is None:
-                continue
-            with contextlib.suppress(StoreDown):
-                await self._pools.pool(pool).cancel(job.job_id)
-            cancelled.append(ended.job)
+        waiting, cancelled = await self._rows.waiting(pool, session, user), []
+        for first in range(0, len(waiting), CANCELS_AT_ONCE):
+            cancelled += await self._cancel(pool, waiting[first : first + CANCELS_AT_ONCE], by, reason)
+        return cancelled
+
+    async def _cancel(self, pool: str, waiting: list[str], by: str, reason: str | None) -> list[Job]:
+        """Cancel these waiters: one commit in SQL, one round trip to Redis. Raises StoreDown after it has told what was done."""
+        end = functools.partial(self._ledger.end, pool, outcome="cancelled", by=by, reason=reason, only_queued=True)
+        ends = await asyncio.gather(*(end(job_id) for job_id in waiting), return_exceptions=True)
+        done = [one for one in ends if not isinstance(one, BaseException)]
+        cancelled = [one.job for one in done if one.result is EndResult.ENDED and one.job is not None]
+        slots = self._pools.pool(pool)
+        left = await asyncio.gather(*(slots.cancel(job.job_id) for job in cancelled), return_exceptions=True)
         self._news.tell(pool, [job.job_id for job in cancelled])
+        # A place that stays in Redis because Redis is away is freed by the reconciler.
+        for failed in (*ends, *(one for one in left if not isinstance(one, StoreDown))):
+            if isinstance(failed, BaseException):
+                raise failed
         return cancelled
 
     async def rebuild(self, pool: str) -> PoolSnapshot:

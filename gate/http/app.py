@@ -53,7 +53,7 @@ def make_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services, app.state.keyring, app.state.pool_feed = services, keyring, feed
-    app.state.pool_list = PoolListFeed(services.queries, services.ledger)
+    app.state.pool_list = PoolListFeed(services)
     app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
     app.state.check_counts = check_counts
     app.state.routes = roles.routes((*ROUTERS, *OF_OLD_CALLERS, *READ_BY_PEOPLE))

@@ -172,18 +172,18 @@ class LedgerQueries:
         waits = query.where(jobs.c.ended_at.is_(None), jobs.c.status == "queued").order_by(jobs.c.ticket).limit(most)
         return await self._database.read(lambda c: [InLine(*row) for part in (held, waits) for row in c.execute(part)])
 
-    async def waiting(self, pool: str, session: str | None, user: str | None) -> list[Job]:
-        """Return the queued jobs of a session or of a user, the last in the queue first.
+    async def waiting(self, pool: str, session: str | None, user: str | None) -> list[str]:
+        """Return the job_ids of the queued jobs of a session or of a user, the last in the queue first.
 
         Args:
             pool: Name of the pool.
             session: The session; None to search by user.
             user: The user, used only without a session.
         """
-        query = jobs_with_refund.where(jobs.c.pool == pool, jobs.c.ended_at.is_(None), jobs.c.status == "queued")
+        query = sa.select(jobs.c.job_id).where(jobs.c.pool == pool, jobs.c.ended_at.is_(None), jobs.c.status == "queued")
         query = query.where(jobs.c.session == session if session is not None else jobs.c.user == user)
         query = query.order_by(jobs.c.ticket.desc())
-        return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
+        return await self._database.read(lambda c: list(c.execute(query).scalars()))
 
     async def active(self, user: str) -> Job | None:
         """Return a live job of the user: one that holds a slot before one that waits, and an older before a newer.

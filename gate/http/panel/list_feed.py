@@ -16,9 +16,9 @@ import structlog
 from fastapi import Depends, Request
 
 from gate.coordination.drift import DriftKind
-from gate.coordination.queries import JobQueries, PoolSnapshot
+from gate.coordination.queries import PoolSnapshot
+from gate.coordination.services import Services
 from gate.http.panel.pool_feed import TWICE_S, PoolReport, StoreDifference, with_store_down
-from gate.ledger import LedgerQueries
 from gate.model.errors import GateError, StoreDown
 
 log = structlog.get_logger("gate.watch")
@@ -34,8 +34,8 @@ AT_ONCE = 100
 class PoolListFeed:
     """Reads all pools while a page shows the list, and wakes these pages when it has changed."""
 
-    def __init__(self, queries: JobQueries, rows: LedgerQueries) -> None:
-        self._queries, self._rows, self._waiters = queries, rows, queries.waiters
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._reports: dict[str, PoolReport] = {}
         self._differ_since: dict[str, float] = {}
         self._followers: set[asyncio.Event] = set()
@@ -62,7 +62,7 @@ class PoolListFeed:
     @property
     def closing(self) -> bool:
         """Whether the server is shutting down, so that streams have to end."""
-        return self._waiters.closing
+        return self._services.queries.waiters.closing
 
     def seen(self) -> dict[str, PoolReport]:
         """Return the last report of each pool, in order of their names. Empty when no page follows the list."""
@@ -74,20 +74,22 @@ class PoolListFeed:
         Returns:
             A report of each, in order of their names. When a store does not answer, `down` names it.
         """
-        names = await self._queries.names()
+        names = await self._services.queries.names()
         return await self._read(names, {})
 
     async def _keep(self) -> None:
         all_at = 0.0
-        while not self._waiters.closing:
+        while not self._services.queries.waiters.closing:
             is_whole = time.monotonic() - all_at >= ALL_EVERY_S
             try:
                 before = self._reports
                 if is_whole:
                     all_at = time.monotonic()
-                    self._reports = self._lasting(await self._read(await self._queries.names(), before))
+                    self._reports = self._lasting(await self._read(await self._services.queries.names(), before))
                 else:
-                    moving = [name for name, one in before.items() if not self._queries.is_idle(name) or not _is_idle(one)]
+                    moving = [
+                        name for name, one in before.items() if not self._services.queries.is_idle(name) or not _is_idle(one)
+                    ]
                     self._reports = before | await self._read(moving, before)
                 if is_whole or _lines(before) != _lines(self._reports):
                     self._wake()
@@ -105,12 +107,12 @@ class PoolListFeed:
     async def _read(self, names: Sequence[str], before: dict[str, PoolReport]) -> dict[str, PoolReport]:
         """Read these pools: a script for each, in a few round trips, and one query for all."""
         try:
-            held = await self._rows.holders()
+            held = await self._services.ledger.holders()
         except StoreDown as error:
             return {name: with_store_down(before.get(name, PoolReport()), error) for name in names}
         found = {}
         for first in range(0, len(names), AT_ONCE):
-            for name, line in (await self._queries.lines(names[first : first + AT_ONCE])).items():
+            for name, line in (await self._services.queries.lines(names[first : first + AT_ONCE])).items():
                 if isinstance(line, StoreDown):
                     found[name] = with_store_down(before.get(name, PoolReport()), line)
                     continue

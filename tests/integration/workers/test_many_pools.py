@@ -107,7 +107,7 @@ async def test_the_list_of_pools_is_one_read_of_sql_however_many_they_are(
     await house.acquire()
     services = house.gate.services
     reads = counted(monkeypatch, services.ledger._database, "read")
-    seen = await PoolListFeed(services.queries, services.ledger).look()
+    seen = await PoolListFeed(services).look()
     assert list(seen) == sorted(seen) and set(seen) == {house.pool, *pools}
     assert seen[house.pool].view is not None and seen[house.pool].view.line.running == 1
     assert reads.total() <= 2, "one of the pools, one of the holders"

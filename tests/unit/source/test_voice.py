@@ -10,7 +10,10 @@ from tests.checks.house import FORBIDDEN
 from tests.support.paths import GATE, ROOT
 
 FILES = sorted(
-    path for folder in (GATE, ROOT / "tests") for path in folder.rglob("*.py") if not {"words", "__pycache__"} & set(path.parts)
+    path
+    for folder in (GATE, ROOT / "tests")
+    for path in folder.rglob("*.py")
+    if not {"words", "__pycache__"} & set(path.parts)
 )
 """Every module but the texts of the panel."""
 
