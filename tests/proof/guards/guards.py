@@ -64,6 +64,8 @@ GUARDS = [
     Guard("sweep-what-is-not-idle", NEVER, "test_a_sweep_of_all_mends_the_one_pool_that_differs"),
     Guard("delete-only-an-empty-pool", NEVER, "test_a_pool_with_a_live_job_is_not_deleted"),
     Guard("pool-made-again-has-a-ledger-id-of-its-own", DROP, "test_a_server_that_did_not_notice_uses_the_pool_that_was_made_again"),
+    Guard("probe-silent-peers", DROP, "test_a_silent_peer_that_is_gone_is_noticed"),
+    Guard("bound-unacknowledged-data", DROP, "test_a_peer_that_is_gone_while_data_is_sent_is_noticed"),
     Guard("sweep-ended-job", DROP, "test_a_job_that_ended_in_sql_leaves_redis"),
     Guard("sweep-stranger", NEVER, "test_a_stranger_is_void_in_sql_before_its_slot_is_freed"),
     Guard("sweep-lost-grant", DROP, "test_a_lost_grant_is_adopted"),
