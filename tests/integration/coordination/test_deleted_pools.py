@@ -1,4 +1,4 @@
-"""A pool is deleted: only an empty one; its history stays; other servers notice; one of the same name begins above it."""
+"""Deletion of a pool: only of an empty one. The history stays, other servers notice, and a new pool of the name has higher fences."""
 
 from __future__ import annotations
 

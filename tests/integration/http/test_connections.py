@@ -1,4 +1,4 @@
-"""Connections that nobody uses: one whose peer is gone is closed, and an idle one delays no stop."""
+"""Silent connections: one whose peer is gone is closed, and an idle one does not delay a stop."""
 
 from __future__ import annotations
 

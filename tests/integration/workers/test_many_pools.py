@@ -57,7 +57,7 @@ async def test_an_idle_pool_is_looked_at_each_second_and_seldom_ticked(
 
 
 async def test_a_job_that_another_process_puts_into_an_idle_pool_expires_in_time(house: House, pools: list[str]) -> None:
-    """No call of this server makes the pool known as busy, and nobody ticks it at the process that took the slot."""
+    """No call of this server shows that the pool has a job, and the process that took the slot does not tick."""
     async with open_gate(house.redis_url, house.sql_url) as command:
         taken = await command.services.admission.acquire(pools[0], Request("abandoned", lease_ms=1500))
         assert taken.status == "running"
