@@ -99,7 +99,8 @@ class PoolCoordinator:
         await self._look_after(pool)  # what has run out ends first; and Redis has to answer, else its keys would stay
         if not await self._ledger.delete_pool(pool, reason=reason):
             raise PoolNotEmpty(f"pool {pool!r} has live jobs: cancel them, or wait until they have ended")
-        await self._pools.remove(pool)
+        with contextlib.suppress(StoreDown):  # it is deleted; its keys go when a pool of this name is loaded again
+            await self._pools.remove(pool)
         self._news.tell_line(pool)
 
     async def cancel_waiting(
