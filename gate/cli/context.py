@@ -120,7 +120,7 @@ async def recent(reading: LedgerQueries, pool: str, status: str | None, user: st
     Raises:
         PoolUnknown: There is no such pool.
     """
-    await row_of(reading, pool)
+    await known(reading, pool)
     return await reading.recent(pool, status, user, most)
 
 
@@ -136,13 +136,23 @@ async def row_of(reading: LedgerQueries, name: str) -> Pool:
     raise PoolUnknown(f"there is no pool {name!r}")
 
 
+async def known(reading: LedgerQueries, name: str) -> None:
+    """Check that there is a pool of this name, or was one that was deleted: its history stays.
+
+    Raises:
+        PoolUnknown: There never was one.
+    """
+    if not await reading.has_had(name):
+        raise PoolUnknown(f"there is no pool {name!r}")
+
+
 async def changes(reading: LedgerQueries, pool: str, most: int) -> list[Event]:
     """Read the newest `most` changes of a pool, newest first.
 
     Raises:
         PoolUnknown: There is no such pool.
     """
-    await row_of(reading, pool)
+    await known(reading, pool)
     return await reading.timelines.changes(pool, most)
 
 
@@ -152,7 +162,7 @@ async def lately(reading: LedgerQueries, pool: str, span: str) -> list[Bucket]:
     Raises:
         PoolUnknown: There is no such pool.
     """
-    await row_of(reading, pool)
+    await known(reading, pool)
     return await reading.statistics.lately(pool, span)
 
 

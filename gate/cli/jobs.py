@@ -78,6 +78,10 @@ def release(
     render.job(context.visit(settings_of(data_dir, config), call), json)
 
 
+SHOWN = 50
+"""Cancelled jobs that are shown to people. `--json` has all."""
+
+
 def cancel(
     job_id: Annotated[str | None, typer.Argument(help="The job_id.", metavar="JOB")] = None,
     user: Annotated[str | None, typer.Option(help="Instead of a job: all that waits for this user.")] = None,
@@ -101,7 +105,10 @@ def cancel(
         return
     selection = CancelBody.model_validate({"user": user, "session": session}).model_dump()
     ended = context.visit(settings, lambda gate: gate.pools.cancel_waiting(pool, **selection, reason=why))
-    render.jobs(ended, json, f"{len(ended)} that waited {'is' if len(ended) == 1 else 'are'} cancelled")
+    says = f"{len(ended)} that waited {'is' if len(ended) == 1 else 'are'} cancelled"
+    render.jobs(
+        ended if json else ended[:SHOWN], json, says if len(ended) <= SHOWN else f"{says}; the last {SHOWN} of the queue"
+    )
 
 
 def jobs(

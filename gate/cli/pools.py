@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gate.ledger.reports.backlog import Pending
 
 app = typer.Typer(
-    help="Every pool as it is now; `settings` shows what is set of one, `set` changes it live, or makes it.",
+    help="Every pool as it is now; `settings` shows what is set of one, `set` changes it live, or makes it, `delete` takes an empty one away.",
     invoke_without_command=True,
 )
 PoolArgument = Annotated[str | None, typer.Argument(help="The pool; default: that of --pool.", metavar="POOL")]
@@ -57,7 +57,8 @@ def every(command: typer.Context, data_dir: DataDirFlag = None, config: ConfigFl
 
 @app.command("set")
 def change(
-    pool: Annotated[str, typer.Argument(help="Its name; one that is not there is made.")],
+    pool: Annotated[str, typer.Argument(help="Its name.")],
+    create: Annotated[bool, typer.Option("--create", help="Make the pool if there is none of this name.")] = False,
     limit: Annotated[int | None, typer.Option(help="Jobs at a time. Below what runs it drains: no job is ended.")] = None,
     lease_seconds: Seconds = None,
     max_hold_seconds: Seconds = None,
@@ -71,7 +72,7 @@ def change(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Change a pool live, or make one.
+    """Change a pool live, or make one with --create.
 
     A change survives restart and rebuild. A new pool has the defaults for settings that are not named.
     """
@@ -93,10 +94,32 @@ def change(
     async def call(gate: Services) -> PoolSnapshot:
         try:
             return await gate.pools.change(pool, values, why)
-        except PoolUnknown:
+        except PoolUnknown as error:
+            if not create:  # a name that was mistyped must not become a pool
+                raise PoolUnknown(f"{error.detail}: --create makes it") from error
             return await gate.pools.make(pool, values, why) or await gate.pools.change(pool, values, why)
 
     render.pool(context.visit(settings_of(data_dir, config), call), json)
+
+
+@app.command()
+def delete(
+    pool: Annotated[str, typer.Argument(help="Its name.")],
+    reason: ReasonFlag = None,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Delete a pool that has no live job.
+
+    Its jobs, their history and their money stay. It may be made again.
+    """
+    from gate.cli import context, render
+    from gate.http.schemas import ReasonBody
+
+    why = ReasonBody.model_validate({"reason": reason}).reason
+    context.visit(settings_of(data_dir, config), lambda gate: gate.pools.delete(pool, why))
+    render.fact({"pool": pool, "deleted": True}, f"pool {render.plain(pool)} is deleted", json)
 
 
 @app.command("settings")

@@ -64,11 +64,19 @@ class OutboxRecorder:
         """By pool: jobs that the outbox names and SQL did not have."""
         self._again_s: dict[str, float] = {}
         pools.on_emitted = self._emitted
+        pools.on_forgotten.append(self._forget)
 
     def admitted(self, pool: str, job_id: str) -> None:
         """Say that SQL has a job from now on. Entries about it that were passed over are recorded in the background."""
         if job_id in self._unknown.get(pool, ()):
             self._read_all(pool)
+
+    def _forget(self, pool: str) -> None:
+        for kept in (self._pages, self._unknown, self._again_s):
+            kept.pop(pool, None)
+        self._unread.discard(pool)
+        if pool not in self._next and not self._locks[pool].locked():
+            del self._locks[pool]
 
     def _emitted(self, pool: str, epoch: int, reply: ScriptReply[StrEnum]) -> None:
         """Start a pass for entries that a script has written. A reply that holds the whole outbox saves the read."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
 import structlog
 
+from gate.coordination.due_times import DueTimes
 from gate.coordination.single_flight import SingleFlight
 from gate.ledger import EpochResult, Ledger, LedgerQueries
 from gate.model.errors import PoolUnknown, StoreDown
@@ -41,6 +42,8 @@ COLD_WAIT_S = 5.0
 """Longest time (s) that a call waits for its pool to be loaded, before it answers 503."""
 LOADING_S = 2.0
 """Time (s) that another server may take from its commit of an epoch to the end of its load, before it counts as dead."""
+TICK_EVERY_S = 1.0
+"""Longest pause (s) between two ticks of a pool with jobs. After 2.5 s without a call the scripts assume that gate was away."""
 LOOK_AGAIN_S = 0.02
 """Pause (s) before a call is made again whose pool another server is loading."""
 
@@ -57,8 +60,7 @@ class _Known:
         loads: Number of loads by this server.
         taken_at: Time by `time.monotonic()` (s) at which the newest epoch was read from SQL. The server that loads the pool
             writes it there before it loads.
-        due: Time by `time.monotonic()` (s) at which the ticker has to look; None for no deadline.
-        alarm: Set when `due` becomes earlier.
+        idle: Whether the last script left no job and no unrecorded entry in it.
         rebuilding: Held during a load.
     """
 
@@ -68,8 +70,7 @@ class _Known:
     floor: int = 0
     loads: int = 0
     taken_at: float = -LOADING_S
-    due: float | None = None
-    alarm: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: bool = False
     rebuilding: SingleFlight = field(default_factory=SingleFlight)
 
 
@@ -81,7 +82,8 @@ class PoolRegistry:
 
     Attributes:
         on_emitted: Called with pool, epoch and reply when a script has written to the outbox.
-        on_known: Called with the name of a pool that is new to this server.
+        on_forgotten: Called with the name of each pool that was deleted.
+        due: When each pool needs its next tick.
     """
 
     def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries) -> None:
@@ -90,7 +92,8 @@ class PoolRegistry:
         self._known: dict[str, _Known] = {}
         self._turning = SingleFlight()
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
-        self.on_known: Callable[[str], None] = lambda pool: None
+        self.on_forgotten: list[Callable[[str], None]] = []
+        self.due = DueTimes()
 
     @property
     def names(self) -> list[str]:
@@ -98,19 +101,22 @@ class PoolRegistry:
         return sorted(self._known)
 
     async def load(self) -> None:
-        """Read the pools and their epochs from SQL.
+        """Read the pools and their epochs from SQL, and forget those that were deleted.
 
         Raises:
             StoreDown: SQL does not answer.
         """
-        for pool in await self._reading.pools():
-            new = pool.name not in self._known
+        before = set(self._known)
+        rows = await self._reading.pools()
+        for name in before.difference(row.name for row in rows):  # one that was made meanwhile is not in `before`
+            self._forget(name)
+        for pool in rows:
+            if pool.name not in self._known:
+                self.due_within(pool.name, 0)
             known = self._known.setdefault(pool.name, _Known())
             self._semaphore.belongs(pool.name, pool.ledger_id)
             if known.epoch is None or known.epoch < pool.epoch:
                 self._take(known, pool.epoch, pool.redis)
-            if new:
-                self.on_known(pool.name)
 
     def pool(self, name: str) -> PoolSlots:
         """Return the slots and the queue of a pool. This reads nothing; only the calls on it raise PoolUnknown."""
@@ -138,7 +144,7 @@ class PoolRegistry:
             known = self._known.get(pool)
             if known is None or known.epoch is None or known.redis != self._link.identity:
                 await self.epoch(pool)
-                known = self._known[pool]
+                known = self._of(pool)
             epoch = known.epoch
             assert epoch is not None
             loads, identity = known.loads, self._link.identity
@@ -176,8 +182,12 @@ class PoolRegistry:
         """
         if pool not in self._known:
             await self.load()
-        if pool not in self._known:
+        self._of(pool)
+
+    def _of(self, pool: str) -> _Known:
+        if (known := self._known.get(pool)) is None:
             raise PoolUnknown(f"there is no pool {pool!r}")
+        return known
 
     async def epoch(self, pool: str) -> int:
         """Return the epoch of a pool in the Redis to which this server is pinned. Load the pool there if that is necessary.
@@ -189,8 +199,7 @@ class PoolRegistry:
             StoreDown: A store does not answer.
         """
         await self.know(pool)
-        known = self._known[pool]
-        while known.epoch is None or known.redis != self._link.identity:
+        while (known := self._of(pool)).epoch is None or known.redis != self._link.identity:
             if known.epoch is None:
                 await self.load()
             else:
@@ -211,8 +220,8 @@ class PoolRegistry:
 
     def outdated(self, pool: str, epoch: int) -> None:
         """Forget an epoch because SQL did not record an answer under it. The next call reads the epoch from SQL."""
-        known = self._known[pool]
-        if known.epoch == epoch:
+        known = self._known.get(pool)
+        if known is not None and known.epoch == epoch:
             known.epoch = None
 
     async def rebuild(
@@ -232,14 +241,19 @@ class PoolRegistry:
             StoreDown: A store does not answer, other servers have left this Redis, or a gate with another ledger uses the
                 pool in it.
         """
-        known = self._known[pool]
+        known = self._of(pool)
         async with known.rebuilding:
             here = known.redis == self._link.identity
             if (here if refused is None else known.epoch != refused) or loads not in (None, known.loads):
                 return  # another call of this server has loaded it
             identity = await self._link.meet()
             self._link.pin(identity)
-            found = await self._ledger.begin_rebuild(pool, identity, refused, known.floor, even_a_former=even_a_former)
+            try:
+                found = await self._ledger.begin_rebuild(pool, identity, refused, known.floor, even_a_former=even_a_former)
+            except PoolUnknown:  # another server has deleted it
+                self._forget(pool)
+                raise
+            self._semaphore.belongs(pool, found.pool.ledger_id)  # guard: pool-made-again-has-a-ledger-id-of-its-own
             if found.result is EpochResult.REPLACED:
                 raise StoreDown("redis", REPLACED)
             if found.result is EpochResult.TAKEN:
@@ -274,6 +288,23 @@ class PoolRegistry:
             waiters=len(found.waiters),
         )
 
+    async def remove(self, pool: str) -> None:
+        """Delete the keys of a pool that was deleted in SQL, and forget it.
+
+        Another server may have made the pool again meanwhile. Then it loads it again, as after any loss of Redis.
+
+        Raises:
+            StoreDown: Redis does not answer.
+        """
+        self._forget(pool)
+        await self._semaphore.delete(pool)
+
+    def _forget(self, pool: str) -> None:
+        self._known.pop(pool, None)
+        self.due.drop(pool)
+        for forgotten in self.on_forgotten:
+            forgotten(pool)
+
     async def reload(self, pool: str) -> None:
         """Load a pool again for an operator, even into a Redis that other servers have left for another.
 
@@ -283,9 +314,12 @@ class PoolRegistry:
         """
         await self.know(pool)
         await self.load()
-        await self.rebuild(pool, self._known[pool].epoch, even_a_former=True)
+        await self.rebuild(pool, self._of(pool).epoch, even_a_former=True)
 
     def _heed(self, pool: str, epoch: int, reply: ScriptReply[StrEnum]) -> None:
+        if (known := self._known.get(pool)) is None:
+            return  # it was deleted meanwhile
+        known.idle = reply.next_ms is None and not reply.more and not reply.emitted
         if reply.emitted:
             self.on_emitted(pool, epoch, reply)
         if reply.more:
@@ -293,25 +327,32 @@ class PoolRegistry:
         elif reply.next_ms is not None:
             # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
             self.due_within(pool, (reply.next_ms - reply.now_ms + 1) / 1000)
+            self.due_within(pool, TICK_EVERY_S)  # guard: tick-a-pool-that-is-no-longer-idle
 
     def due_within(self, pool: str, within_s: float) -> None:
         """Let the pool's next tick come within this time (s)."""
-        known, due = self._known[pool], time.monotonic() + within_s
-        if known.due is None or due < known.due:
-            known.due = due
-            known.alarm.set()
+        self.due.by(pool, time.monotonic() + within_s)
 
-    async def sleep_until_due(self, pool: str, at_most_s: float) -> None:
-        """Return at the earliest deadline of the pool, after `at_most_s` at the latest."""
-        known = self._known[pool]
-        end = time.monotonic() + at_most_s
-        while (left := (end if known.due is None else min(end, known.due)) - time.monotonic()) > 0:
-            known.alarm.clear()
-            with contextlib.suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it may swallow a cancellation that arrives together with the alarm.
-                async with asyncio.timeout(left):
-                    await known.alarm.wait()
-        known.due = None
+    def is_idle(self, pool: str) -> bool:
+        """Return whether the last script of this server left no job and no unrecorded entry in the pool."""
+        known = self._known.get(pool)
+        return known is not None and known.idle
+
+    async def holding(self, pools: Sequence[str]) -> list[str]:
+        """Return those of the pools that hold a job or an unrecorded entry in Redis, by one cheap round trip.
+
+        Raises:
+            StoreDown: Redis does not answer.
+        """
+        return await self._semaphore.holding(pools)
+
+    async def settings(self, pools: Sequence[str], names: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Read settings of the pools as Redis has them, by one round trip. See `Semaphore.settings`.
+
+        Raises:
+            StoreDown: Redis does not answer.
+        """
+        return await self._semaphore.settings(pools, list(names))
 
 
 class PoolSlots:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 from dataclasses import replace
 
 from gate.coordination.notifier import Notifier
@@ -10,8 +12,15 @@ from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.queries import JobQueries, PoolSnapshot
 from gate.ledger import EndResult, Ledger, LedgerQueries, PoolSettings
-from gate.model.errors import StoreDown
+from gate.model.errors import Invalid, PoolNotEmpty, StoreDown
 from gate.model.job import HOLDING, Job
+
+ALWAYS = "default"
+"""The pool that always exists."""
+
+
+CANCELS_AT_ONCE = 200
+"""Waiters that are cancelled in one commit and one round trip. More would keep other callers of SQL waiting."""
 
 
 class PoolCoordinator:
@@ -71,6 +80,29 @@ class PoolCoordinator:
         self._news.tell_line(pool)
         return await self._queries.pool(pool)
 
+    async def delete(self, pool: str, reason: str | None = None) -> None:
+        """Delete a pool without live jobs. Its jobs and their history stay. A pool of the same name may be made again.
+
+        Args:
+            pool: Name of the pool.
+            reason: The reason in the history; None for none.
+
+        Raises:
+            Invalid: It is the pool that always exists.
+            PoolUnknown: There is no such pool.
+            PoolNotEmpty: It has live jobs.
+            StoreDown: A store does not answer.
+        """
+        if pool == ALWAYS:
+            raise Invalid("pool", f"the pool {ALWAYS!r} always exists and cannot be deleted")
+        await self._pools.know(pool)
+        await self._look_after(pool)  # what has run out ends first; and Redis has to answer, else its keys would stay
+        if not await self._ledger.delete_pool(pool, reason=reason):
+            raise PoolNotEmpty(f"pool {pool!r} has live jobs: cancel them, or wait until they have ended")
+        with contextlib.suppress(StoreDown):  # it is deleted; its keys go when a pool of this name is loaded again
+            await self._pools.remove(pool)
+        self._news.tell_line(pool)
+
     async def cancel_waiting(
         self, pool: str, *, session: str | None = None, user: str | None = None, reason: str | None = None,
         by: str = "operator",
@@ -92,15 +124,24 @@ class PoolCoordinator:
             StoreDown: SQL does not answer.
         """
         await self._pools.know(pool)
-        cancelled = []
-        for job in await self._rows.waiting(pool, session, user):
-            ended = await self._ledger.end(pool, job.job_id, "cancelled", by=by, reason=reason, only_queued=True)
-            if ended.result is not EndResult.ENDED or ended.job is None:
-                continue
-            with contextlib.suppress(StoreDown):
-                await self._pools.pool(pool).cancel(job.job_id)
-            cancelled.append(ended.job)
+        waiting, cancelled = await self._rows.waiting(pool, session, user), []
+        for first in range(0, len(waiting), CANCELS_AT_ONCE):
+            cancelled += await self._cancel(pool, waiting[first : first + CANCELS_AT_ONCE], by, reason)
+        return cancelled
+
+    async def _cancel(self, pool: str, waiting: list[str], by: str, reason: str | None) -> list[Job]:
+        """Cancel these waiters: one commit in SQL, one round trip to Redis. Raises StoreDown after it has told what was done."""
+        end = functools.partial(self._ledger.end, pool, outcome="cancelled", by=by, reason=reason, only_queued=True)
+        ends = await asyncio.gather(*(end(job_id) for job_id in waiting), return_exceptions=True)
+        done = [one for one in ends if not isinstance(one, BaseException)]
+        cancelled = [one.job for one in done if one.result is EndResult.ENDED and one.job is not None]
+        slots = self._pools.pool(pool)
+        left = await asyncio.gather(*(slots.cancel(job.job_id) for job in cancelled), return_exceptions=True)
         self._news.tell(pool, [job.job_id for job in cancelled])
+        # A place that stays in Redis because Redis is away is freed by the reconciler.
+        for failed in (*ends, *(one for one in left if not isinstance(one, StoreDown))):
+            if isinstance(failed, BaseException):
+                raise failed
         return cancelled
 
     async def rebuild(self, pool: str) -> PoolSnapshot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from gate.coordination.eta import EtaEstimator
@@ -14,7 +14,7 @@ from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.positions import QueuePositions
 from gate.coordination.waiters import Waiters, Wakeup
 from gate.ledger import Event, LedgerQueries
-from gate.model.errors import JobUnknown, StoreDown
+from gate.model.errors import JobUnknown, PoolUnknown, StoreDown
 from gate.model.job import Job, JobStatus, now_ms
 from gate.slots import QueueState, Semaphore
 
@@ -75,6 +75,25 @@ class JobQueries:
             PoolUnknown: There is no such pool.
         """
         return await self._pools.pool(pool).status(most=most)
+
+    async def lines(self, pools: Sequence[str]) -> dict[str, QueueState | StoreDown]:
+        """Read many pools from Redis at once, without names of jobs. A pool that was deleted is left out.
+
+        Returns:
+            Each pool in the order given, or why it could not be read.
+        """
+        found = await asyncio.gather(*(self.line(pool, 0) for pool in pools), return_exceptions=True)
+        lines: dict[str, QueueState | StoreDown] = {}
+        for pool, one in zip(pools, found, strict=True):
+            if isinstance(one, (QueueState, StoreDown)):
+                lines[pool] = one
+            elif not isinstance(one, PoolUnknown):
+                raise one
+        return lines
+
+    def is_idle(self, pool: str) -> bool:
+        """Return whether no job was in the pool when this server looked last, up to a second ago."""
+        return self._pools.is_idle(pool)
 
     async def names(self) -> list[str]:
         """Name every pool. If SQL does not answer, name the pools that were known before."""

@@ -168,15 +168,12 @@ async def _in_both(gate: RunningGate, fix: bool) -> AsyncIterator[Diagnosis]:
             f"Redis is {abs(skew_ms) / 1000:.1f} s {fast} this machine: deadlines are Redis's, times that are shown are off"
         )
         yield Diagnosis("clock", "Redis", says, "let both keep time by NTP")
-    for pool in gate.registry.names:
-        await gate.reconciler.drift(pool)
+    await gate.reconciler.drift_all()
     await asyncio.sleep(BETWEEN_LOOKS_S)
-    for pool in gate.registry.names:
-        drifts = await (gate.reconciler.sweep(pool) if fix else gate.reconciler.drift(pool))
-        for one in drifts:
-            yield Diagnosis(
-                "drift", one.job_id or pool, DRIFT[one.kind], "a running gate mends it within 25 s; so does --fix", fix
-            )
+    for pool, one in await gate.reconciler.drift_all(fix):
+        yield Diagnosis(
+            "drift", one.job_id or pool, DRIFT[one.kind], "a running gate mends it within 25 s; so does --fix", fix
+        )
 
 
 OF_REDIS = ("I7", "I9")
@@ -206,16 +203,16 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     configured = {tool.table for tool in tools}
     owed_any = waits_any = False
     asks = "; it is being asked again now: look again" if fix else "; --fix asks it again at once"
-    for pool in await reading.pools():
-        owed, waits = await reading.backlog.refunds(pool.name), await reading.backlog.calls(pool.name)
+    for pool, backlog in sorted((await reading.backlog.by_pool(LATELY_MS)).items()):
+        owed, waits = backlog.refunds, backlog.calls
         owed_any, waits_any = owed_any or owed.count > 0, waits_any or waits.count > 0
         if owed.count:
             says = f"refunds owed: {owed.count}, of {owed.credits} credits{_since(owed)}"
-            yield Diagnosis("owed", pool.name, says, f"look at the function that GATE_REFUND_SQL names for the server{asks}")
+            yield Diagnosis("owed", pool, says, f"look at the function that GATE_REFUND_SQL names for the server{asks}")
         if waits.count:
             says = f"calls to tools that are not answered: {waits.count}{_since(waits)}"
-            yield Diagnosis("undelivered", pool.name, says, f"look at the tool's address{asks}")
-        for finding in _refused(pool.name, *await reading.backlog.refusals(pool.name, LATELY_MS)):
+            yield Diagnosis("undelivered", pool, says, f"look at the tool's address{asks}")
+        for finding in _refused(pool, backlog.refused, backlog.ran):
             yield finding
     for table, count in sorted((await reading.backlog.calls_by_tool()).items()):
         if table not in configured:

@@ -22,7 +22,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import redis
@@ -119,17 +118,18 @@ def _look(sql_url: str, redis_url: str | None, progress: Progress) -> Report:
     engine = sa.create_engine(url.set(drivername=driver), connect_args=options)
     at = "" if sqlite else "gate."
     with engine.connect() as sql:
-        pools = [row.name for row in sql.execute(sa.text(f"select name from {at}pools order by name"))]
+        pools = [
+            row.name for row in sql.execute(sa.text(f"select name from {at}pools where deleted_at is null order by name"))
+        ]
         # Read Redis first. A job is in SQL before its caller is answered, so SQL must have a moment later what Redis has now.
-        states = {pool: _pool_in_redis(redis_url, pool) for pool in pools} if redis_url else {}
+        states = _in_redis(redis_url, pools) if redis_url else {}
         report.breaches += _money(sql, at)
         report.breaches += _orphans(sql, at)
         whole = sql.execute(sa.text(f"select count(*) from {at}events")).scalar_one()
-        batches = count(1)
-        for pool in pools:
-            report.breaches += _history(sql, at, pool, lambda: progress(next(batches) * AT_A_TIME, whole))
+        report.breaches += _history(sql, at, lambda done: progress(done, whole))
+        live = _live(sql, at) if states else {}
         for pool, state in states.items():
-            report.breaches += _members(sql, at, pool, state)
+            report.breaches += _members(pool, state, live.get(pool, {}))
         for name in ("jobs", "ledger", "events"):
             report.checked[name] = sql.execute(sa.text(f"select count(*) from {at}{name}")).scalar_one()
         report.checked["pools"] = len(pools)
@@ -167,72 +167,124 @@ def _orphans(sql: Connection, at: str) -> Iterator[Breach]:
             yield Breach("I5", row.job_id, f"{table} names it, jobs does not")
 
 
-def _history(sql: Connection, at: str, pool: str, passed: Callable[[], None]) -> Iterator[Breach]:
-    """Replay the events of a pool, the oldest first. Call `passed` after each AT_A_TIME of them."""
-    events = sql.execute(
-        sa.text(f"select id, at, job_id, kind, fence, why from {at}events where pool = :pool order by id"),
-        {"pool": pool},
-    )
-    jobs = sql.execute(
-        sa.text(f"select job_id, ticket, tool, status, ended_at, pruned_at from {at}jobs where pool = :pool"), {"pool": pool}
-    ).all()
-    tickets, tools = {row.job_id: row.ticket for row in jobs}, {row.job_id: row.tool for row in jobs}
-    waiting: set[str] = set()
-    down_until: dict[str, int] = {}
-    ends = sa.text(f"select distinct job_id from {at}events where pool = :pool and kind in {tuple(sorted(ENDS))}")
-    with_end = {row.job_id for row in sql.execute(ends, {"pool": pool})}
-    without_end = {
-        row.job_id: row.status
-        for row in jobs
-        if row.ended_at is not None and row.pruned_at is None and row.job_id not in with_end
-    }
-    for job, status in without_end.items():
-        yield Breach("I4", job, f"{status} in SQL, and its history does not say so: ended by hand?")
-    limit, in_use, returned = 0, set(), set()
-    fences: dict[int, str] = {}
-    last_fence: dict[str, int] = {}
-    first_grants: list[tuple[int, str]] = []
-    for number, event in enumerate(events, 1):
-        if number % AT_A_TIME == 0:
-            passed()
+@dataclass(slots=True)
+class _PoolHistory:
+    """What the events of one pool have shown so far.
+
+    Attributes:
+        pool: Name of the pool.
+        tickets, tools: Ticket and tool of each job in SQL.
+        without_end: Status of each job that has ended in SQL although no event says so.
+        waiting: Jobs that wait.
+        returned: Jobs whose order among the others does not count.
+        down_until: When a failing tool is tried again (ms since 1970).
+        limit: Limit in force.
+        in_use: Jobs that hold a slot.
+        fences: The job of each fence.
+        last_fence: The newest fence of each job.
+        first_grants: Fence of each first grant, with its job.
+    """
+
+    pool: str
+    tickets: dict[str, int] = field(default_factory=dict)
+    tools: dict[str, str | None] = field(default_factory=dict)
+    without_end: dict[str, str] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
+    returned: set[str] = field(default_factory=set)
+    down_until: dict[str, int] = field(default_factory=dict)
+    limit: int = 0
+    in_use: set[str] = field(default_factory=set)
+    fences: dict[int, str] = field(default_factory=dict)
+    last_fence: dict[str, int] = field(default_factory=dict)
+    first_grants: list[tuple[int, str]] = field(default_factory=list)
+
+    def replay(self, event: Any) -> Iterator[Breach]:
+        """Apply an event, and yield the breaches that it shows. Events come in the order of their ids."""
         job = event.job_id
         if event.kind == "queued":
-            waiting.add(job)
-            if down_until.get(tools.get(job) or "", 0) > event.at and job not in last_fence:
-                returned.add(job)
+            self.waiting.add(job)
+            if self.down_until.get(self.tools.get(job) or "", 0) > event.at and job not in self.last_fence:
+                self.returned.add(job)
         elif job is not None and event.kind != "tool_down":
-            waiting.discard(job)
+            self.waiting.discard(job)
         if event.kind == "limit":
-            limit = int(event.why)
+            self.limit = int(event.why)
         elif event.kind == "tool_down":
-            down_until[event.why] = event.at + TOOL_DOWN_MS
-            returned.update(one for one in waiting if tools.get(one) == event.why and one not in last_fence)
+            self.down_until[event.why] = event.at + TOOL_DOWN_MS
+            self.returned.update(
+                one for one in self.waiting if self.tools.get(one) == event.why and one not in self.last_fence
+            )
         elif event.kind == "seated":  # its place was lost for a while, so its order among the others is unknown
-            if job not in last_fence:
-                returned.add(job)
+            if job not in self.last_fence:
+                self.returned.add(job)
         elif event.kind == "returned":  # SQL refused this grant: the job had its turn, and has its place again
-            if job not in last_fence and job not in returned:
-                first_grants.append((event.fence, job))
-                returned.add(job)
+            if job not in self.last_fence and job not in self.returned:
+                self.first_grants.append((event.fence, job))
+                self.returned.add(job)
         elif event.kind in ("granted", "running"):
-            if job not in in_use and job not in without_end:
-                in_use.add(job)
-                if len(in_use) > limit:
-                    yield Breach("I4", f"{pool} event {event.id}", f"{len(in_use)} slots in use, limit {limit}")
-            if event.fence != last_fence.get(job):
-                if fences.setdefault(event.fence, job) != job or event.fence < last_fence.get(job, 0):
-                    yield Breach("I8", job, f"fence {event.fence} again, after {last_fence.get(job)}")
-                if job not in last_fence and job not in returned:
-                    first_grants.append((event.fence, job))
-                last_fence[job] = event.fence
+            yield from self._granted(event)
         elif event.kind in LEAVES:
-            in_use.discard(job)
-    highest = (0, "")
-    for _, job in sorted(first_grants):
-        ticket = tickets.get(job, 0)
-        if ticket < highest[0]:
-            yield Breach("I6", job, f"ticket {ticket}, granted after ticket {highest[0]} of {highest[1]}")
-        highest = max(highest, (ticket, job))
+            self.in_use.discard(job)
+
+    def _granted(self, event: Any) -> Iterator[Breach]:
+        job, fence = event.job_id, event.fence
+        if job not in self.in_use and job not in self.without_end:
+            self.in_use.add(job)
+            if len(self.in_use) > self.limit:
+                yield Breach("I4", f"{self.pool} event {event.id}", f"{len(self.in_use)} slots in use, limit {self.limit}")
+        if fence != self.last_fence.get(job):
+            if self.fences.setdefault(fence, job) != job or fence < self.last_fence.get(job, 0):
+                yield Breach("I8", job, f"fence {fence} again, after {self.last_fence.get(job)}")
+            if job not in self.last_fence and job not in self.returned:
+                self.first_grants.append((fence, job))
+            self.last_fence[job] = fence
+
+    def out_of_order(self) -> Iterator[Breach]:
+        """Yield the first grants that do not follow the tickets. Call this after all events."""
+        highest = (0, "")
+        for _, job in sorted(self.first_grants):
+            ticket = self.tickets.get(job, 0)
+            if ticket < highest[0]:
+                yield Breach("I6", job, f"ticket {ticket}, granted after ticket {highest[0]} of {highest[1]}")
+            highest = max(highest, (ticket, job))
+
+
+class _Histories(dict[str, _PoolHistory]):
+    """The history of each pool. Events may name a pool that was deleted."""
+
+    def __missing__(self, pool: str) -> _PoolHistory:
+        return self.setdefault(pool, _PoolHistory(pool))
+
+
+def _history(sql: Connection, at: str, passed: Callable[[int], None]) -> Iterator[Breach]:
+    """Replay all events once, the oldest first. Call `passed` with their number after each AT_A_TIME of them."""
+    histories = _Histories()
+    # The query for events comes first: a job that is admitted meanwhile then has a ticket, and an end that comes meanwhile its event.
+    events = _rows(sql, f"select id, at, pool, job_id, kind, fence, why from {at}events order by id")
+    ended = []
+    for row in _rows(sql, f"select pool, job_id, ticket, tool, status, ended_at, pruned_at from {at}jobs"):
+        history = histories[row.pool]
+        history.tickets[row.job_id], history.tools[row.job_id] = row.ticket, row.tool
+        if row.ended_at is not None and row.pruned_at is None:
+            ended.append((history, row.job_id, row.status))
+    with_end = {
+        row.job_id for row in _rows(sql, f"select distinct job_id from {at}events where kind in {tuple(sorted(ENDS))}")
+    }
+    for history, job, status in ended:
+        if job not in with_end:
+            history.without_end[job] = status
+            yield Breach("I4", job, f"{status} in SQL, and its history does not say so: ended by hand?")
+    for number, event in enumerate(events, 1):
+        if number % AT_A_TIME == 0:
+            passed(number)
+        yield from histories[event.pool].replay(event)
+    for history in histories.values():
+        yield from history.out_of_order()
+
+
+def _rows(sql: Connection, query: str) -> Iterator[Any]:
+    """Run a query now, and read its rows in pages, so that not all of a long table are in memory at once."""
+    return iter(sql.execute(sa.text(query), execution_options={"yield_per": AT_A_TIME}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,16 +298,31 @@ class _RedisPool:
     meta: dict[str, str]
 
 
-def _pool_in_redis(url: str, pool: str) -> _RedisPool:
-    with redis.Redis.from_url(url, decode_responses=True, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S) as client:
-        key = f"gate:{{{pool}}}:"
-        with client.pipeline(transaction=True) as asked:
-            asked.time()
-            asked.zrange(key + "slots", 0, -1)
-            asked.lrange(key + "queue", 0, -1)
-            asked.hgetall(key + "jobs")
-            asked.hgetall(key + "meta")
-            (seconds, micros), slots, queue, entries, meta = asked.execute()
+def _in_redis(url: str, pools: list[str]) -> dict[str, _RedisPool]:
+    """Read all pools on one connection. One round trip finds those that are empty, of which nothing more has to be read."""
+    states = {}
+    with redis.Redis.from_url(
+        url, decode_responses=True, single_connection_client=True, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S
+    ) as client:
+        with client.pipeline(transaction=False) as asked:
+            for pool in pools:
+                asked.zcard(f"gate:{{{pool}}}:slots")
+                asked.llen(f"gate:{{{pool}}}:queue")
+            counts = asked.execute() if pools else []
+        for pool, held, waiting in zip(pools, counts[::2], counts[1::2], strict=True):
+            states[pool] = _pool_in_redis(client, pool) if held or waiting else _RedisPool(0, [], [], {}, {})
+    return states
+
+
+def _pool_in_redis(client: redis.Redis, pool: str) -> _RedisPool:
+    key = f"gate:{{{pool}}}:"
+    with client.pipeline(transaction=True) as asked:
+        asked.time()
+        asked.zrange(key + "slots", 0, -1)
+        asked.lrange(key + "queue", 0, -1)
+        asked.hgetall(key + "jobs")
+        asked.hgetall(key + "meta")
+        (seconds, micros), slots, queue, entries, meta = asked.execute()
     return _RedisPool(
         seconds * 1000 + micros // 1000,
         slots,
@@ -281,14 +348,15 @@ def _tool_cools(state: _RedisPool, entry: dict[str, Any] | None) -> bool:
     return until.isdigit() and int(until) > state.now_ms
 
 
-def _members(sql: Connection, at: str, pool: str, state: _RedisPool) -> Iterator[Breach]:
-    rows = {
-        row.job_id: row
-        for row in sql.execute(
-            sa.text(f"select job_id, status, lease_id from {at}jobs where pool = :pool and ended_at is null"),
-            {"pool": pool},
-        )
-    }
+def _live(sql: Connection, at: str) -> dict[str, dict[str, Any]]:
+    """Read the live jobs of all pools, by pool and job_id."""
+    found: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for row in sql.execute(sa.text(f"select pool, job_id, status, lease_id from {at}jobs where ended_at is null")):
+        found[row.pool][row.job_id] = row
+    return found
+
+
+def _members(pool: str, state: _RedisPool, rows: dict[str, Any]) -> Iterator[Breach]:
     cooling = int(float(state.meta.get("cooling_until", 0))) > state.now_ms
     held_back = cooling or state.meta.get("paused") == "1"
     waits = [job for job in state.queue if not _tool_cools(state, state.entries.get(job))]

@@ -14,6 +14,7 @@ from gate.http.auth import roles
 from gate.http.auth.key_cache import KeyCache
 from gate.http.middleware import access_log as accesslog
 from gate.http.middleware import body_limit, fast_path, request_metrics
+from gate.http.panel.list_feed import PoolListFeed
 from gate.http.panel.pool_feed import PoolFeed
 from gate.model.tool import Tools
 
@@ -52,6 +53,7 @@ def make_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services, app.state.keyring, app.state.pool_feed = services, keyring, feed
+    app.state.pool_list = PoolListFeed(services)
     app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
     app.state.check_counts = check_counts
     app.state.routes = roles.routes((*ROUTERS, *OF_OLD_CALLERS, *READ_BY_PEOPLE))

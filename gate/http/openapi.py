@@ -16,7 +16,7 @@ from gate.http.problems import TABLE as REFUSALS
 from gate.http.schemas import ProblemOut
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False, dependencies=[Depends(known_query)])
-METHODS = ("get", "put", "post")
+METHODS = ("get", "put", "post", "delete")
 """Methods that the reference shows. HEAD and OPTIONS have nothing to explain."""
 OF_A_CALLBACK = frozenset({"apply", "dismiss"})
 """Verbs about a callback that could not be read."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
 from gate.http.auth.roles import ADMIN, ANY_KEY, TOOL, Asking, open_to
-from gate.http.schemas import CancelBody, CancelledOut, PoolBody, PoolName, PoolOut, ReasonBody, pool_body
+from gate.http.schemas import CancelBody, CancelledOut, DeletedOut, PoolBody, PoolName, PoolOut, ReasonBody, Text, pool_body
 from gate.http.services import PoolService, QueryService
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid, PoolUnknown
@@ -16,7 +16,11 @@ from gate.model.job_json import job_body
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 Pool = Annotated[str, Path(max_length=64)]
+Reason = Annotated[Text | None, Query()]
 Most = Annotated[int, Query(ge=0, le=1000)]
+LISTED = 1000
+"""Cancelled jobs that an answer lists unless its caller asks for fewer. All of a long queue would be megabytes."""
+Listed = Annotated[int, Query(ge=0, le=LISTED)]
 
 
 @router.get("", response_model=list[PoolOut])
@@ -55,6 +59,14 @@ async def change_pool(
         return JSONResponse(pool_body(view, asking.may_release), 201 if made else 200)
 
 
+@router.delete("/{pool}", response_model=DeletedOut)
+@open_to(ADMIN, conflicts={"pool_not_empty"})
+async def delete_pool(pool: Pool, pools: PoolService, asking: Asking, reason: Reason = None) -> JSONResponse:
+    """Delete a pool that has no live job. Its jobs, their history and their money stay, and it may be made again."""
+    await pools.delete(pool, reason)
+    return JSONResponse({"pool": pool, "deleted": True})
+
+
 @router.post("/{pool}/pause", response_model=PoolOut)
 @open_to(ADMIN)
 async def pause(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBody | None = None) -> JSONResponse:
@@ -73,9 +85,16 @@ async def resume(pool: Pool, pools: PoolService, asking: Asking, body: ReasonBod
 
 @router.post("/{pool}/cancel", response_model=CancelledOut)
 @open_to(TOOL)
-async def cancel_waiting(pool: Pool, body: CancelBody, pools: PoolService, asking: Asking) -> JSONResponse:
-    """Cancel the queued jobs of a session, or of a user. Jobs that hold a slot go on."""
+async def cancel_waiting(
+    pool: Pool, body: CancelBody, pools: PoolService, asking: Asking, limit: Listed = LISTED
+) -> JSONResponse:
+    """Cancel the queued jobs of a session, or of a user. Jobs that hold a slot go on.
+
+    `cancelled` counts all. `jobs` lists at most `limit` of them, the last in the queue first, and `left_out` says how many are not
+    listed.
+    """
     if (body.session is None) == (body.user is None):
         raise Invalid("session", "name a session or a user, one of the two")
     cancelled = await pools.cancel_waiting(pool, session=body.session, user=body.user)
-    return JSONResponse({"cancelled": len(cancelled), "jobs": [job_body(job, asking.may_release) for job in cancelled]})
+    listed = [job_body(job, asking.may_release) for job in cancelled[:limit]]
+    return JSONResponse({"cancelled": len(cancelled), "jobs": listed, "left_out": len(cancelled) - len(listed)})

@@ -284,10 +284,18 @@ class PoolOut(BaseModel):
 
 
 class CancelledOut(BaseModel):
-    """The jobs that were cancelled. They were all waiting."""
+    """The jobs that were cancelled. They were all waiting. `left_out` is how many of them `jobs` does not list."""
 
     cancelled: int
     jobs: list[JobOut]
+    left_out: int
+
+
+class DeletedOut(BaseModel):
+    """The pool that was deleted."""
+
+    pool: str
+    deleted: Literal[True]
 
 
 class HeardOut(BaseModel):

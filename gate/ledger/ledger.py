@@ -474,6 +474,10 @@ class Ledger:
             pool, "", lambda batch: pool_rows.change(batch.connection, pool, values, by, reason)
         )
 
+    async def delete_pool(self, pool: str, by: str = "operator", reason: str | None = None) -> bool:
+        """Delete a pool. Return False when it has live jobs; then nothing is changed. `reason` is for the history."""
+        return await self._database.write(pool, "", lambda batch: pool_rows.delete(batch.connection, pool, by, reason))
+
     async def configure(self, wanted: dict[str, PoolSettings]) -> list[str]:
         """Apply the configuration file. Return the pools that changed or are new, which have to be loaded into Redis anew."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -103,6 +103,14 @@ class LedgerQueries:
         """Return all pools, in order of their names."""
         return await self._database.read(pools.every)
 
+    async def pool(self, name: str) -> Pool | None:
+        """Return a pool; None when there is none of this name."""
+        return await self._database.read(lambda connection: pools.find(connection, name))
+
+    async def has_had(self, name: str) -> bool:
+        """Return whether there is a pool of this name, or was one that was deleted."""
+        return await self._database.read(lambda connection: pools.was_made(connection, name))
+
     async def job(self, job_id: str) -> Job | None:
         """Return a job; None when there is none of this id, in any pool."""
         return await self._database.read(lambda connection: find(connection, job_id))
@@ -132,6 +140,16 @@ class LedgerQueries:
         query = jobs_with_refund.where(jobs.c.pool == pool, is_live)
         return await self._database.read(lambda c: {row.job_id: job_of(row) for row in c.execute(query)})
 
+    async def busy(self, pools: Collection[str]) -> set[str]:
+        """Return those of the pools that have a live job."""
+        query = sa.select(jobs.c.pool).where(is_live, jobs.c.pool.in_(pools)).distinct()
+        return await self._database.read(lambda c: set(c.execute(query).scalars())) if pools else set()
+
+    async def holders(self) -> dict[str, str]:
+        """Return one job that holds a slot, by pool, of each pool that has one."""
+        query = sa.select(jobs.c.pool, sa.func.min(jobs.c.job_id)).where(is_holding).group_by(jobs.c.pool)
+        return await self._database.read(lambda c: {pool: job_id for pool, job_id in c.execute(query)})
+
     async def history(self, job_id: str) -> list[Event]:
         """Return the events of a job, the oldest first."""
         query = happened.where(events.c.job_id == job_id).order_by(events.c.id)
@@ -156,18 +174,18 @@ class LedgerQueries:
         waits = query.where(jobs.c.ended_at.is_(None), jobs.c.status == "queued").order_by(jobs.c.ticket).limit(most)
         return await self._database.read(lambda c: [InLine(*row) for part in (held, waits) for row in c.execute(part)])
 
-    async def waiting(self, pool: str, session: str | None, user: str | None) -> list[Job]:
-        """Return the queued jobs of a session or of a user, the last in the queue first.
+    async def waiting(self, pool: str, session: str | None, user: str | None) -> list[str]:
+        """Return the job_ids of the queued jobs of a session or of a user, the last in the queue first.
 
         Args:
             pool: Name of the pool.
             session: The session; None to search by user.
             user: The user, used only without a session.
         """
-        query = jobs_with_refund.where(jobs.c.pool == pool, jobs.c.ended_at.is_(None), jobs.c.status == "queued")
+        query = sa.select(jobs.c.job_id).where(jobs.c.pool == pool, jobs.c.ended_at.is_(None), jobs.c.status == "queued")
         query = query.where(jobs.c.session == session if session is not None else jobs.c.user == user)
         query = query.order_by(jobs.c.ticket.desc())
-        return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
+        return await self._database.read(lambda c: list(c.execute(query).scalars()))
 
     async def active(self, user: str) -> Job | None:
         """Return a live job of the user: one that holds a slot before one that waits, and an older before a newer.

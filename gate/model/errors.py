@@ -19,6 +19,7 @@ GateError
 │   ├── StartedByGate     gate starts this job, so no caller may claim it
 │   ├── AlreadyEnded      the job was ended by another party, or with another outcome
 │   ├── NotRunning        the job waits and holds no slot
+│   ├── PoolNotEmpty      the pool has live jobs, so it cannot be deleted
 │   └── CallbackApplied   the unread callback was applied before
 ├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
 ├── QueueFull         as many jobs wait as the pool allows
@@ -149,6 +150,10 @@ class AlreadyEnded(Conflict):
 
 class NotRunning(Conflict):
     """The job waits and holds no slot."""
+
+
+class PoolNotEmpty(Conflict):
+    """The pool has live jobs, so it cannot be deleted."""
 
 
 class CallbackApplied(Conflict):

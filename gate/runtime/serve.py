@@ -17,10 +17,17 @@ from typing import Any
 from gate.model.errors import CannotStart, StoreDown
 from gate.runtime.data_dir import Address, DataDir
 from gate.runtime.embedded_redis import EmbeddedRedis
+from gate.runtime.listener import listen
 from gate.runtime.settings import Settings
 
 GC_AFTER = 50_000
 """Objects made and not freed after which the garbage collector looks at the youngest generation. See `_rest_gc`."""
+KEEP_ALIVE_S = 130
+"""Time (s) for which an idle connection stays open.
+
+It has to be longer than the idle time of the proxy in front: nginx keeps 60 s, AWS's load balancer 60 s, Traefik 90 s, Caddy 120 s. Else
+the proxy sends a request into a connection that gate closes at that moment. It may not repeat a POST, so its caller gets a 502.
+"""
 GRACE_S = 7
 """Time (s) that requests under way have to end when the server stops."""
 STOP_S = 9.5
@@ -43,7 +50,7 @@ def serve(settings: Settings) -> None:
     data = DataDir(settings.data_dir)
     data.take()
     with contextlib.ExitStack() as closing:
-        listener = closing.enter_context(_listen(settings.host, settings.port))
+        listener = closing.enter_context(listen(settings.host, settings.port))
         embedded = None
         if settings.redis_url is None:
             embedded = EmbeddedRedis(settings.data_dir)
@@ -107,6 +114,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
             log_level="warning",
             access_log=False,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
         server = Server(config)
@@ -208,17 +216,3 @@ def _refuse_open_host(settings: Settings) -> None:
 
     if not migrate.exists(settings.sql_url) or not api_keys.list_all(settings.sql_url):
         raise CannotStart(f"host {host} is open to others and no key exists: `gate keys create NAME --role admin` makes one")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise CannotStart(f"port {port} on {host} cannot be listened on: {error.strerror} (--port takes another)") from error
-    listener.setblocking(False)
-    return listener

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import functools
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 
 from gate.coordination.admission import Admission
@@ -35,6 +35,9 @@ from gate.workers.store_watch import StoreWatch
 from gate.workers.supervisor import Supervisor
 from gate.workers.ticker import Ticker
 from gate.workers.waiter_poll import WaiterPoll
+
+LOADS_AT_ONCE = 100
+"""Pools that a start loads at once. They share commits and round trips; all of a thousand would outwait a caller of SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,32 +199,30 @@ async def open_gate(
 
 async def _load(stores: Stores, registry: PoolRegistry, configured: dict[str, PoolSettings] | None) -> None:
     """Read the pools from SQL; a server also loads them into Redis, with the settings of its configuration."""
-    changed = await stores.ledger.configure(configured) if configured is not None else []
+    changed = set(await stores.ledger.configure(configured)) if configured is not None else set()
     await registry.load()
-    for row in await stores.rows.pools() if configured is not None else []:
-        await registry.epoch(row.name)
-        if row.name in changed:  # if Redis had the pool already, it still has the former settings
-            await registry.pool(row.name).configure(row.in_redis())
+    rows = await stores.rows.pools() if configured is not None else []
+    for first in range(0, len(rows), LOADS_AT_ONCE):
+        await asyncio.gather(*(_load_one(registry, row, changed) for row in rows[first : first + LOADS_AT_ONCE]))
+
+
+async def _load_one(registry: PoolRegistry, row: Pool, changed: Collection[str]) -> None:
+    await registry.epoch(row.name)
+    if row.name in changed:  # if Redis had the pool already, it still has the former settings
+        await registry.pool(row.name).configure(row.in_redis())
 
 
 def _start_workers(
     stores: Stores, parts: _Parts, keys: KeyCache, hooks: BillingHooks | None, closing: contextlib.AsyncExitStack
 ) -> None:
     supervisor, health = Supervisor(), parts.services.health
-    ticker = Ticker(parts.registry, parts.recorder, health)
-
-    def keep_ticking(pool: str) -> None:
-        supervisor.start(f"ticker {pool}", functools.partial(ticker.keep, pool))
-
     closing.push_async_callback(health.settle)
     supervisor.start("store_watch", StoreWatch(health).keep)
+    supervisor.start("ticker", Ticker(parts.registry, parts.recorder, health).keep)
     supervisor.start("reconciler", functools.partial(parts.reconciler.keep, health))
     supervisor.start("waiter_poll", WaiterPoll(stores.rows, parts.waiters).keep)
     supervisor.start("notifier", parts.notifier.listen)
     supervisor.start("key_cache", keys.keep)
-    for pool in parts.registry.names:
-        keep_ticking(pool)
-    parts.registry.on_known = keep_ticking
     closing.push_async_callback(supervisor.stop)
     if hooks is not None and hooks.pays:
         payer = RefundPayer(hooks)

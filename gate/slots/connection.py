@@ -8,6 +8,7 @@ server has adopted or loaded.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -67,6 +68,7 @@ class RedisConnection:
         self.pipe = self._pipe()
         self.listener = self._connect(without_timeout=True)
         self._former: list[redis.Redis] = []
+        self._meeting: asyncio.Task[str] | None = None
 
     @property
     def has_password(self) -> bool:
@@ -76,9 +78,23 @@ class RedisConnection:
     async def meet(self) -> str:
         """Read the identity of the Redis that answers now, on a connection of its own.
 
+        Calls at the same time share one connection: a start with many pools would open as many. An identity that is a moment old does
+        no harm, because every further connection is checked against it.
+
         Raises:
             StoreDown: Redis does not answer, or it is a replica.
         """
+        if self._meeting is None:
+            self._meeting = asyncio.create_task(self._meet())
+            self._meeting.add_done_callback(self._met)
+        return await asyncio.shield(self._meeting)
+
+    def _met(self, meeting: asyncio.Task[str]) -> None:
+        self._meeting = None
+        if not meeting.cancelled():
+            meeting.exception()  # marks it as read: asyncio would log an error that no caller waits for any more
+
+    async def _meet(self) -> str:
         async with self._connect() as unpinned:
             with answering():
                 facts = await unpinned.info("server", "replication")

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from gate.model.time_limit import limit
 
@@ -55,6 +55,23 @@ class CommandPipeline:
         except ConnectionError:
             return await (self._live or await self._open()).ask(packed)
 
+    async def ask_all(self, commands: Sequence[Sequence[bytes | str | int | float]]) -> list[Any]:
+        """Send many commands in one write, and return their replies in order. A command that Redis refuses has its error there.
+
+        Args:
+            commands: The commands, each with its arguments. They must be safe to send twice.
+
+        Raises:
+            RedisError: Redis did not answer all of them.
+        """
+        packed = b"".join([hiredis.pack_command(tuple(words)) for words in commands])  # type: ignore[arg-type]
+        if not packed:
+            return []
+        try:
+            return await (self._live or await self._open()).ask_all(packed, len(commands))
+        except ConnectionError:
+            return await (self._live or await self._open()).ask_all(packed, len(commands))
+
     def part(self) -> None:
         """Send the next command on a new connection. Commands in flight still get their replies on the present one."""
         stream, self._stream = self._stream, None
@@ -89,6 +106,37 @@ class CommandPipeline:
             opening.exception()  # marks it as read: asyncio would log an error that no caller waits for any more
 
 
+class _Replies:
+    """Collects the replies to many commands. It stands in the queue of a stream once for each of them, in place of a future.
+
+    Attributes:
+        all: Has the replies when the last one is there.
+    """
+
+    def __init__(self, all: asyncio.Future[list[Any]], count: int) -> None:
+        self.all = all
+        self._count = count
+        self._replies: list[Any] = []
+
+    def done(self) -> bool:
+        return self.all.done()
+
+    def set_result(self, reply: Any) -> None:
+        self._replies.append(reply)
+        if len(self._replies) == self._count:
+            self.all.set_result(self._replies)
+
+    def set_exception(self, error: BaseException) -> None:
+        if isinstance(error, ResponseError):
+            self.set_result(error)
+        else:
+            self.all.set_exception(error)
+
+
+_Answer = asyncio.Future[Any] | _Replies
+"""Where a stream puts a reply."""
+
+
 class _Stream(asyncio.Protocol):
     """Protocol on the transport of a connection that redis-py has made.
 
@@ -101,7 +149,7 @@ class _Stream(asyncio.Protocol):
         self._transport = connection._writer.transport
         self._reader = hiredis.Reader(replyError=connection._parser.parse_error)
         self._loop = asyncio.get_running_loop()
-        self._asked: deque[asyncio.Future[Any]] = deque()
+        self._asked: deque[_Answer] = deque()
         self._unsent: list[bytes] = []
         self._timeout_s = timeout_s
         self._leaving = False
@@ -113,12 +161,23 @@ class _Stream(asyncio.Protocol):
         if self.closed:
             raise ConnectionError("closed before anything was asked")
         answer = self._loop.create_future()
-        self._asked.append(answer)
+        self._put(packed, answer, [answer])
+        return answer
+
+    def ask_all(self, packed: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Send `count` commands. Raises ConnectionError when the stream was closed meanwhile."""
+        if self.closed:
+            raise ConnectionError("closed before anything was asked")
+        answers = _Replies(self._loop.create_future(), count)
+        self._put(packed, answers.all, [answers] * count)
+        return answers.all
+
+    def _put(self, packed: bytes, answer: asyncio.Future[Any], asked: list[_Answer]) -> None:
+        self._asked.extend(asked)
         limit(answer, self._timeout_s, self._be_late)
         if not self._unsent:
             self._loop.call_soon(self._loop.call_soon, self._send)  # a turn later, so that more commands join this write
         self._unsent.append(packed)
-        return answer
 
     def _send(self) -> None:
         unsent, self._unsent = self._unsent, []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import assert_never
 
 import structlog
@@ -21,7 +21,7 @@ from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.store_health import StoreHealth
 from gate.ledger import GrantReturn, Ledger, LedgerQueries, Pool
-from gate.model.errors import StoreDown
+from gate.model.errors import PoolUnknown, StoreDown
 from gate.model.job import Job, Lease
 from gate.model.messages import EntryKind, OutboxEntry
 from gate.slots import RedisSnapshot
@@ -31,6 +31,8 @@ log = structlog.get_logger("gate.sweep")
 
 EVERY_S = 10.0
 """Pause (s) between two sweeps. A repair needs two sweeps, so drift lasts about twenty seconds at most."""
+POOLS_AT_ONCE = 100
+"""Pools that one round trip and one query find out about. More would keep the event loop for long."""
 RESTORES_MAX = 3
 """Times that a sweep tries to put a lease back whose slot is taken."""
 ALL_ENTRIES = 100_000
@@ -49,6 +51,10 @@ class Reconciler:
         self._ledger, self._reading = ledger, reading
         self._pools, self._recorder, self._news = pools, recorder, news
         self._before: dict[str, set[Drift]] = {}
+        pools.on_forgotten.append(self._forget_pool)
+
+    def _forget_pool(self, pool: str) -> None:
+        self._before.pop(pool, None)
 
     async def keep(self, health: StoreHealth) -> None:
         """Sweep every pool, for ever.
@@ -59,15 +65,44 @@ class Reconciler:
         while True:
             with contextlib.suppress(StoreDown):
                 await self._pools.load()  # another server may have made one
-            for pool in self._pools.names:
+            await self.sweep_all(health)
+            await asyncio.sleep(EVERY_S)
+
+    async def sweep_all(self, health: StoreHealth) -> None:
+        """Sweep every pool. A pool that fails is logged, and does not stop the others.
+
+        Args:
+            health: Logs a store that is away, once for all pools.
+        """
+        try:
+            async for pool in self._not_idle():
                 try:
                     await self.sweep(pool)
                 except StoreDown as error:
                     if await health.look():
                         log.warning("reconciler.store_away", pool=pool, error=str(error))
+                except PoolUnknown:
+                    continue  # it was deleted meanwhile
                 except Exception:
                     log.exception("reconciler.sweep_failed", pool=pool)  # one pool must not stop the repair of others
-            await asyncio.sleep(EVERY_S)
+        except StoreDown as error:
+            if await health.look():
+                log.warning("reconciler.store_away", error=str(error))
+
+    async def drift_all(self, fix: bool = False) -> list[tuple[str, Drift]]:
+        """Sweep every pool, without repairs unless `fix`.
+
+        Returns:
+            The differences that the sweep before found too, each with its pool.
+
+        Raises:
+            StoreDown: A store does not answer.
+        """
+        found = []
+        async for pool in self._not_idle():
+            with contextlib.suppress(PoolUnknown):  # it was deleted meanwhile
+                found += [(pool, one) for one in await self._look(pool, self._mend if fix else None)]
+        return found
 
     async def sweep(self, pool: str) -> list[Drift]:
         """Sweep a pool, and repair the differences that the sweep before found too.
@@ -81,17 +116,28 @@ class Reconciler:
         """
         return await self._look(pool, self._mend)
 
-    async def drift(self, pool: str) -> list[Drift]:
-        """Sweep a pool without repairs.
+    async def _not_idle(self) -> AsyncIterator[str]:
+        """Tick all pools, and yield those that have to be looked at one by one.
 
-        Returns:
-            The differences that the sweep before found too.
+        The others hold nothing in Redis, have no live job in SQL, and have the same settings in both stores, so nothing can differ.
+        A few round trips and one query find that out for many pools.
 
         Raises:
-            PoolUnknown: There is no such pool.
             StoreDown: A store does not answer.
         """
-        return await self._look(pool, None)
+        names, rows = self._pools.names, {row.name: row.in_redis() for row in await self._reading.pools()}
+        for first in range(0, len(names), POOLS_AT_ONCE):
+            pools = names[first : first + POOLS_AT_ONCE]
+            ticks = (self._pools.pool(pool).tick() for pool in pools)
+            failed = [isinstance(result, BaseException) for result in await asyncio.gather(*ticks, return_exceptions=True)]
+            in_redis, in_sql = await self._pools.holding(pools), await self._reading.busy(pools)
+            settings = await self._pools.settings(pools, next(iter(rows.values()), {}))
+            for pool, has_failed in zip(pools, failed, strict=True):
+                is_idle = self._pools.is_idle(pool) and pool not in in_redis and pool not in in_sql
+                if has_failed or not is_idle or settings[pool] != rows.get(pool):  # guard: sweep-what-is-not-idle
+                    yield pool
+                else:
+                    self._before[pool] = set()
 
     async def _look(self, pool: str, mend: Mend | None) -> list[Drift]:
         slots = self._pools.pool(pool)
@@ -129,7 +175,10 @@ class Reconciler:
         return repaired
 
     async def _settings(self, pool: str) -> Pool:
-        return next(one for one in await self._reading.pools() if one.name == pool)
+        found = await self._reading.pool(pool)
+        if found is None:
+            raise PoolUnknown(f"there is no pool {pool!r}")
+        return found
 
     async def _mend(
         self, pool: str, epoch: int, seen: RedisSnapshot, live: dict[str, Job], drift: Drift, looked_at: float

@@ -34,9 +34,7 @@ SHOWN = 100
 """Jobs of a queue that a page shows unless it asks for all. More would slow each read."""
 ALL = 500
 """Jobs of a queue that a page shows when it asks for all."""
-NONE = 0
-"""Jobs of a queue that the list of pools shows: it has only their number."""
-AT_MOST_EVERY_S = {NONE: 0.5, SHOWN: 0.2, ALL: 0.8}
+AT_MOST_EVERY_S = {SHOWN: 0.2, ALL: 0.8}
 """Shortest time between two reads (s), by the number of jobs that are read. It joins many changes into one."""
 AT_LEAST_EVERY_S = 2.0
 """Longest time between two reads (s). A notification may be lost, and a store may be down."""
@@ -225,7 +223,7 @@ class PoolFeed:
             try:
                 line = await self._queries.line(pool, most)
             except StoreDown as error:  # Report it now: the next read would wait for the store's timeout again.
-                watched.report = _with_store_down(watched.report, error)
+                watched.report = with_store_down(watched.report, error)
                 return _wake(watched)
             if self._health.refusing != watched.report.refusing:
                 return
@@ -244,7 +242,7 @@ class PoolFeed:
             unread = await self._rows.unread.pending(pool, UNREAD)
             in_sql = await self._rows.line(pool, most + 1)
         except StoreDown as error:
-            return _with_store_down(before, error)
+            return with_store_down(before, error)
         line = view.line
         granting = bool(line.queued and line.free and not (line.paused or line.cooling_until or line.cooling_tools))
         since = (before.granting_since or at) if granting else None
@@ -266,8 +264,8 @@ class PoolFeed:
         )
 
 
-def _with_store_down(before: PoolReport, error: StoreDown) -> PoolReport:
-    """The last report, with the store that does not answer now."""
+def with_store_down(before: PoolReport, error: StoreDown) -> PoolReport:
+    """Return the last report, with the store that does not answer now."""
     since = before.down_since if before.down == error.store else now_ms()
     refusing = StoreTrouble(error.store, error.detail, True, since) if error.refuses else None
     at = before.at or time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,8 @@ from gate.http.auth import session
 from gate.http.auth.roles import LOOK, open_to
 from gate.http.auth.session import Looking
 from gate.http.panel import assets, render
-from gate.http.panel.pool_feed import ALL, NONE, SHOWN, Feed, PoolReport
+from gate.http.panel.list_feed import ListFeed
+from gate.http.panel.pool_feed import ALL, SHOWN, Feed, PoolReport
 from gate.http.panel.routing import PanelRoute, language
 from gate.http.services import LedgerService, QueryService
 from gate.model.job import now_ms
@@ -30,29 +30,26 @@ Span = Literal["hour", "day", "week"]
 
 @router.get("/", response_model=None)
 @open_to(LOOK)
-async def pools(request: Request, queries: QueryService, feed: Feed, visitor: Looking) -> Response:
+async def pools(request: Request, queries: QueryService, feed: Feed, list_feed: ListFeed, visitor: Looking) -> Response:
     """Show all pools. When there is only one, show its page."""
     names = await queries.names()
     if len(names) == 1:
         return await pool(names[0], request, queries, feed, visitor)
-    reports = {name: await feed.look(name, NONE) for name in names}
-    return render.page("pools.html", request, visitor, seen=reports, live="/live")
+    return render.page("pools.html", request, visitor, seen=await list_feed.look(), live="/live")
 
 
 @router.get("/live", response_class=EventSourceResponse)
 @open_to(LOOK)
-async def live_pools(request: Request, queries: QueryService, feed: Feed, visitor: Looking) -> AsyncIterator[ServerSentEvent]:
+async def live_pools(request: Request, feed: ListFeed, visitor: Looking) -> AsyncIterator[ServerSentEvent]:
     """Send the list of all pools whenever it changes."""
-    names, tongue, changed, sent = await queries.names(), language(request), asyncio.Event(), ""
-    with contextlib.ExitStack() as following:
-        for name in names:
-            following.enter_context(feed.followed(name, changed, NONE))
+    tongue, changed, sent = language(request), asyncio.Event(), ""
+    with feed.followed(changed):
         yield hello()
         while await _again(changed) and not feed.closing:
             if not session.stands(request, visitor):
                 yield ServerSentEvent(event="gate:signed-out", data=True)
                 return
-            reports = {name: found for name in names if (found := feed.seen(name)) is not None}
+            reports = feed.seen()
             html = _partial("pools", render.fragment("_pools.html", tongue, seen=reports))
             if html != sent:
                 yield ServerSentEvent(raw_data=html)

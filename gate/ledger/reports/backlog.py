@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -32,6 +33,23 @@ class Pending:
     error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class PoolBacklog:
+    """What is not done in one pool.
+
+    Attributes:
+        refunds: Refunds that the owner's function has not paid.
+        calls: Calls that a tool has not answered, among those that were tried.
+        refused: How often its provider refused a job lately.
+        ran: How many jobs ran to an end lately.
+    """
+
+    refunds: Pending
+    calls: Pending
+    refused: int
+    ran: int
+
+
 class Backlog:
     """Queries for work that is not done. Each raises StoreDown when SQL does not answer."""
 
@@ -49,6 +67,32 @@ class Backlog:
         query = query.join(jobs, jobs.c.job_id == deliveries.c.job_id).where(jobs.c.pool == pool)
         query = query.where(_undone, deliveries.c.error.is_not(None)).order_by(deliveries.c.at)
         return await self._database.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
+
+    async def by_pool(self, lately_ms: int) -> dict[str, PoolBacklog]:
+        """Return what is not done in each pool, by one read. Pools in which nothing happened lately may be missing.
+
+        Args:
+            lately_ms: How far to look back for refusals (ms).
+        """
+        refunds = sa.select(owed.c.pool, owed.c.amount, owed.c.since, owed.c.error).order_by(owed.c.since)
+        calls = sa.select(jobs.c.pool, sa.literal(0), deliveries.c.at, deliveries.c.error).order_by(deliveries.c.at)
+        calls = calls.join(jobs, jobs.c.job_id == deliveries.c.job_id).where(_undone, deliveries.c.error.is_not(None))
+        counted = sa.select(events.c.pool, _refused, sa.func.count()).where(
+            events.c.at > now_ms() - lately_ms, _refused | _ran
+        )
+        counted = counted.group_by(events.c.pool, _refused)
+
+        def look(connection: Connection) -> dict[str, PoolBacklog]:
+            rows: defaultdict[str, _Rows] = defaultdict(_Rows)
+            for pool, *row in connection.execute(refunds):
+                rows[pool].refunds.append((row[0], row[1], row[2]))
+            for pool, *row in connection.execute(calls):
+                rows[pool].calls.append((row[0], row[1], row[2]))
+            for pool, was_refused, count in connection.execute(counted):
+                rows[pool].counts[bool(was_refused)] = count
+            return {pool: one.summed_up() for pool, one in rows.items()}
+
+        return await self._database.read(look)
 
     async def calls_by_tool(self) -> dict[str, int]:
         """Return the number of calls that are not done, by tool, whether tried or not."""
@@ -77,21 +121,6 @@ class Backlog:
             return connection.execute(count).scalar_one(), [" ".join(row) for row in connection.execute(newest)]
 
         return await self._database.read(look)
-
-    async def refusals(self, pool: str, lately_ms: int) -> tuple[int, int]:
-        """Count how often providers refused jobs of the pool.
-
-        Args:
-            pool: Name of the pool.
-            lately_ms: How far to look back (ms).
-
-        Returns:
-            The number of refusals, and the number of jobs that ran to an end.
-        """
-        lately = (events.c.pool == pool) & (events.c.at > now_ms() - lately_ms)
-        refused = sa.select(sa.func.count()).where(lately, events.c.kind == "queued", events.c.why.is_not(None))
-        ran = sa.select(sa.func.count()).where(lately, events.c.kind.in_(("completed", "failed")))
-        return await self._database.read(lambda c: (c.execute(refused).scalar_one(), c.execute(ran).scalar_one()))
 
     async def tools_down(self, lately_ms: int) -> dict[str, str]:
         """Return the tools whose last start call shows a wrong address or a wrong secret.
@@ -152,6 +181,20 @@ class Backlog:
 
 
 _undone = deliveries.c.done_at.is_(None)
+_refused = sa.and_(events.c.kind == "queued", events.c.why.is_not(None))
+_ran = events.c.kind.in_(("completed", "failed"))
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What was read of one pool: credits, time and error of refunds and of calls, and the number of events by `_refused`."""
+
+    refunds: list[tuple[int, int, str | None]] = field(default_factory=list)
+    calls: list[tuple[int, int, str | None]] = field(default_factory=list)
+    counts: dict[bool, int] = field(default_factory=dict)
+
+    def summed_up(self) -> PoolBacklog:
+        return PoolBacklog(_pending(self.refunds), _pending(self.calls), self.counts.get(True, 0), self.counts.get(False, 0))
 
 
 def _pending(rows: Sequence[tuple[int, int, str | None]]) -> Pending:

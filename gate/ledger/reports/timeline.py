@@ -51,7 +51,7 @@ class Changed:
 
     Attributes:
         at: When (ms since 1970).
-        kind: `limit`, `setting`, `paused` or `resumed`.
+        kind: `limit`, `setting`, `paused`, `resumed` or `deleted`.
         what: The number for `limit`, name and value for `setting`, else None.
         by: Actor.
         reason: Reason that the actor gave; None without one.
@@ -236,7 +236,7 @@ class Timelines:
 
         Returns:
             Events of the kinds `limit` (`why` is the number), `setting` (`why` is its name and value), `reason`, `paused`,
-            `resumed`.
+            `resumed`, `deleted`.
         """
         query = happened.where(events.c.job_id.is_(None), events.c.pool == pool).order_by(events.c.id.desc()).limit(most)
         return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])

@@ -88,7 +88,7 @@ SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 _COLUMNS = ("name", "epoch", "void_fence", "void_ticket", "paused", "redis_identity", "redis_former", "ledger_id")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _pool(row: tuple[Any, ...]) -> Pool:
     """Convert a row. The result is cached, because successive batches nearly always read the same row."""
     name, epoch, void_fence, void_ticket, paused, identity, former, ledger_id, *settings = row
@@ -105,12 +105,14 @@ def _pool(row: tuple[Any, ...]) -> Pool:
     )
 
 
-_columns = sa.select(*(pools.c[name] for name in (*_COLUMNS, *SETTING_NAMES)))
+_is_there = pools.c.deleted_at.is_(None)
+_columns = sa.select(*(pools.c[name] for name in (*_COLUMNS, *SETTING_NAMES))).where(_is_there)
 _configured = sa.select(pools.c.configured, *(pools.c[name] for name in SETTING_NAMES)).where(
-    pools.c.name == sa.bindparam("pool")
+    pools.c.name == sa.bindparam("pool"), _is_there
 )
 _locked = _columns.where(pools.c.name == sa.bindparam("pool")).with_for_update()
 _lock = CompiledStatement(lambda: _locked, ["pool"])
+_one = _columns.where(pools.c.name == sa.bindparam("pool"))
 _all = _columns.order_by(pools.c.name)
 
 
@@ -178,6 +180,17 @@ def every(connection: Connection) -> list[Pool]:
     return [_pool(tuple(row)) for row in connection.execute(_all)]
 
 
+def find(connection: Connection, name: str) -> Pool | None:
+    """Return a pool without a lock; None when there is none of this name."""
+    row = connection.execute(_one, {"pool": name}).first()
+    return None if row is None else _pool(tuple(row))
+
+
+def was_made(connection: Connection, name: str) -> bool:
+    """Return whether there is a pool of this name, or was one that was deleted."""
+    return connection.execute(sa.select(pools.c.name).where(pools.c.name == name)).first() is not None
+
+
 def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -> int:
     """Give the pool a new epoch.
 
@@ -236,20 +249,18 @@ def make(
     """
     if connection.execute(_locked, {"pool": name}).first() is not None:
         return False
-    connection.execute(
-        pools.insert().values(
-            name=name,
-            epoch=0,
-            void_fence=0,
-            void_ticket=0,
-            redis_identity="",
-            redis_former="",
-            ledger_id=secrets.token_hex(8),
-            paused=False,
-            configured=json.dumps(configured or {}),
-            **asdict(settings),
-        )
-    )
+    values = {
+        "redis_identity": "",
+        "redis_former": "",
+        "ledger_id": secrets.token_hex(8),
+        "paused": False,
+        "configured": json.dumps(configured or {}),
+        "deleted_at": None,
+    } | asdict(settings)
+    # A deleted pool of this name keeps its epoch and what was voided, so that no fence and no ticket comes twice.
+    deleted = pools.c.deleted_at.is_not(None)
+    if connection.execute(pools.update().where(pools.c.name == name, deleted).values(**values)).rowcount == 0:
+        connection.execute(pools.insert().values(name=name, epoch=0, void_fence=0, void_ticket=0, **values))
     _changed(connection, name, {"limit": settings.limit}, by, reason)
     return True
 
@@ -306,6 +317,31 @@ def change(connection: Connection, name: str, values: dict[str, int | bool], by:
         kind = "paused" if values["paused"] else "resumed"
         connection.execute(events.insert().values(at=now_ms(), pool=name, kind=kind, by=by, why=reason))
     return lock(connection, name)
+
+
+def delete(connection: Connection, name: str, by: str, reason: str | None) -> bool:
+    """Delete a pool without live jobs. Its row stays, hidden, for the jobs that name it and for its epoch.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the pool.
+        by: Actor for the history.
+        reason: Reason for the history.
+
+    Returns:
+        False when it has live jobs. Then nothing is changed.
+
+    Raises:
+        PoolUnknown: There is no pool of this name.
+    """
+    lock(connection, name)
+    live = sa.select(jobs.c.job_id).where(jobs.c.pool == name, jobs.c.ended_at.is_(None)).limit(1)
+    if connection.execute(live).first() is not None:  # guard: delete-only-an-empty-pool
+        return False
+    at = now_ms()
+    connection.execute(pools.update().where(pools.c.name == name).values(deleted_at=at))
+    connection.execute(events.insert().values(at=at, pool=name, kind="deleted", by=by, why=reason))
+    return True
 
 
 def _changed(connection: Connection, name: str, changed: Mapping[str, int], by: str, reason: str | None = None) -> None:

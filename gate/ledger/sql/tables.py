@@ -46,6 +46,7 @@ pools = Table(
     Column("redis_identity", Text, nullable=False),
     Column("redis_former", Text, nullable=False),
     Column("ledger_id", Text, nullable=False),
+    Column("deleted_at", BigInteger),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 

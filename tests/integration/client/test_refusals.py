@@ -101,6 +101,7 @@ def test_every_refusal_of_the_server_has_its_class() -> None:
         "callback_unknown",
         "callback_applied",
         "not_running",
+        "pool_not_empty",
         "tool_unknown",
     }  # of providers, operators and the compatible routes
     assert {code for _, code, _ in TABLE.values()} - of_others <= _BY_CODE.keys()

@@ -64,6 +64,7 @@ EXPECTED: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/v1/pools"): ANY_KEY,
     ("GET", "/v1/pools/{pool}"): ANY_KEY,
     ("PUT", "/v1/pools/{pool}"): OPERATOR,
+    ("DELETE", "/v1/pools/{pool}"): OPERATOR,
     ("POST", "/v1/pools/{pool}/pause"): OPERATOR,
     ("POST", "/v1/pools/{pool}/resume"): OPERATOR,
     ("GET", "/v1/users/{user:text}/active"): ANY_KEY,

@@ -48,6 +48,23 @@ def test_a_pool_is_made_live_and_listed(served: Served, pool: str) -> None:
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "pool")
 
 
+def test_an_empty_pool_is_deleted_by_an_admin_and_made_again(served: Served, pool: str) -> None:
+    http, at = served.http, f"/v1/pools/{pool}"
+    job = served.acquire(pool).json()
+    refused = http.delete(at)
+    assert (refused.status_code, refused.json()["code"]) == (409, "pool_not_empty")
+    served.act(job, "release", outcome="completed")
+    deleted = http.delete(at, params={"reason": "no longer sold"})
+    assert (deleted.status_code, deleted.json()) == (200, {"pool": pool, "deleted": True})
+    assert [answer.json()["code"] for answer in (served.acquire(pool), http.delete(at), http.get(at))] == ["pool_unknown"] * 3
+    assert http.get(path(job)).json()["status"] == "completed", "its history stays"
+    assert http.delete("/v1/pools/default").json()["code"] == "invalid"
+    assert http.put(at, json={"limit": 1}).status_code == 201
+    again = served.acquire(pool).json()
+    assert again["lease"]["fence"] > job["lease"]["fence"]
+    served.act(again, "release", outcome="completed")
+
+
 def test_a_pool_made_live_stays_through_a_restart(tmp_path: Path) -> None:
     own = Served(tmp_path)
     with own:
@@ -104,7 +121,9 @@ def test_what_waits_for_a_session_is_cancelled_and_what_runs_goes_on(served: Ser
     assert all((job["status"], job["refund"]["amount"]) == ("cancelled", 2) for job in answer["jobs"])
     view = served.http.get(f"/v1/pools/{pool}").json()
     assert [job["job_id"] for job in view["holders"] + view["queue"]] == [mine[0]["job_id"], other[0]["job_id"]]
-    assert served.post(f"/v1/pools/{pool}/cancel", {"user": "ana"}).json()["cancelled"] == 1
+    assert answer["left_out"] == 0
+    short = served.post(f"/v1/pools/{pool}/cancel?limit=0", {"user": "ana"}).json()
+    assert short == {"cancelled": 1, "jobs": [], "left_out": 1}
     for wrong in ({}, {"session": "a", "user": "b"}, {"session": ""}):
         assert served.post(f"/v1/pools/{pool}/cancel", wrong).status_code == 422
 

@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "http-overview.md"
 
 
 def test_every_route_is_in_the_table(served: Served) -> None:
-    listed = set(re.findall(r"^\| `(GET|PUT|POST) (/[^`]*)` \|", PAGE.read_text(), flags=re.MULTILINE))
+    listed = set(re.findall(r"^\| `(GET|PUT|POST|DELETE) (/[^`]*)` \|", PAGE.read_text(), flags=re.MULTILINE))
     paths = served.http.get("/openapi.json").json()["paths"]
     assert listed == {(method.upper(), path) for path, methods in paths.items() for method in methods}
 

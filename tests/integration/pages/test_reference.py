@@ -22,7 +22,7 @@ def test_it_is_written_from_what_a_server_shows(served: Served) -> None:
 
 
 def test_every_route_is_there_and_says_which_roles_may_call_it(served: Served) -> None:
-    routes = re.findall(r"^### (GET|PUT|POST) (\S+)$", PAGE.read_text(), flags=re.MULTILINE)
+    routes = re.findall(r"^### (GET|PUT|POST|DELETE) (\S+)$", PAGE.read_text(), flags=re.MULTILINE)
     assert len(routes) == len(set(routes)) == PAGE.read_text().count("*Who*: ")
     assert {(method, path) for method, path in routes} <= {(method, path.replace(":text}", "}")) for method, path in TABLE}
 
@@ -68,6 +68,7 @@ def test_each_refusal_is_named_where_it_is_met(served: Served) -> None:
     kept = [served.acquire("capped", user=user).json(), served.acquire("small").json(), served.acquire("small").json()]
     refused("user_busy", "POST", acquire, {"user": user}, pool="capped")
     refused("queue_full", "POST", acquire, {"user": user}, pool="small")
+    refused("pool_not_empty", "DELETE", "/v1/pools/{pool}", pool="small")
     webhook = "/v1/webhooks/{provider}/{pool}"
     refused("forged", "POST", webhook, {}, provider="standard")
     refused("provider_unknown", "POST", webhook, {}, provider="nobody")

@@ -18,7 +18,7 @@ DOORS = {
     "sql:delivery.free": 1, "sql:delivery.take": 6, "sql:delivery.close": 6, "sql:delivery.put_off": 1,
     "sql:delivery.keep": 1,
     "sql:expire_overdue": 1, "sql:void": 1, "sql:seated": 1, "sql:say_ended": 1, "sql:begin_rebuild": 2, "sql:grace": 1,
-    "sql:configure": 1, "sql:change_pool": 1, "sql:make_pool": 1,
+    "sql:configure": 1, "sql:change_pool": 1, "sql:make_pool": 1, "sql:delete_pool": 1,
     "call:start": 2, "call:event": 6,
 }  # fmt: skip
 """Each with the latest pass at which it is worth waiting for. Before a commit is within its transaction, with all done; `sql:` and

@@ -96,6 +96,11 @@ async def made(_scene: Scene, client: Client) -> None:
     await asked(client, "PUT", f"/v1/pools/made-{client.name}", {"limit": 1}, good=(200, 201))
 
 
+async def deleted(scene: Scene, client: Client) -> None:
+    await made(scene, client)
+    await asked(client, "DELETE", f"/v1/pools/made-{client.name}", None, good=(200, 404))
+
+
 async def lost(scene: Scene, client: Client) -> None:
     """ZREM of a lease that has time."""
     told = await hold(client, 4)
@@ -188,7 +193,7 @@ async def given_up(_scene: Scene, client: Client) -> None:
 
 ROUNDS: dict[str, Round] = {
     "script:undo": unwritten, "script:requeue": refused, "sql:refuse": refused, "sql:bind": bound, "sql:hear": bound,
-    "script:configure": changed, "sql:change_pool": changed, "sql:make_pool": made, "script:restore": lost,
+    "script:configure": changed, "sql:change_pool": changed, "sql:make_pool": made, "sql:delete_pool": deleted, "script:restore": lost,
     "sql:seated": unseated, "sql:expire_overdue": overdue, "sql:void": stranger,
     "sql:say_ended": ghost, "sql:end_unadmitted": given_up,
 }  # fmt: skip

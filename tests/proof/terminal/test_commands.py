@@ -63,7 +63,7 @@ def test_all_jobs_of_a_user_are_cancelled_at_once(own: Served) -> None:
 
 
 def test_what_is_changed_by_hand_is_kept_with_its_reason(own: Served) -> None:
-    said(own, "pools", "set", "kept", "--limit", "2", "--reason", "a second provider")
+    said(own, "pools", "set", "kept", "--create", "--limit", "2", "--reason", "a second provider")
     said(own, "pools", "set", "kept", "--limit", "4", "--lease-seconds", "900", "--reason", "they run longer now")
     said(own, "pause", "kept", "--reason", "lunch")
     found = said(own, "pools", "changes", "kept")
@@ -86,14 +86,30 @@ def test_what_is_changed_by_hand_is_kept_with_its_reason(own: Served) -> None:
     assert "there is no pool" in run_gate("pools", "settings", "nowhere", cwd=own.folder).stderr
 
 
+def test_a_pool_is_made_only_when_that_is_said_and_deleted_when_it_is_empty(own: Served) -> None:
+    mistyped = run_gate("pools", "set", "vdieo", "--limit", "1", cwd=own.folder)
+    assert mistyped.returncode == 1 and "there is no pool 'vdieo': --create makes it" in mistyped.stderr
+    said(own, "pools", "set", "gone", "--create", "--limit", "1")
+    said(own, "acquire", "--pool", "gone", "--job-id", "in-gone")
+    refused = run_gate("pools", "delete", "gone", cwd=own.folder)
+    assert refused.returncode == 1 and "pool_not_empty" in refused.stderr
+    said(own, "release", "in-gone", "--pool", "gone")
+    assert said(own, "pools", "delete", "gone", "--reason", "no longer sold") == {"pool": "gone", "deleted": True}
+    assert own.acquire("gone").status_code == 404
+    assert "gone" not in {one["pool"] for one in said(own, "pools")}
+    last = said(own, "pools", "changes", "gone")[0]
+    assert (last["kind"], last["why"]) == ("deleted", "no longer sold")
+    assert [one["job_id"] for one in said(own, "jobs", "--pool", "gone")] == ["in-gone"]
+
+
 def test_what_there_is_none_of_is_said_to_be_none(own: Served) -> None:
-    said(own, "pools", "set", "bare", "--limit", "1")
+    said(own, "pools", "set", "bare", "--create", "--limit", "1")
     assert run_gate("jobs", "--pool", "bare", cwd=own.folder).stdout.split("\n")[2:3] == ["  none"]
     assert "  none" in run_gate("trends", "--pool", "bare", cwd=own.folder).stdout
 
 
 def test_a_release_after_expiry_is_answered_so_and_is_no_holder_in_the_history(own: Served) -> None:
-    said(own, "pools", "set", "run-out", "--limit", "1")
+    said(own, "pools", "set", "run-out", "--create", "--limit", "1")
     job = own.acquire("run-out", job_id="run-out", lease_seconds=1, credits=2).json()
     asyncio.run(until(lambda: said(own, "explain", "run-out")["job"]["status"] == "expired", "its end"))
     refused = run_gate("release", "run-out", "--pool", "run-out", cwd=own.folder)

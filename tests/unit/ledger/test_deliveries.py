@@ -239,6 +239,6 @@ async def test_bindings_that_are_missing_and_refusals_are_counted_of_late_only(b
             await book.ledger.refuse("default", f"j{number}", f"lease-{number + 1}", "holder")
         else:
             await book.ledger.end("default", f"j{number}", outcome, by="operator")
-    assert await owing.refusals("default", 1_000) == (3, 2)
-    assert await owing.refusals("other", 1_000) == (0, 0)
-    assert await owing.refusals("default", 0) == (0, 0)
+    lately = await owing.by_pool(1_000)
+    assert [(pool, one.refused, one.ran) for pool, one in lately.items()] == [("default", 3, 2)]
+    assert await owing.by_pool(0) == {}

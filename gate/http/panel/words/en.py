@@ -100,6 +100,7 @@ WORDS = {
     "change_setting": "{what}",
     "change_paused": "paused",
     "change_resumed": "resumed",
+    "change_deleted": "deleted",
     "change_configured": "by configuration",
     "down": "{store} does not answer",
     "down_since": "since",

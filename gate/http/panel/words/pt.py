@@ -100,6 +100,7 @@ WORDS = {
     "change_setting": "{what}",
     "change_paused": "pausado",
     "change_resumed": "retomado",
+    "change_deleted": "excluído",
     "change_configured": "pela configuração",
     "down": "{store} não responde",
     "down_since": "desde",
