@@ -24,7 +24,8 @@ def _load(client: redis.Redis, leases: int, waiters: int) -> None:
     now = seconds * 1000 + micros // 1000
     client.hset(meta, mapping={
         "life": LIFE, "epoch": 1, "limit": 3, "lease_ms": 600_000, "max_hold_ms": 3_600_000, "claim_ms": 60_000,
-        "queue_ms": 600_000, "queue_max": 1_000_000, "cooldown_ms": 5_000, "max_active_per_user": 1, "paused": 0, "cooling_until": 0,
+        "queue_ms": 600_000, "queue_max": 1_000_000, "cooldown_ms": 5_000, "max_active_per_user": 1, "refusals_before_passing": 3,
+        "paused": 0, "cooling_until": 0,
         "refusals": 0, "loaded_at": 0, "seen_at": now, "ticket": 2**32, "fence": 2**32,
     })  # fmt: skip
     with client.pipeline(transaction=False) as asked:

@@ -46,13 +46,16 @@ end
 
 local meta = {}
 do
-  local names = {'grace_to', 'tools_until', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
-                 'max_active_per_user', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence'}
+  local names = {'grace_to', 'tools_until', 'aside_until', 'fresh_fence', 'stood_ms', 'still_from', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
+                 'max_active_per_user', 'refusals_before_passing', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence'}
   local values = redis.call('HMGET', META, unpack(names))
   meta.grace_to = tonumber(values[1]) -- there only while somebody is still to be given grace
   meta.tools_until = tonumber(values[2]) or 0 -- no tool cools down beyond it
-  if values[3] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
-  for i = 4, #names do
+  meta.aside_until = tonumber(values[3]) or 0 -- no job cools down alone beyond it
+  meta.fresh_fence = tonumber(values[4]) or 0 -- see is_passed
+  meta.stood_ms, meta.still_from = tonumber(values[5]) or 0, tonumber(values[6]) or 0 -- see stood
+  if values[7] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
+  for i = 8, #names do
     local value = tonumber(values[i])
     if not value then return cjson.encode({word = 'cold'}) end
     meta[names[i]] = value
@@ -147,11 +150,28 @@ local function emit(kind, job, entry, fence, ...)
   emitted = emitted + 1
 end
 
+-- How long the pool had stood still in all by a moment: paused, cooling down, or without gate or a store. An entry keeps what this was at
+-- its arrival; what came since counts against no wait. An interval is open from still_from (0 = none) while the pool is paused, or to the
+-- end of its cool-down.
+local function stood(at)
+  if meta.still_from == 0 then return meta.stood_ms end
+  return meta.stood_ms + math.max(0, (meta.paused == 1 and at or math.min(at, meta.cooling_until)) - meta.still_from)
+end
+
+-- Changes fields of meta. `total` is stood(now) of before the change: it is kept, and counts on from now if the pool still stands still.
+local function set_still(total, ...)
+  meta.stood_ms = total
+  meta.still_from = (meta.paused == 1 or meta.cooling_until > now) and now or 0
+  redis.call('HSET', META, 'stood_ms', digits(total), 'still_from', digits(meta.still_from), ...)
+end
+
 -- Any lease that ends shows that the provider takes jobs again.
 local function warm_up()
   if meta.cooling_until > 0 then -- mutant: never-cooled
+    local total = stood(now)
     meta.refusals, meta.cooling_until = 0, 0
-    redis.call('HSET', META, 'refusals', 0, 'cooling_until', 0)
+    meta.fresh_fence = 0 -- guard: end-of-a-lease-ends-the-passing
+    set_still(total, 'refusals', 0, 'cooling_until', 0, 'fresh_fence', digits(meta.fresh_fence), 'well_at', digits(now))
   end
 end
 
@@ -178,6 +198,10 @@ local function grant(job, entry, claimed)
   end
   occupy(job, entry.due)
   write(job, entry)
+  if meta.fresh_fence > 0 and (tonumber(entry.refused) or 0) < meta.refusals_before_passing then
+    meta.fresh_fence = meta.fence
+    redis.call('HSET', META, 'fresh_fence', digits(meta.fence))
+  end
 end
 
 local function reap()
@@ -206,7 +230,40 @@ local function cools(entry)
   return meta.tools_until > now and entry and entry.by_gate and entry.tool and cooled_until(entry.tool) > now
 end
 
--- Waiters whose tool cools down keep their places and are passed by those behind them.
+-- A job that was refused several times in a row beside others that started is tried again only after a cool-down of its own (see requeue).
+local function is_poison(entry)
+  return meta.aside_until > now and entry and entry.poison and (tonumber(entry.aside_until) or 0) > now
+end
+
+-- A job that was refused several times in a row (`aside` is the fence of the last time) is passed until a job that was not has had its turn. No
+-- job is passed while fresh_fence is 0: a lease has ended, so the provider was full, and the order counts again.
+local function is_passed(entry)
+  local aside = meta.fresh_fence > 0 and entry and tonumber(entry.aside)
+  return aside and aside >= meta.fresh_fence
+end
+
+local function leave_for_a_slot(job, entry, place)
+  -- A job that holds a slot has no place in the queue: by an operator's hand it may stand there.
+  if entry and not redis.call('ZSCORE', SLOTS, job) then grant(job, entry, false) end
+  if place == 0 then redis.call('LPOP', QUEUE) else redis.call('LREM', QUEUE, 1, job) end
+  waiting = waiting - 1
+end
+
+-- Where only passed waiters are left, the one that was tried longest ago is tried: no slot stays free for their sake.
+local function grant_to_the_passed()
+  while waiting > 0 and may_grant() and ids_left() do
+    local first, its_entry
+    for _, job in ipairs(redis.call('LRANGE', QUEUE, 0, BOUND - 1)) do
+      local entry = read(job)
+      if is_passed(entry) and not is_poison(entry) and not cools(entry)
+         and not (first and tonumber(its_entry.aside) < tonumber(entry.aside)) then first, its_entry = job, entry end
+    end
+    if not first then return end
+    leave_for_a_slot(first, its_entry)
+  end
+end
+
+-- Waiters that are set aside, or whose tool cools down, keep their places and are passed by those behind them.
 local function promote()
   local looked_at, passed = 0, 0
   while waiting > passed and may_grant() do
@@ -216,18 +273,24 @@ local function promote()
     local entry = read(job)
     if cools(entry) then -- guard: pass-a-waiter-whose-tool-is-down
       passed = passed + 1
+    elseif is_passed(entry) or is_poison(entry) then -- guard: pass-a-job-that-is-always-refused
+      passed = passed + 1
     else
-      -- A job that holds a slot has no place in the queue: by an operator's hand it may stand there.
-      if entry and not redis.call('ZSCORE', SLOTS, job) then grant(job, entry, false) end
-      if passed == 0 then redis.call('LPOP', QUEUE) else redis.call('LREM', QUEUE, 1, job) end
-      waiting = waiting - 1
+      leave_for_a_slot(job, entry, passed)
     end
   end
+  if meta.fresh_fence > 0 then grant_to_the_passed() end
+end
+
+-- When its wait is over, without grace. It moves while the pool stands still.
+local function wait_ends(entry)
+  return entry.queued_at + (tonumber(entry.queue_ms) or meta.queue_ms)
+         + stood(now) - (tonumber(entry.stood) or 0) -- guard: standing-still-counts-against-no-wait
 end
 
 -- Who waited through an absence of gate or of a store has the claim time of grace after it.
 local function queue_due(entry)
-  local due = entry.queued_at + (tonumber(entry.queue_ms) or meta.queue_ms)
+  local due = wait_ends(entry)
   return entry.queued_at < meta.loaded_at and math.max(due, meta.loaded_at + meta.claim_ms) or due
 end
 
@@ -250,7 +313,7 @@ local function end_waits()
     local entry = read(job)
     if entry and queue_due(entry) > now then
       -- mutant: one-look-sooner
-      if not entry.queue_ms and entry.queued_at + meta.queue_ms > now then return end -- guard: queue-grace-after-an-absence
+      if not entry.queue_ms and wait_ends(entry) > now then return end -- guard: queue-grace-after-an-absence
       graced = graced + 1
     else
       end_wait(job, entry)
@@ -267,8 +330,9 @@ local function mind_absence()
   if ARGV[2] ~= '' then return end
   -- mutant: absence-to-the-millisecond
   if now - meta.seen_at > ABSENCE_MS then -- guard: grace-after-an-absence
+    local total = stood(meta.seen_at) + now - meta.seen_at
     meta.loaded_at, meta.grace_to = now, now
-    redis.call('HSET', META, 'loaded_at', digits(now), 'grace_to', digits(now))
+    set_still(total, 'loaded_at', digits(now), 'grace_to', digits(now))
   end
   if meta.grace_to then
     local passed = redis.call('ZRANGEBYSCORE', SLOTS, '-inf', digits(meta.grace_to), 'LIMIT', 0, BOUND)
@@ -330,8 +394,8 @@ local function answer(word, reply)
   if waiting > 0 then
     local entry = read(redis.call('LINDEX', QUEUE, 0))
     local due = entry and queue_due(entry) or now
-    if meta.cooling_until > now then due = math.min(due, meta.cooling_until) end
-    soonest = math.min(soonest or due, due)
+    if meta.cooling_until > now then due = meta.cooling_until end
+    if meta.paused == 0 then soonest = math.min(soonest or due, due) end -- the wait of a pool that stands still ends at no known time
   end
   reply.word, reply.now, reply.next, reply.more, reply.emitted = word, now, soonest, more, emitted
   if emitted > 0 then -- mutant: nothing-emitted

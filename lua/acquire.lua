@@ -12,9 +12,10 @@
 --   9 by_gate   0 or 1   1 = gate starts it: it is granted from the queue, at once if a slot is free, and gate alone claims it
 --   10 queue_ms  integer  '' = the pool's
 -- Replies
---   running     holds a slot and knows it (known, by_gate, ticket, queued_at, lease_ms, lease_id, fence, granted_at, due, hard)
+--   running     holds a slot and knows it (known, by_gate, ticket, queued_at, lease_ms, stood, lease_id, fence, granted_at,
+--               due, hard; stood: how long the pool had stood still by its arrival, absent = 0)
 --   granted     known only: holds a slot, not claimed yet (the same fields)
---   queued      waits, or by gate: has just been granted (known, by_gate, ticket, queued_at, lease_ms)
+--   queued      waits, or by gate: has just been granted (known, by_gate, ticket, queued_at, lease_ms, stood)
 --   unrecorded  its end stands in the outbox (ticket, queued_at, lease_ms): the recorder first, then SQL knows
 --   user_busy   the user has as many live jobs as allowed (active: their job_ids); nothing was written
 --   queue_full  nothing was written
@@ -28,7 +29,7 @@ local lease_ms = tonumber(ARGV[7]) or meta.lease_ms
 
 -- A waiter has no lease: those fields are absent then.
 local function stands(word, entry, known)
-  return finish(word, {known = known, by_gate = entry.by_gate, ticket = entry.ticket, queued_at = entry.queued_at, lease_ms = entry.lease_ms,
+  return finish(word, {known = known, by_gate = entry.by_gate, ticket = entry.ticket, queued_at = entry.queued_at, lease_ms = entry.lease_ms, stood = entry.stood,
                        lease_id = entry.lease_id, fence = entry.fence, granted_at = entry.granted_at,
                        due = entry.due, hard = entry.hard})
 end
@@ -56,7 +57,7 @@ if user ~= '' and meta.max_active_per_user > 0 then
   end
 end
 
--- After begin only waiters whose tool cools down stand beside a free slot: they are passed, unless more of them stand than one call
+-- After begin only waiters that are set aside, or whose tool cools down, stand beside a free slot: they are passed, unless more of them stand than one call
 -- looks at.
 local next_in_line = waiting == 0 or (waiting <= BOUND and not more)
 local free = ids_left() and may_grant()
@@ -66,7 +67,7 @@ if not free and waiting >= meta.queue_max then return finish('queue_full', {}) e
 
 local entry = {tool = tool ~= '' and tool or nil, user = user ~= '' and user or nil, queued_at = now,
                ticket = digits(redis.call('HINCRBY', META, 'ticket', 1)),
-               lease_ms = lease_ms, by_gate = ARGV[9] == '1' or nil, queue_ms = tonumber(ARGV[10])}
+               lease_ms = lease_ms, by_gate = ARGV[9] == '1' or nil, queue_ms = tonumber(ARGV[10]), stood = stood(now) > 0 and stood(now) or nil}
 if free and not entry.by_gate then
   count_for_user(job, entry)
   grant(job, entry, true)

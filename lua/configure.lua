@@ -7,9 +7,11 @@
 -- Replies
 --   configured
 
+local was_paused, total = meta.paused, stood(now)
 for name, value in pairs(cjson.decode(ARGV[4])) do
   meta[name] = value
   redis.call('HSET', META, name, digits(value))
 end
+if meta.paused ~= was_paused then set_still(total) end
 begin()
 return finish('configured', {})

@@ -9,7 +9,7 @@
 --   1 epoch     integer  above every earlier one
 --   2 now_ms    integer  '' = the server's clock; only tests pass one
 --   3 settings  JSON     limit, lease_ms, max_hold_ms, claim_ms, queue_ms, queue_max, cooldown_ms,
---                        max_active_per_user, paused: integers
+--                        max_active_per_user, refusals_before_passing, paused, stood_ms (how long it stood still until now): integers
 --   4 leases    JSON     array of {job, entry}; the entry has its due
 --   5 waiters   JSON     array of {job, entry}, in order of their tickets
 --   6 ledger    string   whose pool this is: two ledgers on one Redis would load it against each other for ever
@@ -64,6 +64,7 @@ for name, value in pairs(settings) do redis.call('HSET', META, name, string.form
 -- Above every fence and ticket of an earlier life: nothing of it can be mistaken for something of this one.
 local floor = string.format('%.0f', epoch * 4294967296) -- guard: fences-above-earlier-epochs
 redis.call('HSET', META, 'ledger', ARGV[6], 'ticket', floor, 'fence', floor, 'refusals', 0, 'cooling_until', 0,
-           'loaded_at', string.format('%.0f', now), 'seen_at', string.format('%.0f', now))
+           'loaded_at', string.format('%.0f', now), 'seen_at', string.format('%.0f', now),
+           'still_from', settings.paused == 1 and string.format('%.0f', now) or 0)
 redis.call('HSET', META, 'epoch', string.format('%.0f', epoch), 'life', ARGV[1] .. '.' .. ARGV[6])
 return cjson.encode({word = 'loaded', now = now, graced = graced})

@@ -6,7 +6,8 @@
 --   4 job_id  string   '' = nobody in particular
 --   5 most    integer  how many holders and waiters to name
 -- Replies
---   status    limit, running, granted, queued, paused, cooling_until, oldest (granted_at in ms, or absent),
+--   status    limit, queue_ms, claim_ms, loaded_at, stood_ms (how long it stood still in all), refusals_before_passing, aside_until (the end
+--             of the last cool-down of a job alone, or absent), running, granted, queued, paused, cooling_until, oldest (granted_at in ms, or absent),
 --             holders and queue (arrays of job_id), position (1 = next, or absent),
 --             tools (tool -> ms until which it cools down, or absent),
 --             down (tools whose last start failed within ten minutes of its cool-down, and none worked since; or absent)
@@ -44,6 +45,7 @@ end
 local queue = most > 0 and redis.call('LRANGE', QUEUE, 0, most - 1) or {}
 local stands_at = ARGV[4] ~= '' and place(ARGV[4], read(ARGV[4]))
 return finish('status', {
-  limit = meta.limit, running = #slots - granted, granted = granted, queued = waiting,
+  limit = meta.limit, queue_ms = meta.queue_ms, stood_ms = stood(now), claim_ms = meta.claim_ms, loaded_at = meta.loaded_at,
+  refusals_before_passing = meta.refusals_before_passing, aside_until = meta.aside_until > now and meta.aside_until or nil, running = #slots - granted, granted = granted, queued = waiting,
   paused = meta.paused == 1, cooling_until = meta.cooling_until, oldest = oldest, holders = holders, queue = queue,
   position = stands_at and stands_at + 1 or nil, tools = tools, down = down})

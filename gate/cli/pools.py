@@ -67,6 +67,7 @@ def change(
     queue_max: Annotated[int | None, typer.Option(help="Waiters.")] = None,
     cooldown_seconds: Seconds = None,
     max_active_per_user: Annotated[int | None, typer.Option(help="0 = no cap.")] = None,
+    refusals_before_passing: Annotated[int | None, typer.Option(help="Of one job in a row; then another is tried.")] = None,
     reason: ReasonFlag = None,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,

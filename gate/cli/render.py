@@ -132,7 +132,9 @@ def pool(view: PoolSnapshot, json_wanted: bool) -> None:
 
 
 def _turn(one: Job) -> str | None:
-    return f"turn in ~ {span(round(one.eta_seconds * 1000))}" if one.eta_seconds is not None else None
+    if one.eta_seconds is None:
+        return None
+    return f"turn in ~ {span(round(one.eta_seconds * 1000))}{', likely expires before' if one.likely else ''}"
 
 
 def _why(one: Job) -> str | None:

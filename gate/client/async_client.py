@@ -190,6 +190,8 @@ class AsyncGate(AsyncCalls):
         lease_seconds: float | None = LEASE_S,
         wait_seconds: float | None = None,
         on_position: AsyncOnPosition | None = None,
+        queue_seconds: float | None = None,
+        max_eta_seconds: float | None = None,
     ) -> AsyncSlot:
         """Return a slot for an `async with` block, which waits for it on entry and releases it at its end.
 
@@ -207,6 +209,8 @@ class AsyncGate(AsyncCalls):
                 dies keeps its slot for no longer than this.
             wait_seconds: Longest wait in the queue (s); None for the pool's limit.
             on_position: Called with (position, queue_length, reason, eta_seconds), first and when one changes.
+            queue_seconds: How long gate lets the job wait (s); None for the tool's or the pool's time.
+            max_eta_seconds: Longest estimated wait (s) with which gate shall admit the job; None for any.
 
         Returns:
             A context manager. Entering it gives the lease.
@@ -215,6 +219,7 @@ class AsyncGate(AsyncCalls):
             Invalid: `wait_seconds` is negative or not finite, or `payload` is no JSON.
             UserBusy: On entry: the user has as many live jobs as allowed.
             QueueFull: On entry: as many jobs wait as the pool allows.
+            TooLong: On entry: the estimated wait is above `max_eta_seconds`.
             JobIdReused: On entry: the job_id belongs to another job.
             AlreadyEnded: On entry: the job has ended.
             JobEnded: On entry: the job was cancelled or expired while it waited.
@@ -225,6 +230,7 @@ class AsyncGate(AsyncCalls):
         machine = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
             lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
+            queue_seconds=queue_seconds, max_eta_seconds=max_eta_seconds,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,
         )  # fmt: skip
         return AsyncSlot(self, machine, on_position)

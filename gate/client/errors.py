@@ -14,6 +14,7 @@ GateError
 ├── StartedByGate     gate starts this job, so no caller may claim it
 ├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
 ├── QueueFull         as many jobs wait as the pool allows; retry after `retry_after` seconds
+├── TooLong           the estimated wait is above what the caller accepts; `eta_seconds` is the estimate
 ├── StoreDown         Redis or SQL did not answer gate, through all retries
 ├── Unreachable       gate did not answer, through all retries
 ├── JobEnded          the job was cancelled or expired while it waited in the queue
@@ -159,6 +160,17 @@ class QueueFull(GateError):
     code = "queue_full"
 
 
+class TooLong(GateError):
+    """The estimated wait is above `max_eta_seconds`. Nothing was admitted, and nothing was charged."""
+
+    code = "too_long"
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """The estimate (s)."""
+        return self.more.get("eta_seconds")
+
+
 class StoreDown(GateError):
     """Redis or SQL did not answer gate, through all retries."""
 
@@ -208,7 +220,7 @@ _BY_CODE: dict[str, type[GateError]] = {
     kind.code: kind
     for kind in (
         Invalid, TooLarge, Unauthorized, Forbidden, PoolUnknown, JobUnknown, UserBusy, JobIdReused, TaskTaken, AlreadyEnded,
-        StartedByGate, LeaseLost, QueueFull, StoreDown,
+        StartedByGate, LeaseLost, QueueFull, TooLong, StoreDown,
     )
 }  # fmt: skip
 _BY_STATUS: dict[int, type[GateError]] = {

@@ -26,7 +26,7 @@ class _Shape:
         """Read an object of JSON.
 
         Raises:
-            KeyError: A field is missing.
+            KeyError: A field is missing that every gate sends.
             TypeError: A field has another type.
             ValueError: A value cannot be read.
         """
@@ -80,6 +80,8 @@ class Job(_Shape):
         lease: Its lease, while it holds a slot.
         late_outcome: Outcome that a provider reported after the job had ended by another party.
         replayed: An earlier call of `acquire` or `claim` has got this answer already.
+        queue_expires_at: When the wait ends. It moves while the pool stands still, and is None while the pool is paused.
+        likely: `expires` when the estimate lies beyond that; None otherwise.
     """
 
     job_id: str
@@ -106,6 +108,8 @@ class Job(_Shape):
     refund: Refund | None
     late_outcome: str | None
     replayed: bool = False
+    queue_expires_at: datetime | None = None
+    likely: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -189,8 +193,8 @@ _READ: dict[Any, Any] = {
     tuple[Entry, ...]: lambda value: tuple(Entry.of(one) for one in value),
 }
 _KINDS: dict[type, dict[str, Any]] = {}
-_MAY_BE_ABSENT = {"replayed"}
-"""Fields that an answer has only when they are not the default."""
+_MAY_BE_ABSENT = {"replayed", "queue_expires_at", "likely"}
+"""Fields that an answer has only when they are not the default, or that an older gate does not send."""
 
 
 def _kinds(shape: Any) -> dict[str, Any]:

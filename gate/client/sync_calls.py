@@ -56,6 +56,8 @@ class Calls(ABC):
         lease_seconds: float | None = None,
         wait_seconds: float | None = None,
         started_by: StartedBy | None = None,
+        queue_seconds: float | None = None,
+        max_eta_seconds: float | None = None,
     ) -> Job:
         """Ask for a slot, without a block that renews and releases it.
 
@@ -71,6 +73,8 @@ class Calls(ABC):
             wait_seconds: Time (s) to wait for the grant, 0 to 60; None is 0.
             started_by: `gate` when gate starts the job by the start call of its tool. `wait_seconds` then includes that call,
                 and no caller may claim the job.
+            queue_seconds: See `slot`.
+            max_eta_seconds: See `slot`.
 
         Returns:
             The job. When it is `running`, begin the work, unless it is `replayed`: an earlier call has got this answer already.
@@ -83,7 +87,8 @@ class Calls(ABC):
         return self._call(
             requests.acquire(
                 pool, job_id=job_id or new_job_id(), user=user, tool=tool, session=session, credits=credits, payload=payload,
-                lease_seconds=lease_seconds, wait_seconds=wait_seconds, started_by=started_by,
+                lease_seconds=lease_seconds, wait_seconds=wait_seconds, started_by=started_by, queue_seconds=queue_seconds,
+                max_eta_seconds=max_eta_seconds,
             )
         )  # fmt: skip
 

@@ -188,6 +188,8 @@ class Gate(Calls):
         lease_seconds: float | None = LEASE_S,
         wait_seconds: float | None = None,
         on_position: OnPosition | None = None,
+        queue_seconds: float | None = None,
+        max_eta_seconds: float | None = None,
     ) -> Slot:
         """Return a slot for a `with` block. Arguments and errors are those of `AsyncGate.slot`.
 
@@ -197,6 +199,7 @@ class Gate(Calls):
         machine = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
             lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
+            queue_seconds=queue_seconds, max_eta_seconds=max_eta_seconds,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,
         )  # fmt: skip
         return Slot(self, machine, on_position)

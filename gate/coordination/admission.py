@@ -45,7 +45,9 @@ class Admission:
         self._news, self._queries, self._rows, self._pricing = news, queries, rows, pricing
         self._places = Places(pools, recorder)
 
-    async def acquire(self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False) -> Job:
+    async def acquire(
+        self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False, max_eta_s: float | None = None
+    ) -> Job:
         """Admit a job: give it a slot, or a place in the queue.
 
         Args:
@@ -53,6 +55,7 @@ class Admission:
             request: The job.
             wait_s: Longest wait (s) of the call for the grant of a queued job.
             by_gate: True for a job that gate starts at its tool. The wait then lasts until the start call was answered.
+            max_eta_s: Longest estimated wait (s) that the caller accepts; None for any.
 
         Returns:
             The job, recorded in SQL. It has ended if its end came during this call: its charge is settled then, so that is no
@@ -62,6 +65,7 @@ class Admission:
             PoolUnknown: There is no such pool.
             UserBusy: The user has as many live jobs as allowed.
             QueueFull: As many jobs wait as may wait.
+            TooLong: The job is new, and its estimated wait is above `max_eta_s`.
             AlreadyEnded: The job had ended before this call.
             JobIdReused: The job_id is another job's.
             JobUnknown: The owner's function does not know the job.
@@ -70,6 +74,8 @@ class Admission:
         """
         end = time.monotonic() + wait_s
         request = await self._pricing.complete(request, by_gate, or_refuse=True)
+        if max_eta_s is not None:
+            await self._queries.refuse_if_too_long(pool, request.job_id, max_eta_s)
         try:
             job = await self._acquire(pool, await self._known_as(request), wait_s)
         except _Copied as first:
@@ -222,7 +228,7 @@ class Admission:
         lease = placed.lease if placed.result is AcquireResult.RUNNING else None
         admit = functools.partial(
             self._ledger.admit, pool, request, epoch=placed.epoch, ticket=placed.ticket, at=placed.queued_at,
-            lease_ms=placed.lease_ms, good_until=placed.good_until,
+            lease_ms=placed.lease_ms, good_until=placed.good_until, stood_ms=placed.stood_ms,
         )  # fmt: skip
         recorded = await admit(lease=lease)
         if recorded.result is AdmitResult.NO_ROOM:

@@ -31,6 +31,7 @@ class _Pool:
     runs: Runs = field(default_factory=dict)
     runs_at: float = -RUNS_TTL_S
     turns: dict[str, float] = field(default_factory=dict)
+    behind: float | None = None
     turns_at: float = -LINE_TTL_S
 
 
@@ -63,13 +64,13 @@ class EtaEstimator:
             known.runs = by_tool(await self._reading.runs(pool))
         if now - known.turns_at > LINE_TTL_S:
             known.turns_at = now
-            known.turns = turns(await self._reading.line(pool, AHEAD_MAX), known.runs, limit, now_ms())
+            known.turns, known.behind = simulate(await self._reading.line(pool, AHEAD_MAX), known.runs, limit, now_ms())
         if not known.runs or limit <= 0:
             return None
         if (turn := known.turns.get(job_id)) is not None:
             return turn
-        latest = max(known.turns.values(), default=now_ms())
-        return latest + max(position - len(known.turns), 1) * whole(0, known.runs[None]) / limit
+        behind = now_ms() if known.behind is None else known.behind
+        return behind + max(position - len(known.turns) - 1, 0) * whole(0, known.runs[None]) / limit
 
 
 def by_tool(runs: Sequence[tuple[str | None, int]]) -> Runs:
@@ -98,6 +99,11 @@ def whole(ran_ms: float, took: Sequence[int]) -> float:
 
 
 def turns(line: Sequence[InLine], runs: Runs, limit: int, at_ms: int) -> dict[str, float]:
+    """Estimate when each waiter gets a slot (ms since 1970), by job_id. See `simulate`."""
+    return simulate(line, runs, limit, at_ms)[0]
+
+
+def simulate(line: Sequence[InLine], runs: Runs, limit: int, at_ms: int) -> tuple[dict[str, float], float | None]:
     """Estimate when each waiter gets a slot, by a simulation of the queue.
 
     In it a holder leaves when a run of its tool would be over, at its deadline at the latest. The first waiter then takes its
@@ -110,10 +116,10 @@ def turns(line: Sequence[InLine], runs: Runs, limit: int, at_ms: int) -> dict[st
         at_ms: Time at which the simulation starts (ms since 1970).
 
     Returns:
-        Time (ms since 1970) by job_id. Empty when nothing can be estimated.
+        Time (ms since 1970) by job_id, and that of the next job to come. Empty and None when nothing can be estimated.
     """
     if not runs or limit <= 0:
-        return {}
+        return {}, None
     took = {tool: runs.get(tool, runs[None]) for tool in {one.tool for one in line}}
     lasts = {tool: whole(0, of_tool) for tool, of_tool in took.items()}
     free = [
@@ -130,4 +136,4 @@ def turns(line: Sequence[InLine], runs: Runs, limit: int, at_ms: int) -> dict[st
         if one.granted_at is None:
             found[one.job_id] = heapq.heappop(free)
             heapq.heappush(free, found[one.job_id] + lasts[one.tool])
-    return found
+    return found, free[0]

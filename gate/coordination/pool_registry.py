@@ -61,6 +61,7 @@ class _Known:
         taken_at: Time by `time.monotonic()` (s) at which the newest epoch was read from SQL. The server that loads the pool
             writes it there before it loads.
         idle: Whether the last script left no job and no unrecorded entry in it.
+        asked_at: Time by `time.monotonic()` (s) of the last call that Redis answered; None before the first.
         rebuilding: Held during a load.
     """
 
@@ -71,6 +72,7 @@ class _Known:
     loads: int = 0
     taken_at: float = -LOADING_S
     idle: bool = False
+    asked_at: float | None = None
     rebuilding: SingleFlight = field(default_factory=SingleFlight)
 
 
@@ -154,6 +156,7 @@ class PoolRegistry:
                 why = undone.why
             else:
                 reply.epoch = epoch
+                known.asked_at = reply.asked
                 self._heed(pool, epoch, reply)
                 return reply
             if time.monotonic() > give_up:
@@ -248,8 +251,11 @@ class PoolRegistry:
                 return  # another call of this server has loaded it
             identity = await self._link.meet()
             self._link.pin(identity)
+            away_ms = None if known.asked_at is None else round((time.monotonic() - known.asked_at) * 1000)
             try:
-                found = await self._ledger.begin_rebuild(pool, identity, refused, known.floor, even_a_former=even_a_former)
+                found = await self._ledger.begin_rebuild(
+                    pool, identity, refused, known.floor, even_a_former=even_a_former, away_ms=away_ms
+                )
             except PoolUnknown:  # another server has deleted it
                 self._forget(pool)
                 raise
@@ -262,7 +268,7 @@ class PoolRegistry:
                 loaded = await self._semaphore.rebuild(
                     pool,
                     found.epoch,
-                    found.pool.in_redis(),
+                    found.pool.in_redis() | {"stood_ms": found.stood_ms},
                     [(job.job_id, entry_codec.holding(job)) for job in found.leases],
                     [(job.job_id, entry_codec.waiting(job)) for job in found.waiters],
                 )

@@ -75,7 +75,7 @@ class JobPricing:
             starts=by_gate and tool.start_url is not None,
             tells=tool.events_url is not None,
             lease_ms=request.lease_ms or tool.lease_ms,
-            queue_ms=tool.queue_ms,
+            queue_ms=request.queue_ms or tool.queue_ms,
         )
         if not self.is_priced(request.tool):
             if by_gate:

@@ -14,7 +14,7 @@ from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.positions import QueuePositions
 from gate.coordination.waiters import Waiters, Wakeup
 from gate.ledger import Event, LedgerQueries
-from gate.model.errors import JobUnknown, PoolUnknown, StoreDown
+from gate.model.errors import JobUnknown, PoolUnknown, StoreDown, TooLong
 from gate.model.job import Job, JobStatus, now_ms
 from gate.slots import QueueState, Semaphore
 
@@ -216,6 +216,30 @@ class JobQueries:
             job = await self.job(job.pool, job.job_id)
         return job
 
+    async def refuse_if_too_long(self, pool: str, job_id: str, most_s: float) -> None:
+        """Refuse a new job whose estimated wait is too long. Nothing is written.
+
+        Args:
+            pool: Name of the pool.
+            job_id: The job. One that is there already is not refused.
+            most_s: Longest wait (s) that its caller accepts.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            TooLong: The estimate is above that. A wait that cannot be estimated is not too long.
+        """
+        line = await self._pools.pool(pool).status(job_id)
+        if line.paused or (line.free and not line.queued and not line.cooling_until):
+            return
+        eta_ms = await self._pace.eta(pool, job_id, line.queued + 1, line.limit)
+        if eta_ms is None:
+            return
+        eta_s = max(max(eta_ms, line.cooling_until or 0) - now_ms(), 0) / 1000
+        if eta_s > most_s and await self._ledger.job(job_id) is None:
+            raise TooLong(
+                f"a slot is free in about {eta_s:.0f} s, and max_eta_seconds is {most_s:g}; nothing was admitted", eta_s
+            )
+
     async def placed_if_seen(self, job: Job) -> Job:
         """Add its place to a job that waits, or leave it out if a store does not answer."""
         with contextlib.suppress(StoreDown):
@@ -268,20 +292,24 @@ class JobQueries:
     async def _at(self, job: Job, position: int, line: QueueState) -> Job:
         if job.status != "queued":
             return job
-        reason = line.reason_of(job.tool if job.starts else None)
-        known = reason not in ("paused", "tool_down")  # an operator has to act first, and how long that takes is unknown
+        reason = line.reason_of(job.tool if job.starts else None, job.refusals)
+        # Where an operator has to act first, how long that takes is unknown.
+        known = reason not in ("paused", "tool_down", "refused")
         eta_ms = await self._pace.eta(job.pool, job.job_id, position, line.limit) if known else None
         if eta_ms is not None:
-            eta_ms = max(eta_ms, line.cooling_until or 0) - now_ms()
-        eta_seconds = None if eta_ms is None else round(max(eta_ms, 0) / 1000, 1)
+            eta_ms = max(eta_ms, line.cooling_until or 0)
+        eta_seconds = None if eta_ms is None else round(max(eta_ms - now_ms(), 0) / 1000, 1)
+        expires_at = line.queue_expires_at(job.enqueued_at, job.queue_ms, job.stood_ms)
         return job._replace(
             position=position,
             queue_length=line.queued,
             reason=reason,
             eta_seconds=eta_seconds,
+            queue_expires_at=expires_at,
+            likely="expires" if eta_ms is not None and expires_at is not None and eta_ms > expires_at else None,
         )
 
 
 def _without_estimate(job: Job) -> Job:
-    """Leave out the estimate, which changes all the time, so that it alone is no change."""
-    return job._replace(eta_seconds=None)
+    """Leave out the estimate and what follows from it, which change all the time, so that they alone are no change."""
+    return job._replace(eta_seconds=None, queue_expires_at=None, likely=None)

@@ -15,20 +15,24 @@ unstarted    jobs of a tool without a start address, which no caller starts eith
 unbound      callbacks whose task is bound to no job
 unread       callbacks with the right secret that could not be read
 refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
+poison       a job that its provider refuses again and again, while other jobs of the pool are started
+queue        a pool whose queue_max does not fit its queue_seconds and how long its jobs run: the last waiters could only expire
 """
 
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from gate.diagnostics.outages import Outage
 from gate.diagnostics.verify import verify
-from gate.ledger import Database, Ledger, LedgerQueries
+from gate.ledger import Database, Ledger, LedgerQueries, PoolSettings
 from gate.ledger.admin import migrate
 from gate.ledger.reports.backlog import Pending
+from gate.ledger.reports.refused_jobs import RefusedJob
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import now_ms
 from gate.model.tool import Tools
@@ -44,6 +48,8 @@ TOOL_DOWN_LATELY_MS = 600_000
 """Age (ms) up to which a failed start call is reported. gate tries a tool each minute, unless there is nothing to start."""
 TOOL_DOWN = "look at the provider's key where the answer says that the provider turns every call away; else at start_url and secret of"
 """Advice for a tool whose start address fails. The name of its table follows."""
+RUNS_MIN = 10
+"""Fewest runs from which the length of a run is judged."""
 REFUSALS_MIN = 10
 """Fewest refusals that are reported. Fewer say nothing about a provider."""
 OPEN_S = 10.0
@@ -214,6 +220,11 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
             yield Diagnosis("undelivered", pool, says, f"look at the tool's address{asks}")
         for finding in _refused(pool, backlog.refused, backlog.ran):
             yield finding
+    for one in await reading.pools():
+        for poison in await reading.backlog.refused_jobs(one.name, one.settings.refusals_before_passing):
+            yield _poison(one.name, poison)
+        for finding in _unfit(one.name, one.settings, [took_ms for _, took_ms in await reading.runs(one.name)]):
+            yield finding
     for table, count in sorted((await reading.backlog.calls_by_tool()).items()):
         if table not in configured:
             says = f"calls for a tool that is configured no longer: {count}"
@@ -266,3 +277,26 @@ def _refused(pool: str, refused: int, ran: int) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "refusals", pool, says, "lower the limit to what the provider takes at a time, or see who else uses it"
         )
+
+
+def _poison(pool: str, job: RefusedJob) -> Diagnosis:
+    says = f"pool {pool}: its provider has refused it {job.refusals} times in a row, while {job.others} other jobs of the pool were started"
+    helps = f"look at what it asks of the provider (gate explain {job.job_id}), and cancel it if that can never be taken"
+    return Diagnosis("poison", job.job_id, says, helps)
+
+
+def _unfit(pool: str, settings: PoolSettings, took_ms: Sequence[int]) -> Iterator[Diagnosis]:
+    """Compare how many waiters can have a turn within the queue time with how many may wait."""
+    if len(took_ms) < RUNS_MIN or not settings.limit:
+        return
+    run_ms = max(statistics.median(took_ms), 1)
+    in_time = int(settings.queue_ms * settings.limit / run_ms)
+    if in_time >= settings.queue_max:
+        return
+    needed_s = settings.queue_max * run_ms / settings.limit / 1000
+    says = (
+        f"a run takes {run_ms / 1000:.3g} s, so {in_time} waiters have a turn within queue_seconds ({settings.queue_ms / 1000:g}),"
+        f" and {settings.queue_max} may wait (queue_max): those behind can only expire"
+    )
+    helps = f"gate pools set {pool} --queue-max {max(in_time, 1)}, or --queue-seconds {needed_s:.0f}"
+    yield Diagnosis("queue", pool, says, helps)

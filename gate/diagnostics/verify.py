@@ -10,7 +10,8 @@ serves. A finding counts as a breach only if it is still there two seconds later
     I5  each job that the events or the ledger name exists
     I6  first grants follow tickets, except for jobs whose place in Redis was lost and restored, and jobs that gate could not
         start because their tool's start address failed
-    I7  no slot is free while a job waits, unless the pool is paused or cools down, or the tool of that job is down
+    I7  no slot is free while a job waits, unless the pool is paused or cools down, the tool of that job is down, or that job is
+        refused again and again beside others that start
     I8  fences of grants are unique in a pool, and increase for each job
     I9  each member of slots and queue is live in SQL and has an entry in jobs; each slot is held under the lease that SQL has
 """
@@ -348,6 +349,11 @@ def _tool_cools(state: _RedisPool, entry: dict[str, Any] | None) -> bool:
     return until.isdigit() and int(until) > state.now_ms
 
 
+def _cools_alone(state: _RedisPool, entry: dict[str, Any] | None) -> bool:
+    """Tell whether a job that its provider always refuses waits for its next try."""
+    return entry is not None and bool(entry.get("poison")) and float(entry.get("aside_until", 0)) > state.now_ms
+
+
 def _live(sql: Connection, at: str) -> dict[str, dict[str, Any]]:
     """Read the live jobs of all pools, by pool and job_id."""
     found: defaultdict[str, dict[str, Any]] = defaultdict(dict)
@@ -359,7 +365,8 @@ def _live(sql: Connection, at: str) -> dict[str, dict[str, Any]]:
 def _members(pool: str, state: _RedisPool, rows: dict[str, Any]) -> Iterator[Breach]:
     cooling = int(float(state.meta.get("cooling_until", 0))) > state.now_ms
     held_back = cooling or state.meta.get("paused") == "1"
-    waits = [job for job in state.queue if not _tool_cools(state, state.entries.get(job))]
+    able = [job for job in state.queue if not _tool_cools(state, state.entries.get(job))]
+    waits = [job for job in able if not _cools_alone(state, state.entries.get(job))]
     if waits and len(state.slots) < int(state.meta.get("limit", 0)) and not held_back:
         yield Breach("I7", pool, f"{len(waits)} wait beside a free slot")
     places: defaultdict[str, int] = defaultdict(int)

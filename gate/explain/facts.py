@@ -37,6 +37,8 @@ class Facts:
         ahead_count: Number of all jobs before it.
         cooling_until: End (ms since 1970) of the pool's cooldown if the job waits; else None.
         redis: Reason why Redis was not asked; None if it was, or if it has nothing to add.
+        queue_ms: How long the job may wait (ms); None if Redis was not asked, or the job does not wait.
+        stood_ms: How much of its wait (ms) does not count, because the pool stood still.
     """
 
     story: JobTimeline
@@ -49,6 +51,8 @@ class Facts:
     ahead_count: int
     cooling_until: int | None = None
     redis: str | None = None
+    queue_ms: int | None = None
+    stood_ms: int = 0
 
 
 def by_sql_alone(story: JobTimeline, why: str | None) -> Facts:
@@ -97,7 +101,11 @@ async def _in_line(view: JobQueries, story: JobTimeline, pool: PoolSnapshot) -> 
         ahead = line.queue[: (job.position or 1) - 1]
     cooling = line.cooling_until if job.status == "queued" else None
     count = (job.position or 1) - 1
-    return Facts(story, job, line.now_ms, line.limit, slot, line.holders, ahead, count, cooling)
+    queue_ms = (job.queue_ms or line.queue_ms) if job.status == "queued" else None
+    stood_ms = line.stood_ms - job.stood_ms
+    return Facts(
+        story, job, line.now_ms, line.limit, slot, line.holders, ahead, count, cooling, queue_ms=queue_ms, stood_ms=stood_ms
+    )
 
 
 def body(facts: Facts) -> dict[str, Any]:

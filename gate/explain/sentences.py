@@ -15,6 +15,9 @@ from gate.ledger.reports.timeline import Event, IncomingCallback, JobTimeline, O
 from gate.ledger.transitions.unread_callbacks import Unread
 from gate.model.job import Job
 
+COUNTED_MS = 1_000
+"""Shortest time (ms) in which a pool stood still that a sentence mentions."""
+
 
 class Sentence(NamedTuple):
     """A sentence of an explanation.
@@ -82,6 +85,7 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
     place = f"at position {job.position} of {job.queue_length}" if job.position else "at no place that Redis knows"
     waited = span(facts.now_ms - job.enqueued_at)
     yield Sentence(f"It waits in the queue, {place}, since {clock(job.enqueued_at)} ({waited}).")
+    yield from _time_left(facts)
     if job.reason == "paused":
         by = f" by the {story.pause.by} at {clock(story.pause.at)}" if story.pause else ""
         why = f": {story.pause.why}" if story.pause and story.pause.why else ", and no reason was given"
@@ -95,11 +99,22 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
             "Why: its tool's start address answers as if it were not there, or as if the secret were wrong. gate tries again each minute at"
             " the latest; the jobs of other tools go on."
         )
+    elif job.reason == "refused":
+        yield Sentence(
+            f"Why: its provider has refused it {several(job.refusals, 'time')}. It keeps its place, others are tried in between, and gate tries it"
+            " again each minute at the latest."
+        )
     elif job.reason == "pool_full" and len(facts.holders) >= facts.limit:
         held = f"all {several(facts.limit, 'slot')} are held" if facts.limit > 1 else "the only slot is held"
         yield Sentence(f"Why: {held if facts.limit else 'the pool has no slots: its limit is 0'}.")
     elif facts.ahead_count:
         yield Sentence("Why: those before it come first.")
+    for poison in story.refused:
+        who = "This job" if poison.job_id == job.job_id else f"Job {poison.job_id}"
+        yield Sentence(
+            f"{who} is a poison job: its provider has refused it {several(poison.refusals, 'time')} in a row since {clock(poison.since)},"
+            f" while {several(poison.others, 'other job')} of the pool {'was' if poison.others == 1 else 'were'} started. The others pass it."
+        )
     if facts.holders:
         yield Sentence(f"Who holds the slots: {names(facts.holders, len(facts.holders))}.")
     if facts.ahead_count:
@@ -110,6 +125,24 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
         yield Sentence(
             f"By how long such jobs have run lately, its turn comes in about {span(round(job.eta_seconds * 1000))}."
         )
+    if job.likely == "expires":
+        yield Sentence("That is after the end of its wait: it is likely to expire.")
+
+
+def _time_left(facts: Facts) -> Iterator[Sentence]:
+    """What of its time in the queue counts, and when its wait ends."""
+    job = facts.job
+    if facts.queue_ms is None:
+        return
+    waited = facts.now_ms - job.enqueued_at
+    stood = min(max(facts.stood_ms, 0), waited)
+    counts = f"Of that, {span(waited - stood)} count against its {span(facts.queue_ms)} in the queue"
+    if stood >= COUNTED_MS:
+        counts += f"; in the other {span(stood)} the pool was paused or cooled down, or gate or a store was away"
+    if job.reason == "paused":
+        yield Sentence(f"{counts}. While the pool is paused its time stands still.")
+    elif job.queue_expires_at is not None:
+        yield Sentence(f"{counts}. It may wait {until(job.queue_expires_at, facts.now_ms)}.")
 
 
 def _ended(job: Job) -> Iterator[Sentence]:

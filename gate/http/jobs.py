@@ -98,7 +98,7 @@ async def acquire(
     wanted = request_of(body, own, asking.role == "tool")
     if body.job_id is None and body.credits:
         wanted = wanted._replace(aliases=keyed[1:])
-    job = await admission.acquire(pool, wanted, body.wait_seconds, by_gate=body.started_by == "gate")
+    job = await admission.acquire(pool, wanted, body.wait_seconds, body.started_by == "gate", body.max_eta_seconds)
     status = 200 if job.status == "running" else 202  # guard: waiting-acquire-sees-the-end
     return _answer_once(job, asking, status)
 
@@ -207,8 +207,18 @@ def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = Fal
     job_id = job_id or body.job_id
     if body.credits and job_id is None:
         raise Invalid("job_id", "credits need a job_id or an Idempotency-Key: without one a retry would charge twice")
-    lease_ms = _ms(body.lease_seconds)
-    return Request(job_id or new_job_id(), body.user, body.tool, body.session, body.credits, body.payload, lease_ms, trusted)
+    lease_ms, queue_ms = _ms(body.lease_seconds), _ms(body.queue_seconds)
+    return Request(
+        job_id or new_job_id(),
+        body.user,
+        body.tool,
+        body.session,
+        body.credits,
+        body.payload,
+        lease_ms,
+        trusted,
+        queue_ms=queue_ms,
+    )
 
 
 def _job_id_of(key: str, pool: str, name: str) -> str:

@@ -123,6 +123,11 @@ class _Collector:
                 "What is left of the cool-down of tools whose start address fails.",
                 lambda one: one.tools_down_s,
             ),
+            (
+                "gate_aside_seconds",
+                "What is left of the cool-down of a job that its provider refuses again and again.",
+                lambda one: one.aside_s,
+            ),
             ("gate_cooling_seconds", "What is left of the cool-down after a refusal.", lambda one: one.cooling_s),
             ("gate_epoch", "Which life of the pool Redis holds; 0: none.", lambda one: one.epoch),
             ("gate_outbox_entries", "What Redis has done and SQL has not recorded.", lambda one: one.outbox),

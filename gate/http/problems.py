@@ -31,6 +31,7 @@ from gate.model.errors import (
     StartedByGate,
     StoreDown,
     TaskTaken,
+    TooLong,
     ToolUnknown,
     Unauthorized,
     Unreadable,
@@ -38,7 +39,7 @@ from gate.model.errors import (
 )
 from gate.model.job_json import job_body
 
-RETRY_AFTER_S = {QueueFull: 5, StoreDown: 1}
+RETRY_AFTER_S = {QueueFull: 5, TooLong: 5, StoreDown: 1}
 """Value of Retry-After (s). For other refusals no time is known."""
 TABLE: dict[type[GateError], tuple[int, str, str]] = {
     Invalid: (422, "invalid", "The request is invalid"),
@@ -62,6 +63,7 @@ TABLE: dict[type[GateError], tuple[int, str, str]] = {
     CallbackApplied: (409, "callback_applied", "This callback was applied before"),
     LeaseLost: (410, "lease_lost", "The lease is lost"),
     QueueFull: (429, "queue_full", "The queue is full"),
+    TooLong: (429, "too_long", "The wait would be too long"),
     StoreDown: (503, "store_down", "A store does not answer"),
 }
 """HTTP status, code and title of each error. The codes are stable, because clients compare them."""
@@ -136,6 +138,8 @@ def refusal(request: Request, error: GateError) -> JSONResponse:
         more["errors"] = [{"field": error.field, "message": error.detail}]
     if isinstance(error, UserBusy):
         more["active_job_id"] = error.active_job_id
+    if isinstance(error, TooLong):
+        more["eta_seconds"] = round(error.eta_s, 1)
     if error.job is not None:
         more["job"] = job_body(error.job)  # With its lease_id: only a caller that may release meets such an error.
     answer = problem(status, code, title, error.detail, RETRY_AFTER_S.get(type(error)), **more)

@@ -17,6 +17,7 @@ from gate.model.limits import (
     LABEL_MAX,
     PAYLOAD_MAX_BYTES,
     QUEUE_MAX,
+    REFUSALS_MAX,
     SECONDS_MAX,
     SECONDS_MIN,
     SLOTS_MAX,
@@ -104,7 +105,8 @@ class AcquireBody(_Body):
 
     `credits` is what the caller has charged already. It needs a `job_id`, so that a retry cannot charge twice. `started_by`
     is `caller` by default. With `gate`, gate calls the `start_url` of the tool when the job is granted a slot. A tool without
-    one is then refused.
+    one is then refused. `queue_seconds` is how long the job may wait, by default the tool's or the pool's time. A new job whose
+    estimated wait is above `max_eta_seconds` is refused with `too_long`, and nothing is admitted.
     """
 
     job_id: JobId | None = None
@@ -116,6 +118,8 @@ class AcquireBody(_Body):
     lease_seconds: Seconds | None = None
     wait_seconds: Annotated[float, Field(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)] = 0
     started_by: Literal["caller", "gate"] | None = None
+    queue_seconds: Seconds | None = None
+    max_eta_seconds: Annotated[float, Field(ge=0, le=SECONDS_MAX, allow_inf_nan=False)] | None = None
 
 
 class LeaseBody(_Body):
@@ -195,6 +199,7 @@ class PoolBody(_Body):
     queue_max: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
     cooldown_seconds: Seconds | None = None
     max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
+    refusals_before_passing: Annotated[int, Field(ge=1, le=REFUSALS_MAX)] | None = None
 
     def in_ms(self) -> dict[str, int | bool]:
         """Return the settings that the body names, by their names in the ledger, with times in milliseconds."""
@@ -229,7 +234,9 @@ class RefundOut(BaseModel):
 class JobOut(BaseModel):
     """A job. An absent value is null. Times are RFC 3339 in UTC, with milliseconds.
 
-    `payload` and `lease_id` are null for a caller that may not release.
+    `payload` and `lease_id` are null for a caller that may not release. `queue_expires_at` is when the wait of a queued job ends. Time in
+    which the pool is paused or cools down, or gate or a store is away, does not count, so it may move to a later time; it is null while the
+    pool is paused. `likely` is `expires` when the estimate lies beyond it.
     """
 
     job_id: str
@@ -244,8 +251,10 @@ class JobOut(BaseModel):
     status: JobStatus
     position: int | None
     queue_length: int | None
-    reason: Literal["pool_full", "paused", "cooling_down", "tool_down"] | None
+    reason: Literal["pool_full", "paused", "cooling_down", "tool_down", "refused"] | None
     eta_seconds: float | None
+    queue_expires_at: str | None
+    likely: Literal["expires"] | None
     enqueued_at: str
     lease: LeaseOut | None
     ended_at: str | None
@@ -365,6 +374,7 @@ class ProblemOut(BaseModel):
     detail: str
     errors: list[dict[str, str]] | None = None
     active_job_id: str | None = None
+    eta_seconds: float | None = None
     job: JobOut | None = None
 
 

@@ -33,7 +33,7 @@ from gate.ledger.sql.engines import first_line
 from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
-from gate.ledger.transitions import admission, inbox, outbox, starts
+from gate.ledger.transitions import admission, inbox, outbox, starts, waiting_time
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.outbox import newer, room
 from gate.model.errors import StoreDown
@@ -75,11 +75,11 @@ class Ledger:
 
     async def admit(
         self, pool: str, request: Request, *, epoch: int, ticket: int, at: int, lease_ms: int, lease: Lease | None,
-        good_until: float | None = None, given_up: int = 0,
+        good_until: float | None = None, given_up: int = 0, stood_ms: int = 0,
     ) -> Change[AdmitResult]:  # fmt: skip
         """Record what Redis decided about a new or repeated job, with its charge.
 
-        With a `lease` (of `lease_ms`) the job runs, without one it is queued. `given_up` is the fence of a grant that goes
+        With a `lease` (of `lease_ms`) the job runs, without one it is queued. Its pool had stood still for `stood_ms` when it came. `given_up` is the fence of a grant that goes
         back to Redis, so that it is never recorded.
         """
 
@@ -100,7 +100,7 @@ class Ledger:
                 return Change(AdmitResult.COPY, copy)
             if lease is not None and not (newer(row, lease.fence, 0) and room(batch, row)):
                 return Change(AdmitResult.NO_ROOM)
-            job = admission.new(batch, pool, request, ticket, at, lease_ms, lease, given_up)
+            job = admission.new(batch, pool, request, ticket, at, lease_ms, lease, given_up, stood_ms)
             if given_up:
                 changes.event(batch, pool, request.job_id, "returned", "gate", at, fence=given_up, why="not_taken")
             changes.event(batch, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
@@ -176,7 +176,7 @@ class Ledger:
                 return Change(RefuseResult.LOST if job.status == "expired" else RefuseResult.ALREADY, job)
             before = job
             job = batch.put(job, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
-                            task_id=None)  # fmt: skip
+                            task_id=None, refusals=job.refusals + (not tool_down))  # fmt: skip
             refusal = "its tool's start address fails" if tool_down else "refused by the provider"
             why, at = refusal + (f": {error}" if error else ""), now_ms()
             changes.event(batch, pool, job_id, "queued", by, at, why=why)
@@ -386,12 +386,14 @@ class Ledger:
         await self._database.write(pool, job_id, work)
 
     async def begin_rebuild(
-        self, pool: str, identity: str, refused_epoch: int | None = None, floor: int = 0, *, even_a_former: bool = False
-    ) -> RebuildPlan:
+        self, pool: str, identity: str, refused_epoch: int | None = None, floor: int = 0, *, even_a_former: bool = False,
+        away_ms: int | None = None,
+    ) -> RebuildPlan:  # fmt: skip
         """Raise the epoch in the Redis of this `identity`, and return the rows to load.
 
         The new epoch is above `floor`, the highest epoch in Redis. Nothing is raised when another server has loaded the pool
-        there above `refused_epoch` (None: under any epoch). A Redis that was replaced is refused, unless `even_a_former`.
+        there above `refused_epoch` (None: under any epoch). A Redis that was replaced is refused, unless `even_a_former`. The last one
+        has not answered for `away_ms`; None when that is not known.
         """
 
         def work(batch: UnitOfWork) -> RebuildPlan:
@@ -402,10 +404,13 @@ class Ledger:
                 return RebuildPlan(EpochResult.REPLACED, row.epoch, row)
             query = jobs_with_refund.where(jobs.c.pool == pool, is_live).order_by(jobs.c.ticket)
             live = [job_of(found) for found in batch.connection.execute(query)]
+            at = now_ms()
+            stood_ms = waiting_time.stood_ms(batch.connection, row, live, away_ms, at)
             return RebuildPlan(
                 EpochResult.RAISED,
-                pool_rows.raise_epoch(batch.connection, row, floor, identity),
+                pool_rows.raise_epoch(batch.connection, row, floor, identity, (stood_ms, at)),
                 row,
+                stood_ms=stood_ms,
                 leases=[job for job in live if job.status in HOLDING],
                 waiters=[job for job in live if job.status == "queued"],
             )

@@ -194,6 +194,7 @@ class RebuildPlan:
         pool: The pool's row.
         leases: Jobs that hold slots.
         waiters: Jobs that wait, in order of their tickets.
+        stood_ms: How long the pool has stood still in all (ms). That time counts against no wait.
     """
 
     result: EpochResult
@@ -201,3 +202,4 @@ class RebuildPlan:
     pool: Pool
     leases: list[Job] = field(default_factory=list)
     waiters: list[Job] = field(default_factory=list)
+    stood_ms: int = 0

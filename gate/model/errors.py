@@ -22,6 +22,7 @@ GateError
 │   ├── PoolNotEmpty      the pool has live jobs, so it cannot be deleted
 │   └── CallbackApplied   the unread callback was applied before
 ├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
+├── TooLong           the estimated wait is above what the caller accepts
 ├── QueueFull         as many jobs wait as the pool allows
 ├── StoreDown         Redis or SQL does not answer; the same request may work later
 └── CannotStart       `gate serve` prints the reason in one line and exits with 1
@@ -162,6 +163,18 @@ class CallbackApplied(Conflict):
 
 class LeaseLost(GateError):
     """The lease expired, was taken back, or was never a lease of this job."""
+
+
+class TooLong(GateError):
+    """The estimated wait is above what the caller accepts.
+
+    Attributes:
+        eta_s: The estimate (s).
+    """
+
+    def __init__(self, detail: str, eta_s: float) -> None:
+        super().__init__(detail)
+        self.eta_s = eta_s
 
 
 class QueueFull(GateError):

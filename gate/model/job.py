@@ -85,10 +85,14 @@ class Job(NamedTuple):
         tells: gate sends each change of its status to its tool.
         settles: Its refund is paid by the owner's SQL function.
         queue_ms: Its own limit of time in the queue (ms); None for the pool's.
+        refusals: How often its provider has refused it.
+        stood_ms: How long its pool had stood still in all (ms) when the job came. That time counts against no wait.
         position: Its place in the queue; 1 is next.
         queue_length: Number of waiters in the pool.
         reason: Why it waits.
         eta_seconds: Estimated time until its grant (s); None when it is not known.
+        queue_expires_at: When its wait ends (ms since 1970); None when it does not wait, and while the pool is paused.
+        likely: `expires` when the estimate lies beyond that; None otherwise.
     """
 
     job_id: str
@@ -120,11 +124,15 @@ class Job(NamedTuple):
     settles: bool = False
     queue_ms: int | None = None
     late_output: Any = None
+    refusals: int = 0
+    stood_ms: int = 0
     refund: Refund | None = None
     position: int | None = None
     queue_length: int | None = None
     reason: str | None = None
     eta_seconds: float | None = None
+    queue_expires_at: int | None = None
+    likely: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -170,7 +178,8 @@ class Request(NamedTuple):
         payload: Data for the holder.
         lease_ms: Length of its leases (ms); None for the pool's.
         trusted: The caller has a tool key, so a refund through the owner's function may rely on its `credits`.
-        starts: As in `Job`. gate sets it, and also `tells`, `settles` and `queue_ms`.
+        starts: As in `Job`. gate sets it, and also `tells` and `settles`.
+        queue_ms: How long it may wait (ms); None for the tool's, or else the pool's.
         aliases: Other ids under which the same call may have been charged before: its Idempotency-Key under other API keys.
     """
 

@@ -50,6 +50,8 @@ def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
         "queue_length": job.queue_length,
         "reason": job.reason,
         "eta_seconds": job.eta_seconds,
+        "queue_expires_at": moment(job.queue_expires_at),
+        "likely": job.likely,
         "enqueued_at": moment(job.enqueued_at),
         "lease": {
             "lease_id": lease.lease_id if secrets else None,

@@ -38,5 +38,7 @@ SLOTS_MAX: Final = 10_000
 """Slots of a pool at most."""
 QUEUE_MAX: Final = 100_000
 """Waiters of a pool at most."""
+REFUSALS_MAX: Final = 1_000
+"""Refusals of one job in a row, after which others are tried, at most."""
 CREDITS_MAX: Final = 10**9
 """Credits of a job at most."""

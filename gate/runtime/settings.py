@@ -17,7 +17,7 @@ from pydantic_settings import (
 from gate.model import store_url
 from gate.model.errors import CannotStart
 from gate.model.job import POOL_NAME, in_ms
-from gate.model.limits import LABEL_MAX, QUEUE_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX
+from gate.model.limits import LABEL_MAX, QUEUE_MAX, REFUSALS_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX
 from gate.model.tool import SHIPPED_NAMES, Tool, Tools
 
 Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]
@@ -61,6 +61,7 @@ class PoolDefaults(BaseModel):
     queue_max: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 1000
     cooldown_seconds: Seconds = 5  # pause of grants after a refusal; it doubles up to 60
     max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no limit
+    refusals_before_passing: Annotated[int, Field(ge=1, le=REFUSALS_MAX)] = 3  # of one job in a row; then another is tried
 
     def in_ms(self) -> dict[str, int]:
         """Return the settings under the names of the ledger, with times in milliseconds."""

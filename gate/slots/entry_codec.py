@@ -46,6 +46,10 @@ def waiting(job: Job) -> Entry:
         entry["queue_ms"] = job.queue_ms
     if job.starts:
         entry["by_gate"] = True
+    if job.refusals:
+        entry["refused"] = job.refusals
+    if job.stood_ms:
+        entry["stood"] = job.stood_ms
     return entry
 
 

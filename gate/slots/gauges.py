@@ -13,7 +13,7 @@ from typing import Any
 from gate.slots import keys
 from gate.slots.connection import RedisConnection, answering
 
-OF_META = ("epoch", "limit", "paused", "cooling_until", "tools_until")
+OF_META = ("epoch", "limit", "paused", "cooling_until", "tools_until", "aside_until")
 """Fields of the hash `meta` that are read."""
 
 
@@ -31,6 +31,7 @@ class RedisGauges:
         paused: No slot is given out.
         cooling_s: Time (s) until the pool gives out slots again after a refusal; 0 when it does now.
         tools_down_s: Time (s) until gate calls the last of the failing tools again; 0 when no tool fails.
+        aside_s: Time (s) until the last of the jobs that are always refused is tried again; 0 without such a job.
         oldest_lease_s: Age (s) of the oldest lease; 0 without a lease.
         outbox: Entries in the outbox.
         oldest_entry_s: Age (s) of the oldest entry in the outbox; 0 when the outbox is empty.
@@ -45,6 +46,7 @@ class RedisGauges:
     paused: bool
     cooling_s: float
     tools_down_s: float
+    aside_s: float
     oldest_lease_s: float
     outbox: int
     oldest_entry_s: float
@@ -81,7 +83,7 @@ async def read(link: RedisConnection, pool: str) -> RedisGauges:
         holders = [name for name, _ in pairs]
         known = [_entry(raw) for raw in await ask("HMGET", jobs, *holders)] if holders else []
     now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-    epoch, limit, paused, cooling_until, tools_until = (_number(value) for value in settings)
+    epoch, limit, paused, cooling_until, tools_until, aside_until = (_number(value) for value in settings)
     claimed = sum(bool(entry.get("claimed")) for entry in known)
     granted_at = [at for entry in known if isinstance(at := entry.get("granted_at"), (int, float)) and at > 0]
     return RedisGauges(
@@ -94,6 +96,7 @@ async def read(link: RedisConnection, pool: str) -> RedisGauges:
         paused=bool(paused),
         cooling_s=max(cooling_until - now_ms, 0) / 1000,
         tools_down_s=max(tools_until - now_ms, 0) / 1000,
+        aside_s=max(aside_until - now_ms, 0) / 1000,
         oldest_lease_s=_age_s(now_ms, min(granted_at, default=now_ms)),
         outbox=entries,
         oldest_entry_s=_age_s(now_ms, int(oldest[0][0].partition(b"-")[0])) if oldest else 0.0,

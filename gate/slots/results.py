@@ -166,6 +166,7 @@ class AcquireReply(ScriptReply[AcquireResult]):
         ticket: Its place in order of arrival.
         queued_at: When it came (ms since 1970).
         lease_ms: Length of its leases (ms).
+        stood_ms: How long the pool had stood still in all (ms) when it came.
         lease: Its lease, while it holds a slot.
         active: The user's live jobs, when these are too many.
     """
@@ -175,6 +176,7 @@ class AcquireReply(ScriptReply[AcquireResult]):
     ticket: int = 0
     queued_at: int = 0
     lease_ms: int = 0
+    stood_ms: int = 0
     lease: Lease | None = None
     active: tuple[str, ...] = ()
 
@@ -208,6 +210,12 @@ class QueueState(ScriptReply[UpkeepResult]):
 
     Attributes:
         limit: Slots of the pool.
+        queue_ms: How long a job may wait (ms), unless it has a time of its own.
+        claim_ms: Grace (ms) of those who waited when the pool was loaded.
+        loaded_at: When the pool was loaded, or gate came back after an absence (ms since 1970).
+        stood_ms: How long the pool has stood still in all (ms). That time counts against no wait.
+        refusals_before_passing: Refusals of one job in a row, after which others are tried.
+        aside_until: Until when a job that is always refused is not tried again (ms since 1970); None when there is none.
         running: Slots whose holders have claimed them.
         granted: Slots that were not claimed yet.
         queued: Jobs that wait.
@@ -222,6 +230,12 @@ class QueueState(ScriptReply[UpkeepResult]):
     """
 
     limit: int = 0
+    queue_ms: int = 0
+    claim_ms: int = 0
+    loaded_at: int = 0
+    stood_ms: int = 0
+    refusals_before_passing: int = 0
+    aside_until: int | None = None
     running: int = 0
     granted: int = 0
     queued: int = 0
@@ -239,10 +253,36 @@ class QueueState(ScriptReply[UpkeepResult]):
         """Slots that no job holds."""
         return max(self.limit - self.running - self.granted, 0)
 
-    def reason_of(self, tool: str | None) -> str:
-        """Say why a job that gate starts at this tool waits. A full pool is not the reason where a free slot would not help."""
+    def reason_of(self, tool: str | None, refusals: int = 0) -> str:
+        """Say why a job waits. A full pool is not the reason where a free slot would not help.
+
+        Args:
+            tool: Its tool, if gate starts the job there.
+            refusals: How often its provider has refused it.
+        """
         is_down = tool in self.cooling_tools or (tool in self.down_tools and not self.free)
-        return "tool_down" if is_down and not self.paused else self.reason
+        if is_down and not self.paused:
+            return "tool_down"
+        is_aside = self.aside_until is not None and self.free and refusals >= self.refusals_before_passing
+        return "refused" if is_aside and self.reason == "pool_full" else self.reason
+
+    def queue_expires_at(self, enqueued_at: int, queue_ms: int | None, stood_ms: int) -> int | None:
+        """Say when the wait of a job ends.
+
+        Args:
+            enqueued_at: When it came (ms since 1970).
+            queue_ms: Its own limit of time in the queue (ms); None for the pool's.
+            stood_ms: How long the pool had stood still in all (ms) when it came.
+
+        Returns:
+            Time (ms since 1970), if the cool-down that is under way is the last one. None while the pool is paused: its time stands still, for as long as an operator wants.
+        """
+        if self.paused:
+            return None
+        due = enqueued_at + (queue_ms or self.queue_ms) + self.stood_ms - stood_ms
+        if enqueued_at < self.loaded_at:
+            due = max(due, self.loaded_at + self.claim_ms)
+        return due + max((self.cooling_until or 0) - self.now_ms, 0)
 
     @property
     def reason(self) -> str:

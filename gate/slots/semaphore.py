@@ -116,6 +116,7 @@ class Semaphore:
             ticket=int(raw.get("ticket", 0)),
             queued_at=int(raw.get("queued_at", 0)),
             lease_ms=int(raw.get("lease_ms", 0)),
+            stood_ms=int(raw.get("stood", 0)),
             lease=_lease(raw) if result in (AcquireResult.RUNNING, AcquireResult.GRANTED) else None,
             active=tuple(raw.get("active", ())),
         )
@@ -197,6 +198,12 @@ class Semaphore:
         return QueueState(
             *_head(raw, UpkeepResult.STATUS),
             limit=int(raw["limit"]),
+            queue_ms=int(raw["queue_ms"]),
+            claim_ms=int(raw["claim_ms"]),
+            loaded_at=int(raw["loaded_at"]),
+            stood_ms=int(raw["stood_ms"]),
+            refusals_before_passing=int(raw["refusals_before_passing"]),
+            aside_until=int(raw["aside_until"]) if "aside_until" in raw else None,
             running=int(raw["running"]),
             granted=int(raw["granted"]),
             queued=int(raw["queued"]),

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.unit_of_work import UnitOfWork
+from gate.ledger.reports.refused_jobs import RefusedJob, refused_jobs
 from gate.ledger.sql.tables import deliveries, events, jobs, owed, tasks, webhooks
 from gate.ledger.transitions.inbox import KEPT_MS
 from gate.model.job import now_ms
@@ -121,6 +122,10 @@ class Backlog:
             return connection.execute(count).scalar_one(), [" ".join(row) for row in connection.execute(newest)]
 
         return await self._database.read(look)
+
+    async def refused_jobs(self, pool: str, most_refusals: int) -> list[RefusedJob]:
+        """Return the jobs that their provider always refuses while others are started. See `refused_jobs`."""
+        return await self._database.read(lambda connection: refused_jobs(connection, pool, most_refusals))
 
     async def tools_down(self, lately_ms: int) -> dict[str, str]:
         """Return the tools whose last start call shows a wrong address or a wrong secret.

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
+from gate.ledger.reports.refused_jobs import RefusedJob, refused_jobs
 from gate.ledger.sql.job_rows import find, is_holding, job_of, jobs_with_refund
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools, tasks, webhooks
 from gate.ledger.transitions.unread_callbacks import Unread, about
@@ -185,6 +186,7 @@ class JobTimeline:
         ahead_count: Number of all jobs that wait before it.
         queued: Number of jobs that wait, before it and behind it.
         pause: Event by which the pool was paused, while it is.
+        refused: Jobs of the pool that their provider always refuses, while others are started.
     """
 
     job: Job
@@ -201,6 +203,7 @@ class JobTimeline:
     ahead_count: int
     queued: int
     pause: Event | None
+    refused: list[RefusedJob]
 
 
 class Timelines:
@@ -269,7 +272,8 @@ def _timeline(connection: Connection, job_id: str) -> JobTimeline | None:
     its_tasks = sa.select(tasks.c.provider, tasks.c.task_id).where(tasks.c.job_id == job_id)
     of_it = (webhooks.c.job_id == job_id) | sa.tuple_(webhooks.c.provider, webhooks.c.task_id).in_(its_tasks)
     callbacks = sa.select(*(webhooks.c[name] for name in IncomingCallback.__slots__)).where(of_it)
-    pool = connection.execute(sa.select(pools.c.limit, pools.c.paused).where(pools.c.name == job.pool)).one()
+    settings = sa.select(pools.c.limit, pools.c.paused, pools.c.refusals_before_passing)
+    pool = connection.execute(settings.where(pools.c.name == job.pool)).one()
     paused = happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
     waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
     before = waits & (jobs.c.ticket < job.ticket)
@@ -297,4 +301,5 @@ def _timeline(connection: Connection, job_id: str) -> JobTimeline | None:
         count,
         queued,
         next((Event(*row) for row in pause), None),
+        [] if job.ended else refused_jobs(connection, job.pool, pool.refusals_before_passing),
     )

@@ -35,6 +35,7 @@ class PoolSettings:
         queue_max: Number of jobs that may wait.
         cooldown_ms: How long no slot is granted after a refusal by the provider (ms).
         max_active_per_user: Number of live jobs that one user may have.
+        refusals_before_passing: Refusals of one job in a row, after which others are tried before it.
     """
 
     limit: int
@@ -45,6 +46,7 @@ class PoolSettings:
     queue_max: int
     cooldown_ms: int
     max_active_per_user: int
+    refusals_before_passing: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Pool:
         redis: Identity of the Redis in which the pool is loaded; empty before the first load.
         former: Identities of the Redis servers that it replaced, the newest first.
         ledger_id: Names this ledger in Redis as the owner of the pool.
+        stood_ms: How long the pool had stood still in all (ms), at its last rebuild.
+        stood_at: When that was (ms since 1970); 0 before the first rebuild.
     """
 
     name: str
@@ -72,6 +76,8 @@ class Pool:
     redis: str
     former: tuple[str, ...]
     ledger_id: str
+    stood_ms: int = 0
+    stood_at: int = 0
 
     def in_redis(self) -> dict[str, int]:
         """Return the settings by the field names of `meta` in Redis."""
@@ -85,13 +91,15 @@ FORMER_MAX = 20
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
 
-_COLUMNS = ("name", "epoch", "void_fence", "void_ticket", "paused", "redis_identity", "redis_former", "ledger_id")
+_COLUMNS = (
+    "name", "epoch", "void_fence", "void_ticket", "paused", "redis_identity", "redis_former", "ledger_id", "stood_ms", "stood_at",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
 def _pool(row: tuple[Any, ...]) -> Pool:
     """Convert a row. The result is cached, because successive batches nearly always read the same row."""
-    name, epoch, void_fence, void_ticket, paused, identity, former, ledger_id, *settings = row
+    name, epoch, void_fence, void_ticket, paused, identity, former, ledger_id, stood_ms, stood_at, *settings = row
     return Pool(
         name,
         epoch,
@@ -102,6 +110,8 @@ def _pool(row: tuple[Any, ...]) -> Pool:
         identity,
         tuple(former.split()),
         ledger_id,
+        stood_ms,
+        stood_at,
     )
 
 
@@ -191,7 +201,7 @@ def was_made(connection: Connection, name: str) -> bool:
     return connection.execute(sa.select(pools.c.name).where(pools.c.name == name)).first() is not None
 
 
-def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -> int:
+def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str, stood: tuple[int, int]) -> int:
     """Give the pool a new epoch.
 
     Args:
@@ -199,6 +209,7 @@ def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -
         pool: The pool, locked.
         floor: Highest epoch found in Redis. The new one is above it.
         identity: Identity of the Redis in which the pool is going to be loaded.
+        stood: How long the pool has stood still in all (ms), and the time of that (ms since 1970).
 
     Returns:
         The new epoch.
@@ -208,7 +219,7 @@ def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str) -
     connection.execute(
         pools.update()
         .where(pools.c.name == pool.name)
-        .values(epoch=epoch, redis_identity=identity, redis_former=" ".join(former))
+        .values(epoch=epoch, redis_identity=identity, redis_former=" ".join(former), stood_ms=stood[0], stood_at=stood[1])
     )
     return epoch
 

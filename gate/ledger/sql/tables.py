@@ -47,6 +47,9 @@ pools = Table(
     Column("redis_former", Text, nullable=False),
     Column("ledger_id", Text, nullable=False),
     Column("deleted_at", BigInteger),
+    Column("refusals_before_passing", BigInteger, nullable=False, server_default=text("3")),
+    Column("stood_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("stood_at", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 
@@ -87,6 +90,8 @@ jobs = Table(
     Column("settles", Boolean, nullable=False, server_default=false()),
     Column("queue_ms", BigInteger),
     Column("late_output", Text),
+    Column("refusals", BigInteger, nullable=False, server_default=text("0")),
+    Column("stood_ms", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),

@@ -19,6 +19,7 @@ def new(
     lease_ms: int,
     lease: Lease | None,
     given_up: int = 0,
+    stood_ms: int = 0,
 ) -> Job:
     """Write the row of a job and its charge. The job runs under `lease`, or it is queued.
 
@@ -31,11 +32,12 @@ def new(
         lease_ms: Length of its leases (ms).
         lease: Its lease; None to queue it.
         given_up: Fence of a grant that goes back to Redis; 0 for none.
+        stood_ms: How long its pool had stood still in all (ms).
 
     Returns:
         The job.
     """
-    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)
+    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)._replace(stood_ms=stood_ms)
     batch.insert(job)
     if request.credits:
         jobs.book(batch, request.job_id, request.user, pool, "charge", request.credits, at)

@@ -15,6 +15,7 @@ from gate.client import (
     PoolUnknown,
     QueueFull,
     StoreDown,
+    TooLong,
     Unauthorized,
     Unreachable,
     UserBusy,
@@ -44,6 +45,23 @@ async def test_a_full_queue(gate: AsyncGate) -> None:
     assert refused.value.retry_after is not None and refused.value.retry_after > 0
     for job in reversed(jobs):
         await gate.cancel("small", job.job_id)
+
+
+async def test_a_wait_that_would_be_too_long(gate: AsyncGate) -> None:
+    async with gate.slot("small"):
+        pass
+    holder = await gate.acquire("small", queue_seconds=20)
+    await gate.claim("small", holder.job_id, holder.lease.lease_id) if holder.lease else None
+    waits = await gate.acquire("small", queue_seconds=20)
+    assert waits.queue_expires_at is not None and waits.likely in (None, "expires")
+    assert (waits.queue_expires_at - waits.enqueued_at).total_seconds() == pytest.approx(20, abs=0.1)
+    await gate.cancel("small", waits.job_id)
+    with pytest.raises(TooLong) as refused:
+        for _ in range(200):  # until a run is known, and the estimate is above nothing
+            admitted = await gate.acquire("small", max_eta_seconds=0)
+            await gate.cancel("small", admitted.job_id)
+    assert refused.value.eta_seconds is not None and refused.value.retry_after is not None
+    await gate.cancel("small", holder.job_id)
 
 
 async def test_the_id_of_another_job(gate: AsyncGate) -> None:

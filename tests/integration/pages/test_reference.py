@@ -64,11 +64,14 @@ def test_each_refusal_is_named_where_it_is_met(served: Served) -> None:
     refused("already_ended", "POST", acquire, {"job_id": ended["job_id"]})
     refused("job_id_reused", "POST", acquire, {"job_id": live["job_id"]}, pool="small")
     refused("too_large", "POST", acquire, {"session": "x" * BODY_MAX_BYTES})
+    served.act(served.acquire("small", job_id=fresh()).json(), "release", outcome="completed")
+    served.sql("update @jobs set granted_at = ended_at - 60000 where pool = 'small' and status = 'completed'")
     user = fresh("user")
     kept = [served.acquire("capped", user=user).json(), served.acquire("small").json(), served.acquire("small").json()]
     refused("user_busy", "POST", acquire, {"user": user}, pool="capped")
     refused("queue_full", "POST", acquire, {"user": user}, pool="small")
     refused("pool_not_empty", "DELETE", "/v1/pools/{pool}", pool="small")
+    refused("too_long", "POST", acquire, {"max_eta_seconds": 30}, pool="small")
     webhook = "/v1/webhooks/{provider}/{pool}"
     refused("forged", "POST", webhook, {}, provider="standard")
     refused("provider_unknown", "POST", webhook, {}, provider="nobody")

@@ -35,6 +35,10 @@ GUARDS = [
     Guard("load-only-a-newer-epoch", NEVER, "test_it_refuses_unless_its_epoch_is_above"),
     Guard("fences-above-earlier-epochs", replaced_by("'0'"), "test_fences_and_tickets_start_above_those_of_every_earlier_life"),
     Guard("only-the-known-redis", NEVER, "test_a_replica_that_lagged_is_loaded_anew_when_it_is_promoted"),
+    Guard("pass-a-job-that-is-always-refused", NEVER, "test_after_three_refusals_the_next_waiter_is_tried_and_it_keeps_its_place"),
+    Guard("full-provider-makes-no-poison", replaced_by("9"), "test_a_full_provider_makes_no_job_a_poison_job"),
+    Guard("end-of-a-lease-ends-the-passing", DROP, "test_where_the_provider_was_full_the_order_counts_again_when_a_lease_ends"),
+    Guard("standing-still-counts-against-no-wait", DROP, "test_no_wait_ends_while_the_pool_is_paused_and_the_rest_of_it_counts_afterwards"),
     Guard("stranger-leaves-by-ticket", NEVER, "test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since"),
     # ---- the client
     Guard("answer-of-another-job", NEVER, "test_answer_about_another_job_is_refused"),

@@ -19,8 +19,8 @@ def _row(x: Row, fence: Number, ticket: Number, due: Deadline) -> Row:
 
 
 def _entry(x: Entry, fence: Number, ticket: Number, due: Deadline) -> Entry:
-    job, number, grant, deadline, claimed, again = x
-    return Entry(job, ticket(number), fence(grant), due(job, deadline), claimed, again)
+    job, number, grant, deadline, claimed, again, aside = x
+    return Entry(job, ticket(number), fence(grant), due(job, deadline), claimed, again, aside)
 
 
 def _note(x: Note, fence: Number, ticket: Number, due: Deadline) -> Note:

@@ -21,8 +21,17 @@ def begin(redis: Redis) -> Redis:
     if dead:
         notes = [Note("expired", entry.job, entry.ticket, entry.fence, 0, redis.epoch) for entry in dead]
         alive = tuple([entry for entry in redis.slots if entry.due])
-        redis = redis._replace(slots=alive, outbox=(*redis.outbox, *notes), cooling=False)
+        redis = _warm(redis._replace(slots=alive, outbox=(*redis.outbox, *notes)))
     return promote(redis)
+
+
+def _warm(redis: Redis) -> Redis:
+    """A lease has ended: the provider takes jobs, and the order counts again."""
+    return _in_turn(redis._replace(cooling=False)) if redis.cooling else redis
+
+
+def _in_turn(redis: Redis) -> Redis:
+    return redis._replace(queue=tuple([entry._replace(aside=False) for entry in redis.queue]))
 
 
 def may_grant(redis: Redis) -> bool:
@@ -31,7 +40,9 @@ def may_grant(redis: Redis) -> bool:
 
 def promote(redis: Redis) -> Redis:
     while redis.queue and may_grant(redis):
-        redis, granted = grant(redis._replace(queue=redis.queue[1:]), redis.queue[0], False)
+        first = next((entry for entry in redis.queue if not entry.aside), redis.queue[0])
+        rest = redis._replace(queue=tuple([entry for entry in redis.queue if entry is not first]))
+        redis, granted = grant(rest if first.aside else _in_turn(rest), first, False)
         note = Note("granted", granted.job, granted.ticket, granted.fence, granted.due, redis.epoch)
         redis = redis._replace(outbox=(*redis.outbox, note))
     return redis
@@ -39,7 +50,7 @@ def promote(redis: Redis) -> Redis:
 
 def grant(redis: Redis, entry: Entry, claimed: bool) -> tuple[Redis, Entry]:
     fence = redis.fence + 1
-    granted = entry._replace(fence=fence, due=FRESH, claimed=claimed)
+    granted = entry._replace(fence=fence, due=FRESH, claimed=claimed, aside=False)
     return redis._replace(fence=fence, slots=_in_order((*redis.slots, granted))), granted
 
 
@@ -115,13 +126,13 @@ def release(redis: Redis, job: int, fence: int) -> Answered:
     if (_held(redis, job, fence) if "release_lease" not in off else of(redis.slots, job)) is None:
         return redis, Reply("stale", job)
     slots = tuple([entry for entry in redis.slots if entry.job != job])
-    return promote(redis._replace(slots=slots, cooling=False)), Reply("released", job)
+    return promote(_warm(redis._replace(slots=slots))), Reply("released", job)
 
 
 def cancel(redis: Redis, job: int) -> Answered:
     redis = begin(redis)
-    cooling = redis.cooling and of(redis.slots, job) is None
-    return promote(_without(redis, job)._replace(cooling=cooling)), Reply("left", job)
+    held, redis = of(redis.slots, job) is not None, _without(redis, job)
+    return promote(_warm(redis) if held else redis), Reply("left", job)
 
 
 def leave(redis: Redis, job: int, ticket: int) -> Answered:
@@ -146,7 +157,7 @@ def requeue(redis: Redis, job: int, fence: int, why: str, ticket: int) -> Answer
     else:
         again = False
     cooling = redis.cooling or why != "lost"
-    queue = [*redis.queue, Entry(job, ticket, again=again)]
+    queue = [*redis.queue, Entry(job, ticket, again=again, aside=why == "refused")]
     if "seat_by_ticket" in off:
         queue = [queue[-1], *queue[:-1]]
     else:

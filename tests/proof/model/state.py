@@ -48,7 +48,8 @@ class Pool(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A member of slots or queue with its JSON in `jobs`; a waiter has no fence."""
+    """A member of slots or queue with its JSON in `jobs`; a waiter has no fence. One that was refused is `aside`: others are tried first. Here
+    one refusal is enough."""
 
     job: int
     ticket: int
@@ -56,6 +57,7 @@ class Entry(NamedTuple):
     due: int = 0
     claimed: bool = False
     again: bool = False
+    aside: bool = False
 
 
 class Note(NamedTuple):

@@ -36,13 +36,14 @@ class LineAgainstRules(RuleBasedStateMachine):
 
     @initialize(
         limit=st.integers(0, 3), queue_max=st.integers(0, 6), cap=st.integers(0, 2), claim_ms=st.sampled_from((500, 4_000)),
+        passing=st.integers(1, 3),
     )  # fmt: skip
-    def load(self, limit: int, queue_max: int, cap: int, claim_ms: int) -> None:
-        self.rules = Rules(limit, claim_ms, 40_000, 20_000, queue_max, 3_000, cap, self.line.clock.now)
+    def load(self, limit: int, queue_max: int, cap: int, claim_ms: int, passing: int) -> None:
+        self.rules = Rules(limit, claim_ms, 40_000, 20_000, queue_max, 3_000, cap, self.line.clock.now, passing)
         self.run(
             self.line.load(
                 limit=limit, claim_ms=claim_ms, max_hold_ms=40_000, queue_ms=20_000, queue_max=queue_max, cooldown_ms=3_000,
-                max_active_per_user=cap,
+                max_active_per_user=cap, refusals_before_passing=passing,
             )
         )  # fmt: skip
 
@@ -95,12 +96,12 @@ class LineAgainstRules(RuleBasedStateMachine):
     @rule(ms=st.sampled_from((1, 499, 500, 999, 1_000, 3_000, 5_000, 20_000, 40_000)))
     def time_passes(self, ms: int) -> None:
         self.line.clock.turn(ms)
-        self.rules.now += ms
+        self.rules.passes(ms)
 
     @rule()
     def pause_or_resume(self) -> None:
-        self.rules.paused = not self.rules.paused
-        self.run(self.line.client.hset(self.line.key("meta"), "paused", int(self.rules.paused)))
+        word = self.rules.pause_or_resume()
+        self.same(self.line.configure(paused=int(self.rules.paused)), word)
 
     @rule()
     @precondition(lambda self: self.rules.outbox)

@@ -187,3 +187,36 @@ def test_what_is_said_as_drift_is_not_said_again_as_a_breach(sleeping: Served) -
     with redis.Redis.from_url(sleeping.redis_url) as people:
         people.zrem("gate:{default}:slots", job)
     assert named(doctor(sleeping)[1]) <= {("drift", job)}
+
+
+def test_a_job_that_is_always_refused_is_named_and_explained(tmp_path: Path) -> None:
+    with Served(tmp_path, GATE_LIMIT="1", GATE_COOLDOWN_SECONDS="0.5", GATE_REFUSALS_BEFORE_PASSING="2") as served:
+        poison, behind = (served.acquire(job_id=fresh(), wait_seconds=0).json() for _ in range(2))
+        for _ in range(2):
+            held = served.http.get(f"/v1/pools/default/jobs/{poison['job_id']}", params={"wait_seconds": 10}).json()
+            assert served.act(held, "release", outcome="refused").status_code == 200
+        assert "poison" not in {what for what, _ in named(doctor(served)[1])}, "nothing shows that the provider is not full"
+        started = served.http.get(f"/v1/pools/default/jobs/{behind['job_id']}", params={"wait_seconds": 10}).json()
+        assert served.act(started, "claim").json()["status"] == "running", "it was tried next"
+        assert named(doctor(served)[1]) == {("poison", poison["job_id"])}
+        said = run_gate("explain", poison["job_id"], cwd=served.folder).stdout
+        assert "This job is a poison job: its provider has refused it 2 times in a row" in said
+        last = served.acquire(job_id=fresh()).json()
+        assert f"Job {poison['job_id']} is a poison job" in run_gate("explain", last["job_id"], cwd=served.folder).stdout
+        for one in (last, poison, started):
+            served.act(one, "cancel")
+        assert doctor(served) == (0, [])
+
+
+def test_a_queue_that_is_longer_than_its_time_allows_is_named(tmp_path: Path) -> None:
+    with Served(tmp_path, GATE_QUEUE_MAX="100", GATE_QUEUE_SECONDS="60", GATE_LIMIT="2") as served:
+        for _ in range(10):
+            served.act(served.acquire(job_id=fresh()).json(), "release", outcome="completed")
+        assert doctor(served) == (0, []), "runs of no time at all fit"
+        served.sql("update @jobs set granted_at = ended_at - 30000")
+        ((what, about),) = named(found := doctor(served)[1])
+        assert (what, about) == ("queue", "default")
+        assert "a run takes 30 s, so 4 waiters have a turn within queue_seconds (60), and 100 may wait" in found[0]["says"]
+        assert found[0]["helps"] == "gate pools set default --queue-max 4, or --queue-seconds 1500"
+        assert run_gate("pools", "set", "default", "--queue-max", "4", cwd=served.folder).returncode == 0
+        assert doctor(served) == (0, [])

@@ -151,7 +151,13 @@ async def test_a_refusal_gives_the_slot_back_and_keeps_the_lease_on_record(book:
     assert await book.ledger.refuse("default", "a", "lease-2", "holder") == Change("lost", before)
     done = await book.ledger.refuse("default", "a", "lease-1", "tool", "no GPU")
     after = before._replace(
-        status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None, task_id=None
+        status="queued",
+        granted_at=None,
+        expires_at=None,
+        hard_expires_at=None,
+        provider=None,
+        task_id=None,
+        refusals=1,
     )
     assert done == Change("refused", after, before)
     assert (await book.history())[-1] == ("queued", "tool", None, "refused by the provider: no GPU", NOW)

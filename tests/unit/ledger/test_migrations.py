@@ -56,3 +56,34 @@ def test_the_newest_migration_is_the_one_that_serve_looks_for() -> None:
 
 def test_migrating_twice_does_nothing(sql_url: str) -> None:
     assert schema.migrate(sql_url) is False
+
+
+def test_pools_and_jobs_of_an_older_ledger_have_the_default_of_each_new_column(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    with fresh_database(tmp_path / "older") as older:
+        engine = engines.engine(older, writes=True)
+        at = "" if engine.dialect.name == "sqlite" else "gate."
+        with engine.begin() as connection:
+            if at:
+                connection.exec_driver_sql("create schema gate")
+            config = Config()
+            config.set_main_option("script_location", str(Path(schema.__file__).parents[1] / "migrations"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0007")
+            connection.exec_driver_sql(
+                f'insert into {at}pools (name, epoch, void_fence, void_ticket, "limit", lease_ms, max_hold_ms, claim_ms, queue_ms, queue_max,'
+                " cooldown_ms, max_active_per_user, paused, configured, redis_identity, redis_former, ledger_id)"
+                " values ('p', 0, 0, 0, 3, 1, 1, 1, 1, 1, 1, 0, false, '{}', '', '', 'x')"
+            )
+            connection.exec_driver_sql(
+                f"insert into {at}jobs (job_id, pool, status, credits, ticket, fence, lease_ms, enqueued_at)"
+                " values ('j', 'p', 'queued', 0, 1, 0, 1, 1)"
+            )
+        assert schema.migrate(older)
+        with engine.begin() as connection:
+            pool = connection.exec_driver_sql(f"select refusals_before_passing, stood_ms, stood_at from {at}pools").one()
+            job = connection.exec_driver_sql(f"select refusals, stood_ms from {at}jobs").one()
+        engine.dispose()
+        assert (tuple(pool), tuple(job)) == ((3, 0, 0), (0, 0))
