@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import assert_never
 
+from gate.coordination.hang_up import HangUp
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.places import Places
@@ -46,7 +47,9 @@ class Admission:
         self._news, self._queries, self._rows, self._pricing = news, queries, rows, pricing
         self._places = Places(pools, recorder)
 
-    async def acquire(self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False) -> Job:
+    async def acquire(
+        self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False, hang_up: HangUp | None = None
+    ) -> Job:
         """Admit a job: give it a slot, or a place in the queue.
 
         Args:
@@ -54,6 +57,7 @@ class Admission:
             request: The job.
             wait_s: Longest wait (s) of the call for the grant of a queued job.
             by_gate: True for a job that gate starts at its tool. The wait then lasts until the start call was answered.
+            hang_up: Tells whether the caller disconnects. A job that only this caller knows is cancelled then.
 
         Returns:
             The job, recorded in SQL.
@@ -68,7 +72,7 @@ class Admission:
             Invalid: gate is to start it, and its tool is missing or has no `start_url`.
             StoreDown: A store does not answer. As with every other refusal, nothing was written.
         """
-        end = time.monotonic() + wait_s
+        end, hang_up = time.monotonic() + wait_s, hang_up or HangUp()
         request = await self._pricing.complete(request, by_gate, or_refuse=True)
         if not wait_s:
             job = await self._admit(pool, request)
@@ -79,9 +83,13 @@ class Admission:
                 "queued",
             )
             with parked as changed:
-                job = await self._admit(pool, request, lambda job: self._queries.until_changed(job, changed, wait_s))
+                job = await self._admit(pool, request, lambda job: self._queries.until_changed(job, changed, wait_s, hang_up))
         assert job is not None
-        return await self._queries.until_started(job, end) if by_gate else job
+        if by_gate:
+            return await self._queries.until_started(job, end)
+        if hang_up.happened and request.unnamed:  # guard: unnamed-job-of-a-caller-that-hung-up
+            return await self._end_unheard(job, "caller", "caller_gone")
+        return job
 
     async def take(self, pool: str, request: Request) -> Job | None:
         """Admit a job to a slot that is free now. It is never queued.
@@ -133,14 +141,29 @@ class Admission:
             in_line: Makes the answer for a job that waits; None to answer with its position.
             or_wait: False to take a free slot or nothing. Without a free slot the answer is then None.
         """
-        for tries_left in reversed(range(TRIES)):
-            with contextlib.suppress(_Moved):
-                placed = await self._pools.pool(pool).acquire(request, or_wait)
-                if placed.result in NOT_PLACED:
-                    return await self._not_placed(pool, request, placed, tries_left)
-                job = await self._record(pool, request, placed, or_wait)
-                return None if job is None else await self._answer(pool, job, placed, in_line or self._queries.placed)
-        raise StoreDown("redis", "the stores kept moving; come again")
+        job = None
+        try:
+            for tries_left in reversed(range(TRIES)):
+                with contextlib.suppress(_Moved):
+                    placed = await self._pools.pool(pool).acquire(request, or_wait)
+                    if placed.result in NOT_PLACED:
+                        return await self._not_placed(pool, request, placed, tries_left)
+                    job = await self._record(pool, request, placed, or_wait)
+                    return None if job is None else await self._answer(pool, job, placed, in_line or self._queries.placed)
+            raise StoreDown("redis", "the stores kept moving; come again")
+        except StoreDown:
+            if job is not None and request.unnamed and not job.starts:
+                with contextlib.suppress(StoreDown):
+                    await self._end_unheard(job, "gate", "store_down")
+            raise
+
+    async def _end_unheard(self, job: Job, by: str, reason: str) -> Job:
+        """End a job whose only caller is not told of it. Without this its slot would be held for no caller."""
+        ended = await self._ledger.end(job.pool, job.job_id, "cancelled", by=by, reason=reason)
+        with contextlib.suppress(StoreDown):  # the end is recorded; the reconciler frees its place
+            await self._pools.pool(job.pool).cancel(job.job_id)
+        self._news.tell(job.pool, [job.job_id])
+        return ended.job or job
 
     async def _record(self, pool: str, request: Request, placed: AcquireReply, or_wait: bool) -> Job | None:
         """Record in SQL what Redis has decided. When SQL does not record it, take it back from Redis."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from gate.coordination.eta import EtaEstimator
+from gate.coordination.hang_up import HangUp
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.positions import QueuePositions
@@ -95,7 +96,9 @@ class JobQueries:
             raise JobUnknown(f"there is no such job in pool {pool!r}")
         return job
 
-    async def wait(self, pool: str, job_id: str, status: JobStatus | None, wait_s: float) -> Job:
+    async def wait(
+        self, pool: str, job_id: str, status: JobStatus | None, wait_s: float, hang_up: HangUp | None = None
+    ) -> Job:
         """Wait until a job has another status, and return it.
 
         Args:
@@ -103,13 +106,14 @@ class JobQueries:
             job_id: The job.
             status: Status that the caller knows; None for none, which waits for nothing.
             wait_s: Longest wait (s). The job is returned after it in any case.
+            hang_up: Ends the wait when the caller disconnects; None for no such end.
 
         Raises:
             PoolUnknown: There is no such pool.
             JobUnknown: The pool has no such job.
         """
         with self.parked(job_id, status) as changed:
-            return await self.until_changed(await self.job(pool, job_id), changed, wait_s)
+            return await self.until_changed(await self.job(pool, job_id), changed, wait_s, hang_up)
 
     def parked(self, job_id: str, status: JobStatus | None) -> contextlib.AbstractContextManager[Wakeup]:
         """Register a waiter that is woken when the job has another status than `status`.
@@ -118,25 +122,29 @@ class JobQueries:
         """
         return self.waiters.parked(job_id, status)
 
-    async def until_changed(self, job: Job, changed: Wakeup, wait_s: float) -> Job:
+    async def until_changed(self, job: Job, changed: Wakeup, wait_s: float, hang_up: HangUp | None = None) -> Job:
         """Wait until a job has another status than `changed` knows, and return it with its place.
 
         Args:
             job: The job, read after `changed` was parked.
             changed: The waiter of the job.
             wait_s: Longest wait (s).
+            hang_up: Ends the wait when the caller disconnects; None for no such end.
         """
-        loop = asyncio.get_running_loop()
+        loop, hang_up = asyncio.get_running_loop(), hang_up or HangUp()
         end = loop.time() + wait_s
         # guard: forget-news-before-the-read
         changed.job = None  # a job that was passed before `job` was read may be older than `job`
-        while job.status == changed.known and (left := end - loop.time()) > 0 and not self.waiters.closing:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await changed.wait()
-            update = changed.job
-            changed.clear()
-            job = update or await self.job(job.pool, job.job_id)
+        with hang_up.wakes(changed):
+            while job.status == changed.known and (left := end - loop.time()) > 0:
+                if self.waiters.closing or hang_up.happened:
+                    break
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await changed.wait()
+                update = changed.job
+                changed.clear()
+                job = update or await self.job(job.pool, job.job_id)
         return await self.placed(job)
 
     async def until_started(self, job: Job, end: float) -> Job:

@@ -131,6 +131,8 @@ TIMEOUTS = {
     "queue_timeout": "it had waited as long as a job may wait",
 }
 """Words for the timeout that expired a job, by `end_reason`."""
+UNHEARD = {"caller_gone": "it disconnected before its answer, and only it knew the job"}
+"""Words for the reason of a caller's end, by `end_reason`."""
 ENDED_BY = {
     "holder": "by its holder",
     "caller": "by its caller",
@@ -146,7 +148,7 @@ def _by_whom(job: Job) -> str:
         until = f", until {clock(job.expires_at)}" if job.end_reason != "queue_timeout" and job.expires_at else ""
         return f"by gate: {TIMEOUTS.get(job.end_reason or '', job.end_reason)}{until}"
     by = ENDED_BY.get(job.ended_by or "", f"by {job.ended_by}")
-    return f"{by}: {job.end_reason}" if job.end_reason else by
+    return f"{by}: {UNHEARD.get(job.end_reason, job.end_reason)}" if job.end_reason else by
 
 
 HAPPENED = {
@@ -178,7 +180,7 @@ def _happened(event: Event) -> str:
         what = "a slot was free: running at once"
     elif event.kind == "callback" and event.by == "operator":
         what = "a callback that could not be read was applied"
-    why = TIMEOUTS.get(why or "", RETURNED.get(why or "", why))
+    why = (TIMEOUTS | RETURNED | UNHEARD).get(why or "", why)
     by = "gate" if event.by == "gate" else f"the {event.by}"
     return f"{what}, by {by}" + (f": {why}" if why else "")
 

@@ -25,7 +25,7 @@ from gate.http.schemas import (
     event_body,
 )
 from gate.http.server.json_response import Json
-from gate.http.services import AdmissionService, JobService, QueryService
+from gate.http.services import AdmissionService, CallerHangUp, JobService, QueryService
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid
 from gate.model.job import Job, JobStatus, Request, new_job_id
@@ -46,8 +46,9 @@ def _answer(job: Job, caller: Caller, status: int = 200) -> JSONResponse:
 @router.post("/acquire", response_model=JobOut, responses={202: {"model": JobOut, "description": "queued, or granted"}})
 @open_to(TOOL, conflicts={"user_busy", "job_id_reused", "already_ended"}, may_be_full=True, on_fast_path=True)
 async def acquire(
-    pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, idempotency_key: IdempotencyKey = None
-) -> JSONResponse:
+    pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, hang_up: CallerHangUp,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:  # fmt: skip
     """Take a slot, or join the queue.
 
     The answer is 200 only when the job is `running`. It is 202 when the job is `queued`, or `granted` and has to be claimed
@@ -58,20 +59,24 @@ async def acquire(
 
     An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job. Beside a `job_id` it is
     ignored.
+
+    A call with neither is the only one that knows its job. When it disconnects before its answer, the job is cancelled, with
+    the `end_reason` `caller_gone`, unless gate starts it.
     """
     job_id = body.job_id or (_job_id_of(idempotency_key, pool, asking) if idempotency_key else None)
     wanted = request_of(body, job_id, asking.role == "tool")
-    job = await admission.acquire(pool, wanted, body.wait_seconds, by_gate=body.started_by == "gate")
+    job = await admission.acquire(pool, wanted, body.wait_seconds, body.started_by == "gate", hang_up)
     return _answer(job, asking, 202 if job.status in ("queued", "granted") else 200)
 
 
 @router.get("/jobs/{job_id}", response_model=JobOut)
 @open_to(ANY_KEY)
 async def job(
-    pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, wait_seconds: Wait = 0, status: JobStatus = "queued"
-) -> JSONResponse:
+    pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, hang_up: CallerHangUp, wait_seconds: Wait = 0,
+    status: JobStatus = "queued",
+) -> JSONResponse:  # fmt: skip
     """Read the job. With `wait_seconds`, the answer comes when its status is no longer `status`, or after that time."""
-    return _answer(await queries.wait(pool, job_id, status, wait_seconds), asking)
+    return _answer(await queries.wait(pool, job_id, status, wait_seconds, hang_up), asking)
 
 
 async def _known(pool: Pool, job_id: JobPath, queries: QueryService) -> None:
@@ -150,7 +155,10 @@ def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = Fal
     if body.credits and job_id is None:
         raise Invalid("job_id", "credits need a job_id or an Idempotency-Key: without one a retry would charge twice")
     lease_ms = _ms(body.lease_seconds)
-    return Request(job_id or new_job_id(), body.user, body.tool, body.session, body.credits, body.payload, lease_ms, trusted)
+    return Request(
+        job_id or new_job_id(), body.user, body.tool, body.session, body.credits, body.payload, lease_ms, trusted,
+        unnamed=job_id is None,
+    )  # fmt: skip
 
 
 def _job_id_of(key: str, pool: str, asking: Caller) -> str:

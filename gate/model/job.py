@@ -151,6 +151,7 @@ class Request(NamedTuple):
         lease_ms: Length of its leases (ms); None for the pool's.
         trusted: The caller has a tool key, so a refund through the owner's function may rely on its `credits`.
         starts: As in `Job`. gate sets it, and also `tells`, `settles` and `queue_ms`.
+        unnamed: gate made its job_id, so the caller of this request learns it from the answer only.
     """
 
     job_id: str
@@ -165,6 +166,7 @@ class Request(NamedTuple):
     tells: bool = False
     settles: bool = False
     queue_ms: int | None = None
+    unnamed: bool = False
 
     def same_content(self, job: Job) -> bool:
         """Return whether a repeated request means this job: every value that both name is equal."""
