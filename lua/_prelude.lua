@@ -46,13 +46,15 @@ end
 
 local meta = {}
 do
-  local names = {'grace_to', 'tools_until', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
+  local names = {'grace_to', 'tools_until', 'presences', 'pass_scan', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
                  'max_active_per_user', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence'}
   local values = redis.call('HMGET', META, unpack(names))
   meta.grace_to = tonumber(values[1]) -- there only while somebody is still to be given grace
   meta.tools_until = tonumber(values[2]) or 0 -- no tool cools down beyond it
-  if values[3] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
-  for i = 4, #names do
+  meta.presences = values[3] -- there only while a waiter may have asked for presence
+  meta.pass_scan = tonumber(values[4]) or 0 -- waiters at the head that the last call passed when it met its bound
+  if values[5] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
+  for i = 6, #names do
     local value = tonumber(values[i])
     if not value then return cjson.encode({word = 'cold'}) end
     meta[names[i]] = value
@@ -97,10 +99,18 @@ end
 -- From which end it is found sooner: 1 the head, -1 the tail.
 local function side(from, to) return waiting - 1 - from < to and -1 or 1 end -- mutant: nearer-end-of-two
 
+-- From where the next call looks for a waiter to grant.
+local function scan_from(place)
+  if place == meta.pass_scan then return end
+  meta.pass_scan = place
+  if place == 0 then redis.call('HDEL', META, 'pass_scan') else redis.call('HSET', META, 'pass_scan', place) end
+end
+
 local function unqueue(job, entry)
   if waiting == 0 then return false end -- mutant: empty-queue
   local left = redis.call('LREM', QUEUE, waiting > BOUND and entry and side(between(entry)) or 1, job) -- mutant: nearer-end
   waiting = waiting - left
+  if left > 0 then scan_from(math.max(0, meta.pass_scan - left)) end -- it may have stood among those that were passed
   return left == 1
 end
 
@@ -130,15 +140,19 @@ end
 
 local function admit(job, entry)
   if entry.queue_ms then redis.call('HSET', META, 'own_waits', 1) end -- tick looks at waiters with a queue time of their own
+  if entry.presence_ms and not meta.presences then
+    meta.presences = '1'
+    redis.call('HSET', META, 'presences', 1)
+  end
   write(job, entry)
   count_for_user(job, entry)
 end
 
--- The entry of the outbox about a job, if there is one: SQL has to hear of it before anything new is said of the job.
+-- The entry of the outbox about a grant or an end of a job, if there is one: SQL has to hear of it before anything new is said of the job.
 local function noted(job)
   if unrecorded + emitted == 0 then return end -- mutant: empty-outbox
   for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
-    if item[2][4] == job then return item[2] end
+    if item[2][4] == job and item[2][2] ~= 'passed' then return item[2] end
   end
 end
 
@@ -206,15 +220,54 @@ local function cools(entry)
   return meta.tools_until > now and entry and entry.by_gate and entry.tool and cooled_until(entry.tool) > now
 end
 
--- Waiters whose tool cools down keep their places and are passed by those behind them.
+-- A waiter that asked for presence is absent once its caller has not shown itself for that long. A load, or an absence of gate or a
+-- store, counts as a sign of every caller: nobody could show itself.
+local function absent(entry)
+  if not (entry and entry.presence_ms) then return false end
+  local shown = entry.present_until or 0
+  shown = math.max(shown, meta.loaded_at + entry.presence_ms) -- guard: present-after-a-load
+  return shown <= now
+end
+
+-- The caller of a waiter shows itself. A quarter more than its time is noted, so that most of its calls write nothing. The reply says
+-- whether it was passed meanwhile.
+local function show(job, entry)
+  if not (entry and entry.presence_ms) or (entry.present_until or 0) >= now + entry.presence_ms then return false end
+  local was_passed = entry.passed
+  entry.present_until, entry.passed = now + math.floor(entry.presence_ms * 5 / 4), nil
+  write(job, entry)
+  if was_passed then scan_from(0) end -- guard: look-again-from-the-head
+  return was_passed
+end
+
+-- SQL hears once of each absence that cost a waiter its turn: the history has to say why a later one was first.
+local function pass(job, entry)
+  if entry.passed or not absent(entry) then return end
+  emit('passed', job, entry, '0') -- guard: passing-is-written-down
+  entry.passed = true
+  write(job, entry)
+end
+
+local function stays(entry)
+  if cools(entry) then return true end -- guard: pass-a-waiter-whose-tool-is-down
+  if absent(entry) then return true end -- guard: pass-an-absent-waiter
+  return false
+end
+
+-- Waiters that are absent, or whose tool cools down, keep their places and are passed by those behind them. When more of them stand
+-- there than one call looks at, the next call goes on behind them.
 local function promote()
-  local looked_at, passed = 0, 0
+  local looked_at, passed = 0, meta.pass_scan
   while waiting > passed and may_grant() do
     local job = redis.call('LINDEX', QUEUE, passed)
-    if looked_at == BOUND or not ids_left() then more = passed < BOUND return end
+    if looked_at == BOUND or not ids_left() then
+      more = true
+      return scan_from(passed)
+    end
     looked_at = looked_at + 1
     local entry = read(job)
-    if cools(entry) then -- guard: pass-a-waiter-whose-tool-is-down
+    if stays(entry) then
+      pass(job, entry)
       passed = passed + 1
     else
       -- A job that holds a slot has no place in the queue: by an operator's hand it may stand there.
@@ -223,6 +276,7 @@ local function promote()
       waiting = waiting - 1
     end
   end
+  scan_from(0)
 end
 
 -- Who waited through an absence of gate or of a store has the claim time of grace after it.
@@ -306,6 +360,7 @@ end
 -- Puts a waiter before the first one with a higher ticket. Nearly always that is the head or the tail.
 local function seat(job, ticket)
   waiting = waiting + 1
+  scan_from(0)
   local last = redis.call('LINDEX', QUEUE, -1)
   local tail = last and read(last) -- mutant: tail-of-the-queue
   -- mutant: place-at-the-tail

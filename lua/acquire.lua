@@ -11,6 +11,7 @@
 --   8 or_wait   0 or 1   0 = a free slot now, or nothing: it is not queued
 --   9 by_gate   0 or 1   1 = gate starts it: it is granted from the queue, at once if a slot is free, and gate alone claims it
 --   10 queue_ms  integer  '' = the pool's
+--   11 presence_ms  integer  '' = none; else it is passed while its caller has not shown itself for so long. Not for by_gate
 -- Replies
 --   running     holds a slot and knows it (known, by_gate, ticket, queued_at, lease_ms, lease_id, fence, granted_at, due, hard)
 --   granted     known only: holds a slot, not claimed yet (the same fields)
@@ -34,6 +35,7 @@ local function stands(word, entry, known)
 end
 
 local known = read(job)
+show(job, known)
 if known and not known.again then
   known.again = true -- from now on a first call that fails may not take it back (see undo)
   write(job, known)
@@ -56,8 +58,8 @@ if user ~= '' and meta.max_active_per_user > 0 then
   end
 end
 
--- After begin only waiters whose tool cools down stand beside a free slot: they are passed, unless more of them stand than one call
--- looks at.
+-- After begin only waiters that are absent, or whose tool cools down, stand beside a free slot: they are passed, unless more of them
+-- stand than one call looks at.
 local next_in_line = waiting == 0 or (waiting <= BOUND and not more)
 local free = ids_left() and may_grant()
              and next_in_line -- guard: newcomer-behind-waiters
@@ -67,6 +69,8 @@ if not free and waiting >= meta.queue_max then return finish('queue_full', {}) e
 local entry = {tool = tool ~= '' and tool or nil, user = user ~= '' and user or nil, queued_at = now,
                ticket = digits(redis.call('HINCRBY', META, 'ticket', 1)),
                lease_ms = lease_ms, by_gate = ARGV[9] == '1' or nil, queue_ms = tonumber(ARGV[10])}
+if not entry.by_gate then entry.presence_ms = tonumber(ARGV[11]) end
+if entry.presence_ms then entry.present_until = now + entry.presence_ms end
 if free and not entry.by_gate then
   count_for_user(job, entry)
   grant(job, entry, true)

@@ -58,6 +58,7 @@ end
 for _, item in ipairs(waiters) do
   redis.call('RPUSH', QUEUE, item[1])
   if item[2].queue_ms then redis.call('HSET', META, 'own_waits', 1) end
+  if item[2].presence_ms then redis.call('HSET', META, 'presences', 1) end
   admit(item[1], item[2])
 end
 for name, value in pairs(settings) do redis.call('HSET', META, name, string.format('%.0f', value)) end

@@ -120,6 +120,7 @@ class AsyncGate(AsyncCalls):
         payload: dict[str, Any] | None = None,
         lease_seconds: float | None = None,
         wait_seconds: float | None = None,
+        presence_seconds: float | None = None,
         on_position: AsyncOnPosition | None = None,
     ) -> AsyncSlot:
         """Return a slot for an `async with` block, which waits for it on entry and releases it at its end.
@@ -136,6 +137,8 @@ class AsyncGate(AsyncCalls):
             payload: JSON object that gate keeps with the job, for the holder.
             lease_seconds: Length of the lease (s); None for the pool's.
             wait_seconds: Longest wait in the queue (s); None for the pool's limit.
+            presence_seconds: Time (s) without a call of this slot after which others pass it in the queue, so that a process that
+                was killed holds up no other; None for no such time. The calls that wait are enough to be present.
             on_position: Called with (position, queue_length, reason, eta_seconds), first and when one changes.
 
         Returns:
@@ -153,7 +156,7 @@ class AsyncGate(AsyncCalls):
         """
         machine = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
-            lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
+            lease_seconds=lease_seconds, wait_seconds=wait_seconds, presence_seconds=presence_seconds, retry_seconds=self._retry_s,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,
         )  # fmt: skip
         return AsyncSlot(self, machine, on_position)

@@ -60,6 +60,7 @@ def acquire(
     payload: dict[str, Any] | None = None,
     lease_seconds: float | None = None,
     wait_seconds: float | None = None,
+    presence_seconds: float | None = None,
     started_by: StartedBy | None = None,
 ) -> Call[Job]:
     """Make the call of `AsyncGate.acquire`.
@@ -70,7 +71,7 @@ def acquire(
     """
     body = _named(
         job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload, lease_seconds=lease_seconds,
-        wait_seconds=wait_seconds, started_by=started_by,
+        wait_seconds=wait_seconds, presence_seconds=presence_seconds, started_by=started_by,
     )  # fmt: skip
     content = json.dumps(body, allow_nan=False).encode()
     return Call("POST", f"{_of_pool(pool)}/acquire", Job.of, content, waits=wait_seconds or 0)

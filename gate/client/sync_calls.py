@@ -49,6 +49,7 @@ class Calls(ABC):
         payload: dict[str, Any] | None = None,
         lease_seconds: float | None = None,
         wait_seconds: float | None = None,
+        presence_seconds: float | None = None,
         started_by: StartedBy | None = None,
     ) -> Job:
         """Ask for a slot, without a block that renews and releases it.
@@ -63,6 +64,7 @@ class Calls(ABC):
             payload: See `slot`.
             lease_seconds: See `slot`.
             wait_seconds: Time (s) to wait for the grant, 0 to 60; None is 0.
+            presence_seconds: See `slot`. Ask for the job with `job` while it waits.
             started_by: `gate` when gate starts the job by the start call of its tool. `wait_seconds` then includes that call,
                 and no caller may claim the job.
 
@@ -76,7 +78,7 @@ class Calls(ABC):
         return self._call(
             requests.acquire(
                 pool, job_id=job_id or new_job_id(), user=user, tool=tool, session=session, credits=credits, payload=payload,
-                lease_seconds=lease_seconds, wait_seconds=wait_seconds, started_by=started_by,
+                lease_seconds=lease_seconds, wait_seconds=wait_seconds, presence_seconds=presence_seconds, started_by=started_by,
             )
         )  # fmt: skip
 

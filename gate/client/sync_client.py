@@ -107,6 +107,7 @@ class Gate(Calls):
         payload: dict[str, Any] | None = None,
         lease_seconds: float | None = None,
         wait_seconds: float | None = None,
+        presence_seconds: float | None = None,
         on_position: OnPosition | None = None,
     ) -> Slot:
         """Return a slot for a `with` block. Arguments and errors are those of `AsyncGate.slot`.
@@ -116,7 +117,7 @@ class Gate(Calls):
         """
         machine = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
-            lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
+            lease_seconds=lease_seconds, wait_seconds=wait_seconds, presence_seconds=presence_seconds, retry_seconds=self._retry_s,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,
         )  # fmt: skip
         return Slot(self, machine, on_position)

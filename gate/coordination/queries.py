@@ -21,6 +21,8 @@ from gate.slots import QueueState, Semaphore
 
 TRIES = 5
 """Attempts to find a waiting job in the queue. Each further one needs another change of the job between two reads."""
+SIGNS = 3
+"""Signs of a caller that waits in a call, in its presence time. One may be late, and one may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class JobQueries:
             job_id: The job.
             status: Status that the caller knows; None for none, which waits for nothing.
             wait_s: Longest wait (s). The job is returned after it in any case.
-            hang_up: Ends the wait when the caller disconnects; None for no such end.
+            hang_up: Tells whether the caller disconnects, which ends the wait. With it, the call is a sign of the job's caller.
 
         Raises:
             PoolUnknown: There is no such pool.
@@ -129,9 +131,9 @@ class JobQueries:
             job: The job, read after `changed` was parked.
             changed: The waiter of the job.
             wait_s: Longest wait (s).
-            hang_up: Ends the wait when the caller disconnects; None for no such end.
+            hang_up: As for `wait`.
         """
-        loop, hang_up = asyncio.get_running_loop(), hang_up or HangUp()
+        loop, shows, hang_up = asyncio.get_running_loop(), hang_up is not None, hang_up or HangUp()
         end = loop.time() + wait_s
         # guard: forget-news-before-the-read
         changed.job = None  # a job that was passed before `job` was read may be older than `job`
@@ -139,13 +141,26 @@ class JobQueries:
             while job.status == changed.known and (left := end - loop.time()) > 0:
                 if self.waiters.closing or hang_up.happened:
                     break
+                pause = await self._show(job) if shows else None
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
+                    async with asyncio.timeout(min(left, pause or left)):
                         await changed.wait()
                 update = changed.job
                 changed.clear()
                 job = update or await self.job(job.pool, job.job_id)
-        return await self.placed(job)
+        return await self.placed(job, shows and not hang_up.happened)
+
+    async def _show(self, job: Job) -> float | None:
+        """Say that the caller of a job waits for it.
+
+        Returns:
+            Time (s) after which to say so again; None for a job that nothing passes.
+        """
+        if job.presence_ms is None or job.status != "queued":
+            return None
+        with contextlib.suppress(StoreDown):  # without Redis no slot is granted, and after it every caller counts as present
+            await self._pools.pool(job.pool).status(job.job_id, shows=True)
+        return job.presence_ms / 1000 / SIGNS
 
     async def until_started(self, job: Job, end: float) -> Job:
         """Wait until gate has started a job, and return it.
@@ -175,6 +190,7 @@ class JobQueries:
             JobUnknown: The pool has no such job.
         """
         last: Job | None = None
+        pause, show_at = None, 0.0
         with self.waiters.parked(job_id) as changed, self._board.followed(pool, job_id, changed):
             while True:
                 changed.clear()
@@ -189,10 +205,19 @@ class JobQueries:
                 changed.known = job.status
                 if job.ended or self.waiters.closing:
                     return
-                await changed.wait()
+                if time.monotonic() >= show_at:
+                    pause = await self._show(job)
+                    show_at = time.monotonic() + (pause or 0)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await changed.wait()
 
-    async def placed(self, job: Job) -> Job:
+    async def placed(self, job: Job, shows: bool = False) -> Job:
         """Add its place in the queue to a job that waits. If Redis has granted it by now, record that and return the new job.
+
+        Args:
+            job: The job.
+            shows: The caller of the job asks, so it is present.
 
         Raises:
             StoreDown: A store does not answer.
@@ -200,7 +225,7 @@ class JobQueries:
         for _ in range(TRIES):
             if job.status != "queued":
                 return job
-            line = await self._pools.pool(job.pool).status(job.job_id)
+            line = await self._pools.pool(job.pool).status(job.job_id, shows=shows and job.presence_ms is not None)
             if line.position is not None:
                 return await self._at(job, line.position, line)
             await self._recorder.run(job.pool)
@@ -259,8 +284,8 @@ class JobQueries:
     async def _at(self, job: Job, position: int, line: QueueState) -> Job:
         if job.status != "queued":
             return job
-        reason = line.reason_of(job.tool if job.starts else None)
-        known = reason not in ("paused", "tool_down")  # an operator has to act first, and how long that takes is unknown
+        reason = line.reason_of(job.tool if job.starts else None, job.job_id)
+        known = reason not in ("paused", "tool_down", "absent")  # its caller or an operator has to act first
         eta_ms = await self._pace.eta(job.pool, job.job_id, position, line.limit) if known else None
         if eta_ms is not None:
             eta_ms = max(eta_ms, line.cooling_until or 0) - now_ms()

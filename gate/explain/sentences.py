@@ -95,6 +95,11 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
             "Why: its tool's start address answers as if it were not there, or as if the secret were wrong. gate tries again each minute at"
             " the latest; the jobs of other tools go on."
         )
+    elif job.reason == "absent":
+        yield Sentence(
+            f"Why: its caller has not shown itself for {span(job.presence_ms or 0)}, so others pass it. It keeps its place, and has its turn when"
+            " its caller asks again."
+        )
     elif job.reason == "pool_full" and len(facts.holders) >= facts.limit:
         held = f"all {several(facts.limit, 'slot')} are held" if facts.limit > 1 else "the only slot is held"
         yield Sentence(f"Why: {held if facts.limit else 'the pool has no slots: its limit is 0'}.")
@@ -131,6 +136,8 @@ TIMEOUTS = {
     "queue_timeout": "it had waited as long as a job may wait",
 }
 """Words for the timeout that expired a job, by `end_reason`."""
+PASSED = {"absent": "its caller was absent"}
+"""Words for the reason why a slot went past a waiter, by that reason."""
 UNHEARD = {"caller_gone": "it disconnected before its answer, and only it knew the job"}
 """Words for the reason of a caller's end, by `end_reason`."""
 ENDED_BY = {
@@ -164,6 +171,7 @@ HAPPENED = {
     "late": "a report of its end came too late",
     "returned": "its grant was taken back before it was announced; it has its place again",
     "tool_down": "its tool's start address failed",
+    "passed": "a free slot went past it",
     "seated": "it was put back at its place in the queue",
     "refunded": "its refund was paid",
 }
@@ -180,7 +188,7 @@ def _happened(event: Event) -> str:
         what = "a slot was free: running at once"
     elif event.kind == "callback" and event.by == "operator":
         what = "a callback that could not be read was applied"
-    why = (TIMEOUTS | RETURNED | UNHEARD).get(why or "", why)
+    why = (TIMEOUTS | RETURNED | UNHEARD | PASSED).get(why or "", why)
     by = "gate" if event.by == "gate" else f"the {event.by}"
     return f"{what}, by {by}" + (f": {why}" if why else "")
 

@@ -75,7 +75,10 @@ async def job(
     pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, hang_up: CallerHangUp, wait_seconds: Wait = 0,
     status: JobStatus = "queued",
 ) -> JSONResponse:  # fmt: skip
-    """Read the job. With `wait_seconds`, the answer comes when its status is no longer `status`, or after that time."""
+    """Read the job. With `wait_seconds`, the answer comes when its status is no longer `status`, or after that time.
+
+    The read is a sign of its caller, for a job with `presence_seconds`. So is a stream of its events.
+    """
     return _answer(await queries.wait(pool, job_id, status, wait_seconds, hang_up), asking)
 
 
@@ -157,7 +160,7 @@ def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = Fal
     lease_ms = _ms(body.lease_seconds)
     return Request(
         job_id or new_job_id(), body.user, body.tool, body.session, body.credits, body.payload, lease_ms, trusted,
-        unnamed=job_id is None,
+        presence_ms=_ms(body.presence_seconds), unnamed=job_id is None,
     )  # fmt: skip
 
 

@@ -105,6 +105,9 @@ class AcquireBody(_Body):
     `credits` is what the caller has charged already. It needs a `job_id`, so that a retry cannot charge twice. `started_by`
     is `caller` by default. With `gate`, gate calls the `start_url` of the tool when the job is granted a slot. A tool without
     one is then refused.
+
+    With `presence_seconds`, others pass the job in the queue while no call has asked for it for so long: no read of the job, no
+    stream, no waiting call. It keeps its place, and has its turn when its caller asks again. A job that gate starts needs none.
     """
 
     job_id: JobId | None = None
@@ -115,6 +118,7 @@ class AcquireBody(_Body):
     payload: Payload | None = None
     lease_seconds: Seconds | None = None
     wait_seconds: Annotated[float, Field(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)] = 0
+    presence_seconds: Seconds | None = None
     started_by: Literal["caller", "gate"] | None = None
 
 
@@ -195,6 +199,7 @@ class PoolBody(_Body):
     queue_max: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
     cooldown_seconds: Seconds | None = None
     max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
+    queue_max_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
 
     def in_ms(self) -> dict[str, int | bool]:
         """Return the settings that the body names, by their names in the ledger, with times in milliseconds."""
@@ -244,7 +249,7 @@ class JobOut(BaseModel):
     status: JobStatus
     position: int | None
     queue_length: int | None
-    reason: Literal["pool_full", "paused", "cooling_down", "tool_down"] | None
+    reason: Literal["pool_full", "paused", "cooling_down", "tool_down", "absent"] | None
     eta_seconds: float | None
     enqueued_at: str
     lease: LeaseOut | None

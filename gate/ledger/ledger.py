@@ -42,6 +42,8 @@ from gate.model.messages import EntryKind, OutboxEntry, ProviderReport, StartRep
 
 log = structlog.get_logger("gate.ledger")
 
+RECORDED = frozenset({EntryKind.GRANTED, EntryKind.EXPIRED, EntryKind.PASSED})
+"""Kinds of outbox entries about a job, which wait until its row is there."""
 APART_S = 10.0
 """How long entries of the outbox are written in savepoints of their own (s) after one of them could not be written."""
 
@@ -283,7 +285,7 @@ class Ledger:
             over = {(note.job_id, note.fence) for note in notes if note.kind is EntryKind.EXPIRED}
             batch.expect(pool, [note.job_id for note in notes])
             for note in notes:
-                job = _in(pool, batch.job(pool, note.job_id)) if note.kind in (EntryKind.GRANTED, EntryKind.EXPIRED) else None
+                job = _in(pool, batch.job(pool, note.job_id)) if note.kind in RECORDED else None
                 if job is None and note.kind is not EntryKind.UNREADABLE:
                     unknown.add(note.job_id)  # guard: unknown-job-stays-in-the-outbox
                 if note.job_id in unknown:

@@ -85,6 +85,7 @@ class Job(NamedTuple):
         tells: gate sends each change of its status to its tool.
         settles: Its refund is paid by the owner's SQL function.
         queue_ms: Its own limit of time in the queue (ms); None for the pool's.
+        presence_ms: Time (ms) without a sign of its caller after which others pass it in the queue; None for no such time.
         position: Its place in the queue; 1 is next.
         queue_length: Number of waiters in the pool.
         reason: Why it waits.
@@ -120,6 +121,7 @@ class Job(NamedTuple):
     settles: bool = False
     queue_ms: int | None = None
     late_output: Any = None
+    presence_ms: int | None = None
     refund: Refund | None = None
     position: int | None = None
     queue_length: int | None = None
@@ -151,6 +153,7 @@ class Request(NamedTuple):
         lease_ms: Length of its leases (ms); None for the pool's.
         trusted: The caller has a tool key, so a refund through the owner's function may rely on its `credits`.
         starts: As in `Job`. gate sets it, and also `tells`, `settles` and `queue_ms`.
+        presence_ms: As in `Job`.
         unnamed: gate made its job_id, so the caller of this request learns it from the answer only.
     """
 
@@ -166,6 +169,7 @@ class Request(NamedTuple):
     tells: bool = False
     settles: bool = False
     queue_ms: int | None = None
+    presence_ms: int | None = None
     unnamed: bool = False
 
     def same_content(self, job: Job) -> bool:

@@ -60,6 +60,7 @@ class PoolDefaults(BaseModel):
     queue_max: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 1000
     cooldown_seconds: Seconds = 5  # pause of grants after a refusal; it doubles up to 60
     max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no limit
+    queue_max_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no limit
 
     def in_ms(self) -> dict[str, int]:
         """Return the settings under the names of the ledger, with times in milliseconds."""

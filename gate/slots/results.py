@@ -219,6 +219,7 @@ class QueueState(ScriptReply[UpkeepResult]):
         position: Place of the job that was asked about; 1 is next.
         cooling_tools: Tools whose start address fails at the moment: gate starts none of their jobs.
         down_tools: These, and tools whose cool-down is over, but whose start address has not worked since.
+        away: Waiters whose callers are absent: of the first thousand that are named, and of the job that was asked about.
     """
 
     limit: int = 0
@@ -233,14 +234,22 @@ class QueueState(ScriptReply[UpkeepResult]):
     position: int | None = None
     cooling_tools: frozenset[str] = frozenset()
     down_tools: frozenset[str] = frozenset()
+    away: frozenset[str] = frozenset()
 
     @property
     def free(self) -> int:
         """Slots that no job holds."""
         return max(self.limit - self.running - self.granted, 0)
 
-    def reason_of(self, tool: str | None) -> str:
-        """Say why a job that gate starts at this tool waits. A full pool is not the reason where a free slot would not help."""
+    def reason_of(self, tool: str | None, job_id: str = "") -> str:
+        """Say why a job waits. A full pool is not the reason where a free slot would not help.
+
+        Args:
+            tool: Tool at which gate starts the job; None for a job that gate does not start.
+            job_id: The job; empty for no particular one.
+        """
+        if job_id in self.away and not self.paused:
+            return "absent"
         is_down = tool in self.cooling_tools or (tool in self.down_tools and not self.free)
         return "tool_down" if is_down and not self.paused else self.reason
 
@@ -278,6 +287,7 @@ class RedisSnapshot:
         entries: Entry of each job; None for a text that is no entry of gate's.
         noted: Jobs that the outbox names, with the time (ms) of the last entry about each.
         settings: Fields of `meta` that are numbers.
+        passed: Jobs that the outbox names only because they were passed, which says nothing about their places.
     """
 
     now_ms: int
@@ -287,3 +297,4 @@ class RedisSnapshot:
     entries: dict[str, dict[str, Any] | None]
     noted: dict[str, int]
     settings: dict[str, int]
+    passed: frozenset[str] = frozenset()

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gate.ledger.sql.engines import visit
 from gate.model.errors import CannotStart
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest revision in `migrations/versions`; a test holds the two equal.
 
 It is a constant, because Alembic would have to be imported to find it.

@@ -31,7 +31,8 @@ class PoolSettings:
         queue_ms: How long a job may wait (ms), unless it asks for another time.
         queue_max: Number of jobs that may wait.
         cooldown_ms: How long no slot is granted after a refusal by the provider (ms).
-        max_active_per_user: Number of live jobs that one user may have.
+        max_active_per_user: Number of live jobs that one user may have; 0 for no cap.
+        queue_max_per_user: Number of waiting jobs that one user may have; 0 for no cap.
     """
 
     limit: int
@@ -42,6 +43,7 @@ class PoolSettings:
     queue_max: int
     cooldown_ms: int
     max_active_per_user: int
+    queue_max_per_user: int
 
 
 @dataclass(frozen=True, slots=True)

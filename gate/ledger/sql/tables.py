@@ -46,6 +46,7 @@ pools = Table(
     Column("redis_identity", Text, nullable=False),
     Column("redis_former", Text, nullable=False),
     Column("ledger_id", Text, nullable=False),
+    Column("queue_max_per_user", BigInteger, nullable=False, server_default="0"),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 
@@ -86,6 +87,7 @@ jobs = Table(
     Column("settles", Boolean, nullable=False, server_default=false()),
     Column("queue_ms", BigInteger),
     Column("late_output", Text),
+    Column("presence_ms", BigInteger),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),
@@ -96,7 +98,7 @@ jobs = Table(
         name="jobs_lease",
     ),
     CheckConstraint(
-        "status <> 'expired' or coalesce(end_reason in ('queue_timeout', 'claim_timeout', 'lease_timeout'), false)",
+        "status <> 'expired' or coalesce(end_reason in ('queue_timeout', 'claim_timeout', 'lease_timeout', 'hold_limit'), false)",
         name="jobs_expired",
     ),
     CheckConstraint(f"late_outcome is null or status in ({REFUNDED})", name="jobs_late"),

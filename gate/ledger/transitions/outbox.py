@@ -59,6 +59,9 @@ def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded:
             recorded.changed.append(jobs.take(batch, job, note.lease, "granted", "gate"))
         else:
             _give_back(batch, job, note.fence, "not_taken", recorded)
+    elif note.kind is EntryKind.PASSED:
+        if job.status == "queued":
+            jobs.event(batch, job.pool, job.job_id, "passed", "gate", note.at, why="absent")
     elif note.fence == 0:
         if job.status == "queued":  # guard: queue-timeout-only-of-a-waiter
             recorded.changed.append(jobs.end(batch, job, "expired", "gate", "queue_timeout", at=note.at))

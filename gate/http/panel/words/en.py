@@ -66,6 +66,7 @@ WORDS = {
     "why_paused": "paused",
     "why_cooling_down": "cooling down",
     "why_tool_down": "its start address fails",
+    "why_absent": "its caller is absent",
     "why_granting": "being granted",
     "cooling_until": "The provider refused a job. Grants go on in",
     "paused_now": "This pool is paused: no job is granted a slot until it is resumed.",

@@ -66,6 +66,7 @@ WORDS = {
     "why_paused": "pausado",
     "why_cooling_down": "em resfriamento",
     "why_tool_down": "o endereço de início falha",
+    "why_absent": "quem pediu está ausente",
     "why_granting": "sendo concedido",
     "cooling_until": "O provedor recusou um job. As concessões voltam em",
     "paused_now": "Este pool está pausado: ninguém recebe vaga até que seja retomado.",
