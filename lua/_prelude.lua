@@ -46,15 +46,16 @@ end
 
 local meta = {}
 do
-  local names = {'grace_to', 'tools_until', 'presences', 'pass_scan', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
+  local names = {'grace_to', 'tools_until', 'presences', 'pass_scan', 'queue_max_per_user', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
                  'max_active_per_user', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence'}
   local values = redis.call('HMGET', META, unpack(names))
   meta.grace_to = tonumber(values[1]) -- there only while somebody is still to be given grace
   meta.tools_until = tonumber(values[2]) or 0 -- no tool cools down beyond it
   meta.presences = values[3] -- there only while a waiter may have asked for presence
   meta.pass_scan = tonumber(values[4]) or 0 -- waiters at the head that the last call passed when it met its bound
-  if values[5] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
-  for i = 6, #names do
+  meta.queue_max_per_user = tonumber(values[5]) or 0 -- not there in a pool that an older gate has loaded
+  if values[6] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
+  for i = 7, #names do
     local value = tonumber(values[i])
     if not value then return cjson.encode({word = 'cold'}) end
     meta[names[i]] = value

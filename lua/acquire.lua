@@ -19,6 +19,7 @@
 --   unrecorded  its end stands in the outbox (ticket, queued_at, lease_ms): the recorder first, then SQL knows
 --   user_busy   the user has as many live jobs as allowed (active: their job_ids); nothing was written
 --   queue_full  nothing was written
+--   user_queue_full  the user has as many waiting jobs as allowed; nothing was written
 --   no_slot     no slot is free, and it was not to wait; nothing was written
 --   torn        it holds a slot without an entry in jobs: the sweep mends that; nothing was written
 
@@ -49,8 +50,8 @@ local note = noted(job)
 -- guard: acquire-finds-an-unrecorded-end
 if note then return finish('unrecorded', {ticket = note[8], queued_at = now, lease_ms = lease_ms}) end
 
+local from, to = '[' .. user .. '\31', '[' .. user .. '\31\255'
 if user ~= '' and meta.max_active_per_user > 0 then
-  local from, to = '[' .. user .. '\31', '[' .. user .. '\31\255'
   if redis.call('ZLEXCOUNT', USERS, from, to) >= meta.max_active_per_user then
     local active = redis.call('ZRANGEBYLEX', USERS, from, to, 'LIMIT', 0, BOUND)
     for i, member in ipairs(active) do active[i] = string.sub(member, #user + 2) end
@@ -65,6 +66,19 @@ local free = ids_left() and may_grant()
              and next_in_line -- guard: newcomer-behind-waiters
 if not free and ARGV[8] == '0' then return finish('no_slot', {}) end
 if not free and waiting >= meta.queue_max then return finish('queue_full', {}) end
+
+-- A user's live jobs hold a slot or wait. Slots are few, so those are counted that hold one.
+local function waits_too_often()
+  local waits = redis.call('ZLEXCOUNT', USERS, from, to)
+  if waits < meta.queue_max_per_user then return false end
+  for _, holder in ipairs(redis.call('ZRANGE', SLOTS, 0, -1)) do
+    if redis.call('ZSCORE', USERS, user .. '\31' .. holder) then waits = waits - 1 end
+    if waits < meta.queue_max_per_user then return false end
+  end
+  return true
+end
+-- guard: user-takes-not-the-whole-line
+if not free and user ~= '' and meta.queue_max_per_user > 0 and waits_too_often() then return finish('user_queue_full', {}) end
 
 local entry = {tool = tool ~= '' and tool or nil, user = user ~= '' and user or nil, queued_at = now,
                ticket = digits(redis.call('HINCRBY', META, 'ticket', 1)),

@@ -9,7 +9,7 @@
 --   1 epoch     integer  above every earlier one
 --   2 now_ms    integer  '' = the server's clock; only tests pass one
 --   3 settings  JSON     limit, lease_ms, max_hold_ms, claim_ms, queue_ms, queue_max, cooldown_ms,
---                        max_active_per_user, paused: integers
+--                        max_active_per_user, queue_max_per_user, paused: integers
 --   4 leases    JSON     array of {job, entry}; the entry has its due
 --   5 waiters   JSON     array of {job, entry}, in order of their tickets
 --   6 ledger    string   whose pool this is: two ledgers on one Redis would load it against each other for ever

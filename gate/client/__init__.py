@@ -37,6 +37,7 @@ from gate.client.errors import (
     Unauthorized,
     Unreachable,
     UserBusy,
+    UserQueueFull,
 )
 from gate.client.models import Balance, Entry, Grant, Job, LedgerPage, Pool, Refund
 from gate.client.sync_client import Gate, Lease, Slot
@@ -73,4 +74,5 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "UserBusy",
+    "UserQueueFull",
 ]

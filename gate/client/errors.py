@@ -14,6 +14,7 @@ GateError
 ├── StartedByGate     gate starts this job, so no caller may claim it
 ├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
 ├── QueueFull         as many jobs wait as the pool allows; retry after `retry_after` seconds
+│   └── UserQueueFull     the same for the jobs of one user
 ├── StoreDown         Redis or SQL did not answer gate, through all retries
 ├── Unreachable       gate did not answer, through all retries
 ├── JobEnded          the job was cancelled or expired while it waited in the queue
@@ -151,6 +152,12 @@ class QueueFull(GateError):
     code = "queue_full"
 
 
+class UserQueueFull(QueueFull):
+    """As many jobs of the user wait as the pool allows for one user. Come again after `retry_after` seconds."""
+
+    code = "user_queue_full"
+
+
 class StoreDown(GateError):
     """Redis or SQL did not answer gate, through all retries."""
 
@@ -179,7 +186,7 @@ _BY_CODE: dict[str, type[GateError]] = {
     kind.code: kind
     for kind in (
         Invalid, TooLarge, Unauthorized, Forbidden, PoolUnknown, JobUnknown, UserBusy, JobIdReused, TaskTaken, AlreadyEnded,
-        StartedByGate, LeaseLost, QueueFull, StoreDown,
+        StartedByGate, LeaseLost, QueueFull, UserQueueFull, StoreDown,
     )
 }  # fmt: skip
 _BY_STATUS: dict[int, type[GateError]] = {

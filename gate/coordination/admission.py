@@ -17,7 +17,7 @@ from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
 from gate.ledger import AdmitResult, Change, GrantReturn, Ledger, LedgerQueries
-from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy
+from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy, UserQueueFull
 from gate.model.job import HOLDING, Job, Request, is_over
 from gate.slots import AcquireReply, AcquireResult
 
@@ -27,7 +27,15 @@ START_ANSWER_S = 25.0
 """Longest wait (s) of the caller of `enqueue` for the start call, when a slot was free."""
 COMMIT_S = 0.02
 """Pause (s) before SQL is asked again for a job whose commit is under way. Most commits take less."""
-NOT_PLACED = frozenset({AcquireResult.NO_SLOT, AcquireResult.TORN, AcquireResult.USER_BUSY, AcquireResult.QUEUE_FULL})
+NOT_PLACED = frozenset(
+    {
+        AcquireResult.NO_SLOT,
+        AcquireResult.TORN,
+        AcquireResult.USER_BUSY,
+        AcquireResult.QUEUE_FULL,
+        AcquireResult.USER_QUEUE_FULL,
+    }
+)
 
 
 class Admission:
@@ -65,7 +73,7 @@ class Admission:
         Raises:
             PoolUnknown: There is no such pool.
             UserBusy: The user has as many live jobs as allowed.
-            QueueFull: As many jobs wait as may wait.
+            QueueFull: As many jobs wait as may wait. UserQueueFull: as many of the user.
             AlreadyEnded: The job has ended.
             JobIdReused: The job_id is another job's.
             JobUnknown: The owner's function does not know the job.
@@ -254,6 +262,8 @@ class Admission:
             return await self._queries.placed(job)
         if reply.result is AcquireResult.QUEUE_FULL:
             raise QueueFull("as many jobs wait as may wait; come again later")
+        if reply.result is AcquireResult.USER_QUEUE_FULL:
+            raise UserQueueFull(f"user {request.user!r} has as many waiting jobs as allowed; come again later")
         raise await self._user_busy(pool, request.user, reply.active, tries_left)
 
     async def _user_busy(self, pool: str, user: str | None, active: tuple[str, ...], tries_left: int) -> UserBusy | _Moved:

@@ -12,6 +12,7 @@ unstarted    jobs of a tool without a start address, which no caller starts eith
 unbound      callbacks whose task is bound to no job
 unread       callbacks with the right secret that could not be read
 refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
+crowded      a pool in which one user has most of the queue while others wait, and no user has a cap
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from gate.diagnostics.verify import verify
 from gate.ledger import Database, LedgerQueries
 from gate.ledger.admin import migrate
-from gate.ledger.reports.backlog import Pending
+from gate.ledger.reports.backlog import Crowd, Pending
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import now_ms
 from gate.model.tool import Tools
@@ -42,6 +43,8 @@ TOOL_DOWN = "look at the provider's key where the answer says that the provider 
 """Advice for a tool whose start address fails. The name of its table follows."""
 REFUSALS_MIN = 10
 """Fewest refusals that are reported. Fewer say nothing about a provider."""
+CROWD_MIN = 10
+"""Fewest waiting jobs of one user that are reported. Fewer hold up other users for a short time."""
 UNBOUND_NAMED = 3
 """Most tasks that a finding names. More would make the line too long to read."""
 WEEK_MS = 7 * 24 * 3_600_000
@@ -179,6 +182,9 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
             yield Diagnosis("undelivered", pool.name, says, f"look at the tool's address{asks}")
         for finding in _refused(pool.name, *await reading.backlog.refusals(pool.name, LATELY_MS)):
             yield finding
+        if not pool.settings.has_user_cap:
+            for finding in _crowded(pool.name, await reading.backlog.crowd(pool.name)):
+                yield finding
     for table, count in sorted((await reading.backlog.calls_by_tool()).items()):
         if table not in configured:
             says = f"calls for a tool that is configured no longer: {count}"
@@ -226,4 +232,15 @@ def _refused(pool: str, refused: int, ran: int) -> Iterator[Diagnosis]:
         says = f"in the last hour its provider refused {refused} jobs and ran {ran}"
         yield Diagnosis(
             "refusals", pool, says, "lower the limit to what the provider takes at a time, or see who else uses it"
+        )
+
+
+def _crowded(pool: str, crowd: Crowd) -> Iterator[Diagnosis]:
+    if crowd.users > 1 and crowd.most >= CROWD_MIN and crowd.most > crowd.waiting / 2:
+        says = f"user {crowd.first} has {crowd.most} of {crowd.waiting} waiting jobs; other users who wait: {crowd.users - 1}"
+        yield Diagnosis(
+            "crowded",
+            pool,
+            says,
+            "give each user a cap: GATE_QUEUE_MAX_PER_USER for waiting jobs, GATE_MAX_ACTIVE_PER_USER for all",
         )

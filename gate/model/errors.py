@@ -22,6 +22,7 @@ GateError
 │   └── CallbackApplied   the unread callback was applied before
 ├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
 ├── QueueFull         as many jobs wait as the pool allows
+│   └── UserQueueFull     as many jobs of the user wait as the pool allows for one user
 ├── StoreDown         Redis or SQL does not answer; the same request may work later
 └── CannotStart       `gate serve` prints the reason in one line and exits with 1
 """
@@ -161,6 +162,10 @@ class LeaseLost(GateError):
 
 class QueueFull(GateError):
     """As many jobs wait as the pool allows."""
+
+
+class UserQueueFull(QueueFull):
+    """As many jobs of the user wait as the pool allows for one user."""
 
 
 class StoreDown(GateError):

@@ -21,6 +21,8 @@ from gate.runtime.settings import Settings
 
 GC_AFTER = 50_000
 """Objects made and not freed after which the garbage collector looks at the youngest generation. See `_rest_gc`."""
+MANY_USERS = 10
+"""Users of a pool from which on `gate serve` suggests a cap for each. Fewer are as a rule the owner's own programs."""
 GRACE_S = 7
 """Time (s) that requests under way have to end when the server stops."""
 STOP_S = 9.5
@@ -128,7 +130,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
             host, port = listener.getsockname()[:2]
             http = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             data.tell(Address(os.getpid(), http, redis_url, settings.sql_url))
-            _say_where(settings, gate, http, redis_url)
+            _say_where(settings, gate, http, redis_url, await gate.services.ledger.backlog.users_lately())
         await serving
 
 
@@ -150,7 +152,7 @@ def _force() -> None:
     os._exit(1)
 
 
-def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None:
+def _say_where(settings: Settings, gate: Any, http: str, redis_url: str, users_lately: dict[str, int]) -> None:
     from gate import __version__
     from gate.ledger.admin import migrate
     from gate.slots.connection import without_password
@@ -174,6 +176,11 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
                 lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
         if live.lease_ms > live.max_hold_ms:
             lines.append(f"         no lease goes beyond the longest hold, {live.max_hold_ms / 1000:g} s: max_hold_seconds")
+        if (users := users_lately.get(pool.name, 0)) >= MANY_USERS and not live.has_user_cap:
+            lines.append(
+                f"         {users} users had jobs here lately, and one of them may fill the queue: GATE_MAX_ACTIVE_PER_USER or"
+                " GATE_QUEUE_MAX_PER_USER is a cap for each"
+            )
     if not gate.keys.closed:
         lines.append("  keys   none: every caller on this machine is let in, as an admin")
     if settings.admin_key is not None and len(settings.admin_key) < SECRET_MIN:

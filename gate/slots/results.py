@@ -47,6 +47,8 @@ class AcquireResult(StrEnum):
     USER_BUSY = "user_busy"
     """The user has as many live jobs as allowed."""
     QUEUE_FULL = "queue_full"
+    USER_QUEUE_FULL = "user_queue_full"
+    """The user has as many waiting jobs as allowed."""
     NO_SLOT = "no_slot"
     """No slot is free, and the job was not to wait."""
     TORN = "torn"

@@ -45,6 +45,11 @@ class PoolSettings:
     max_active_per_user: int
     queue_max_per_user: int
 
+    @property
+    def has_user_cap(self) -> bool:
+        """Whether one user may not take the whole pool."""
+        return self.max_active_per_user > 0 or self.queue_max_per_user > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -262,7 +267,8 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
     if not changed:
         return False
     connection.execute(pools.update().where(pools.c.name == name).values(configured=json.dumps(configured), **changed))
-    _changed(connection, name, changed, CONFIGURATION)
+    # A setting that is new in this version is configured for the first time, and differs from no live value.
+    _changed(connection, name, {key: value for key, value in changed.items() if getattr(row, key) != value}, CONFIGURATION)
     return True
 
 

@@ -26,6 +26,9 @@ max_active_per_user = 1
 [pools.small]
 limit = 1
 queue_max = 1
+[pools.shared]
+limit = 1
+queue_max_per_user = 1
 [pools.short]
 max_hold_seconds = 1
 """

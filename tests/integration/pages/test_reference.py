@@ -66,8 +66,10 @@ def test_each_refusal_is_named_where_it_is_met(served: Served) -> None:
     refused("too_large", "POST", acquire, {"session": "x" * BODY_MAX_BYTES})
     user = fresh("user")
     kept = [served.acquire("capped", user=user).json(), served.acquire("small").json(), served.acquire("small").json()]
+    kept += [served.acquire("shared", user=user).json() for _ in range(2)]
     refused("user_busy", "POST", acquire, {"user": user}, pool="capped")
     refused("queue_full", "POST", acquire, {"user": user}, pool="small")
+    refused("user_queue_full", "POST", acquire, {"user": user}, pool="shared")
     webhook = "/v1/webhooks/{provider}/{pool}"
     refused("forged", "POST", webhook, {}, provider="standard")
     refused("provider_unknown", "POST", webhook, {}, provider="nobody")

@@ -72,7 +72,9 @@ def test_the_codes_it_says_what_to_do_about_are_all_there_are() -> None:
 
 def test_settings_reasons_and_bounds_are_those_of_the_code() -> None:
     text = prose(PAGE)
-    assert set(re.findall(r"`(\w+_seconds)`", text)) - {"wait_seconds", "presence_seconds"} <= PoolDefaults.model_fields.keys()
+    assert (
+        set(re.findall(r"`(\w+_seconds)`", text)) - {"wait_seconds", "presence_seconds"} <= PoolDefaults.model_fields.keys()
+    )
     (waiting,) = re.findall(r"shows its reason: `(\w+)`, `(\w+)` .*?, `(\w+)`", text)
     assert str(JobOut.model_fields["reason"].annotation).count("'") == 10
     assert all(f"'{reason}'" in str(JobOut.model_fields["reason"].annotation) for reason in waiting)
