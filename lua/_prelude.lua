@@ -349,13 +349,22 @@ local function begin(for_new_work)
   end_waits()
 end
 
--- The entry of a job that holds exactly this lease, or nil.
+-- The entry of a job that holds exactly this lease, or nil; and its deadline in slots, where grace after an absence stands alone.
 local function held(job, lease_id)
   local entry = read(job)
+  local stands = entry and redis.call('ZSCORE', SLOTS, job)
   if entry
      and entry.lease_id == lease_id -- guard: only-the-lease-named
-     and redis.call('ZSCORE', SLOTS, job) -- guard: extend-only-a-held-slot
-  then return entry end
+     and stands -- guard: extend-only-a-held-slot
+  then return entry, math.max(entry.due, tonumber(stands) or 0) end
+end
+
+-- Gives a lease a deadline. Grace is not taken away by it: a holder that calls has no less time than one that is silent.
+local function extend(job, entry, due, stands)
+  if stands > entry.due then due = math.max(due, stands) end -- guard: grace-outlasts-an-extension
+  entry.due = due
+  redis.call('ZADD', SLOTS, 'XX', digits(due), job)
+  write(job, entry)
 end
 
 -- Puts a waiter before the first one with a higher ticket. Nearly always that is the head or the tail.

@@ -41,8 +41,10 @@ if known and not known.again then
   known.again = true -- from now on a first call that fails may not take it back (see undo)
   write(job, known)
 end
-if redis.call('ZSCORE', SLOTS, job) then -- guard: acquire-finds-a-held-slot
+local due = redis.call('ZSCORE', SLOTS, job)
+if due then -- guard: acquire-finds-a-held-slot
   if not (known and known.lease_id) then return finish('torn', {}) end
+  known.due = math.max(known.due, tonumber(due)) -- after an absence its grace stands in slots only
   return stands(known.claimed and 'running' or 'granted', known, true)
 end
 if known and place(job, known) then return stands('queued', known, true) end

@@ -132,6 +132,7 @@ def _ended(job: Job) -> Iterator[Sentence]:
 
 TIMEOUTS = {
     "lease_timeout": "its lease was not renewed in time",
+    "hold_limit": "it had held its slot as long as a job may hold one (max_hold_seconds)",
     "claim_timeout": "it was granted a slot, and was not started in time",
     "queue_timeout": "it had waited as long as a job may wait",
 }

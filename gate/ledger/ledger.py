@@ -186,12 +186,12 @@ class Ledger:
 
     async def extend(
         self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None,
-        started: StartReply | None = None, claims: bool = True,
+        started: StartReply | None = None, claims: bool = True, hard: int = 0,
     ) -> Change[ExtensionResult]:  # fmt: skip
         """Record a claim or a renewal that Redis granted. A claimed job runs from now on. A renewal never shortens the lease.
 
         `started` is the answer to a start call, which also binds the job to its task. Without `claims` a granted job stays
-        granted.
+        granted. `hard` is the hard limit (ms since 1970) in Redis, which a longer hold may have moved after SQL had the grant.
         """
 
         def work(batch: UnitOfWork) -> Change[ExtensionResult]:
@@ -210,6 +210,8 @@ class Ledger:
                 or job.lease_id != lease_id
             ):
                 return Change(ExtensionResult.LOST, job)
+            if job.hard_expires_at is None or hard > job.hard_expires_at:
+                job = batch.put(job, hard_expires_at=hard)
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
                 changes.event(batch, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)

@@ -193,10 +193,12 @@ class ExtendReply(ScriptReply[ExtendResult]):
     Attributes:
         fence: Fence of the lease.
         due: Its deadline from now on (ms since 1970).
+        hard: Its latest deadline (ms since 1970).
     """
 
     fence: int = 0
     due: int = 0
+    hard: int = 0
 
     @property
     def good_until(self) -> float:

@@ -348,7 +348,12 @@ def _reply(raw: dict[str, Any], results: type[R]) -> ScriptReply[R]:
 
 
 def _extended(raw: dict[str, Any]) -> ExtendReply:
-    return ExtendReply(*_head(raw, ExtendResult(raw["word"])), fence=int(raw.get("fence", 0)), due=int(raw.get("due", 0)))
+    return ExtendReply(
+        *_head(raw, ExtendResult(raw["word"])),
+        fence=int(raw.get("fence", 0)),
+        due=int(raw.get("due", 0)),
+        hard=int(raw.get("hard", 0)),
+    )
 
 
 def _lease(raw: dict[str, Any]) -> Lease:

@@ -16,7 +16,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from gate.ledger.sql.statements import CompiledStatement
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools
 from gate.model.errors import PoolUnknown
-from gate.model.job import now_ms
+from gate.model.job import HOLDING, now_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +267,7 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
     if not changed:
         return False
     connection.execute(pools.update().where(pools.c.name == name).values(configured=json.dumps(configured), **changed))
+    _lengthen_holds(connection, name, wanted.max_hold_ms)
     # A setting that is new in this version is configured for the first time, and differs from no live value.
     _changed(connection, name, {key: value for key, value in changed.items() if getattr(row, key) != value}, CONFIGURATION)
     return True
@@ -290,6 +291,8 @@ def change(connection: Connection, name: str, values: dict[str, int | bool], by:
     """
     before = lock(connection, name)
     connection.execute(pools.update().where(pools.c.name == name).values(**values))
+    if "max_hold_ms" in values:
+        _lengthen_holds(connection, name, values["max_hold_ms"])
     was = asdict(before.settings)
     changed = {key: value for key, value in values.items() if key in was and value != was[key]}
     _changed(connection, name, changed, by, reason)
@@ -297,6 +300,13 @@ def change(connection: Connection, name: str, values: dict[str, int | bool], by:
         kind = "paused" if values["paused"] else "resumed"
         connection.execute(events.insert().values(at=now_ms(), pool=name, kind=kind, by=by, why=reason))
     return lock(connection, name)
+
+
+def _lengthen_holds(connection: Connection, name: str, max_hold_ms: int) -> None:
+    """Move the hard limits of leases that a longer hold reaches. A shorter hold moves none: holders were told of theirs."""
+    held = (jobs.c.pool == name) & jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(HOLDING))
+    hard = jobs.c.granted_at + max_hold_ms
+    connection.execute(jobs.update().where(held, jobs.c.hard_expires_at < hard).values(hard_expires_at=hard))
 
 
 def _changed(connection: Connection, name: str, changed: Mapping[str, int], by: str, reason: str | None = None) -> None:

@@ -96,5 +96,6 @@ def expire(batch: UnitOfWork, job: Job, at: int) -> Job:
     Returns:
         The ended job.
     """
-    reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
+    at_the_limit = job.expires_at is not None and job.hard_expires_at is not None and job.expires_at >= job.hard_expires_at
+    reason = "claim_timeout" if job.status == "granted" else "hold_limit" if at_the_limit else "lease_timeout"
     return jobs.end(batch, job, "expired", "gate", reason, at=at)

@@ -94,6 +94,7 @@ WORDS = {
     "end_queue_timeout": "waited too long",
     "end_claim_timeout": "granted, and not started in time",
     "end_lease_timeout": "its lease ran out: it was not renewed",
+    "end_hold_limit": "held its slot as long as a job may",
     "end_caller_gone": "its caller disconnected before its answer",
     "late_outcome": "said too late",
     "changes": "What was changed",

@@ -94,6 +94,7 @@ WORDS = {
     "end_queue_timeout": "esperou demais",
     "end_claim_timeout": "concedido, e ninguém o começou a tempo",
     "end_lease_timeout": "o prazo venceu: ninguém o renovou",
+    "end_hold_limit": "ficou com a vaga pelo tempo máximo",
     "end_caller_gone": "quem pediu se desconectou antes da resposta",
     "late_outcome": "dito tarde demais",
     "changes": "O que foi alterado",
