@@ -268,8 +268,7 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
         return False
     connection.execute(pools.update().where(pools.c.name == name).values(configured=json.dumps(configured), **changed))
     _lengthen_holds(connection, name, wanted.max_hold_ms)
-    # A setting that is new in this version is configured for the first time, and differs from no live value.
-    _changed(connection, name, {key: value for key, value in changed.items() if getattr(row, key) != value}, CONFIGURATION)
+    _changed(connection, name, changed, CONFIGURATION)
     return True
 
 
