@@ -46,16 +46,20 @@ end
 
 local meta = {}
 do
-  local names = {'grace_to', 'tools_until', 'aside_until', 'fresh_fence', 'stood_ms', 'still_from', 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
+  local names = {'grace_to', 'tools_until', 'aside_until', 'fresh_fence', 'stood_ms', 'still_from', 'presences', 'pass_scan', 'queue_max_per_user',
+                 'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
                  'max_active_per_user', 'refusals_before_passing', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence'}
   local values = redis.call('HMGET', META, unpack(names))
-  meta.grace_to = tonumber(values[1]) -- there only while somebody is still to be given grace
+  meta.grace_to = tonumber(values[1]) -- there only while a holder is still to be given grace
   meta.tools_until = tonumber(values[2]) or 0 -- no tool cools down beyond it
   meta.aside_until = tonumber(values[3]) or 0 -- no job cools down alone beyond it
   meta.fresh_fence = tonumber(values[4]) or 0 -- see is_passed
   meta.stood_ms, meta.still_from = tonumber(values[5]) or 0, tonumber(values[6]) or 0 -- see stood
-  if values[7] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
-  for i = 8, #names do
+  meta.presences = values[7] -- there only while a waiter may have asked for presence
+  meta.pass_scan = tonumber(values[8]) or 0 -- waiters at the head that the last call passed when it met its bound
+  meta.queue_max_per_user = tonumber(values[9]) or 0 -- not there in a pool that an older gate has loaded
+  if values[10] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
+  for i = 11, #names do
     local value = tonumber(values[i])
     if not value then return cjson.encode({word = 'cold'}) end
     meta[names[i]] = value
@@ -100,10 +104,18 @@ end
 -- From which end it is found sooner: 1 the head, -1 the tail.
 local function side(from, to) return waiting - 1 - from < to and -1 or 1 end -- mutant: nearer-end-of-two
 
+-- From where the next call looks for a waiter to grant.
+local function scan_from(place)
+  if place == meta.pass_scan then return end
+  meta.pass_scan = place
+  if place == 0 then redis.call('HDEL', META, 'pass_scan') else redis.call('HSET', META, 'pass_scan', place) end
+end
+
 local function unqueue(job, entry)
   if waiting == 0 then return false end -- mutant: empty-queue
   local left = redis.call('LREM', QUEUE, waiting > BOUND and entry and side(between(entry)) or 1, job) -- mutant: nearer-end
   waiting = waiting - left
+  if left > 0 then scan_from(math.max(0, meta.pass_scan - left)) end -- it may have stood among those that were passed
   return left == 1
 end
 
@@ -133,15 +145,19 @@ end
 
 local function admit(job, entry)
   if entry.queue_ms then redis.call('HSET', META, 'own_waits', 1) end -- tick looks at waiters with a queue time of their own
+  if entry.presence_ms and not meta.presences then
+    meta.presences = '1'
+    redis.call('HSET', META, 'presences', 1)
+  end
   write(job, entry)
   count_for_user(job, entry)
 end
 
--- The entry of the outbox about a job, if there is one: SQL has to hear of it before anything new is said of the job.
+-- The entry of the outbox about a grant or an end of a job, if there is one: SQL has to hear of it before anything new is said of the job.
 local function noted(job)
   if unrecorded + emitted == 0 then return end -- mutant: empty-outbox
   for _, item in ipairs(redis.call('XRANGE', OUTBOX, '-', '+')) do
-    if item[2][4] == job then return item[2] end
+    if item[2][4] == job and item[2][2] ~= 'passed' then return item[2] end
   end
 end
 
@@ -230,6 +246,40 @@ local function cools(entry)
   return meta.tools_until > now and entry and entry.by_gate and entry.tool and cooled_until(entry.tool) > now
 end
 
+-- A waiter that asked for presence is absent once its caller has not shown itself for that long. A load, or an absence of gate or a
+-- store, counts as a sign of every caller: nobody could show itself.
+local function absent(entry)
+  if not (entry and entry.presence_ms) then return false end
+  local shown = entry.present_until or 0
+  shown = math.max(shown, meta.loaded_at + entry.presence_ms) -- guard: present-after-a-load
+  return shown <= now
+end
+
+-- The caller of a waiter shows itself. A quarter more than its time is noted, so that most of its calls write nothing. The reply says
+-- whether it was passed meanwhile.
+local function show(job, entry)
+  if not (entry and entry.presence_ms) or (entry.present_until or 0) >= now + entry.presence_ms then return false end
+  local was_passed = entry.passed
+  entry.present_until, entry.passed = now + math.floor(entry.presence_ms * 5 / 4), nil
+  write(job, entry)
+  if was_passed then scan_from(0) end -- guard: look-again-from-the-head
+  return was_passed
+end
+
+-- SQL hears once of each absence that cost a waiter its turn: the history has to say why a later one was first.
+local function pass(job, entry)
+  if entry.passed or not absent(entry) then return end
+  emit('passed', job, entry, '0') -- guard: passing-is-written-down
+  entry.passed = true
+  write(job, entry)
+end
+
+local function stays(entry)
+  if cools(entry) then return true end -- guard: pass-a-waiter-whose-tool-is-down
+  if absent(entry) then return true end -- guard: pass-an-absent-waiter
+  return false
+end
+
 -- A job that was refused several times in a row beside others that started is tried again only after a cool-down of its own (see requeue).
 local function is_poison(entry)
   return meta.aside_until > now and entry and entry.poison and (tonumber(entry.aside_until) or 0) > now
@@ -255,7 +305,7 @@ local function grant_to_the_passed()
     local first, its_entry
     for _, job in ipairs(redis.call('LRANGE', QUEUE, 0, BOUND - 1)) do
       local entry = read(job)
-      if is_passed(entry) and not is_poison(entry) and not cools(entry)
+      if is_passed(entry) and not is_poison(entry) and not stays(entry)
          and not (first and tonumber(its_entry.aside) < tonumber(entry.aside)) then first, its_entry = job, entry end
     end
     if not first then return end
@@ -263,15 +313,20 @@ local function grant_to_the_passed()
   end
 end
 
--- Waiters that are set aside, or whose tool cools down, keep their places and are passed by those behind them.
+-- Waiters that are absent or set aside, or whose tool cools down, keep their places and are passed by those behind them. When more of them stand
+-- there than one call looks at, the next call goes on behind them.
 local function promote()
-  local looked_at, passed = 0, 0
+  local looked_at, passed = 0, meta.pass_scan
   while waiting > passed and may_grant() do
     local job = redis.call('LINDEX', QUEUE, passed)
-    if looked_at == BOUND or not ids_left() then more = passed < BOUND return end
+    if looked_at == BOUND or not ids_left() then
+      more = true
+      return scan_from(passed)
+    end
     looked_at = looked_at + 1
     local entry = read(job)
-    if cools(entry) then -- guard: pass-a-waiter-whose-tool-is-down
+    if stays(entry) then
+      pass(job, entry)
       passed = passed + 1
     elseif is_passed(entry) or is_poison(entry) then -- guard: pass-a-job-that-is-always-refused
       passed = passed + 1
@@ -279,6 +334,7 @@ local function promote()
       leave_for_a_slot(job, entry, passed)
     end
   end
+  scan_from(0)
   if meta.fresh_fence > 0 then grant_to_the_passed() end
 end
 
@@ -358,18 +414,28 @@ local function begin(for_new_work)
   end_waits()
 end
 
--- The entry of a job that holds exactly this lease, or nil.
+-- The entry of a job that holds exactly this lease, or nil; and its deadline in slots, where grace after an absence stands alone.
 local function held(job, lease_id)
   local entry = read(job)
+  local stands = entry and redis.call('ZSCORE', SLOTS, job)
   if entry
      and entry.lease_id == lease_id -- guard: only-the-lease-named
-     and redis.call('ZSCORE', SLOTS, job) -- guard: extend-only-a-held-slot
-  then return entry end
+     and stands -- guard: extend-only-a-held-slot
+  then return entry, math.max(entry.due, tonumber(stands) or 0) end
+end
+
+-- Gives a lease a deadline. Grace is not taken away by it: a holder that calls has no less time than one that is silent.
+local function extend(job, entry, due, stands)
+  if stands > entry.due then due = math.max(due, stands) end -- guard: grace-outlasts-an-extension
+  entry.due = due
+  redis.call('ZADD', SLOTS, 'XX', digits(due), job)
+  write(job, entry)
 end
 
 -- Puts a waiter before the first one with a higher ticket. Nearly always that is the head or the tail.
 local function seat(job, ticket)
   waiting = waiting + 1
+  scan_from(0)
   local last = redis.call('LINDEX', QUEUE, -1)
   local tail = last and read(last) -- mutant: tail-of-the-queue
   -- mutant: place-at-the-tail

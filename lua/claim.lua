@@ -7,21 +7,20 @@
 --   5 lease_id  string
 --   6 by_gate   0 or 1   1 = gate's own call, whose start call was answered
 -- Replies
---   claimed     (fence, due)
+--   claimed     (fence, due, hard)
 --   lost        not this job's lease, or no longer; nothing was changed
 --   by_gate     gate starts this job, nobody else claims it; nothing was changed
 
 begin()
 local job = ARGV[4]
-local entry = held(job, ARGV[5])
+local entry, stands = held(job, ARGV[5])
 if not entry then return finish('lost', {}) end
 -- guard: claim-not-what-gate-starts
 if entry.by_gate and not entry.claimed and ARGV[6] ~= '1' then return finish('by_gate', {}) end
 if not entry.claimed then
-  entry.claimed, entry.due = true, math.min(now + entry.lease_ms, entry.hard)
-  redis.call('ZADD', SLOTS, 'XX', digits(entry.due), job)
-  write(job, entry)
+  entry.claimed = true
+  extend(job, entry, math.min(now + entry.lease_ms, entry.hard), stands)
   -- Its start address works: the tool's other jobs are started again.
   if entry.by_gate and entry.tool and meta.tools_until > 0 then redis.call('HDEL', META, 'cool:' .. entry.tool) end
 end
-return finish('claimed', {fence = entry.fence, due = entry.due})
+return finish('claimed', {fence = entry.fence, due = math.max(entry.due, stands), hard = entry.hard})

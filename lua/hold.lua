@@ -7,16 +7,16 @@
 --   4 job_id    string
 --   5 lease_id  string
 -- Replies
---   held        (fence, due)
+--   held        (fence, due, hard)
 --   lost        not this job's lease, or no longer; nothing was changed
 
 begin()
 local job = ARGV[4]
-local entry = held(job, ARGV[5])
+local entry, stands = held(job, ARGV[5])
 if not entry then return finish('lost', {}) end
 if not entry.claimed then
-  entry.due = math.max(entry.due, math.min(now + meta.claim_ms, entry.hard)) -- guard: hold-extends-the-grant
-  redis.call('ZADD', SLOTS, 'XX', digits(entry.due), job)
-  write(job, entry)
+  local due = entry.due
+  due = math.max(due, math.min(now + meta.claim_ms, entry.hard)) -- guard: hold-extends-the-grant
+  extend(job, entry, due, stands)
 end
-return finish('held', {fence = entry.fence, due = entry.due})
+return finish('held', {fence = entry.fence, due = math.max(entry.due, stands), hard = entry.hard})

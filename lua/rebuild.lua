@@ -9,7 +9,8 @@
 --   1 epoch     integer  above every earlier one
 --   2 now_ms    integer  '' = the server's clock; only tests pass one
 --   3 settings  JSON     limit, lease_ms, max_hold_ms, claim_ms, queue_ms, queue_max, cooldown_ms,
---                        max_active_per_user, refusals_before_passing, paused, stood_ms (how long it stood still until now): integers
+--                        max_active_per_user, queue_max_per_user, refusals_before_passing, paused, stood_ms (how long it stood
+--                        still until now): integers
 --   4 leases    JSON     array of {job, entry}; the entry has its due
 --   5 waiters   JSON     array of {job, entry}, in order of their tickets
 --   6 ledger    string   whose pool this is: two ledgers on one Redis would load it against each other for ever
@@ -58,6 +59,7 @@ end
 for _, item in ipairs(waiters) do
   redis.call('RPUSH', QUEUE, item[1])
   if item[2].queue_ms then redis.call('HSET', META, 'own_waits', 1) end
+  if item[2].presence_ms then redis.call('HSET', META, 'presences', 1) end
   admit(item[1], item[2])
 end
 for name, value in pairs(settings) do redis.call('HSET', META, name, string.format('%.0f', value)) end

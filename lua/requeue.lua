@@ -96,6 +96,7 @@ else
   return finish('absent', {})
 end
 entry.lease_id, entry.claimed, entry.granted_at, entry.due, entry.hard, entry.fence = nil, nil, nil, nil, nil, nil
+entry.passed, entry.present_until = nil, entry.presence_ms and now + entry.presence_ms or nil -- its caller has a new wait to show itself in
 admit(job, entry)
 seat(job, tonumber(entry.ticket))
 return finish('requeued', {})

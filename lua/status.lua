@@ -5,14 +5,17 @@
 -- ARGV after the prelude's
 --   4 job_id  string   '' = nobody in particular
 --   5 most    integer  how many holders and waiters to name
+--   6 shows   0 or 1   1 = the caller of that job asks, so it is present
 -- Replies
 --   status    limit, queue_ms, claim_ms, loaded_at, stood_ms (how long it stood still in all), refusals_before_passing, aside_until (the end
 --             of the last cool-down of a job alone, or absent), running, granted, queued, paused, cooling_until, oldest (granted_at in ms, or absent),
 --             holders and queue (arrays of job_id), position (1 = next, or absent),
 --             tools (tool -> ms until which it cools down, or absent),
---             down (tools whose last start failed within ten minutes of its cool-down, and none worked since; or absent)
+--             down (tools whose last start failed within ten minutes of its cool-down, and none worked since; or absent),
+--             away (those of the first thousand waiters named, and of that job, whose callers are absent; or absent)
 
 begin()
+if ARGV[6] == '1' and show(ARGV[4], read(ARGV[4])) then promote() end -- guard: present-is-granted-at-once
 local most = tonumber(ARGV[5])
 local slots = redis.call('ZRANGE', SLOTS, 0, -1)
 local granted, oldest, holders = 0, nil, {}
@@ -43,9 +46,17 @@ if meta.tools_until > now - down_ms then
   end
 end
 local queue = most > 0 and redis.call('LRANGE', QUEUE, 0, most - 1) or {}
-local stands_at = ARGV[4] ~= '' and place(ARGV[4], read(ARGV[4]))
+local asked = ARGV[4] ~= '' and read(ARGV[4])
+local stands_at = ARGV[4] ~= '' and place(ARGV[4], asked)
+local away
+if meta.presences then
+  for i = 1, math.min(#queue, 1000) do
+    if absent(read(queue[i])) then away = away or {} away[#away + 1] = queue[i] end
+  end
+  if stands_at and absent(asked) then away = away or {} away[#away + 1] = ARGV[4] end
+end
 return finish('status', {
   limit = meta.limit, queue_ms = meta.queue_ms, stood_ms = stood(now), claim_ms = meta.claim_ms, loaded_at = meta.loaded_at,
   refusals_before_passing = meta.refusals_before_passing, aside_until = meta.aside_until > now and meta.aside_until or nil, running = #slots - granted, granted = granted, queued = waiting,
   paused = meta.paused == 1, cooling_until = meta.cooling_until, oldest = oldest, holders = holders, queue = queue,
-  position = stands_at and stands_at + 1 or nil, tools = tools, down = down})
+  position = stands_at and stands_at + 1 or nil, tools = tools, down = down, away = away})

@@ -8,6 +8,7 @@
 
 begin()
 -- A waiter with a queue time of its own may be overdue behind one that is not: each tick looks at the next hundred waiters.
+if meta.presences and waiting == 0 then redis.call('HDEL', META, 'presences') end
 local scans = redis.call('HGET', META, 'own_waits')
 if scans and waiting == 0 then redis.call('HDEL', META, 'own_waits', 'wait_scan') end
 if scans and waiting > 0 then

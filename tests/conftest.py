@@ -147,6 +147,7 @@ async def house(open_house: OpenHouse) -> AsyncIterator[House]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A real `gate serve`, started as people start it, with pools for tests to use up."""
     config = "[pools.capped]\nmax_active_per_user = 1\n[pools.small]\nlimit = 1\nqueue_max = 1\n"
+    config += "[pools.shared]\nlimit = 1\nqueue_max_per_user = 1\n"
     with Served(tmp_path_factory.mktemp("served"), config=config) as running:
         yield running
         assert not verify(running.sql_url, running.redis_url).breaches

@@ -38,6 +38,7 @@ from gate.client.errors import (
     Unauthorized,
     Unreachable,
     UserBusy,
+    UserQueueFull,
     WaitTimeout,
     WrongJob,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "UserBusy",
+    "UserQueueFull",
     "WaitTimeout",
     "WrongJob",
 ]

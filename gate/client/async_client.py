@@ -189,6 +189,7 @@ class AsyncGate(AsyncCalls):
         payload: dict[str, Any] | None = None,
         lease_seconds: float | None = LEASE_S,
         wait_seconds: float | None = None,
+        presence_seconds: float | None = None,
         on_position: AsyncOnPosition | None = None,
         queue_seconds: float | None = None,
         max_eta_seconds: float | None = None,
@@ -208,6 +209,8 @@ class AsyncGate(AsyncCalls):
             lease_seconds: Length of the lease (s), which is renewed until the block ends; None for the pool's. A worker that
                 dies keeps its slot for no longer than this.
             wait_seconds: Longest wait in the queue (s); None for the pool's limit.
+            presence_seconds: Time (s) without a call of this slot after which others pass it in the queue, so that a process that
+                was killed holds up no other; None for no such time. The calls that wait are enough to be present.
             on_position: Called with (position, queue_length, reason, eta_seconds), first and when one changes.
             queue_seconds: How long gate lets the job wait (s); None for the tool's or the pool's time.
             max_eta_seconds: Longest estimated wait (s) with which gate shall admit the job; None for any.
@@ -229,7 +232,7 @@ class AsyncGate(AsyncCalls):
         """
         machine = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
-            lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
+            lease_seconds=lease_seconds, wait_seconds=wait_seconds, presence_seconds=presence_seconds, retry_seconds=self._retry_s,
             queue_seconds=queue_seconds, max_eta_seconds=max_eta_seconds,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,
         )  # fmt: skip

@@ -14,6 +14,7 @@ GateError
 ├── StartedByGate     gate starts this job, so no caller may claim it
 ├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
 ├── QueueFull         as many jobs wait as the pool allows; retry after `retry_after` seconds
+│   └── UserQueueFull     the same for the jobs of one user
 ├── TooLong           the estimated wait is above what the caller accepts; `eta_seconds` is the estimate
 ├── StoreDown         Redis or SQL did not answer gate, through all retries
 ├── Unreachable       gate did not answer, through all retries
@@ -160,6 +161,12 @@ class QueueFull(GateError):
     code = "queue_full"
 
 
+class UserQueueFull(QueueFull):
+    """As many jobs of the user wait as the pool allows for one user. Come again after `retry_after` seconds."""
+
+    code = "user_queue_full"
+
+
 class TooLong(GateError):
     """The estimated wait is above `max_eta_seconds`. Nothing was admitted, and nothing was charged."""
 
@@ -220,7 +227,7 @@ _BY_CODE: dict[str, type[GateError]] = {
     kind.code: kind
     for kind in (
         Invalid, TooLarge, Unauthorized, Forbidden, PoolUnknown, JobUnknown, UserBusy, JobIdReused, TaskTaken, AlreadyEnded,
-        StartedByGate, LeaseLost, QueueFull, TooLong, StoreDown,
+        StartedByGate, LeaseLost, QueueFull, UserQueueFull, TooLong, StoreDown,
     )
 }  # fmt: skip
 _BY_STATUS: dict[int, type[GateError]] = {

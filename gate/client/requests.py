@@ -98,6 +98,7 @@ def acquire(
     payload: dict[str, Any] | None = None,
     lease_seconds: float | None = None,
     wait_seconds: float | None = None,
+    presence_seconds: float | None = None,
     started_by: StartedBy | None = None,
     queue_seconds: float | None = None,
     max_eta_seconds: float | None = None,
@@ -110,7 +111,8 @@ def acquire(
     waits = check_wait(wait_seconds)
     content = _json(
         job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload, lease_seconds=lease_seconds,
-        wait_seconds=wait_seconds, started_by=started_by, queue_seconds=queue_seconds, max_eta_seconds=max_eta_seconds,
+        wait_seconds=wait_seconds, presence_seconds=presence_seconds, started_by=started_by, queue_seconds=queue_seconds,
+        max_eta_seconds=max_eta_seconds,
     )  # fmt: skip
     return Call("POST", f"{_of_pool(pool)}/acquire", Job.of, content, waits=waits, job_id=job_id)
 

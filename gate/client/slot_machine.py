@@ -366,7 +366,9 @@ class SlotMachine:
                         return self._lost(f"the job is {current.value.status}", job=current.value)
             try:
                 if self.clock() >= self.deadline:
-                    return self._lost("it ran out: no renewal was answered in time, or the pool's longest hold is over")
+                    at_the_limit = self.grant.expires_at >= self.grant.hard_expires_at
+                    why = "the longest hold of the pool is over" if at_the_limit else "no renewal was answered in time"
+                    return self._lost(f"it ran out: {why}")
                 call = requests.renew(self.pool, self.job_id, self.grant.lease_id, lease_seconds=self._lease_s)
                 answer: Answer[Job] = yield Ask(call, self.deadline - self.clock())
             except GONE as refused:

@@ -55,6 +55,7 @@ class Calls(ABC):
         payload: dict[str, Any] | None = None,
         lease_seconds: float | None = None,
         wait_seconds: float | None = None,
+        presence_seconds: float | None = None,
         started_by: StartedBy | None = None,
         queue_seconds: float | None = None,
         max_eta_seconds: float | None = None,
@@ -71,6 +72,7 @@ class Calls(ABC):
             payload: See `slot`.
             lease_seconds: See `slot`.
             wait_seconds: Time (s) to wait for the grant, 0 to 60; None is 0.
+            presence_seconds: See `slot`. Ask for the job with `job` while it waits.
             started_by: `gate` when gate starts the job by the start call of its tool. `wait_seconds` then includes that call,
                 and no caller may claim the job.
             queue_seconds: See `slot`.
@@ -87,8 +89,8 @@ class Calls(ABC):
         return self._call(
             requests.acquire(
                 pool, job_id=job_id or new_job_id(), user=user, tool=tool, session=session, credits=credits, payload=payload,
-                lease_seconds=lease_seconds, wait_seconds=wait_seconds, started_by=started_by, queue_seconds=queue_seconds,
-                max_eta_seconds=max_eta_seconds,
+                lease_seconds=lease_seconds, wait_seconds=wait_seconds, presence_seconds=presence_seconds, started_by=started_by,
+                queue_seconds=queue_seconds, max_eta_seconds=max_eta_seconds,
             )
         )  # fmt: skip
 

@@ -187,6 +187,7 @@ class Gate(Calls):
         payload: dict[str, Any] | None = None,
         lease_seconds: float | None = LEASE_S,
         wait_seconds: float | None = None,
+        presence_seconds: float | None = None,
         on_position: OnPosition | None = None,
         queue_seconds: float | None = None,
         max_eta_seconds: float | None = None,
@@ -198,7 +199,7 @@ class Gate(Calls):
         """
         machine = SlotMachine(
             pool, job_id=job_id, user=user, tool=tool, session=session, credits=credits, payload=payload,
-            lease_seconds=lease_seconds, wait_seconds=wait_seconds, retry_seconds=self._retry_s,
+            lease_seconds=lease_seconds, wait_seconds=wait_seconds, presence_seconds=presence_seconds, retry_seconds=self._retry_s,
             queue_seconds=queue_seconds, max_eta_seconds=max_eta_seconds,
             poll_seconds=POLL_S if on_position is None else POLL_TO_TELL_S,
         )  # fmt: skip

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Awaitable, Callable
 from typing import assert_never
 
+from gate.coordination.hang_up import HangUp
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.places import Places
@@ -15,7 +17,7 @@ from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
 from gate.ledger import AdmitResult, Change, GrantReturn, Ledger, LedgerQueries
-from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy
+from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy, UserQueueFull
 from gate.model.job import HOLDING, Job, Request, is_over
 from gate.slots import AcquireReply, AcquireResult
 
@@ -25,7 +27,15 @@ START_ANSWER_S = 25.0
 """Longest wait (s) of the caller of `enqueue` for the start call, when a slot was free."""
 COMMIT_S = 0.02
 """Pause (s) before SQL is asked again for a job whose commit is under way. Most commits take less."""
-NOT_PLACED = frozenset({AcquireResult.NO_SLOT, AcquireResult.TORN, AcquireResult.USER_BUSY, AcquireResult.QUEUE_FULL})
+NOT_PLACED = frozenset(
+    {
+        AcquireResult.NO_SLOT,
+        AcquireResult.TORN,
+        AcquireResult.USER_BUSY,
+        AcquireResult.QUEUE_FULL,
+        AcquireResult.USER_QUEUE_FULL,
+    }
+)
 
 
 class Admission:
@@ -46,8 +56,9 @@ class Admission:
         self._places = Places(pools, recorder)
 
     async def acquire(
-        self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False, max_eta_s: float | None = None
-    ) -> Job:
+        self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False, max_eta_s: float | None = None,
+        hang_up: HangUp | None = None,
+    ) -> Job:  # fmt: skip
         """Admit a job: give it a slot, or a place in the queue.
 
         Args:
@@ -56,6 +67,7 @@ class Admission:
             wait_s: Longest wait (s) of the call for the grant of a queued job.
             by_gate: True for a job that gate starts at its tool. The wait then lasts until the start call was answered.
             max_eta_s: Longest estimated wait (s) that the caller accepts; None for any.
+            hang_up: Tells whether the caller disconnects. A job that only this caller knows is cancelled then.
 
         Returns:
             The job, recorded in SQL. It has ended if its end came during this call: its charge is settled then, so that is no
@@ -64,7 +76,7 @@ class Admission:
         Raises:
             PoolUnknown: There is no such pool.
             UserBusy: The user has as many live jobs as allowed.
-            QueueFull: As many jobs wait as may wait.
+            QueueFull: As many jobs wait as may wait. UserQueueFull: as many of the user.
             TooLong: The job is new, and its estimated wait is above `max_eta_s`.
             AlreadyEnded: The job had ended before this call.
             JobIdReused: The job_id is another job's.
@@ -72,19 +84,20 @@ class Admission:
             Invalid: gate is to start it, and its tool is missing or has no `start_url`.
             StoreDown: A store does not answer. The job may be recorded. With every other refusal this call wrote nothing.
         """
-        end = time.monotonic() + wait_s
+        end, hang_up = time.monotonic() + wait_s, hang_up or HangUp()
         request = await self._pricing.complete(request, by_gate, or_refuse=True)
         if max_eta_s is not None:
             await self._queries.refuse_if_too_long(pool, request.job_id, max_eta_s)
         try:
-            job = await self._acquire(pool, await self._known_as(request), wait_s)
+            job = await self._acquire(pool, await self._known_as(request), wait_s, by_gate, hang_up)
         except _Copied as first:
-            job = await self._acquire(pool, request._replace(job_id=first.job_id, aliases=()), wait_s)
+            renamed = request._replace(job_id=first.job_id, aliases=())
+            job = await self._acquire(pool, renamed, wait_s, by_gate, hang_up)
         if not by_gate:
             return job
         return (await self._queries.until_started(job, end)).as_answer(job.replayed)
 
-    async def _acquire(self, pool: str, request: Request, wait_s: float) -> Job:
+    async def _acquire(self, pool: str, request: Request, wait_s: float, by_gate: bool, hang_up: HangUp) -> Job:
         if not wait_s:
             job = await self._admit(pool, request)
         else:
@@ -94,8 +107,10 @@ class Admission:
                 "queued",
             )
             with parked as changed:
-                job = await self._admit(pool, request, lambda job: self._queries.until_changed(job, changed, wait_s))
+                job = await self._admit(pool, request, lambda job: self._queries.until_changed(job, changed, wait_s, hang_up))
         assert job is not None
+        if hang_up.happened and request.unnamed and not by_gate:  # guard: unnamed-job-of-a-caller-that-hung-up
+            return await self._end_unheard(job, "caller", "caller_gone")
         return job
 
     async def _known_as(self, request: Request) -> Request:
@@ -164,23 +179,37 @@ class Admission:
             or_wait: False to take a free slot or nothing. Without a free slot the answer is then None.
         """
         first: Job | None = None  # the job as this call recorded it, which tells a later try from a repeat of the call
-        for tries_left in reversed(range(TRIES)):
-            try:
-                placed = await self._pools.pool(pool).acquire(request, or_wait)
-                if placed.result in NOT_PLACED:
-                    job = await self._not_placed(pool, request, placed, tries_left)
-                else:
-                    job = await self._record(pool, request, placed, or_wait)
-                    first = first or job
-                    job = job and await self._answer(pool, job, placed, in_line or self._queries.placed)
-            except _Moved:
-                continue
-            except AlreadyEnded as ended:
-                if first is None or ended.job is None:  # guard: end-in-the-call-is-no-refusal
-                    raise
-                job = ended.job
-            return job and job.as_answer(first is None or first.replayed)
-        raise StoreDown("redis", "the stores kept moving; come again")
+        try:
+            for tries_left in reversed(range(TRIES)):
+                try:
+                    placed = await self._pools.pool(pool).acquire(request, or_wait)
+                    if placed.result in NOT_PLACED:
+                        job = await self._not_placed(pool, request, placed, tries_left)
+                    else:
+                        job = await self._record(pool, request, placed, or_wait)
+                        first = first or job
+                        job = job and await self._answer(pool, job, placed, in_line or self._queries.placed)
+                except _Moved:
+                    continue
+                except AlreadyEnded as ended:
+                    if first is None or ended.job is None:  # guard: end-in-the-call-is-no-refusal
+                        raise
+                    job = ended.job
+                return job and job.as_answer(first is None or first.replayed)
+            raise StoreDown("redis", "the stores kept moving; come again")
+        except StoreDown:
+            if first is not None and request.unnamed and not first.starts:
+                with contextlib.suppress(StoreDown):
+                    await self._end_unheard(first, "gate", "store_down")
+            raise
+
+    async def _end_unheard(self, job: Job, by: str, reason: str) -> Job:
+        """End a job whose only caller is not told of it. Without this its slot would be held for no caller."""
+        ended = await self._ledger.end(job.pool, job.job_id, "cancelled", by=by, reason=reason)
+        with contextlib.suppress(StoreDown):  # the end is recorded; the reconciler frees its place
+            await self._pools.pool(job.pool).cancel(job.job_id)
+        self._news.tell(job.pool, [job.job_id])
+        return ended.job or job
 
     async def _record(self, pool: str, request: Request, placed: AcquireReply, or_wait: bool) -> Job | None:
         """Record in SQL what Redis has decided. When SQL does not record it, take it back from Redis."""
@@ -276,6 +305,8 @@ class Admission:
             raise _Copied(copy.job_id)
         if reply.result is AcquireResult.QUEUE_FULL:
             raise QueueFull("as many jobs wait as may wait; come again later")
+        if reply.result is AcquireResult.USER_QUEUE_FULL:
+            raise UserQueueFull(f"user {request.user!r} has as many waiting jobs as allowed; come again later")
         raise await self._user_busy(pool, request.user, reply.active, tries_left)
 
     async def _user_busy(self, pool: str, user: str | None, active: tuple[str, ...], tries_left: int) -> UserBusy | _Moved:

@@ -78,7 +78,7 @@ def misplaced(place: Place | None, status: JobStatus | None) -> DriftKind | None
 def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -> Iterator[Drift]:
     """Find the differences between Redis and SQL.
 
-    Jobs that the outbox names are no difference, because the recorder will copy them to SQL.
+    Jobs of which the outbox names a grant or an end are no difference, because the recorder will copy them to SQL.
 
     Args:
         seen: The pool in Redis.
@@ -90,7 +90,7 @@ def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -
     """
     known = {**{job_id: job for job_id, job in others.items() if job.ended}, **live}
     candidates = {*seen.slots, *seen.queue, *live}
-    candidates.difference_update(seen.noted)  # guard: sweep-nothing-in-the-outbox
+    candidates.difference_update(seen.noted.keys() - seen.passed)  # guard: sweep-nothing-in-the-outbox
     for job_id in candidates:
         yield from _examine_one(seen, job_id, known.get(job_id))
     for job_id in seen.noted.keys() - live.keys() - others.keys() - seen.slots.keys() - set(seen.queue):

@@ -193,7 +193,7 @@ class JobCoordinator:
                 raise StartedByGate("gate starts this job by a call to its tool, so no caller may claim it", job)
             recorded = await self._ledger.extend(  # guard: extension-in-sql-before-the-answer
                 pool, job_id, lease_id, epoch=reply.epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until,
-                started=started, claims=claims,
+                started=started, claims=claims, hard=reply.hard,
             )  # fmt: skip
             if recorded.result == ExtensionResult.EXTENDED:
                 assert recorded.job is not None

@@ -372,7 +372,8 @@ class PoolSlots:
 
     async def acquire(self, request: Request, or_wait: bool = True) -> AcquireReply:
         """Take a slot, or join the queue. See `Semaphore.acquire`."""
-        facts = (request.job_id, request.user, request.tool, request.lease_ms, or_wait, request.starts, request.queue_ms)
+        own = (request.lease_ms, or_wait, request.starts, request.queue_ms, request.presence_ms)
+        facts = (request.job_id, request.user, request.tool, *own)
         return await self._run(lambda epoch: self._semaphore.acquire(self._name, epoch, *facts))
 
     async def claim(self, job_id: str, lease_id: str, by_gate: bool = False) -> ExtendReply:
@@ -438,14 +439,15 @@ class PoolSlots:
         """
         return (await self._run(lambda epoch: self._semaphore.tick(self._name, epoch))).epoch
 
-    async def status(self, job_id: str | None = None, most: int = 0) -> QueueState:
+    async def status(self, job_id: str | None = None, most: int = 0, shows: bool = False) -> QueueState:
         """Read the pool.
 
         Args:
             job_id: A waiter whose position is wanted; None for none.
             most: Longest list of waiters, and of holders, that the reply names.
+            shows: The caller of this job asks, so it is present.
         """
-        return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most))
+        return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most, shows))
 
     async def snapshot(self) -> RedisSnapshot:
         """Read everything of the pool at one moment. This reaps and grants nothing."""

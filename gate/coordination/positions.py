@@ -104,4 +104,4 @@ class QueuePositions:
 
 
 def _shown(line: QueueState) -> tuple[object, ...]:
-    return line.queued, line.reason, line.cooling_tools, line.down_tools, line.free > 0
+    return line.queued, line.reason, line.cooling_tools, line.down_tools, line.away, line.free > 0

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from gate.coordination.eta import EtaEstimator
+from gate.coordination.hang_up import HangUp
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.positions import QueuePositions
@@ -20,6 +21,8 @@ from gate.slots import QueueState, Semaphore
 
 TRIES = 5
 """Attempts to find a waiting job in the queue. Each further one needs another change of the job between two reads."""
+SIGNS = 3
+"""Signs of a caller that waits in a call, in its presence time. One may be late, and one may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,9 @@ class JobQueries:
             raise JobUnknown(f"there is no such job in pool {pool!r}")
         return job
 
-    async def wait(self, pool: str, job_id: str, status: JobStatus | None, wait_s: float) -> Job:
+    async def wait(
+        self, pool: str, job_id: str, status: JobStatus | None, wait_s: float, hang_up: HangUp | None = None
+    ) -> Job:
         """Wait until a job has another status, and return it.
 
         Args:
@@ -122,13 +127,14 @@ class JobQueries:
             job_id: The job.
             status: Status that the caller knows; None for none, which waits for nothing.
             wait_s: Longest wait (s). The job is returned after it in any case.
+            hang_up: Tells whether the caller disconnects, which ends the wait. With it, the call is a sign of the job's caller.
 
         Raises:
             PoolUnknown: There is no such pool.
             JobUnknown: The pool has no such job.
         """
         with self.parked(job_id, status) as changed:
-            return await self.until_changed(await self.job(pool, job_id), changed, wait_s)
+            return await self.until_changed(await self.job(pool, job_id), changed, wait_s, hang_up)
 
     def parked(self, job_id: str, status: JobStatus | None) -> contextlib.AbstractContextManager[Wakeup]:
         """Register a waiter that is woken when the job has another status than `status`.
@@ -137,26 +143,43 @@ class JobQueries:
         """
         return self.waiters.parked(job_id, status)
 
-    async def until_changed(self, job: Job, changed: Wakeup, wait_s: float) -> Job:
+    async def until_changed(self, job: Job, changed: Wakeup, wait_s: float, hang_up: HangUp | None = None) -> Job:
         """Wait until a job has another status than `changed` knows, and return it with its place.
 
         Args:
             job: The job, read after `changed` was parked.
             changed: The waiter of the job.
             wait_s: Longest wait (s).
+            hang_up: As for `wait`.
         """
-        loop = asyncio.get_running_loop()
+        loop, shows, hang_up = asyncio.get_running_loop(), hang_up is not None, hang_up or HangUp()
         end = loop.time() + wait_s
         # guard: forget-news-before-the-read
         changed.job = None  # a job that was passed before `job` was read may be older than `job`
-        while job.status == changed.known and (left := end - loop.time()) > 0 and not self.waiters.closing:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await changed.wait()
-            update = changed.job
-            changed.clear()
-            job = update or await self.job(job.pool, job.job_id)
-        return await self.placed(job)
+        with hang_up.wakes(changed):
+            while job.status == changed.known and (left := end - loop.time()) > 0:
+                if self.waiters.closing or hang_up.happened:
+                    break
+                pause = await self._show(job) if shows else None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, pause or left)):
+                        await changed.wait()
+                update = changed.job
+                changed.clear()
+                job = update or await self.job(job.pool, job.job_id)
+        return await self.placed(job, shows and not hang_up.happened)
+
+    async def _show(self, job: Job) -> float | None:
+        """Say that the caller of a job waits for it.
+
+        Returns:
+            Time (s) after which to say so again; None for a job that nothing passes.
+        """
+        if job.presence_ms is None or job.status != "queued":
+            return None
+        with contextlib.suppress(StoreDown):  # without Redis no slot is granted, and after it every caller counts as present
+            await self._pools.pool(job.pool).status(job.job_id, shows=True)
+        return job.presence_ms / 1000 / SIGNS
 
     async def until_started(self, job: Job, end: float) -> Job:
         """Wait until gate has started a job, and return it.
@@ -184,6 +207,7 @@ class JobQueries:
             JobUnknown: The pool has no such job.
         """
         last: Job | None = None
+        pause, show_at = None, 0.0
         with self.waiters.parked(job_id) as changed, self._board.followed(pool, job_id, changed):
             while True:
                 changed.clear()
@@ -198,10 +222,19 @@ class JobQueries:
                 changed.known = job.status
                 if job.ended or self.waiters.closing:
                     return
-                await changed.wait()
+                if time.monotonic() >= show_at:
+                    pause = await self._show(job)
+                    show_at = time.monotonic() + (pause or 0)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await changed.wait()
 
-    async def placed(self, job: Job) -> Job:
+    async def placed(self, job: Job, shows: bool = False) -> Job:
         """Add its place in the queue to a job that waits. If Redis has granted it by now, record that and return the new job.
+
+        Args:
+            job: The job.
+            shows: The caller of the job asks, so it is present.
 
         Raises:
             StoreDown: A store does not answer.
@@ -209,7 +242,7 @@ class JobQueries:
         for _ in range(TRIES):
             if job.status != "queued":
                 return job
-            line = await self._pools.pool(job.pool).status(job.job_id)
+            line = await self._pools.pool(job.pool).status(job.job_id, shows=shows and job.presence_ms is not None)
             if line.position is not None:
                 return await self._at(job, line.position, line)
             await self._recorder.run(job.pool)
@@ -292,9 +325,9 @@ class JobQueries:
     async def _at(self, job: Job, position: int, line: QueueState) -> Job:
         if job.status != "queued":
             return job
-        reason = line.reason_of(job.tool if job.starts else None, job.refusals)
-        # Where an operator has to act first, how long that takes is unknown.
-        known = reason not in ("paused", "tool_down", "refused")
+        reason = line.reason_of(job.tool if job.starts else None, job.job_id, job.refusals)
+        # Where a caller or an operator has to act first, how long that takes is unknown.
+        known = reason not in ("paused", "tool_down", "refused", "absent")
         eta_ms = await self._pace.eta(job.pool, job.job_id, position, line.limit) if known else None
         if eta_ms is not None:
             eta_ms = max(eta_ms, line.cooling_until or 0)

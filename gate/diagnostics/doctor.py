@@ -17,6 +17,7 @@ unread       callbacks with the right secret that could not be read
 refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
 poison       a job that its provider refuses again and again, while other jobs of the pool are started
 queue        a pool whose queue_max does not fit its queue_seconds and how long its jobs run: the last waiters could only expire
+crowded      a pool in which one user has most of the queue while others wait, and no user has a cap
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from gate.diagnostics.outages import Outage
 from gate.diagnostics.verify import verify
 from gate.ledger import Database, Ledger, LedgerQueries, PoolSettings
 from gate.ledger.admin import migrate
-from gate.ledger.reports.backlog import Pending
+from gate.ledger.reports.backlog import Crowd, Pending
 from gate.ledger.reports.refused_jobs import RefusedJob
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import now_ms
@@ -54,6 +55,8 @@ REFUSALS_MIN = 10
 """Fewest refusals that are reported. Fewer say nothing about a provider."""
 OPEN_S = 10.0
 """Age (s) above which an open transaction of gate is reported. Its locks and its idle time have shorter limits."""
+CROWD_MIN = 10
+"""Fewest waiting jobs of one user that are reported. Fewer hold up other users for a short time."""
 UNBOUND_NAMED = 3
 """Most tasks that a finding names. More would make the line too long to read."""
 WEEK_MS = 7 * 24 * 3_600_000
@@ -225,6 +228,9 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
             yield _poison(one.name, poison)
         for finding in _unfit(one.name, one.settings, [took_ms for _, took_ms in await reading.runs(one.name)]):
             yield finding
+        if not one.settings.has_user_cap:
+            for finding in _crowded(one.name, await reading.backlog.crowd(one.name)):
+                yield finding
     for table, count in sorted((await reading.backlog.calls_by_tool()).items()):
         if table not in configured:
             says = f"calls for a tool that is configured no longer: {count}"
@@ -300,3 +306,14 @@ def _unfit(pool: str, settings: PoolSettings, took_ms: Sequence[int]) -> Iterato
     )
     helps = f"gate pools set {pool} --queue-max {max(in_time, 1)}, or --queue-seconds {needed_s:.0f}"
     yield Diagnosis("queue", pool, says, helps)
+
+
+def _crowded(pool: str, crowd: Crowd) -> Iterator[Diagnosis]:
+    if crowd.users > 1 and crowd.most >= CROWD_MIN and crowd.most > crowd.waiting / 2:
+        says = f"user {crowd.first} has {crowd.most} of {crowd.waiting} waiting jobs; other users who wait: {crowd.users - 1}"
+        yield Diagnosis(
+            "crowded",
+            pool,
+            says,
+            "give each user a cap: GATE_QUEUE_MAX_PER_USER for waiting jobs, GATE_MAX_ACTIVE_PER_USER for all",
+        )

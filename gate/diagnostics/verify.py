@@ -8,10 +8,10 @@ serves. A finding counts as a breach only if it is still there two seconds later
     I3  each job with credits has one charge of that amount
     I4  by the events, slots in use were never above the limit in force; each end of a job has an event
     I5  each job that the events or the ledger name exists
-    I6  first grants follow tickets, except for jobs whose place in Redis was lost and restored, and jobs that gate could not
-        start because their tool's start address failed
-    I7  no slot is free while a job waits, unless the pool is paused or cools down, the tool of that job is down, or that job is
-        refused again and again beside others that start
+    I6  first grants follow tickets, except for jobs whose place in Redis was lost and restored, jobs that gate could not start
+        because their tool's start address failed, and jobs that were passed while their callers were absent
+    I7  no slot is free while a job waits, unless the pool is paused or cools down, the tool of that job is down, its caller is
+        absent, or the job is refused again and again beside others that start
     I8  fences of grants are unique in a pool, and increase for each job
     I9  each member of slots and queue is live in SQL and has an entry in jobs; each slot is held under the lease that SQL has
 """
@@ -206,7 +206,7 @@ class _PoolHistory:
             self.waiting.add(job)
             if self.down_until.get(self.tools.get(job) or "", 0) > event.at and job not in self.last_fence:
                 self.returned.add(job)
-        elif job is not None and event.kind != "tool_down":
+        elif job is not None and event.kind not in ("tool_down", "passed"):
             self.waiting.discard(job)
         if event.kind == "limit":
             self.limit = int(event.why)
@@ -215,7 +215,7 @@ class _PoolHistory:
             self.returned.update(
                 one for one in self.waiting if self.tools.get(one) == event.why and one not in self.last_fence
             )
-        elif event.kind == "seated":  # its place was lost for a while, so its order among the others is unknown
+        elif event.kind in ("seated", "passed"):  # its place was lost, or its caller absent: it may be after later ones
             if job not in self.last_fence:
                 self.returned.add(job)
         elif event.kind == "returned":  # SQL refused this grant: the job had its turn, and has its place again
@@ -354,6 +354,14 @@ def _cools_alone(state: _RedisPool, entry: dict[str, Any] | None) -> bool:
     return entry is not None and bool(entry.get("poison")) and float(entry.get("aside_until", 0)) > state.now_ms
 
 
+def _absent(state: _RedisPool, entry: dict[str, Any] | None) -> bool:
+    """Tell whether the caller of a waiter has not shown itself for the time that it named."""
+    if entry is None or not isinstance(time_ms := entry.get("presence_ms"), int):
+        return False
+    loaded_at = int(float(state.meta.get("loaded_at", 0)))
+    return bool(max(entry.get("present_until", 0), loaded_at + time_ms) <= state.now_ms)
+
+
 def _live(sql: Connection, at: str) -> dict[str, dict[str, Any]]:
     """Read the live jobs of all pools, by pool and job_id."""
     found: defaultdict[str, dict[str, Any]] = defaultdict(dict)
@@ -365,8 +373,9 @@ def _live(sql: Connection, at: str) -> dict[str, dict[str, Any]]:
 def _members(pool: str, state: _RedisPool, rows: dict[str, Any]) -> Iterator[Breach]:
     cooling = int(float(state.meta.get("cooling_until", 0))) > state.now_ms
     held_back = cooling or state.meta.get("paused") == "1"
-    able = [job for job in state.queue if not _tool_cools(state, state.entries.get(job))]
-    waits = [job for job in able if not _cools_alone(state, state.entries.get(job))]
+    entries = {job: state.entries.get(job) for job in state.queue}
+    passed = (_tool_cools, _cools_alone, _absent)
+    waits = [job for job, entry in entries.items() if not any(is_passed(state, entry) for is_passed in passed)]
     if waits and len(state.slots) < int(state.meta.get("limit", 0)) and not held_back:
         yield Breach("I7", pool, f"{len(waits)} wait beside a free slot")
     places: defaultdict[str, int] = defaultdict(int)

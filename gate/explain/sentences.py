@@ -104,6 +104,11 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
             f"Why: its provider has refused it {several(job.refusals, 'time')}. It keeps its place, others are tried in between, and gate tries it"
             " again each minute at the latest."
         )
+    elif job.reason == "absent":
+        yield Sentence(
+            f"Why: its caller has not shown itself for {span(job.presence_ms or 0)}, so others pass it. It keeps its place, and has its turn when"
+            " its caller asks again."
+        )
     elif job.reason == "pool_full" and len(facts.holders) >= facts.limit:
         held = f"all {several(facts.limit, 'slot')} are held" if facts.limit > 1 else "the only slot is held"
         yield Sentence(f"Why: {held if facts.limit else 'the pool has no slots: its limit is 0'}.")
@@ -160,10 +165,15 @@ def _ended(job: Job) -> Iterator[Sentence]:
 
 TIMEOUTS = {
     "lease_timeout": "its lease was not renewed in time",
+    "hold_limit": "it had held its slot as long as a job may hold one (max_hold_seconds)",
     "claim_timeout": "it was granted a slot, and was not started in time",
     "queue_timeout": "it had waited as long as a job may wait",
 }
 """Words for the timeout that expired a job, by `end_reason`."""
+PASSED = {"absent": "its caller was absent"}
+"""Words for the reason why a slot went past a waiter, by that reason."""
+UNHEARD = {"caller_gone": "it disconnected before its answer, and only it knew the job"}
+"""Words for the reason of a caller's end, by `end_reason`."""
 ENDED_BY = {
     "holder": "by its holder",
     "caller": "by its caller",
@@ -179,7 +189,7 @@ def _by_whom(job: Job) -> str:
         until = f", until {clock(job.expires_at)}" if job.end_reason != "queue_timeout" and job.expires_at else ""
         return f"by gate: {TIMEOUTS.get(job.end_reason or '', job.end_reason)}{until}"
     by = ENDED_BY.get(job.ended_by or "", f"by {job.ended_by}")
-    return f"{by}: {job.end_reason}" if job.end_reason else by
+    return f"{by}: {UNHEARD.get(job.end_reason, job.end_reason)}" if job.end_reason else by
 
 
 HAPPENED = {
@@ -195,6 +205,7 @@ HAPPENED = {
     "late": "a report of its end came too late",
     "returned": "its grant was taken back before it was announced; it has its place again",
     "tool_down": "its tool's start address failed",
+    "passed": "a free slot went past it",
     "seated": "it was put back at its place in the queue",
     "refunded": "its refund was paid",
 }
@@ -211,7 +222,7 @@ def _happened(event: Event) -> str:
         what = "a slot was free: running at once"
     elif event.kind == "callback" and event.by == "operator":
         what = "a callback that could not be read was applied"
-    why = TIMEOUTS.get(why or "", RETURNED.get(why or "", why))
+    why = (TIMEOUTS | RETURNED | UNHEARD | PASSED).get(why or "", why)
     by = "gate" if event.by == "gate" else f"the {event.by}"
     return f"{what}, by {by}" + (f": {why}" if why else "")
 

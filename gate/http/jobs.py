@@ -28,7 +28,7 @@ from gate.http.schemas import (
     event_body,
 )
 from gate.http.server.json_response import Json
-from gate.http.services import AdmissionService, JobService, QueryService
+from gate.http.services import AdmissionService, CallerHangUp, JobService, QueryService
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid
 from gate.model.job import Job, JobStatus, Request, new_job_id
@@ -76,7 +76,7 @@ KeyedIds = Annotated[tuple[str, ...], Depends(_keyed_ids)]
 )
 @open_to(TOOL, conflicts={"user_busy", "job_id_reused", "already_ended"}, may_be_full=True, on_fast_path=True)
 async def acquire(
-    pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, keyed: KeyedIds = ()
+    pool: Pool, body: AcquireBody, admission: AdmissionService, asking: Asking, hang_up: CallerHangUp, keyed: KeyedIds = ()
 ) -> JSONResponse:
     """Take a slot, or join the queue.
 
@@ -93,12 +93,15 @@ async def acquire(
     An `Idempotency-Key` stands for a job_id: the same key from the same caller is the same job. If the call has `credits`, and
     another API key has made the same call with the same content, it is that job: a rotated API key charges nothing twice.
     Beside a `job_id` it is ignored.
+
+    A call with neither is the only one that knows its job. When it disconnects before its answer, the job is cancelled, with
+    the `end_reason` `caller_gone`, unless gate starts it.
     """
     own = body.job_id or (keyed[0] if keyed else None)
     wanted = request_of(body, own, asking.role == "tool")
     if body.job_id is None and body.credits:
         wanted = wanted._replace(aliases=keyed[1:])
-    job = await admission.acquire(pool, wanted, body.wait_seconds, body.started_by == "gate", body.max_eta_seconds)
+    job = await admission.acquire(pool, wanted, body.wait_seconds, body.started_by == "gate", body.max_eta_seconds, hang_up)
     status = 200 if job.status == "running" else 202  # guard: waiting-acquire-sees-the-end
     return _answer_once(job, asking, status)
 
@@ -106,10 +109,14 @@ async def acquire(
 @router.get("/jobs/{job_id}", response_model=JobOut)
 @open_to(ANY_KEY)
 async def job(
-    pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, wait_seconds: Wait = 0, status: JobStatus = "queued"
-) -> JSONResponse:
-    """Read the job. With `wait_seconds`, the answer comes when its status is no longer `status`, or after that time."""
-    return _answer(await queries.wait(pool, job_id, status, wait_seconds), asking)
+    pool: Pool, job_id: JobPath, queries: QueryService, asking: Asking, hang_up: CallerHangUp, wait_seconds: Wait = 0,
+    status: JobStatus = "queued",
+) -> JSONResponse:  # fmt: skip
+    """Read the job. With `wait_seconds`, the answer comes when its status is no longer `status`, or after that time.
+
+    The read is a sign of its caller, for a job with `presence_seconds`. So is a stream of its events.
+    """
+    return _answer(await queries.wait(pool, job_id, status, wait_seconds, hang_up), asking)
 
 
 async def _begins(pool: Pool, job_id: JobPath, queries: QueryService, last_event_id: LastEventId = None) -> None:
@@ -207,18 +214,11 @@ def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = Fal
     job_id = job_id or body.job_id
     if body.credits and job_id is None:
         raise Invalid("job_id", "credits need a job_id or an Idempotency-Key: without one a retry would charge twice")
-    lease_ms, queue_ms = _ms(body.lease_seconds), _ms(body.queue_seconds)
+    lease_ms = _ms(body.lease_seconds)
     return Request(
-        job_id or new_job_id(),
-        body.user,
-        body.tool,
-        body.session,
-        body.credits,
-        body.payload,
-        lease_ms,
-        trusted,
-        queue_ms=queue_ms,
-    )
+        job_id or new_job_id(), body.user, body.tool, body.session, body.credits, body.payload, lease_ms, trusted,
+        queue_ms=_ms(body.queue_seconds), presence_ms=_ms(body.presence_seconds), unnamed=job_id is None,
+    )  # fmt: skip
 
 
 def _job_id_of(key: str, pool: str, name: str) -> str:

@@ -37,7 +37,7 @@ CAUSES = {
     "completed": ("holder", "provider", "operator", "caller"),
     "failed": ("holder", "provider", "operator", "caller", "tool"),
     "cancelled": ("holder", "provider", "operator", "caller"),
-    "expired": ("queue_timeout", "claim_timeout", "lease_timeout"),
+    "expired": ("queue_timeout", "claim_timeout", "lease_timeout", "hold_limit"),
 }
 """Causes by outcome. Their counters start at 0: Prometheus sees no increase when a counter first appears with a value."""
 REPAIRS = (

@@ -36,10 +36,11 @@ from gate.model.errors import (
     Unauthorized,
     Unreadable,
     UserBusy,
+    UserQueueFull,
 )
 from gate.model.job_json import job_body
 
-RETRY_AFTER_S = {QueueFull: 5, TooLong: 5, StoreDown: 1}
+RETRY_AFTER_S = {QueueFull: 5, UserQueueFull: 5, TooLong: 5, StoreDown: 1}
 """Value of Retry-After (s). For other refusals no time is known."""
 TABLE: dict[type[GateError], tuple[int, str, str]] = {
     Invalid: (422, "invalid", "The request is invalid"),
@@ -64,6 +65,7 @@ TABLE: dict[type[GateError], tuple[int, str, str]] = {
     LeaseLost: (410, "lease_lost", "The lease is lost"),
     QueueFull: (429, "queue_full", "The queue is full"),
     TooLong: (429, "too_long", "The wait would be too long"),
+    UserQueueFull: (429, "user_queue_full", "The user's part of the queue is full"),
     StoreDown: (503, "store_down", "A store does not answer"),
 }
 """HTTP status, code and title of each error. The codes are stable, because clients compare them."""

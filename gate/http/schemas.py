@@ -107,6 +107,9 @@ class AcquireBody(_Body):
     is `caller` by default. With `gate`, gate calls the `start_url` of the tool when the job is granted a slot. A tool without
     one is then refused. `queue_seconds` is how long the job may wait, by default the tool's or the pool's time. A new job whose
     estimated wait is above `max_eta_seconds` is refused with `too_long`, and nothing is admitted.
+
+    With `presence_seconds`, others pass the job in the queue while no call has asked for it for so long: no read of the job, no
+    stream, no waiting call. It keeps its place, and has its turn when its caller asks again. A job that gate starts needs none.
     """
 
     job_id: JobId | None = None
@@ -117,6 +120,7 @@ class AcquireBody(_Body):
     payload: Payload | None = None
     lease_seconds: Seconds | None = None
     wait_seconds: Annotated[float, Field(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)] = 0
+    presence_seconds: Seconds | None = None
     started_by: Literal["caller", "gate"] | None = None
     queue_seconds: Seconds | None = None
     max_eta_seconds: Annotated[float, Field(ge=0, le=SECONDS_MAX, allow_inf_nan=False)] | None = None
@@ -200,6 +204,7 @@ class PoolBody(_Body):
     cooldown_seconds: Seconds | None = None
     max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
     refusals_before_passing: Annotated[int, Field(ge=1, le=REFUSALS_MAX)] | None = None
+    queue_max_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
 
     def in_ms(self) -> dict[str, int | bool]:
         """Return the settings that the body names, by their names in the ledger, with times in milliseconds."""
@@ -251,7 +256,7 @@ class JobOut(BaseModel):
     status: JobStatus
     position: int | None
     queue_length: int | None
-    reason: Literal["pool_full", "paused", "cooling_down", "tool_down", "refused"] | None
+    reason: Literal["pool_full", "paused", "cooling_down", "tool_down", "refused", "absent"] | None
     eta_seconds: float | None
     queue_expires_at: str | None
     likely: Literal["expires"] | None

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.types import Scope
 
 from gate.coordination.admission import Admission
+from gate.coordination.hang_up import HangUp
 from gate.coordination.jobs import JobCoordinator
 from gate.coordination.pools import PoolCoordinator
 from gate.coordination.queries import JobQueries
 from gate.coordination.scrape import Scraper
 from gate.coordination.services import Services
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
+from gate.http.server.protocol import HANG_UP
 from gate.ledger import LedgerQueries
 
 
@@ -50,6 +53,16 @@ def _scraper(request: Request) -> Scraper:
     return services(request).scraper
 
 
+def hang_up(scope: Scope) -> HangUp:
+    """Return what tells whether the caller of a request has disconnected. Another server than gate's own tells nothing."""
+    found: HangUp = scope.get(HANG_UP) or HangUp()
+    return found
+
+
+def _hang_up(request: Request) -> HangUp:
+    return hang_up(request.scope)
+
+
 AllServices = Annotated[Services, Depends(services)]
 AdmissionService = Annotated[Admission, Depends(_admission)]
 JobService = Annotated[JobCoordinator, Depends(_jobs)]
@@ -58,3 +71,4 @@ QueryService = Annotated[JobQueries, Depends(_queries)]
 LedgerService = Annotated[LedgerQueries, Depends(_ledger)]
 UnreadService = Annotated[UnreadCallbackDesk, Depends(_unread)]
 ScrapeService = Annotated[Scraper, Depends(_scraper)]
+CallerHangUp = Annotated[HangUp, Depends(_hang_up)]

@@ -44,6 +44,8 @@ log = structlog.get_logger("gate.ledger")
 
 PROVEN_S = 3.0
 """Age (s) up to which a commit shows that SQL takes writes. A probe of an idle gate costs a wait for the disk."""
+RECORDED = frozenset({EntryKind.GRANTED, EntryKind.EXPIRED, EntryKind.PASSED})
+"""Kinds of outbox entries about a job, which wait until its row is there."""
 APART_S = 10.0
 """How long entries of the outbox are written in savepoints of their own (s) after one of them could not be written."""
 
@@ -188,12 +190,12 @@ class Ledger:
 
     async def extend(
         self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None,
-        started: StartReply | None = None, claims: bool = True,
+        started: StartReply | None = None, claims: bool = True, hard: int = 0,
     ) -> Change[ExtensionResult]:  # fmt: skip
         """Record a claim or a renewal that Redis granted. A claimed job runs from now on. A renewal never shortens the lease.
 
         `started` is the answer to a start call, which also binds the job to its task. Without `claims` a granted job stays
-        granted.
+        granted. `hard` is the hard limit (ms since 1970) in Redis, which a longer hold may have moved after SQL had the grant.
         """
 
         def work(batch: UnitOfWork) -> Change[ExtensionResult]:
@@ -212,6 +214,8 @@ class Ledger:
                 or job.lease_id != lease_id
             ):
                 return Change(ExtensionResult.LOST, job)
+            if job.hard_expires_at is None or hard > job.hard_expires_at:
+                job = batch.put(job, hard_expires_at=hard)
             repeats = job.status == "running"
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
@@ -288,7 +292,7 @@ class Ledger:
             over = {(note.job_id, note.fence) for note in notes if note.kind is EntryKind.EXPIRED}
             batch.expect(pool, [note.job_id for note in notes])
             for note in notes:
-                job = _in(pool, batch.job(pool, note.job_id)) if note.kind in (EntryKind.GRANTED, EntryKind.EXPIRED) else None
+                job = _in(pool, batch.job(pool, note.job_id)) if note.kind in RECORDED else None
                 if job is None and note.kind is not EntryKind.UNREADABLE:
                     unknown.add(note.job_id)  # guard: unknown-job-stays-in-the-outbox
                 if note.job_id in unknown:

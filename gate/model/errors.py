@@ -24,6 +24,7 @@ GateError
 ├── LeaseLost         the lease expired, was taken back, or was never a lease of this job
 ├── TooLong           the estimated wait is above what the caller accepts
 ├── QueueFull         as many jobs wait as the pool allows
+│   └── UserQueueFull     as many jobs of the user wait as the pool allows for one user
 ├── StoreDown         Redis or SQL does not answer; the same request may work later
 └── CannotStart       `gate serve` prints the reason in one line and exits with 1
 """
@@ -179,6 +180,10 @@ class TooLong(GateError):
 
 class QueueFull(GateError):
     """As many jobs wait as the pool allows."""
+
+
+class UserQueueFull(QueueFull):
+    """As many jobs of the user wait as the pool allows for one user."""
 
 
 class StoreDown(GateError):

@@ -87,6 +87,7 @@ class Job(NamedTuple):
         queue_ms: Its own limit of time in the queue (ms); None for the pool's.
         refusals: How often its provider has refused it.
         stood_ms: How long its pool had stood still in all (ms) when the job came. That time counts against no wait.
+        presence_ms: Time (ms) without a sign of its caller after which others pass it in the queue; None for no such time.
         position: Its place in the queue; 1 is next.
         queue_length: Number of waiters in the pool.
         reason: Why it waits.
@@ -126,6 +127,7 @@ class Job(NamedTuple):
     late_output: Any = None
     refusals: int = 0
     stood_ms: int = 0
+    presence_ms: int | None = None
     refund: Refund | None = None
     position: int | None = None
     queue_length: int | None = None
@@ -181,6 +183,8 @@ class Request(NamedTuple):
         starts: As in `Job`. gate sets it, and also `tells` and `settles`.
         queue_ms: How long it may wait (ms); None for the tool's, or else the pool's.
         aliases: Other ids under which the same call may have been charged before: its Idempotency-Key under other API keys.
+        presence_ms: As in `Job`.
+        unnamed: gate made its job_id, so the caller of this request learns it from the answer only.
     """
 
     job_id: str
@@ -196,6 +200,8 @@ class Request(NamedTuple):
     settles: bool = False
     queue_ms: int | None = None
     aliases: tuple[str, ...] = ()
+    presence_ms: int | None = None
+    unnamed: bool = False
 
     def same_content(self, job: Job) -> bool:
         """Return whether a repeated request means this job: every value that both name is equal."""

@@ -32,6 +32,8 @@ class EntryKind(StrEnum):
     """A waiter was put into a slot."""
     EXPIRED = "expired"
     """A lease, or with fence 0 a time in the queue, ran out."""
+    PASSED = "passed"
+    """A free slot went to a later waiter, because the caller of this one was absent."""
     UNKNOWN = "unknown"
     """A newer version of gate wrote this entry; it stays for a server that knows the kind."""
     UNREADABLE = "unreadable"
@@ -46,7 +48,7 @@ class OutboxEntry:
         entry_id: ID of the entry in the stream.
         kind: What it reports.
         job_id: The job it is about.
-        fence: Fence of the grant it is about; 0 when the job's time in the queue ran out.
+        fence: Fence of the grant it is about; 0 when the job waited.
         at: Time of the change by the clock of Redis (ms since 1970).
         lease: The lease of a grant; None with any other kind.
         ticket: The job's place in order of arrival.

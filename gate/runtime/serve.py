@@ -28,6 +28,8 @@ KEEP_ALIVE_S = 130
 It has to be longer than the idle time of the proxy in front: nginx keeps 60 s, AWS's load balancer 60 s, Traefik 90 s, Caddy 120 s. Else
 the proxy sends a request into a connection that gate closes at that moment. It may not repeat a POST, so its caller gets a 502.
 """
+MANY_USERS = 10
+"""Users of a pool from which on `gate serve` suggests a cap for each. Fewer are as a rule the owner's own programs."""
 GRACE_S = 7
 """Time (s) that requests under way have to end when the server stops."""
 STOP_S = 9.5
@@ -136,7 +138,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
             host, port = listener.getsockname()[:2]
             http = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             data.tell(Address(os.getpid(), http, redis_url, settings.sql_url))
-            _say_where(settings, gate, http, redis_url)
+            _say_where(settings, gate, http, redis_url, await gate.services.ledger.backlog.users_lately())
         await serving
 
 
@@ -158,7 +160,7 @@ def _force() -> None:
     os._exit(1)
 
 
-def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None:
+def _say_where(settings: Settings, gate: Any, http: str, redis_url: str, users_lately: dict[str, int]) -> None:
     from gate import __version__
     from gate.model import store_url
 
@@ -181,6 +183,11 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str) -> None
                 lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
         if live.lease_ms > live.max_hold_ms:
             lines.append(f"         no lease goes beyond the longest hold, {live.max_hold_ms / 1000:g} s: max_hold_seconds")
+        if (users := users_lately.get(pool.name, 0)) >= MANY_USERS and not live.has_user_cap:
+            lines.append(
+                f"         {users} users had jobs here lately, and one of them may fill the queue: GATE_MAX_ACTIVE_PER_USER or"
+                " GATE_QUEUE_MAX_PER_USER is a cap for each"
+            )
     if not gate.keys.closed:
         lines.append("  keys   none: every caller on this machine is let in, as an admin")
     if settings.admin_key is not None and len(settings.admin_key) < SECRET_MIN:

@@ -61,6 +61,7 @@ class PoolDefaults(BaseModel):
     queue_max: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 1000
     cooldown_seconds: Seconds = 5  # pause of grants after a refusal; it doubles up to 60
     max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no limit
+    queue_max_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no limit
     refusals_before_passing: Annotated[int, Field(ge=1, le=REFUSALS_MAX)] = 3  # of one job in a row; then another is tried
 
     def in_ms(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ log = structlog.get_logger("gate.slots")
 NEVER_MS = 2**53
 """Deadline (ms) that stands for one that an operator set to infinity."""
 
-KINDS = {kind.value: kind for kind in (EntryKind.GRANTED, EntryKind.EXPIRED)}
+KINDS = {kind.value: kind for kind in (EntryKind.GRANTED, EntryKind.EXPIRED, EntryKind.PASSED)}
 """Kinds that the scripts write."""
 
 Entry = dict[str, JsonValue]
@@ -44,6 +44,8 @@ def waiting(job: Job) -> Entry:
         entry["tool"] = job.tool
     if job.queue_ms is not None:
         entry["queue_ms"] = job.queue_ms
+    if job.presence_ms is not None:
+        entry["presence_ms"] = job.presence_ms
     if job.starts:
         entry["by_gate"] = True
     if job.refusals:

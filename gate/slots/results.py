@@ -47,6 +47,8 @@ class AcquireResult(StrEnum):
     USER_BUSY = "user_busy"
     """The user has as many live jobs as allowed."""
     QUEUE_FULL = "queue_full"
+    USER_QUEUE_FULL = "user_queue_full"
+    """The user has as many waiting jobs as allowed."""
     NO_SLOT = "no_slot"
     """No slot is free, and the job was not to wait."""
     TORN = "torn"
@@ -193,10 +195,12 @@ class ExtendReply(ScriptReply[ExtendResult]):
     Attributes:
         fence: Fence of the lease.
         due: Its deadline from now on (ms since 1970).
+        hard: Its latest deadline (ms since 1970).
     """
 
     fence: int = 0
     due: int = 0
+    hard: int = 0
 
     @property
     def good_until(self) -> float:
@@ -227,6 +231,7 @@ class QueueState(ScriptReply[UpkeepResult]):
         position: Place of the job that was asked about; 1 is next.
         cooling_tools: Tools whose start address fails at the moment: gate starts none of their jobs.
         down_tools: These, and tools whose cool-down is over, but whose start address has not worked since.
+        away: Waiters whose callers are absent: of the first thousand that are named, and of the job that was asked about.
     """
 
     limit: int = 0
@@ -247,19 +252,23 @@ class QueueState(ScriptReply[UpkeepResult]):
     position: int | None = None
     cooling_tools: frozenset[str] = frozenset()
     down_tools: frozenset[str] = frozenset()
+    away: frozenset[str] = frozenset()
 
     @property
     def free(self) -> int:
         """Slots that no job holds."""
         return max(self.limit - self.running - self.granted, 0)
 
-    def reason_of(self, tool: str | None, refusals: int = 0) -> str:
+    def reason_of(self, tool: str | None, job_id: str = "", refusals: int = 0) -> str:
         """Say why a job waits. A full pool is not the reason where a free slot would not help.
 
         Args:
-            tool: Its tool, if gate starts the job there.
+            tool: Tool at which gate starts the job; None for a job that gate does not start.
+            job_id: The job; empty for no particular one.
             refusals: How often its provider has refused it.
         """
+        if job_id in self.away and not self.paused:
+            return "absent"
         is_down = tool in self.cooling_tools or (tool in self.down_tools and not self.free)
         if is_down and not self.paused:
             return "tool_down"
@@ -318,6 +327,7 @@ class RedisSnapshot:
         entries: Entry of each job; None for a text that is no entry of gate's.
         noted: Jobs that the outbox names, with the time (ms) of the last entry about each.
         settings: Fields of `meta` that are numbers.
+        passed: Jobs that the outbox names only because they were passed, which says nothing about their places.
     """
 
     now_ms: int
@@ -327,3 +337,4 @@ class RedisSnapshot:
     entries: dict[str, dict[str, Any] | None]
     noted: dict[str, int]
     settings: dict[str, int]
+    passed: frozenset[str] = frozenset()

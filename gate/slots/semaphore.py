@@ -23,7 +23,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 
 from gate.model.errors import StoreDown
 from gate.model.job import Lease, RequeueReason
-from gate.model.messages import OutboxEntry
+from gate.model.messages import EntryKind, OutboxEntry
 from gate.slots import entry_codec, keys, scripts
 from gate.slots.connection import AnotherRedis, RedisConnection, answering
 from gate.slots.entry_codec import Entry
@@ -92,6 +92,7 @@ class Semaphore:
         or_wait: bool = True,
         by_gate: bool = False,
         queue_ms: int | None = None,
+        presence_ms: int | None = None,
     ) -> AcquireReply:
         """Take a slot, or join the queue. A repeat for the same job is answered with where the job stands.
 
@@ -105,8 +106,10 @@ class Semaphore:
             or_wait: False to take a free slot now or nothing.
             by_gate: gate starts the job, so it is granted through the queue and only gate claims it.
             queue_ms: How long it may wait (ms); None for the pool's.
+            presence_ms: Time (ms) without a sign of its caller after which others pass it; None for no such time.
         """
-        asked = (job_id, user or "", tool or "", lease_ms or "", int(or_wait), int(by_gate), queue_ms or "")
+        own = (lease_ms or "", int(or_wait), int(by_gate), queue_ms or "", presence_ms or "")
+        asked = (job_id, user or "", tool or "", *own)
         raw = await self._run("acquire", pool, epoch, *asked)
         result = AcquireResult(raw["word"])
         return AcquireReply(
@@ -184,7 +187,9 @@ class Semaphore:
         """Reap what has run out and grant what is free. Every other call does so too, up to a bound."""
         return _reply(await self._run("tick", pool, epoch, grants=GRANTS_PER_TICK), UpkeepResult)
 
-    async def status(self, pool: str, epoch: int, job_id: str | None = None, most: int = 0) -> QueueState:
+    async def status(
+        self, pool: str, epoch: int, job_id: str | None = None, most: int = 0, shows: bool = False
+    ) -> QueueState:
         """Read the pool.
 
         Args:
@@ -192,8 +197,9 @@ class Semaphore:
             epoch: Epoch under which the pool was loaded.
             job_id: A waiter whose position is wanted; None for no position.
             most: How many waiters are named at most.
+            shows: The caller of this job asks, so it is present.
         """
-        raw = await self._run("status", pool, epoch, job_id or "", most)
+        raw = await self._run("status", pool, epoch, job_id or "", most, int(shows))
         cooling = int(raw["cooling_until"])
         return QueueState(
             *_head(raw, UpkeepResult.STATUS),
@@ -215,6 +221,7 @@ class Semaphore:
             position=int(raw["position"]) if "position" in raw else None,
             cooling_tools=frozenset(raw.get("tools", ())),
             down_tools=frozenset(raw.get("down", ())),
+            away=frozenset(raw.get("away", ())),
         )
 
     async def rebuild(
@@ -254,6 +261,7 @@ class Semaphore:
                 (seconds, micros), held, waiting, entries, noted, settings = await asked.execute()
         numbers = {name.decode(): entry_codec.whole_number(value) for name, value in settings.items()}
         reported = [entry_codec.stored_outbox_entry(entry_id, item.keys(), item.values()) for entry_id, item in noted]
+        moved = {entry.job_id for entry in reported if entry.kind is not EntryKind.PASSED}
         name = entry_codec.job_id
         return RedisSnapshot(
             self._clock() if self._clock else seconds * 1000 + micros // 1000,
@@ -263,6 +271,7 @@ class Semaphore:
             {job: entry_codec.entry(text) for raw, text in entries.items() if (job := name(raw)) is not None},
             {entry.job_id: entry.at for entry in reported},
             numbers,
+            frozenset({entry.job_id for entry in reported} - moved),
         )
 
     async def holding(self, pools: Sequence[str]) -> list[str]:
@@ -398,7 +407,12 @@ def _reply(raw: dict[str, Any], results: type[R]) -> ScriptReply[R]:
 
 
 def _extended(raw: dict[str, Any]) -> ExtendReply:
-    return ExtendReply(*_head(raw, ExtendResult(raw["word"])), fence=int(raw.get("fence", 0)), due=int(raw.get("due", 0)))
+    return ExtendReply(
+        *_head(raw, ExtendResult(raw["word"])),
+        fence=int(raw.get("fence", 0)),
+        due=int(raw.get("due", 0)),
+        hard=int(raw.get("hard", 0)),
+    )
 
 
 def _lease(raw: dict[str, Any]) -> Lease:

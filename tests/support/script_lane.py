@@ -13,6 +13,7 @@ from tests.support.clock import Clock
 SETTINGS = {
     "limit": 3, "lease_ms": 600_000, "max_hold_ms": 3_600_000, "claim_ms": 60_000, "queue_ms": 600_000,
     "queue_max": 1000, "cooldown_ms": 5_000, "max_active_per_user": 0,
+    "queue_max_per_user": 0,
     "refusals_before_passing": 3,
 }  # fmt: skip
 

@@ -22,11 +22,13 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gate.coordination.hang_up import HangUp
 from gate.coordination.services import Services
 from gate.http import jobs, problems, strict_json
 from gate.http.auth import roles
 from gate.http.auth.key_cache import KeyCache
 from gate.http.server.protocol import WHOLE
+from gate.http.services import hang_up
 from gate.model.errors import GateError
 from gate.model.job import JOB_ID, POOL_NAME
 from gate.model.limits import BODY_MAX_BYTES
@@ -41,6 +43,7 @@ class _Route:
     may: frozenset[str]
     body: Any
     services: dict[str, object]
+    hang_up: str | None
 
 
 def _routes(services: Services) -> dict[tuple[int, str], _Route]:
@@ -53,7 +56,8 @@ def _routes(services: Services) -> dict[tuple[int, str], _Route]:
             hints = get_type_hints(route.endpoint)
             model = hints["body"].__pydantic_validator__
             asked = {name: by_type[kind] for name, kind in hints.items() if kind in by_type}
-            found[len(parts), parts[-1]] = _Route(route.endpoint, facts.may, model, asked)
+            heard = next((name for name, kind in hints.items() if kind is HangUp), None)
+            found[len(parts), parts[-1]] = _Route(route.endpoint, facts.may, model, asked, heard)
     return found
 
 
@@ -93,8 +97,9 @@ class FastPath:
             body = route.body.validate_python(strict_json.loads(message["body"]))
         except (GateError, HTTPException, ValidationError, ValueError, KeyError):
             return await self._long(scope, _first(message, receive), send)
+        more = {route.hang_up: hang_up(scope)} if route.hang_up else {}
         try:
-            answer = await route.endpoint(**names, **route.services, body=body, asking=asking)
+            answer = await route.endpoint(**names, **route.services, **more, body=body, asking=asking)
         except GateError as error:
             answer = problems.refusal(Request(scope), error)
         await answer(scope, receive, send)

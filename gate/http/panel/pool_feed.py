@@ -245,7 +245,9 @@ class PoolFeed:
             return with_store_down(before, error)
         line = view.line
         granting = bool(
-            line.queued and line.free and not (line.paused or line.cooling_until or line.cooling_tools or line.aside_until)
+            line.queued
+            and line.free
+            and not (line.paused or line.cooling_until or line.cooling_tools or line.aside_until or line.away)
         )
         since = (before.granting_since or at) if granting else None
         held = {one.job_id for one in in_sql if one.granted_at is not None}

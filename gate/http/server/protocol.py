@@ -10,6 +10,7 @@ from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gate.coordination.hang_up import HangUp
 from gate.model.limits import DISCARD_MAX_BYTES
 
 HEAD_MAX_BYTES = 64 * 1024
@@ -25,9 +26,15 @@ REST_S = 30.0
 WHOLE = "gate.whole"
 """Scope key of a request that has arrived completely. The fast path takes no other, because it never waits for a body."""
 
+HANG_UP = "gate.hang_up"
+"""Scope key of the `HangUp` of the request's connection."""
+
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which answers 408 or 431 to a head and aborts the connection of a body that exceeds a limit."""
+    """uvicorn's protocol, which answers 408 or 431 to a head and aborts the connection of a body that exceeds a limit.
+
+    It also tells a request when its connection is lost. The framework tells that only to the reader of the request's body.
+    """
 
     _head_bytes = 0
     _in_head = True
@@ -39,12 +46,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timer of the first head."""
+        self._hang_up = HangUp()
         super().connection_made(cast(asyncio.Transport, transport))
         self._await(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer, and tell the requests that are not answered."""
         self._await(None)
+        self._hang_up.happen()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -84,6 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Reset the counters for a new request."""
         super().on_message_begin()
+        self.scope[HANG_UP] = self._hang_up  # type: ignore[literal-required]  # as for WHOLE
         self._await(None)
         self._in_head, self._head_bytes = True, 0
         self._in_rest, self._rest_bytes, self._body_bytes = False, 0, 0

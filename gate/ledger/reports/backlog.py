@@ -51,6 +51,27 @@ class PoolBacklog:
     ran: int
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """The users who wait in a pool.
+
+    Attributes:
+        waiting: Number of waiting jobs, those without a user included.
+        users: Number of users who wait.
+        first: The user with the most waiting jobs; empty when no user waits.
+        most: Number of that user's waiting jobs.
+    """
+
+    waiting: int
+    users: int
+    first: str
+    most: int
+
+
+LATELY = 2000
+"""Newest events among which users are counted. Their ids are the key of the table, so the count is cheap however many there are."""
+
+
 class Backlog:
     """Queries for work that is not done. Each raises StoreDown when SQL does not answer."""
 
@@ -126,6 +147,27 @@ class Backlog:
     async def refused_jobs(self, pool: str, most_refusals: int) -> list[RefusedJob]:
         """Return the jobs that their provider always refuses while others are started. See `refused_jobs`."""
         return await self._database.read(lambda connection: refused_jobs(connection, pool, most_refusals))
+
+    async def crowd(self, pool: str) -> Crowd:
+        """Return who waits in a pool."""
+        waits = (jobs.c.pool == pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
+        count = sa.func.count()
+        query = sa.select(jobs.c.user, count).where(waits).group_by(jobs.c.user).order_by(count.desc(), jobs.c.user)
+
+        def look(connection: Connection) -> Crowd:
+            counts = [(user, jobs) for user, jobs in connection.execute(query)]
+            by_user = [(user, jobs) for user, jobs in counts if user is not None]
+            first, most = by_user[0] if by_user else ("", 0)
+            return Crowd(sum(jobs for _, jobs in counts), len(by_user), first, most)
+
+        return await self._database.read(look)
+
+    async def users_lately(self) -> dict[str, int]:
+        """Return the number of users who had jobs lately, by pool. A pool without users is left out."""
+        newest = sa.select(sa.func.max(events.c.id)).scalar_subquery()
+        query = sa.select(jobs.c.pool, sa.func.count(jobs.c.user.distinct())).join(events, events.c.job_id == jobs.c.job_id)
+        query = query.where(events.c.id > newest - LATELY, jobs.c.user.is_not(None)).group_by(jobs.c.pool)
+        return await self._database.read(lambda c: {pool: users for pool, users in c.execute(query)})
 
     async def tools_down(self, lately_ms: int) -> dict[str, str]:
         """Return the tools whose last start call shows a wrong address or a wrong secret.

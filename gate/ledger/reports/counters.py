@@ -175,7 +175,7 @@ def _events() -> Any:
         (granted & ~again, _positive(e.c.at - jobs.c.enqueued_at)),
         (ended & jobs.c.granted_at.is_not(None), _positive(jobs.c.ended_at - jobs.c.granted_at)),
     )
-    leased = e.c.why.in_(("lease_timeout", "claim_timeout"))
+    leased = e.c.why.in_(("lease_timeout", "claim_timeout", "hold_limit"))
     lag = sa.case(((e.c.kind == "expired") & leased, _positive(e.c.at - jobs.c.expires_at)))
     cause = sa.case(
         (e.c.kind == "expired", e.c.why),

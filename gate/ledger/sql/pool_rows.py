@@ -16,7 +16,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from gate.ledger.sql.statements import CompiledStatement
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools
 from gate.model.errors import PoolUnknown
-from gate.model.job import now_ms
+from gate.model.job import HOLDING, now_ms
 
 PROBE_BYTES = 32_768
 """Size of the row (bytes) that a probe writes. With it a probe takes as many pages as the commit of a job: some ten."""
@@ -34,7 +34,8 @@ class PoolSettings:
         queue_ms: How long a job may wait (ms), unless it asks for another time.
         queue_max: Number of jobs that may wait.
         cooldown_ms: How long no slot is granted after a refusal by the provider (ms).
-        max_active_per_user: Number of live jobs that one user may have.
+        max_active_per_user: Number of live jobs that one user may have; 0 for no cap.
+        queue_max_per_user: Number of waiting jobs that one user may have; 0 for no cap.
         refusals_before_passing: Refusals of one job in a row, after which others are tried before it.
     """
 
@@ -46,7 +47,13 @@ class PoolSettings:
     queue_max: int
     cooldown_ms: int
     max_active_per_user: int
+    queue_max_per_user: int = 0
     refusals_before_passing: int = 3
+
+    @property
+    def has_user_cap(self) -> bool:
+        """Whether one user may not take the whole pool."""
+        return self.max_active_per_user > 0 or self.queue_max_per_user > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +306,7 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
     if not changed:
         return False
     connection.execute(pools.update().where(pools.c.name == name).values(configured=json.dumps(configured), **changed))
+    _lengthen_holds(connection, name, wanted.max_hold_ms)
     _changed(connection, name, changed, CONFIGURATION)
     return True
 
@@ -321,6 +329,8 @@ def change(connection: Connection, name: str, values: dict[str, int | bool], by:
     """
     before = lock(connection, name)
     connection.execute(pools.update().where(pools.c.name == name).values(**values))
+    if "max_hold_ms" in values:
+        _lengthen_holds(connection, name, values["max_hold_ms"])
     was = asdict(before.settings)
     changed = {key: value for key, value in values.items() if key in was and value != was[key]}
     _changed(connection, name, changed, by, reason)
@@ -353,6 +363,13 @@ def delete(connection: Connection, name: str, by: str, reason: str | None) -> bo
     connection.execute(pools.update().where(pools.c.name == name).values(deleted_at=at))
     connection.execute(events.insert().values(at=at, pool=name, kind="deleted", by=by, why=reason))
     return True
+
+
+def _lengthen_holds(connection: Connection, name: str, max_hold_ms: int) -> None:
+    """Move the hard limits of leases that a longer hold reaches. A shorter hold moves none: holders were told of theirs."""
+    held = (jobs.c.pool == name) & jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(HOLDING))
+    hard = jobs.c.granted_at + max_hold_ms
+    connection.execute(jobs.update().where(held, jobs.c.hard_expires_at < hard).values(hard_expires_at=hard))
 
 
 def _changed(connection: Connection, name: str, changed: Mapping[str, int], by: str, reason: str | None = None) -> None:

@@ -50,6 +50,7 @@ pools = Table(
     Column("refusals_before_passing", BigInteger, nullable=False, server_default=text("3")),
     Column("stood_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("stood_at", BigInteger, nullable=False, server_default=text("0")),
+    Column("queue_max_per_user", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 
@@ -92,6 +93,7 @@ jobs = Table(
     Column("late_output", Text),
     Column("refusals", BigInteger, nullable=False, server_default=text("0")),
     Column("stood_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("presence_ms", BigInteger),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),
@@ -102,7 +104,7 @@ jobs = Table(
         name="jobs_lease",
     ),
     CheckConstraint(
-        "status <> 'expired' or coalesce(end_reason in ('queue_timeout', 'claim_timeout', 'lease_timeout'), false)",
+        "status <> 'expired' or coalesce(end_reason in ('queue_timeout', 'claim_timeout', 'lease_timeout', 'hold_limit'), false)",
         name="jobs_expired",
     ),
     CheckConstraint(f"late_outcome is null or status in ({REFUNDED})", name="jobs_late"),

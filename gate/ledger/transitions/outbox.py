@@ -59,6 +59,9 @@ def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded:
             recorded.changed.append(jobs.take(batch, job, note.lease, "granted", "gate"))
         else:
             _give_back(batch, job, note.fence, "not_taken", recorded)
+    elif note.kind is EntryKind.PASSED:
+        if job.status == "queued":
+            jobs.event(batch, job.pool, job.job_id, "passed", "gate", note.at, why="absent")
     elif note.fence == 0:
         if job.status == "queued":  # guard: queue-timeout-only-of-a-waiter
             recorded.changed.append(jobs.end(batch, job, "expired", "gate", "queue_timeout", at=note.at))
@@ -93,5 +96,6 @@ def expire(batch: UnitOfWork, job: Job, at: int) -> Job:
     Returns:
         The ended job.
     """
-    reason = "claim_timeout" if job.status == "granted" else "lease_timeout"
+    at_the_limit = job.expires_at is not None and job.hard_expires_at is not None and job.expires_at >= job.hard_expires_at
+    reason = "claim_timeout" if job.status == "granted" else "hold_limit" if at_the_limit else "lease_timeout"
     return jobs.end(batch, job, "expired", "gate", reason, at=at)

@@ -160,9 +160,15 @@ def test_a_configured_value_is_applied_when_it_changes_and_both_are_printed(tmp_
     with Served(tmp_path, on_defaults=True, GATE_LIMIT="2") as served:
         assert "default: 9 slots" in "".join(served.said)
         assert "limit is 9 live, 2 configured" in "".join(served.said)
+        assert "users had jobs here lately" not in "".join(served.said)
+        for number in range(10):
+            served.acquire(user=f"u{number}")
         assert served.http.get("/v1/pools/default").json()["limit"] == 9
     with Served(tmp_path, on_defaults=True, GATE_LIMIT="4") as served:
         assert served.http.get("/v1/pools/default").json()["limit"] == 4
+        assert "10 users had jobs here lately" in "".join(served.said)
+    with Served(tmp_path, on_defaults=True, GATE_LIMIT="4", GATE_QUEUE_MAX_PER_USER="5") as served:
+        assert "users had jobs here lately" not in "".join(served.said)
 
 
 def test_flags_over_environment_over_file(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ limit = 1
 queue_max = 1
 [pools.wide]
 limit = 100
+[pools.shared]
+limit = 1
+queue_max_per_user = 1
 [pools.short]
 max_hold_seconds = 1
 """

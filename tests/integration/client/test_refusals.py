@@ -19,6 +19,7 @@ from gate.client import (
     Unauthorized,
     Unreachable,
     UserBusy,
+    UserQueueFull,
 )
 from gate.client.errors import _BY_CODE, refusal
 from gate.http.problems import TABLE
@@ -62,6 +63,16 @@ async def test_a_wait_that_would_be_too_long(gate: AsyncGate) -> None:
             await gate.cancel("small", admitted.job_id)
     assert refused.value.eta_seconds is not None and refused.value.retry_after is not None
     await gate.cancel("small", holder.job_id)
+
+
+async def test_a_user_with_enough_waiting_jobs(gate: AsyncGate) -> None:
+    user = fresh("u")
+    jobs = [await gate.acquire("shared", user=user) for _ in range(2)]
+    with pytest.raises(UserQueueFull) as refused:
+        await gate.acquire("shared", user=user)
+    assert isinstance(refused.value, QueueFull) and refused.value.retry_after is not None
+    for job in reversed(jobs):
+        await gate.cancel("shared", job.job_id)
 
 
 async def test_the_id_of_another_job(gate: AsyncGate) -> None:

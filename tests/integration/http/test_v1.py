@@ -159,6 +159,20 @@ def test_one_live_job_a_user_where_the_pool_says_so(served: Served) -> None:
     served.act(served.acquire(pool="capped", user=user).json(), "release", outcome="completed")
 
 
+def test_one_user_does_not_fill_the_queue(served: Served) -> None:
+    ana, bruno = fresh("u"), fresh("u")
+    jobs = [served.acquire(pool="shared", user=ana).json() for _ in range(2)]
+    refused = fresh()
+    answer = served.acquire(pool="shared", user=ana, job_id=refused, credits=5)
+    problem(answer, 429, "user_queue_full")
+    assert int(answer.headers["retry-after"]) > 0
+    assert served.http.get("/v1/ledger", params={"job_id": refused}).json()["rows"] == []
+    jobs.append(served.acquire(pool="shared", user=bruno).json())
+    assert [job["status"] for job in jobs] == ["running", "queued", "queued"]
+    for job in reversed(jobs):
+        served.act(job, "cancel")
+
+
 def test_a_full_queue(served: Served) -> None:
     jobs = [served.acquire(pool="small").json() for _ in range(2)]
     answer = served.acquire(pool="small")

@@ -68,10 +68,12 @@ def test_each_refusal_is_named_where_it_is_met(served: Served) -> None:
     served.sql("update @jobs set granted_at = ended_at - 60000 where pool = 'small' and status = 'completed'")
     user = fresh("user")
     kept = [served.acquire("capped", user=user).json(), served.acquire("small").json(), served.acquire("small").json()]
+    kept += [served.acquire("shared", user=user).json() for _ in range(2)]
     refused("user_busy", "POST", acquire, {"user": user}, pool="capped")
     refused("queue_full", "POST", acquire, {"user": user}, pool="small")
     refused("pool_not_empty", "DELETE", "/v1/pools/{pool}", pool="small")
     refused("too_long", "POST", acquire, {"max_eta_seconds": 30}, pool="small")
+    refused("user_queue_full", "POST", acquire, {"user": user}, pool="shared")
     webhook = "/v1/webhooks/{provider}/{pool}"
     refused("forged", "POST", webhook, {}, provider="standard")
     refused("provider_unknown", "POST", webhook, {}, provider="nobody")

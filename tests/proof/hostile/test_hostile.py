@@ -40,7 +40,7 @@ ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
     "/v1/pools/default/cancel": ("POST", {"session": "s"}),
     "/v1/pools/default": ("PUT", {
         "limit": 3, "lease_seconds": 9, "max_hold_seconds": 99, "claim_seconds": 9, "queue_seconds": 9, "queue_max": 9,
-        "cooldown_seconds": 9, "max_active_per_user": 9, "refusals_before_passing": 9,
+        "cooldown_seconds": 9, "max_active_per_user": 9, "queue_max_per_user": 9, "refusals_before_passing": 9,
     }),
     "/v1/pools/default/pause": ("POST", {"reason": "r"}),
 }  # fmt: skip
@@ -91,7 +91,7 @@ def bad_for(field: str, fine: Any) -> list[Any]:
 
 
 def _fits(field: str, number: float) -> bool:
-    return field in ("credits", "limit", "queue_max", "max_active_per_user") and number == 0
+    return field in ("credits", "limit", "queue_max", "max_active_per_user", "queue_max_per_user") and number == 0
 
 
 def text_of(body: dict[str, Any]) -> str:

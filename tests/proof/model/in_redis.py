@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.proof.model.worlds import ANY, BRIEFLY, REBUILT, REFUSED, REPLACED, STOPS, THREE, TWO, Safeguard
+from tests.proof.model.worlds import ANY, AWAY, BRIEFLY, REBUILT, REFUSED, REPLACED, STOPS, THREE, TWO, Safeguard
 
 IN_REDIS = [
     Safeguard("reap", "every script begins with the dead: no ghost stays in a slot", BRIEFLY, "reap-before-anything"),
@@ -20,4 +20,5 @@ IN_REDIS = [
     Safeguard("fence_floor", "a life begins above every fence of those before it", REFUSED, "fences-above-earlier-epochs"),
     Safeguard("identity", "no script runs in another Redis than the one whose epoch is known", REPLACED, "only-the-known-redis"),
     Safeguard("leave_ticket", "a stranger's place is freed by its ticket, from the queue only", TWO, "stranger-leaves-by-ticket"),
+    Safeguard("passed", "a waiter that is passed is written down as passed", AWAY, "passing-is-written-down"),
 ]  # fmt: skip

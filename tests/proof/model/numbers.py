@@ -14,13 +14,13 @@ Change = Callable[[Any, Number, Number, Deadline], Any]
 
 
 def _row(x: Row, fence: Number, ticket: Number, due: Deadline) -> Row:
-    job, status, number, grant, deadline, told, first, refunds, heard = x
-    return Row(job, status, ticket(number), fence(grant), due(job, deadline), due(job, told), fence(first), refunds, heard)
+    job, status, number, grant, deadline, told, first, *rest = x
+    return Row(job, status, ticket(number), fence(grant), due(job, deadline), due(job, told), fence(first), *rest)
 
 
 def _entry(x: Entry, fence: Number, ticket: Number, due: Deadline) -> Entry:
-    job, number, grant, deadline, claimed, again, aside = x
-    return Entry(job, ticket(number), fence(grant), due(job, deadline), claimed, again, aside)
+    job, number, grant, deadline, *rest = x
+    return Entry(job, ticket(number), fence(grant), due(job, deadline), *rest)
 
 
 def _note(x: Note, fence: Number, ticket: Number, due: Deadline) -> Note:

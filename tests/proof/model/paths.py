@@ -91,6 +91,11 @@ def refuse(server: int, lease: Lease) -> Path:
         yield from run(server, "requeue", job, refused.fence, "refused", refused.ticket)
 
 
+def show(server: int, job: int) -> Path:
+    """A poll of the caller of a waiter."""
+    yield from run(server, "show", job)
+
+
 def change(server: int, limit: int, paused: bool) -> Path:
     yield rows.change_pool, limit, paused
     yield from run(server, "configure", limit, paused)
@@ -103,5 +108,5 @@ def hangs(server: int, epoch: int, decision: Reply, leased: bool) -> Path:
 
 PATHS: dict[str, Callable[..., Path]] = {
     path.__name__: path
-    for path in (acquire, hangs, loads, extend, release, cancel, refuse, change, record, tick, sweep, settle, rebuild)
+    for path in (acquire, hangs, loads, extend, release, cancel, refuse, show, change, record, tick, sweep, settle, rebuild)
 }

@@ -40,7 +40,7 @@ def _end(state: State, job: int, outcome: str) -> State:
     refunds = row.refunds
     if outcome in REFUNDED and not (refunds and "refund_once" not in off):
         refunds += 1
-    return with_row(state, job, status=outcome, refunds=refunds, ticket=0, due=0, told=0, first=0)
+    return with_row(state, job, status=outcome, refunds=refunds, ticket=0, due=0, told=0, first=0, passed=False)
 
 
 def admit(state: State, epoch: int, decision: Reply, leased: bool, goes_back: bool = False) -> Answered:
@@ -144,6 +144,8 @@ def _record(state: State, note: Note) -> tuple[State, str]:
         if not _room(state):
             return state, "not_taken"
         return _take(state, note.job, "granted", row.ticket, note.fence, note.due), ""
+    if note.kind == "passed":
+        return (with_row(state, note.job, passed=True) if row.status == "queued" else state), ""
     if not note.fence:
         ends = row.status == "queued" if "queue_timeout" not in off else row.status in LIVE
         return (_expire(state, note.job) if ends else state), ""

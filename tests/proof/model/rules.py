@@ -26,7 +26,7 @@ def broken(state: State) -> str:
         if row.heard and row.status != row.heard:
             return f"a caller was told {row.heard}, and it is {row.status or 'unknown'}"
     if not state.shuffled:
-        firsts = sorted((row.ticket, row.first) for row in state.rows if row.first)
+        firsts = sorted((row.ticket, row.first) for row in state.rows if row.first and not row.passed)
         if any(early[1] > late[1] for early, late in pairwise(firsts)):
             return "a first grant went to a later ticket"
     return ""

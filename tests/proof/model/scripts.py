@@ -39,18 +39,39 @@ def may_grant(redis: Redis) -> bool:
 
 
 def promote(redis: Redis) -> Redis:
-    while redis.queue and may_grant(redis):
-        first = next((entry for entry in redis.queue if not entry.aside), redis.queue[0])
-        rest = redis._replace(queue=tuple([entry for entry in redis.queue if entry is not first]))
-        redis, granted = grant(rest if first.aside else _in_turn(rest), first, False)
+    passed = set[int]()
+    while may_grant(redis) and (left := [one for one in redis.queue if one.job not in passed]):
+        entry = next((one for one in left if not one.aside), left[0])
+        if entry.away and "pass" not in off:
+            redis = _pass(redis, entry)
+            passed.add(entry.job)
+            continue
+        rest = redis._replace(queue=tuple([one for one in redis.queue if one is not entry]))
+        redis, granted = grant(rest if entry.aside else _in_turn(rest), entry, False)
         note = Note("granted", granted.job, granted.ticket, granted.fence, granted.due, redis.epoch)
         redis = redis._replace(outbox=(*redis.outbox, note))
     return redis
 
 
+def _pass(redis: Redis, entry: Entry) -> Redis:
+    if entry.away == 2:
+        return redis
+    queue = tuple([one._replace(away=2) if one is entry else one for one in redis.queue])
+    if "passed" not in off:
+        redis = redis._replace(outbox=(*redis.outbox, Note("passed", entry.job, entry.ticket, 0, 0, redis.epoch)))
+    return redis._replace(queue=queue)
+
+
+def show(redis: Redis, job: int) -> Answered:
+    """status.lua, asked by the caller of a waiter."""
+    redis = begin(redis)
+    queue = tuple([one._replace(away=0) if one.job == job else one for one in redis.queue])
+    return promote(redis._replace(queue=queue)), Reply("status", job)
+
+
 def grant(redis: Redis, entry: Entry, claimed: bool) -> tuple[Redis, Entry]:
     fence = redis.fence + 1
-    granted = entry._replace(fence=fence, due=FRESH, claimed=claimed, aside=False)
+    granted = entry._replace(fence=fence, due=FRESH, claimed=claimed, aside=False, away=0)
     return redis._replace(fence=fence, slots=_in_order((*redis.slots, granted))), granted
 
 
@@ -66,7 +87,7 @@ def _without(redis: Redis, job: int) -> Redis:
 
 
 def noted(redis: Redis, job: int) -> Note | None:
-    return next((note for note in redis.outbox if note.job == job), None)
+    return next((note for note in redis.outbox if note.job == job and note.kind != "passed"), None)
 
 
 def _held(redis: Redis, job: int, fence: int) -> Entry | None:
@@ -82,14 +103,15 @@ def acquire(redis: Redis, job: int) -> Answered:
                 redis = redis._replace(slots=tuple([one._replace(again=one.again or one is entry) for one in redis.slots]))
             return redis, _stands("running" if entry.claimed else "granted", entry, True)
         if entry := of(redis.queue, job):
-            if not entry.again:
-                redis = redis._replace(queue=tuple([one._replace(again=one.again or one is entry) for one in redis.queue]))
+            if not entry.again or entry.away:
+                shown = entry._replace(again=True, away=0)
+                redis = promote(redis._replace(queue=tuple([shown if one is entry else one for one in redis.queue])))
             return redis, _stands("queued", entry, True)
     if (note := noted(redis, job)) and "known_outbox" not in off:
         return redis, Reply("unrecorded", job, note.ticket)
     entry = Entry(job, redis.ticket + 1)
     redis = redis._replace(ticket=entry.ticket)
-    if not redis.queue and may_grant(redis):
+    if all(waiter.away for waiter in redis.queue) and may_grant(redis):
         redis, entry = grant(redis, entry, True)
         return promote(redis), _stands("running", entry, False)
     return promote(redis._replace(queue=(*redis.queue, entry))), _stands("queued", entry, False)
@@ -214,5 +236,5 @@ def load(redis: Redis, epoch: int, limit: int, paused: bool, members: tuple[Entr
 
 VERBS: dict[str, Callable[..., Answered]] = {
     script.__name__: script
-    for script in (acquire, claim, renew, release, cancel, leave, requeue, restore, undo, configure, tick, load)
+    for script in (acquire, claim, renew, release, cancel, leave, requeue, restore, undo, configure, tick, show, load)
 }

@@ -23,7 +23,8 @@ off: set[str] = set()
 
 class Row(NamedTuple):
     """A row of `jobs` with its refunds. `first`: the fence of the first grant in the history, as `gate verify` reads it.
-    `told` and `heard` are in no table: the deadline that the holder was told, the outcome that a caller was told."""
+    `passed`: the history says that later tickets went past it. `told` and `heard` are in no table: the deadline that the holder was
+    told, the outcome that a caller was told."""
 
     job: int
     status: str = ""
@@ -34,6 +35,7 @@ class Row(NamedTuple):
     first: int = 0
     refunds: int = 0
     heard: str = ""
+    passed: bool = False
 
 
 class Pool(NamedTuple):
@@ -48,8 +50,11 @@ class Pool(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A member of slots or queue with its JSON in `jobs`; a waiter has no fence. One that was refused is `aside`: others are tried first. Here
-    one refusal is enough."""
+    """A member of slots or queue with its JSON in `jobs`; a waiter has no fence.
+
+    One that was refused is `aside`: others are tried first. Here one refusal is enough. `away`: its caller is absent (1), and it
+    was passed (2).
+    """
 
     job: int
     ticket: int
@@ -58,6 +63,7 @@ class Entry(NamedTuple):
     claimed: bool = False
     again: bool = False
     aside: bool = False
+    away: int = 0
 
 
 class Note(NamedTuple):

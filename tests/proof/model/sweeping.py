@@ -28,14 +28,15 @@ def examine(seen: Redis, rows: tuple[Row, ...]) -> list[Finding]:
 
 
 def _differences(seen: Redis, rows: tuple[Row, ...]) -> Iterator[Finding]:
-    spoken_of = {note.job for note in seen.outbox}
+    spoken_of = {note.job for note in seen.outbox if note.kind != "passed"}
     for row in rows:
         job = row.job
         holds, waits = of(seen.slots, job), of(seen.queue, job)
         there = holds or waits
-        if job in spoken_of:
-            if not row.status and not there:
-                yield Finding("unheard", job)
+        if not row.status and not there and any(note.job == job for note in seen.outbox):
+            yield Finding("unheard", job)
+        elif job in spoken_of:
+            continue
         elif there is None:
             if row.status in HOLDING:
                 yield Finding("restore" if row.due else "overdue", job, row.fence)

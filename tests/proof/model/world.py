@@ -58,6 +58,8 @@ def callers(world: World, state: State) -> Iterator[Next]:
                 if state.refusals:
                     less = state._replace(refusals=state.refusals - 1)
                     yield from begin(less, f"{name} is refused{by}", world.kinds, "refuse", server, lease)
+            if "away" in world.calls and any(entry.away for redis in state.redises if (entry := of(redis.queue, job))):
+                yield from begin(state, f"the caller of {name} shows itself{by}", world.kinds, "show", server, job)
             if row.status in LIVE and "cancel" in world.calls:
                 yield from begin(state, f"cancel {name}{by}", world.kinds, "cancel", server, job)
         if state.changes:
@@ -89,6 +91,10 @@ def time(world: World, state: State) -> Iterator[Next]:
             if of(redis.queue, job):
                 yield f"the queue time of {name} is over", with_redis(state, link, end_wait(redis, job))
     for link, redis in enumerate(state.redises):
+        for entry in redis.queue if "away" in world.calls else ():
+            if not entry.away:
+                queue = tuple([one._replace(away=1) if one is entry else one for one in redis.queue])
+                yield f"the caller of {'abc'[entry.job]} is away", with_redis(state, link, redis._replace(queue=queue))
         if redis.cooling:
             yield "the pool has cooled down", with_redis(state, link, redis._replace(cooling=False))
 

@@ -36,12 +36,18 @@ TWO = World(faults=2, kinds=STOP | {"flush"}, calls=BRIEF)
 """Two jobs, two faults."""
 THREE = World(jobs=3, limit=2, refusals=2, faults=0, calls=BRIEF)
 """Three jobs, two slots, two refusals: the order of the queue."""
+AWAY = World(jobs=3, faults=0, calls=frozenset({"completed", "away"}))
+"""Three jobs, one slot, and callers of waiters that are away for a while."""
+AWAY_AND_STOPPED = World(kinds=STOP, calls=frozenset({"failed", "away"}))
+"""Two jobs, one of whose callers is away, and a fault."""
 
 QUICK = {
     "one fault of any kind": World(kinds=EVERYTHING, calls=frozenset({"failed", "again", "renew"})),
     "two refusals": World(jobs=1, kinds=EVERYTHING, refusals=2, calls=BEATS),
     "a pause": CHANGED,
     "a Redis that is replaced": REPLACED,
+    "callers that are away": AWAY,
+    "away, and a fault": AWAY_AND_STOPPED,
 }
 WHOLE = {
     "one fault of any kind": ANY,
@@ -49,6 +55,8 @@ WHOLE = {
     "a pause and its end": RESUMED,
     "a rebuild, two faults": REBUILT,
     "two faults": TWO,
+    "callers that are away": AWAY,
+    "away, and any fault": World(kinds=STOP | {"flush", "twice", "down"}, calls=frozenset({"failed", "again", "away"})),
     "three jobs, one slot": World(jobs=3, calls=frozenset({"completed"})),
     "three jobs, two slots": THREE,
     "a Redis that is replaced": World(kinds=frozenset({"failover"}), servers=2, calls=BRIEF),

@@ -79,7 +79,7 @@ def test_what_is_changed_by_hand_is_kept_with_its_reason(own: Served) -> None:
     set_now = said(own, "pools", "settings", "kept")
     assert set_now == {
         "pool": "kept", "limit": 4, "lease_seconds": 900, "max_hold_seconds": 3600, "claim_seconds": 60, "queue_seconds": 600,
-        "queue_max": 1000, "cooldown_seconds": 5, "max_active_per_user": 0,
+        "queue_max": 1000, "cooldown_seconds": 5, "max_active_per_user": 0, "queue_max_per_user": 0,
         "refusals_before_passing": 3, "paused": True,
     }  # fmt: skip
     shown = run_gate("pools", "settings", "kept", cwd=own.folder).stdout

@@ -69,6 +69,19 @@ def test_unanswered_calls_and_a_removed_tool_are_named(tmp_path: Path) -> None:
         assert named(doctor(served)[1]) == {("undelivered", "default"), ("undelivered", "upscaler_jobs")}
 
 
+def test_a_user_who_has_most_of_a_queue_is_named_while_no_user_has_a_cap(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        for number in range(14):
+            assert served.acquire(user="ana", job_id=f"ana-{number}").is_success
+        assert named(doctor(served)[1]) == set(), "no other user waits"
+        served.acquire(user="bruno")
+        (finding,) = doctor(served)[1]
+        assert (finding["what"], finding["about"]) == ("crowded", "default")
+        assert finding["says"] == "user ana has 11 of 12 waiting jobs; other users who wait: 1"
+        assert served.http.put("/v1/pools/default", json={"queue_max_per_user": 20}).is_success
+        assert named(doctor(served)[1]) == set()
+
+
 def test_jobs_that_no_start_address_and_no_caller_starts_are_named(tmp_path: Path) -> None:
     """A job that was admitted with a start address, whose section is gone; and one that its caller left without a start."""
     with Tool().running() as tool, Served(tmp_path, config=tool.config(), GATE_LIMIT="1", GATE_CLAIM_SECONDS="0.5") as served:

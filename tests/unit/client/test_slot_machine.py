@@ -53,6 +53,15 @@ class Script:
         return httpx2.Response(status, json=content)
 
 
+def test_presence_is_named_only_when_it_is_asked_for() -> None:
+    def sent(**more: Any) -> Any:
+        step = next(SlotMachine("default", **more).enter())
+        assert isinstance(step, Ask) and step.call.body is not None
+        return json.loads(step.call.body).get("presence_seconds")
+
+    assert (sent(), sent(presence_seconds=20)) == (None, 20)
+
+
 async def in_async(script: Script) -> str:
     async with AsyncGate("http://gate") as gate:
         gate._http = httpx2.AsyncClient(base_url="http://gate", transport=httpx2.MockTransport(script))

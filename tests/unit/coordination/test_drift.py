@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,12 @@ def test_an_outbox_entry_is_no_drift_while_a_store_has_the_job(noted: int) -> No
     assert found(seen(slot=True, entry={"fence": "9", "granted_at": 1}, noted=noted), WAITS) == []
     assert found(seen(slot=True, entry={"fence": "9", "granted_at": 1}, noted=noted)) == []
     assert found(seen(waits=True, entry={"queued_at": 1}, noted=noted)) == []
+
+
+def test_a_stranger_that_was_only_passed_is_a_stranger_all_the_same() -> None:
+    """Its admission never reached SQL, so the entry that says it was passed would stay with it until its queue time is over."""
+    survey = seen(waits=True, entry={"queued_at": 1}, noted=1)
+    assert found(survey) == [] and found(replace(survey, passed=frozenset("a"))) == [("stranger", 0)]
 
 
 def test_an_outbox_entry_of_an_unknown_job_is_drift_after_its_time() -> None:

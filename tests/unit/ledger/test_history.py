@@ -251,3 +251,11 @@ async def test_each_expiry_has_its_reason_and_its_time(book: Book) -> None:
         assert (job.ended_at, job.refund) == (800_000, Refund(5, 800_000))
         assert (await book.history(job_id))[-1] == ("expired", "gate", fence, why, 800_000)
     assert (await book.record(book.note("w", 0), book.note("r", 3))).changed == [], "once"
+
+
+async def test_a_lease_that_reached_the_longest_hold_says_so(book: Book) -> None:
+    await book.running("r", 1)
+    facts = {"epoch": 0, "at": 4_000}
+    await book.ledger.extend("default", "r", "lease-1", due=3_602_000, hard=3_602_000, **facts)
+    await book.record(book.note("r", 1, at=3_602_000))
+    assert (await book.job("r")).end_reason == "hold_limit"

@@ -176,3 +176,14 @@ async def test_a_place_that_was_lost_is_written_down_of_waiters_only(book: Book)
         await book.ledger.seated(name, job_id)
     assert (await book.history("w"))[1:] == [("seated", "gate", None, "its place in Redis was lost", NOW)]
     assert len(await book.history("r")) == 1
+
+
+async def test_a_longer_hold_moves_the_hard_limits_of_who_holds_a_slot(book: Book) -> None:
+    runs, waits = await book.running("r", 1), await book.queued("w")
+    told = runs.hard_expires_at
+    await book.ledger.change_pool("default", {"max_hold_ms": 100})
+    assert (await book.job("r")).hard_expires_at == told
+    await book.ledger.configure({"default": settings_of(max_hold_ms=7_200_000)})
+    assert (await book.job("r")).hard_expires_at == told + 3_600_000 and (await book.job("w")) == waits
+    await book.ledger.change_pool("default", {"max_hold_ms": 10_800_000})
+    assert (await book.job("r")).hard_expires_at == told + 7_200_000

@@ -95,3 +95,27 @@ async def test_the_time_of_the_last_call_is_written_once_a_second(line: LineOfPo
     await seen_at(line, now - 1_500)
     reply = await line.tick()
     assert await seen_at(line) == reply.now_ms
+
+
+@pytest.mark.parametrize("call", ["renew", "claim", "hold", "claim again", "acquire again"])
+async def test_a_holder_that_calls_after_an_absence_has_the_grace_of_a_silent_one(line: LineOfPool, call: str) -> None:
+    """Its hard limit has passed meanwhile too, so the call alone would give it no time at all."""
+    now = await by_the_servers_clock(line, limit=1)
+    claimed = call in ("renew", "claim again", "acquire again")
+    await line.acquire("a", by_gate=not claimed)
+    over = now - 1_000
+    entry = await line.entry("a") | {"due": over, "hard": over, "claimed": claimed}
+    await line.client.hset(line.key("jobs"), "a", json.dumps(entry))
+    await line.client.zadd(line.key("slots"), {"a": over})
+    await seen_at(line, now - AWAY_MS)
+    graced = (await line.tick()).now_ms + 60_000
+    if call == "acquire again":
+        again = await line.acquire("a")
+        assert again.lease is not None and again.lease.due == graced
+    elif call == "renew":
+        assert (await line.renew("a", entry["lease_id"])).due == graced
+    elif call == "hold":
+        assert (await line.hold("a", entry["lease_id"])).due == graced
+    else:
+        assert (await line.claim("a", entry["lease_id"], by_gate=True)).due == graced
+    assert await line.client.zscore(line.key("slots"), "a") == graced

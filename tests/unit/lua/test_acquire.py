@@ -111,6 +111,26 @@ async def test_the_cap_forgets_ended_jobs(line: LineOfPool) -> None:
     assert (await line.acquire("b", user="ana")).result == "running"
 
 
+async def test_the_cap_of_waiting_jobs_counts_only_who_waits(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=2, queue_max_per_user=2)
+    got = [await line.acquire(job, user="ana") for job in "abcd"]
+    assert [one.result for one in got] == ["running", "running", "queued", "queued"]
+    before = await line.dump()
+    assert (await line.acquire("e", user="ana")).result == "user_queue_full"
+    assert await line.dump() == before
+    assert (await line.acquire("d", user="ana")).result == "queued", "who waits already is no newcomer"
+    assert (await line.acquire("f", user="bruno")).result == "queued"
+    assert (await line.acquire("g")).result == "queued", "nobody has no cap"
+    assert got[0].lease is not None
+    await line.release("a", got[0].lease.lease_id)
+    assert (await line.acquire("e", user="ana")).result == "queued"
+
+
+async def test_a_free_slot_is_no_matter_of_the_cap_of_waiting_jobs(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=3, queue_max_per_user=1)
+    assert [(await line.acquire(job, user="ana")).result for job in "abc"] == ["running"] * 3
+
+
 async def test_a_full_queue_refuses_and_writes_nothing(line: LineOfPool) -> None:
     await line.load(epoch=2, limit=1, queue_max=1)
     await line.acquire("a")

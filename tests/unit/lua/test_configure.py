@@ -43,3 +43,24 @@ async def test_it_reaps_like_every_call(line: LineOfPool) -> None:
     await line.acquire("a")
     line.clock.turn(600_000)
     assert (await line.configure(limit=5)).emitted == 1
+
+
+async def test_a_longer_hold_reaches_who_holds_a_slot(line: LineOfPool) -> None:
+    for job in "abcd":
+        await line.acquire(job)
+    hard = (await line.entry("a"))["hard"]
+    await line.configure(max_hold_ms=7_200_000)
+    assert [(await line.entry(job))["hard"] for job in "abc"] == [hard + 3_600_000] * 3
+    assert "hard" not in await line.entry("d")
+    line.clock.turn(300_000)
+    renewed = await line.renew("a", await line.lease_of("a"), lease_ms=7_000_000)
+    assert (renewed.due, renewed.hard) == (hard + 3_600_000, hard + 3_600_000)
+
+
+async def test_a_shorter_hold_takes_nothing_from_who_holds_a_slot(line: LineOfPool) -> None:
+    await line.acquire("a")
+    before = await line.entry("a")
+    await line.configure(max_hold_ms=1_000)
+    assert await line.entry("a") == before
+    await line.configure(max_hold_ms=2_000)
+    assert await line.entry("a") == before, "longer than it was, and shorter than it was told"

@@ -106,13 +106,14 @@ async def test_it_is_down_until_a_start_works_or_its_failure_is_old(line: LineOf
 
 
 async def test_a_newcomer_waits_behind_more_of_them_than_one_call_looks_at(line: LineOfPool) -> None:
-    """Behind them others may wait that came before it."""
+    """Behind them others may wait that came before it. The next look goes on behind those that were passed."""
     await line.load(epoch=2, limit=1)
     for number in range(101):
         await enqueue(line, f"j{number}")
     await down(line, "j0")
-    assert (await line.acquire("mine")).result == "queued"
-    assert (await line.status("mine")).position == 102
+    reply = await line.acquire("mine")
+    assert (reply.result, reply.lease) == ("queued", None)
+    assert await line.holders() == {"mine"}
 
 
 async def test_it_is_over_with_its_life_in_redis(line: LineOfPool) -> None:

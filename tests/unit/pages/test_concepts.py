@@ -23,7 +23,7 @@ WORDS = {
     "pool", "job", "slot", "lease", "holder", "grant", "fence", "renew", "release", "outcome", "refund", "queue", "ticket",
     "position", "claim", "outbox", "ledger", "epoch", "sweep",
 }  # fmt: skip
-REASONS = {"queue_timeout", "claim_timeout", "lease_timeout"}
+REASONS = {"queue_timeout", "claim_timeout", "lease_timeout", "hold_limit"}
 
 
 def test_every_word_it_defines_is_one_of_the_code() -> None:
@@ -45,7 +45,7 @@ def test_the_picture_as_text_is_that_of_the_essay() -> None:
 def test_the_drawn_picture_has_every_status_and_every_reason() -> None:
     drawn = {(text.text or "").strip() for text in ET.parse(PICTURE).iter("{http://www.w3.org/2000/svg}text")}
     assert drawn >= STATUSES
-    assert "queue_timeout, claim_timeout, lease_timeout" in drawn
+    assert "queue_timeout, claim_timeout, lease_timeout, hold_limit" in drawn
     assert "prefers-color-scheme: dark" in PICTURE.read_text()
 
 
@@ -57,7 +57,7 @@ def test_the_table_of_statuses_is_whole() -> None:
                 said[name] = cells
     assert said.keys() == STATUSES
     assert {name for name, (holds, *_) in said.items() if holds == "yes"} == HOLDING
-    assert {why.strip("`") for name, (*_, why) in said.items() if name not in ENDED} == REASONS
+    assert {one for name, (*_, why) in said.items() if name not in ENDED for one in re.findall(r"`(\w+)`", why)} == REASONS
     text = inspect.getsource(tables)
     assert all(f"'{reason}'" in text for reason in REASONS)
 
@@ -73,11 +73,13 @@ def test_the_codes_it_says_what_to_do_about_are_all_there_are() -> None:
 def test_settings_reasons_and_bounds_are_those_of_the_code() -> None:
     text = prose(PAGE)
     assert (
-        set(re.findall(r"`(\w+_seconds)`", text)) - {"wait_seconds", "eta_seconds", "max_eta_seconds"}
+        set(re.findall(r"`(\w+_seconds)`", text)) - {"wait_seconds", "eta_seconds", "max_eta_seconds", "presence_seconds"}
         <= PoolDefaults.model_fields.keys()
     )
-    (waiting,) = re.findall(r"(?s)shows its reason: `(\w+)`, `(\w+)` .*?,\s`(\w+)` .*?,\s`(\w+)` .*?, or `(\w+)`", text)
-    assert str(JobOut.model_fields["reason"].annotation).count("'") == 10
+    (waiting,) = re.findall(
+        r"(?s)shows its reason: `(\w+)`, `(\w+)` .*?,\s`(\w+)` .*?,\s`(\w+)` .*?,\s`(\w+)` .*?, or `(\w+)`", text
+    )
+    assert str(JobOut.model_fields["reason"].annotation).count("'") == 2 * len(waiting)
     assert all(f"'{reason}'" in str(JobOut.model_fields["reason"].annotation) for reason in waiting)
     sizes = f"a payload of more than {PAYLOAD_MAX_BYTES // 1024} KiB or an output of more than {OUTPUT_MAX_BYTES // 1024} KiB"
     assert sizes in text and f"a whole body has at most {BODY_MAX_BYTES // 1024} KiB" in text

@@ -13,6 +13,7 @@ const TIMEOUTS: Record<string, string> = { // the reason of an expiry is a word 
   queue_timeout: "The job waited too long for its turn.",
   claim_timeout: "The job could not be started in time.",
   lease_timeout: "The job took too long and was stopped.",
+  hold_limit: "The job took too long and was stopped.",
 };
 const WAITED_S = 1; // a shorter wait is the admission itself
 
