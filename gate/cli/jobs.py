@@ -44,8 +44,6 @@ def acquire(
     from gate.cli.waiting import acquired
     from gate.http.jobs import request_of
     from gate.http.schemas import AcquireBody
-    from gate.model.errors import AlreadyEnded
-    from gate.model.job import Job
 
     given = {"job_id": job_id, "user": user, "tool": tool, "session": session, "credits": credits}
     body = AcquireBody.model_validate(given | {"lease_seconds": lease_seconds, "started_by": started_by})
@@ -126,6 +124,46 @@ async def _lease_of(gate: Services, pool: str, job_id: str) -> str:
     if job.lease is None:
         raise NotRunning("it waits and holds no slot yet", job)
     return job.lease.lease_id
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="[--] COMMAND...")],
+    pool: PoolFlag = "default",
+    job_id: Annotated[str | None, typer.Option(help="Made up when not given.")] = None,
+    user: Annotated[str | None, typer.Option(help="For whom.")] = None,
+    tool: Annotated[str | None, typer.Option(help="A label, for people.")] = None,
+    session: Annotated[str | None, typer.Option(help="A label, to cancel by.")] = None,
+    credits: Annotated[int | None, typer.Option(help="Charged already; needs --job-id.")] = None,
+    lease_seconds: Annotated[float | None, typer.Option(help="Default: the pool's. It is renewed in time.")] = None,
+    wait_seconds: Annotated[float | None, typer.Option(min=0, max=SECONDS_MAX, help="Longest wait for the slot.")] = None,
+    keep_running: Annotated[bool, typer.Option("--keep-running", help="Do not end it when the lease is lost.")] = False,
+    url: Annotated[
+        str | None, typer.Option(envvar="GATE_URL", help="A gate elsewhere; default: that of the data dir.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(envvar="GATE_KEY", help="With --url, where that gate wants one.")] = None,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+) -> None:
+    """Run a command while holding a slot: wait, claim, renew while it runs, and release with its outcome.
+
+    Exit code 0 completes the job, any other fails it, and SIGTERM, SIGINT, SIGHUP or SIGQUIT sent to gate run cancels it.
+    Signals go to the command. A lost lease ends it. The command finds GATE_JOB_ID, GATE_LEASE_ID and GATE_FENCE.
+
+    Exits with the code of the command (128 + n for signal n), or with 124 when the wait was too long, 125 when gate refuses,
+    does not answer, or the lease is lost, 126 when the command cannot be run, 127 when there is none.
+    """
+    from gate.cli.run import Order
+    from gate.cli.run import run as hold
+    from gate.runtime.data_dir import DataDir
+
+    if credits is not None and job_id is None:
+        raise typer.BadParameter("needs --job-id", param_hint="--credits")
+    request = {
+        "job_id": job_id, "user": user, "tool": tool, "session": session, "credits": credits,
+        "lease_seconds": lease_seconds, "wait_seconds": wait_seconds,
+    }  # fmt: skip
+    where = url or DataDir(settings_of(data_dir, config).data_dir)
+    raise typer.Exit(hold(where, key, Order(command, pool, request, keep_running)))
 
 
 def release(

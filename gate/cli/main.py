@@ -83,6 +83,7 @@ for command in (
     pools.pause, pools.resume, maintenance.verify, maintenance.doctor, pools.rebuild, maintenance.backup, maintenance.prune, demo,
 ):  # fmt: skip
     app.command()(command)
+app.command(context_settings={"allow_interspersed_args": False})(jobs.run)  # its options end where the command begins
 app.add_typer(pools.app, name="pools")
 app.add_typer(callbacks.app, name="callbacks")
 app.add_typer(keys.app, name="keys")
