@@ -263,6 +263,31 @@ def test_search_is_whole_on_a_phone_after_sign_in(chromium: Any, kept: Kept, wid
         assert box is not None and box["width"] > 200 and shown
 
 
+@pytest.mark.parametrize("width, theme", [(1440, "light"), (390, "dark")])
+def test_reference_tries_a_call_and_asks_no_other_host(chromium: Any, staged: Served, width: int, theme: str) -> None:
+    how = {"viewport": {"width": width, "height": 900}, "color_scheme": theme}
+    with browser.window(chromium, staged.url, **how) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto("/docs")
+        page.locator(".opblock").first.wait_for()
+        document = staged.http.get("/openapi.json").json()
+        calls = sum(len(one) for one in document["paths"].values())
+        assert page.locator(".opblock").count() == calls
+        for block in (acquire := page.locator("#operations-jobs-acquire"), pools := page.locator("#operations-pools-pools")):
+            block.locator(".opblock-summary-control").click()
+            block.locator(".responses-inner").wait_for()
+        assert acquire.locator("code", has_text="wait_seconds").count()
+        assert "`" not in page.locator("#reference").inner_text(), "Markdown is rendered"
+        pools.get_by_role("button", name="Try it out").click()
+        pools.get_by_role("button", name="Execute").click()
+        answer = pools.locator(".live-responses-table .response .microlight").first
+        answer.wait_for()
+        assert '"pool": "few"' in answer.inner_text()
+        assert all(url.startswith((staged.url, "data:")) for url in asked), asked
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 def test_the_keyboard_reaches_everything(chromium: Any, staged: Served) -> None:
     with browser.window(chromium, staged.url) as page:
         live(page, "/pools/few")
