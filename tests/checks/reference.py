@@ -30,7 +30,7 @@ TAGS = {
 WAITS = [(status, RETRY_AFTER_S[of]) for of, (status, _, _) in REFUSALS.items() if of in RETRY_AFTER_S]
 HEAD = f"""# HTTP reference
 
-Made from the OpenAPI document by `python -m tests.checks.reference`; a test holds it equal. Your own gate shows the same at `/docs`, and the
+Made from the OpenAPI document by `python -m tests.checks.reference`; a test holds it equal. Your own gate shows the same at `/docs`, where each call can be tried, and the
 document itself at `/openapi.json`. What the words mean, and what to do about each refusal: [concepts](concepts.md).
 
 - Bodies and answers are JSON. A field or a query parameter that a route does not know is refused. What is absent in an answer is null.

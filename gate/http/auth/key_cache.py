@@ -45,7 +45,7 @@ class KeyCache:
     def accept_terminal(self, key: str) -> None:
         """Accept the key of commands on this machine, with the role tool.
 
-        Whoever can read it in the data directory can open both stores as well, so it opens nothing that is closed to them.
+        A process that can read it in the data directory can open both stores as well, so it opens nothing more to that process.
 
         Args:
             key: The key. It does not count as one that closes gate to callers without a key.

@@ -81,10 +81,15 @@ def test_outcome_and_exit_code_are_those_of_the_command(
 
 def test_command_waits_for_its_slot_and_the_slot_is_renewed_while_it_runs(own: Served, one: str) -> None:
     first = own.acquire(one, job_id=f"{one}-first").json()
-    with started(own, "--pool", one, "--job-id", one, "--lease-seconds", "1", "sh", "-c", "echo runs; sleep 2.2") as process:
+    os.mkfifo(own.folder / one)
+    words = ("--pool", one, "--job-id", one, "--lease-seconds", "3", "sh", "-c", f"echo runs; read x < {one}")
+    with started(own, *words) as process:
         wait_for(lambda: own.http.get(f"/v1/pools/{one}").json()["queued"], "it waits")
         own.act(first, "release", outcome="completed")
-        assert first_line(process) == "runs" and job_of(own, one, one)["status"] == "running"
+        assert first_line(process) == "runs"
+        lease = job_of(own, one, one)["lease"]
+        wait_for(lambda: job_of(own, one, one)["lease"]["expires_at"] > lease["expires_at"], "it is renewed")
+        (own.folder / one).write_text("x\n")
         assert process.wait(20) == 0
     assert job_of(own, one, one)["status"] == "completed"
 
