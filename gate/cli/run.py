@@ -19,7 +19,7 @@ from typing import Any
 
 import stamina.instrumentation
 
-from gate.client import AsyncGate, AsyncLease, GateError, LeaseLost, StoreDown, Unreachable
+from gate.client import AsyncGate, AsyncLease, GateError, JobUnknown, LeaseLost, StoreDown, Unreachable
 from gate.explain.formatting import span
 from gate.model.label import plain
 from gate.runtime.data_dir import DataDir
@@ -122,12 +122,21 @@ def _follow(data: DataDir) -> Callable[[], str]:
     return address
 
 
+async def _refuse_running(gate: AsyncGate, order: Order) -> None:
+    """Raise NotHeld if another process has started the named job. To enter its slot would share its lease, and end it."""
+    if (job_id := order.request["job_id"]) is not None:
+        with contextlib.suppress(JobUnknown):
+            if (await gate.job(order.pool, job_id)).status == "running":
+                raise NotHeld(NOT_HELD, f"job {job_id} runs already: another process has started it")
+
+
 async def _held(gate: AsyncGate, order: Order, command: _Command) -> int:
     """Wait for the slot, run the command, and release the slot with its outcome."""
     lease: AsyncLease | None = None
     code = NOT_HELD
     on_position = _say_place if sys.stderr.isatty() else None  # it costs a call each second
     try:
+        await _refuse_running(gate, order)
         async with gate.slot(order.pool, **order.request, on_position=on_position) as lease:
             code = await command.run(lease)
             command.report(lease, code)

@@ -160,6 +160,13 @@ def test_killed_gate_is_survived_by_retry(tmp_path: Path) -> None:
         assert job_of(served, "default", "a")["status"] == "completed"
 
 
+def test_job_that_runs_already_is_neither_started_nor_ended(own: Served, one: str) -> None:
+    own.acquire(one, job_id=one)
+    done = run_gate("run", "--pool", one, "--job-id", one, "--", "echo", "started", cwd=own.folder)
+    assert (done.returncode, done.stdout) == (125, "") and "runs already" in done.stderr
+    assert job_of(own, one, one)["status"] == "running"
+
+
 def test_killed_gate_run_takes_its_command_with_it(own: Served, one: str) -> None:
     with started(own, "--pool", one, "--job-id", one, "--", "sleep", "600") as process:
         wait_for(lambda: job_of(own, one, one).get("status") == "running", "it runs")
