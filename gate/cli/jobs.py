@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gate.cli.options import LONG, ConfigFlag, DataDirFlag, JobArgument, JsonFlag, PoolFlag, ReasonFlag, settings_of
+from gate.model.limits import SECONDS_MAX
+
+if TYPE_CHECKING:
+    from gate.coordination.services import Services
+    from gate.model.job import Job
+
+WAITS = 3
+"""Exit code of a job that was admitted and does not run yet."""
 
 
 def acquire(
@@ -17,33 +26,144 @@ def acquire(
     session: Annotated[str | None, typer.Option(help="A label, to cancel by.")] = None,
     credits: Annotated[int | None, typer.Option(help="Charged already; needs --job-id.")] = None,
     lease_seconds: Annotated[float | None, typer.Option(help="Default: the pool's.")] = None,
-    wait_seconds: Annotated[float, typer.Option(min=0, max=60, help="Wait so long for a grant.")] = 0,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the slot, and claim it.")] = False,
+    wait_seconds: Annotated[
+        float | None, typer.Option(min=0, max=SECONDS_MAX, help="The same, for so long at most. The job keeps its place.")
+    ] = None,
     started_by: Annotated[str | None, typer.Option(help="caller (default), or gate: by the start_url of the tool.")] = None,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Take a slot, or join the queue."""
+    """Take a slot, or join the queue.
+
+    Exits with 0 only if the job runs now, so that `gate acquire && COMMAND` starts nothing without a slot. Exits with 3 if
+    the job waits.
+    """
     from gate.cli import context, render
-    from gate.coordination.services import Services
+    from gate.cli.waiting import acquired
     from gate.http.jobs import request_of
     from gate.http.schemas import AcquireBody
-    from gate.model.errors import AlreadyEnded
-    from gate.model.job import Job
 
     given = {"job_id": job_id, "user": user, "tool": tool, "session": session, "credits": credits}
     body = AcquireBody.model_validate(given | {"lease_seconds": lease_seconds, "started_by": started_by})
     request, by_gate = request_of(body), body.started_by == "gate"
     settings = settings_of(data_dir, config)
     outside = context.outside_of(settings) if by_gate else None
+    wait_s = math.inf if wait and wait_seconds is None else wait_seconds or 0
+    job = context.visit(settings, lambda gate: acquired(gate, pool, request, wait_s, by_gate, job_id is not None), outside)
+    render.job(job, json)
+    if job.status != "running":
+        typer.echo(f"gate: job {job.job_id} {_standing(job)}", err=True)
+        raise typer.Exit(1 if job.ended else WAITS)
+
+
+def _standing(job: Job) -> str:
+    """Say in words why a job is not started now."""
+    if job.ended:
+        return f"is {job.status}{f': {job.end_reason}' if job.end_reason else ''}"
+    if job.status == "granted":
+        return "has a slot that is not claimed yet" + ("; gate starts it" if job.starts else f": gate claim {job.job_id}")
+    place = f" at place {job.position} of {job.queue_length}" if job.position is not None else ""
+    return f"waits{place}, and must not be started yet (gate acquire --wait waits for its slot)"
+
+
+def claim(
+    job_id: JobArgument,
+    lease_id: Annotated[str | None, typer.Option(help="Default: the lease it holds now.")] = None,
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Say that a granted job has started. It runs, with a full lease from now."""
+    from gate.cli import context, render
+    from gate.http.schemas import LeaseBody
 
     async def call(gate: Services) -> Job:
-        job = await gate.admission.acquire(pool, request, wait_seconds, by_gate)
-        if job.ended:
-            raise AlreadyEnded.of(job)
-        return job
+        held = lease_id or await _lease_of(gate, pool, job_id)
+        return await gate.jobs.claim(pool, job_id, LeaseBody.model_validate({"lease_id": held}).lease_id)
 
-    render.job(context.visit(settings, call, outside), json)
+    render.job(context.visit(settings_of(data_dir, config), call), json)
+
+
+def renew(
+    job_id: JobArgument,
+    lease_seconds: Annotated[float | None, typer.Option(help="Length from now. Default: the job's own.")] = None,
+    lease_id: Annotated[str | None, typer.Option(help="Default: the lease it holds now.")] = None,
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Extend the lease of a job."""
+    from gate.cli import context, render
+    from gate.http.schemas import RenewBody
+
+    async def call(gate: Services) -> Job:
+        held = lease_id or await _lease_of(gate, pool, job_id)
+        body = RenewBody.model_validate({"lease_id": held, "lease_seconds": lease_seconds})
+        length_ms = None if body.lease_seconds is None else round(body.lease_seconds * 1000)
+        return await gate.jobs.renew(pool, job_id, body.lease_id, length_ms)
+
+    render.job(context.visit(settings_of(data_dir, config), call), json)
+
+
+async def _lease_of(gate: Services, pool: str, job_id: str) -> str:
+    """Return the lease that a job holds now, or the one it held last.
+
+    Raises:
+        NotRunning: It waits and holds no slot.
+        AlreadyEnded: It has ended.
+    """
+    from gate.model.errors import AlreadyEnded, NotRunning
+
+    job = await gate.queries.wait(pool, job_id, None, 0)
+    if job.ended:
+        raise AlreadyEnded.of(job)
+    if job.lease is None:
+        raise NotRunning("it waits and holds no slot yet", job)
+    return job.lease.lease_id
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments.", metavar="[--] COMMAND...")],
+    pool: PoolFlag = "default",
+    job_id: Annotated[str | None, typer.Option(help="Made up when not given.")] = None,
+    user: Annotated[str | None, typer.Option(help="For whom.")] = None,
+    tool: Annotated[str | None, typer.Option(help="A label, for people.")] = None,
+    session: Annotated[str | None, typer.Option(help="A label, to cancel by.")] = None,
+    credits: Annotated[int | None, typer.Option(help="Charged already; needs --job-id.")] = None,
+    lease_seconds: Annotated[float | None, typer.Option(help="Default: the pool's. It is renewed in time.")] = None,
+    wait_seconds: Annotated[float | None, typer.Option(min=0, max=SECONDS_MAX, help="Longest wait for the slot.")] = None,
+    keep_running: Annotated[bool, typer.Option("--keep-running", help="Do not end it when the lease is lost.")] = False,
+    url: Annotated[
+        str | None, typer.Option(envvar="GATE_URL", help="A gate elsewhere; default: that of the data dir.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(envvar="GATE_KEY", help="With --url, where that gate wants one.")] = None,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+) -> None:
+    """Run a command while holding a slot: wait, claim, renew while it runs, and release with its outcome.
+
+    Exit code 0 completes the job, any other fails it, and SIGTERM, SIGINT, SIGHUP or SIGQUIT sent to gate run cancels it.
+    Signals go to the command. A lost lease ends it. The command finds GATE_JOB_ID, GATE_LEASE_ID and GATE_FENCE.
+
+    Exits with the code of the command (128 + n for signal n), or with 124 when the wait was too long, 125 when gate refuses,
+    does not answer, or the lease is lost, 126 when the command cannot be run, 127 when there is none.
+    """
+    from gate.cli.run import Order
+    from gate.cli.run import run as hold
+    from gate.runtime.data_dir import DataDir
+
+    if credits is not None and job_id is None:
+        raise typer.BadParameter("needs --job-id", param_hint="--credits")
+    request = {
+        "job_id": job_id, "user": user, "tool": tool, "session": session, "credits": credits,
+        "lease_seconds": lease_seconds, "wait_seconds": wait_seconds,
+    }  # fmt: skip
+    where = url or DataDir(settings_of(data_dir, config).data_dir)
+    raise typer.Exit(hold(where, key, Order(command, pool, request, keep_running)))
 
 
 def release(
@@ -58,10 +178,8 @@ def release(
 ) -> None:
     """Give a job's slot back and say how it ended."""
     from gate.cli import context, render
-    from gate.coordination.services import Services
     from gate.http.schemas import ReleaseBody
     from gate.model.errors import AlreadyEnded, Conflict
-    from gate.model.job import Job
 
     async def call(gate: Services) -> Job:
         job = await gate.queries.wait(pool, job_id, None, 0)

@@ -25,11 +25,12 @@ def create(
     from gate.cli import context, render
     from gate.ledger.admin import api_keys
     from gate.ledger.admin.api_keys import ROLES
+    from gate.model.label import FIT, is_fit
 
     if role not in ROLES:
         raise typer.BadParameter(f"one of {', '.join(ROLES)}", param_hint="--role")
-    if not name.isprintable() or not 0 < len(name) <= 64:
-        raise typer.BadParameter("1 to 64 printable characters", param_hint="NAME")
+    if not is_fit(name) or not 0 < len(name) <= 64:
+        raise typer.BadParameter(f"1 to 64 characters; {FIT}", param_hint="NAME")
     key = api_keys.create(context.sql_url(settings_of(data_dir, config), make=True), name, role)
     render.fact({"key": key, "name": name, "role": role}, key, json)
 

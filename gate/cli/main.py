@@ -19,6 +19,7 @@ from gate.model.errors import CannotStart, GateError
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 refused, failed, or something is wrong · 2 no such command, flag or value"
+    " · 3 acquire: the job waits, do not start it · run: the exit code of its command, see gate run --help"
     " · 130 stopped by Ctrl-C (0 for serve and status --watch: that is how they end)."
 )
 
@@ -78,10 +79,11 @@ def demo(
 
 
 for command in (
-    serve, pools.status, jobs.acquire, jobs.release, jobs.cancel, jobs.jobs, jobs.explain, pools.trends, maintenance.ledger,
+    serve, pools.status, jobs.acquire, jobs.claim, jobs.renew, jobs.release, jobs.cancel, jobs.jobs, jobs.explain, pools.trends, maintenance.ledger,
     pools.pause, pools.resume, maintenance.verify, maintenance.doctor, pools.rebuild, maintenance.backup, maintenance.prune, demo,
 ):  # fmt: skip
     app.command()(command)
+app.command(context_settings={"allow_interspersed_args": False})(jobs.run)  # its options end where the command begins
 app.add_typer(pools.app, name="pools")
 app.add_typer(callbacks.app, name="callbacks")
 app.add_typer(keys.app, name="keys")

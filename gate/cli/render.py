@@ -17,6 +17,7 @@ from rich.text import Text
 from gate.explain.formatting import span, when
 from gate.model.job import Job, in_seconds
 from gate.model.job_json import job_body, moment
+from gate.model.label import plain as plain
 
 if TYPE_CHECKING:
     from gate.coordination.queries import PoolSnapshot
@@ -57,11 +58,6 @@ def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 def line(text: str) -> None:
     """Print one line of text, never broken."""
     console.print(plain(text), soft_wrap=True)
-
-
-def plain(text: str) -> str:
-    """Replace each character that is not printable. A terminal could run it as a control sequence, or reverse the text."""
-    return "".join(char if char.isprintable() else "�" for char in text)
 
 
 def as_json(body: Any) -> None:

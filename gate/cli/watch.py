@@ -1,6 +1,7 @@
 """`gate status --watch`: shows a pool, redrawn at each change and each second, until Ctrl-C.
 
-Changes arrive through Redis, as they do at servers. If the server stops, the command waits for it. The server may come back
+A message through Redis says that something has changed, as it does to servers. What has changed is read from the events in SQL,
+because a job may come and go between two looks. If the server stops, the command waits for it. The server may come back
 with another Redis on another port. In a pipe the output is one line for each change; with `--json` each line is a document.
 """
 
@@ -11,7 +12,8 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -26,8 +28,10 @@ from gate.coordination.queries import PoolSnapshot
 from gate.coordination.waiters import the_line
 from gate.explain.formatting import clock, span
 from gate.http.schemas import pool_body
+from gate.ledger.reports.timeline import Happening, Timelines
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import Job
+from gate.model.job_json import moment
 from gate.runtime.settings import Settings
 from gate.runtime.wiring import RunningGate
 from gate.telemetry import logging as logs
@@ -38,6 +42,12 @@ AT_MOST_EVERY_S = 0.1
 """Shortest time (s) between two looks, so that a busy pool does not keep the stores and the terminal busy."""
 LISTED = 100
 """Most holders and most waiters that one look reads, so that a long queue does not make it slow."""
+EVENTS_MAX = 500
+"""Most events that one look reads. The newest count."""
+OVERLAP = 200
+"""Events before the newest one seen that are read again. Their IDs are drawn before the commit, so a lower one may come later."""
+LATELY = 5
+"""Changes that a terminal lists under the pool."""
 WIDE = 76
 """Width (columns) of the terminal below which tool and user are left out."""
 
@@ -57,7 +67,7 @@ def watch(settings: Settings, pool: str, json: bool) -> None:
     logs.configure(logging.CRITICAL)  # a log line would break the picture, which shows the errors that matter
     screen = _Lines(json) if json or not console.is_terminal else _Screen()
     with screen:
-        asyncio.run(_until_interrupted(_keep(settings, pool, screen)))
+        asyncio.run(_until_interrupted(_keep(settings, pool, screen, _Changes(pool))))
 
 
 async def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
@@ -79,7 +89,32 @@ async def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
         tasks[0].result()
 
 
-async def _keep(settings: Settings, pool: str, screen: _Lines | _Screen) -> None:
+class _Changes:
+    """Reads the events of a pool, each once."""
+
+    def __init__(self, pool: str) -> None:
+        self._pool = pool
+        self._newest: int | None = None
+        self._seen: set[int] = set()
+
+    async def read(self, timelines: Timelines) -> list[Happening]:
+        """Return the events since the last read, the oldest first. The first read returns none.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        if self._newest is None:
+            self._newest = await timelines.newest()
+            self._seen = {one.id for one in await timelines.after(self._pool, self._newest - OVERLAP, EVENTS_MAX)}
+            return []
+        found = await timelines.after(self._pool, self._newest - OVERLAP, EVENTS_MAX)
+        new = [one for one in found if one.id not in self._seen]
+        self._newest = max([self._newest, *(one.id for one in new)])
+        self._seen = {one.id for one in found}
+        return new
+
+
+async def _keep(settings: Settings, pool: str, screen: _Lines | _Screen, changes: _Changes) -> None:
     was_drawn = False
     while True:
         try:
@@ -87,7 +122,7 @@ async def _keep(settings: Settings, pool: str, screen: _Lines | _Screen) -> None
             if where is None:
                 raise CannotStart(context.not_running(settings))
             async with context.opened(settings, where) as gate:
-                was_drawn = await _follow(settings, where, gate, pool, screen) or was_drawn
+                was_drawn = await _follow(settings, where, gate, pool, screen, changes) or was_drawn
         except (StoreDown, CannotStart) as error:
             if not was_drawn and isinstance(error, CannotStart):
                 raise
@@ -95,14 +130,17 @@ async def _keep(settings: Settings, pool: str, screen: _Lines | _Screen) -> None
         await asyncio.sleep(EVERY_S)
 
 
-async def _follow(settings: Settings, where: str, gate: RunningGate, pool: str, screen: _Lines | _Screen) -> bool:
+async def _follow(
+    settings: Settings, where: str, gate: RunningGate, pool: str, screen: _Lines | _Screen, changes: _Changes
+) -> bool:  # fmt: skip
     """Draw each change until the server behind `where` has stopped. Returns True. Raises StoreDown."""
     listening = asyncio.create_task(Notifier(gate.waiters, gate.semaphore.link).listen())
     try:
         with gate.waiters.parked(the_line(pool)) as changed:
             while context.redis_url(settings) == where:
                 changed.clear()
-                screen.draw(await gate.services.queries.pool(pool, LISTED))
+                new = await changes.read(gate.services.ledger.timelines)  # before the pool, which is then as new as they are
+                screen.draw(await gate.services.queries.pool(pool, LISTED), new)
                 await asyncio.sleep(AT_MOST_EVERY_S)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(EVERY_S):
@@ -113,12 +151,18 @@ async def _follow(settings: Settings, where: str, gate: RunningGate, pool: str, 
     return True
 
 
+def _words(one: Happening) -> str:
+    what = f"{one.kind} {one.why}" if one.why is not None and one.job_id is None else one.kind
+    return what if one.job_id is None else f"{one.job_id} {what}"
+
+
 class _Screen:
     """Output to a terminal. The last picture stays there."""
 
     def __init__(self) -> None:
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop", redirect_stdout=False)
         self._view: PoolSnapshot | None = None
+        self._lately: deque[str] = deque(maxlen=LATELY)
 
     def __enter__(self) -> None:
         self._live.start()
@@ -126,9 +170,12 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def draw(self, view: PoolSnapshot) -> None:
+    def draw(self, view: PoolSnapshot, new: Sequence[Happening]) -> None:
         self._view = view
-        self._live.update(picture(view, console), refresh=True)
+        self._lately.extend(f"{clock(one.at)} {_words(one)}" for one in new)
+        shown = [Text(plain(one), style="dim", no_wrap=True, overflow="ellipsis") for one in self._lately]
+        shown = shown if console.height > 2 * LATELY + 4 else []
+        self._live.update(Group(picture(view, console, len(shown)), *shown), refresh=True)
 
     def away(self, why: str) -> None:
         note = Text(plain(f"{clock(round(time.time() * 1000))} {why}; waiting for it"), style="bold")
@@ -169,7 +216,7 @@ def _turn(one: Job) -> str:
 
 
 class _Lines:
-    """Output to a pipe: one line whenever the holders, the waiters or the reason of the wait have changed."""
+    """Output to a pipe: a line for each change. It has all that happened since the last line, and how it is now."""
 
     def __init__(self, json: bool) -> None:
         self._json = json
@@ -182,18 +229,24 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def draw(self, view: PoolSnapshot) -> None:
+    def draw(self, view: PoolSnapshot, new: Sequence[Happening]) -> None:
         line = view.line
         jobs = {one.job_id: _state(one) for one in [*view.holders, *view.queue]}
         now = (line.limit, line.running, line.granted, line.queued, line.paused, line.cooling_until, jobs)
-        if now == self._last:
+        if now == self._last and not new:
             return
         news = [f"{job} {state}" for job, state in jobs.items() if self._jobs.get(job) != state]
         if len(jobs) == line.running + line.granted + line.queued:  # else a missing job may just be too far back to be listed
             news += [f"{job} gone" for job in self._jobs if job not in jobs]
+        final = {
+            one.id
+            for one in {one.job_id: one for one in new}.values()
+            if jobs.get(one.job_id or "", " ").startswith(one.kind)
+        }
+        news = [_words(one) for one in new if one.id not in final] + news  # a job's place now says its last event too
         self._last, self._jobs = now, jobs
         if self._json:
-            as_json(pool_body(view))
+            as_json(pool_body(view) | {"changes": [_body(one) for one in new]})
         else:
             more = f" · {', '.join(news)}" if news else ""
             print(plain(f"{clock(line.now_ms)} {title(view)}{more}"), flush=True)
@@ -206,6 +259,10 @@ class _Lines:
             as_json({"away": why})
         else:
             print(plain(f"{clock(round(time.time() * 1000))} {why}; waiting for it"), flush=True)
+
+
+def _body(one: Happening) -> dict[str, Any]:
+    return {"at": moment(one.at), "job_id": one.job_id, "kind": one.kind, "why": one.why}
 
 
 def _state(job: Job) -> str:

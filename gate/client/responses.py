@@ -67,6 +67,16 @@ def client_options(url: str, key: str | None) -> ClientOptions:
     return {"base_url": url, "headers": headers, "limits": limits}
 
 
+def address(url: Callable[[], str] | None, call: Call[Any]) -> str:
+    """Return the address of a call.
+
+    Args:
+        url: Returns the address of gate; None when the HTTP client has it.
+        call: The call.
+    """
+    return call.path if url is None else url().rstrip("/") + call.path
+
+
 def read(call: Call[T], response: httpx2.Response, first: float, sent: float) -> Answer[T]:
     """Read a response.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx2
@@ -26,17 +27,24 @@ class Calls(ABC):
     """
 
     def __init__(
-        self, url: str, key: str | None = None, *, timeout: float = TIMEOUT_S, retry_seconds: float = RETRY_S
+        self,
+        url: str | Callable[[], str],
+        key: str | None = None,
+        *,
+        timeout: float = TIMEOUT_S,
+        retry_seconds: float = RETRY_S,
     ) -> None:
         """Prepare a client; its first call opens a connection.
 
         Args:
-            url: Address of gate, such as `http://127.0.0.1:8000`.
+            url: Address of gate, such as `http://127.0.0.1:8000`. A function that returns it is called before each request, for
+                a gate that may come back at another address.
             key: Key of gate; None while gate has no keys.
             timeout: Time (s) for one response, in addition to the time that the call waits in the queue.
             retry_seconds: Time (s) for which a call is retried while gate or its stores do not answer.
         """
-        self._options = responses.client_options(url, key)
+        self._url = url if callable(url) else None
+        self._options = responses.client_options("" if callable(url) else url, key)
         self._http = httpx2.Client(**self._options)
         self._process = os.getpid()
         self._closing = self._closed = False
@@ -237,7 +245,7 @@ class Calls(ABC):
         sent = time.monotonic()
         try:
             response = self._http.request(
-                call.method, call.path, content=call.body, params=call.params,
+                call.method, responses.address(self._url, call), content=call.body, params=call.params,
                 timeout=responses.try_seconds(call, self._timeout, end),
             )  # fmt: skip
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:

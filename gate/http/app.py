@@ -57,7 +57,7 @@ def make_app(
     app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
     app.state.check_counts = check_counts
     app.state.routes = roles.routes((*ROUTERS, *OF_OLD_CALLERS, *READ_BY_PEOPLE))
-    problems.install(app)
+    problems.install(app, panel.unknown_page)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(roles.enter), Depends(roles.known_query)])
     for router in OF_OLD_CALLERS:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from gate.http import schemas
 from gate.http.auth.roles import Caller
-from gate.model.limits import CREDITS_MAX, LABEL_MAX
+from gate.model.label import is_label
+from gate.model.limits import CREDITS_MAX
 from gate.model.tool import Tools
 from gate.providers.parsing import clean, kept_text
 
@@ -32,7 +33,7 @@ def _a_name(value: Any) -> str | int | None:
     """Return the value, or None if it cannot be a name. An invalid name must not keep a job from running."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value if abs(value) < 2**63 else None
-    return value if isinstance(value, str) and len(value) <= LABEL_MAX and value.isprintable() else None
+    return value if isinstance(value, str) and (not value or is_label(value)) else None
 
 
 def _or_none(value: Any) -> Any:
@@ -42,7 +43,7 @@ def _or_none(value: Any) -> Any:
 def _a_task(value: Any) -> str | None:
     """Return a provider's task id as text, exact even if it is a number. None if the value cannot be one."""
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    return text if 0 < len(text) <= LABEL_MAX and text.isprintable() else None
+    return text if is_label(text) else None
 
 
 def _a_number(value: Any) -> float | int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -10,7 +9,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from gate.http.auth.roles import ANY_KEY, ANYONE, RouteFacts, Routes, known_query, open_to
-from gate.http.panel.routing import PanelRoute
+from gate.http.panel import render
+from gate.http.panel.routing import PanelRoute, language
 from gate.http.problems import HTTP_CODES
 from gate.http.problems import TABLE as REFUSALS
 from gate.http.schemas import ProblemOut
@@ -37,8 +37,8 @@ async def document(request: Request) -> JSONResponse:
 @router.get("/docs")
 @open_to(ANY_KEY)
 async def page(request: Request) -> HTMLResponse:
-    """Show the document as a web page."""
-    return HTMLResponse(_page(request.app.openapi()))
+    """Show the document as a web page, on which each call can be tried."""
+    return HTMLResponse(render.fragment("reference.html", language(request)), headers=render.HEADERS)
 
 
 def describe(app: FastAPI) -> None:
@@ -107,64 +107,3 @@ def _may_be(code: str, status: int, path: str, facts: RouteFacts) -> bool:
     if code in ("pool_unknown", "callback_unknown"):
         return (verb in OF_A_CALLBACK) == (code == "callback_unknown")
     return code != "job_unknown" or "{job_id}" in path or verb in ("acquire", "apply")
-
-
-def _page(document: dict[str, Any]) -> str:
-    parts = []
-    for path, operations in document["paths"].items():
-        for method in METHODS:
-            if (operation := operations.get(method)) is not None:
-                parts.append(_operation(method, path, operation))
-    shapes = "".join(
-        f"<h3 id='{escape(name)}'>{escape(name)}</h3><p>{escape(shape.get('description', ''))}</p><table>{_fields(shape)}</table>"
-        for name, shape in sorted(document["components"]["schemas"].items())
-    )
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>gate: HTTP reference</title><style>{STYLE}</style>
-<h1>gate {escape(document["info"]["version"])}: HTTP reference</h1>
-<p>The same for programs: <a href="/openapi.json">openapi.json</a>. Keys go into <code>Authorization: Bearer KEY</code>.</p>
-{"".join(parts)}<h2>Shapes</h2>{shapes}</html>"""
-
-
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    rows = [
-        (one["name"], one["in"], _type(one["schema"]), one.get("description", "")) for one in operation.get("parameters", ())
-    ]
-    body = operation.get("requestBody")
-    if body:
-        rows.append(("body", "JSON", _type(body["content"]["application/json"]["schema"]), ""))
-    for status, response in operation["responses"].items():
-        contents: list[dict[str, Any]] = list(response.get("content", {}).values())
-        schema = contents[0].get("schema", {}) if contents else {}
-        rows.append((status, "answer", _type(schema), response["description"]))
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in (escape(a), escape(b), c, escape(d))) for a, b, c, d in rows
-    )
-    description = escape(operation.get("description", operation.get("summary", "")))
-    return f"<h2><b>{method.upper()}</b> {escape(path)}</h2><p>{description}</p><table>{cells}</table>"
-
-
-def _fields(shape: dict[str, Any]) -> str:
-    return "".join(
-        f"<tr><td>{escape(name)}</td><td>{_type(field)}</td></tr>" for name, field in shape.get("properties", {}).items()
-    )
-
-
-def _type(schema: dict[str, Any]) -> str:
-    if "$ref" in schema:
-        name = escape(schema["$ref"].rsplit("/", 1)[-1])
-        return f"<a href='#{name}'>{name}</a>"
-    if "anyOf" in schema:
-        return " or ".join(_type(one) for one in schema["anyOf"])
-    if "enum" in schema:
-        return escape(" | ".join(map(str, schema["enum"])))
-    if schema.get("type") == "array":
-        return f"array of {_type(schema.get('items', {}))}"
-    bounds = [f"{word} {schema[name]}" for name, word in BOUNDS.items() if name in schema]
-    return escape(", ".join([schema.get("type", "any JSON"), *bounds]))
-
-
-BOUNDS = {"minimum": "from", "maximum": "to", "minLength": "at least", "maxLength": "at most", "const": "exactly"}
-STYLE = """:root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}body{max-width:60rem;margin:2rem auto;padding:0 1rem}
-h2{font:1.05rem ui-monospace,monospace;margin-top:2.5rem;border-top:1px solid #8885;padding-top:1rem}td{padding:.15rem .8rem .15rem 0;
-vertical-align:top}td:first-child{font-family:ui-monospace,monospace}table{border-spacing:0;overflow-x:auto;display:block}"""

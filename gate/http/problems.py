@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -90,8 +91,14 @@ OLD_HEADERS = {
 """Headers of each answer on an old path. Without them a browser hides the error from its page, or shows an old answer."""
 
 
-def install(app: FastAPI) -> None:
-    """Register the handlers that turn errors into refusals."""
+def install(app: FastAPI, unknown_page: Callable[[Request], Response | None]) -> None:
+    """Register the handlers that turn errors into refusals.
+
+    Args:
+        app: The application.
+        unknown_page: Makes the answer to a browser that asks for an address that no route has; None for another client.
+    """
+    app.state.unknown_page = unknown_page
     app.add_exception_handler(GateError, _refused)
     app.add_exception_handler(RequestValidationError, _not_of_the_form)
     app.add_exception_handler(HTTPException, _by_the_framework)
@@ -213,8 +220,14 @@ async def _by_the_framework(request: Request, error: Exception) -> Response:
     if error.status_code == 400:  # The framework could not decode the body.
         errors = [{"field": "body", "message": "it is not JSON"}]
         return problem(422, "invalid", "The request is invalid", "body: it is not JSON", errors=errors)
+    if error.status_code == 404 and (page := request.app.state.unknown_page(request)) is not None:
+        found: Response = page
+        found.headers["Vary"] = "Accept, Accept-Language, Cookie"
+        return found
     code, title = HTTP_CODES.get(error.status_code, ("refused", "Refused"))
     headers, detail = dict(error.headers or {}), str(error.detail)
+    if error.status_code == 404:
+        headers["Vary"] = "Accept"
     if error.status_code == 405:  # The framework names only the methods of the first route with this path.
         headers["Allow"] = ", ".join(_methods(request))
         detail = f"here are {headers['Allow']}"

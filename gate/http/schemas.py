@@ -11,6 +11,7 @@ from gate.coordination.queries import PoolSnapshot
 from gate.ledger.queries import Balance, Entry, Event, Unread
 from gate.model.job import JOB_ID, POOL_NAME, JobStatus, in_ms
 from gate.model.job_json import job_body, moment
+from gate.model.label import FIT, is_fit
 from gate.model.limits import (
     CREDITS_MAX,
     DEPTH_MAX,
@@ -43,6 +44,12 @@ def _is_name(value: str) -> str:
 def _is_printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must be printable characters only")
+    return value
+
+
+def _is_fit(value: str) -> str:
+    if not is_fit(value):
+        raise ValueError(FIT)
     return value
 
 
@@ -85,7 +92,7 @@ def _is_shallow_text(value: Any) -> None:
 
 JobId = Annotated[str, AfterValidator(_is_job_id), Field(max_length=128)]
 PoolName = Annotated[str, AfterValidator(_is_name), Field(max_length=64)]
-Label = Annotated[str, Field(min_length=1, max_length=LABEL_MAX), AfterValidator(_is_printable)]
+Label = Annotated[str, Field(min_length=1, max_length=LABEL_MAX), AfterValidator(_is_fit)]
 Text = Annotated[str, Field(max_length=TEXT_MAX), AfterValidator(_is_text)]
 LeaseId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)]
 Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]

@@ -27,7 +27,8 @@ from gate.ledger.sql.tables import owed
 from gate.ledger.transitions import jobs
 from gate.model.errors import CannotStart, JobUnknown, StoreDown
 from gate.model.job import now_ms
-from gate.model.limits import CREDITS_MAX, LABEL_MAX, PAYLOAD_MAX_BYTES
+from gate.model.label import is_label
+from gate.model.limits import CREDITS_MAX, PAYLOAD_MAX_BYTES
 
 LIMIT_MS = 5_000
 """Time limit of a function (ms)."""
@@ -258,14 +259,10 @@ def _price_of(row: Any) -> Price:
     user = None if user is None else str(user)
     priced = not (credits_ is None and isinstance(charged, bool | None))
     whole = _whole(credits_ if charged is True else charged or 0) if priced else None
-    if (priced and whole is None) or not (user is None or _is_label(user)):
+    if (priced and whole is None) or not (user is None or is_label(user)):
         raise StoreDown("sql", "GATE_JOB_SQL answered something else than a user and whole credits")
     session = named.get("session")
-    return Price(user, whole, str(session) if session is not None and _is_label(str(session)) else None, _payload_of(named))
-
-
-def _is_label(text: str) -> bool:
-    return 0 < len(text) <= LABEL_MAX and text.isprintable()
+    return Price(user, whole, str(session) if session is not None and is_label(str(session)) else None, _payload_of(named))
 
 
 def _payload_of(named: Any) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gate.model import strict_json
 from gate.model.errors import Unreadable
+from gate.model.label import FIT, is_label
 from gate.model.limits import DEPTH_MAX, END_BODY_MAX_BYTES, LABEL_MAX, OUTPUT_MAX_BYTES, TEXT_MAX
 
 MARK = "… (cut)"
@@ -114,7 +115,7 @@ def clean(text: str) -> str:
 
 
 def label(value: object, field: str) -> str:
-    """Read the id of a task: printable text, or a whole number, which stays exact.
+    """Read the id of a task: a label, or a whole number, which stays exact.
 
     Args:
         value: The value from the body.
@@ -125,8 +126,8 @@ def label(value: object, field: str) -> str:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not (isinstance(value, str) and 1 <= len(value) <= LABEL_MAX and value.isprintable()):
-        raise Unreadable(field, f"must be 1 to {LABEL_MAX} printable characters, or a whole number")
+    if not (isinstance(value, str) and is_label(value)):
+        raise Unreadable(field, f"must be 1 to {LABEL_MAX} characters, or a whole number, and {FIT}")
     return value
 
 

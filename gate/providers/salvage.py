@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from gate.model.errors import Unreadable
+from gate.model.label import is_label
 from gate.model.limits import LABEL_MAX, OUTPUT_MAX_BYTES
 from gate.providers.parsing import clean, kept_output, leniently
 
@@ -70,6 +71,6 @@ def output(body: str) -> dict[str, Any]:
 def _label(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**LABEL_MAX:
         value = str(value)
-    if isinstance(value, str) and 1 <= len(value.strip()) <= LABEL_MAX and value.strip().isprintable():
+    if isinstance(value, str) and is_label(value.strip()):
         return value.strip()
     return None

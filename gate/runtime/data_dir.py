@@ -92,6 +92,22 @@ class DataDir:
         file.write_text(made)
         return made
 
+    def terminal_key(self) -> str | None:
+        """Return the key of commands on this machine that call over HTTP; None when no server has made it yet."""
+        try:
+            return (self.path / "terminal-key").read_text().strip() or None
+        except OSError:
+            return None
+
+    def make_terminal_key(self) -> str:
+        """Return the key of commands on this machine. It is made once, and only the owner of the file may read it."""
+        if (found := self.terminal_key()) is None:
+            found = f"gt_{secrets.token_urlsafe(32)}"
+            file = self.path / "terminal-key"
+            file.touch(mode=0o600)
+            file.write_text(found)
+        return found
+
     def tell(self, address: Address) -> None:
         """Write the addresses of the server, for the commands of the terminal."""
         new_file = self._address.with_suffix(".new")

@@ -104,6 +104,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     async with open_gate(
         near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:
+        gate.keys.accept_terminal(data.make_terminal_key())
         feed = PoolFeed(gate.services.queries, gate.services.ledger, gate.waiters, gate.services.health)
         app = make_app(gate.services, gate.keys, feed, tools, settings.provider_secrets(), settings.check_counts)
         config = uvicorn.Config(

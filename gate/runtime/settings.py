@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -17,6 +21,7 @@ from pydantic_settings import (
 from gate.model import store_url
 from gate.model.errors import CannotStart
 from gate.model.job import POOL_NAME, in_ms
+from gate.model.label import FIT, is_label
 from gate.model.limits import LABEL_MAX, QUEUE_MAX, REFUSALS_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX
 from gate.model.tool import SHIPPED_NAMES, Tool, Tools
 
@@ -37,6 +42,12 @@ def _is_address(value: str) -> str:
 def _is_name(value: str) -> str:
     if not POOL_NAME.fullmatch(value):
         raise ValueError(f"must match {POOL_NAME.pattern}")
+    return value
+
+
+def _is_label(value: str) -> str:
+    if not is_label(value):
+        raise ValueError(f"a name has 1 to {LABEL_MAX} characters, and {FIT}")
     return value
 
 
@@ -74,7 +85,7 @@ class ToolSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=LABEL_MAX)] | None = None
+    name: Annotated[str, AfterValidator(_is_label)] | None = None
     provider: Annotated[str, AfterValidator(_is_name)] | None = None
     start_url: Annotated[str, AfterValidator(_is_address)] | None = None
     events_url: Annotated[str, AfterValidator(_is_address)] | None = None
@@ -150,15 +161,15 @@ class Settings(PoolDefaults, BaseSettings):
             try:
                 PoolDefaults.model_validate(values)
             except ValidationError as error:
-                raise ValueError(f"of {name}, {_fault(error)}") from error
+                raise ValueError(f"of {name}, {_fault(error, PoolDefaults)}") from error
         return pools
 
     @field_validator("tools")
     @classmethod
     def _tools_are_labels(cls, tools: dict[str, ToolSettings]) -> dict[str, ToolSettings]:
         for table in tools:
-            if not (0 < len(table) <= LABEL_MAX and table.isprintable()):
-                raise ValueError("a tool's table is 1 to 256 printable characters")
+            if not is_label(table):
+                raise ValueError(f"a tool's table has 1 to {LABEL_MAX} characters, and {FIT}")
         return tools
 
     @field_validator("providers")
@@ -214,6 +225,14 @@ class Settings(PoolDefaults, BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
+_SECTIONS: dict[str, type[BaseModel]] = {"tools": ToolSettings, "providers": ProviderSettings}
+"""Settings of the sections of gate.toml, by the first part of their name."""
+NO_SETTINGS = frozenset({"GATE_URL", "GATE_KEY", "GATE_SECRET", "GATE_JOB_ID", "GATE_LEASE_ID", "GATE_FENCE"})
+"""Variables of callers: those of the examples and of `gate run`, and those that it gives its command."""
+OF_OTHERS = re.compile(r"GATE_TEST_\w+|GATE_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+"""Variables that others set: gate's own tests, and Kubernetes for a service named gate or gate-…, with GATE_…_PORT=tcp://…"""
+
+
 def load(config: Path | None = None, **flags: Any) -> Settings:
     """Read the settings from flags, the environment and a file.
 
@@ -233,6 +252,7 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=config or Path("gate.toml"))
 
+    _refuse_unknown_variables()
     try:
         return FromFile(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
@@ -241,9 +261,26 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         raise CannotStart(f"{config or 'gate.toml'} cannot be read: {error}") from error
 
 
-def _fault(error: ValidationError) -> str:
+def _refuse_unknown_variables() -> None:
+    """Raise CannotStart for a variable GATE_* that is no setting. A typo would leave the default in force without a word."""
+    known = {f"GATE_{name.upper()}" for name in Settings.model_fields}
+    for name, value in sorted(os.environ.items()):
+        is_ours = name.upper().startswith("GATE_") and not OF_OTHERS.fullmatch(name)
+        if is_ours and name.upper() not in known | NO_SETTINGS and not (name.endswith("_PORT") and "://" in value):
+            raise CannotStart(f"there is no setting {name}{_meant(name.upper(), known)}")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Suggest the known name that is most like an unknown one."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _fault(error: ValidationError, kind: type[BaseModel] = Settings) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"there is no setting {where!r}"
+        *section, name = (str(part) for part in first["loc"])
+        known = (_SECTIONS[section[0]] if section else kind).model_fields
+        return f"there is no setting {where!r}{_meant(name, known)}"
     return f"the setting {where!r} is wrong: {first['msg'].removeprefix('Value error, ')}"

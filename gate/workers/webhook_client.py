@@ -17,7 +17,7 @@ from standardwebhooks.webhooks import Webhook
 
 from gate import __version__
 from gate.ledger import Delivery
-from gate.model.limits import LABEL_MAX
+from gate.model.label import is_label
 from gate.model.tool import Tool
 from gate.providers.parsing import kept_text
 
@@ -101,7 +101,7 @@ class WebhookResponse:
         for found in (place.get(name) for place in places for name in ("task_id", "taskId")):
             if isinstance(found, int) and not isinstance(found, bool):
                 found = str(found)
-            if isinstance(found, str) and 0 < len(found) <= LABEL_MAX and found.isprintable():
+            if isinstance(found, str) and is_label(found):
                 return found
         return None
 

@@ -30,13 +30,13 @@ TAGS = {
 WAITS = [(status, RETRY_AFTER_S[of]) for of, (status, _, _) in REFUSALS.items() if of in RETRY_AFTER_S]
 HEAD = f"""# HTTP reference
 
-Made from the OpenAPI document by `python -m tests.checks.reference`; a test holds it equal. Your own gate shows the same at `/docs`, and the
+Made from the OpenAPI document by `python -m tests.checks.reference`; a test holds it equal. Your own gate shows the same at `/docs`, where each call can be tried, and the
 document itself at `/openapi.json`. What the words mean, and what to do about each refusal: [concepts](concepts.md).
 
 - Bodies and answers are JSON. A field or a query parameter that a route does not know is refused. What is absent in an answer is null.
 - A key goes into `Authorization: Bearer KEY`, or into `apikey`. *Who* names the roles; while no key exists, this machine alone is let in.
 - A refusal is `application/problem+json` ([ProblemOut](#problemout)) with a stable `code`. `Retry-After`: {", ".join(f"{seconds} s after {status}" for status, seconds in WAITS)}.
-- A `job_id` matches `{JOB_ID.pattern}`, a pool's name `{POOL_NAME.pattern}`; labels (user, tool, session, task_id) are printable.
+- A `job_id` matches `{JOB_ID.pattern}`, a pool's name `{POOL_NAME.pattern}`; labels (user, tool, session, task_id) follow [one rule](http-overview.md#names).
 - A `payload` is an object of at most {PAYLOAD_MAX_BYTES // 1024} KiB of JSON, an `output` anything of at most {OUTPUT_MAX_BYTES // 1024} KiB, both at most {DEPTH_MAX} levels deep. A whole body has at
   most {BODY_MAX_BYTES // 1024} KiB, one that ends a job {END_BODY_MAX_BYTES // 2**20} MiB (413), and is here within {BODY_S:g} s (408).
 - An end is never refused for its text: what `release` or a callback says is cleaned, and cut where it is too long (`… (cut)`).

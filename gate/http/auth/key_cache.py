@@ -21,6 +21,9 @@ EVERY_S = 2.0
 FROM_ENVIRONMENT = "GATE_ADMIN_KEY"
 """Name of the key in the environment, as logs and history show it."""
 
+FROM_TERMINAL = "terminal"
+"""Name of the key of commands on this machine, as logs show it."""
+
 
 class KeyCache:
     """The keys as last read from SQL, and the key of the environment."""
@@ -34,9 +37,20 @@ class KeyCache:
         """
         self._reading = reading
         self._admin = api_keys.digest(admin_key) if admin_key else None
+        self._terminal: str | None = None
         self._keys: list[Key] = []
         self._shown: dict[str, tuple[str, str]] = {}
         """Name and role by valid token, for tokens shown since the last read. A known token needs no hash."""
+
+    def accept_terminal(self, key: str) -> None:
+        """Accept the key of commands on this machine, with the role tool.
+
+        A process that can read it in the data directory can open both stores as well, so it opens nothing more to that process.
+
+        Args:
+            key: The key. It does not count as one that closes gate to callers without a key.
+        """
+        self._terminal = api_keys.digest(key)
 
     @property
     def closed(self) -> bool:
@@ -57,6 +71,8 @@ class KeyCache:
         shown, found = api_keys.digest(token), None
         if self._admin is not None and hmac.compare_digest(shown, self._admin):
             found = (FROM_ENVIRONMENT, "admin")
+        if self._terminal is not None and hmac.compare_digest(shown, self._terminal):
+            found = (FROM_TERMINAL, "tool")
         for key in self._keys if api_keys.is_key(token) else ():
             if (
                 hmac.compare_digest(shown, key.hash)

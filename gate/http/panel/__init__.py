@@ -8,7 +8,8 @@ stay.
 
 from gate.http.auth.session import enter
 from gate.http.panel import actions, job_page, pool_page, sign_in
+from gate.http.panel.routing import unknown_page
 
 ROUTERS = (pool_page.router, job_page.router, actions.router, sign_in.router)
 
-__all__ = ["ROUTERS", "enter"]
+__all__ = ["ROUTERS", "enter", "unknown_page"]

@@ -1,4 +1,4 @@
-"""Scripts, styles and icon of the panel.
+"""Scripts, styles and icon of the panel, and of the HTTP reference.
 
 The files are read once. The address contains a version that changes with the content, so a browser may cache each file for
 ever.
@@ -16,10 +16,12 @@ WHOLE = {
     "gate.js": ("htmx.min.js", "hx-sse.min.js", "uPlot.iife.min.js", "plots.js", "panel.js"),
     "gate.css": ("uPlot.min.css", "panel.css"),
     "gate.svg": ("gate.svg",),
+    "reference.js": ("swagger-ui-bundle.js", "reference.js"),
+    "reference.css": ("swagger-ui.css", "reference.css"),
 }
 """Files that are served, and the files that each is joined from, in order.
 
-There is one script, because htmx processes the page as soon as it has run: an extension that loads later would be ignored.
+The panel has one script, because htmx processes the page as soon as it has run: an extension that loads later would be ignored.
 """
 
 

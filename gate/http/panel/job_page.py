@@ -25,6 +25,7 @@ from gate.http.services import LedgerService, QueryService
 from gate.ledger import LedgerQueries
 from gate.model.errors import StoreDown
 from gate.model.job import JOB_ID, now_ms
+from gate.model.label import is_fit
 from gate.model.limits import LABEL_MAX
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
@@ -125,7 +126,7 @@ async def find(
         StoreDown: SQL does not answer.
     """
     for name in dict.fromkeys((q, q.strip())):
-        if not name.isprintable():
+        if not is_fit(name):
             continue
         found = await ledger.job(name) if JOB_ID.fullmatch(name) else None
         if found is None and (bound := await ledger.timelines.of_task(name)) is not None:

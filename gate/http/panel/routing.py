@@ -56,6 +56,15 @@ class PanelRoute(APIRoute):
         return handled
 
 
+def unknown_page(request: Request) -> Response | None:
+    """Make the page of an address that no route has.
+
+    Returns:
+        The page for a browser; None for any other client.
+    """
+    return _page(request, PoolUnknown("")) if _by_a_person(request) else None
+
+
 def language(request: Request) -> str:
     """Return the language that the browser prefers, of those that the panel has."""
     return words.language(request.headers.get("accept-language", ""))

@@ -42,6 +42,25 @@ class Event:
     fence: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event of a pool or of one of its jobs, with its place in the order of all events.
+
+    Attributes:
+        id: ID, drawn before the commit. Of two events the later one may have the lower ID.
+        at: When (ms since 1970).
+        job_id: The job; None when it is about the pool.
+        kind: What happened.
+        why: Reason; None without one.
+    """
+
+    id: int
+    at: int
+    job_id: str | None
+    kind: str
+    why: str | None
+
+
 happened = sa.select(events.c.at, events.c.kind, events.c.by, events.c.why, events.c.fence)
 """Selects the columns of an Event, in its order."""
 
@@ -243,6 +262,24 @@ class Timelines:
         """
         query = happened.where(events.c.job_id.is_(None), events.c.pool == pool).order_by(events.c.id.desc()).limit(most)
         return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
+
+    async def newest(self) -> int:
+        """Return the highest ID of all events; 0 when there is none."""
+        return await self._database.read(lambda c: c.execute(sa.select(sa.func.max(events.c.id))).scalar() or 0)
+
+    async def after(self, pool: str, event_id: int, most: int) -> list[Happening]:
+        """Return what happened in a pool and to its jobs after an event, the oldest first.
+
+        Args:
+            pool: Name of the pool.
+            event_id: ID of the event.
+            most: Number of events at most. The newest are returned.
+        """
+        columns = (events.c[name] for name in Happening.__slots__)
+        query = (
+            sa.select(*columns).where(events.c.pool == pool, events.c.id > event_id).order_by(events.c.id.desc()).limit(most)
+        )
+        return await self._database.read(lambda c: [Happening(*row) for row in reversed(c.execute(query).all())])
 
 
 _first = sa.select(sa.func.min(tasks.c.provider).label("name")).cte("providers", recursive=True)

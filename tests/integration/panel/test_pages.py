@@ -211,3 +211,26 @@ def test_a_callback_with_half_an_emoji_can_be_looked_at(tmp_path: Path) -> None:
         }
         page = own.http.get(f"/pools/default/jobs/{job['job_id']}", headers={"accept": "text/html"})
         assert page.status_code == 200 and r"a cut \ud83d emoji" in page.text
+
+
+def test_unknown_address_is_a_page_for_a_browser_and_json_for_others(kept: Kept) -> None:
+    for path in ("/nowhere", "/v1/nowhere", "/pools"):
+        for language, says in (("en", "There is nothing here"), ("pt-BR", "Não há nada aqui")):
+            page = kept.person(**{"accept-language": language}).get(path)
+            assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+            assert says in page.text and "content-security-policy" in page.headers
+            assert "Accept" in page.headers["vary"].split(", ")
+        for accept in ("*/*", "application/json", ""):
+            other = kept.served.http.get(path, headers={"accept": accept})
+            assert (other.status_code, other.json()["code"], other.headers["vary"]) == (404, "not_found", "Accept")
+            assert other.headers["content-type"] == "application/problem+json"
+    old = kept.person().get("/functions/v1/runninghub-queue-manager/nowhere")
+    assert old.headers["content-type"] == "application/json", "old front ends read JSON, whatever they accept"
+
+
+def test_reference_has_the_policy_of_the_panel_and_files_of_its_own(kept: Kept) -> None:
+    page = kept.person("read").get("/docs")
+    loaded = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
+    assert page.headers["content-security-policy"] == render.POLICY and len(loaded) == 3
+    assert [kept.person().get(path).status_code for path in loaded] == [200] * 3
+    assert "http" not in re.sub(r"<title>.*?</title>", "", page.text), "nothing of another host"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,71 @@ def test_nothing_serious_is_found_by_axe_and_nothing_overflows(chromium: Any, st
             found = Axe().run(page).response["violations"]
             assert not [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in WORST], name
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
+
+
+@pytest.fixture(scope="module")
+def aged(staged: Served) -> Served:
+    """The pool `few` with endings of yesterday, of last month and of last year, each with a long reason."""
+    now_ms = time.time_ns() // 1_000_000
+    for days in (1.1, 40, 400):
+        job_id = f"aged-{days:.0f}"
+        staged.acquire("few", job_id=job_id, user="ana", tool="Upscaler Arcano", credits=10)
+        reason = "workflow 8841 failed at node 12 (KSampler): no memory left while allocating 3.2 GiB"
+        staged.post(f"/v1/pools/few/jobs/{job_id}/cancel", {"reason": reason})
+        staged.sql("update @jobs set ended_at = :at where job_id = :job", at=now_ms - int(days * 86_400_000), job=job_id)
+    return staged
+
+
+@pytest.mark.parametrize("language", ["en-US", "pt-BR"])
+@pytest.mark.parametrize("width", [360, 820, 1120, 1280, 1440, 1920])
+def test_times_and_reasons_of_older_jobs_are_not_cut(chromium: Any, aged: Served, width: int, language: str) -> None:
+    cut = """() => [...document.querySelectorAll(".c-when, .c-when time, .c-why, .c-why *")].filter((one) => one.checkVisibility()
+        && (one.scrollWidth > one.clientWidth + 1 && one.clientWidth || one.scrollHeight > one.clientHeight + 1 && one.clientHeight))
+        .map((one) => one.outerHTML)"""
+    with browser.window(chromium, aged.url, viewport={"width": width, "height": 900}, locale=language) as page:
+        for path in ("/pools/few", "/users/ana"):
+            drawn(page, path)
+            assert page.evaluate(cut) == [], path
+            times = page.locator(".c-when time").all_inner_texts()
+            year = time.gmtime(time.time() - 400 * 86_400).tm_year
+            assert sum(str(year) in text for text in times) == 1, "a day of another year is named with it"
+
+
+@pytest.mark.parametrize("width", [360, 390, 412])
+def test_search_is_whole_on_a_phone_after_sign_in(chromium: Any, kept: Kept, width: int) -> None:
+    with browser.window(chromium, kept.served.url, viewport={"width": width, "height": 800}, locale="pt-BR") as page:
+        page.goto("/")
+        page.locator("#key").fill(kept.keys["read"])
+        page.keyboard.press("Enter")
+        page.locator("#link[data-state=live]").wait_for()
+        field = page.locator(".find input")
+        box, shown = field.bounding_box(), field.evaluate("one => one.scrollWidth <= one.clientWidth")
+        assert box is not None and box["width"] > 200 and shown
+
+
+@pytest.mark.parametrize("width, theme", [(1440, "light"), (390, "dark")])
+def test_reference_tries_a_call_and_asks_no_other_host(chromium: Any, staged: Served, width: int, theme: str) -> None:
+    how = {"viewport": {"width": width, "height": 900}, "color_scheme": theme}
+    with browser.window(chromium, staged.url, **how) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto("/docs")
+        page.locator(".opblock").first.wait_for()
+        document = staged.http.get("/openapi.json").json()
+        calls = sum(len(one) for one in document["paths"].values())
+        assert page.locator(".opblock").count() == calls
+        for block in (acquire := page.locator("#operations-jobs-acquire"), pools := page.locator("#operations-pools-pools")):
+            block.locator(".opblock-summary-control").click()
+            block.locator(".responses-inner").wait_for()
+        assert acquire.locator("code", has_text="wait_seconds").count()
+        assert "`" not in page.locator("#reference").inner_text(), "Markdown is rendered"
+        pools.get_by_role("button", name="Try it out").click()
+        pools.get_by_role("button", name="Execute").click()
+        answer = pools.locator(".live-responses-table .response .microlight").first
+        answer.wait_for()
+        assert '"pool": "few"' in answer.inner_text()
+        assert all(url.startswith((staged.url, "data:")) for url in asked), asked
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_the_keyboard_reaches_everything(chromium: Any, staged: Served) -> None:

@@ -23,6 +23,8 @@ from tests.support.wait import until
 SERVED = {
     "status": ("status",),
     "acquire": ("acquire", "--job-id", "s1", "--user", "ana", "--credits", "5"),
+    "claim": ("claim", "s1"),
+    "renew": ("renew", "s1"),
     "release": ("release", "s1"),
     "cancel": ("cancel", "s2", "--reason", "enough"),
     "pools": ("pools",),
@@ -69,7 +71,7 @@ COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 
 def test_every_command_stands_in_the_tables() -> None:
-    assert set(COMMANDS) == {"serve"} | SERVED.keys() | ALONE.keys()
+    assert set(COMMANDS) == {"serve", "run"} | SERVED.keys() | ALONE.keys()
 
 
 def test_every_command_that_prints_has_json() -> None:
@@ -78,7 +80,7 @@ def test_every_command_that_prints_has_json() -> None:
         for name, command in COMMANDS.items()
         if "--json" not in {option for parameter in command.params for option in parameter.opts}
     }
-    assert without == {"serve"}
+    assert without == {"serve", "run"}, "the output of run is that of its command"
 
 
 def test_with_a_server_and_without(tmp_path: Path) -> None:

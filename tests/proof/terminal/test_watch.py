@@ -62,6 +62,22 @@ def test_a_line_a_change_through_a_restart_until_ctrl_c(tmp_path: Path) -> None:
         assert ended(process) == 0
 
 
+def test_changes_between_two_looks_are_shown_too(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True, config="limit = 1\n") as served, watching(tmp_path) as process:
+        line(process, lambda text: "0 running" in text)
+        for number in range(20):  # far more than ten looks a second could tell apart
+            job = served.acquire(job_id=f"quick-{number}").json()
+            served.act(job, "release", outcome="completed" if number % 2 else "failed")
+        served.http.put("/v1/pools/default", json={"lease_seconds": 900})
+        said = ""
+        while "setting lease_seconds 900" not in said:
+            said += line(process, bool)
+        for number in range(20):
+            assert f"quick-{number} running" in said and f"quick-{number} {'completed' if number % 2 else 'failed'}" in said
+            assert said.count(f"quick-{number} running") == 1
+        assert ended(process) == 0
+
+
 def test_for_programs_a_document_a_line(tmp_path: Path) -> None:
     with Served(tmp_path, on_defaults=True) as served, watching(tmp_path, "--json") as process:
         assert json.loads(line(process, bool))["free"] == 3

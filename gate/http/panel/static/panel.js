@@ -18,7 +18,9 @@
 
   const number = new Intl.NumberFormat(language);
   const clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-  const day = new Intl.DateTimeFormat(language, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const minute = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const day = new Intl.DateTimeFormat(language, { day: "numeric", month: "short" });
+  const dayOfYear = new Intl.DateTimeFormat(language, { day: "numeric", month: "short", year: "numeric" });
   const whole = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "long" });
 
   const lasting = (ms) => {
@@ -33,8 +35,13 @@
     const rounded = ms < 60_000 ? Math.ceil(ms / 5000) * 5000 : ms < 120_000 ? Math.round(ms / 30_000) * 30_000 : Math.round(ms / 60_000) * 60_000;
     return fill(words.about, { time: lasting(rounded) });
   };
+  const dated = (ms) => {
+    const far = Math.abs(now() - ms) > 300 * 86_400_000;
+    const date = far ? dayOfYear.format(ms) : day.format(ms).replaceAll(" ", "\u00a0"); // a narrow cell breaks it before the time
+    return `${date} ${minute.format(ms)}`;
+  };
   const shown = {
-    at: (ms) => (Math.abs(now() - ms) < 43_200_000 ? clock : day).format(ms),
+    at: (ms) => (Math.abs(now() - ms) < 43_200_000 ? clock.format(ms) : dated(ms)),
     since: (ms) => lasting(now() - ms),
     until: (ms) => (ms <= now() ? words.over : lasting(ms - now())),
     about: (ms) => about(ms - now()),

@@ -27,6 +27,7 @@ WORDS = {
     "store_down": "A store does not answer",
     "store_down_why": "{store} is away. Try again in a moment; nothing was changed.",
     "back": "Back",
+    "needs_script": "This page needs JavaScript.",
     "summary": "{held} of {limit} slots held, {queued} waiting",
     "summary_paused": "Paused: {held} of {limit} slots held, {queued} waiting",
     "slots": "Slots",

@@ -27,6 +27,7 @@ WORDS = {
     "store_down": "Um dos armazenamentos não responde",
     "store_down_why": "{store} está fora do ar. Tente de novo em instantes; nada foi alterado.",
     "back": "Voltar",
+    "needs_script": "Esta página precisa de JavaScript.",
     "summary": "{held} de {limit} vagas ocupadas, {queued} na fila",
     "summary_paused": "Pausado: {held} de {limit} vagas ocupadas, {queued} na fila",
     "slots": "Vagas",
