@@ -50,6 +50,7 @@ pools = Table(
     Column("refusals_before_passing", BigInteger, nullable=False, server_default=text("3")),
     Column("stood_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("stood_at", BigInteger, nullable=False, server_default=text("0")),
+    Column("clock_ahead_ms", BigInteger, nullable=False, server_default="0"),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 
