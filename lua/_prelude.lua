@@ -13,10 +13,13 @@
 --   6 users    ZSET    user .. \31 .. job_id, for the cap per user
 -- ARGV, the first three of every verb
 --   1 life       EPOCH.LEDGER  the life of this pool that the caller believes in
---   2 now_ms     integer  '' = the server's clock; only tests pass one
+--   2 now_ms     ~EXPECTED = the pool's clock, which the caller expects to be at EXPECTED ms; ~ = it expects nothing yet;
+--                '' = the pool's clock, unchecked; an integer = that time: only tests pass one
 --   3 lease_ids  hex      32 random characters for each grant this call may make
 -- Replies of the prelude itself; nothing was written
 --   cold         another life, or none: the caller rebuilds from SQL, then comes again
+--   stepped      the clock and the caller disagree about how long no call came (now, seen_at, ahead_ms): the caller judges
+--                whether the clock stepped (see shift), then comes again
 --   damaged      a key holds what gate never put there (key, found): the caller rebuilds likewise
 -- Every reply: now, next (earliest deadline in ms, or absent), more, emitted (how many entries it put into the outbox),
 --   outbox (those entries, [id, [name, value ...]], when nothing else stands there)
@@ -25,6 +28,7 @@ local SLOTS, QUEUE, JOBS, OUTBOX, META, USERS = unpack(KEYS)
 local BOUND = 100 -- jobs that one step of a call looks at
 local ENDS = 25 -- leases, or waits, that it ends: each is some ten microseconds in which Redis does nothing else
 local ABSENCE_MS = 2500 -- a tick comes each second: two of them are missing, and every other call too
+local STEP_MS = 5000 -- above what a pause of a process, a slow round trip or a slewed clock explains
 
 -- How many there are: only a key of the right type has that answer.
 local sizes = {}
@@ -39,7 +43,8 @@ end
 local in_use, waiting, unrecorded = sizes[1], sizes[2], sizes[4] -- the first two as this call leaves them
 
 local now = tonumber(ARGV[2])
-if not now then
+local by_clock = not now
+if by_clock then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
@@ -48,7 +53,8 @@ local meta = {}
 do
   local names = {'grace_to', 'tools_until', 'aside_until', 'fresh_fence', 'stood_ms', 'still_from', 'presences', 'pass_scan', 'queue_max_per_user',
                  'life', 'epoch', 'limit', 'lease_ms', 'max_hold_ms', 'claim_ms', 'queue_ms', 'queue_max', 'cooldown_ms',
-                 'max_active_per_user', 'refusals_before_passing', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence'}
+                 'max_active_per_user', 'refusals_before_passing', 'paused', 'cooling_until', 'refusals', 'loaded_at', 'seen_at', 'ticket', 'fence',
+                 'ahead_ms'}
   local values = redis.call('HMGET', META, unpack(names))
   meta.grace_to = tonumber(values[1]) -- there only while a holder is still to be given grace
   meta.tools_until = tonumber(values[2]) or 0 -- no tool cools down beyond it
@@ -59,10 +65,25 @@ do
   meta.pass_scan = tonumber(values[8]) or 0 -- waiters at the head that the last call passed when it met its bound
   meta.queue_max_per_user = tonumber(values[9]) or 0 -- not there in a pool that an older gate has loaded
   if values[10] ~= ARGV[1] then return cjson.encode({word = 'cold'}) end
-  for i = 11, #names do
+  for i = 11, #names - 1 do
     local value = tonumber(values[i])
     if not value then return cjson.encode({word = 'cold'}) end
     meta[names[i]] = value
+  end
+  meta.ahead_ms = tonumber(values[#names]) or 0 -- since the clock of Redis stepped, it is that far ahead of the pool's
+end
+
+-- Each time of a pool is of the pool's own clock: that of Redis without its steps. No step moves a deadline, in either store.
+if by_clock then
+  now = now - meta.ahead_ms
+  local gap, checked, expected = now - meta.seen_at, string.match(ARGV[2], '^(~)(%d*)$')
+  expected = tonumber(expected)
+  -- A clock that shows no gap goes on as others have seen it: it is the caller's own that is wrong.
+  local continuous = math.abs(gap) <= ABSENCE_MS -- mutant: gap-to-the-millisecond
+  local agreed = expected and math.abs(now - expected) <= STEP_MS -- mutant: step-to-the-millisecond
+  local idle = not expected and gap > 0 and in_use + waiting == 0 -- a newcomer's absence, where no deadline is at stake
+  if checked and not (continuous or agreed or idle) then -- guard: no-verb-by-a-stepped-clock
+    return cjson.encode({word = 'stepped', now = now, seen_at = meta.seen_at, ahead_ms = meta.ahead_ms})
   end
 end
 
@@ -379,11 +400,19 @@ local function end_waits()
   more = more or ended == ENDS
 end
 
+-- After a step the pool's clock returns to that of Redis, by a hundredth of the time that passes: no deadline feels it, and the
+-- times that people are shown are right again in the end.
+local function slew(passed_ms)
+  local by = math.min(math.abs(meta.ahead_ms), math.ceil(math.min(passed_ms, ABSENCE_MS) / 100))
+  meta.ahead_ms = meta.ahead_ms > 0 and meta.ahead_ms - by or meta.ahead_ms + by -- mutant: never-slewed-from-zero
+  redis.call('HSET', META, 'ahead_ms', digits(meta.ahead_ms))
+end
+
 -- Nobody called for so long, not even a tick: gate or a store was away, and holders could not renew. Deadlines that passed
 -- meanwhile (up to grace_to) get the claim time of grace, and nobody with such a deadline is reaped before all have it.
 -- (A test that turns the clock means time with a living gate.)
 local function mind_absence()
-  if ARGV[2] ~= '' then return end
+  if not by_clock then return end
   -- mutant: absence-to-the-millisecond
   if now - meta.seen_at > ABSENCE_MS then -- guard: grace-after-an-absence
     local total = stood(meta.seen_at) + now - meta.seen_at
@@ -400,7 +429,10 @@ local function mind_absence()
       redis.call('HDEL', META, 'grace_to')
     end
   end
-  if now - meta.seen_at > 1000 then redis.call('HSET', META, 'seen_at', digits(now)) end -- mutant: presence-to-the-millisecond
+  if now - meta.seen_at > 1000 then -- mutant: presence-to-the-millisecond
+    if meta.ahead_ms ~= 0 then slew(now - meta.seen_at) end
+    redis.call('HSET', META, 'seen_at', digits(now))
+  end
 end
 
 -- Redis without room for more refuses a script at its first write that needs some, but never one that has written

@@ -32,8 +32,10 @@ local function who(e)
   return 'tool ' .. tostring(e.tool or '-') .. ', user ' .. tostring(e.user or '-')
 end
 
-local meta = redis.call('HMGET', key('meta'), 'epoch', 'limit', 'paused', 'cooling_until')
+local meta = redis.call('HMGET', key('meta'), 'epoch', 'limit', 'paused', 'cooling_until', 'ahead_ms')
 if not meta[1] then return {'pool ' .. tag .. ': nothing is here (no gate has loaded this pool)'} end
+local ahead_ms = tonumber(meta[5]) or 0
+now = now - ahead_ms
 local slots = redis.call('ZRANGE', key('slots'), 0, -1, 'WITHSCORES')
 local waiting = redis.call('LLEN', key('queue'))
 say('pool %s: %d of %s slots held, %d waiting', tag, #slots / 2, tostring(meta[2]), waiting)
@@ -41,6 +43,7 @@ if #slots / 2 > (tonumber(meta[2]) or 0) then say('  draining: the limit was low
 if meta[3] == '1' then say('  PAUSED: nobody is granted a slot') end
 -- mutant: cooled-to-the-millisecond
 if (tonumber(meta[4]) or 0) > now then say('  cooling down for %s: the provider refused', span(meta[4] - now)) end
+if ahead_ms ~= 0 then say('  the clock of Redis stepped: it is %s %s the pool', span(ahead_ms), ahead_ms > 0 and 'ahead of' or 'behind') end -- mutant: ahead-by-nothing
 say('slots')
 for i = 1, #slots, 2 do
   local e, left = entry(slots[i]), tonumber(slots[i + 1]) - now

@@ -10,7 +10,7 @@
 --   2 now_ms    integer  '' = the server's clock; only tests pass one
 --   3 settings  JSON     limit, lease_ms, max_hold_ms, claim_ms, queue_ms, queue_max, cooldown_ms,
 --                        max_active_per_user, queue_max_per_user, refusals_before_passing, paused, stood_ms (how long it stood
---                        still until now): integers
+--                        still until now), ahead_ms (see the prelude; absent = 0): integers
 --   4 leases    JSON     array of {job, entry}; the entry has its due
 --   5 waiters   JSON     array of {job, entry}, in order of their tickets
 --   6 ledger    string   whose pool this is: two ledgers on one Redis would load it against each other for ever
@@ -26,6 +26,8 @@ if not now then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
+local settings, leases, waiters = cjson.decode(ARGV[3]), cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
+now = now - (settings.ahead_ms or 0)
 local found = redis.call('TYPE', META)
 if (type(found) == 'table' and found.ok or found) == 'hash' then
   local ledger = redis.call('HGET', META, 'ledger')
@@ -38,7 +40,6 @@ if (type(found) == 'table' and found.ok or found) == 'hash' then
   end
   if there >= epoch then return cjson.encode({word = 'refused', epoch = there}) end -- guard: load-only-a-newer-epoch
 end
-local settings, leases, waiters = cjson.decode(ARGV[3]), cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 
 redis.call('DEL', SLOTS, QUEUE, JOBS, OUTBOX, META, USERS)
 local function admit(job, entry)

@@ -7,6 +7,14 @@
 --   ticked
 
 begin()
+-- An empty pool has no deadline that could move: its clock is that of Redis again at once. No cool-down may be due by either clock.
+if meta.ahead_ms ~= 0
+   and in_use + waiting + unrecorded + emitted + meta.paused == 0 -- guard: reset-the-clock-of-an-empty-pool-only
+   -- mutant: cooled-down-to-the-millisecond
+   and math.max(meta.cooling_until, meta.tools_until) <= math.min(now, now + meta.ahead_ms) then
+  now = now + meta.ahead_ms
+  redis.call('HSET', META, 'ahead_ms', 0, 'seen_at', digits(now), 'loaded_at', digits(math.min(meta.loaded_at, now)))
+end
 -- A waiter with a queue time of its own may be overdue behind one that is not: each tick looks at the next hundred waiters.
 if meta.presences and waiting == 0 then redis.call('HDEL', META, 'presences') end
 local scans = redis.call('HGET', META, 'own_waits')

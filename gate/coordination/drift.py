@@ -13,6 +13,10 @@ STRANGER_MS = 30_000
 """Age (ms) from which a job that only Redis has is drift. Before that its commit may be under way; no commit takes longer."""
 
 
+CLOCK_MS = 1_000
+"""Difference (ms) from which SQL is told how far the clock of Redis is ahead. It slews, so it changes for hours after a step."""
+
+
 class Place(StrEnum):
     """Where Redis has a job."""
 
@@ -73,6 +77,16 @@ def misplaced(place: Place | None, status: JobStatus | None) -> DriftKind | None
     if status == "queued":
         return {Place.SLOT: DriftKind.UNRECORDED_GRANT, Place.QUEUE: None, None: DriftKind.LOST_PLACE}[place]
     return None if place is Place.SLOT else DriftKind.LOST_LEASE
+
+
+def clock_differs(seen: RedisSnapshot, recorded_ms: int) -> bool:
+    """Say whether SQL has to be told how far the clock of Redis is ahead of the pool's.
+
+    Args:
+        seen: The pool in Redis.
+        recorded_ms: What SQL has (ms).
+    """
+    return abs(seen.ahead_ms - recorded_ms) > CLOCK_MS or (seen.ahead_ms == 0) != (recorded_ms == 0)
 
 
 def examine(seen: RedisSnapshot, live: dict[str, Job], others: dict[str, Job]) -> Iterator[Drift]:

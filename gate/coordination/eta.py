@@ -10,11 +10,10 @@ import heapq
 import statistics
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gate.ledger import InLine, LedgerQueries
-from gate.model.job import now_ms
 
 RUNS_TTL_S = 10.0
 """Age (s) at which the durations of past runs are read again. They change slowly."""
@@ -38,8 +37,14 @@ class _Pool:
 class EtaEstimator:
     """Estimates when waiters get a slot, and keeps the estimates of each pool for a second."""
 
-    def __init__(self, reading: LedgerQueries) -> None:
-        self._reading = reading
+    def __init__(self, reading: LedgerQueries, now_ms: Callable[[str], int]) -> None:
+        """Estimate from past runs.
+
+        Args:
+            reading: Reads the runs and the queue.
+            now_ms: Says what the clock of a pool shows (ms since 1970).
+        """
+        self._reading, self._now_ms = reading, now_ms
         self._pools: dict[str, _Pool] = {}
 
     async def eta(self, pool: str, job_id: str, position: int, limit: int) -> float | None:
@@ -64,12 +69,14 @@ class EtaEstimator:
             known.runs = by_tool(await self._reading.runs(pool))
         if now - known.turns_at > LINE_TTL_S:
             known.turns_at = now
-            known.turns, known.behind = simulate(await self._reading.line(pool, AHEAD_MAX), known.runs, limit, now_ms())
+            known.turns, known.behind = simulate(
+                await self._reading.line(pool, AHEAD_MAX), known.runs, limit, self._now_ms(pool)
+            )
         if not known.runs or limit <= 0:
             return None
         if (turn := known.turns.get(job_id)) is not None:
             return turn
-        behind = now_ms() if known.behind is None else known.behind
+        behind = self._now_ms(pool) if known.behind is None else known.behind
         return behind + max(position - len(known.turns) - 1, 0) * whole(0, known.runs[None]) / limit
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import structlog
 
+from gate.coordination.clock_guard import ClockGuard
 from gate.coordination.due_times import DueTimes
 from gate.coordination.single_flight import SingleFlight
 from gate.ledger import EpochResult, Ledger, LedgerQueries
@@ -93,6 +94,7 @@ class PoolRegistry:
         self._link = semaphore.link
         self._known: dict[str, _Known] = {}
         self._turning = SingleFlight()
+        self._clock_guard = ClockGuard(semaphore, ledger)
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
         self.on_forgotten: list[Callable[[str], None]] = []
         self.due = DueTimes()
@@ -153,7 +155,7 @@ class PoolRegistry:
             try:
                 reply = await script(epoch)
             except NotDone as undone:
-                why = undone.why
+                why = await self._judged(pool, epoch, undone)
             else:
                 reply.epoch = epoch
                 known.asked_at = reply.asked
@@ -161,12 +163,24 @@ class PoolRegistry:
                 return reply
             if time.monotonic() > give_up:
                 raise StoreDown("redis", f"Redis has lost pool {pool!r} and it could not be rebuilt yet")
+            if why is Undone.STEPPED:
+                continue
             if why is Undone.ELSEWHERE:
                 await self._turn(identity)
             elif time.monotonic() < known.taken_at + LOADING_S:  # guard: one-server-loads
                 await asyncio.sleep(LOOK_AGAIN_S)  # another server is loading it
             else:
                 await self.rebuild(pool, epoch, loads)
+
+    async def _judged(self, pool: str, epoch: int, undone: NotDone) -> Undone:
+        """Put the pool's clock in order if that is why nothing was done; return what is left to do."""
+        if undone.stepped is None:
+            return undone.why
+        try:
+            await self._clock_guard.judge(pool, epoch, undone.stepped)
+        except NotDone as meanwhile:
+            return meanwhile.why
+        return undone.why
 
     async def writable(self) -> None:
         """Check that SQL can be written.
@@ -264,11 +278,14 @@ class PoolRegistry:
                 raise StoreDown("redis", REPLACED)
             if found.result is EpochResult.TAKEN:
                 return self._take(known, found.epoch, identity)
+            settings = found.pool.in_redis()
+            recorded_ms = found.pool.clock_ahead_ms
+            settings["ahead_ms"] = await self._clock_guard.measured(pool, recorded_ms)
             try:
                 loaded = await self._semaphore.rebuild(
                     pool,
                     found.epoch,
-                    found.pool.in_redis() | {"stood_ms": found.stood_ms},
+                    settings | {"stood_ms": found.stood_ms},
                     [(job.job_id, entry_codec.holding(job)) for job in found.leases],
                     [(job.job_id, entry_codec.waiting(job)) for job in found.waiters],
                 )
@@ -283,6 +300,7 @@ class PoolRegistry:
                 return
             known.epoch, known.redis, known.last = found.epoch, identity, found.epoch
             known.loads += 1
+            await self._clock_guard.loaded(pool, found.epoch, recorded_ms, settings["ahead_ms"])
             if graced := [(job, loaded.graced[job.job_id]) for job in found.leases if job.job_id in loaded.graced]:
                 with contextlib.suppress(StoreDown):  # the next load then extends these deadlines again
                     await self._ledger.grace(pool, found.epoch, graced)
@@ -307,6 +325,7 @@ class PoolRegistry:
 
     def _forget(self, pool: str) -> None:
         self._known.pop(pool, None)
+        self._semaphore.forget_clock(pool)
         self.due.drop(pool)
         for forgotten in self.on_forgotten:
             forgotten(pool)

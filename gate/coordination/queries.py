@@ -16,7 +16,7 @@ from gate.coordination.positions import QueuePositions
 from gate.coordination.waiters import Waiters, Wakeup
 from gate.ledger import Event, LedgerQueries
 from gate.model.errors import JobUnknown, PoolUnknown, StoreDown, TooLong
-from gate.model.job import Job, JobStatus, now_ms
+from gate.model.job import Job, JobStatus
 from gate.slots import QueueState, Semaphore
 
 TRIES = 5
@@ -61,7 +61,7 @@ class JobQueries:
     ) -> None:
         self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
         self._recorder, self.waiters = recorder, waiters
-        self._pace, self._board = EtaEstimator(ledger), QueuePositions(pools, waiters)
+        self._pace, self._board = EtaEstimator(ledger, semaphore.expected_ms), QueuePositions(pools, waiters)
 
     async def know(self, pool: str) -> None:
         """Make sure that a pool exists.
@@ -267,7 +267,7 @@ class JobQueries:
         eta_ms = await self._pace.eta(pool, job_id, line.queued + 1, line.limit)
         if eta_ms is None:
             return
-        eta_s = max(max(eta_ms, line.cooling_until or 0) - now_ms(), 0) / 1000
+        eta_s = max(max(eta_ms, line.cooling_until or 0) - self._semaphore.expected_ms(pool), 0) / 1000
         if eta_s > most_s and await self._ledger.job(job_id) is None:
             raise TooLong(
                 f"a slot is free in about {eta_s:.0f} s, and max_eta_seconds is {most_s:g}; nothing was admitted", eta_s
@@ -331,7 +331,8 @@ class JobQueries:
         eta_ms = await self._pace.eta(job.pool, job.job_id, position, line.limit) if known else None
         if eta_ms is not None:
             eta_ms = max(eta_ms, line.cooling_until or 0)
-        eta_seconds = None if eta_ms is None else round(max(eta_ms - now_ms(), 0) / 1000, 1)
+        now_ms = self._semaphore.expected_ms(job.pool)
+        eta_seconds = None if eta_ms is None else round(max(eta_ms - now_ms, 0) / 1000, 1)
         expires_at = line.queue_expires_at(job.enqueued_at, job.queue_ms, job.stood_ms)
         return job._replace(
             position=position,

@@ -4,7 +4,8 @@ drift        Redis and SQL differ, in two looks in a row
 server       the gate that ran here died, or does not answer
 sql          it does not answer, or takes no writes
 redis        it does not answer, takes no writes, may evict gate's keys, or holds another gate's pool
-clock        the clocks of Redis and this machine differ, so the times shown to people are wrong by the difference
+clock        the clocks of Redis and this machine differ, so the times shown to people are wrong by the difference; or that of
+             Redis stepped
 invariant    one of I1-I9 of `gate verify` does not hold
 migrations   the tables are of another version than this gate
 owed         refunds that the owner's function has not paid
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 
 from gate.diagnostics.outages import Outage
 from gate.diagnostics.verify import verify
-from gate.ledger import Database, Ledger, LedgerQueries, PoolSettings
+from gate.ledger import Database, Ledger, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
 from gate.ledger.reports.backlog import Crowd, Pending
 from gate.ledger.reports.refused_jobs import RefusedJob
@@ -57,6 +58,8 @@ OPEN_S = 10.0
 """Age (s) above which an open transaction of gate is reported. Its locks and its idle time have shorter limits."""
 CROWD_MIN = 10
 """Fewest waiting jobs of one user that are reported. Fewer hold up other users for a short time."""
+STEPPED_LATELY_MS = 24 * 3_600_000
+"""Age (ms) up to which a step of Redis's clock is reported, so that a check once a day sees it."""
 UNBOUND_NAMED = 3
 """Most tasks that a finding names. More would make the line too long to read."""
 WEEK_MS = 7 * 24 * 3_600_000
@@ -223,7 +226,10 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
             yield Diagnosis("undelivered", pool, says, f"look at the tool's address{asks}")
         for finding in _refused(pool, backlog.refused, backlog.ran):
             yield finding
+    steps = await reading.backlog.clock_steps(STEPPED_LATELY_MS)
     for one in await reading.pools():
+        if one.name in steps:
+            yield _stepped(one, *steps[one.name])
         for poison in await reading.backlog.refused_jobs(one.name, one.settings.refusals_before_passing):
             yield _poison(one.name, poison)
         for finding in _unfit(one.name, one.settings, [took_ms for _, took_ms in await reading.runs(one.name)]):
@@ -275,6 +281,15 @@ def _unstarted(table: str, waiting: int, unclaimed: int) -> Diagnosis:
     return Diagnosis(
         "unstarted", table, says, f"put start_url into [tools.{table}] of gate.toml, or let the caller start them"
     )
+
+
+def _stepped(pool: Pool, count: int, at: int, length: str) -> Diagnosis:
+    minutes = (time.time() * 1000 - at) / 60_000
+    says = f"in the last day the clock of Redis stepped {count} times, the last time by {length}, {minutes:.0f} min ago; no deadline moved"
+    if pool.clock_ahead_ms:
+        says += f"; the times of this pool are still {abs(pool.clock_ahead_ms) / 1000:.1f} s"
+        says += f" {'behind' if pool.clock_ahead_ms > 0 else 'ahead of'} it, until the pool is empty"
+    return Diagnosis("clock", pool.name, says, "let NTP slew that machine's clock, and look who sets it")
 
 
 def _refused(pool: str, refused: int, ran: int) -> Iterator[Diagnosis]:

@@ -325,7 +325,7 @@ def _pool_in_redis(client: redis.Redis, pool: str) -> _RedisPool:
         asked.hgetall(key + "meta")
         (seconds, micros), slots, queue, entries, meta = asked.execute()
     return _RedisPool(
-        seconds * 1000 + micros // 1000,
+        seconds * 1000 + micros // 1000 - int(meta.get("ahead_ms", 0)),
         slots,
         queue,
         {job: _entry(raw) for job, raw in entries.items()},

@@ -129,6 +129,11 @@ class _Collector:
                 lambda one: one.aside_s,
             ),
             ("gate_cooling_seconds", "What is left of the cool-down after a refusal.", lambda one: one.cooling_s),
+            (
+                "gate_clock_ahead_seconds",
+                "By how much the clock of Redis is ahead of the pool's, since it stepped.",
+                lambda one: one.clock_ahead_s,
+            ),
             ("gate_epoch", "Which life of the pool Redis holds; 0: none.", lambda one: one.epoch),
             ("gate_outbox_entries", "What Redis has done and SQL has not recorded.", lambda one: one.outbox),
             (
@@ -198,11 +203,15 @@ class _Collector:
         pools = list(self._figures.counted)
         scripts = [([verb], one) for verb, one in sorted(counters.scripts.items())]
         yield self._histogram("gate_script_seconds", "A script of Redis: from the question to the answer.", ["verb"], scripts)
-        undone = [([word], counters.undone[word]) for word in ("cold", "damaged", "elsewhere")]
+        undone = [([word], counters.undone[word]) for word in ("cold", "damaged", "elsewhere", "stepped")]
         yield self._counter("gate_scripts_undone", "Scripts that did nothing and were asked again.", ["word"], undone)
         words = ("foreign", "loaded", "refused")
         rebuilds = [([pool, word], counters.rebuilds[pool, word]) for pool in pools for word in words]
         yield self._counter("gate_rebuilds", "Pools loaded into Redis from SQL.", ["pool", "result"], rebuilds)
+        steps = [([pool, way], counters.clock_steps[pool, way]) for pool in pools for way in ("back", "forward")]
+        yield self._counter(
+            "gate_clock_steps", "Steps of Redis's clock that this server met first.", ["pool", "direction"], steps
+        )
         says = "Requests in one commit of the writer: its count is the commits, its sum the requests."
         yield self._histogram("gate_commit_requests", says, [], [([], counters.commits)])
         stale = [([pool], counters.stale[pool]) for pool in pools]

@@ -33,7 +33,7 @@ from gate.ledger.sql.engines import first_line
 from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
-from gate.ledger.transitions import admission, inbox, outbox, starts, waiting_time
+from gate.ledger.transitions import admission, clock, inbox, outbox, starts, waiting_time
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.outbox import newer, room
 from gate.model.errors import StoreDown
@@ -441,6 +441,10 @@ class Ledger:
                     batch.put(now, expires_at=due)  # guard: grace-only-once
 
         await self._database.write(pool, "", work, takes_long=True)
+
+    async def record_clock(self, pool: str, epoch: int, ahead_ms: int, step_ms: int = 0) -> None:
+        """Record by how much (ms) the clock of Redis is ahead of the pool's, for rebuilds; and the step (ms) if that is why."""
+        await self._database.write(pool, "", lambda batch: clock.record(batch, pool, epoch, ahead_ms, step_ms))
 
     def reached(self, pool: str = "") -> bool:
         """Return whether SQL can be written, as far as is known. If not, `reach` finds out."""

@@ -1,6 +1,7 @@
 """The Redis side of gate, which decides who may run now."""
 
 from gate.slots.connection import RedisConnection
+from gate.slots.pool_clock import Stepped
 from gate.slots.results import (
     AcquireReply,
     AcquireResult,
@@ -13,6 +14,8 @@ from gate.slots.results import (
     RedisSnapshot,
     RestoreResult,
     ScriptReply,
+    ShiftReply,
+    ShiftResult,
     Undone,
 )
 from gate.slots.semaphore import UNDONE, Semaphore
@@ -32,5 +35,8 @@ __all__ = [
     "RestoreResult",
     "ScriptReply",
     "Semaphore",
+    "ShiftReply",
+    "ShiftResult",
+    "Stepped",
     "Undone",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 from gate.slots import keys
 from gate.slots.connection import RedisConnection, answering
 
-OF_META = ("epoch", "limit", "paused", "cooling_until", "tools_until", "aside_until")
+OF_META = ("epoch", "limit", "paused", "cooling_until", "tools_until", "aside_until", "ahead_ms")
 """Fields of the hash `meta` that are read."""
 
 
@@ -33,6 +33,7 @@ class RedisGauges:
         tools_down_s: Time (s) until gate calls the last of the failing tools again; 0 when no tool fails.
         aside_s: Time (s) until the last of the jobs that are always refused is tried again; 0 without such a job.
         oldest_lease_s: Age (s) of the oldest lease; 0 without a lease.
+        clock_ahead_s: By how much (s) the clock of Redis is ahead of the pool's, since it stepped.
         outbox: Entries in the outbox.
         oldest_entry_s: Age (s) of the oldest entry in the outbox; 0 when the outbox is empty.
     """
@@ -48,6 +49,7 @@ class RedisGauges:
     tools_down_s: float
     aside_s: float
     oldest_lease_s: float
+    clock_ahead_s: float
     outbox: int
     oldest_entry_s: float
 
@@ -82,8 +84,9 @@ async def read(link: RedisConnection, pool: str) -> RedisGauges:
         pairs = held if held and isinstance(held[0], list) else list(zip(held[::2], held[1::2], strict=True))  # RESP3, RESP2
         holders = [name for name, _ in pairs]
         known = [_entry(raw) for raw in await ask("HMGET", jobs, *holders)] if holders else []
-    now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-    epoch, limit, paused, cooling_until, tools_until, aside_until = (_number(value) for value in settings)
+    epoch, limit, paused, cooling_until, tools_until, aside_until = (_number(value) for value in settings[:6])
+    ahead_ms = _signed(settings[6])
+    now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000 - ahead_ms
     claimed = sum(bool(entry.get("claimed")) for entry in known)
     granted_at = [at for entry in known if isinstance(at := entry.get("granted_at"), (int, float)) and at > 0]
     return RedisGauges(
@@ -98,13 +101,23 @@ async def read(link: RedisConnection, pool: str) -> RedisGauges:
         tools_down_s=max(tools_until - now_ms, 0) / 1000,
         aside_s=max(aside_until - now_ms, 0) / 1000,
         oldest_lease_s=_age_s(now_ms, min(granted_at, default=now_ms)),
+        clock_ahead_s=ahead_ms / 1000,
         outbox=entries,
-        oldest_entry_s=_age_s(now_ms, int(oldest[0][0].partition(b"-")[0])) if oldest else 0.0,
+        oldest_entry_s=_age_s(now_ms, _written_at(*oldest[0])) if oldest else 0.0,
     )
 
 
 def _age_s(now_ms: int, at_ms: float) -> float:
     return max(now_ms - at_ms, 0) / 1000
+
+
+def _written_at(entry_id: bytes, fields: list[bytes]) -> float:
+    """When a script wrote an entry of the outbox (ms), by the pool's clock; by its id when an operator wrote it by hand."""
+    return _number(dict(zip(fields[::2], fields[1::2], strict=False)).get(b"at")) or int(entry_id.partition(b"-")[0])
+
+
+def _signed(value: bytes | None) -> int:
+    return int(_number(value) or -_number(value and value.removeprefix(b"-")))
 
 
 def _number(value: bytes | float | None) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from gate.model.job import Lease
 from gate.model.messages import OutboxEntry
+from gate.slots.pool_clock import Stepped
 
 
 class Undone(StrEnum):
@@ -19,6 +20,8 @@ class Undone(StrEnum):
     """A key holds a value that gate did not write."""
     ELSEWHERE = "elsewhere"
     """Another Redis answers than the one this server is pinned to."""
+    STEPPED = "stepped"
+    """The clock of Redis and this process disagree about the time since the last call."""
 
 
 class NotDone(Exception):
@@ -26,11 +29,12 @@ class NotDone(Exception):
 
     Attributes:
         why: What has to be put in order.
+        stepped: What the script said of the clock; None unless that is why.
     """
 
-    def __init__(self, why: Undone) -> None:
+    def __init__(self, why: Undone, stepped: Stepped | None = None) -> None:
         super().__init__(why.value)
-        self.why = why
+        self.why, self.stepped = why, stepped
 
 
 class AcquireResult(StrEnum):
@@ -120,6 +124,14 @@ class RestoreResult(StrEnum):
     """No slot is free at the moment."""
 
 
+class ShiftResult(StrEnum):
+    """Results of `shift`."""
+
+    SHIFTED = "shifted"
+    MOVED = "moved"
+    """Another call has set the pool's clock since the step was seen."""
+
+
 class RebuildResult(StrEnum):
     """Results of `rebuild`."""
 
@@ -140,7 +152,7 @@ class ScriptReply(Generic[R]):
     Attributes:
         result: How the call ended.
         asked: When the call was made, by `time.monotonic()` (s).
-        now_ms: Time by the clock of Redis (ms since 1970).
+        now_ms: Time by the pool's clock (ms since 1970).
         next_ms: The pool's earliest deadline (ms since 1970); None when nothing is due.
         more: The call stopped at its bound; `tick` goes on from there.
         emitted: Entries it added to the outbox.
@@ -206,6 +218,17 @@ class ExtendReply(ScriptReply[ExtendResult]):
     def good_until(self) -> float:
         """When the lease is over at the earliest, by `time.monotonic()` (s)."""
         return self.asked + (self.due - self.now_ms) / 1000
+
+
+@dataclass(slots=True)
+class ShiftReply(ScriptReply[ShiftResult]):
+    """Reply of `shift`.
+
+    Attributes:
+        ahead_ms: By how much (ms) the clock of Redis is ahead of the pool's from now on.
+    """
+
+    ahead_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -320,7 +343,7 @@ class RedisSnapshot:
     """Everything of a pool at one moment, read without a script.
 
     Attributes:
-        now_ms: Time by the clock of Redis (ms since 1970).
+        now_ms: Time by the pool's clock (ms since 1970).
         epoch: Epoch under which the pool was loaded.
         slots: Deadline (ms since 1970) of each job that holds a slot.
         queue: Jobs that wait, the next one first.
@@ -328,6 +351,7 @@ class RedisSnapshot:
         noted: Jobs that the outbox names, with the time (ms) of the last entry about each.
         settings: Fields of `meta` that are numbers.
         passed: Jobs that the outbox names only because they were passed, which says nothing about their places.
+        ahead_ms: By how much (ms) the clock of Redis is ahead of the pool's.
     """
 
     now_ms: int
@@ -338,3 +362,4 @@ class RedisSnapshot:
     noted: dict[str, int]
     settings: dict[str, int]
     passed: frozenset[str] = frozenset()
+    ahead_ms: int = 0

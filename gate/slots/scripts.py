@@ -21,6 +21,7 @@ WITH_PRELUDE = (
     "configure",
     "tick",
     "status",
+    "shift",
 )
 """Scripts that work on a pool that Redis has loaded. The prelude is put before each."""
 ALONE = ("rebuild", "inspect")

@@ -13,6 +13,7 @@ import hashlib
 import json
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -22,11 +23,12 @@ from pydantic_core import from_json
 from redis.exceptions import NoScriptError, ReadOnlyError
 
 from gate.model.errors import StoreDown
-from gate.model.job import Lease, RequeueReason
+from gate.model.job import Lease, RequeueReason, now_ms
 from gate.model.messages import EntryKind, OutboxEntry
 from gate.slots import entry_codec, keys, scripts
 from gate.slots.connection import AnotherRedis, RedisConnection, answering
 from gate.slots.entry_codec import Entry
+from gate.slots.pool_clock import PoolClock, Stepped, elapsed_s
 from gate.slots.results import (
     AcquireReply,
     AcquireResult,
@@ -42,6 +44,8 @@ from gate.slots.results import (
     RequeueResult,
     RestoreResult,
     ScriptReply,
+    ShiftReply,
+    ShiftResult,
     Undone,
     UndoResult,
     UpkeepResult,
@@ -74,12 +78,25 @@ class Semaphore:
         self.link = link
         self._clock = clock
         self._ledger_ids: dict[str, str] = {}
+        self._clocks: defaultdict[str, PoolClock] = defaultdict(PoolClock)
         verbs = (*scripts.WITH_PRELUDE, "rebuild")
         self._scripts = {verb: (source := scripts.source(verb), hashlib.sha1(source.encode()).hexdigest()) for verb in verbs}
 
     def belongs(self, pool: str, ledger_id: str) -> None:
         """Name the ledger of a pool. A pool of the same name that another ledger has loaded counts as not loaded."""
         self._ledger_ids[pool] = ledger_id
+
+    def clock_of(self, pool: str) -> PoolClock:
+        """Return the clock of a pool, as this process expects it."""
+        return self._clocks[pool]
+
+    def forget_clock(self, pool: str) -> None:
+        """Forget the clock of a pool that was deleted."""
+        self._clocks.pop(pool, None)
+
+    def expected_ms(self, pool: str) -> int:
+        """Say what the pool's clock shows now (ms since 1970), without a call; this machine's clock if no reply has told it."""
+        return self._clocks[pool].expected_ms(elapsed_s()) or now_ms()
 
     async def acquire(
         self,
@@ -187,6 +204,18 @@ class Semaphore:
         """Reap what has run out and grant what is free. Every other call does so too, up to a bound."""
         return _reply(await self._run("tick", pool, epoch, grants=GRANTS_PER_TICK), UpkeepResult)
 
+    async def shift(self, pool: str, epoch: int, step_ms: int, ahead_ms: int) -> ShiftReply:
+        """Keep the pool's clock where it was, though the clock of Redis has stepped.
+
+        Args:
+            pool: Name of the pool.
+            epoch: Epoch under which the pool was loaded.
+            step_ms: By how much (ms) it stepped.
+            ahead_ms: By how much (ms) it was ahead of the pool's when the step was seen. If it is no longer, nothing is changed.
+        """
+        raw = await self._run("shift", pool, epoch, step_ms, ahead_ms, checked=False)
+        return ShiftReply(*_head(raw, ShiftResult(raw["word"])), ahead_ms=int(raw["ahead_ms"]))
+
     async def status(
         self, pool: str, epoch: int, job_id: str | None = None, most: int = 0, shows: bool = False
     ) -> QueueState:
@@ -260,11 +289,12 @@ class Semaphore:
                 asked.hgetall(meta)
                 (seconds, micros), held, waiting, entries, noted, settings = await asked.execute()
         numbers = {name.decode(): entry_codec.whole_number(value) for name, value in settings.items()}
+        ahead_ms = numbers.get("ahead_ms", 0)
         reported = [entry_codec.stored_outbox_entry(entry_id, item.keys(), item.values()) for entry_id, item in noted]
         moved = {entry.job_id for entry in reported if entry.kind is not EntryKind.PASSED}
         name = entry_codec.job_id
         return RedisSnapshot(
-            self._clock() if self._clock else seconds * 1000 + micros // 1000,
+            self._clock() if self._clock else seconds * 1000 + micros // 1000 - ahead_ms,
             numbers.get("epoch", 0),
             {job: entry_codec.deadline_ms(due) for raw, due in held if (job := name(raw)) is not None},
             tuple(job for raw in waiting if (job := name(raw)) is not None),
@@ -272,6 +302,7 @@ class Semaphore:
             {entry.job_id: entry.at for entry in reported},
             numbers,
             frozenset({entry.job_id for entry in reported} - moved),
+            ahead_ms,
         )
 
     async def holding(self, pools: Sequence[str]) -> list[str]:
@@ -328,6 +359,16 @@ class Semaphore:
             seconds, micros = await self.link.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
+    async def clock(self, ahead_ms: int) -> Stepped:
+        """Read the clock of Redis as that of a pool, for a comparison with what this process expects.
+
+        Args:
+            ahead_ms: By how much (ms) the clock of Redis is taken to be ahead of the pool's.
+        """
+        asked = elapsed_s()
+        now_ms = await self.now_ms() - ahead_ms
+        return Stepped(now_ms, now_ms, ahead_ms, asked, elapsed_s())
+
     async def ping(self) -> None:
         """Raise StoreDown unless Redis answers."""
         with answering():
@@ -340,9 +381,20 @@ class Semaphore:
     def _now(self) -> int | str:
         return self._clock() if self._clock else ""
 
-    async def _run(self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL) -> dict[str, Any]:
+    async def _run(
+        self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL, checked: bool = True
+    ) -> dict[str, Any]:
         life = f"{epoch}.{self._ledger_ids.get(pool, '')}"
-        return _done(await self._call(verb, pool, [life, self._now(), secrets.token_hex(16 * grants), *args]))
+        clock, asked = self._clocks[pool], elapsed_s()
+        now = self._now() if self._clock or not checked else f"~{clock.expected_ms(asked) or ''}"
+        raw = await self._call(verb, pool, [life, now, secrets.token_hex(16 * grants), *args])
+        heard = elapsed_s()
+        if raw["word"] == Undone.STEPPED:
+            stepped = Stepped(int(raw["now"]), int(raw["seen_at"]), int(raw["ahead_ms"]), asked, heard)
+            raise NotDone(Undone.STEPPED, stepped)
+        if checked and "now" in raw:  # without a check, a clock that has just stepped would be learned
+            clock.learn(asked, heard, int(raw["now"]))
+        return _done(raw)
 
     async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
         asked = time.monotonic()

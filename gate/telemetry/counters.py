@@ -55,9 +55,11 @@ class Answers:
 scripts: dict[str, Histogram] = {}
 """Time (s) from call to reply of each script, by verb."""
 undone: Counter[str] = Counter()
-"""Scripts that did nothing and were called again, by reason: `cold`, `elsewhere`, `damaged`."""
+"""Scripts that did nothing and were called again, by reason: `cold`, `elsewhere`, `damaged`, `stepped`."""
 rebuilds: Counter[tuple[str, str]] = Counter()
 """Rebuilds, by pool and result: `loaded`, `refused`, `foreign`."""
+clock_steps: Counter[tuple[str, str]] = Counter()
+"""Steps of Redis's clock that this process has met first, by pool and direction: `forward`, `back`."""
 commits = Histogram((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0))
 """Commits of the writer, by the number of requests in each."""
 stale: Counter[str] = Counter()

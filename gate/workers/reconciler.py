@@ -15,7 +15,7 @@ from typing import assert_never
 
 import structlog
 
-from gate.coordination.drift import Drift, DriftKind, examine
+from gate.coordination.drift import Drift, DriftKind, clock_differs, examine
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
@@ -163,6 +163,8 @@ class Reconciler:
         if mend is None:
             self._before[pool] = found
             return sorted(twice, key=str)
+        if clock_differs(seen, settings.clock_ahead_ms):
+            await self._ledger.record_clock(pool, epoch, seen.ahead_ms)  # guard: sweep-the-clock
         repaired = [drift for drift in sorted(twice, key=str) if await mend(pool, epoch, seen, live, drift, looked_at)]
         self._before[pool] = found - {
             drift

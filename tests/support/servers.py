@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,14 @@ class RedisServer:
         folder.mkdir()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: Mapping[str, str] | None = None
 
     def start(self, *options: str) -> None:
         program = str(binary()) if self.kind == "valkey" else shutil.which("redis-server") or "redis-server"
         command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder),
                    "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", *options]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=self.environment)
         wait_for(lambda: self.cli("ping", check=False) == "PONG", "Redis answers")
 
     def kill(self) -> None:

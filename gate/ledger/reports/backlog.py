@@ -169,6 +169,26 @@ class Backlog:
         query = query.where(events.c.id > newest - LATELY, jobs.c.user.is_not(None)).group_by(jobs.c.pool)
         return await self._database.read(lambda c: {pool: users for pool, users in c.execute(query)})
 
+    async def clock_steps(self, lately_ms: int) -> dict[str, tuple[int, int, str]]:
+        """Count how often the clock of Redis stepped under each pool.
+
+        Args:
+            lately_ms: How far to look back (ms).
+
+        Returns:
+            By pool: the number of steps, and time (ms since 1970) and length of the last, such as `+600.0 s`.
+        """
+        stepped = (events.c.kind == "clock_stepped") & (events.c.at > now_ms() - lately_ms)
+        query = sa.select(events.c.pool, events.c.at, events.c.why).where(stepped).order_by(events.c.id)
+
+        def look(connection: Connection) -> dict[str, tuple[int, int, str]]:
+            found: dict[str, tuple[int, int, str]] = {}
+            for pool, at, why in connection.execute(query):
+                found[pool] = (found[pool][0] + 1 if pool in found else 1, at, why)
+            return found
+
+        return await self._database.read(look)
+
     async def tools_down(self, lately_ms: int) -> dict[str, str]:
         """Return the tools whose last start call shows a wrong address or a wrong secret.
 

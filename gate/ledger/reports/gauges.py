@@ -85,16 +85,16 @@ async def read(database: Database) -> LedgerGauges:
 
 def _read(connection: Connection) -> LedgerGauges:
     now, clock = now_ms(), clock_ms(connection)
-    found = LedgerGauges(
-        {one.name: PoolGauges(one.settings.queue_max, one.settings.max_hold_ms / 1000) for one in pools.every(connection)}
-    )
+    every = pools.every(connection)
+    ahead_ms = {one.name: one.clock_ahead_ms for one in every}
+    found = LedgerGauges({one.name: PoolGauges(one.settings.queue_max, one.settings.max_hold_ms / 1000) for one in every})
     for pool, status, enqueued_at, due in connection.execute(_live):
         if (of_pool := found.pools.get(pool)) is None:
             continue  # the pool was created after the query for the pools
         if status == "queued":
-            of_pool.oldest_wait_s = _age_s(now, enqueued_at)
+            of_pool.oldest_wait_s = _age_s(now - ahead_ms[pool], enqueued_at)
         else:
-            of_pool.overdue_s = max(of_pool.overdue_s, _age_s(now, due))
+            of_pool.overdue_s = max(of_pool.overdue_s, _age_s(now - ahead_ms[pool], due))
     for pool, count, credits_, since in connection.execute(_owed):
         if (of_pool := found.pools.get(pool)) is not None:
             of_pool.owed, of_pool.owed_credits, of_pool.oldest_owed_s = count, int(credits_), _age_s(now, since)

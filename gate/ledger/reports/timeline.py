@@ -71,10 +71,10 @@ class Changed:
 
     Attributes:
         at: When (ms since 1970).
-        kind: `limit`, `setting`, `paused`, `resumed` or `deleted`.
+        kind: `limit`, `setting`, `paused`, `resumed`, `deleted` or `clock_stepped`.
         what: The number for `limit`, name and value for `setting`, else None.
         by: Actor.
-        reason: Reason that the actor gave; None without one.
+        reason: Reason that the actor gave, or the step of the clock; None without one.
     """
 
     at: int
@@ -258,7 +258,7 @@ class Timelines:
 
         Returns:
             Events of the kinds `limit` (`why` is the number), `setting` (`why` is its name and value), `reason`, `paused`,
-            `resumed`, `deleted`.
+            `resumed`, `deleted`, `clock_stepped` (`why` is the step).
         """
         query = happened.where(events.c.job_id.is_(None), events.c.pool == pool).order_by(events.c.id.desc()).limit(most)
         return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])

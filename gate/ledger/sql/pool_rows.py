@@ -72,6 +72,7 @@ class Pool:
         ledger_id: Names this ledger in Redis as the owner of the pool.
         stood_ms: How long the pool had stood still in all (ms), at its last rebuild.
         stood_at: When that was (ms since 1970); 0 before the first rebuild.
+        clock_ahead_ms: By how much (ms) the clock of Redis is ahead of the pool's, since it stepped.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Pool:
     ledger_id: str
     stood_ms: int = 0
     stood_at: int = 0
+    clock_ahead_ms: int = 0
 
     def in_redis(self) -> dict[str, int]:
         """Return the settings by the field names of `meta` in Redis."""
@@ -100,13 +102,14 @@ SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
 _COLUMNS = (
     "name", "epoch", "void_fence", "void_ticket", "paused", "redis_identity", "redis_former", "ledger_id", "stood_ms", "stood_at",
+    "clock_ahead_ms",
 )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
 def _pool(row: tuple[Any, ...]) -> Pool:
     """Convert a row. The result is cached, because successive batches nearly always read the same row."""
-    name, epoch, void_fence, void_ticket, paused, identity, former, ledger_id, stood_ms, stood_at, *settings = row
+    name, epoch, void_fence, void_ticket, paused, identity, former, ledger_id, stood_ms, stood_at, ahead_ms, *settings = row
     return Pool(
         name,
         epoch,
@@ -119,6 +122,7 @@ def _pool(row: tuple[Any, ...]) -> Pool:
         ledger_id,
         stood_ms,
         stood_at,
+        ahead_ms,
     )
 
 
@@ -271,6 +275,7 @@ def make(
         "redis_identity": "",
         "redis_former": "",
         "ledger_id": secrets.token_hex(8),
+        "clock_ahead_ms": 0,
         "paused": False,
         "configured": json.dumps(configured or {}),
         "deleted_at": None,

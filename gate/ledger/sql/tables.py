@@ -51,6 +51,7 @@ pools = Table(
     Column("stood_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("stood_at", BigInteger, nullable=False, server_default=text("0")),
     Column("queue_max_per_user", BigInteger, nullable=False, server_default=text("0")),
+    Column("clock_ahead_ms", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 

@@ -12,12 +12,14 @@ AT, PASS = "GATE_TEST_EXIT_AT", "GATE_TEST_EXIT_PASS"
 DOORS = {
     "script:acquire": 15, "script:claim": 4, "script:renew": 4, "script:hold": 1, "script:release": 6, "script:requeue": 1, "script:cancel": 2,
     "script:tick": 8, "script:status": 8, "script:undo": 1, "script:restore": 1, "script:rebuild": 2, "script:configure": 1,
+    "script:shift": 1,
     "outbox:read": 8, "outbox:trim": 6,
     "sql:admit": 12, "sql:claim": 4, "sql:renew": 4, "sql:hold": 1, "sql:end_unadmitted": 1, "sql:release": 6, "sql:cancel": 2, "sql:refuse": 1, "sql:record": 8,
     "sql:started": 2, "sql:fail": 1, "sql:bind": 1, "sql:hear": 2, "sql:refund": 1,
     "sql:delivery.free": 1, "sql:delivery.take": 6, "sql:delivery.close": 6, "sql:delivery.put_off": 1,
     "sql:delivery.keep": 1,
     "sql:expire_overdue": 1, "sql:void": 1, "sql:seated": 1, "sql:say_ended": 1, "sql:begin_rebuild": 2, "sql:grace": 1,
+    "sql:record_clock": 1,
     "sql:configure": 1, "sql:change_pool": 1, "sql:make_pool": 1, "sql:delete_pool": 1,
     "call:start": 2, "call:event": 6,
 }  # fmt: skip

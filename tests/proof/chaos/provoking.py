@@ -164,6 +164,18 @@ async def ghost(scene: Scene, client: Client) -> None:
             await _gone(cli, told.job_id)
 
 
+async def stepped(scene: Scene, _client: Client) -> None:
+    """The clock of Redis goes ahead by a minute: to the scripts it is the same as if that of the pool went back."""
+    async with by_hand(scene) as cli:
+        if await cli.exists(key("meta")):
+            await cli.hincrby(key("meta"), "ahead_ms", -60_000)
+
+            async def shifted() -> bool:
+                return int(await cli.hget(key("meta"), "ahead_ms") or 0) == 0
+
+            await _mended(shifted)
+
+
 async def _gone(cli: Any, job_id: str) -> None:
     async def gone() -> bool:
         return await cli.zscore(key("slots"), job_id) is None
@@ -195,7 +207,8 @@ ROUNDS: dict[str, Round] = {
     "script:undo": unwritten, "script:requeue": refused, "sql:refuse": refused, "sql:bind": bound, "sql:hear": bound,
     "script:configure": changed, "sql:change_pool": changed, "sql:make_pool": made, "sql:delete_pool": deleted, "script:restore": lost,
     "sql:seated": unseated, "sql:expire_overdue": overdue, "sql:void": stranger,
-    "sql:say_ended": ghost, "sql:end_unadmitted": given_up,
+    "sql:say_ended": ghost, "script:shift": stepped, "sql:record_clock": stepped,
+    "sql:end_unadmitted": given_up,
 }  # fmt: skip
 OFTEN = {
     "script:hold": "is slow",

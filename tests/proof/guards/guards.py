@@ -39,6 +39,7 @@ GUARDS = [
     Guard("full-provider-makes-no-poison", replaced_by("9"), "test_a_full_provider_makes_no_job_a_poison_job"),
     Guard("end-of-a-lease-ends-the-passing", DROP, "test_where_the_provider_was_full_the_order_counts_again_when_a_lease_ends"),
     Guard("standing-still-counts-against-no-wait", DROP, "test_no_wait_ends_while_the_pool_is_paused_and_the_rest_of_it_counts_afterwards"),
+    Guard("no-verb-by-a-stepped-clock", NEVER, "test_no_verb_runs_by_a_clock_that_stepped"),
     Guard("stranger-leaves-by-ticket", NEVER, "test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since"),
     # ---- the client
     Guard("answer-of-another-job", NEVER, "test_answer_about_another_job_is_refused"),
@@ -95,6 +96,10 @@ GUARDS = [
     Guard("renewal-never-shortens", NEVER, "test_a_renewal_never_shortens"),
     Guard("grace-at-rebuild", NEVER, "test_deadlines_that_passed_meanwhile_have_the_claim_time_of_grace"),
     Guard("grace-only-once", DROP, "test_that_grace_is_given_once_however_often_redis_is_lost"),
+    Guard("a-step-counts-once", NEVER, "test_a_step_counts_once"),
+    Guard("reset-the-clock-of-an-empty-pool-only", DROP, "test_where_a_time_counts_the_clock_is_not_reset"),
+    Guard("newcomer-asks-the-others", DROP, "test_a_server_that_starts_after_a_step_waits_for_one_that_knows_the_clock"),
+    Guard("sweep-the-clock", DROP, "test_sql_follows_the_clock_of_the_pool"),
     # ---- SQL
     Guard("one-rebuild-a-loss", NEVER, "test_one_rebuild_a_loss"),
     Guard("bad-task-fails-alone", DROP, "test_a_bad_request_fails_alone_in_its_batch"),

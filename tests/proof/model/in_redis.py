@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.proof.model.worlds import ANY, AWAY, BRIEFLY, REBUILT, REFUSED, REPLACED, STOPS, THREE, TWO, Safeguard
+from tests.proof.model.worlds import ANY, AWAY, BRIEFLY, CLOCK, REBUILT, REFUSED, REPLACED, STOPS, THREE, TWO, Safeguard
 
 IN_REDIS = [
     Safeguard("reap", "every script begins with the dead: no ghost stays in a slot", BRIEFLY, "reap-before-anything"),
@@ -19,6 +19,7 @@ IN_REDIS = [
     Safeguard("load_guard", "a load refuses unless its epoch is above the one that is there", REBUILT, "load-only-a-newer-epoch"),
     Safeguard("fence_floor", "a life begins above every fence of those before it", REFUSED, "fences-above-earlier-epochs"),
     Safeguard("identity", "no script runs in another Redis than the one whose epoch is known", REPLACED, "only-the-known-redis"),
+    Safeguard("clock", "no verb runs by a clock of Redis that stepped", CLOCK, "no-verb-by-a-stepped-clock"),
     Safeguard("leave_ticket", "a stranger's place is freed by its ticket, from the queue only", TWO, "stranger-leaves-by-ticket"),
     Safeguard("passed", "a waiter that is passed is written down as passed", AWAY, "passing-is-written-down"),
 ]  # fmt: skip

@@ -47,6 +47,7 @@ def _redis(x: Redis, fence: Number, ticket: Number, due: Deadline) -> Redis:
         tuple([_entry(one, fence, ticket, due) for one in x[7]]),
         tuple([_entry(one, fence, ticket, due) for one in x[8]]),
         tuple([_note(one, fence, ticket, due) for one in x[9]]),
+        x[10], x[11],
     )  # fmt: skip
 
 

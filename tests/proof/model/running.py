@@ -27,6 +27,9 @@ def run(server: int, verb: str, *args: Any) -> Path:
     for _ in range(TRIES):
         epoch = yield knows, server
         reply = yield script, server, verb, epoch, *args
+        if reply.word == "stepped":
+            yield script, server, "shift", epoch, *reply.rest
+            continue
         if reply.word not in ("cold", "other"):
             return epoch, reply
         yield from rebuild(server, epoch if reply.word == "cold" else None)

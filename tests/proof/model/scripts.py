@@ -1,7 +1,8 @@
 """Redis: each function is one script of lua/, and happens at one moment. It takes the pool as it is there and returns it as
 it leaves it, with the reply.
 
-Not here: bounds of a hundred (`more`), the cap per user, queue_max, entries torn from their members, and the clock itself.
+Not here: bounds of a hundred (`more`), the cap per user, queue_max, entries torn from their members, and of the clock all but
+its steps: by one ahead each deadline is over, unless the pool's clock does not follow it.
 """
 
 from __future__ import annotations
@@ -211,6 +212,24 @@ def configure(redis: Redis, limit: int, paused: bool) -> Answered:
     return promote(begin(redis._replace(limit=limit, paused=paused))), Reply("configured")
 
 
+def stepped(redis: Redis) -> Reply | None:
+    """What each verb answers by a clock that stepped."""
+    step = redis.wall - redis.ahead
+    return Reply("stepped", rest=(step, redis.ahead)) if step else None
+
+
+def believe(redis: Redis) -> Redis:
+    """What a verb would make of such a clock."""
+    due = 0 if redis.wall > redis.ahead else 1
+    return redis._replace(slots=tuple([entry._replace(due=entry.due * due) for entry in redis.slots]), ahead=redis.wall)
+
+
+def shift(redis: Redis, step: int, ahead: int) -> Answered:
+    if redis.ahead != ahead:
+        return redis, Reply("moved")
+    return redis._replace(ahead=ahead + step), Reply("shifted")
+
+
 def tick(redis: Redis) -> Answered:
     return begin(redis), Reply("ticked")
 
@@ -236,5 +255,5 @@ def load(redis: Redis, epoch: int, limit: int, paused: bool, members: tuple[Entr
 
 VERBS: dict[str, Callable[..., Answered]] = {
     script.__name__: script
-    for script in (acquire, claim, renew, release, cancel, leave, requeue, restore, undo, configure, tick, show, load)
+    for script in (acquire, claim, renew, release, cancel, leave, requeue, restore, undo, configure, tick, show, shift, load)
 }

@@ -87,7 +87,8 @@ class Lease(NamedTuple):
 
 
 class Redis(NamedTuple):
-    """One pool in one Redis; epoch 0 is cold. `identity` is its run id and replication id."""
+    """One pool in one Redis; epoch 0 is cold. `identity` is its run id and replication id. `wall` counts the steps of its clock,
+    `ahead` those that the pool's clock does not follow."""
 
     identity: int
     epoch: int = 0
@@ -99,6 +100,8 @@ class Redis(NamedTuple):
     slots: tuple[Entry, ...] = ()
     queue: tuple[Entry, ...] = ()
     outbox: tuple[Note, ...] = ()
+    wall: int = 0
+    ahead: int = 0
 
 
 class Reply(NamedTuple):

@@ -19,7 +19,7 @@ ALL_CALLS = frozenset({"again", "renew", "completed", "failed", "cancel"})
 @dataclass(frozen=True)
 class World:
     """How much there is of everything. `kinds` of faults: stop, twice, down, doubt (calls.py), flush, hands (an operator with
-    redis-cli), rebuild (of a healthy Redis), failover (to a Redis that lags, the old one living on)."""
+    redis-cli), rebuild (of a healthy Redis), clock (that of Redis steps), failover (to a Redis that lags, the old one living on)."""
 
     jobs: int = 2
     limit: int = 1
@@ -104,7 +104,7 @@ def gate(world: World, state: State) -> Iterator[Next]:
     for server, (link, epoch, identity) in enumerate(state.servers):
         redis = state.redises[link]
         by = f" at {server}" if server else ""
-        if redis.epoch != (epoch or state.pool.epoch) or redis.identity != identity or reap(redis) != redis:
+        if redis.epoch != (epoch or state.pool.epoch) or redis.identity != identity or _due(redis):
             if "tick" not in off:
                 yield from begin(state, f"tick{by}", world.kinds, "tick", server)
             continue
@@ -115,6 +115,10 @@ def gate(world: World, state: State) -> Iterator[Next]:
             yield from begin(state, label, world.kinds, "sweep", server, finding)
         if (redis.limit, redis.paused) != (state.pool.limit, state.pool.paused) and "sweep_settings" not in off:
             yield from begin(state, f"sweep: settings{by}", world.kinds, "settle", server)
+
+
+def _due(redis: Redis) -> bool:
+    return reap(redis) != redis or redis.wall != redis.ahead
 
 
 def trouble(world: World, state: State) -> Iterator[Next]:
@@ -133,6 +137,9 @@ def trouble(world: World, state: State) -> Iterator[Next]:
             yield "FLUSHALL", with_redis(less, link, Redis(redis.identity))
         if "rebuild" in world.kinds:
             yield from begin(less, "gate rebuild", world.kinds, "rebuild", 0, state.servers[0].epoch)
+        if "clock" in world.kinds:
+            yield "the clock of Redis goes ahead", with_redis(less, link, redis._replace(wall=redis.wall + 1))
+            yield "the clock of Redis goes back", with_redis(less, link, redis._replace(wall=redis.wall - 1))
         if "hands" in world.kinds:
             yield from _hands(less._replace(shuffled=True), link, redis)
 

@@ -32,6 +32,8 @@ BRIEFLY = World(kinds=STOP | {"doubt", "hands"}, calls=frozenset({"completed"}))
 """Little happens, so that what stays undone is found soon."""
 ALONE = World(jobs=1, refusals=1, calls=BRIEF)
 """One job, refused once."""
+CLOCK = World(faults=2, kinds=STOP | {"clock"}, servers=2, calls=BRIEF, jobs=1)
+"""Two servers, and the clock of Redis steps, twice or while one of them stands still."""
 TWO = World(faults=2, kinds=STOP | {"flush"}, calls=BRIEF)
 """Two jobs, two faults."""
 THREE = World(jobs=3, limit=2, refusals=2, faults=0, calls=BRIEF)
@@ -45,6 +47,7 @@ QUICK = {
     "one fault of any kind": World(kinds=EVERYTHING, calls=frozenset({"failed", "again", "renew"})),
     "two refusals": World(jobs=1, kinds=EVERYTHING, refusals=2, calls=BEATS),
     "a pause": CHANGED,
+    "a clock that steps": CLOCK,
     "a Redis that is replaced": REPLACED,
     "callers that are away": AWAY,
     "away, and a fault": AWAY_AND_STOPPED,
@@ -53,6 +56,7 @@ WHOLE = {
     "one fault of any kind": ANY,
     "a refusal": World(kinds=EVERYTHING, refusals=1, calls=BEATS),
     "a pause and its end": RESUMED,
+    "a clock that steps": World(faults=2, kinds=STOP | {"clock", "flush"}, calls=BEATS),
     "a rebuild, two faults": REBUILT,
     "two faults": TWO,
     "callers that are away": AWAY,

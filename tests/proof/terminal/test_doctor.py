@@ -12,6 +12,7 @@ import redis
 
 from tests.support.gate_process import Served, run_gate
 from tests.support.names import fresh
+from tests.support.servers import wait_for
 from tests.support.tool import Tool
 
 
@@ -233,3 +234,16 @@ def test_a_queue_that_is_longer_than_its_time_allows_is_named(tmp_path: Path) ->
         assert found[0]["helps"] == "gate pools set default --queue-max 4, or --queue-seconds 1500"
         assert run_gate("pools", "set", "default", "--queue-max", "4", cwd=served.folder).returncode == 0
         assert doctor(served) == (0, [])
+
+
+def test_a_step_of_the_clock_of_redis_is_named_for_a_day(sleeping: Served) -> None:
+    job = sleeping.acquire(job_id=fresh()).json()
+    with redis.Redis.from_url(sleeping.redis_url) as people:
+        people.hincrby("gate:{default}:meta", "ahead_ms", -600_000)  # to the scripts the clock goes ahead by that much
+        wait_for(lambda: people.hget("gate:{default}:meta", "ahead_ms") == b"0", "the step has been met")
+    code, found = doctor(sleeping)
+    assert code == 1 and named(found) == {("clock", "default")}
+    assert "stepped 1 times, the last time by +600.0 s" in found[0]["says"]
+    assert sleeping.http.get(f"/v1/pools/default/jobs/{job['job_id']}").json()["status"] == "running"
+    history = run_gate("pools", "changes", "default", cwd=sleeping.folder)
+    assert "clock_stepped" in history.stdout

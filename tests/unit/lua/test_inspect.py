@@ -129,3 +129,14 @@ async def test_what_is_no_number_is_told_as_such(line: LineOfPool) -> None:
     assert told[5:8] == [
         "  1. b  (NO ENTRY in jobs), waits for ?", "  2. c  tool -, user -, waits for ?", "  3. d  (NO ENTRY in jobs), waits for ?",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ahead_ms", "says"), [(600_000, "10m 00s ahead of the pool"), (-5_000, "5s behind the pool")])
+async def test_after_a_step_of_the_clock_it_tells_the_time_of_the_pool(line: LineOfPool, ahead_ms: int, says: str) -> None:
+    await by_the_servers_clock(line)
+    line.clock.turn(-ahead_ms)
+    await line.load(epoch=2, ahead_ms=ahead_ms)
+    await line.acquire("a")
+    told = await story(line)
+    assert f"  the clock of Redis stepped: it is {says}" in told
+    assert re.search(r"held for \ds, (9m 5\ds|10m 00s) left", told)

@@ -39,3 +39,7 @@ async def test_what_is_under_way_goes_on(full: LineOfPool) -> None:
     assert (await full.cancel("b")).result == "left_queue"
     full.clock.turn(600_000)
     assert (await full.tick()).emitted == 2
+
+
+async def test_a_step_of_the_clock_is_met_all_the_same(full: LineOfPool) -> None:
+    assert (await full.semaphore.shift(full.pool, full.epoch, 600_000, 0)).ahead_ms == 600_000

@@ -108,6 +108,7 @@ WORDS = {
     "change_paused": "paused",
     "change_resumed": "resumed",
     "change_deleted": "deleted",
+    "change_clock_stepped": "the clock of Redis stepped; no deadline moved",
     "change_configured": "by configuration",
     "down": "{store} does not answer",
     "down_since": "since",

@@ -108,6 +108,7 @@ WORDS = {
     "change_paused": "pausado",
     "change_resumed": "retomado",
     "change_deleted": "excluído",
+    "change_clock_stepped": "o relógio do Redis saltou; nenhum prazo mudou",
     "change_configured": "pela configuração",
     "down": "{store} não responde",
     "down_since": "desde",

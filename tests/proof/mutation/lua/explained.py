@@ -17,6 +17,11 @@ EXPLAINED: list[tuple[str, str, str]] = [
     ("never-cooled", "> to >=", "a pool that never cooled down has the same zeros written once more"),
     ("one-look-sooner", "> to >=", ENDS_SOONER),
     ("absence-to-the-millisecond", "> to >=", CLOCK),
+    ("gap-to-the-millisecond", "<= to <", CLOCK),
+    ("step-to-the-millisecond", "<= to <", CLOCK),
+    ("never-slewed-from-zero", "> to >=", "a clock that is not ahead is not slewed"),
+    ("cooled-down-to-the-millisecond", "<= to <", "at one exact millisecond of the clock of Redis the reset comes with the next tick"),
+    ("ahead-by-nothing", "> to >=", "of a clock that is not ahead nothing is said"),
     ("presence-to-the-millisecond", "> to >=", "how often the presence is written, at one exact millisecond of the clock of Redis"),
     ("equal-tickets", "> to >=", ONE_TICKET),
     *(
