@@ -17,10 +17,12 @@ local entry, stands = held(job, ARGV[5])
 if not entry then return finish('lost', {}) end
 -- guard: claim-not-what-gate-starts
 if entry.by_gate and not entry.claimed and ARGV[6] ~= '1' then return finish('by_gate', {}) end
-if not entry.claimed then
+if entry.claimed then
+  entry.due = math.max(entry.due, stands) -- grace may stand there
+else
   entry.claimed = true
   extend(job, entry, math.min(now + entry.lease_ms, entry.hard), stands)
   -- Its start address works: the tool's other jobs are started again.
   if entry.by_gate and entry.tool and meta.tools_until > 0 then redis.call('HDEL', META, 'cool:' .. entry.tool) end
 end
-return finish('claimed', {fence = entry.fence, due = math.max(entry.due, stands), hard = entry.hard})
+return finish('claimed', {fence = entry.fence, due = entry.due, hard = entry.hard})

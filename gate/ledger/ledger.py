@@ -7,6 +7,7 @@ whether it took effect. A refusal is a result and never an exception, because ma
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Sequence
 
@@ -427,19 +428,7 @@ class Ledger:
         Otherwise each rebuild would extend them again. A gate that is killed more often than its claim time would never reap
         them.
         """
-
-        def work(batch: UnitOfWork) -> None:
-            if batch.pool(pool).epoch != epoch:
-                return
-            for job, due in leases:
-                now = batch.job(pool, job.job_id)
-                if now is not None and (now.status, now.lease_id, now.expires_at) == (
-                    job.status,
-                    job.lease_id,
-                    job.expires_at,
-                ):
-                    batch.put(now, expires_at=due)  # guard: grace-only-once
-
+        work = functools.partial(changes.give_grace, pool=pool, epoch=epoch, leases=leases)
         await self._database.write(pool, "", work, takes_long=True)
 
     async def record_clock(self, pool: str, epoch: int, ahead_ms: int, step_ms: int = 0) -> None:

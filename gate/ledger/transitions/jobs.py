@@ -5,6 +5,7 @@ The caller has locked the pool's row and compared before. Each change also write
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -41,6 +42,23 @@ def take(batch: UnitOfWork, job: Job, lease: Lease, status: JobStatus, by: str) 
     )
     event(batch, job.pool, job.job_id, status, by, lease.granted_at, lease)
     return told(batch, job, lease.granted_at)
+
+
+def give_grace(batch: UnitOfWork, pool: str, epoch: int, leases: Sequence[tuple[Job, int]]) -> None:
+    """Give leases new deadlines, unless they have changed.
+
+    Args:
+        batch: A unit of work.
+        pool: Name of the pool.
+        epoch: Epoch of the rebuild that read the leases. With another one nothing is written.
+        leases: Each job as it was read, with its new deadline (ms since 1970).
+    """
+    if batch.pool(pool).epoch != epoch:
+        return
+    for job, due in leases:
+        now = batch.job(pool, job.job_id)
+        if now is not None and (now.status, now.lease_id, now.expires_at) == (job.status, job.lease_id, job.expires_at):
+            batch.put(now, expires_at=due)  # guard: grace-only-once
 
 
 def end(

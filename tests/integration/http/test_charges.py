@@ -38,6 +38,7 @@ KEYS: dict[str, str] = {}
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     config = "[pools.capped]\nmax_active_per_user = 1\n[pools.small]\nlimit = 1\nqueue_max = 1\n"
+    config += "[pools.shared]\nlimit = 1\nqueue_max_per_user = 1\n[pools.slow]\nlimit = 1\n"
     with Served(tmp_path_factory.mktemp("charges"), config=config, GATE_ADMIN_KEY="of-the-environment") as served:
         said = run_gate("keys", "create", "reads", "--role", "read", "--json", cwd=served.folder)
         KEYS["read"] = json.loads(said.stdout)["key"]
@@ -67,6 +68,19 @@ def full(own: Served) -> httpx2.Response:
     return ask(own, "small", job_id=CHARGED)
 
 
+def full_for_the_user(own: Served) -> httpx2.Response:
+    user = fresh("user")
+    ask(own, "shared"), ask(own, "shared", user=user)
+    return ask(own, "shared", user=user, job_id=CHARGED)
+
+
+def too_long(own: Served) -> httpx2.Response:
+    own.act(ask(own, "slow").json(), "release", outcome="completed").raise_for_status()
+    own.sql("update @jobs set granted_at = ended_at - 60000 where pool = 'slow' and status = 'completed'")
+    ask(own, "slow")
+    return ask(own, "slow", job_id=CHARGED, max_eta_seconds=1)
+
+
 def reused(own: Served) -> httpx2.Response:
     return ask(own, job_id=ask(own, credits=3).json()["job_id"])
 
@@ -86,6 +100,8 @@ CODES: dict[str, Callable[[Served], httpx2.Response]] = {
     "too_large": lambda own: ask(own, job_id=CHARGED, session="x" * BODY_MAX_BYTES),
     "user_busy": busy,
     "queue_full": full,
+    "user_queue_full": full_for_the_user,
+    "too_long": too_long,
     "job_id_reused": reused,
     "already_ended": ended,
 }
@@ -122,13 +138,20 @@ def test_each_code_of_acquire_has_a_row() -> None:
     assert codes - ELSEWHERE == CODES.keys(), "each that one server can be made to answer is tried"
 
 
+def fill(own: Served) -> None:
+    """Hold the only slot of the pool `small`, with an empty queue."""
+    for job in own.http.get("/v1/pools/small").json()["queue"]:
+        own.act(job, "cancel")
+    ask(own, "small")
+    for job in own.http.get("/v1/pools/small").json()["queue"]:
+        own.act(job, "cancel")
+
+
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
 async def test_own_job_that_ends_in_the_wait_is_answered_as_the_job(own: Served, end: str) -> None:
     """It was charged, and gate has refunded it. A refusal would have its caller give the charge back once more."""
-    own.post("/v1/pools/small/pause").raise_for_status()
     job_id, user, answers = fresh(), fresh("user"), list[httpx2.Response]()
-    for job in own.http.get("/v1/pools/small").json()["queue"]:
-        own.act(job, "cancel")
+    fill(own)
     if end == "expired":
         own.http.put("/v1/pools/small", json={"queue_seconds": 0.5}).raise_for_status()
     waits = threading.Thread(target=lambda: answers.append(ask(own, "small", job_id=job_id, user=user, wait_seconds=20)))
@@ -137,7 +160,6 @@ async def test_own_job_that_ends_in_the_wait_is_answered_as_the_job(own: Served,
     if end == "cancelled":
         own.act({"job_id": job_id, "pool": "small", "lease": None}, "cancel")
     waits.join(20)
-    own.post("/v1/pools/small/resume")
     own.http.put("/v1/pools/small", json={"queue_seconds": 600})
     (answer,) = answers
     assert (answer.status_code, answer.json()["status"]) == (202, end), answer.text
@@ -151,9 +173,7 @@ async def test_own_job_that_ends_in_the_wait_is_answered_as_the_job(own: Served,
 
 
 async def test_terminal_exits_with_1_when_the_job_ended_in_the_wait(own: Served) -> None:
-    own.post("/v1/pools/small/pause").raise_for_status()
-    for job in own.http.get("/v1/pools/small").json()["queue"]:
-        own.act(job, "cancel")
+    fill(own)
     said = list[Any]()
     words = ["acquire", "--pool", "small", "--job-id", (job_id := fresh()), "--wait-seconds", "20"]
     waits = threading.Thread(target=lambda: said.append(run_gate(*words, cwd=own.folder)))
@@ -161,5 +181,4 @@ async def test_terminal_exits_with_1_when_the_job_ended_in_the_wait(own: Served)
     await until(lambda: own.http.get(f"/v1/pools/small/jobs/{job_id}").status_code == 200, "it waits")
     own.act({"job_id": job_id, "pool": "small", "lease": None}, "cancel")
     waits.join(20)
-    own.post("/v1/pools/small/resume")
-    assert said[0].returncode == 1 and "already_ended: this job is cancelled already" in said[0].stderr
+    assert said[0].returncode == 1 and f"job {job_id} is cancelled" in said[0].stderr

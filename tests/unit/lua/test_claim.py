@@ -23,6 +23,15 @@ async def test_a_claim_starts_a_full_lease(line: LineOfPool) -> None:
     assert (status.running, status.granted) == (3, 0)
 
 
+async def test_a_claim_is_told_its_own_deadline_and_not_that_of_the_grant(line: LineOfPool) -> None:
+    for job in "abc":
+        await line.acquire(job, lease_ms=5_000)
+    await line.acquire("d", lease_ms=5_000)
+    await line.release("a", (await line.entry("a"))["lease_id"])
+    claimed = await line.claim("d", (await line.entry("d"))["lease_id"])
+    assert claimed.due == line.clock.now + 5_000 == (await line.status()).next_ms
+
+
 async def test_a_second_claim_changes_nothing(line: LineOfPool) -> None:
     lease = await granted(line)
     first = await line.claim("d", lease)
