@@ -103,7 +103,7 @@ end
 
 local function write(job, entry) redis.call('HSET', JOBS, job, cjson.encode(entry)) end
 
--- Into a slot, out of it, out of the queue: nobody else touches who is in use or waits, so that the two counts stay true.
+-- Only these functions put a job into a slot or take it out of a slot or the queue, so that the two counts stay true.
 local function occupy(job, due) in_use = in_use + redis.call('ZADD', SLOTS, digits(due), job) end
 
 local function vacate(job)
@@ -247,7 +247,7 @@ local function reap()
   local dead = redis.call('ZRANGEBYSCORE', SLOTS, from, digits(now), 'LIMIT', 0, ENDS)
   for _, job in ipairs(dead) do
     local entry = read(job)
-    -- Without an entry nobody knows the fence; SQL's own deadline ends that job.
+    -- Without an entry the fence is unknown; SQL's own deadline ends that job.
     if entry and entry.fence then emit('expired', job, entry, entry.fence) end
     vacate(job)
     forget(job, entry)
@@ -268,7 +268,7 @@ local function cools(entry)
 end
 
 -- A waiter that asked for presence is absent once its caller has not shown itself for that long. A load, or an absence of gate or a
--- store, counts as a sign of every caller: nobody could show itself.
+-- store, counts as a sign of every caller, because no call could reach gate.
 local function absent(entry)
   if not (entry and entry.presence_ms) then return false end
   local shown = entry.present_until or 0
@@ -408,8 +408,8 @@ local function slew(passed_ms)
   redis.call('HSET', META, 'ahead_ms', digits(meta.ahead_ms))
 end
 
--- Nobody called for so long, not even a tick: gate or a store was away, and holders could not renew. Deadlines that passed
--- meanwhile (up to grace_to) get the claim time of grace, and nobody with such a deadline is reaped before all have it.
+-- No call came for so long, not even a tick: gate or a store was away, and holders could not renew. Deadlines that passed
+-- meanwhile (up to grace_to) get the claim time of grace, and no lease with such a deadline is reaped before all have it.
 -- (A test that turns the clock means time with a living gate.)
 local function mind_absence()
   if not by_clock then return end
@@ -497,7 +497,7 @@ local function answer(word, reply)
   end
   reply.word, reply.now, reply.next, reply.more, reply.emitted = word, now, soonest, more, emitted
   if emitted > 0 then -- mutant: nothing-emitted
-    -- When this call has put there all that is there, nobody needs to ask for it.
+    -- When this call has written all of it, the caller needs no read of its own.
     local there = redis.call('XRANGE', OUTBOX, '-', '+', 'COUNT', emitted + 1)
     if #there == emitted then reply.outbox = there end
   end

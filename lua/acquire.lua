@@ -5,7 +5,7 @@
 --
 -- ARGV after the prelude's
 --   4 job_id    string
---   5 user      string   '' = nobody, no cap
+--   5 user      string   '' = none, no cap
 --   6 tool      string   '' = none; a label for people
 --   7 lease_ms  integer  '' = the pool's
 --   8 or_wait   0 or 1   0 = a free slot now, or nothing: it is not queued

@@ -9,7 +9,7 @@
 -- Replies
 --   claimed     (fence, due, hard)
 --   lost        not this job's lease, or no longer; nothing was changed
---   by_gate     gate starts this job, nobody else claims it; nothing was changed
+--   by_gate     gate starts this job, so no caller may claim it; nothing was changed
 
 begin()
 local job = ARGV[4]

@@ -1,6 +1,6 @@
 -- configure: the pool's settings, as SQL has them.
 --
--- Guarantee: nobody who runs loses anything; what the new settings allow happens before this returns. A longer max_hold_ms moves the hard
+-- Guarantee: no running job loses its lease; what the new settings allow happens before this returns. A longer max_hold_ms moves the hard
 -- limits of leases that are held, a shorter one does not. That looks at each of them, and is rare.
 --
 -- ARGV after the prelude's

@@ -40,7 +40,7 @@ local slots = redis.call('ZRANGE', key('slots'), 0, -1, 'WITHSCORES')
 local waiting = redis.call('LLEN', key('queue'))
 say('pool %s: %d of %s slots held, %d waiting', tag, #slots / 2, tostring(meta[2]), waiting)
 if #slots / 2 > (tonumber(meta[2]) or 0) then say('  draining: the limit was lowered below what runs') end
-if meta[3] == '1' then say('  PAUSED: nobody is granted a slot') end
+if meta[3] == '1' then say('  PAUSED: no slot is granted') end
 -- mutant: cooled-to-the-millisecond
 if (tonumber(meta[4]) or 0) > now then say('  cooling down for %s: the provider refused', span(meta[4] - now)) end
 if ahead_ms ~= 0 then say('  the clock of Redis stepped: it is %s %s the pool', span(ahead_ms), ahead_ms > 0 and 'ahead of' or 'behind') end -- mutant: ahead-by-nothing
@@ -57,7 +57,7 @@ for i, job in ipairs(redis.call('LRANGE', key('queue'), 0, 99)) do
   local e = entry(job)
   say('  %d. %s  %s, waits for %s', i, job, who(e), e and tonumber(e.queued_at) and span(now - e.queued_at) or '?')
 end
-if waiting == 0 then say('  nobody waits') end
+if waiting == 0 then say('  no job waits') end
 if waiting > 100 then say('  and %d more', waiting - 100) end
 say('outbox: %d not in SQL yet', redis.call('XLEN', key('outbox')))
 return lines

@@ -1,8 +1,8 @@
 -- rebuild: loads a pool that Redis has lost from what SQL says. Runs alone, without the prelude.
 --
 -- Guarantee: refuses unless its epoch is above the one that is there, so of two servers that rebuild one wins.
--- The life is written last: until then every other script answers `cold`. Deadlines that passed while nobody
--- could renew get the claim time of grace, and the caller is told, so that the next rebuild does not give it anew.
+-- The life is written last: until then every other script answers `cold`. Deadlines that passed while no holder
+-- could renew get the claim time of grace. The reply names them, so that the next rebuild does not give it again.
 --
 -- KEYS 1 slots  2 queue  3 jobs  4 outbox  5 meta  6 users (types as in the prelude; all are replaced)
 -- ARGV

@@ -1,7 +1,7 @@
 -- requeue: from the slot back into the queue, at the place its ticket gives it.
 --
--- Guarantee: moves only the grant of the fence it names; a newer grant of the same job stays. Nobody who came
--- later gets ahead. Runs after SQL has the job as queued.
+-- Guarantee: moves only the grant of the fence it names; a newer grant of the same job stays. No later
+-- arrival gets ahead. Runs after SQL has the job as queued.
 --
 -- ARGV after the prelude's
 --   4 job_id   string

@@ -3,7 +3,7 @@
 -- Guarantee: counts, holders and queue are of one moment.
 --
 -- ARGV after the prelude's
---   4 job_id  string   '' = nobody in particular
+--   4 job_id  string   '' = none
 --   5 most    integer  how many holders and waiters to name
 --   6 shows   0 or 1   1 = the caller of that job asks, so it is present
 -- Replies

@@ -1,8 +1,8 @@
 -- undo: take back an admission that SQL would not write.
 --
--- Guarantee: only what the call of this ticket took, and only if nobody asked for the same job since: whoever did may have
--- been told of it. What the outbox says of it goes too; SQL never heard of any of it. It reaps and promotes nobody:
--- it runs when SQL is away, and then nobody may be granted or ended.
+-- Guarantee: only what the call of this ticket took, and only if no other call asked for the same job since: that call may be
+-- answered already. Its entries in the outbox go too, because SQL has none of it. It reaps and promotes nothing: it runs
+-- when SQL is away, and then nothing may be granted or ended.
 --
 -- ARGV after the prelude's
 --   4 job_id   string

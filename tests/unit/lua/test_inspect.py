@@ -49,7 +49,7 @@ async def test_an_unknown_pool(line: LineOfPool) -> None:
 
 async def test_an_empty_pool_has_four_lines(line: LineOfPool) -> None:
     assert (await story(line)).splitlines() == [
-        f"pool {{{line.pool}}}: 0 of 3 slots held, 0 waiting", "slots", "  none held", "queue", "  nobody waits", "outbox: 0 not in SQL yet",
+        f"pool {{{line.pool}}}: 0 of 3 slots held, 0 waiting", "slots", "  none held", "queue", "  no job waits", "outbox: 0 not in SQL yet",
     ]  # fmt: skip
 
 
@@ -69,7 +69,7 @@ async def test_the_whole_of_a_busy_pool(line: LineOfPool) -> None:
     assert (await story(line)).splitlines() == [
         f"pool {{{line.pool}}}: 3 of 1 slots held, 1 waiting",
         "  draining: the limit was lowered below what runs",
-        "  PAUSED: nobody is granted a slot",
+        "  PAUSED: no slot is granted",
         "  cooling down for 1h 59m: the provider refused",
         "slots",
         "  1. a  tool Upscaler, user ana, running, held for 2h 00m, OVERDUE by 1h 00m",
@@ -86,7 +86,7 @@ async def test_of_a_long_queue_the_first_hundred_are_named(line: LineOfPool) -> 
     for number in range(100):
         await line.acquire(f"j{number}")
     told = await story(line)
-    assert "  100. j99  " in told and "more" not in told and "nobody waits" not in told
+    assert "  100. j99  " in told and "more" not in told and "no job waits" not in told
     await line.acquire("j100")
     assert (await story(line)).splitlines()[-2:] == ["  and 1 more", "outbox: 0 not in SQL yet"]
 

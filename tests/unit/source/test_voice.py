@@ -29,6 +29,12 @@ def prose(path: Path) -> list[str]:
     return found
 
 
+def lua_comments(path: Path) -> list[str]:
+    """Return the comments of a script, one line each."""
+    return [line.partition("--")[2] for line in path.read_text().splitlines() if "--" in line]
+
+
 def test_prose_names_roles() -> None:
-    wrong = {str(path.relative_to(ROOT)): [text for text in prose(path) if FORBIDDEN.search(text)] for path in FILES}
+    texts = {path: prose(path) for path in FILES} | {path: lua_comments(path) for path in (ROOT / "lua").glob("*.lua")}
+    wrong = {str(path.relative_to(ROOT)): [text for text in found if FORBIDDEN.search(text)] for path, found in texts.items()}
     assert {path: texts for path, texts in wrong.items() if texts} == {}
