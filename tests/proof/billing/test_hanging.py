@@ -24,7 +24,7 @@ async def test_while_a_refund_hangs_other_calls_are_served(served: Served, shop:
     for number, job_id in enumerate(ids):
         job = acquire(served, job_id)
         assert served.act(job, "release", outcome="failed" if number % 2 else "completed").status_code == 200
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60, "the function hangs for ten minutes"
     await until(lambda: shop.hangs() == 1, "it hangs still, or the next, and no second beside it")
     assert shop.booked(hanging) == []
     shop.refund_is("")

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from gate.diagnostics import doctor
+from gate.diagnostics import doctor, outages
 from gate.model.limits import BODY_MAX_BYTES, QUEUE_MAX, WAIT_MAX_S
 from gate.providers.standard import STALE_S
 from gate.runtime.serve import GRACE_S, STOP_S
@@ -156,6 +156,7 @@ def test_every_finding_of_the_doctor_is_in_the_table() -> None:
         and getattr(node.func, "id", "") == doctor.Diagnosis.__name__
         and isinstance(node.args[0], ast.Constant)
     }
+    found |= set(re.findall(r"`(\w+)`", (outages.Outage.__doc__ or "").partition("what:")[2].splitlines()[0]))
     assert said == found
 
 

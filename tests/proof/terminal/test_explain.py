@@ -18,7 +18,7 @@ from tests.support.wait import until
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory):
-    config = "[pools.one]\nlimit = 1\n[pools.short]\nlimit = 1\nlease_seconds = 0.5\nmax_hold_seconds = 0.5\n"
+    config = "[pools.one]\nlimit = 1\n[pools.short]\nlimit = 1\nlease_seconds = 0.5\nmax_hold_seconds = 5\n"
     config += '[providers.runninghub]\ntoken = "token"\n'
     with Served(tmp_path_factory.mktemp("explain"), config=config) as served:
         yield served
