@@ -7,6 +7,7 @@ redis        it does not answer, takes no writes, may evict gate's keys, or hold
 clock        the clocks of Redis and this machine differ, so the times shown to people are wrong by the difference; or that of
              Redis stepped
 invariant    one of I1-I9 of `gate verify` does not hold
+gone_back    SQL has lost commits: a backup was restored, or a standby that lagged was promoted
 migrations   the tables are of another version than this gate
 owed         refunds that the owner's function has not paid
 undelivered  calls that a tool has not answered, or whose tool is no longer configured
@@ -192,6 +193,8 @@ OF_REDIS = ("I7", "I9")
 """Invariants that drift may break. Their breach is not reported beside a drift of the same job or pool."""
 ABOUT = {"server": "gate serve", "redis": "Redis", "sql": "SQL"}
 """Names of the parts that may be away, by kind of finding."""
+GONE_BACK = "see docs/backup.md: end the jobs that have ended since, wait for those that run, then gate resume"
+"""Advice for a ledger that has gone back."""
 AWAY = "start it, free its disk, or point gate at the right one"
 """Advice for a store that does not answer, or that takes no writes."""
 BREACH = "gate's own fault, or a hand's: keep a gate backup of now, and look at the job's history"
@@ -214,6 +217,8 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     reading = LedgerQueries(database)
     configured = {tool.table for tool in tools}
     owed_any = waits_any = False
+    for pool, event in sorted((await reading.held()).items()):
+        yield Diagnosis("gone_back", pool, f"{event.why}; gate grants none of its slots", GONE_BACK)
     asks = "; it is being asked again now: look again" if fix else "; --fix asks it again at once"
     for pool, backlog in sorted((await reading.backlog.by_pool(LATELY_MS)).items()):
         owed, waits = backlog.refunds, backlog.calls

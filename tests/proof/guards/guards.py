@@ -162,6 +162,13 @@ GUARDS = [
     Guard("wake-after-a-lost-message", DROP, "test_a_waiter_whose_message_was_lost_is_woken"),
     Guard("reach-sql-before-a-reap", DROP, "test_while_sql_cannot_be_written_no_lease_is_reaped"),
     Guard("sweep-what-two-looks-saw", DROP, "test_a_lease_taken_out_by_hand_is_put_back_as_it_was"),
+    Guard("sweep-nothing-that-sql-forgot", replaced_by("twice"), "test_ledger_that_went_back_is_held_until_an_operator_resumes"),
+    Guard("hold-before-the-load", DROP, "test_pool_that_is_loaded_again_from_an_old_ledger_is_held_before_it_grants"),
+    Guard("epoch-shows-a-ledger-that-went-back", NEVER, "test_epoch_of_redis_above_that_of_sql_holds_the_pool"),
+    Guard("look-for-a-ledger-that-goes-back", NEVER, "test_ledger_that_goes_back_under_a_running_gate_is_held_at_the_next_look"),
+    Guard("read-redis-before-sql", replaced_by("[]"), "test_mark_that_redis_has_of_a_later_commit_is_no_proof"),
+    Guard("keep-the-newest-mark", ALWAYS, "test_it_keeps_the_newest_event_that_a_caller_has_read"),
+    Guard("newest-event-is-kept", replaced_by("0"), "test_newest_event_is_not_pruned"),
     Guard("sweep-nothing-in-the-outbox", DROP, "test_what_the_outbox_speaks_of_is_on_its_way"),
     Guard("embedded-redis-dies-with-gate", DROP, "test_the_embedded_redis_dies_with_its_parent_even_by_kill_9"),
     # ---- the owner's money
