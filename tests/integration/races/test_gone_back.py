@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from gate.ledger.admin.prune import prune
 from gate.model.job import Job, Request
 from gate.model.tool import Tools
 from gate.runtime.wiring import RunningGate, open_gate
-from gate.workers.reconciler import Reconciler
 from tests.support.gate_in_process import House
 from tests.support.script_lane import settings_of
 from tests.support.servers import RedisServer
@@ -109,18 +107,13 @@ async def test_hold_outlives_a_restart_and_a_loss_of_redis(server: RedisServer, 
         assert (await gate.services.queries.pool("default")).line.paused
 
 
-async def test_pool_that_is_loaded_again_from_an_old_ledger_is_held_before_it_grants(
-    server: RedisServer, old: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def never(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(Reconciler, "keep", never)
+async def test_pool_that_is_loaded_again_from_an_old_ledger_is_held_before_it_grants(server: RedisServer, old: str) -> None:
+    """By a command, which has no sweep."""
     server.cli("del", "gate:{default}:slots")
     server.cli("set", "gate:{default}:slots", "damaged")
-    async with open_gate(server.url, old, SETTINGS) as gate:
+    async with open_gate(server.url, old) as gate:
         await gate.registry.pool("default").tick()
-        assert await pause_reason(gate) is not None
+        assert await pause_reason(gate) is not None and await is_paused(server)
 
 
 async def test_epoch_of_redis_above_that_of_sql_holds_the_pool(server: RedisServer, sql_url: str, tmp_path: Path) -> None:
