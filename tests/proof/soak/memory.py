@@ -4,7 +4,7 @@
 
 Callers acquire, wait, release, cancel, and let leases expire. Pools are made, used and deleted. Beside them run scrapes of `/metrics`,
 streams and pages of the panel, and readers of the ledger. The first part of the run is the warm-up: caches fill. After it the figures of the
-first and of the last third are compared.
+first and of the last third are compared. GATE_TEST_POSTGRES_URL names a Postgres for the ledger.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Soak:
             int(status["VmRSS"].split()[0]) / 1024,
             len(list((process / "fd").iterdir())),
             int(status["Threads"]),
-            log.stat().st_size / 1e6,
+            log.stat().st_size / 1e6 if log.exists() else 0.0,
             self.done["made"],
         )
 
@@ -189,7 +189,7 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=25)
     options.add_argument("--seed", type=int, default=1)
     given = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Served(Path(folder), config=CONFIG, on_defaults=True) as served:
+    with tempfile.TemporaryDirectory() as folder, Served(Path(folder), config=CONFIG) as served:
         samples, load = asyncio.run(soak(served, given.minutes, given.seed))
         report = verify(served.sql_url, served.redis_url)
     wrong = [*load.wrong[:10], *not_flat(samples)]
