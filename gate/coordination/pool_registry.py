@@ -358,32 +358,11 @@ class PoolRegistry:
             self.due_within(pool, (reply.next_ms - reply.now_ms + 1) / 1000)
             self.due_within(pool, TICK_EVERY_S)  # guard: tick-a-pool-that-is-no-longer-idle
 
-    async def hold_what_went_back(self, pools: Sequence[str]) -> None:
-        """Pause those of the pools whose ledger has gone back, in both stores. See `LedgerAge`.
-
-        Redis forgets the higher mark then, because the pause is on record in SQL.
-
-        Raises:
-            StoreDown: A store does not answer.
-        """
-        await self._pause_in_redis(await self.age.hold(pools))
-
-    async def look_at_ledger(self) -> None:
-        """Pause every pool if SQL has gone back since the last look. See `LedgerAge.look`.
-
-        Raises:
-            StoreDown: A store does not answer.
-        """
-        if back := await self.age.look():
-            await self._pause_in_redis(back)
-
-    async def _pause_in_redis(self, pools: Sequence[str]) -> None:
-        for pool in pools:
-            if pool in self._known:
-                self._known[
-                    pool
-                ].epoch = None  # SQL may have an older one, under which the pool must be loaded above this one
-            with contextlib.suppress(PoolUnknown):  # it was deleted meanwhile
+    async def look_at_ledger(self, pools: Sequence[str] = ()) -> None:
+        """Pause pools, in both stores, whose ledger has gone back: those named, or all since the last look. See `LedgerAge`."""
+        for pool in set(await (self.age.hold(pools) if pools else self.age.look())).intersection(self._known):
+            self._known[pool].epoch = None  # SQL may have an older one: the pool is loaded above that of Redis
+            with contextlib.suppress(PoolUnknown):
                 await self.pool(pool).configure({"paused": 1, "recorded": self.age.newest})
 
     def due_within(self, pool: str, within_s: float) -> None:

@@ -212,7 +212,7 @@ async def _load(stores: Stores, registry: PoolRegistry, configured: dict[str, Po
     await registry.load()
     if configured is not None:  # before the first commit: the newest event would be newer than what was lost
         for first in range(0, len(registry.names), LOADS_AT_ONCE):
-            await registry.hold_what_went_back(registry.names[first : first + LOADS_AT_ONCE])
+            await registry.look_at_ledger(registry.names[first : first + LOADS_AT_ONCE])
     changed = set(await stores.ledger.configure(configured)) if configured is not None else set()
     await registry.load()
     rows = await stores.rows.pools() if configured is not None else []

@@ -129,7 +129,7 @@ class Reconciler:
         names, rows = self._pools.names, {row.name: row.in_redis() for row in await self._reading.pools()}
         for first in range(0, len(names), POOLS_AT_ONCE):
             pools = names[first : first + POOLS_AT_ONCE]
-            await self._pools.hold_what_went_back(pools)
+            await self._pools.look_at_ledger(pools)
             ticks = (self._pools.pool(pool).tick() for pool in pools)
             failed = [isinstance(result, BaseException) for result in await asyncio.gather(*ticks, return_exceptions=True)]
             in_redis, in_sql = await self._pools.holding(pools), await self._reading.busy(pools)
@@ -167,8 +167,9 @@ class Reconciler:
             return sorted(twice, key=str)
         if clock_differs(seen, settings.clock_ahead_ms):
             await self._ledger.record_clock(pool, epoch, seen.ahead_ms)  # guard: sweep-the-clock
-        if settings.paused and await self._reading.held([pool]):
-            twice = _safe(twice)  # guard: sweep-nothing-that-sql-forgot
+        is_held = settings.paused and await self._reading.held([pool])
+        if is_held:  # guard: sweep-nothing-that-sql-forgot
+            twice = _safe(twice)
         repaired = [drift for drift in sorted(twice, key=str) if await mend(pool, epoch, seen, live, drift, looked_at)]
         self._before[pool] = found - {
             drift

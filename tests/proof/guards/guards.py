@@ -163,7 +163,7 @@ GUARDS = [
     Guard("reach-sql-before-a-reap", DROP, "test_while_sql_cannot_be_written_no_lease_is_reaped"),
     Guard("sweep-what-two-looks-saw", DROP, "test_a_lease_taken_out_by_hand_is_put_back_as_it_was"),
     Guard("read-ends-with-its-caller", replaced_by("None"), "test_read_whose_caller_has_left_ends"),
-    Guard("sweep-nothing-that-sql-forgot", replaced_by("twice"), "test_ledger_that_went_back_is_held_until_an_operator_resumes"),
+    Guard("sweep-nothing-that-sql-forgot", NEVER, "test_ledger_that_went_back_is_held_until_an_operator_resumes"),
     Guard("hold-before-the-load", DROP, "test_pool_that_is_loaded_again_from_an_old_ledger_is_held_before_it_grants"),
     Guard("epoch-shows-a-ledger-that-went-back", NEVER, "test_epoch_of_redis_above_that_of_sql_holds_the_pool"),
     Guard("look-for-a-ledger-that-goes-back", NEVER, "test_ledger_that_goes_back_under_a_running_gate_is_held_at_the_next_look"),
