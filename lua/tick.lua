@@ -2,7 +2,9 @@
 --
 -- Guarantee: after it (and again while it says `more`) no dead lease holds a slot, no waiter stands beside a free one.
 --
--- ARGV after the prelude's: none
+-- ARGV after the prelude's
+--   4 recorded    integer  the newest event that the caller has read from SQL; '' when it has read none. The highest one is kept, to
+--                          know a SQL that has gone back
 -- Replies
 --   ticked
 
@@ -33,5 +35,10 @@ if scans and waiting > 0 then
   end
   local next_from = #page < BOUND and 0 or from + #page - ended
   if next_from ~= from then redis.call('HSET', META, 'wait_scan', digits(next_from)) end
+end
+local recorded = tonumber(ARGV[4])
+-- guard: keep-the-newest-mark
+if recorded and recorded > (tonumber(redis.call('HGET', META, 'recorded')) or 0) then -- mutant: same-mark
+  redis.call('HSET', META, 'recorded', digits(recorded))
 end
 return finish('ticked', {})

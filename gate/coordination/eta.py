@@ -47,6 +47,10 @@ class EtaEstimator:
         self._reading, self._now_ms = reading, now_ms
         self._pools: dict[str, _Pool] = {}
 
+    def forget(self, pool: str) -> None:
+        """Forget a pool that was deleted."""
+        self._pools.pop(pool, None)
+
     async def eta(self, pool: str, job_id: str, position: int, limit: int) -> float | None:
         """Estimate when a waiter gets a slot.
 

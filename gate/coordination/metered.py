@@ -36,3 +36,9 @@ class MeteredPoolRegistry(PoolRegistry):
         """Count the call, then do what `PoolRegistry.outdated` does."""
         counters.stale[pool] += 1
         super().outdated(pool, epoch)
+
+    def _forget(self, pool: str) -> None:
+        super()._forget(pool)
+        counters.stale.pop(pool, None)
+        for key in [key for key in counters.rebuilds if key[0] == pool]:
+            del counters.rebuilds[key]

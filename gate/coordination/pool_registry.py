@@ -14,6 +14,7 @@ import structlog
 
 from gate.coordination.clock_guard import ClockGuard
 from gate.coordination.due_times import DueTimes
+from gate.coordination.ledger_age import LedgerAge
 from gate.coordination.single_flight import SingleFlight
 from gate.ledger import EpochResult, Ledger, LedgerQueries
 from gate.model.errors import PoolUnknown, StoreDown
@@ -87,6 +88,7 @@ class PoolRegistry:
         on_emitted: Called with pool, epoch and reply when a script has written to the outbox.
         on_forgotten: Called with the name of each pool that was deleted.
         due: When each pool needs its next tick.
+        age: Finds out that SQL has gone back.
     """
 
     def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries) -> None:
@@ -98,6 +100,7 @@ class PoolRegistry:
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
         self.on_forgotten: list[Callable[[str], None]] = []
         self.due = DueTimes()
+        self.age = LedgerAge(semaphore, ledger, reading)
 
     @property
     def names(self) -> list[str]:
@@ -265,6 +268,7 @@ class PoolRegistry:
                 return  # another call of this server has loaded it
             identity = await self._link.meet()
             self._link.pin(identity)
+            await self.age.hold([pool])  # guard: hold-before-the-load
             away_ms = None if known.asked_at is None else round((time.monotonic() - known.asked_at) * 1000)
             try:
                 found = await self._ledger.begin_rebuild(
@@ -353,6 +357,13 @@ class PoolRegistry:
             # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
             self.due_within(pool, (reply.next_ms - reply.now_ms + 1) / 1000)
             self.due_within(pool, TICK_EVERY_S)  # guard: tick-a-pool-that-is-no-longer-idle
+
+    async def look_at_ledger(self, pools: Sequence[str] = ()) -> None:
+        """Pause pools, in both stores, whose ledger has gone back: those named, or all since the last look. See `LedgerAge`."""
+        for pool in set(await (self.age.hold(pools) if pools else self.age.look())).intersection(self._known):
+            self._known[pool].epoch = None  # SQL may have an older one: the pool is loaded above that of Redis
+            with contextlib.suppress(PoolUnknown):
+                await self.pool(pool).configure({"paused": 1, "recorded": self.age.newest})
 
     def due_within(self, pool: str, within_s: float) -> None:
         """Let the pool's next tick come within this time (s)."""
@@ -456,7 +467,7 @@ class PoolSlots:
         Returns:
             The current epoch.
         """
-        return (await self._run(lambda epoch: self._semaphore.tick(self._name, epoch))).epoch
+        return (await self._run(lambda epoch: self._semaphore.tick(self._name, epoch, self._pools.age.newest))).epoch
 
     async def status(self, job_id: str | None = None, most: int = 0, shows: bool = False) -> QueueState:
         """Read the pool.

@@ -62,6 +62,7 @@ class JobQueries:
         self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
         self._recorder, self.waiters = recorder, waiters
         self._pace, self._board = EtaEstimator(ledger, semaphore.expected_ms), QueuePositions(pools, waiters)
+        pools.on_forgotten.append(self._pace.forget)
 
     async def know(self, pool: str) -> None:
         """Make sure that a pool exists.

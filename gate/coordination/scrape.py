@@ -58,6 +58,8 @@ class Scraper:
     def __init__(self, semaphore: Semaphore, known: PoolRegistry, database: Database, health: StoreHealth) -> None:
         self._semaphore, self._known, self._database, self._health = semaphore, known, database, health
         self.tally = EventCounters(database)
+        self._deleted: set[str] = set()
+        known.on_forgotten.append(self._deleted.add)
         self._asking: dict[str, asyncio.Task[Any]] = {}
 
     async def read(self) -> Scrape:
@@ -75,6 +77,9 @@ class Scraper:
 
     async def _sql(self) -> LedgerGauges:
         await self.tally.count()
+        for pool in self._deleted.difference(self._known.names):  # after the count, which meets their last events
+            self.tally.pools.pop(pool, None)
+        self._deleted.clear()
         return await in_sql.read(self._database)
 
     async def _ask(self, store: str, question: Callable[[], Awaitable[Any]]) -> Any:

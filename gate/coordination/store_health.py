@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from gate.ledger import Ledger, LedgerQueries
+from gate.coordination.pool_registry import PoolRegistry
+from gate.ledger import Ledger
 from gate.model.errors import StoreDown
 from gate.model.job import now_ms
 from gate.slots import Semaphore
@@ -47,10 +48,10 @@ class StoreHealth:
         troubles: What was wrong at the last look, by store.
     """
 
-    def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries) -> None:
+    def __init__(self, semaphore: Semaphore, ledger: Ledger, registry: PoolRegistry) -> None:
         self._questions: dict[str, tuple[Callable[[], Awaitable[None]], ...]] = {
             "redis": (semaphore.probe,),
-            "sql": (reading.ping, ledger.prove),
+            "sql": (registry.look_at_ledger, ledger.prove),
         }
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._looked_at: dict[str, float] = {}

@@ -7,10 +7,12 @@ redis        it does not answer, takes no writes, may evict gate's keys, or hold
 clock        the clocks of Redis and this machine differ, so the times shown to people are wrong by the difference; or that of
              Redis stepped
 invariant    one of I1-I9 of `gate verify` does not hold
+gone_back    SQL has lost commits: a backup was restored, or a standby that lagged was promoted
 migrations   the tables are of another version than this gate
 owed         refunds that the owner's function has not paid
 undelivered  calls that a tool has not answered, or whose tool is no longer configured
 tool_down    a tool whose start address answers 401, 403, 404 or with a redirect: gate starts none of its jobs
+wal          SQLite's log is far above its normal size, because a program holds a read transaction open
 held_back    a transaction of gate stays open, so the pages of the ledger end before its rows
 unstarted    jobs of a tool without a start address, which no caller starts either
 unbound      callbacks whose task is bound to no job
@@ -35,6 +37,7 @@ from gate.ledger import Database, Ledger, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
 from gate.ledger.reports.backlog import Crowd, Pending
 from gate.ledger.reports.refused_jobs import RefusedJob
+from gate.ledger.sql.engines import LOG_PAGES, PAGE_BYTES
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import now_ms
 from gate.model.tool import Tools
@@ -60,6 +63,8 @@ CROWD_MIN = 10
 """Fewest waiting jobs of one user that are reported. Fewer hold up other users for a short time."""
 STEPPED_LATELY_MS = 24 * 3_600_000
 """Age (ms) up to which a step of Redis's clock is reported, so that a check once a day sees it."""
+LOG_MAX_BYTES = 2 * LOG_PAGES * PAGE_BYTES
+"""Size of SQLite's log (bytes) above which it is reported: twice the size to which SQLite cuts it back."""
 UNBOUND_NAMED = 3
 """Most tasks that a finding names. More would make the line too long to read."""
 WEEK_MS = 7 * 24 * 3_600_000
@@ -192,6 +197,8 @@ OF_REDIS = ("I7", "I9")
 """Invariants that drift may break. Their breach is not reported beside a drift of the same job or pool."""
 ABOUT = {"server": "gate serve", "redis": "Redis", "sql": "SQL"}
 """Names of the parts that may be away, by kind of finding."""
+GONE_BACK = "see docs/backup.md: end the jobs that have ended since, wait for those that run, then gate resume"
+"""Advice for a ledger that has gone back."""
 AWAY = "start it, free its disk, or point gate at the right one"
 """Advice for a store that does not answer, or that takes no writes."""
 BREACH = "gate's own fault, or a hand's: keep a gate backup of now, and look at the job's history"
@@ -214,6 +221,8 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     reading = LedgerQueries(database)
     configured = {tool.table for tool in tools}
     owed_any = waits_any = False
+    for pool, event in sorted((await reading.held()).items()):
+        yield Diagnosis("gone_back", pool, f"{event.why}; gate grants none of its slots", GONE_BACK)
     asks = "; it is being asked again now: look again" if fix else "; --fix asks it again at once"
     for pool, backlog in sorted((await reading.backlog.by_pool(LATELY_MS)).items()):
         owed, waits = backlog.refunds, backlog.calls
@@ -251,6 +260,8 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         says = f"a transaction of gate has been open for {oldest[1]:.0f} s, so GET /v1/ledger ends before its rows"
         helps = f"see in pg_stat_activity what process {oldest[0]} waits for; pg_terminate_backend({oldest[0]}) ends it, and gate repeats it"
         yield Diagnosis("held_back", "ledger", says, helps)
+    for finding in _log_of(database.url):
+        yield finding
     unbound, tasks = await reading.backlog.bindings(UNBOUND_NAMED)
     if unbound:
         such = "; the newest of " if unbound > len(tasks) else "; of "
@@ -267,6 +278,14 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         yield Diagnosis("unread", "callbacks", says, helps)
     if fix and (owed_any or waits_any):
         await reading.backlog.hurry()
+
+
+def _log_of(sql_url: str) -> Iterator[Diagnosis]:
+    file = migrate.sqlite_file(sql_url)
+    log = file and file.with_name(f"{file.name}-wal")
+    if log is not None and log.exists() and (size := log.stat().st_size) > LOG_MAX_BYTES:
+        says = f"SQLite's log {log} has {size / 1e6:.0f} MB: a program holds a read transaction open, so the log cannot be emptied"
+        yield Diagnosis("wal", "SQL", says, f"fuser -v {log} names the programs; end the reader, and gate cuts the log back")
 
 
 def _since(pending: Pending) -> str:

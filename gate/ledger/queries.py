@@ -21,6 +21,7 @@ from gate.ledger.sql import pool_rows as pools
 from gate.ledger.sql.job_rows import find, is_holding, is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.sql.tables import events, jobs, ledger, tasks
+from gate.ledger.sql.tables import pools as pool_table
 from gate.ledger.transitions.unread_callbacks import Unread as Unread
 from gate.ledger.transitions.unread_callbacks import UnreadCallbacks
 from gate.model.job import Job
@@ -106,6 +107,31 @@ class LedgerQueries:
     async def pool(self, name: str) -> Pool | None:
         """Return a pool; None when there is none of this name."""
         return await self._database.read(lambda connection: pools.find(connection, name))
+
+    async def newest(self) -> int:
+        """Return the ID of the newest event; 0 without one. It never decreases, unless SQL has lost commits."""
+        return await self._database.read(lambda c: c.execute(sa.select(sa.func.max(events.c.id))).scalar() or 0)
+
+    async def held(self, names: Collection[str] | None = None) -> dict[str, Event]:
+        """Return the pools that gate has paused because SQL has gone back, each with the event of its pause.
+
+        Args:
+            names: Names of the pools to look at; None for all.
+        """
+        since = sa.select(sa.func.max(events.c.id)).where(events.c.job_id.is_(None), events.c.kind.in_(("paused", "resumed")))
+        query = sa.select(pool_table.c.name, *happened.selected_columns).join(events, events.c.pool == pool_table.c.name)
+        query = query.where(
+            pool_table.c.paused,
+            pool_table.c.deleted_at.is_(None),
+            events.c.id == since.where(events.c.pool == pool_table.c.name).correlate(pool_table).scalar_subquery(),
+            events.c.kind == "paused",
+            events.c.by == "gate",
+        )
+        if names is not None:
+            query = query.where(pool_table.c.name.in_(names))
+        return (
+            await self._database.read(lambda c: {row[0]: Event(*row[1:]) for row in c.execute(query)}) if names != [] else {}
+        )
 
     async def has_had(self, name: str) -> bool:
         """Return whether there is a pool of this name, or was one that was deleted."""

@@ -26,6 +26,7 @@ from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.coordination.waiters import Waiters
 from gate.http.auth.key_cache import KeyCache
 from gate.ledger import BillingHooks, Database, Deliveries, Ledger, LedgerQueries, Pool, PoolSettings
+from gate.ledger.admin import backup
 from gate.ledger.billing_hooks import refuse_sqlite
 from gate.model.tool import Tools
 from gate.slots import Semaphore
@@ -120,7 +121,7 @@ class _Parts:
         self.reconciler = Reconciler(ledger, rows, self.registry, self.recorder, self.notifier)
         common = (ledger, self.registry, self.recorder, self.notifier)
         queries = JobQueries(stores.semaphore, rows, self.registry, self.recorder, self.waiters)
-        health = StoreHealth(stores.semaphore, ledger, rows)
+        health = StoreHealth(stores.semaphore, ledger, self.registry)
         pricing = JobPricing(outside.tools, rows, hooks)
         self.services = Services(
             admission=Admission(*common, queries, rows, pricing),
@@ -174,6 +175,7 @@ async def open_gate(
         closing.push_async_callback(stores.redis.aclose)
         found = await trust(stores.redis, redis_url)
         stores.redis.pin(await stores.redis.meet())
+        await _hold_a_copy(sql_url, parts.registry)
         await _load(stores, parts.registry, configured)
         closing.push_async_callback(parts.notifier.settle)
         closing.push_async_callback(parts.recorder.settle)
@@ -198,8 +200,19 @@ async def open_gate(
         )
 
 
+async def _hold_a_copy(sql_url: str, registry: PoolRegistry) -> None:
+    """Pause the pools of a restored backup before they are loaded. Redis cannot show its age when it is empty."""
+    if backup.is_copy(sql_url):
+        await registry.age.pause_restored()
+        backup.use(sql_url)
+
+
 async def _load(stores: Stores, registry: PoolRegistry, configured: dict[str, PoolSettings] | None) -> None:
     """Read the pools from SQL; a server also loads them into Redis, with the settings of its configuration."""
+    await registry.load()
+    if configured is not None:  # before the first commit: the newest event would be newer than what was lost
+        for first in range(0, len(registry.names), LOADS_AT_ONCE):
+            await registry.look_at_ledger(registry.names[first : first + LOADS_AT_ONCE])
     changed = set(await stores.ledger.configure(configured)) if configured is not None else set()
     await registry.load()
     rows = await stores.rows.pools() if configured is not None else []

@@ -363,3 +363,18 @@ class RedisSnapshot:
     settings: dict[str, int]
     passed: frozenset[str] = frozenset()
     ahead_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerMark:
+    """What Redis has seen of the ledger of a pool.
+
+    Attributes:
+        ledger_id: The ledger whose pool this is; empty when Redis does not have the pool.
+        epoch: Epoch under which the pool was loaded.
+        recorded: ID of the newest event that was read from that ledger.
+    """
+
+    ledger_id: str
+    epoch: int
+    recorded: int

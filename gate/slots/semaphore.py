@@ -35,6 +35,7 @@ from gate.slots.results import (
     CancelResult,
     ExtendReply,
     ExtendResult,
+    LedgerMark,
     NotDone,
     QueueState,
     RebuildReply,
@@ -200,9 +201,15 @@ class Semaphore:
         """Take a job out, whether it waits or holds a slot; with `ticket`, only if it came under that ticket."""
         return _reply(await self._run("cancel", pool, epoch, job_id, "" if ticket is None else ticket), CancelResult)
 
-    async def tick(self, pool: str, epoch: int) -> ScriptReply[UpkeepResult]:
-        """Reap what has run out and grant what is free. Every other call does so too, up to a bound."""
-        return _reply(await self._run("tick", pool, epoch, grants=GRANTS_PER_TICK), UpkeepResult)
+    async def tick(self, pool: str, epoch: int, recorded: int | None = None) -> ScriptReply[UpkeepResult]:
+        """Reap what has run out and grant what is free. Every other call does so too, up to a bound.
+
+        Args:
+            pool: Name of the pool.
+            epoch: Epoch under which the pool was loaded.
+            recorded: ID of the newest event that was read from SQL. Redis keeps the highest; None keeps what it has.
+        """
+        return _reply(await self._run("tick", pool, epoch, recorded or "", grants=GRANTS_PER_TICK), UpkeepResult)
 
     async def shift(self, pool: str, epoch: int, step_ms: int, ahead_ms: int) -> ShiftReply:
         """Keep the pool's clock where it was, though the clock of Redis has stepped.
@@ -329,6 +336,20 @@ class Semaphore:
         with answering():
             found = await self.link.pipe.ask_all([("HMGET", keys.keys(pool)[4], *names) for pool in pools])
         return {pool: _numbers(names, reply) for pool, reply in zip(pools, found, strict=True)}
+
+    async def marks(self, pools: Sequence[str]) -> dict[str, LedgerMark]:
+        """Read what Redis has seen of the ledger of each pool, in one round trip. A pool that cannot be read has none."""
+        commands = [("HMGET", keys.keys(pool)[4], "ledger", "epoch", "recorded") for pool in pools]
+        with answering():
+            try:
+                found = await self.link.pipe.ask_all(commands)
+            except AnotherRedis:
+                return {}
+        return {
+            pool: LedgerMark((reply[0] or b"").decode(), *(entry_codec.whole_number(value or b"0") for value in reply[1:]))
+            for pool, reply in zip(pools, found, strict=True)
+            if not isinstance(reply, Exception)
+        }
 
     async def delete(self, pool: str) -> None:
         """Delete all keys of a pool. If the pool exists in SQL, it is loaded again as after any loss of Redis."""

@@ -37,7 +37,8 @@ RESTORES_MAX = 3
 """Times that a sweep tries to put a lease back whose slot is taken."""
 ALL_ENTRIES = 100_000
 """Entries of the outbox that a repair reads at most. It needs every entry about a job, so one page is not enough."""
-
+SAFE_KINDS = (DriftKind.SETTINGS, DriftKind.ENDED)
+"""Repairs of a pool whose ledger has gone back. Each other one may free the slot of a job that runs, or start one that has ended."""
 
 Mend = Callable[[str, int, RedisSnapshot, dict[str, Job], Drift, float], Awaitable[bool]]
 
@@ -128,6 +129,7 @@ class Reconciler:
         names, rows = self._pools.names, {row.name: row.in_redis() for row in await self._reading.pools()}
         for first in range(0, len(names), POOLS_AT_ONCE):
             pools = names[first : first + POOLS_AT_ONCE]
+            await self._pools.look_at_ledger(pools)
             ticks = (self._pools.pool(pool).tick() for pool in pools)
             failed = [isinstance(result, BaseException) for result in await asyncio.gather(*ticks, return_exceptions=True)]
             in_redis, in_sql = await self._pools.holding(pools), await self._reading.busy(pools)
@@ -165,6 +167,9 @@ class Reconciler:
             return sorted(twice, key=str)
         if clock_differs(seen, settings.clock_ahead_ms):
             await self._ledger.record_clock(pool, epoch, seen.ahead_ms)  # guard: sweep-the-clock
+        is_held = settings.paused and await self._reading.held([pool])
+        if is_held:  # guard: sweep-nothing-that-sql-forgot
+            twice = _safe(twice)
         repaired = [drift for drift in sorted(twice, key=str) if await mend(pool, epoch, seen, live, drift, looked_at)]
         self._before[pool] = found - {
             drift
@@ -255,6 +260,11 @@ class Reconciler:
             return False
         await slots.delete_from_outbox([entry.entry_id for entry in entries])
         return True
+
+
+def _safe(drifts: set[Drift]) -> set[Drift]:
+    """Return the differences whose repair is right also when SQL has gone back."""
+    return {drift for drift in drifts if drift.kind in SAFE_KINDS}
 
 
 def _grant_in(seen: RedisSnapshot, job_id: str) -> OutboxEntry:

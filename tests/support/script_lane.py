@@ -48,6 +48,9 @@ class Pinned:
         finally:
             await self.client.connection_pool.release(connection)
 
+    async def ask_all(self, commands: Any) -> list[Any]:
+        return [await self.ask(*words) for words in commands]
+
 
 class LineOfPool:
     """The scripts of one pool, in short words, under one epoch."""

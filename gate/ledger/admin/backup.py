@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable
@@ -12,6 +13,35 @@ from gate.model.errors import CannotStart
 
 PAGES = 2_000
 """Pages in one step of the copy (8 MiB), after which the progress is reported."""
+COPY = 0x67617465
+"""`user_version` of a file that `backup` has made. A ledger in use has 0."""
+
+
+def is_copy(url: str) -> bool:
+    """Return whether the ledger is a copy that `backup` has made, and that no gate has opened since."""
+    file = sqlite_file(url)
+    if file is None or not file.exists():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as here:
+            return bool(here.execute("pragma user_version").fetchone()[0] == COPY)
+    except sqlite3.Error:
+        return False  # the next query of its rows says what is wrong
+
+
+def use(url: str) -> None:
+    """Make a ledger of the copy. From then on `is_copy` is false.
+
+    Raises:
+        CannotStart: The file cannot be written.
+    """
+    file = sqlite_file(url)
+    assert file is not None
+    try:
+        with contextlib.closing(sqlite3.connect(file)) as here:
+            here.execute("pragma user_version = 0")
+    except sqlite3.Error as error:
+        raise CannotStart(f"{file} cannot be written: {error}") from error
 
 
 def backup(url: str, target: Path, progress: Callable[[int, int], None] = lambda done, whole: None) -> int:
@@ -42,6 +72,8 @@ def backup(url: str, target: Path, progress: Callable[[int, int], None] = lambda
             here.execute("begin")
             here.execute("select count(*) from sqlite_master").fetchone()
             here.backup(there, pages=PAGES, progress=lambda _, left, whole: progress(whole - left, whole))
+        with there:
+            there.execute(f"pragma user_version = {COPY}")
         here.close()
         there.close()
         with passing.open("rb") as copied:

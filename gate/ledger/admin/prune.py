@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from gate.ledger.sql.engines import engine, first_line
@@ -38,7 +39,8 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
 
     A pruned job loses its payload, session, error, output and history, its finished deliveries and the content of its
     callbacks. Its row stays, because a job_id names one job for ever, and so do its ledger entries. An unread callback is
-    deleted with the job that it was applied to, or by its own age.
+    deleted with the job that it was applied to, or by its own age. The row of the newest event stays,
+    empty: without its id SQL would seem to have gone back.
 
     Args:
         url: Address of the ledger.
@@ -71,6 +73,7 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
                     return pruned
                 emptied = {name: None for name in CARRIED} | {"pruned_at": now_ms()}
                 connection.execute(jobs.update().where(jobs.c.job_id.in_(ids)).values(**emptied))
+                pruned.events += _empty_the_newest(connection, ids)  # guard: newest-event-is-kept
                 pruned.events += connection.execute(events.delete().where(events.c.job_id.in_(ids))).rowcount
                 done = deliveries.c.job_id.in_(ids), deliveries.c.done_at.is_not(None)
                 connection.execute(deliveries.delete().where(*done))
@@ -85,3 +88,10 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
         raise CannotStart(f"SQL cannot be pruned: {first_line(error)}") from error
     finally:
         made.dispose()
+
+
+def _empty_the_newest(connection: Connection, job_ids: Sequence[str]) -> int:
+    """Empty the newest event of all, if it is of one of these jobs. Return how many were emptied."""
+    newest = events.c.id == sa.select(sa.func.max(events.c.id)).scalar_subquery()
+    empty = {"job_id": None, "pool": "", "kind": "pruned", "fence": None, "why": None}
+    return connection.execute(events.update().where(newest, events.c.job_id.in_(job_ids)).values(**empty)).rowcount

@@ -29,7 +29,7 @@ from gate.ledger.commit.group_commit import Task
 from gate.ledger.commit.inline_commit import InlineCommitter
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.commit.writer import Writer
-from gate.ledger.sql.engines import READERS, answering, engine
+from gate.ledger.sql.engines import READERS, answering, ends_by, engine
 from gate.model.errors import StoreDown
 from gate.model.time_limit import limit
 
@@ -134,6 +134,8 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a query on a read-only connection, in a thread.
 
+        SQLite ends a query when its caller has left. Otherwise it would keep a reader, and the log from being emptied.
+
         Args:
             work: The query.
 
@@ -145,10 +147,11 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
+        give_up = time.monotonic() + ANSWER_S
 
         def run() -> None:
             try:
-                with answering(), self._read_engine.connect() as connection:
+                with answering(), self._read_engine.connect() as connection, ends_by(connection, give_up):
                     found, error = work(connection), None
             except BaseException as failed:
                 found, error = None, failed

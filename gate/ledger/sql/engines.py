@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,8 @@ A long read keeps the log from being emptied, so the file may grow beyond this. 
 """
 PAGE_BYTES = 4_096
 """Size of a SQLite page (bytes)."""
+STEPS_BETWEEN_LOOKS = 100_000
+"""Steps of SQLite's machine between two looks at the clock: about a millisecond."""
 STATEMENTS_KEPT = 256
 """Prepared statements of a SQLite connection: one for each kind of write and each number of rows."""
 LOCK_TIMEOUT_MS = 5_000
@@ -88,6 +91,29 @@ def first_line(error: BaseException) -> str:
 
 DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 """TCP settings (ms and s) that detect a Postgres host that is down within some ten seconds, even during a statement."""
+
+
+@contextlib.contextmanager
+def ends_by(connection: Connection, give_up: float) -> Iterator[None]:
+    """End each query of SQLite that is still running at a time. It raises OperationalError then.
+
+    Args:
+        connection: A connection that reads. One of Postgres is left as it is.
+        give_up: The time by `time.monotonic()` (s).
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    file = connection.connection.dbapi_connection
+    assert isinstance(file, sqlite3.Connection)
+    file.set_progress_handler(
+        lambda: time.monotonic() > give_up,  # guard: read-ends-with-its-caller
+        STEPS_BETWEEN_LOOKS,
+    )
+    try:
+        yield
+    finally:
+        file.set_progress_handler(None, 0)
 
 
 @contextlib.contextmanager

@@ -339,7 +339,8 @@ def change(connection: Connection, name: str, values: dict[str, int | bool], by:
     was = asdict(before.settings)
     changed = {key: value for key, value in values.items() if key in was and value != was[key]}
     _changed(connection, name, changed, by, reason)
-    if values.get("paused", before.paused) != before.paused:
+    is_held = by == "gate" and values.get("paused", False)  # written down also if an operator has paused the pool before
+    if values.get("paused", before.paused) != before.paused or is_held:
         kind = "paused" if values["paused"] else "resumed"
         connection.execute(events.insert().values(at=now_ms(), pool=name, kind=kind, by=by, why=reason))
     return lock(connection, name)

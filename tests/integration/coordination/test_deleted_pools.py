@@ -7,6 +7,7 @@ import pytest
 from gate.model.errors import Invalid, PoolNotEmpty, PoolUnknown
 from gate.model.job import Request
 from gate.runtime.wiring import open_gate
+from gate.telemetry import counters
 from tests.conftest import OpenHouse
 from tests.support.gate_in_process import House
 from tests.support.script_lane import settings_of
@@ -93,3 +94,19 @@ async def test_a_job_that_redis_had_already_is_refused_when_the_pool_goes(house:
     with pytest.raises(PoolUnknown):
         await house.acquire("early")
     assert await house.gate.services.ledger.job("early") is None
+
+
+async def test_nothing_of_a_deleted_pool_stays_in_memory(house: House) -> None:
+    """With pools that come and go the process would grow for ever."""
+    services = house.gate.services
+    waiter = [await house.acquire() for _ in range(4)][3]
+    assert (await services.queries.wait(house.pool, waiter.job_id, "", 0)).position == 1
+    house.gate.registry.outdated(house.pool, await house.gate.registry.epoch(house.pool))
+    await services.scraper.read()
+    assert house.pool in services.scraper.tally.pools and house.pool in services.queries._pace._pools
+    for job_id in await services.ledger.live(house.pool):
+        await house.keeper.cancel(house.pool, job_id)
+    await services.pools.delete(house.pool)
+    await services.scraper.read()
+    assert house.pool not in services.scraper.tally.pools and house.pool not in services.queries._pace._pools
+    assert house.pool not in counters.stale and not [key for key in counters.rebuilds if key[0] == house.pool]

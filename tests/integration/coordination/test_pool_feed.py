@@ -153,7 +153,7 @@ async def test_a_store_that_takes_no_writes_is_shown_at_once_beside_what_is_so_n
     with following(house) as (_, seen):
         await until(lambda: seen().view is not None, "the pool is looked at")
         monkeypatch.setattr(house.gate.ledger, "prove", full)
-        health = StoreHealth(house.gate.semaphore, house.gate.ledger, house.gate.services.ledger)
+        health = StoreHealth(house.gate.semaphore, house.gate.ledger, house.gate.registry)
         monkeypatch.setattr(FEED[house], "_health", health)
         assert not await health.look()
         await until(

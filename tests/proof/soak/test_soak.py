@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from gate.diagnostics.verify import verify
-from tests.proof.soak import arrival, damage, expiry, mixed, moving
+from tests.proof.soak import arrival, damage, expiry, memory, mixed, moving
 from tests.proof.soak.load import Options
 from tests.support.gate_process import Served
 from tests.support.servers import lacking
@@ -47,3 +47,14 @@ def test_everything_moves() -> None:
     sql = "sqlite" if "postgres" in lacking("embedded", "postgres") else "postgres"
     said, wrong = moving.play(Options(jobs=40, seed=7, kill_every=6, sql=sql, redis="embedded"))
     assert wrong == [], said
+
+
+def test_memory_soak_names_what_grows(tmp_path: Path) -> None:
+    with Served(tmp_path, config=memory.CONFIG, on_defaults=True) as served:
+        _samples, load = asyncio.run(memory.soak(served, minutes=0.05, seed=7))
+        clean(served)
+    assert load.wrong == [] and load.done["made"] > 0 and load.done["completed"] > 0
+    flat = [memory.Sample(n, 100, 40, 12, 1, n) for n in range(60)]
+    assert memory.not_flat(flat) == []
+    grows = [memory.Sample(n, 100 + n, 40 + n, 12 + n, 2 * n, n) for n in range(60)]
+    assert [one.split()[0] for one in memory.not_flat(grows)] == ["rss_mb", "descriptors", "threads", "SQLite's"]

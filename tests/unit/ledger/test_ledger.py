@@ -17,6 +17,7 @@ from gate.ledger.commit import unit_of_work as batch
 from gate.ledger.commit import writer
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql import engines, tables
+from gate.ledger.sql.engines import READERS
 from gate.ledger.sql.statements import AT_ONCE
 from gate.model.errors import StoreDown
 from gate.model.job import Lease, Request
@@ -382,3 +383,14 @@ async def test_a_configured_value_counts_only_when_it_differs_from_the_last_one(
     assert await ledger.configure({"default": settings_of(limit=2, queue_max=5)}) == ["default"]
     settings = (await LedgerQueries(database).pools())[0].settings
     assert (settings.limit, settings.queue_max) == (2, 5)
+
+
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" in os.environ, reason="of SQLite only")
+async def test_read_whose_caller_has_left_ends(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All readers would be taken by it, and the log would grow."""
+    monkeypatch.setattr(database_module, "ANSWER_S", 0.05)
+    count = "with recursive n(i) as (select 1 union all select i + 1 from n limit 30000000) select max(i) from n"
+    long = [database.read(lambda connection: connection.exec_driver_sql(count).scalar()) for _ in range(READERS)]
+    assert {type(one) for one in await asyncio.gather(*long, return_exceptions=True)} == {StoreDown}
+    monkeypatch.setattr(database_module, "ANSWER_S", 1.0)
+    assert await database.read(lambda connection: connection.exec_driver_sql("select 1").scalar()) == 1

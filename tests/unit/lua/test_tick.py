@@ -168,3 +168,11 @@ async def test_a_cool_down_that_is_over_makes_no_call(line: LineOfPool) -> None:
     await line.configure(limit=1)
     line.clock.turn(1_000)
     assert (await line.tick()).next_ms == line.clock.now + 599_000, "b holds the slot there is"
+
+
+async def test_it_keeps_the_newest_event_that_a_caller_has_read(line: LineOfPool) -> None:
+    async def recorded(newest: int | None) -> int:
+        await line.semaphore.tick(line.pool, line.epoch, newest)
+        return (await line.semaphore.marks([line.pool]))[line.pool].recorded
+
+    assert [await recorded(newest) for newest in (None, 1, 7, 6, None, 7, 9)] == [0, 1, 7, 7, 7, 7, 9]

@@ -24,6 +24,7 @@ EXPLAINED: list[tuple[str, str, str]] = [
     ("ahead-by-nothing", "> to >=", "of a clock that is not ahead nothing is said"),
     ("presence-to-the-millisecond", "> to >=", "how often the presence is written, at one exact millisecond of the clock of Redis"),
     ("equal-tickets", "> to >=", ONE_TICKET),
+    ("same-mark", "> to >=", "the same number is written once more"),
     *(
         (mark, change, SHORT_CUT + why)
         for mark, why in (
