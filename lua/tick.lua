@@ -1,4 +1,4 @@
--- tick: what every verb does, and a look at waiters with a queue time of their own. An idle pool reaps and promotes by it.
+-- tick: what every verb does, and a look at waiters behind those with a queue time of their own. An idle pool reaps and promotes by it.
 --
 -- Guarantee: after it (and again while it says `more`) no dead lease holds a slot, no waiter stands beside a free one.
 --
@@ -17,7 +17,7 @@ if meta.ahead_ms ~= 0
   now = now + meta.ahead_ms
   redis.call('HSET', META, 'ahead_ms', 0, 'seen_at', digits(now), 'loaded_at', digits(math.min(meta.loaded_at, now)))
 end
--- A waiter with a queue time of its own may be overdue behind one that is not: each tick looks at the next hundred waiters.
+-- Where waiters have queue times of their own, one may be overdue behind a hundred that are not: each tick looks at the next hundred.
 if meta.presences and waiting == 0 then redis.call('HDEL', META, 'presences') end
 local scans = redis.call('HGET', META, 'own_waits')
 if scans and waiting == 0 then redis.call('HDEL', META, 'own_waits', 'wait_scan') end
@@ -28,7 +28,7 @@ if scans and waiting > 0 then
   local ended = 0
   for _, job in ipairs(page) do
     local entry = read(job)
-    if entry and entry.queue_ms and ended < ENDS and queue_due(entry) <= now then
+    if entry and ended < ENDS and queue_due(entry) <= now then
       end_wait(job, entry)
       ended = ended + 1
     end

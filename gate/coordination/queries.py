@@ -263,7 +263,7 @@ class JobQueries:
             TooLong: The estimate is above that. A wait that cannot be estimated is not too long.
         """
         line = await self._pools.pool(pool).status(job_id)
-        if line.paused or (line.free and not line.queued and not line.cooling_until):
+        if line.paused or (line.free and not line.cooling_until):  # those who wait beside a free slot are passed
             return
         eta_ms = await self._pace.eta(pool, job_id, line.queued + 1, line.limit)
         if eta_ms is None:

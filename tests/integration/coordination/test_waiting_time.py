@@ -13,6 +13,7 @@ from gate.model.errors import TooLong
 from gate.model.job import Request
 from tests.conftest import OpenHouse
 from tests.support.gate_in_process import House
+from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 QUEUE_MS = 600_000
@@ -110,4 +111,20 @@ async def test_a_caller_names_the_longest_wait_that_it_accepts(open_house: OpenH
         assert (await ask(house, "patient", 1)).status == "queued", "a repeat is answered as the job stands"
         with pytest.raises(TooLong):
             await ask(house, "later", 150)
+        await end_all(house)
+
+
+async def test_a_free_slot_beside_an_absent_waiter_is_no_wait(open_house: OpenHouse) -> None:
+    async with open_house(limit=1) as house:
+        await a_run_took(house, 100)
+        holder, gone = await house.acquire(), await house.acquire(presence_ms=200)
+
+        async def away() -> bool:
+            return gone.job_id in (await house.gate.services.queries.line(house.pool, 10)).away
+
+        await until(away, "its caller is absent")
+        await house.release(holder)
+        request = Request("now", user="ana", credits=5)
+        job = await house.gate.services.admission.acquire(house.pool, request, max_eta_s=0)
+        assert job.status == "running"
         await end_all(house)

@@ -36,6 +36,18 @@ async def test_a_longer_queue_time_keeps_nothing_behind_it_alive(line: LineOfPoo
     assert await line.queue() == []
 
 
+async def test_a_hundred_longer_queue_times_keep_nothing_behind_them_alive(line: LineOfPool) -> None:
+    await full(line)
+    for number in range(100):
+        await line.acquire(f"patient{number}", queue_ms=900_000)
+    await line.acquire("as the pool says")
+    line.clock.turn(600_000)
+    for _ in range(2):
+        await line.tick()
+    assert "as the pool says" not in await line.queue() and len(await line.queue()) == 100
+    assert await line.notes() == [("expired", "as the pool says", 0)]
+
+
 async def test_ticks_look_at_the_whole_line_a_hundred_waiters_at_a_time(line: LineOfPool) -> None:
     await full(line)
     for number in range(250):
