@@ -5,12 +5,13 @@
 -- ARGV after the prelude's
 --   4 recorded    integer  the newest event that the caller has read from SQL; '' when it has read none. The highest one is kept, to
 --                          know a SQL that has gone back
+--   5 resets      0 or 1   1 = SQL has the clock of Redis as the pool's: take it back, if no time of the pool counts now
 -- Replies
 --   ticked
 
 begin()
--- An empty pool has no deadline that could move: its clock is that of Redis again at once. No cool-down may be due by either clock.
-if meta.ahead_ms ~= 0
+-- An empty pool has no deadline that could move: its clock may be that of Redis again. No cool-down may be due by either clock.
+if ARGV[5] == '1' and meta.ahead_ms ~= 0
    and in_use + waiting + unrecorded + emitted + meta.paused == 0 -- guard: reset-the-clock-of-an-empty-pool-only
    -- mutant: cooled-down-to-the-millisecond
    and math.max(meta.cooling_until, meta.tools_until) <= math.min(now, now + meta.ahead_ms) then

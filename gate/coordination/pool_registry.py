@@ -461,13 +461,10 @@ class PoolSlots:
         """Copy settings of the pool from SQL into Redis."""
         await self._run(lambda epoch: self._semaphore.configure(self._name, epoch, settings))
 
-    async def tick(self) -> int:
-        """Reap leases that have run out, and grant free slots.
-
-        Returns:
-            The current epoch.
-        """
-        return (await self._run(lambda epoch: self._semaphore.tick(self._name, epoch, self._pools.age.newest))).epoch
+    async def tick(self, resets: bool = False) -> int:
+        """Reap leases that have run out, and grant free slots. Returns the current epoch. See `Semaphore.tick`."""
+        tick = self._semaphore.tick
+        return (await self._run(lambda epoch: tick(self._name, epoch, self._pools.age.newest, resets))).epoch
 
     async def status(self, job_id: str | None = None, most: int = 0, shows: bool = False) -> QueueState:
         """Read the pool.

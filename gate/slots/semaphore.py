@@ -201,15 +201,19 @@ class Semaphore:
         """Take a job out, whether it waits or holds a slot; with `ticket`, only if it came under that ticket."""
         return _reply(await self._run("cancel", pool, epoch, job_id, "" if ticket is None else ticket), CancelResult)
 
-    async def tick(self, pool: str, epoch: int, recorded: int | None = None) -> ScriptReply[UpkeepResult]:
+    async def tick(
+        self, pool: str, epoch: int, recorded: int | None = None, resets: bool = False
+    ) -> ScriptReply[UpkeepResult]:
         """Reap what has run out and grant what is free. Every other call does so too, up to a bound.
 
         Args:
             pool: Name of the pool.
             epoch: Epoch under which the pool was loaded.
             recorded: ID of the newest event that was read from SQL. Redis keeps the highest; None keeps what it has.
+            resets: Take the clock of Redis as that of an empty pool again. SQL must have it so already, for a rebuild.
         """
-        return _reply(await self._run("tick", pool, epoch, recorded or "", grants=GRANTS_PER_TICK), UpkeepResult)
+        asked = await self._run("tick", pool, epoch, recorded or "", int(resets), grants=GRANTS_PER_TICK)
+        return _reply(asked, UpkeepResult)
 
     async def shift(self, pool: str, epoch: int, step_ms: int, ahead_ms: int) -> ShiftReply:
         """Keep the pool's clock where it was, though the clock of Redis has stepped.

@@ -126,7 +126,9 @@ class Reconciler:
         Raises:
             StoreDown: A store does not answer.
         """
-        names, rows = self._pools.names, {row.name: row.in_redis() for row in await self._reading.pools()}
+        found = await self._reading.pools()
+        names, rows = self._pools.names, {row.name: row.in_redis() for row in found}
+        stepped = {row.name for row in found if row.clock_ahead_ms}
         for first in range(0, len(names), POOLS_AT_ONCE):
             pools = names[first : first + POOLS_AT_ONCE]
             await self._pools.look_at_ledger(pools)
@@ -135,7 +137,7 @@ class Reconciler:
             in_redis, in_sql = await self._pools.holding(pools), await self._reading.busy(pools)
             settings = await self._pools.settings(pools, next(iter(rows.values()), {}))
             for pool, has_failed in zip(pools, failed, strict=True):
-                is_idle = self._pools.is_idle(pool) and pool not in in_redis and pool not in in_sql
+                is_idle = self._pools.is_idle(pool) and pool not in in_redis and pool not in in_sql and pool not in stepped
                 if has_failed or not is_idle or settings[pool] != rows.get(pool):  # guard: sweep-what-is-not-idle
                     yield pool
                 else:
@@ -165,8 +167,7 @@ class Reconciler:
         if mend is None:
             self._before[pool] = found
             return sorted(twice, key=str)
-        if clock_differs(seen, settings.clock_ahead_ms):
-            await self._ledger.record_clock(pool, epoch, seen.ahead_ms)  # guard: sweep-the-clock
+        await self._settle_clock(pool, epoch, seen, settings.clock_ahead_ms, bool(live))
         is_held = settings.paused and await self._reading.held([pool])
         if is_held:  # guard: sweep-nothing-that-sql-forgot
             twice = _safe(twice)
@@ -180,6 +181,20 @@ class Reconciler:
             counters.repairs[drift.kind] += 1
             log.warning("reconciler.repaired", pool=pool, repair=drift.kind, job_id=drift.job_id, fence=drift.fence)
         return repaired
+
+    async def _settle_clock(self, pool: str, epoch: int, seen: RedisSnapshot, recorded_ms: int, has_jobs: bool) -> None:
+        """Record the clock of the pool in SQL, or take the clock of Redis again when the pool is empty.
+
+        SQL is first. Otherwise a rebuild could load new leases by a clock that Redis had given up before.
+        """
+        slots = self._pools.pool(pool)
+        if seen.ahead_ms and not (has_jobs or seen.slots or seen.queue or seen.noted or seen.settings.get("paused")):
+            await self._ledger.record_clock(pool, epoch, 0)  # guard: reset-the-clock-in-sql-first
+            await slots.tick(resets=True)
+            if left_ms := (await slots.snapshot()).ahead_ms:  # a job came meanwhile, or a cool-down is due
+                await self._ledger.record_clock(pool, epoch, left_ms)
+        elif clock_differs(seen, recorded_ms):
+            await self._ledger.record_clock(pool, epoch, seen.ahead_ms)  # guard: sweep-the-clock
 
     async def _settings(self, pool: str) -> Pool:
         found = await self._reading.pool(pool)

@@ -98,8 +98,8 @@ class LineOfPool:
     async def undo(self, job: str, ticket: int) -> ScriptReply:
         return await self.semaphore.undo(self.pool, self.epoch, job, ticket)
 
-    async def tick(self) -> ScriptReply:
-        return await self.semaphore.tick(self.pool, self.epoch)
+    async def tick(self, resets: bool = False) -> ScriptReply:
+        return await self.semaphore.tick(self.pool, self.epoch, resets=resets)
 
     async def status(self, job: str | None = None, most: int = 100) -> QueueState:
         return await self.semaphore.status(self.pool, self.epoch, job, most)

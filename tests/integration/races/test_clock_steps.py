@@ -17,7 +17,6 @@ from tests.support.gate_in_process import House
 from tests.support.script_lane import settings_of
 from tests.support.stepping_redis import SteppingRedis
 from tests.support.stores import other_redis
-from tests.support.wait import until
 
 pytestmark = pytest.mark.anyio
 STEP_S = 600
@@ -103,7 +102,7 @@ async def test_two_servers_count_one_step_once(redis: SteppingRedis, sql_url: st
         assert await line.statuses() == ALL_AS_BEFORE
 
 
-async def test_the_clock_of_an_empty_pool_is_that_of_redis_again(redis: SteppingRedis, sql_url: str) -> None:
+async def test_the_clock_of_an_empty_pool_is_in_sql_before_redis_has_it(redis: SteppingRedis, sql_url: str) -> None:
     async with open_gate(redis.url, sql_url, POOLS) as gate:
         line = Line(gate)
         await line.fill()
@@ -111,7 +110,10 @@ async def test_the_clock_of_an_empty_pool_is_that_of_redis_again(redis: Stepping
         await line.left_s()
         for job in reversed(line.jobs):
             await gate.services.jobs.cancel("default", job)
-        await until(lambda: redis.cli("HGET", "gate:{default}:meta", "ahead_ms") == "0", "the clock is reset")
+        await gate.reconciler.sweep("default")
+        assert redis.cli("HGET", "gate:{default}:meta", "ahead_ms") == "0", "the clock is reset"
+        (pool,) = await gate.services.ledger.pools()
+        assert pool.clock_ahead_ms == 0, "and SQL has it so, for a rebuild"
         await Line(gate, "k").fill()
         assert 590 < await line.left_s() <= 600
         assert await line.ahead_s() == 0

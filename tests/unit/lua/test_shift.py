@@ -145,7 +145,9 @@ async def ahead(line: LineOfPool, ms: int, **settings: int) -> int:
 @pytest.mark.parametrize("ms", [STEP_MS, -STEP_MS])
 async def test_the_clock_of_an_empty_pool_is_that_of_redis_again(line: LineOfPool, ms: int) -> None:
     await ahead(line, ms)
-    reply = await line.tick()
+    await line.tick()
+    assert await meta(line, "ahead_ms") == ms, "not before SQL has it so"
+    reply = await line.tick(resets=True)
     assert await meta(line, "ahead_ms") == 0
     assert await meta(line, "seen_at") == reply.now_ms == pytest.approx(await line.semaphore.now_ms(), abs=500)
     assert await meta(line, "loaded_at") <= reply.now_ms
@@ -162,7 +164,7 @@ async def test_where_a_time_counts_the_clock_is_not_reset(line: LineOfPool, what
         await line.client.hset(line.key("meta"), "paused", 1)
     else:
         await line.client.hset(line.key("meta"), "cooling_until", now - 1_000)  # over, and not by the clock of Redis
-    await line.tick()
+    await line.tick(resets=True)
     assert await meta(line, "ahead_ms") == -STEP_MS
 
 
