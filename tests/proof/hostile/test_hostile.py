@@ -27,6 +27,8 @@ NUMBERS = (float("nan"), 1e309, -1, 2**63, 2**64, 10**400, -0.5, 1e18)
 OTHERS = (True, False, None, [], {}, [[]], {"a": 1})
 DEEP = "[" * 20_000 + "]" * 20_000
 TEXT_FIELDS = {"job_id", "user", "tool", "session", "provider", "task_id", "lease_id", "reason", "error", "outcome"}
+CALLS = (b"seen_at", b"recorded")
+"""Fields of `meta` that a tick writes, whatever comes over HTTP."""
 ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
     "/v1/pools/default/acquire": ("POST", {
         "job_id": "j", "user": "u", "tool": "t", "session": "s", "credits": 1, "payload": {}, "lease_seconds": 9,
@@ -61,7 +63,7 @@ def stores(served: Served) -> tuple[Any, ...]:
     """Both, to the byte; but for what the passing of time changes."""
     with redis.Redis.from_url(served.redis_url) as client:
         keys = sorted(client.scan_iter("gate:*"))
-        meta = {name: value for name, value in client.hgetall("gate:{default}:meta").items() if name != b"seen_at"}
+        meta = {name: value for name, value in client.hgetall("gate:{default}:meta").items() if name not in CALLS}
         dumped = [(key, client.dump(key)) for key in keys if not key.endswith(b":meta")]
     url = sa.make_url(served.sql_url)
     engine = sa.create_engine(url if url.get_backend_name() == "sqlite" else url.set(drivername="postgresql+psycopg"))

@@ -159,9 +159,12 @@ async def test_gate_needs_no_more_than_the_file_allows(guarded: Guarded, empty_s
 @pytest.mark.parametrize("command", ALLOWED)
 async def test_without_this_command_gate_does_not_work(guarded: Guarded, empty_sql: str, pool: str, command: str) -> None:
     guarded.operator.execute_command("ACL", "SETUSER", "gate", f"-{command}")
-    with pytest.raises((GateError, AssertionError, TimeoutError, LookupError, redis.RedisError)):
-        await scenario(guarded, empty_sql, pool, patience_s=2)
-    assert command in guarded.denied()
+    for patience_s in (2, 10):  # on a busy machine the first may end before gate has come to the command
+        with pytest.raises((GateError, AssertionError, TimeoutError, LookupError, redis.RedisError)):
+            await scenario(guarded, empty_sql, pool, patience_s)
+        if command in guarded.denied():
+            return
+    raise AssertionError(f"gate never asked for {command}")
 
 
 async def test_what_gate_may_not_ask_is_said_and_not_taken_for_damage(guarded: Guarded, empty_sql: str, pool: str) -> None:
