@@ -23,7 +23,6 @@ from gate.http.schemas import (
     ReasonBody,
     ReleaseBody,
     RenewBody,
-    StartOut,
     TaskBody,
     event_body,
 )
@@ -72,7 +71,7 @@ KeyedIds = Annotated[tuple[str, ...], Depends(_keyed_ids)]
 
 
 @router.post(
-    "/acquire", response_model=StartOut, responses={202: {"model": StartOut, "description": "queued, granted, or ended"}}
+    "/acquire", response_model=JobOut, responses={202: {"model": JobOut, "description": "queued, granted, or ended"}}
 )
 @open_to(TOOL, conflicts={"user_busy", "job_id_reused", "already_ended"}, may_be_full=True, on_fast_path=True)
 async def acquire(
@@ -160,7 +159,7 @@ async def history(pool: Pool, job_id: JobPath, queries: QueryService) -> JSONRes
     return JSONResponse({"job_id": job_id, "events": [event_body(event) for event in found]})
 
 
-@router.post("/jobs/{job_id}/claim", response_model=StartOut)
+@router.post("/jobs/{job_id}/claim", response_model=JobOut)
 @open_to(TOOL, conflicts={"started_by_gate", "already_ended"}, needs_lease=True, on_fast_path=True)
 async def claim(pool: Pool, job_id: JobPath, body: LeaseBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """Start a granted job. It is `running` then, with a full lease from now.

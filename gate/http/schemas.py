@@ -248,7 +248,8 @@ class JobOut(BaseModel):
 
     `payload` and `lease_id` are null for a caller that may not release. `queue_expires_at` is when the wait of a queued job ends. Time in
     which the pool is paused or cools down, or gate or a store is away, does not count, so it may move to a later time; it is null while the
-    pool is paused. `likely` is `expires` when the estimate lies beyond it.
+    pool is paused. `likely` is `expires` when the estimate lies beyond it. `replayed` is there, and true, when an earlier call of `acquire`
+    or `claim` has got this answer already.
     """
 
     job_id: str
@@ -277,14 +278,6 @@ class JobOut(BaseModel):
     refund: RefundOut | None
     late_outcome: str | None
     late_output: Any
-
-
-class StartOut(JobOut):
-    """A job, as the answer to a call after which its caller starts it.
-
-    `replayed` is there, and true, when an earlier call has got this answer already.
-    """
-
     replayed: bool = False
 
 
