@@ -18,7 +18,7 @@ def record(batch: UnitOfWork, pool: str, epoch: int, ahead_ms: int, step_ms: int
         step_ms: The step (ms) that is the reason, for the history; 0 when it did not step.
     """
     row = batch.pool(pool)
-    if row.epoch != epoch or row.clock_ahead_ms == ahead_ms:
+    if row.epoch != epoch or (row.clock_ahead_ms == ahead_ms and not step_ms):
         return
     batch.connection.execute(pools.update().where(pools.c.name == pool).values(clock_ahead_ms=ahead_ms))
     if step_ms:

@@ -241,6 +241,7 @@ def test_a_step_of_the_clock_of_redis_is_named_for_a_day(sleeping: Served) -> No
     with redis.Redis.from_url(sleeping.redis_url) as people:
         people.hincrby("gate:{default}:meta", "ahead_ms", -600_000)  # to the scripts the clock goes ahead by that much
         wait_for(lambda: people.hget("gate:{default}:meta", "ahead_ms") == b"0", "the step has been met")
+    wait_for(lambda: sleeping.sql("select id from @events where kind = 'clock_stepped'"), "and is recorded")
     code, found = doctor(sleeping)
     assert code == 1 and named(found) == {("clock", "default")}
     assert "stepped 1 times, the last time by +600.0 s" in found[0]["says"]
