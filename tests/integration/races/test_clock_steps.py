@@ -119,6 +119,30 @@ async def test_the_clock_of_an_empty_pool_is_in_sql_before_redis_has_it(redis: S
         assert await line.ahead_s() == 0
 
 
+async def test_a_job_that_comes_during_the_reset_keeps_the_clock_of_the_pool(
+    redis: SteppingRedis, sql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_gate(redis.url, sql_url, POOLS) as gate:
+        line = Line(gate)
+        await line.fill()
+        redis.step_to(STEP_S)
+        await line.left_s()
+        for job in reversed(line.jobs):
+            await gate.services.jobs.cancel("default", job)
+        record = gate.ledger.record_clock
+
+        async def record_then_admit(pool: str, epoch: int, ahead_ms: int) -> None:
+            await record(pool, epoch, ahead_ms)
+            if ahead_ms == 0:
+                await gate.services.admission.acquire(pool, Request("meanwhile"))
+
+        monkeypatch.setattr(gate.ledger, "record_clock", record_then_admit)
+        await gate.reconciler.sweep("default")
+        (pool,) = await gate.services.ledger.pools()
+        assert pool.clock_ahead_ms == pytest.approx(STEP_S * 1000, abs=500), "as in Redis, for a rebuild"
+        assert await line.ahead_s() == pytest.approx(STEP_S, abs=0.5)
+
+
 async def test_a_rebuild_goes_on_by_the_clock_of_the_pool(redis: SteppingRedis, sql_url: str) -> None:
     async with open_gate(redis.url, sql_url, POOLS) as gate:
         line = Line(gate)
