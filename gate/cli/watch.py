@@ -222,6 +222,8 @@ class _Lines:
         self._json = json
         self._last: tuple[Any, ...] | None = None
         self._jobs: dict[str, str] = {}
+        self._told: deque[tuple[str, str]] = deque(maxlen=2 * LISTED)
+        """States of jobs that the pool showed before their events were read. Such an event is not told again."""
 
     def __enter__(self) -> None:
         return None
@@ -243,13 +245,27 @@ class _Lines:
             for one in {one.job_id: one for one in new}.values()
             if jobs.get(one.job_id or "", " ").startswith(one.kind)
         }
-        news = [_words(one) for one in new if one.id not in final] + news  # a job's place now says its last event too
+        past = [one for one in new if one.id not in final and not self._was_told(one)]
+        begun = {(one.job_id, one.kind) for one in new}
+        self._told.extend(
+            (job, kind)
+            for job, state in jobs.items()
+            if (kind := _kind(state)) != _kind(self._jobs.get(job, "")) and (job, kind) not in begun
+        )
+        news = [_words(one) for one in past] + news  # a job's place now says its last event too
         self._last, self._jobs = now, jobs
         if self._json:
             as_json(pool_body(view) | {"changes": [_body(one) for one in new]})
         else:
             more = f" · {', '.join(news)}" if news else ""
             print(plain(f"{clock(line.now_ms)} {title(view)}{more}"), flush=True)
+
+    def _was_told(self, one: Happening) -> bool:
+        state = (one.job_id or "", one.kind)
+        if state not in self._told:
+            return False
+        self._told.remove(state)
+        return True
 
     def away(self, why: str) -> None:
         if self._last == (why,):
@@ -263,6 +279,10 @@ class _Lines:
 
 def _body(one: Happening) -> dict[str, Any]:
     return {"at": moment(one.at), "job_id": one.job_id, "kind": one.kind, "why": one.why}
+
+
+def _kind(state: str) -> str:
+    return state.partition(" ")[0]
 
 
 def _state(job: Job) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gate.cli.watch import LISTED, picture
+from gate.cli.watch import LISTED, _Lines, picture
+from gate.ledger.reports.timeline import Happening
 from tests.support.gate_in_process import House
 from tests.support.gate_process import Served, gate_environment, run_gate
 
@@ -76,6 +77,22 @@ def test_changes_between_two_looks_are_shown_too(tmp_path: Path) -> None:
             assert f"quick-{number} running" in said and f"quick-{number} {'completed' if number % 2 else 'failed'}" in said
             assert said.count(f"quick-{number} running") == 1
         assert ended(process) == 0
+
+
+@pytest.mark.anyio
+async def test_a_change_that_the_pool_showed_before_its_event_is_shown_once(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines, pool = _Lines(json=False), house.gate.services.queries.pool
+    job = await house.acquire("early")
+    lines.draw(await pool(house.pool, LISTED), [])  # the event was committed after the events had been read
+    await house.release(job, "completed")
+    began = [Happening(1, 1, "early", "running", None), Happening(2, 2, "early", "completed", None)]
+    lines.draw(await pool(house.pool, LISTED), began)
+    await house.acquire("early-2")
+    lines.draw(await pool(house.pool, LISTED), [Happening(3, 3, "early-2", "running", None)])
+    said = capsys.readouterr().out
+    assert said.count("early running") == 1 and said.count("early completed") == 1 and said.count("early-2 running") == 1
 
 
 def test_for_programs_a_document_a_line(tmp_path: Path) -> None:
