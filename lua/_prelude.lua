@@ -212,6 +212,9 @@ local function warm_up()
   end
 end
 
+-- How long a cool-down lasts that follows `times` others.
+local function doubled(times) return math.min(meta.cooldown_ms * 2 ^ math.min(times, 20), 60000) end
+
 local function ids_left() return (ids_used + 1) * 32 <= #ARGV[3] end
 
 local function may_grant()
@@ -431,6 +434,7 @@ local function mind_absence()
   end
   if now - meta.seen_at > 1000 then -- mutant: presence-to-the-millisecond
     if meta.ahead_ms ~= 0 then slew(now - meta.seen_at) end
+    meta.seen_at = now
     redis.call('HSET', META, 'seen_at', digits(now))
   end
 end

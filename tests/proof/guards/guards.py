@@ -194,6 +194,8 @@ GUARDS = [
     Guard("early-end-after-no-admission", NEVER, "test_an_end_after_the_admission_changes_nothing"),
     Guard("grace-outlasts-an-extension", DROP, "test_a_holder_that_calls_after_an_absence_has_the_grace_of_a_silent_one"),
     Guard("longer-hold-reaches-holders", NEVER, "test_a_longer_hold_reaches_who_holds_a_slot"),
+    Guard("shorter-cool-down-reaches-the-one-under-way", NEVER, "test_a_shorter_cool_down_reaches_the_one_under_way"),
+    Guard("absence-counts-before-a-pause-ends", DROP, "test_an_absence_counts_once_where_the_first_call_after_it_ends_or_begins_a_pause"),
     Guard("user-takes-not-the-whole-line", NEVER, "test_the_cap_of_waiting_jobs_counts_only_who_waits"),
     Guard("pass-an-absent-waiter", NEVER, "test_an_absent_waiter_is_passed_and_keeps_its_place"),
     Guard("passing-is-written-down", DROP, "test_the_history_says_why_a_later_job_was_first"),
