@@ -12,7 +12,7 @@
 --                       tool_down = its tool's start address cannot be right: that tool alone cools down, likewise
 --                       not_taken = SQL would not take the grant: the pool waits 1 s
 --                       lost = Redis has no place for it any more: nothing cools down
---   7 restore  JSON     the entry to seat when Redis knows nothing of the job; '' = leave it unknown
+--   7 restore  JSON     the entry to seat when Redis knows nothing of the job, and its presence in any case; '' = leave both as they are
 --   8 at_least integer  shortest cool-down (ms) after refused and tool_down: what the tool asked for
 -- Replies
 --   requeued   it waits at its place (now, or it did already)
@@ -83,6 +83,7 @@ if redis.call('ZSCORE', SLOTS, job) then
   if entry and (entry.fence or '0') ~= ARGV[5] then return finish('newer', {}) end -- guard: requeue-only-its-fence
   if not entry then return finish('absent', {}) end
   cool(entry)
+  if restore ~= '' then entry.presence_ms = cjson.decode(restore).presence_ms end -- guard: presence-is-that-of-sql
   vacate(job)
   unqueue(job) -- by an operator's hand it may stand in both
 elseif entry and place(job, entry) then

@@ -466,15 +466,11 @@ class PoolSlots:
         tick = self._semaphore.tick
         return (await self._run(lambda epoch: tick(self._name, epoch, self._pools.age.newest, resets))).epoch
 
-    async def status(self, job_id: str | None = None, most: int = 0, shows: bool = False) -> QueueState:
-        """Read the pool.
-
-        Args:
-            job_id: A waiter whose position is wanted; None for none.
-            most: Longest list of waiters, and of holders, that the reply names.
-            shows: The caller of this job asks, so it is present.
-        """
-        return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most, shows))
+    async def status(
+        self, job_id: str | None = None, most: int = 0, shows: bool = False, for_good: bool = False
+    ) -> QueueState:
+        """Read the pool. See `Semaphore.status`."""
+        return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most, shows, for_good))
 
     async def snapshot(self) -> RedisSnapshot:
         """Read everything of the pool at one moment. This reaps and grants nothing."""

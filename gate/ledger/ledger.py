@@ -431,6 +431,10 @@ class Ledger:
         work = functools.partial(changes.give_grace, pool=pool, epoch=epoch, leases=leases)
         await self._database.write(pool, "", work, takes_long=True)
 
+    async def end_presence(self, pool: str, job_id: str) -> Job | None:
+        """Let a job need no further sign of its caller. Return the job as it is then."""
+        return await self._database.write(pool, job_id, lambda batch: changes.end_presence(batch, pool, job_id))
+
     async def record_clock(self, pool: str, epoch: int, ahead_ms: int, step_ms: int = 0) -> None:
         """Record by how much (ms) the clock of Redis is ahead of the pool's, for rebuilds; and the step (ms) if that is why."""
         await self._database.write(pool, "", lambda batch: clock.record(batch, pool, epoch, ahead_ms, step_ms))

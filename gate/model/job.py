@@ -185,6 +185,7 @@ class Request(NamedTuple):
         aliases: Other ids under which the same call may have been charged before: its Idempotency-Key under other API keys.
         presence_ms: As in `Job`.
         unnamed: gate made its job_id, so the caller of this request learns it from the answer only.
+        is_held: `presence_ms` is gate's own, for as long as the caller waits in this call (see `Admission`).
         is_lenient: A repeat may name what the first call did not. So it is on the paths of the queue manager that gate replaces: its
             callers `check` a job with its id, and then `enqueue` the same job with its session and payload.
     """
@@ -204,6 +205,7 @@ class Request(NamedTuple):
     aliases: tuple[str, ...] = ()
     presence_ms: int | None = None
     unnamed: bool = False
+    is_held: bool = False
     is_lenient: bool = False
 
     def same_content(self, job: Job) -> bool:

@@ -137,6 +137,9 @@ GUARDS = [
     Guard("unread-callback-not-for-a-waiter", NEVER, "test_where_nothing_can_be_added_nothing_is_written"),
     Guard("unread-callback-frees-the-slot", DROP, "test_applied_it_ends_the_job_once_and_its_slot_goes_to_the_next"),
     # ---- where Redis and SQL meet
+    Guard("presence-of-an-unnamed-waiter", NEVER, "test_an_unnamed_job_whose_server_was_killed_gets_no_slot"),
+    Guard("presence-ends-with-the-call", DROP, "test_a_caller_that_was_told_the_name_need_not_show_itself"),
+    Guard("presence-is-that-of-sql", DROP, "test_a_grant_that_goes_back_has_the_presence_that_sql_knows"),
     Guard("unnamed-job-of-a-caller-that-hung-up", NEVER, "test_callers_that_hung_up_get_no_slot"),
     Guard("undo-an-unwanted-admission", NEVER, "test_a_job_that_ended_is_not_admitted_again_and_its_slot_goes_back"),
     Guard("undo-a-foreign-job", NEVER, "test_two_acquires_of_a_job_that_sql_refuses_leave_no_ghost"),
