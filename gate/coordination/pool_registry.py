@@ -283,6 +283,7 @@ class PoolRegistry:
             if found.result is EpochResult.TAKEN:
                 return self._take(known, found.epoch, identity)
             settings = found.pool.in_redis()
+            poison_from = found.pool.settings.refusals_before_passing
             recorded_ms = found.pool.clock_ahead_ms
             settings["ahead_ms"] = await self._clock_guard.measured(pool, recorded_ms)
             try:
@@ -290,8 +291,8 @@ class PoolRegistry:
                     pool,
                     found.epoch,
                     settings | {"stood_ms": found.stood_ms},
-                    [(job.job_id, entry_codec.holding(job)) for job in found.leases],
-                    [(job.job_id, entry_codec.waiting(job)) for job in found.waiters],
+                    entry_codec.loaded(entry_codec.holding, found.leases, found.poison, poison_from),
+                    entry_codec.loaded(entry_codec.waiting, found.waiters, found.poison, poison_from),
                 )
             except NotDone:  # another Redis answers now: begin again, with the epoch that SQL has
                 known.epoch = None

@@ -34,7 +34,7 @@ from gate.ledger.sql.engines import first_line
 from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
-from gate.ledger.transitions import admission, clock, inbox, outbox, starts, waiting_time
+from gate.ledger.transitions import admission, clock, inbox, outbox, poison, starts, waiting_time
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.outbox import newer, room
 from gate.model.errors import StoreDown
@@ -418,6 +418,7 @@ class Ledger:
                 stood_ms=stood_ms,
                 leases=[job for job in live if job.status in HOLDING],
                 waiters=[job for job in live if job.status == "queued"],
+                poison=poison.refused_at(batch.connection, row, live),  # guard: poison-outlasts-a-rebuild
             )
 
         return await self._database.write(pool, "", work, takes_long=True)
