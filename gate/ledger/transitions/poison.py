@@ -16,8 +16,8 @@ from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.sql.tables import events, jobs
 from gate.model.job import Job
 
-LOOKED_AT = 100
-"""Most jobs whose refusals are read in one rebuild. Each costs one query, and one for each refusal that counts."""
+LOOKED_AT = 20
+"""Most jobs whose refusals are read in one rebuild, the first in the line. Each costs one query, and up to two for each refusal that counts."""
 
 
 def refused_at(connection: Connection, pool: Pool, live: Sequence[Job]) -> dict[str, int]:
