@@ -212,6 +212,9 @@ local function warm_up()
   end
 end
 
+-- How long a cool-down lasts that follows `times` others.
+local function doubled(times) return math.min(meta.cooldown_ms * 2 ^ math.min(times, 20), 60000) end
+
 local function ids_left() return (ids_used + 1) * 32 <= #ARGV[3] end
 
 local function may_grant()
@@ -276,12 +279,14 @@ local function absent(entry)
   return shown <= now
 end
 
--- The caller of a waiter shows itself. A quarter more than its time is noted, so that most of its calls write nothing. The reply says
--- whether it was passed meanwhile.
-local function show(job, entry)
-  if not (entry and entry.presence_ms) or (entry.present_until or 0) >= now + entry.presence_ms then return false end
+-- The caller of a waiter shows itself, or needs to show itself no longer. A quarter more than its time is noted, so that most of its calls
+-- write nothing. The reply says whether it was passed meanwhile.
+local function show(job, entry, for_good)
+  if not (entry and entry.presence_ms) then return false end
+  if not for_good and (entry.present_until or 0) >= now + entry.presence_ms then return false end
   local was_passed = entry.passed
   entry.present_until, entry.passed = now + math.floor(entry.presence_ms * 5 / 4), nil
+  if for_good then entry.presence_ms, entry.present_until = nil, nil end
   write(job, entry)
   if was_passed then scan_from(0) end -- guard: look-again-from-the-head
   return was_passed
@@ -431,6 +436,7 @@ local function mind_absence()
   end
   if now - meta.seen_at > 1000 then -- mutant: presence-to-the-millisecond
     if meta.ahead_ms ~= 0 then slew(now - meta.seen_at) end
+    meta.seen_at = now
     redis.call('HSET', META, 'seen_at', digits(now))
   end
 end

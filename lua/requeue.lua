@@ -12,7 +12,7 @@
 --                       tool_down = its tool's start address cannot be right: that tool alone cools down, likewise
 --                       not_taken = SQL would not take the grant: the pool waits 1 s
 --                       lost = Redis has no place for it any more: nothing cools down
---   7 restore  JSON     the entry to seat when Redis knows nothing of the job; '' = leave it unknown
+--   7 restore  JSON     the entry to seat when Redis knows nothing of the job, and its presence in any case; '' = leave both as they are
 --   8 at_least integer  shortest cool-down (ms) after refused and tool_down: what the tool asked for
 -- Replies
 --   requeued   it waits at its place (now, or it did already)
@@ -21,8 +21,6 @@
 
 begin()
 local job, why, restore, at_least = ARGV[4], ARGV[6], ARGV[7], tonumber(ARGV[8])
-
-local function doubled(times) return math.max(math.min(meta.cooldown_ms * 2 ^ math.min(times, 20), 60000), at_least) end
 
 -- Whether another job was granted a slot since then and has run for the length of a cool-down.
 local function another_runs(since)
@@ -49,7 +47,7 @@ local function cool_tool(tool)
   local till, times = cooled_until(tool), 0
   if till > now then return end -- several start calls of one moment were answered alike
   times = tonumber(string.match(redis.call('HGET', META, 'cool:' .. tool) or '', '%d+$')) or 0
-  till = now + doubled(times)
+  till = now + math.max(doubled(times), at_least)
   meta.tools_until = math.max(meta.tools_until, till)
   redis.call('HSET', META, 'cool:' .. tool, digits(till) .. ' ' .. digits(times + 1), 'tools_until', digits(meta.tools_until))
 end
@@ -57,18 +55,20 @@ end
 local function cool(entry)
   if why == 'lost' then return end
   if why == 'tool_down' and entry.tool then return cool_tool(entry.tool) end
-  local wait, total = 1000, stood(now)
+  local wait, least, total = 1000, 1000, stood(now)
   if why == 'refused' then
     if count(entry) then
-      entry.aside_until = now + doubled(entry.beside - meta.refusals_before_passing)
+      entry.aside_until = now + math.max(doubled(entry.beside - meta.refusals_before_passing), at_least)
       meta.aside_until = math.max(meta.aside_until, entry.aside_until)
       return redis.call('HSET', META, 'aside_until', digits(meta.aside_until))
     end
     meta.refusals = meta.refusals + 1
-    wait = doubled(meta.refusals - 1)
+    wait, least = math.max(doubled(meta.refusals - 1), at_least), at_least
   end
   meta.cooling_until = math.max(meta.cooling_until, now + wait)
-  set_still(total, 'refusals', digits(meta.refusals), 'cooling_until', digits(meta.cooling_until))
+  -- A change of settings makes no cool-down shorter than a tool has asked for, now or at an earlier refusal.
+  least = math.max(now + least, tonumber(redis.call('HGET', META, 'cooling_least')) or 0)
+  set_still(total, 'refusals', digits(meta.refusals), 'cooling_until', digits(meta.cooling_until), 'cooling_least', digits(least))
   if why == 'refused' and entry.refused >= meta.refusals_before_passing then
     entry.aside = entry.fence or ARGV[5]
     if meta.fresh_fence == 0 then
@@ -83,6 +83,7 @@ if redis.call('ZSCORE', SLOTS, job) then
   if entry and (entry.fence or '0') ~= ARGV[5] then return finish('newer', {}) end -- guard: requeue-only-its-fence
   if not entry then return finish('absent', {}) end
   cool(entry)
+  if restore ~= '' then entry.presence_ms = cjson.decode(restore).presence_ms end -- guard: presence-is-that-of-sql
   vacate(job)
   unqueue(job) -- by an operator's hand it may stand in both
 elseif entry and place(job, entry) then

@@ -5,7 +5,7 @@
 -- ARGV after the prelude's
 --   4 job_id  string   '' = none
 --   5 most    integer  how many holders and waiters to name
---   6 shows   0 or 1   1 = the caller of that job asks, so it is present
+--   6 shows   0, 1 or 2   1 = the caller of that job asks, so it is present; 2 = that job needs no presence any longer
 -- Replies
 --   status    limit, queue_ms, claim_ms, loaded_at, stood_ms (how long it stood still in all), refusals_before_passing, aside_until (the end
 --             of the last cool-down of a job alone, or absent), running, granted, queued, paused, cooling_until, oldest (granted_at in ms, or absent),
@@ -15,7 +15,7 @@
 --             away (those of the first thousand waiters named, and of that job, whose callers are absent; or absent)
 
 begin()
-if ARGV[6] == '1' and show(ARGV[4], read(ARGV[4])) then promote() end -- guard: present-is-granted-at-once
+if ARGV[6] ~= '0' and show(ARGV[4], read(ARGV[4]), ARGV[6] == '2') then promote() end -- guard: present-is-granted-at-once
 local most = tonumber(ARGV[5])
 local slots = redis.call('ZRANGE', SLOTS, 0, -1)
 local granted, oldest, holders = 0, nil, {}

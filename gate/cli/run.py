@@ -34,6 +34,8 @@ NO_COMMAND = 127
 """Exit code when there is no such command, as in a shell."""
 KILL_AFTER_S = 10.0
 """Time (s) that a command has to end after its lease is lost. It is as long as `docker stop` waits."""
+PRESENCE_S = 15.0
+"""Time (s) after which others pass the job of a `gate run` that was killed in its wait. A living one shows itself three times in it."""
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """Signals by which a user ends a command. A command that fails after one of them is cancelled, not failed."""
@@ -137,7 +139,8 @@ async def _held(gate: AsyncGate, order: Order, command: _Command) -> int:
     on_position = _say_place if sys.stderr.isatty() else None  # it costs a call each second
     try:
         await _refuse_running(gate, order)
-        async with gate.slot(order.pool, **order.request, on_position=on_position) as lease:
+        request = order.request | {"presence_seconds": PRESENCE_S}
+        async with gate.slot(order.pool, **request, on_position=on_position) as lease:
             code = await command.run(lease)
             command.report(lease, code)
     except TimeoutError:

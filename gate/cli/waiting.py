@@ -33,7 +33,7 @@ async def acquired(gate: Services, pool: str, request: Request, wait_s: float, b
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_s
     try:
-        job = await gate.admission.acquire(pool, request)
+        job = await gate.admission.acquire(pool, request, wait_s)
         while wait_s and not job.starts and job.status in ("queued", "granted"):
             if job.lease is not None:
                 job = await _claimed(gate, job, job.lease.lease_id)

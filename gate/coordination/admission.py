@@ -16,6 +16,7 @@ from gate.coordination.places import Places
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
+from gate.coordination.waiters import Wakeup
 from gate.ledger import AdmitResult, Change, GrantReturn, Ledger, LedgerQueries
 from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy, UserQueueFull
 from gate.model.job import HOLDING, Job, Request, is_over
@@ -27,6 +28,9 @@ START_ANSWER_S = 25.0
 """Longest wait (s) of the caller of `enqueue` for the start call, when a slot was free."""
 COMMIT_S = 0.02
 """Pause (s) before SQL is asked again for a job whose commit is under way. Most commits take less."""
+HELD_PRESENCE_MS = 10_000
+"""Time (ms) after which others pass a job that only the caller of one waiting call knows, when the server of that call is gone. The server
+shows that caller three times in it. A shorter time costs more commands for each such caller."""
 NOT_PLACED = frozenset(
     {
         AcquireResult.NO_SLOT,
@@ -85,6 +89,8 @@ class Admission:
             StoreDown: A store does not answer. The job may be recorded. With every other refusal this call wrote nothing.
         """
         end = time.monotonic() + wait_s
+        if request.unnamed and wait_s and not by_gate and request.presence_ms is None:  # guard: presence-of-an-unnamed-waiter
+            request = request._replace(presence_ms=HELD_PRESENCE_MS, is_held=True)
         request = await self._pricing.complete(request, by_gate, or_refuse=True)
         if max_eta_s is not None:
             await self._queries.refuse_if_too_long(pool, request.job_id, max_eta_s)
@@ -108,12 +114,21 @@ class Admission:
                 "queued",
             )
             with parked as changed:
-                job = await self._admit(pool, request, lambda job: self._queries.until_changed(job, changed, wait_s, hang_up))
+                in_line = functools.partial(self._wait, request, changed, wait_s, hang_up)
+                job = await self._admit(pool, request, in_line)
         assert job is not None
         heard = hang_up is None or not hang_up.happened
         if not heard and request.unnamed and not by_gate:  # guard: unnamed-job-of-a-caller-that-hung-up
             return await self._end_unheard(job, "caller", "caller_gone")
         return job
+
+    async def _wait(self, request: Request, changed: Wakeup, wait_s: float, hang_up: HangUp, job: Job) -> Job:
+        """Wait for the grant of a job in the queue. A caller that is told the job_id may ask for the job as seldom as it likes."""
+        job = await self._queries.until_changed(job, changed, wait_s, hang_up)
+        if not request.is_held or hang_up.happened or job.ended:
+            return job
+        job = await self._ledger.end_presence(job.pool, job.job_id) or job  # guard: presence-ends-with-the-call
+        return await self._queries.placed(job, for_good=True)
 
     async def _known_as(self, request: Request) -> Request:
         """Return the request under the job_id that its first call has, if that was recorded under an alias."""

@@ -285,6 +285,7 @@ class PoolRegistry:
             if found.result is EpochResult.TAKEN:
                 return self._take(known, found.epoch, identity)
             settings = found.pool.in_redis()
+            poison_from = found.pool.settings.refusals_before_passing
             recorded_ms = found.pool.clock_ahead_ms
             settings["ahead_ms"] = await self._clock_guard.measured(pool, recorded_ms)
             try:
@@ -292,8 +293,8 @@ class PoolRegistry:
                     pool,
                     found.epoch,
                     settings | {"stood_ms": found.stood_ms},
-                    [(job.job_id, entry_codec.holding(job)) for job in found.leases],
-                    [(job.job_id, entry_codec.waiting(job)) for job in found.waiters],
+                    entry_codec.loaded(entry_codec.holding, found.leases, found.poison, poison_from),
+                    entry_codec.loaded(entry_codec.waiting, found.waiters, found.poison, poison_from),
                 )
             except NotDone:  # another Redis answers now: begin again, with the epoch that SQL has
                 known.epoch = None
@@ -465,15 +466,11 @@ class PoolSlots:
         tick = self._semaphore.tick
         return (await self._run(lambda epoch: tick(self._name, epoch, self._pools.age.newest, resets))).epoch
 
-    async def status(self, job_id: str | None = None, most: int = 0, shows: bool = False) -> QueueState:
-        """Read the pool.
-
-        Args:
-            job_id: A waiter whose position is wanted; None for none.
-            most: Longest list of waiters, and of holders, that the reply names.
-            shows: The caller of this job asks, so it is present.
-        """
-        return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most, shows))
+    async def status(
+        self, job_id: str | None = None, most: int = 0, shows: bool = False, for_good: bool = False
+    ) -> QueueState:
+        """Read the pool. See `Semaphore.status`."""
+        return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most, shows, for_good))
 
     async def snapshot(self) -> RedisSnapshot:
         """Read everything of the pool at one moment. This reaps and grants nothing."""

@@ -230,12 +230,13 @@ class JobQueries:
                     async with asyncio.timeout(pause):
                         await changed.wait()
 
-    async def placed(self, job: Job, shows: bool = False) -> Job:
+    async def placed(self, job: Job, shows: bool = False, for_good: bool = False) -> Job:
         """Add its place in the queue to a job that waits. If Redis has granted it by now, record that and return the new job.
 
         Args:
             job: The job.
             shows: The caller of the job asks, so it is present.
+            for_good: The job needs no presence any longer.
 
         Raises:
             StoreDown: A store does not answer.
@@ -243,7 +244,8 @@ class JobQueries:
         for _ in range(TRIES):
             if job.status != "queued":
                 return job
-            line = await self._pools.pool(job.pool).status(job.job_id, shows=shows and job.presence_ms is not None)
+            shows = shows and job.presence_ms is not None
+            line = await self._pools.pool(job.pool).status(job.job_id, shows=shows, for_good=for_good)
             if line.position is not None:
                 return await self._at(job, line.position, line)
             await self._recorder.run(job.pool)

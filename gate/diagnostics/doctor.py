@@ -19,7 +19,8 @@ unbound      callbacks whose task is bound to no job
 unread       callbacks with the right secret that could not be read
 refusals     a pool whose provider refuses more than it takes: its limit is above the provider's
 poison       a job that its provider refuses again and again, while other jobs of the pool are started
-queue        a pool whose queue_max does not fit its queue_seconds and how long its jobs run: the last waiters could only expire
+queue        a pool whose queue_max does not fit its queue_seconds and how long its jobs run, if jobs have expired in its line in the
+             last day, or if the line is now longer than what has a turn in time
 crowded      a pool in which one user has most of the queue while others wait, and no user has a cap
 """
 
@@ -35,7 +36,7 @@ from gate.diagnostics.outages import Outage
 from gate.diagnostics.verify import verify
 from gate.ledger import Database, Ledger, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
-from gate.ledger.reports.backlog import Crowd, Pending
+from gate.ledger.reports.backlog import Crowd, LineLength, Pending
 from gate.ledger.reports.refused_jobs import RefusedJob
 from gate.ledger.sql.engines import LOG_PAGES, PAGE_BYTES
 from gate.model.errors import CannotStart, StoreDown
@@ -63,6 +64,8 @@ CROWD_MIN = 10
 """Fewest waiting jobs of one user that are reported. Fewer hold up other users for a short time."""
 STEPPED_LATELY_MS = 24 * 3_600_000
 """Age (ms) up to which a step of Redis's clock is reported, so that a check once a day sees it."""
+TIMED_OUT_LATELY_MS = 24 * 3_600_000
+"""Age (ms) up to which the end of a wait is reported, so that a check once a day sees it."""
 LOG_MAX_BYTES = 2 * LOG_PAGES * PAGE_BYTES
 """Size of SQLite's log (bytes) above which it is reported: twice the size to which SQLite cuts it back."""
 UNBOUND_NAMED = 3
@@ -236,13 +239,16 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         for finding in _refused(pool, backlog.refused, backlog.ran):
             yield finding
     steps = await reading.backlog.clock_steps(STEPPED_LATELY_MS)
+    lines = await reading.backlog.lines(TIMED_OUT_LATELY_MS)
     for one in await reading.pools():
         if one.name in steps:
             yield _stepped(one, *steps[one.name])
         for poison in await reading.backlog.refused_jobs(one.name, one.settings.refusals_before_passing):
             yield _poison(one.name, poison)
-        for finding in _unfit(one.name, one.settings, [took_ms for _, took_ms in await reading.runs(one.name)]):
-            yield finding
+        if (line := lines.get(one.name)) is not None:
+            took_ms = [took_ms for _, took_ms in await reading.runs(one.name)]
+            for finding in _unfit(one.name, one.settings, took_ms, line):
+                yield finding
         if not one.settings.has_user_cap:
             for finding in _crowded(one.name, await reading.backlog.crowd(one.name)):
                 yield finding
@@ -325,18 +331,23 @@ def _poison(pool: str, job: RefusedJob) -> Diagnosis:
     return Diagnosis("poison", job.job_id, says, helps)
 
 
-def _unfit(pool: str, settings: PoolSettings, took_ms: Sequence[int]) -> Iterator[Diagnosis]:
-    """Compare how many waiters can have a turn within the queue time with how many may wait."""
+def _unfit(pool: str, settings: PoolSettings, took_ms: Sequence[int], line: LineLength) -> Iterator[Diagnosis]:
+    """Compare how many waiters can have a turn within the queue time with how many may wait.
+
+    A bound that no line has reached harms no caller: the defaults would be a finding in each pool whose runs take 1.8 s.
+    """
     if len(took_ms) < RUNS_MIN or not settings.limit:
         return
     run_ms = max(statistics.median(took_ms), 1)
     in_time = int(settings.queue_ms * settings.limit / run_ms)
-    if in_time >= settings.queue_max:
+    if in_time >= settings.queue_max or not (line.timed_out or line.waiting > in_time):
         return
     needed_s = settings.queue_max * run_ms / settings.limit / 1000
+    shown = [f"{line.waiting} wait now"] if line.waiting > in_time else []
+    shown += [f"{line.timed_out} expired in the queue in the last day"] if line.timed_out else []
     says = (
         f"a run takes {run_ms / 1000:.3g} s, so {in_time} waiters have a turn within queue_seconds ({settings.queue_ms / 1000:g}),"
-        f" and {settings.queue_max} may wait (queue_max): those behind can only expire"
+        f" and {settings.queue_max} may wait (queue_max): those behind can only expire; {', '.join(shown)}"
     )
     helps = f"gate pools set {pool} --queue-max {max(in_time, 1)}, or --queue-seconds {needed_s:.0f}"
     yield Diagnosis("queue", pool, says, helps)

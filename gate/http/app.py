@@ -13,7 +13,7 @@ from gate.http import jobs, legacy_supabase, lookups, metrics, openapi, panel, p
 from gate.http.auth import roles
 from gate.http.auth.key_cache import KeyCache
 from gate.http.middleware import access_log as accesslog
-from gate.http.middleware import body_limit, fast_path, request_metrics
+from gate.http.middleware import body_limit, fast_path, no_store, request_metrics
 from gate.http.panel.list_feed import PoolListFeed
 from gate.http.panel.pool_feed import PoolFeed
 from gate.model.tool import Tools
@@ -79,5 +79,5 @@ def in_front(app: FastAPI, access_log: bool = False) -> ASGIApp:
         The ASGI application to serve.
     """
     front: ASGIApp = fast_path.FastPath(body_limit.BodyLimit(app), app.state.services, app.state.keyring)
-    front = request_metrics.RequestMetrics(front, app.state.routes)
+    front = request_metrics.RequestMetrics(no_store.NoStore(front), app.state.routes)
     return accesslog.AccessLog(front) if access_log else front

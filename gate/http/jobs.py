@@ -93,8 +93,11 @@ async def acquire(
     another API key has made the same call with the same content, it is that job: a rotated API key charges nothing twice.
     Beside a `job_id` it is ignored.
 
+    A repeat may leave out `user`, `tool`, `session`, `credits` and `payload`. One that names another value, or one that the first
+    call did not name, is refused with `job_id_reused`.
+
     A call with neither is the only one that knows its job. When it disconnects before its answer, the job is cancelled, with
-    the `end_reason` `caller_gone`, unless gate starts it.
+    the `end_reason` `caller_gone`, unless gate starts it. When its server dies in the wait, others pass the job after 10 to 13 s.
     """
     own = body.job_id or (keyed[0] if keyed else None)
     wanted = request_of(body, own, asking.role == "tool")

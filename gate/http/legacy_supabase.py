@@ -400,7 +400,7 @@ def _wanted(body: CheckBody) -> Wanted:
         # The start call has to name the provider's app.
         payload = {"webappId": body.webappId} | (payload or {})
     trusted = body._asking.role == "tool"
-    return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload, trusted=trusted)
+    return Wanted(body.jobId, body.userId, body.table, session, body.creditCost, payload, trusted=trusted, is_lenient=True)
 
 
 async def _known(services: Services, table: str, job_id: str) -> Job:

@@ -46,6 +46,9 @@ async def change_pool(
 
     A change takes effect at once, and outlasts restarts and rebuilds. A new pool (201) has the defaults for all settings that
     the body does not name.
+
+    A shorter `cooldown_seconds` also shortens the cool-down of the pool that is under way, but not below what a tool has asked
+    for. The cool-down of one tool or of one job, of a minute at most, ends as it began.
     """
     values = body.in_ms()
     try:

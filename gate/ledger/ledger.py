@@ -34,7 +34,7 @@ from gate.ledger.sql.engines import first_line
 from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
-from gate.ledger.transitions import admission, clock, deliveries, inbox, outbox, starts, waiting_time
+from gate.ledger.transitions import admission, clock, deliveries, inbox, outbox, poison, starts, waiting_time
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.outbox import newer, room
 from gate.model.errors import StoreDown
@@ -417,6 +417,7 @@ class Ledger:
                 stood_ms=stood_ms,
                 leases=[job for job in live if job.status in HOLDING],
                 waiters=[job for job in live if job.status == "queued"],
+                poison=poison.refused_at(batch.connection, row, live),  # guard: poison-outlasts-a-rebuild
             )
 
         return await self._database.write(pool, "", work, takes_long=True)
@@ -429,6 +430,10 @@ class Ledger:
         """
         work = functools.partial(changes.give_grace, pool=pool, epoch=epoch, leases=leases)
         await self._database.write(pool, "", work, takes_long=True)
+
+    async def end_presence(self, pool: str, job_id: str) -> Job | None:
+        """Let a job need no further sign of its caller. Return the job as it is then."""
+        return await self._database.write(pool, job_id, lambda batch: changes.end_presence(batch, pool, job_id))
 
     async def record_clock(self, pool: str, epoch: int, ahead_ms: int, step_ms: int = 0) -> None:
         """Record by how much (ms) the clock of Redis is ahead of the pool's, for rebuilds; and the step (ms) if that is why."""

@@ -195,6 +195,7 @@ class RebuildPlan:
         leases: Jobs that hold slots.
         waiters: Jobs that wait, in order of their tickets.
         stood_ms: How long the pool has stood still in all (ms). That time counts against no wait.
+        poison: The time of the last refusal (ms since 1970) of each poison job, by job_id.
     """
 
     result: EpochResult
@@ -203,3 +204,4 @@ class RebuildPlan:
     leases: list[Job] = field(default_factory=list)
     waiters: list[Job] = field(default_factory=list)
     stood_ms: int = 0
+    poison: dict[str, int] = field(default_factory=dict)

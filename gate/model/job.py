@@ -185,6 +185,9 @@ class Request(NamedTuple):
         aliases: Other ids under which the same call may have been charged before: its Idempotency-Key under other API keys.
         presence_ms: As in `Job`.
         unnamed: gate made its job_id, so the caller of this request learns it from the answer only.
+        is_held: `presence_ms` is gate's own, for as long as the caller waits in this call (see `Admission`).
+        is_lenient: A repeat may name what the first call did not. So it is on the paths of the queue manager that gate replaces: its
+            callers `check` a job with its id, and then `enqueue` the same job with its session and payload.
     """
 
     job_id: str
@@ -202,12 +205,19 @@ class Request(NamedTuple):
     aliases: tuple[str, ...] = ()
     presence_ms: int | None = None
     unnamed: bool = False
+    is_held: bool = False
+    is_lenient: bool = False
 
     def same_content(self, job: Job) -> bool:
-        """Return whether a repeated request means this job: every value that both name is equal."""
+        """Return whether a repeated request means this job: every value that it names is that of the job.
+
+        A value that the job does not have is another value, because the request would be answered as if it were taken. Of a job that
+        has ended it says nothing: `gate prune` forgets session and payload.
+        """
         named = ((self.user, job.user), (self.tool, job.tool), (self.session, job.session),
                  (self.credits, job.credits), (self.payload, job.payload))  # fmt: skip
-        return all(mine is None or theirs is None or mine == theirs for mine, theirs in named)
+        may_add = self.is_lenient or job.ended
+        return all(mine is None or mine == theirs or (theirs is None and may_add) for mine, theirs in named)
 
     def is_copy_of(self, job: Job) -> bool:
         """Return whether a request under another job_id is the call that was charged for this job: every value is equal."""

@@ -6,7 +6,7 @@ The scripts write the same texts. An operator may write others by hand, so nothi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -71,6 +71,29 @@ def holding(job: Job) -> Entry:
         "due": lease.due,
         "hard": lease.hard,
     }
+
+
+def loaded(
+    make: Callable[[Job], Entry], jobs: Iterable[Job], poison: Mapping[str, int], times: int
+) -> list[tuple[str, Entry]]:
+    """Make the entries that a rebuild loads.
+
+    Args:
+        make: `waiting` or `holding`.
+        jobs: The jobs as SQL has them.
+        poison: When each poison job was refused last (ms since 1970), by job_id.
+        times: Refusals in a row that make a job a poison job.
+
+    Returns:
+        Job and entry of each.
+    """
+    return [
+        (
+            job.job_id,
+            make(job) | ({"beside": times, "poison": True, "refused_at": at} if (at := poison.get(job.job_id)) else {}),
+        )
+        for job in jobs
+    ]
 
 
 def entry(text: bytes) -> dict[str, Any] | None:

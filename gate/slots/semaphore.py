@@ -219,7 +219,7 @@ class Semaphore:
         return ShiftReply(*_head(raw, ShiftResult(raw["word"])), ahead_ms=int(raw["ahead_ms"]))
 
     async def status(
-        self, pool: str, epoch: int, job_id: str | None = None, most: int = 0, shows: bool = False
+        self, pool: str, epoch: int, job_id: str | None = None, most: int = 0, shows: bool = False, for_good: bool = False
     ) -> QueueState:
         """Read the pool.
 
@@ -229,8 +229,9 @@ class Semaphore:
             job_id: A waiter whose position is wanted; None for no position.
             most: How many waiters are named at most.
             shows: The caller of this job asks, so it is present.
+            for_good: The job needs no presence any longer.
         """
-        raw = await self._run("status", pool, epoch, job_id or "", most, int(shows))
+        raw = await self._run("status", pool, epoch, job_id or "", most, 2 if for_good else int(shows))
         cooling = int(raw["cooling_until"])
         return QueueState(
             *_head(raw, UpkeepResult.STATUS),

@@ -68,6 +68,19 @@ class Crowd:
     most: int
 
 
+@dataclass(frozen=True, slots=True)
+class LineLength:
+    """How long the line of a pool is, and whether it was too long lately.
+
+    Attributes:
+        waiting: Jobs that wait now.
+        timed_out: Jobs that lately waited for the whole queue time of the pool. Those with a time of their own are left out.
+    """
+
+    waiting: int = 0
+    timed_out: int = 0
+
+
 LATELY = 2000
 """Newest events among which users are counted. Their ids are the key of the table, so the count is cheap however many there are."""
 
@@ -159,6 +172,26 @@ class Backlog:
             by_user = [(user, jobs) for user, jobs in counts if user is not None]
             first, most = by_user[0] if by_user else ("", 0)
             return Crowd(sum(jobs for _, jobs in counts), len(by_user), first, most)
+
+        return await self._database.read(look)
+
+    async def lines(self, lately_ms: int) -> dict[str, LineLength]:
+        """Return the length of the line of each pool in which a job waits, or has waited too long lately.
+
+        Args:
+            lately_ms: Age (ms) up to which the end of a wait counts.
+        """
+        waits = jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
+        over = (jobs.c.ended_at > now_ms() - lately_ms) & (jobs.c.end_reason == "queue_timeout") & jobs.c.queue_ms.is_(None)
+        by_pool = sa.select(jobs.c.pool, sa.func.count()).group_by(jobs.c.pool)
+
+        def look(connection: Connection) -> dict[str, LineLength]:
+            waiting, timed_out = (
+                {pool: count for pool, count in connection.execute(by_pool.where(such))} for such in (waits, over)
+            )
+            return {
+                pool: LineLength(waiting.get(pool, 0), timed_out.get(pool, 0)) for pool in waiting.keys() | timed_out.keys()
+            }
 
         return await self._database.read(look)
 

@@ -115,5 +115,5 @@ def _row(pool: str, request: Request, ticket: int, at: int, lease_ms: int, lease
         tells=request.tells,
         settles=request.settles,
         queue_ms=request.queue_ms,
-        presence_ms=None if request.starts else request.presence_ms,
+        presence_ms=None if request.starts or (request.is_held and lease) else request.presence_ms,
     )

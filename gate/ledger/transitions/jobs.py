@@ -176,6 +176,24 @@ def owe(batch: UnitOfWork, job: Job, at: int) -> None:
     batch.add(owed, **row, due_at=at, attempts=0)
 
 
+def end_presence(batch: UnitOfWork, pool: str, job_id: str) -> Job | None:
+    """Let a job need no further sign of its caller.
+
+    Args:
+        batch: Of the request.
+        pool: Name of the pool.
+        job_id: The job.
+
+    Returns:
+        The job as it is then; None when there is none.
+    """
+    batch.pool(pool)
+    job = batch.job(pool, job_id)
+    if job is None or job.ended or job.presence_ms is None:
+        return job
+    return batch.put(job, presence_ms=None)
+
+
 def seated(batch: UnitOfWork, job: Job) -> None:
     """Add the event that a job's place in Redis was lost, and is restored by its ticket.
 

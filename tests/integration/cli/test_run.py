@@ -196,3 +196,35 @@ def test_what_cannot_run_takes_no_slot(own: Served, tmp_path: Path) -> None:
     assert unknown.returncode == 125 and "pool_unknown" in unknown.stderr
     alone = run_gate("run", "true", cwd=tmp_path)
     assert alone.returncode == 125 and "no gate runs in" in alone.stderr and not (tmp_path / ".gate").exists()
+
+
+def test_a_waiting_run_asks_for_presence_so_that_a_killed_one_gets_no_slot(own: Served, one: str) -> None:
+    holder = own.acquire(one, job_id=f"{one}-holder").json()
+    process = started(own, "--pool", one, "--job-id", f"{one}-killed", "--", "true")
+    try:
+        (row,) = wait_for(
+            lambda: own.sql("select presence_ms from @jobs where job_id = :job", job=f"{one}-killed"), "it waits"
+        )
+        assert row[0] == 15_000
+    finally:
+        process.kill()
+        process.communicate()
+    for job in (holder, job_of(own, one, f"{one}-killed")):
+        own.act(job, "cancel")
+
+
+def test_a_waiting_acquire_without_a_name_asks_for_presence(own: Served, one: str) -> None:
+    holder = own.acquire(one, job_id=f"{one}-holder").json()
+    command = [sys.executable, "-m", "gate", "acquire", "--pool", one, "--wait"]
+    process = subprocess.Popen(
+        command, cwd=own.folder, env=gate_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    query = "select job_id, presence_ms from @jobs where pool = :pool and status = 'queued'"
+    try:
+        ((job_id, presence_ms),) = wait_for(lambda: own.sql(query, pool=one), "it waits")
+        assert presence_ms == 10_000
+    finally:
+        process.kill()
+        process.wait()
+    for job in (holder, job_of(own, one, job_id)):
+        own.act(job, "cancel")

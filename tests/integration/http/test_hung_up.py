@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,7 +43,7 @@ def job(served: Served, pool: str, job_id: str) -> dict[str, Any]:
 
 
 def see(true: Any, what: str) -> Any:
-    return asyncio.run(until(true, what))
+    return asyncio.run(until(true, what, 30))
 
 
 def test_callers_that_hung_up_get_no_slot(served: Served, pool: str) -> None:
@@ -69,3 +70,16 @@ def test_a_named_job_whose_caller_hung_up_keeps_its_place(served: Served, pool: 
     see(lambda: len(waiting(served, pool)) == 1, "the unnamed job has ended")
     served.act(holders[0], "release", outcome="completed")
     see(lambda: served.http.get(f"/v1/pools/{pool}").json()["granted"] == 1, "the named job has its turn")
+
+
+def test_no_slot_is_kept_for_a_caller_whose_server_was_killed(tmp_path: Path) -> None:
+    with Served(tmp_path, GATE_LIMIT="1", GATE_QUEUE_SECONDS="3600") as server:
+        holder = server.acquire(job_id=fresh()).json()
+        call = ask(server, "default", wait_seconds=60)
+        see(lambda: waiting(server, "default"), "it waits")
+        server.kill()
+        call.close()
+        server.start()
+        see(lambda: waiting(server, "default")[0]["reason"] == "absent", "no server shows its caller")
+        server.act(holder, "release", outcome="completed")
+        assert server.acquire(job_id=fresh()).json()["status"] == "running"

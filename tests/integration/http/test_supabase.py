@@ -161,6 +161,13 @@ def test_an_end_in_broken_utf_8_is_still_an_end(empty: Served) -> None:
     assert empty.http.post(f"{MANAGER}/finish", content=body).status_code == 200
 
 
+def test_a_job_that_was_checked_may_be_enqueued_with_more_than_the_check_named(empty: Served) -> None:
+    body = {"table": POSE, "jobId": fresh()}
+    assert ask(empty, "check", **body)["available"] is True
+    more = {"sessionId": "s-1", "userId": "ana", "webappId": "w-1", "job_payload": {"scale": 2}}
+    assert ask(empty, "enqueue", **body, **more)["duplicate"] is True
+
+
 def test_a_check_with_a_job_takes_a_slot_and_says_so_again_when_asked_again(empty: Served) -> None:
     mine = {"table": UPSCALER, "jobId": fresh(), "userId": "ana", "creditCost": 10}
     first = ask(empty, "check", **mine)

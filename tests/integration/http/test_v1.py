@@ -140,7 +140,7 @@ def test_the_same_job_id_is_the_same_job(empty: Served) -> None:
     first = empty.acquire(**body).json()
     assert empty.acquire(**body).json() == first | {"replayed": True}
     assert empty.acquire(job_id=body["job_id"]).json() == first | {"replayed": True}, "what is not named is not compared"
-    for other in ({"user": "bruno"}, {"credits": 6}, {"payload": {"a": 2}}):
+    for other in ({"user": "bruno"}, {"credits": 6}, {"payload": {"a": 2}}, {"tool": "pose"}, {"session": "s"}):
         assert problem(empty.acquire(**(body | other)), 409, "job_id_reused")["job"]["user"] == "ana"
     problem(empty.acquire(pool="small", **body), 409, "job_id_reused")
     empty.act(first, "release", outcome="completed")

@@ -158,6 +158,9 @@ def test_a_key_stands_for_a_job(served: Served, pool: str) -> None:
     charges = served.http.get("/v1/ledger", params={"job_id": first.json()["job_id"]}).json()["rows"]
     assert [row["amount"] for row in charges] == [3]
     assert ask(key, credits=4).json()["code"] == "job_id_reused"
+    assert ask(key, credits=3, payload={"scale": 2}).json()["code"] == "job_id_reused", "its payload would never be used"
+    others = {"lease_seconds": 9, "queue_seconds": 9, "presence_seconds": 9, "wait_seconds": 0, "max_eta_seconds": 9}
+    assert ask(key, **others).json()["replayed"], "how a call asks is not compared"
     assert ask(fresh("key")).json()["job_id"] != first.json()["job_id"]
     assert ask("").status_code == ask("x" * 300).status_code == 422
     nameless = served.acquire(pool, credits=1)

@@ -62,3 +62,30 @@ async def test_a_poison_job_may_wait_beside_a_free_slot_and_says_why(open_house:
         await house.release(passes)
         assert (await house.granted(poison)).status == "granted", "its time has come"
         await house.keeper.cancel(house.pool, job_id)
+
+
+async def test_a_poison_job_is_one_after_a_loss_of_redis(open_house: OpenHouse) -> None:
+    """It cools down alone at once, and costs the others no cool-down of the pool."""
+    async with open_house(limit=1, refusals_before_passing=1, cooldown_ms=500) as house:
+        poison, other = await house.acquire(), await house.acquire()
+        await house.release(poison, "refused")
+        held = await house.granted(other)
+        await house.release(await house.keeper.claim(house.pool, other.job_id, held.lease_id or ""))
+        await house.release(await house.granted(poison), "refused")
+        assert json.loads(house.people.hget(house.key("jobs"), poison.job_id))["poison"]
+        house.people.delete(*[house.key(role) for role in ("slots", "queue", "jobs", "outbox", "meta", "users")])
+        await house.release(await house.granted(poison), "refused")
+        line = await house.gate.services.queries.line(house.pool, 0)
+        assert (line.cooling_until, line.aside_until is not None) == (None, True)
+        await house.keeper.cancel(house.pool, poison.job_id)
+
+
+async def test_a_job_that_a_full_provider_refused_is_none_after_a_loss_of_redis(open_house: OpenHouse) -> None:
+    async with open_house(limit=1, refusals_before_passing=1, cooldown_ms=50) as house:
+        refused = await house.acquire()
+        for _ in range(2):
+            await house.release(await house.granted(refused), "refused")
+        house.people.delete(*[house.key(role) for role in ("slots", "queue", "jobs", "outbox", "meta", "users")])
+        await house.granted(refused)
+        assert "poison" not in json.loads(house.people.hget(house.key("jobs"), refused.job_id))
+        await house.keeper.cancel(house.pool, refused.job_id)

@@ -228,12 +228,22 @@ def test_a_queue_that_is_longer_than_its_time_allows_is_named(tmp_path: Path) ->
             served.act(served.acquire(job_id=fresh()).json(), "release", outcome="completed")
         assert doctor(served) == (0, []), "runs of no time at all fit"
         served.sql("update @jobs set granted_at = ended_at - 30000")
+        jobs = [served.acquire(job_id=fresh()).json() for _ in range(5)]
+        assert doctor(served) == (0, []), "the three that wait have a turn in time"
+        jobs += [served.acquire(job_id=fresh()).json() for _ in range(2)]
         ((what, about),) = named(found := doctor(served)[1])
         assert (what, about) == ("queue", "default")
         assert "a run takes 30 s, so 4 waiters have a turn within queue_seconds (60), and 100 may wait" in found[0]["says"]
+        assert found[0]["says"].endswith("; 5 wait now")
+        for job in jobs[2:]:
+            served.act(job, "cancel")
+        assert doctor(served) == (0, []), "it can be served again"
+        served.sql("update @jobs set end_reason = 'queue_timeout' where job_id = :job", job=jobs[-1]["job_id"])
+        found = [one for one in doctor(served)[1] if one["what"] == "queue"]
+        assert found[0]["says"].endswith("; 1 expired in the queue in the last day")
         assert found[0]["helps"] == "gate pools set default --queue-max 4, or --queue-seconds 1500"
         assert run_gate("pools", "set", "default", "--queue-max", "4", cwd=served.folder).returncode == 0
-        assert doctor(served) == (0, [])
+        assert "queue" not in {what for what, _ in named(doctor(served)[1])}
 
 
 def test_a_step_of_the_clock_of_redis_is_named_for_a_day(sleeping: Served) -> None:

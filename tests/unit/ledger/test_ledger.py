@@ -127,12 +127,23 @@ async def test_an_answer_of_another_epoch_changes_nothing(ledger: Ledger, databa
     assert await money(database) == []
 
 
-async def test_content_is_compared_where_both_name_it(ledger: Ledger) -> None:
+async def test_a_repeat_may_name_less_than_the_first_call_and_nothing_else(ledger: Ledger) -> None:
     await admit(ledger, tool="upscaler")
-    assert (await admit(ledger, tool=None)).result == "admitted"
-    assert (await admit(ledger, tool="upscaler", session="new")).result == "admitted"
-    for other in ({"user": "bruno"}, {"credits": 6}, {"tool": "pose"}):
+    assert (await admit(ledger, tool=None, user=None, credits=None)).result == "admitted"
+    for other in ({"user": "bruno"}, {"credits": 6}, {"tool": "pose"}, {"session": "new"}, {"payload": {"scale": 2}}):
         assert (await admit(ledger, **({"tool": "upscaler"} | other))).result == "reused"
+    for added in ({"session": "new"}, {"payload": {"scale": 2}}):
+        assert (await admit(ledger, is_lenient=True, **added)).result == "admitted"
+    assert (await admit(ledger, is_lenient=True, user="bruno")).result == "reused"
+
+
+async def test_of_an_ended_job_what_it_no_longer_has_is_not_compared(ledger: Ledger, database: Database) -> None:
+    """`gate prune` has forgotten the payload. The repeat of a call is told how its job ended, so that it pays no user back."""
+    await admit(ledger, payload={"scale": 2})
+    await ledger.end("default", "a", "completed", by="operator")
+    await database.write("default", "a", lambda batch: batch.put(batch.job("default", "a"), payload=None))
+    assert (await admit(ledger, payload={"scale": 2})).result == "ended"
+    assert (await admit(ledger, payload={"scale": 2}, user="bruno")).result == "reused"
 
 
 async def test_what_was_answered_too_long_ago_is_not_recorded(ledger: Ledger, database: Database) -> None:

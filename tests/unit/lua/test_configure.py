@@ -64,3 +64,64 @@ async def test_a_shorter_hold_takes_nothing_from_who_holds_a_slot(line: LineOfPo
     assert await line.entry("a") == before
     await line.configure(max_hold_ms=2_000)
     assert await line.entry("a") == before, "longer than it was, and shorter than it was told"
+
+
+async def refused(line: LineOfPool, times: int = 1, at_least_ms: int = 0) -> None:
+    """One job that its provider has refused so often. The pool cools down since the last time."""
+    await line.acquire("refused")
+    for n in range(times):
+        if n:
+            line.clock.turn(60_000)
+            await line.tick()
+        await line.requeue("refused", int((await line.entry("refused"))["fence"]), at_least_ms=at_least_ms)
+
+
+async def test_a_shorter_cool_down_reaches_the_one_under_way(line: LineOfPool) -> None:
+    await line.load(epoch=2, cooldown_ms=50_000, queue_ms=100_000)
+    await refused(line)
+    line.clock.turn(20_000)
+    assert (await line.configure(cooldown_ms=1_000)).next_ms == line.clock.now + 1_000
+    line.clock.turn(999)
+    await line.tick()
+    assert await line.queue() == ["refused"]
+    line.clock.turn(1)
+    await line.tick()
+    assert await line.holders() == {"refused"}
+    assert (await line.status()).stood_ms == 21_000, "so long it has stood still, and no longer"
+
+
+async def test_a_shorter_cool_down_doubles_as_the_one_under_way_did(line: LineOfPool) -> None:
+    await line.load(epoch=2, cooldown_ms=20_000)
+    await refused(line, times=3)
+    assert (await line.status()).cooling_until == line.clock.now + 60_000
+    await line.configure(cooldown_ms=2_000)
+    assert (await line.status()).cooling_until == line.clock.now + 8_000
+
+
+async def test_a_longer_cool_down_counts_from_the_next_refusal(line: LineOfPool) -> None:
+    await refused(line)
+    until = (await line.status()).cooling_until
+    line.clock.turn(1_000)
+    await line.configure(cooldown_ms=50_000)
+    await line.configure(cooldown_ms=40_000)
+    assert (await line.status()).cooling_until == until
+
+
+async def test_no_setting_cuts_the_pause_that_a_tool_asked_for(line: LineOfPool) -> None:
+    await line.load(epoch=2, cooldown_ms=50_000)
+    await refused(line, at_least_ms=30_000)
+    asked = line.clock.now + 30_000
+    await line.configure(cooldown_ms=10)
+    assert (await line.status()).cooling_until == asked
+    line.clock.turn(30_000)
+    await line.configure(cooldown_ms=50_000)
+    await line.requeue("refused", int((await line.entry("refused"))["fence"]))
+    await line.configure(cooldown_ms=10)
+    assert (await line.status()).cooling_until == line.clock.now + 20, "that pause is over"
+
+
+async def test_a_grant_that_sql_did_not_take_waits_its_second_whatever_the_settings(line: LineOfPool) -> None:
+    await line.acquire("a")
+    await line.requeue("a", int((await line.entry("a"))["fence"]), "not_taken")
+    await line.configure(cooldown_ms=10)
+    assert (await line.status()).cooling_until == line.clock.now + 1_000

@@ -153,3 +153,32 @@ async def test_nothing_of_it_stays_when_nothing_waits(line: LineOfPool) -> None:
     await line.tick()
     meta = await line.client.hgetall(line.key("meta"))
     assert not {b"presences", b"pass_scan"} & meta.keys()
+
+
+async def test_a_waiter_that_needs_no_presence_any_longer_is_never_absent_again(line: LineOfPool) -> None:
+    lease_id = await behind_a_holder(line, "answered", "behind")
+    status = await line.semaphore.status(line.pool, line.epoch, "answered", for_good=True)
+    assert (status.position, "presence_ms" in await line.entry("answered")) == (1, False)
+    line.clock.turn(10 * PRESENCE_MS)
+    await line.release("holder", lease_id)
+    assert await line.holders() == {"answered"}
+
+
+async def test_one_that_was_passed_and_needs_no_presence_any_longer_has_the_free_slot_at_once(line: LineOfPool) -> None:
+    lease_id = await behind_a_holder(line, "gone")
+    line.clock.turn(PRESENCE_MS)
+    await line.release("holder", lease_id)
+    await line.semaphore.status(line.pool, line.epoch, "gone", for_good=True)
+    assert await line.holders() == {"gone"}
+
+
+async def test_a_grant_that_goes_back_has_the_presence_that_sql_knows(line: LineOfPool) -> None:
+    """Its caller was answered with the grant. SQL knows that it needs no presence since then, and the entry does not."""
+    lease_id = await behind_a_holder(line, "answered")
+    await line.release("holder", lease_id)
+    entry = await line.entry("answered")
+    in_sql = {name: entry[name] for name in ("ticket", "queued_at", "lease_ms")}
+    await line.requeue("answered", int(entry["fence"]), restore=in_sql)
+    line.clock.turn(10 * PRESENCE_MS)
+    await line.tick()
+    assert await line.holders() == {"answered"}

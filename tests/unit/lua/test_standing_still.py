@@ -135,6 +135,21 @@ async def test_an_absence_within_a_pause_counts_once(line: LineOfPool) -> None:
     assert 600_000 <= (await line.status()).stood_ms < 603_000
 
 
+@pytest.mark.parametrize("paused", [True, False])
+async def test_an_absence_counts_once_where_the_first_call_after_it_ends_or_begins_a_pause(
+    line: LineOfPool, paused: bool
+) -> None:
+    line.semaphore = Semaphore(Pinned(line.client))
+    await full(line)
+    if paused:
+        await line.configure(paused=1)
+    now = (await line.status()).now_ms
+    since = {"still_from": now - 500_000} if paused else {}
+    await line.client.hset(line.key("meta"), mapping={"seen_at": now - 500_000, **since})
+    await line.configure(paused=int(not paused))
+    assert 500_000 <= (await line.status()).stood_ms < 503_000
+
+
 async def test_a_rebuild_goes_on_from_what_sql_knows(line: LineOfPool) -> None:
     waits = {"ticket": "1", "queued_at": line.clock.now - 500_000, "lease_ms": 600_000, "stood": 100_000}
     newer = waits | {"ticket": "2", "queued_at": line.clock.now - 200_000, "stood": 300_000}

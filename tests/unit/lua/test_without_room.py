@@ -37,6 +37,7 @@ async def test_what_is_under_way_goes_on(full: LineOfPool) -> None:
     assert (await full.claim("d", await full.lease_of("d"))).result == "claimed"
     assert (await full.requeue("b", int((await full.entry("b"))["fence"]))).result == "requeued"
     assert (await full.cancel("b")).result == "left_queue"
+    assert (await full.configure(paused=0)).result == "configured"
     full.clock.turn(600_000)
     assert (await full.tick()).emitted == 2
 
