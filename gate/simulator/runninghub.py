@@ -34,6 +34,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 SUCCESS = {"code": 0, "msg": "success"}
 """Code and message of a success in the old shape."""
+RUNNING = {"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": None}
+"""Outputs of a task that runs."""
 CALLBACK_S = 30
 """Time (s) to wait for the response to a callback."""
 Odd = Literal[
@@ -67,6 +69,7 @@ class Plan(BaseModel):
         odd: Shape of a success instead of `shape`; None for `shape`.
         busy: The run call starts no task and returns this code, or this HTTP status for 429, 500 and 503.
         starting_s: Time (s) from the run call to its response. The task itself begins at once.
+        queued_s: Time (s) that the task is QUEUED before it runs. A queued task counts towards the limit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,6 +86,7 @@ class Plan(BaseModel):
     odd: Odd | None = None
     busy: Busy | None = None
     starting_s: Annotated[float, Field(ge=0)] = 0
+    queued_s: Annotated[float, Field(ge=0)] = 0
 
     def changed(self, change: dict[str, Any]) -> Plan:
         """Return this plan with other values.
@@ -120,9 +124,24 @@ class _Task:
     plan: Plan
     webhook_url: str | None
     started: float = field(default_factory=time.monotonic)
-    status: str = "RUNNING"
+    ended: str | None = None
     cancelled: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def status(self) -> str:
+        if self.ended is not None:
+            return self.ended
+        return "QUEUED" if time.monotonic() < self.started + self.plan.queued_s else "RUNNING"
+
+    def queried(self) -> dict[str, Any]:
+        """Make the response of the v2 query: the task itself, without a code."""
+        quiet: dict[str, Any] = {"errorCode": "", "errorMessage": "", "failedReason": {}, "results": None}
+        if self.ended is None:
+            return {"taskId": self.task_id, "status": self.status, **quiet}
+        if self.cancelled:
+            return {"taskId": self.task_id, "status": "CANCELLED", **quiet}
+        return self.new()
 
     def results(self) -> list[str]:
         return [] if self.plan.outcome == "empty" else [f"https://files.invalid/{self.task_id}.png"]
@@ -205,17 +224,17 @@ class _Provider:
         await asyncio.sleep(plan.starting_s)
         if plan.early:
             await asyncio.wait([run])
-        return _started(form, task.task_id)
+        return _started(form, task.task_id, "QUEUED" if plan.queued_s else "RUNNING")
 
     def _plan(self, own: dict[str, Any]) -> Plan:
         return self.defaults.changed(self.next.popleft() if self.next else {}).changed(own)
 
     async def _run_task(self, task: _Task) -> None:
-        while not task.cancelled and (left := task.started + task.plan.seconds - time.monotonic()) > 0:
+        while not task.cancelled and (left := task.started + task.plan.queued_s + task.plan.seconds - time.monotonic()) > 0:
             task.changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(task.changed.wait(), left)
-        task.status = "FAILED" if task.cancelled or task.plan.outcome == "failed" else "SUCCESS"
+        task.ended = "FAILED" if task.cancelled or task.plan.outcome == "failed" else "SUCCESS"
         if task.webhook_url is None or task.plan.callback == "lost":
             return
         await asyncio.sleep(task.plan.late)
@@ -239,17 +258,21 @@ class _Provider:
         task = self._task(task_id)
         if task is None:
             return _unknown()
-        if task.status == "RUNNING":
-            return {"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": None}
+        if task.ended is None:
+            return {"code": 813, "msg": "APIKEY_TASK_IS_QUEUED", "data": None} if task.status == "QUEUED" else RUNNING
         return task.old()
+
+    def query(self, task_id: Any) -> dict[str, Any]:
+        task = self._task(task_id)
+        return task.queried() if task else _no_task("807", "APIKEY_TASK_NOT_FOUND")
 
     def cancel(self, task_id: Any) -> dict[str, Any]:
         task = self._task(task_id)
         if task is None:
             return _unknown()
-        if task.status == "RUNNING":
+        if task.ended is None:
             task.cancelled = True
-            task.status = "FAILED"
+            task.ended = "FAILED"
             task.changed.set()
         return SUCCESS | {"data": None}
 
@@ -267,7 +290,8 @@ class _Provider:
             self.tasks[task_id].changed.set()
 
     def running(self) -> int:
-        return sum(task.status == "RUNNING" for task in list(self.tasks.values()))
+        """Count the tasks that have not ended, the queued ones too."""
+        return sum(task.ended is None for task in list(self.tasks.values()))
 
     def seen(self) -> dict[str, Any]:
         tasks = [
@@ -289,18 +313,22 @@ def _unknown() -> dict[str, Any]:
     return {"code": 807, "msg": "APIKEY_TASK_NOT_FOUND", "data": None}
 
 
-def _started(form: Form, task_id: str) -> JSONResponse:
+def _started(form: Form, task_id: str, status: str) -> JSONResponse:
     if form == "v2":
         quiet = {"errorCode": "", "errorMessage": "", "results": None}
-        return JSONResponse({"taskId": task_id, "status": "RUNNING", **quiet})
-    data = {"taskId": task_id, "taskStatus": "RUNNING", "clientId": "simulator", "netWssUrl": None}
+        return JSONResponse({"taskId": task_id, "status": status, **quiet})
+    data = {"taskId": task_id, "taskStatus": status, "clientId": "simulator", "netWssUrl": None}
     return JSONResponse(SUCCESS | {"data": data})
 
 
 def _refused(form: Form, code: int, why: str) -> JSONResponse:
     if form == "v2":
-        return JSONResponse({"taskId": "", "status": "FAILED", "errorCode": code, "errorMessage": why, "results": None})
+        return JSONResponse(_no_task(code, why))
     return JSONResponse({"code": code, "msg": why, "data": None})
+
+
+def _no_task(code: int | str, why: str) -> dict[str, Any]:
+    return {"taskId": "", "status": "FAILED", "errorCode": code, "errorMessage": why, "results": None}
 
 
 def _busy(form: Form, code: int) -> JSONResponse:
@@ -338,6 +366,10 @@ def _app(provider: _Provider) -> FastAPI:
     @app.post("/task/openapi/outputs")
     async def outputs(body: dict[str, Any]) -> Any:
         return provider.outputs(body.get("taskId"))
+
+    @app.post("/openapi/v2/query")
+    async def query(body: dict[str, Any]) -> Any:
+        return provider.query(body.get("taskId"))
 
     @app.post("/task/openapi/cancel")
     async def cancel(body: dict[str, Any]) -> Any:
