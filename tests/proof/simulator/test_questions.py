@@ -66,9 +66,9 @@ async def test_the_most_questions_in_any_second_are_kept(simulator: Simulator, c
 
 async def test_a_known_task_is_denied_as_often_as_demanded(caller: Caller) -> None:
     task = caller.run(denied=2)
-    assert caller.query(task)["errorCode"] == "807"
-    assert caller.outputs(task)["code"] == 807, "the further call belongs to the same question"
-    assert caller.query(task)["errorCode"] == "807"
+    for _ in range(2):
+        assert caller.query(task)["errorCode"] == "807"
+        assert caller.outputs(task)["code"] == 807, "the further call belongs to the same question"
     assert caller.query(task)["status"] == "RUNNING" and caller.outputs(task)["code"] == 804
     caller.simulator.control(tasks={task: {"denied": 1}})
     assert caller.outputs(task)["code"] == 807 and caller.outputs(task)["code"] == 804
