@@ -141,6 +141,26 @@ def test_the_newer_run_call_starts_a_task_and_answers_in_its_own_form(simulator:
     assert simulator.seen()["refused"] == 1 and len(simulator.seen()["tasks"]) == 2
 
 
+async def test_the_query_of_v2_shows_the_task_itself(simulator: Simulator) -> None:
+    def query(task: str) -> Any:
+        return httpx2.post(f"{simulator.url}/openapi/v2/query", json={"taskId": task}).json()
+
+    queued = ask(simulator, "run", gateTest={"queued_s": 60})["data"]
+    assert queued["taskStatus"] == "QUEUED" and query(queued["taskId"])["status"] == "QUEUED"
+    assert ask(simulator, "outputs", taskId=queued["taskId"])["code"] == 813
+    simulator.control(tasks={queued["taskId"]: {"queued_s": 0, "seconds": 60}})
+    assert query(queued["taskId"])["status"] == "RUNNING"
+    ask(simulator, "cancel", taskId=queued["taskId"])
+    assert query(queued["taskId"])["status"] == "CANCELLED"
+    done, failed = run(simulator, seconds=0), run(simulator, seconds=0, outcome="failed", error="no memory")
+    await until(lambda: simulator.seen()["running"] == 0, "both are over")
+    assert (query(done)["taskId"], query(done)["status"]) == (done, "SUCCESS")
+    assert query(done)["results"] == [{"url": f"https://files.invalid/{done}.png", "outputType": "png"}]
+    assert (query(failed)["status"], query(failed)["errorCode"]) == ("FAILED", "805")
+    assert query(failed)["failedReason"]["exception_message"] == "no memory"
+    assert (query("1")["errorCode"], query("1")["errorMessage"]) == ("807", "APIKEY_TASK_NOT_FOUND")
+
+
 @pytest.mark.parametrize("busy", get_args(Busy))
 @pytest.mark.parametrize("path", ["task/openapi/run", "openapi/v2/run/ai-app/20"])
 def test_a_busy_start_starts_nothing_and_the_next_one_does(simulator: Simulator, path: str, busy: int) -> None:
