@@ -35,11 +35,12 @@ def matters(state: State, task: Task) -> bool:
 
 
 def let_go(state: State, row: Row, due: int) -> State:
-    """The lease of `row` ends without the provider's word: a stop is owed, and the slot drains until `due` (0: it is free)."""
+    """The lease of `row` ends without the provider's word: a stop is owed, and the slot drains until `due`
+    (0: it is free). A lease that is over by the clock of SQL has no slot to drain."""
     task = task_of(state, row.job, row.fence)
     if row.status not in HOLDING or task is None or not task.bound or task.stop:
         return state
-    return with_task(state, task, stop="owed", due=due)
+    return with_task(state, task, stop="owed", due=due if row.due else 0)
 
 
 def _used(state: State, but: int) -> list[tuple[int, int]]:
