@@ -23,9 +23,8 @@ def main() -> int:
     parser.add_argument("--provider", action="store_true", help="only the worlds and safeguards of the provider")
     given = parser.parse_args()
     quick, bad = given.quick, 0
-    worlds = {**({} if given.provider else QUICK), **PROVIDER_QUICK}
-    if not quick:
-        worlds = {**({} if given.provider else WHOLE), **PROVIDER_WHOLE}
+    worlds = {} if given.provider else QUICK if quick else WHOLE
+    worlds = {**worlds, **PROVIDER_QUICK, **({} if quick else PROVIDER_WHOLE)}
     print("THE WHOLE PROTOCOL")
     for name, world in worlds.items():
         began = time.monotonic()

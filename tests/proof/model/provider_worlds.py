@@ -58,8 +58,6 @@ PROVIDER_QUICK = {
 PROVIDER_WHOLE = {
     "a task, two outages": World(jobs=1, faults=0, refusals=1, outages=2, accounts=ONE, calls=ENDS | {"renew"}),
     "an outage, and a process that stops": World(jobs=1, outages=1, accounts=ONE, calls=ENDS, kinds=STOP | {"flush"}),
-    "two servers": World(jobs=1, refusals=1, outages=1, accounts=ONE, calls=CANCEL, servers=2),
+    "two servers, an outage and a stop": World(jobs=1, outages=1, accounts=ONE, calls=CANCEL, servers=2),
     "two tasks, one slot, an outage": World(faults=0, outages=1, accounts=ONE, calls=CANCEL | {"again"}),
-    "two tasks, and a process that stops": World(accounts=ONE, calls=CANCEL),
-    "three tasks, two accounts": KEYS,
 }
