@@ -6,7 +6,12 @@
 What stands where: state.py what is remembered, scripts.py Redis, rows.py SQL, steps.py, running.py, keeping.py and paths.py the
 paths, calls.py how one of them stands still, world.py what happens next, search.py the search, numbers.py what keeps it finite.
 
-Not here: the cap per user, queue_max, batches and bounds of a hundred, settings other than limit and pause, entries torn from
+The provider is the third truth: tasks.py and task_rows.py what SQL knows of its tasks, provider.py what it does, asking.py the paths
+to it, provider_world.py what happens there, third_truth.py the safeguards. gate does not have them yet: the model comes first. A
+question is answered before the deadline that it is asked for, unless a process stands still. Which worker asks is left open: any
+server may ask about any task, at once and twice, so that taking turns is a matter of cost and not of safety.
+
+Not here: success without output that is said twice, the intervals of questions, the cap per user, queue_max, batches and bounds of a hundred, settings other than limit and pause, entries torn from
 their members, the grace after an absence, group commit, what readers see, the terminal, two ledgers on one Redis. Time is of each
 job by itself. An operator's hand is looked at alone, not together with a process that stops: put back by the sweep, a lease has
 the deadline of SQL, and a renewal that stood still meanwhile may tell a later one, which Redis does not have. Three faults at

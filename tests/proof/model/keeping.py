@@ -46,12 +46,15 @@ def sweep(server: int, before: Finding) -> Path:
     epoch = yield knows, server
     seen = yield rows.survey, server
     found = yield (rows.live_rows,)
-    if seen.epoch != epoch or before not in examine(seen, found.rest):
+    draining = yield (rows.live_tasks,)
+    if seen.epoch != epoch or before not in examine(seen, found.rest, draining):
         return
     kind, job, fence = before
     row = found.rest[job]
     if kind == "ended":
         yield from run(server, "cancel", job)
+    elif kind == "drain":
+        yield from run(server, "drain", job, fence)
     elif kind in ("stranger", "unheard"):
         yield from _free(server, epoch, before, seen)
     elif kind == "overdue":

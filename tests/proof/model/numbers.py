@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.proof.model.state import LIFE, Call, Entry, Lease, Note, Pool, Redis, Reply, Row, State
+from tests.proof.model.state import LIFE, Call, Entry, Lease, Note, Pool, Redis, Reply, Row, State, Task
 from tests.proof.model.sweeping import Finding
+from tests.proof.model.tasks import matters
 
 Number = Callable[[int], int]
 Deadline = Callable[[int, int], int]
@@ -26,6 +27,11 @@ def _entry(x: Entry, fence: Number, ticket: Number, due: Deadline) -> Entry:
 def _note(x: Note, fence: Number, ticket: Number, due: Deadline) -> Note:
     kind, job, number, grant, deadline, epoch = x
     return Note(kind, job, ticket(number), fence(grant), due(job, deadline), epoch)
+
+
+def _task(x: Task, fence: Number, ticket: Number, due: Deadline) -> Task:
+    job, grant, account, life, bound, stop, deadline, *rest = x
+    return Task(job, fence(grant), account, life, bound, stop, due(job, deadline), *rest)
 
 
 def _lease(x: Lease, fence: Number, ticket: Number, due: Deadline) -> Lease:
@@ -52,7 +58,7 @@ def _redis(x: Redis, fence: Number, ticket: Number, due: Deadline) -> Redis:
 
 
 def _pool(x: Pool, fence: Number, ticket: Number, due: Deadline) -> Pool:
-    return Pool(x[0], x[1], x[2], x[3], fence(x[4]), x[5]) if x[4] else x
+    return x._replace(void=fence(x[4])) if x[4] else x
 
 
 def _tuple(x: tuple[Any, ...], fence: Number, ticket: Number, due: Deadline) -> tuple[Any, ...]:
@@ -68,7 +74,7 @@ def _same(x: Any, fence: Number, ticket: Number, due: Deadline) -> Any:
 
 
 KINDS: dict[type, Change] = {
-    Row: _row, Entry: _entry, Note: _note, Lease: _lease, Finding: _finding, Reply: _reply, Redis: _redis, Pool: _pool, tuple: _tuple, Call: _call,
+    Row: _row, Entry: _entry, Note: _note, Lease: _lease, Finding: _finding, Reply: _reply, Redis: _redis, Pool: _pool, Task: _task, tuple: _tuple, Call: _call,
 }  # fmt: skip
 
 
@@ -84,6 +90,7 @@ def whole(state: State, fence: Number, ticket: Number, due: Deadline) -> State:
         redises=tuple([_redis(redis, fence, ticket, due) for redis in state.redises]),
         calls=tuple([_call(call, fence, ticket, due) for call in state.calls]),
         lagging=state.lagging and _redis(state.lagging, fence, ticket, due),
+        tasks=tuple([_task(task, fence, ticket, due) for task in state.tasks]),
     )
 
 
@@ -98,6 +105,8 @@ def _keep(number: int) -> int:
 
 def canonical(state: State) -> State:
     """The one state that stands for all that differ from `state` by their numbers only."""
+    if state.tasks:
+        state = state._replace(tasks=tuple(sorted(task for task in state.tasks if matters(state, task))))
     fences: set[int] = set()
     tickets: set[int] = set()
     dues: dict[int, set[int]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.proof.model import rows
+from tests.proof.model.asking import ask, callback, denied, free_slot, look, start, stop_task
 from tests.proof.model.keeping import give_back, record, settle, sweep, tick
 from tests.proof.model.running import TRIES, Down, Path, loads, rebuild, run
 from tests.proof.model.state import Entry, Lease, Reply, off
@@ -74,14 +75,14 @@ def release(server: int, lease: Lease, outcome: str) -> Path:
     ended = yield rows.end, job, outcome, fence
     if ended.word in ("ended", "repeat"):
         yield heard, job, outcome
-        yield from run(server, "release", job, fence)
+        yield from free_slot(server, ended, "release", job, fence)
 
 
 def cancel(server: int, job: int) -> Path:
     ended = yield rows.end, job, "cancelled", None
     if ended.word in ("ended", "repeat"):
         yield heard, job, "cancelled"
-        yield from run(server, "cancel", job)
+        yield from free_slot(server, ended, "cancel", job)
 
 
 def refuse(server: int, lease: Lease) -> Path:
@@ -108,5 +109,26 @@ def hangs(server: int, epoch: int, decision: Reply, leased: bool) -> Path:
 
 PATHS: dict[str, Callable[..., Path]] = {
     path.__name__: path
-    for path in (acquire, hangs, loads, extend, release, cancel, refuse, show, change, record, tick, sweep, settle, rebuild)
+    for path in (
+        acquire,
+        hangs,
+        loads,
+        extend,
+        release,
+        cancel,
+        refuse,
+        show,
+        change,
+        record,
+        tick,
+        sweep,
+        settle,
+        rebuild,
+        start,
+        callback,
+        ask,
+        denied,
+        look,
+        stop_task,
+    )
 }

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from tests.proof.model.state import ENDED, HOLDING, LIVE, REFUNDED, Lease, Note, Redis, Reply, Row, State, held, off, with_row
+from tests.proof.model.state import (
+    ENDED,
+    FRESH,
+    HOLDING,
+    LIVE,
+    REFUNDED,
+    Lease,
+    Note,
+    Redis,
+    Reply,
+    Row,
+    State,
+    Task,
+    held,
+    off,
+    with_row,
+    wrong,
+)
+from tests.proof.model.tasks import account_for, drains, has_account, judge_expiry, let_go, task_of, with_task
 
 Answered = tuple[State, Reply]
 
 
-def wrong(state: State, what: str) -> State:
-    return state if state.wrong else state._replace(wrong=what)
-
-
 def _room(state: State) -> bool:
-    return "room" in off or (not state.pool.paused and held(state) < state.pool.limit)
+    return "room" in off or (not state.pool.paused and held(state) < state.pool.limit and has_account(state))
 
 
 def _newer(state: State, fence: int, last: int) -> bool:
@@ -30,8 +44,9 @@ def _take(state: State, job: int, status: str, ticket: int, fence: int, due: int
     if state.pool.paused or held(state) >= state.pool.limit:
         state = wrong(state, "SQL has more slots held than its limit")
     first = state.rows[job].first or fence
+    state, account = account_for(state, job)
     told = due if status == "granted" else 0  # a read of the job tells it; a caller is told by its own call
-    return with_row(state, job, status=status, ticket=ticket, fence=fence, due=due, told=told, first=first)
+    return with_row(state, job, status=status, ticket=ticket, fence=fence, due=due, told=told, first=first, account=account)
 
 
 def _end(state: State, job: int, outcome: str) -> State:
@@ -90,10 +105,25 @@ def end(state: State, job: int, outcome: str, fence: int | None) -> Answered:
     if fence is not None and "end_lease" not in off and (row.fence != fence or row.status == "queued"):
         return state, Reply("lost", job)
     if row.status in ENDED and "outcome_stays" not in off:
-        return state, Reply("repeat" if row.status == outcome else "already", job)
+        return state, _over(state, row, "repeat" if row.status == outcome else "already")
     if fence is not None and (row.fence != fence or row.status == "queued"):
         state = wrong(state, "a stale release ended the job of a newer holder")
-    return _end(state, job, outcome), Reply("ended", job)
+    state = _end(state, job, outcome)
+    if outcome != "completed" and "stop_same" not in off:
+        state = let_go(state, row, FRESH)
+    return state, _over(state, row, "ended")
+
+
+def _over(state: State, row: Row, word: str) -> Reply:
+    """`rest` says what becomes of its slot: it drains; or (with `stop_same` switched off) its stop has yet to be written."""
+    task = task_of(state, row.job, row.fence)
+    if task is None:
+        return Reply(word, row.job)
+    if drains(task) and not (word == "repeat" and "repeat_cancel" in off):
+        return Reply(word, row.job, fence=row.fence, rest=("drain",))
+    if "stop_same" in off and task.bound and not task.stop:
+        return Reply(word, row.job, fence=row.fence, rest=("owe",))
+    return Reply(word, row.job)
 
 
 def refuse(state: State, job: int, fence: int) -> Answered:
@@ -102,6 +132,10 @@ def refuse(state: State, job: int, fence: int) -> Answered:
         return state, Reply("repeat" if row.status == "queued" and row.fence == fence else "lost", job)
     if row.fence != fence:
         state = wrong(state, "a stale refusal took the slot of a newer holder")
+    if "stop_refused" not in off:
+        state = let_go(state, row, 0)
+    if state.pool.accounts and state.strangers:
+        state = state._replace(refused=True)
     state = with_row(state, job, status="queued", due=0, told=0)
     return state, Reply("refused", job, row.ticket, row.fence)
 
@@ -112,6 +146,8 @@ def extend(state: State, epoch: int, job: int, fence: int, due: int) -> Answered
     row = state.rows[job]
     if row.status not in HOLDING or (row.fence != fence and "extend_lease" not in off):
         return state, Reply("queued" if row.status == "queued" else "lost", job)
+    if task := task_of(state, job, fence):
+        state = with_task(state, task, denied=0, given_up=False)
     return with_row(state, job, status="running", due=max(due, row.due)), Reply("extended", job, due=max(due, row.due))
 
 
@@ -159,6 +195,9 @@ def _record(state: State, note: Note) -> tuple[State, str]:
 def _expire(state: State, job: int) -> State:
     if state.rows[job].told:
         state = wrong(state, "expired before the deadline that its holder was told")
+    state = judge_expiry(state, job)
+    if "stop_expired" not in off:
+        state = let_go(state, state.rows[job], 0)
     return _end(state, job, "expired")
 
 
@@ -192,6 +231,8 @@ def begin_rebuild(state: State, refused: int | None, identity: int, floor: int) 
         state = wrong(state, "a Redis that was replaced is loaded again: two servers rebuild in turns")
     replaced = pool.replaced if identity == pool.identity else tuple(sorted({*pool.replaced, pool.identity}))
     live = tuple([row for row in state.rows if row.status in LIVE])
+    if "load_drains" not in off:
+        live += tuple([task for task in state.tasks if drains(task) and state.rows[task.job].status in ENDED])
     raised = pool._replace(epoch=epoch, identity=identity, replaced=replaced)
     if "committed_first" in off:
         raised = pool
@@ -210,6 +251,11 @@ def change_pool(state: State, limit: int, paused: bool) -> Answered:
 def live_rows(state: State) -> Answered:
     """What the sweep reads of SQL, ended jobs that Redis still names among them."""
     return state, Reply("rows", rest=state.rows)
+
+
+def live_tasks(state: State) -> tuple[State, tuple[Task, ...]]:
+    """... and of tasks whose slots drain."""
+    return state, tuple([task for task in state.tasks if drains(task)])
 
 
 def survey(state: State, server: int) -> tuple[State, Redis]:

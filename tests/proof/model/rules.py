@@ -5,12 +5,16 @@ from __future__ import annotations
 from itertools import pairwise
 
 from tests.proof.model.state import ENDED, HOLDING, REFUNDED, Redis, State, of
+from tests.proof.model.tasks import drains, has_lease
 
 
 def broken(state: State) -> str:
     """The invariants of `gate verify`, as far as one moment shows them; '' when all is well."""
     if state.wrong:
         return state.wrong
+    for task in state.tasks:
+        if task.bound and task.life == "run" and not task.stop and not has_lease(state, task):
+            return "a task runs for a lease that is over, and it is owed no stop"
     for redis in state.redises:
         members = [entry.job for entry in (*redis.slots, *redis.queue)]
         if len(set(members)) < len(members):
@@ -41,7 +45,27 @@ def harm(before: State, after: State, by_gate: bool) -> str:
         limit = max(now.limit, before.pool.limit, after.pool.limit)
         if len(now.slots) > max(len(was.slots), limit) or (now.epoch == was.epoch and _over(was, now)):
             return "Redis has given more slots than the limit"
-    return _robbed(before, after) if by_gate else ""
+        if now.epoch == was.epoch and _drains_longer(was, now):
+            return "a slot drains for longer than its time"
+    return _robbed(before, after) or _gave_away(before, after) if by_gate else ""
+
+
+def _drains_longer(was: Redis, now: Redis) -> bool:
+    for entry in now.slots:
+        if entry.draining and (before := of(was.slots, entry.job)) and before.draining and entry.due > before.due:
+            return True
+    return False
+
+
+def _gave_away(before: State, after: State) -> str:
+    """A load brings back each slot that drains."""
+    for old, new in zip(before.redises, after.redises, strict=False):
+        if new.epoch == old.epoch or (new.epoch, new.identity) != (after.pool.epoch, after.pool.identity):
+            continue
+        for task in after.tasks:
+            if drains(task) and not of(new.slots, task.job):
+                return "a load gave away a slot that drains"
+    return ""
 
 
 def _over(was: Redis, now: Redis) -> bool:
@@ -68,7 +92,9 @@ def over(state: State) -> bool:
     """Everything ended, Redis empty."""
     current = [redis for redis in state.redises if redis.identity == state.pool.identity]
     empty = all(not (redis.slots or redis.queue or redis.outbox) for redis in current)
-    return empty and all(row.status in ("", *ENDED) for row in state.rows)
+    stopped = state.absent or all(task.life != "run" and task.stop != "owed" for task in state.tasks if task.bound)
+    left = state.pool.rooms == state.pool.accounts or state.strangers or state.stuck
+    return empty and stopped and bool(left) and all(row.status in ("", *ENDED) for row in state.rows)
 
 
 def agreed(state: State) -> bool:
@@ -86,7 +112,11 @@ def agreed(state: State) -> bool:
         if any(note.job not in excused for note in redis.outbox):
             return False
         holding = [(row.job, row.fence) for row in state.rows if row.status in HOLDING]
-        if [(entry.job, entry.fence) for entry in redis.slots if entry.job not in excused] != holding:
+        draining = {(task.job, task.fence) for task in state.tasks if drains(task)}
+        slots = [entry for entry in redis.slots if entry.job not in excused]
+        if [(entry.job, entry.fence) for entry in slots if not entry.draining] != holding:
+            return False
+        if any(entry.draining and (entry.job, entry.fence) not in draining for entry in slots):
             return False
         if sorted(entry.job for entry in redis.queue) != [row.job for row in state.rows if row.status == "queued"]:
             return False

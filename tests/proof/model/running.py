@@ -11,7 +11,7 @@ from collections.abc import Generator
 from typing import Any
 
 from tests.proof.model import rows
-from tests.proof.model.state import Entry, Row, off
+from tests.proof.model.state import Entry, Row, Task, off
 from tests.proof.model.steps import connected_to, knows, learns, load, script
 
 Step = tuple[Any, ...]
@@ -59,7 +59,9 @@ def rebuild(server: int, refused: int | None) -> Path:
         refused, floor = epoch, loaded.rest[0]
 
 
-def entry_of(row: Row) -> Entry:
+def entry_of(row: Row | Task) -> Entry:
+    if isinstance(row, Task):
+        return Entry(row.job, 0, row.fence, row.due, True, draining=True)
     if row.status == "queued":
         return Entry(row.job, row.ticket)
     return Entry(row.job, row.ticket, row.fence, row.due, row.status == "running")

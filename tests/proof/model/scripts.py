@@ -18,10 +18,10 @@ def begin(redis: Redis) -> Redis:
     """_prelude.lua: reap who is dead, then promote who waits."""
     if "reap" in off:
         return redis
-    dead = [entry for entry in redis.slots if not entry.due]
+    dead = [entry for entry in redis.slots if not entry.due and not (entry.draining and "drain_bound" in off)]
     if dead:
-        notes = [Note("expired", entry.job, entry.ticket, entry.fence, 0, redis.epoch) for entry in dead]
-        alive = tuple([entry for entry in redis.slots if entry.due])
+        notes = [Note("expired", one.job, one.ticket, one.fence, 0, redis.epoch) for one in dead if not one.draining]
+        alive = tuple([entry for entry in redis.slots if entry not in dead])
         redis = _warm(redis._replace(slots=alive, outbox=(*redis.outbox, *notes)))
     return promote(redis)
 
@@ -91,15 +91,20 @@ def noted(redis: Redis, job: int) -> Note | None:
     return next((note for note in redis.outbox if note.job == job and note.kind != "passed"), None)
 
 
-def _held(redis: Redis, job: int, fence: int) -> Entry | None:
+def _held(redis: Redis, job: int, fence: int, draining: bool = False) -> Entry | None:
+    """A slot that drains has another lease id."""
     entry = of(redis.slots, job)
-    return entry if entry and entry.fence == fence else None
+    if entry is None or entry.fence != fence or (entry.draining != draining and "drain_lease" not in off):
+        return None
+    return entry
 
 
 def acquire(redis: Redis, job: int) -> Answered:
     redis = begin(redis)
     if "known" not in off:
         if entry := of(redis.slots, job):
+            if entry.draining:
+                return _acquire_draining(redis, entry)
             if not entry.again:
                 redis = redis._replace(slots=tuple([one._replace(again=one.again or one is entry) for one in redis.slots]))
             return redis, _stands("running" if entry.claimed else "granted", entry, True)
@@ -116,6 +121,26 @@ def acquire(redis: Redis, job: int) -> Answered:
         redis, entry = grant(redis, entry, True)
         return promote(redis), _stands("running", entry, False)
     return promote(redis._replace(queue=(*redis.queue, entry))), _stands("queued", entry, False)
+
+
+def _acquire_draining(redis: Redis, entry: Entry) -> Answered:
+    if "repeat_drain" not in off:
+        return redis, Reply("draining", entry.job, entry.ticket, known=True)
+    redis, again = grant(
+        _without(redis, entry.job)._replace(ticket=redis.ticket + 1), Entry(entry.job, redis.ticket + 1), True
+    )
+    return redis, _stands("running", again, False)
+
+
+def drain(redis: Redis, job: int, fence: int) -> Answered:
+    """The slot stays until the provider has confirmed that the task is over, or until its deadline."""
+    redis = begin(redis)
+    entry = _held(redis, job, fence)
+    if entry is None:
+        return redis, Reply("stale", job)
+    slots = tuple([one for one in redis.slots if one is not entry])
+    entry = Entry(job, 0, fence, FRESH, True, draining=True)
+    return redis._replace(slots=_in_order((*slots, entry))), Reply("draining", job)
 
 
 def _stands(word: str, entry: Entry, known: bool) -> Reply:
@@ -144,9 +169,9 @@ def _extend(redis: Redis, job: int, fence: int, renewing: bool) -> Answered:
     return redis, Reply("extended", job, 0, fence, entry.due)
 
 
-def release(redis: Redis, job: int, fence: int) -> Answered:
+def release(redis: Redis, job: int, fence: int, draining: bool = False) -> Answered:
     redis = begin(redis)
-    if (_held(redis, job, fence) if "release_lease" not in off else of(redis.slots, job)) is None:
+    if (_held(redis, job, fence, draining) if "release_lease" not in off else of(redis.slots, job)) is None:
         return redis, Reply("stale", job)
     slots = tuple([entry for entry in redis.slots if entry.job != job])
     return promote(_warm(redis._replace(slots=slots))), Reply("released", job)
@@ -255,5 +280,21 @@ def load(redis: Redis, epoch: int, limit: int, paused: bool, members: tuple[Entr
 
 VERBS: dict[str, Callable[..., Answered]] = {
     script.__name__: script
-    for script in (acquire, claim, renew, release, cancel, leave, requeue, restore, undo, configure, tick, show, shift, load)
+    for script in (
+        acquire,
+        claim,
+        renew,
+        release,
+        drain,
+        cancel,
+        leave,
+        requeue,
+        restore,
+        undo,
+        configure,
+        tick,
+        show,
+        shift,
+        load,
+    )
 }

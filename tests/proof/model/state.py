@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 LIFE = 100
 FRESH = 9
 """A deadline that is later than each other of its job."""
+HARD = 1
+"""How often an answer extends a lease before its hard limit."""
+HOLDS = 1
+"""How often silence extends a lease before it counts as too long."""
 HOLDING = ("granted", "running")
 LIVE = ("queued", *HOLDING)
 REFUNDED = ("failed", "cancelled", "expired")
@@ -24,7 +28,7 @@ off: set[str] = set()
 class Row(NamedTuple):
     """A row of `jobs` with its refunds. `first`: the fence of the first grant in the history, as `gate verify` reads it.
     `passed`: the history says that later tickets went past it. `told` and `heard` are in no table: the deadline that the holder was
-    told, the outcome that a caller was told."""
+    told, the outcome that a caller was told. `account`: of the provider, chosen with the grant."""
 
     job: int
     status: str = ""
@@ -36,10 +40,12 @@ class Row(NamedTuple):
     refunds: int = 0
     heard: str = ""
     passed: bool = False
+    account: int = 0
 
 
 class Pool(NamedTuple):
-    """The pool's row. `identity` is of the Redis under which the epoch was raised, `replaced` are those before it."""
+    """The pool's row. `identity` is of the Redis under which the epoch was raised, `replaced` are those before it.
+    `accounts` are the limits of the provider's accounts, `rooms` what others leave of them, and `limit` is that in force."""
 
     epoch: int
     identity: int
@@ -47,13 +53,36 @@ class Pool(NamedTuple):
     paused: bool = False
     void: int = 0
     replaced: tuple[int, ...] = ()
+    accounts: tuple[int, ...] = ()
+    rooms: tuple[int, ...] = ()
+
+
+class Task(NamedTuple):
+    """A task at the provider, started for one lease, with the row that SQL has of it once it is bound.
+
+    `life` is the provider's truth: run, done, bad, gone (stopped). `stop`: '' (none), owed, over; while it is owed and `due` is a
+    deadline, the slot drains. `longer`, `silent` and `denied` count answers since the last that changed them. `given_up`: at
+    this deadline no further answer can help.
+    """
+
+    job: int
+    fence: int
+    account: int = 0
+    life: str = "run"
+    bound: bool = False
+    stop: str = ""
+    due: int = 0
+    longer: int = 0
+    silent: int = 0
+    denied: int = 0
+    given_up: bool = False
 
 
 class Entry(NamedTuple):
     """A member of slots or queue with its JSON in `jobs`; a waiter has no fence.
 
     One that was refused is `aside`: others are tried first. Here one refusal is enough. `away`: its caller is absent (1), and it
-    was passed (2).
+    was passed (2). `draining`: its job is over, and its task is not known to be.
     """
 
     job: int
@@ -64,6 +93,7 @@ class Entry(NamedTuple):
     again: bool = False
     aside: bool = False
     away: int = 0
+    draining: bool = False
 
 
 class Note(NamedTuple):
@@ -133,6 +163,9 @@ class Call(NamedTuple):
 
 
 class State(NamedTuple):
+    """`faults` are left of `budget`. `outages` are faults that the provider may still have; `absent`: it does not answer, `stuck`:
+    its counter of tasks is wrong, `refused`: it has refused a start within the last minute. `strangers` are tasks of others on the first account."""
+
     rows: tuple[Row, ...]
     pool: Pool
     redises: tuple[Redis, ...]
@@ -144,6 +177,17 @@ class State(NamedTuple):
     lagging: Redis | None = None
     shuffled: bool = False
     wrong: str = ""
+    tasks: tuple[Task, ...] = ()
+    absent: bool = False
+    outages: int = 0
+    strangers: int = 0
+    stuck: bool = False
+    refused: bool = False
+    budget: int = 0
+
+
+def wrong(state: State, what: str) -> State:
+    return state if state.wrong else state._replace(wrong=what)
 
 
 def of(entries: tuple[Entry, ...], job: int) -> Entry | None:

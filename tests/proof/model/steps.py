@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.proof.model import rows, scripts
-from tests.proof.model.state import Reply, State, off, with_redis, with_row, with_server
+from tests.proof.model import provider, rows, scripts, task_rows
+from tests.proof.model.state import Reply, State, off, with_redis, with_row, with_server, wrong
 
 
 def script(state: State, server: int, verb: str, epoch: int, *args: Any) -> tuple[State, Reply]:
@@ -71,7 +71,7 @@ def told(state: State, job: int, fence: int, due: int) -> tuple[State, None]:
     """A caller is told that this job runs, and until when."""
     row = state.rows[job]
     if row.status not in ("running", "granted") or row.fence != fence:
-        return rows.wrong(state, "told running under a lease that SQL does not have"), None
+        return wrong(state, "told running under a lease that SQL does not have"), None
     return with_row(state, job, told=max(due, row.told)), None
 
 
@@ -81,4 +81,13 @@ def heard(state: State, job: int, outcome: str) -> tuple[State, None]:
 
 
 MEMORY: set[Callable[..., Any]] = {knows, learns, outdated, connected_to, told, heard}
-READS: set[Callable[..., Any]] = {notes, settings, rows.survey, rows.live_rows}
+READS: set[Callable[..., Any]] = {
+    notes,
+    settings,
+    rows.survey,
+    rows.live_rows,
+    rows.live_tasks,
+    provider.query,
+    provider.counts,
+    task_rows.next_deed,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tests.proof.model.state import ENDED, HOLDING, Note, Redis, Row, of, off
+from tests.proof.model.state import ENDED, HOLDING, Entry, Note, Redis, Row, Task, of, off
 
 
 class Finding(NamedTuple):
@@ -23,11 +23,21 @@ class Finding(NamedTuple):
         return Note("granted", job, entry.ticket, entry.fence, entry.due, seen.epoch)
 
 
-def examine(seen: Redis, rows: tuple[Row, ...]) -> list[Finding]:
-    return [finding for finding in _differences(seen, rows) if f"sweep_{finding.kind}" not in off]
+def examine(seen: Redis, rows: tuple[Row, ...], draining: tuple[Task, ...] = ()) -> list[Finding]:
+    """`draining` are the tasks that are to be stopped before their slots are free."""
+    return [finding for finding in _differences(seen, rows, draining) if f"sweep_{finding.kind}" not in off]
 
 
-def _differences(seen: Redis, rows: tuple[Row, ...]) -> Iterator[Finding]:
+def _ended(row: Row, there: Entry, draining: tuple[Task, ...]) -> Iterator[Finding]:
+    drains = any(task.job == row.job and task.fence == row.fence == there.fence for task in draining)
+    if drains and "sweep_leaves" not in off:
+        if not there.draining:
+            yield Finding("drain", row.job, row.fence)
+    else:
+        yield Finding("ended", row.job)
+
+
+def _differences(seen: Redis, rows: tuple[Row, ...], draining: tuple[Task, ...]) -> Iterator[Finding]:
     spoken_of = {note.job for note in seen.outbox if note.kind != "passed"}
     for row in rows:
         job = row.job
@@ -43,7 +53,7 @@ def _differences(seen: Redis, rows: tuple[Row, ...]) -> Iterator[Finding]:
             elif row.status == "queued":
                 yield Finding("seat", job)
         elif row.status in ENDED:
-            yield Finding("ended", job)
+            yield from _ended(row, there, draining)
         elif not row.status:
             yield Finding("stranger", job, there.fence)
         elif row.status == "queued":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.proof.model.provider_worlds import PROVIDER_QUICK
 from tests.proof.model.rules import broken
 from tests.proof.model.safeguards import TABLE, without
 from tests.proof.model.search import explore
@@ -11,8 +12,10 @@ from tests.proof.model.state import off
 from tests.proof.model.world import World
 from tests.proof.model.worlds import QUICK, Safeguard
 
+WORLDS = {**QUICK, **PROVIDER_QUICK}
 
-@pytest.mark.parametrize("world", QUICK.values(), ids=QUICK)
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_the_whole_protocol_holds(world: World) -> None:
     found = explore(world)
     assert not found.harm, found.story

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.proof.model import provider_world
 from tests.proof.model.calls import Next, begin, resume
 from tests.proof.model.numbers import pass_time
+from tests.proof.model.provider_world import is_draining, must_ask
+from tests.proof.model.rows import live_tasks
 from tests.proof.model.scripts import begin as reap
 from tests.proof.model.scripts import end_wait
 from tests.proof.model.state import ENDED, HOLDING, LIFE, LIVE, Lease, Pool, Redis, Row, Server, State, of, off, with_redis
@@ -19,7 +22,9 @@ ALL_CALLS = frozenset({"again", "renew", "completed", "failed", "cancel"})
 @dataclass(frozen=True)
 class World:
     """How much there is of everything. `kinds` of faults: stop, twice, down, doubt (calls.py), flush, hands (an operator with
-    redis-cli), rebuild (of a healthy Redis), clock (that of Redis steps), failover (to a Redis that lags, the old one living on)."""
+    redis-cli), rebuild (of a healthy Redis), clock (that of Redis steps), failover (to a Redis that lags, the old one living on).
+    `accounts` are the limits of those at the provider; without any, gate knows of no task. `outages` are the provider's own faults,
+    `strangers` the most tasks of others at its first account. `capacity`: gate counts its tasks, and its counter may be `stuck`."""
 
     jobs: int = 2
     limit: int = 1
@@ -29,12 +34,16 @@ class World:
     changes: int = 0
     servers: int = 1
     calls: frozenset[str] = ALL_CALLS
+    accounts: tuple[int, ...] = ()
+    outages: int = 0
+    strangers: int = 0
+    capacity: bool = False
 
     def start(self) -> State:
         redis = Redis(0, 1, LIFE, LIFE, self.limit)
         return State(
-            tuple(Row(job) for job in range(self.jobs)), Pool(1, 0, self.limit), (redis,), (Server(0, 1, 0),) * self.servers,
-            (), self.faults, self.refusals, self.changes,
+            tuple(Row(job) for job in range(self.jobs)), Pool(1, 0, self.limit, accounts=self.accounts, rooms=self.accounts), (redis,), (Server(0, 1, 0),) * self.servers,
+            (), self.faults, self.refusals, self.changes, outages=self.outages, budget=self.faults,
         )  # fmt: skip
 
 
@@ -60,8 +69,10 @@ def callers(world: World, state: State) -> Iterator[Next]:
                     yield from begin(less, f"{name} is refused{by}", world.kinds, "refuse", server, lease)
             if "away" in world.calls and any(entry.away for redis in state.redises if (entry := of(redis.queue, job))):
                 yield from begin(state, f"the caller of {name} shows itself{by}", world.kinds, "show", server, job)
-            if row.status in LIVE and "cancel" in world.calls:
+            if "cancel" in world.calls and (row.status in LIVE or (row.status == "cancelled" and is_draining(state, job))):
                 yield from begin(state, f"cancel {name}{by}", world.kinds, "cancel", server, job)
+        if world.accounts and not server:
+            yield from provider_world.callers(state, world.kinds, world.strangers)
         if state.changes:
             less = state._replace(changes=state.changes - 1)
             limit, paused = state.pool.limit, state.pool.paused
@@ -78,14 +89,19 @@ def _comes(world: World, state: State, server: int, job: int, label: str) -> Ite
     row = state.rows[job]
     here = [redis for redis in state.redises if of(redis.slots, job) or of(redis.queue, job)]
     earlier = not job or state.rows[job - 1].status or any(of((*r.slots, *r.queue), job - 1) for r in state.redises)
-    if earlier and ("again" in world.calls or not (row.status or here)) and row.status not in ENDED:
+    if earlier and ("again" in world.calls or not (row.status or here)) and _may_come(world, row, here):
         yield from begin(state, label, world.kinds, "acquire", server, job)
+
+
+def _may_come(world: World, row: Row, here: list[Redis]) -> bool:
+    """A repeat for a job that is over shows nothing new, unless its slot drains."""
+    return row.status not in ENDED or (bool(world.accounts) and bool(here))
 
 
 def time(world: World, state: State) -> Iterator[Next]:
     for job in range(world.jobs):
         name = "abc"[job]
-        if (later := pass_time(state, job)) != state:
+        if (later := pass_time(state, job)) != state and not must_ask(state, job):
             yield f"a deadline of {name} passes", later
         for link, redis in enumerate(state.redises):
             if of(redis.queue, job):
@@ -110,11 +126,15 @@ def gate(world: World, state: State) -> Iterator[Next]:
             continue
         if redis.outbox:
             yield from begin(state, f"record{by}", world.kinds, "record", server)
-        for finding in examine(redis, state.rows):
+        for finding in examine(redis, state.rows, live_tasks(state)[1]):
             label = f"sweep: {finding.kind} {'abc'[finding.job]}{by}"
             yield from begin(state, label, world.kinds, "sweep", server, finding)
         if (redis.limit, redis.paused) != (state.pool.limit, state.pool.paused) and "sweep_settings" not in off:
             yield from begin(state, f"sweep: settings{by}", world.kinds, "settle", server)
+        if world.accounts:
+            yield from provider_world.gate(state, world.kinds, server, by)
+        if world.capacity:
+            yield from provider_world.look(state, world.kinds, server, by)
 
 
 def _due(redis: Redis) -> bool:
@@ -127,6 +147,8 @@ def trouble(world: World, state: State) -> Iterator[Next]:
             yield from resume(state, number, world.kinds)
     if "failover" in world.kinds:
         yield from _failover(state)
+    if world.accounts:
+        yield from provider_world.trouble(state, world.kinds)
     if not state.faults:
         return
     less = state._replace(faults=state.faults - 1)
