@@ -102,6 +102,24 @@ async def test_two_servers_count_one_step_once(redis: SteppingRedis, sql_url: st
         assert await line.statuses() == ALL_AS_BEFORE
 
 
+async def test_two_servers_record_one_step_of_an_empty_pool_once(redis: SteppingRedis, sql_url: str) -> None:
+    before = counters.clock_steps.total()
+    async with open_gate(redis.url, sql_url, POOLS) as gate, open_gate(redis.url, sql_url, POOLS) as other:
+        for server in (gate, other):
+            await server.registry.pool("default").tick()
+        redis.step_to(STEP_S)
+        redis.cli("HSET", "gate:{default}:meta", "seen_at", str(round(time.time() * 1000) - 3_000))  # an idle pool's pause
+        await gate.reconciler.sweep("default")
+        assert redis.cli("HGET", "gate:{default}:meta", "ahead_ms") == "0", "the clock is reset"
+        for server in (other, gate) * 2:  # each after a pause of its own
+            ago_ms = round((time.time() + STEP_S) * 1000) - 3_000
+            redis.cli("HSET", "gate:{default}:meta", "seen_at", str(ago_ms))
+            await server.registry.pool("default").tick()
+        history = await gate.services.ledger.timelines.changes("default", 10)
+        assert [one.why for one in history if one.kind == "clock_stepped"] == [f"+{STEP_S}.0 s"]
+    assert counters.clock_steps.total() == before + 1
+
+
 async def test_the_clock_of_an_empty_pool_is_in_sql_before_redis_has_it(redis: SteppingRedis, sql_url: str) -> None:
     async with open_gate(redis.url, sql_url, POOLS) as gate:
         line = Line(gate)
