@@ -75,8 +75,8 @@ class Stores:
 
     def __init__(self, redis_url: str, sql_url: str) -> None:
         self.redis = RedisConnection(redis_url)
-        self.database = Database(sql_url)
         self.semaphore = MeteredSemaphore(self.redis)
+        self.database = Database(sql_url, self.semaphore.expected_ms)
         self.ledger, self.rows = Ledger(self.database), LedgerQueries(self.database)
 
 

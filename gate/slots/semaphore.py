@@ -97,7 +97,8 @@ class Semaphore:
 
     def expected_ms(self, pool: str) -> int:
         """Say what the pool's clock shows now (ms since 1970), without a call; this machine's clock if no reply has told it."""
-        return self._clocks[pool].expected_ms(elapsed_s()) or now_ms()
+        known = self._clocks.get(pool)
+        return (known and known.expected_ms(elapsed_s())) or now_ms()
 
     async def acquire(
         self,

@@ -79,6 +79,22 @@ async def test_no_deadline_moves_when_the_clock_of_redis_steps(redis: SteppingRe
     assert not verify(sql_url, redis.url).breaches
 
 
+@pytest.mark.parametrize("ahead_s", [STEP_S, -STEP_S])
+async def test_a_run_is_as_long_as_it_was_also_when_the_clocks_of_redis_and_gate_differ(
+    redis: SteppingRedis, sql_url: str, ahead_s: int
+) -> None:
+    redis.step_to(ahead_s)
+    async with open_gate(redis.url, sql_url, POOLS) as gate:
+        job = await gate.services.admission.acquire("default", Request("j", credits=5))
+        assert job.lease is not None
+        await gate.services.jobs.release("default", "j", job.lease.lease_id, "completed")
+        ((_, took_ms),) = await gate.services.ledger.runs("default")
+        assert 0 <= took_ms < 60_000
+        story = await gate.services.ledger.timelines.of("j")
+        assert story is not None and len(story.events) >= 2
+        assert [one.at for one in story.events] == sorted(one.at for one in story.events)
+
+
 async def test_a_step_that_is_taken_back_leaves_nothing_behind(redis: SteppingRedis, sql_url: str) -> None:
     async with open_gate(redis.url, sql_url, POOLS) as gate:
         line = Line(gate)

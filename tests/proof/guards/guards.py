@@ -98,6 +98,8 @@ GUARDS = [
     Guard("grace-only-once", DROP, "test_that_grace_is_given_once_however_often_redis_is_lost"),
     Guard("a-step-counts-once", NEVER, "test_a_step_counts_once"),
     Guard("reset-the-clock-of-an-empty-pool-only", DROP, "test_where_a_time_counts_the_clock_is_not_reset"),
+    Guard("call-is-due-after-the-clock-went-back", DROP, "test_a_call_is_due_at_once_when_the_clock_was_set_back_since_it_was_put_off"),
+    Guard("refund-is-due-after-the-clock-went-back", DROP, "test_a_refund_is_due_at_once_when_the_clock_was_set_back_since_it_was_put_off"),
     Guard("a-reset-is-no-step", NEVER, "test_two_servers_record_one_step_of_an_empty_pool_once"),
     Guard("newcomer-asks-the-others", DROP, "test_a_server_that_starts_after_a_step_waits_for_one_that_knows_the_clock"),
     Guard("reset-the-clock-in-sql-first", DROP, "test_the_clock_of_an_empty_pool_is_in_sql_before_redis_has_it"),
