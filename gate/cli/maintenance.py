@@ -82,6 +82,7 @@ def doctor(
     where = context.redis_url(settings)
     with bar("looking it over", json):
         outages = context.outages(settings, where)
+        context.may_write(settings)
         found = asyncio.run(look_over(where, context.sql_url_of(settings), settings.known_tools(), fix, outages))
     render.findings(found, where is not None, json)
     raise typer.Exit(1 if any(not one.mended for one in found) else 0)

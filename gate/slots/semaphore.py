@@ -64,7 +64,7 @@ PROBE = "#!lua\nreturn 1"
 
 
 class Semaphore:
-    """The semaphores of all pools in one Redis.
+    """The semaphores of all pools in one Redis. `ledger_ids` has the id of the ledger of each pool that was named.
 
     Every method raises StoreDown when Redis does not answer, and all that name an epoch raise NotDone.
     """
@@ -78,14 +78,14 @@ class Semaphore:
         """
         self.link = link
         self._clock = clock
-        self._ledger_ids: dict[str, str] = {}
+        self.ledger_ids: dict[str, str] = {}
         self._clocks: defaultdict[str, PoolClock] = defaultdict(PoolClock)
         verbs = (*scripts.WITH_PRELUDE, "rebuild")
         self._scripts = {verb: (source := scripts.source(verb), hashlib.sha1(source.encode()).hexdigest()) for verb in verbs}
 
     def belongs(self, pool: str, ledger_id: str) -> None:
         """Name the ledger of a pool. A pool of the same name that another ledger has loaded counts as not loaded."""
-        self._ledger_ids[pool] = ledger_id
+        self.ledger_ids[pool] = ledger_id
 
     def clock_of(self, pool: str) -> PoolClock:
         """Return the clock of a pool, as this process expects it."""
@@ -282,7 +282,7 @@ class Semaphore:
             leases: Job and entry of each lease.
             waiters: Job and entry of each waiter, in order of their tickets.
         """
-        ledger_id = self._ledger_ids.get(pool, "")
+        ledger_id = self.ledger_ids.get(pool, "")
         args = [epoch, self._now(), json.dumps(settings), json.dumps(leases), json.dumps(waiters), ledger_id]
         raw = _done(await self._call("rebuild", pool, args))
         graced = {job: int(due) for job, due in raw.get("graced", ())}
@@ -410,7 +410,7 @@ class Semaphore:
     async def _run(
         self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL, checked: bool = True
     ) -> dict[str, Any]:
-        life = f"{epoch}.{self._ledger_ids.get(pool, '')}"
+        life = f"{epoch}.{self.ledger_ids.get(pool, '')}"
         clock, asked = self._clocks[pool], elapsed_s()
         now = self._now() if self._clock or not checked else f"~{clock.expected_ms(asked) or ''}"
         raw = await self._call(verb, pool, [life, now, secrets.token_hex(16 * grants), *args])
