@@ -168,6 +168,7 @@ GUARDS = [
     Guard("sweep-what-two-looks-saw", DROP, "test_a_lease_taken_out_by_hand_is_put_back_as_it_was"),
     Guard("read-ends-with-its-caller", replaced_by("None"), "test_read_whose_caller_has_left_ends"),
     Guard("file-shows-a-ledger-that-went-back", NEVER, "test_data_dir_shows_that_sql_has_gone_back_when_redis_was_emptied_too"),
+    Guard("deletion-is-confirmed-by-the-name", NEVER, "test_an_empty_pool_is_deleted_by_its_name_and_no_other"),
     Guard("copy-is-equal-only-after-a-stop", DROP, "test_backup_made_while_gate_was_stopped_is_not_held"),
     Guard("command-may-write-after-the-stop", DROP, "test_command_without_a_server_makes_no_backup_equal"),
     Guard("sweep-nothing-that-sql-forgot", NEVER, "test_ledger_that_went_back_is_held_until_an_operator_resumes"),
