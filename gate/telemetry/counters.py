@@ -74,3 +74,10 @@ unread_callbacks: Counter[str] = Counter()
 """Callbacks with the right secret that could not be read, by provider."""
 answers: dict[tuple[str, str], Answers] = {}
 """Responses by method and route, as the route table writes it."""
+
+
+def forget(pool: str) -> None:
+    """Drop the counters of a pool that was deleted."""
+    stale.pop(pool, None)
+    for key in [key for key in rebuilds if key[0] == pool]:
+        del rebuilds[key]
