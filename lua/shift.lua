@@ -9,9 +9,19 @@
 -- Replies
 --   shifted     (ahead_ms: from now on)
 --   moved       the pool's clock was set since that reply; nothing was changed (ahead_ms)
+--   reset       the pool was empty, so tick has given its clock up for that of Redis: the caller's expectation is the old one, and
+--               nothing was changed (ahead_ms)
 
+local RESET_MS = 30000 -- within it each living server calls, and finds out; a sweep calls every ten seconds
 local step = tonumber(ARGV[4])
 if meta.ahead_ms ~= tonumber(ARGV[5]) then return answer('moved', {ahead_ms = meta.ahead_ms}) end -- guard: a-step-counts-once
+local reset = redis.call('HMGET', META, 'reset_ms', 'reset_at')
+local since = now - (tonumber(reset[2]) or 0)
+-- A further step of the same size would show a time that is further away from the reset than the step is long.
+-- mutant: reset-to-the-millisecond
+if reset[1] and since >= 0 and since <= RESET_MS and math.abs(step - tonumber(reset[1])) <= STEP_MS then -- guard: a-reset-is-no-step
+  return answer('reset', {ahead_ms = meta.ahead_ms})
+end
 redis.call('HDEL', META, '') -- needs no memory: what follows is not refused then
 meta.ahead_ms, now = meta.ahead_ms + step, now - step
 redis.call('HSET', META, 'ahead_ms', digits(meta.ahead_ms))

@@ -16,6 +16,7 @@ if ARGV[5] == '1' and meta.ahead_ms ~= 0
    -- mutant: cooled-down-to-the-millisecond
    and math.max(meta.cooling_until, meta.tools_until) <= math.min(now, now + meta.ahead_ms) then
   now = now + meta.ahead_ms
+  redis.call('HSET', META, 'reset_ms', digits(meta.ahead_ms), 'reset_at', digits(now)) -- for shift: other servers meet the step again
   redis.call('HSET', META, 'ahead_ms', 0, 'seen_at', digits(now), 'loaded_at', digits(math.min(meta.loaded_at, now)))
 end
 -- Where waiters have queue times of their own, one may be overdue behind a hundred that are not: each tick looks at the next hundred.

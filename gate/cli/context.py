@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
+from gate.coordination.ledger_mark import FILE, MarkFile
 from gate.coordination.services import Services
 from gate.diagnostics.outages import Outage, of_redis, of_server
 from gate.ledger import Database, Event, LedgerQueries, Pool, PoolSettings
@@ -204,6 +205,11 @@ def outside_of(settings: Settings) -> ExternalServices:
     return ExternalServices(settings.known_tools(), settings.job_sql, settings.refund_sql)
 
 
+def may_write(settings: Settings) -> None:
+    """Note in the data dir that a command may write to SQL, so that no backup counts as equal to what the server left."""
+    MarkFile(settings.data_dir / FILE).forget_stop()  # guard: command-may-write-after-the-stop
+
+
 def opened(
     settings: Settings, where: str, outside: ExternalServices | None = None
 ) -> AbstractAsyncContextManager[RunningGate]:
@@ -215,4 +221,5 @@ def opened(
         outside: The tools and the owner's functions; None if the command does not need them.
     """
     made_live = PoolSettings(**settings.defaults().in_ms())
+    may_write(settings)
     return open_gate(where, sql_url(settings), made_live=made_live, outside=outside)

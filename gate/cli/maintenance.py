@@ -47,13 +47,19 @@ def verify(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFl
     """
     from gate.cli import context, render
     from gate.cli.progress import bar
+    from gate.diagnostics.outages import of_sql
     from gate.diagnostics.verify import verify as run
 
     settings = settings_of(data_dir, config)
-    url, where = context.sql_url(settings), context.redis_url(settings)
+    where = context.redis_url(settings)
     outages = context.outages(settings, where)
+    if any(one.what == "redis" and one.unseen for one in outages):
+        where = None
+    away = of_sql(context.sql_url_of(settings)) if where is not None else None
+    url = context.sql_url(settings) if away is None else None
+    outages += [away] if away is not None else []
     with bar("reading both stores", json) as progress:
-        report = run(url, None if any(one.what == "redis" and one.unseen for one in outages) else where, progress)
+        report = run(url, where, progress)
     report.outages = [one.says for one in outages]
     render.report(report, json)
     raise typer.Exit(1 if report.breaches or report.outages else 0)
@@ -82,6 +88,7 @@ def doctor(
     where = context.redis_url(settings)
     with bar("looking it over", json):
         outages = context.outages(settings, where)
+        context.may_write(settings)
         found = asyncio.run(look_over(where, context.sql_url_of(settings), settings.known_tools(), fix, outages))
     render.findings(found, where is not None, json)
     raise typer.Exit(1 if any(not one.mended for one in found) else 0)

@@ -204,6 +204,8 @@ def report(found: Report, json_wanted: bool) -> None:
         return
     alone = "SQL alone" if found.outages else SQL_ALONE
     stores, held = ("both stores", "I1-I9") if found.redis_checked else (alone, "I1-I6 and I8")
+    if not found.sql_checked:
+        stores, held = "Redis alone", "I7 and the places in I9"
     for outage in found.outages:
         line(outage)
     counts = ", ".join(f"{count} {name}" for name, count in found.checked.items())

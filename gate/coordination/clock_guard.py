@@ -48,9 +48,7 @@ class ClockGuard:
         elif step_ms is None:
             # A step forward looks like an absence to a process that has just started. A living server knows better.
             await asyncio.sleep(ASK_OTHERS_S)  # guard: newcomer-asks-the-others
-        if step_ms:
-            await self._shift(pool, epoch, step_ms, found.ahead_ms)
-        else:
+        if not step_ms or await self._shift(pool, epoch, step_ms, found.ahead_ms) is ShiftResult.RESET:
             clock.learn(found.asked, found.heard, found.now_ms)
 
     async def measured(self, pool: str, recorded_ms: int) -> int:
@@ -69,10 +67,11 @@ class ClockGuard:
         seen = await self._semaphore.clock(recorded_ms)
         return recorded_ms + (self._semaphore.clock_of(pool).step_ms(seen) or 0)
 
-    async def _shift(self, pool: str, epoch: int, step_ms: int, ahead_ms: int) -> None:
+    async def _shift(self, pool: str, epoch: int, step_ms: int, ahead_ms: int) -> ShiftResult:
         reply = await self._semaphore.shift(pool, epoch, step_ms, ahead_ms)
         if reply.result is ShiftResult.SHIFTED:
             await self._tell(pool, epoch, step_ms, reply.ahead_ms)
+        return reply.result
 
     async def loaded(self, pool: str, epoch: int, recorded_ms: int, ahead_ms: int) -> None:
         """Tell what `measured` found, after the pool was loaded under this epoch. Does not raise."""

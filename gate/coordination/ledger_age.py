@@ -3,7 +3,7 @@
 Redis keeps the newest event that gate has read from SQL, in the field `recorded` of `meta`. Only committed events are read, and
 their ids only grow. So SQL has lost commits when Redis has a higher number than SQL has, read afterwards. The same holds for
 the epoch, which SQL commits before Redis has it. A ticket or a fence proves nothing: an admission whose commit failed draws
-them too.
+them too. A file in the data directory keeps the same number, in case Redis was emptied too.
 
 A pool of such a ledger is paused by gate. While it is, the reconciler repairs nothing that depends on what SQL has forgotten.
 An operator resumes the pool. The history of the pool has both, so the hold outlives Redis and gate.
@@ -11,11 +11,15 @@ An operator resumes the pool. The history of the pool has both, so the hold outl
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import structlog
 
+from gate.coordination.ledger_mark import LEDGERS_MAX, Mark, MarkFile
 from gate.ledger import Ledger, LedgerQueries
+from gate.model.errors import StoreDown
 from gate.slots import Semaphore
 
 log = structlog.get_logger("gate.ledger")
@@ -37,7 +41,14 @@ class LedgerAge:
 
     def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries) -> None:
         self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
+        self._file: MarkFile | None = None
+        self._found: Mark | None = None
+        self._kept: Mark | None = None
         self.newest = 0
+
+    def keep_in(self, file: MarkFile) -> None:
+        """Keep the newest event in a file too. Call it before the first commit, because it takes back that gate has stopped."""
+        self._file, self._found = file, file.forget_stop()
 
     async def look(self) -> list[str]:
         """Read the newest event of SQL. If it is older than the one that was read before, pause every pool.
@@ -55,7 +66,35 @@ class LedgerAge:
             back = [row.name for row in await self._reading.pools()]
             await self.pause(dict.fromkeys(back, WENT_BACK.format(now=newest, then=before)))
         self.newest = newest
+        await self._keep()
         return back
+
+    async def _keep(self, stopped: bool = False) -> None:
+        """Write the newest event into the file. After a pause it is the pause itself, so the same loss is found once."""
+        mark = Mark(self.newest, sorted(self._semaphore.ledger_ids.values())[:LEDGERS_MAX], stopped)
+        if self._file is not None and mark != self._kept:
+            await asyncio.to_thread(self._file.write, mark)
+            self._kept = mark
+
+    async def stop(self) -> None:
+        """Write the newest event of all into the file. Call it after the last commit."""
+        if self._file is not None:
+            with contextlib.suppress(StoreDown):
+                self.newest = await self._reading.newest()
+                await self._keep(stopped=True)
+
+    async def compare_with_file(self) -> None:
+        """Pause every pool if the file shows that SQL has gone back. Redis may know nothing of it.
+
+        Raises:
+            StoreDown: SQL does not answer, or takes no pause.
+        """
+        rows = await self._reading.pools()
+        if self._found is None or not self._found.is_of(row.ledger_id for row in rows):
+            return
+        newest = await self._reading.newest()
+        if newest < self._found.newest:  # guard: file-shows-a-ledger-that-went-back
+            await self.pause(dict.fromkeys((row.name for row in rows), WENT_BACK.format(now=newest, then=self._found.newest)))
 
     async def hold(self, pools: Sequence[str]) -> list[str]:
         """Pause those of the pools whose ledger has gone back.
@@ -104,8 +143,17 @@ class LedgerAge:
     async def pause_restored(self) -> None:
         """Pause each pool with a live job in a restored copy: the job may have ended since, and nothing says so.
 
+        The file may say it: when gate has stopped in order with the event that is the newest of the copy, nothing came since.
+
         Raises:
             StoreDown: SQL does not answer, or cannot be written.
         """
+        if (
+            (found := self._found) is not None
+            and found.stopped  # guard: copy-is-equal-only-after-a-stop
+            and found.newest == await self._reading.newest()
+            and found.is_of(row.ledger_id for row in await self._reading.pools())
+        ):
+            return
         busy = await self._reading.busy([row.name for row in await self._reading.pools()])
         await self.pause(dict.fromkeys(sorted(busy), RESTORED))

@@ -114,7 +114,8 @@ async def look_over(
     try:
         at = migrate.revision(sql_url)
     except CannotStart as error:
-        return [*found, Diagnosis("sql", "SQL", f"{error.detail}; nothing in it was looked at", AWAY)]
+        found.append(Diagnosis("sql", "SQL", f"{error.detail}; nothing in it was looked at", AWAY))
+        return found + (await _invariants(None, redis_url) if redis_url is not None else [])
     if at != migrate.HEAD:
         found.append(_of_another_version(at, sql_url, fix))
         if not found[-1].mended:
@@ -141,7 +142,7 @@ async def _in_both_stores(redis_url: str, sql_url: str, fix: bool) -> list[Diagn
     return found
 
 
-async def _invariants(sql_url: str, redis_url: str | None) -> list[Diagnosis]:
+async def _invariants(sql_url: str | None, redis_url: str | None) -> list[Diagnosis]:
     try:
         broken = await asyncio.to_thread(verify, sql_url, redis_url)
     except CannotStart as error:
@@ -240,17 +241,19 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
             yield finding
     steps = await reading.backlog.clock_steps(STEPPED_LATELY_MS)
     lines = await reading.backlog.lines(TIMED_OUT_LATELY_MS)
-    for one in await reading.pools():
+    pools = await reading.pools()
+    poison = await reading.backlog.refused_jobs({one.name: one.settings.refusals_before_passing for one in pools})
+    runs, crowds = await reading.runs_by_pool(), await reading.backlog.crowds()
+    for one in pools:
         if one.name in steps:
             yield _stepped(one, *steps[one.name])
-        for poison in await reading.backlog.refused_jobs(one.name, one.settings.refusals_before_passing):
-            yield _poison(one.name, poison)
+        for job in poison.get(one.name, ()):
+            yield _poison(one.name, job)
         if (line := lines.get(one.name)) is not None:
-            took_ms = [took_ms for _, took_ms in await reading.runs(one.name)]
-            for finding in _unfit(one.name, one.settings, took_ms, line):
+            for finding in _unfit(one.name, one.settings, [took_ms for _, took_ms in runs.get(one.name, ())], line):
                 yield finding
-        if not one.settings.has_user_cap:
-            for finding in _crowded(one.name, await reading.backlog.crowd(one.name)):
+        if one.name in crowds and not one.settings.has_user_cap:
+            for finding in _crowded(one.name, crowds[one.name]):
                 yield finding
     for table, count in sorted((await reading.backlog.calls_by_tool()).items()):
         if table not in configured:

@@ -11,8 +11,9 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
+from gate.ledger.admin import migrate
 from gate.model import store_url
-from gate.model.errors import StoreDown
+from gate.model.errors import CannotStart, StoreDown
 from gate.runtime.data_dir import Address, DataDir
 from gate.slots import RedisConnection, Semaphore
 
@@ -70,6 +71,23 @@ def _of_running(address: Address) -> Outage | None:
     except (OSError, ValueError) as error:
         says = f"the server at {address.http} does not answer: {getattr(error, 'reason', error)}"
         return Outage("server", says, "look at its log; start it again", unseen=True)
+    return None
+
+
+def of_sql(url: str) -> Outage | None:
+    """Ask the ledger whether it answers.
+
+    Args:
+        url: Address of the ledger.
+
+    Returns:
+        None when it does, also when it has no tables yet.
+    """
+    try:
+        migrate.exists(url)
+    except CannotStart as error:
+        says = f"{error.detail}; I1-I6, I8 and the jobs in I9 were not looked at"
+        return Outage("sql", says, "start it, or point gate at the right one", unseen=True)
     return None
 
 

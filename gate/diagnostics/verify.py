@@ -19,6 +19,7 @@ serves. A finding counts as a breach only if it is still there two seconds later
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -45,6 +46,8 @@ LEAVES = ENDS | {"queued"}
 """Kinds of events after which a job holds no slot."""
 TOOL_DOWN_MS = 60_000
 """Longest time (ms) for which one failure of a start address keeps a tool's jobs back."""
+POOL_OF = re.compile(r"gate:\{(.*)\}:meta", re.DOTALL)
+"""Key of a pool in Redis."""
 UNRECORDED_MS = 40_000
 """A grant younger than this may not be in SQL yet."""
 
@@ -72,12 +75,14 @@ class Report:
         breaches: The breaches.
         checked: Number of rows that were checked, by table.
         redis_checked: Whether Redis was checked too, or SQL alone.
+        sql_checked: Whether SQL was checked too, or Redis alone: I7, and that each member has one place and an entry (a part of I9).
         outages: What could not be looked at, or takes no writes. A report with an outage is not clean.
     """
 
     breaches: list[Breach] = field(default_factory=list)
     checked: dict[str, int] = field(default_factory=dict)
     redis_checked: bool = False
+    sql_checked: bool = True
     outages: list[str] = field(default_factory=list)
 
 
@@ -85,11 +90,11 @@ Progress = Callable[[int, int], None]
 """Called with the number of events that were read, and the number of all events."""
 
 
-def verify(sql_url: str, redis_url: str | None, progress: Progress = lambda done, whole: None) -> Report:
+def verify(sql_url: str | None, redis_url: str | None, progress: Progress = lambda done, whole: None) -> Report:
     """Check all invariants.
 
     Args:
-        sql_url: URL of the ledger.
+        sql_url: URL of the ledger; None to check Redis alone.
         redis_url: URL of Redis; None to check SQL alone.
         progress: Called with the events that were read, and with all events.
 
@@ -111,8 +116,18 @@ def verify(sql_url: str, redis_url: str | None, progress: Progress = lambda done
     return report
 
 
-def _look(sql_url: str, redis_url: str | None, progress: Progress) -> Report:
-    report = Report(redis_checked=redis_url is not None)
+def _look(sql_url: str | None, redis_url: str | None, progress: Progress) -> Report:
+    report = Report(redis_checked=redis_url is not None, sql_checked=sql_url is not None)
+    if sql_url is None:
+        states = _in_redis(redis_url, None) if redis_url else {}
+        for pool, state in states.items():
+            report.breaches += _places(pool, state)
+        report.checked = {
+            "pools": len(states),
+            "slots": sum(len(one.slots) for one in states.values()),
+            "waiters": sum(len(one.queue) for one in states.values()),
+        }
+        return report
     url = sa.make_url(sql_url)
     sqlite = url.get_backend_name() == "sqlite"
     driver, options = ("sqlite+pysqlite", {}) if sqlite else ("postgresql+psycopg", ANSWERS_SOON)
@@ -299,12 +314,20 @@ class _RedisPool:
     meta: dict[str, str]
 
 
-def _in_redis(url: str, pools: list[str]) -> dict[str, _RedisPool]:
-    """Read all pools on one connection. One round trip finds those that are empty, of which nothing more has to be read."""
+def _in_redis(url: str, pools: list[str] | None) -> dict[str, _RedisPool]:
+    """Read all pools on one connection. One round trip finds those that are empty, of which nothing more has to be read.
+
+    Args:
+        url: URL of Redis.
+        pools: Names of the pools; None for those that Redis has.
+    """
     states = {}
     with redis.Redis.from_url(
         url, decode_responses=True, single_connection_client=True, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S
     ) as client:
+        if pools is None:
+            found = (POOL_OF.fullmatch(key) for key in client.scan_iter("gate:{*}:meta", count=AT_A_TIME))
+            pools = sorted({match[1] for match in found if match})
         with client.pipeline(transaction=False) as asked:
             for pool in pools:
                 asked.zcard(f"gate:{{{pool}}}:slots")
@@ -370,7 +393,8 @@ def _live(sql: Connection, at: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _members(pool: str, state: _RedisPool, rows: dict[str, Any]) -> Iterator[Breach]:
+def _places(pool: str, state: _RedisPool) -> Iterator[Breach]:
+    """Check what needs Redis alone."""
     cooling = int(float(state.meta.get("cooling_until", 0))) > state.now_ms
     held_back = cooling or state.meta.get("paused") == "1"
     entries = {job: state.entries.get(job) for job in state.queue}
@@ -383,18 +407,25 @@ def _members(pool: str, state: _RedisPool, rows: dict[str, Any]) -> Iterator[Bre
         places[job] += 1
         if places[job] > 1:
             yield Breach("I9", job, "it has two places in Redis")
+    for members, does in ((state.slots, "holds a slot"), (state.queue, "waits")):
+        for job in members:
+            if state.entries.get(job) is None:
+                yield Breach("I9", job, f"it {does} without an entry in jobs")
+
+
+def _members(pool: str, state: _RedisPool, rows: dict[str, Any]) -> Iterator[Breach]:
+    """Check Redis, and compare it with the live jobs of SQL."""
+    yield from _places(pool, state)
     for job in state.slots:
         entry, row = state.entries.get(job), rows.get(job)
-        if entry is None:
-            yield Breach("I9", job, "it holds a slot without an entry in jobs")
-        elif state.now_ms - entry.get("granted_at", 0) > UNRECORDED_MS and (
-            row is None or row.lease_id != entry.get("lease_id")
+        if (
+            entry is not None
+            and state.now_ms - entry.get("granted_at", 0) > UNRECORDED_MS
+            and (row is None or row.lease_id != entry.get("lease_id"))
         ):
             yield Breach("I9", job, "it holds a slot that SQL knows nothing of")
     for job in state.queue:
-        if state.entries.get(job) is None:
-            yield Breach("I9", job, "it waits without an entry in jobs")
-        elif job not in rows:
+        if state.entries.get(job) is not None and job not in rows:
             yield Breach("I9", job, "it waits, and is not live in SQL")
-    for job in rows.keys() - places.keys():
+    for job in rows.keys() - {*state.slots, *state.queue}:
         yield Breach("I9", job, f"{rows[job].status} in SQL, nowhere in Redis")

@@ -63,12 +63,16 @@ async def healthz() -> dict[str, str]:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", tags=["health"], responses={503: {}})
 @open_to(ANYONE)
-async def readyz(queries: QueryService) -> Any:
-    """Check that both stores answer and take writes. A refusal names the `store` and says `why`."""
+async def readyz(queries: QueryService, ledger: LedgerService) -> Any:
+    """Check that both stores answer and take writes. A refusal names the `store` and says `why`.
+
+    `held` names the pools that gate has paused because SQL has gone back. gate is ready all the same: it answers, and ends jobs.
+    """
     try:
         await queries.ready()
+        held = await ledger.held()
     except StoreDown as error:
         # Any caller may ask. The address and the user of a store that does not answer are in the log only.
         why = error.detail if error.refuses else "it does not answer"
         return JSONResponse({"status": "not ready", "store": error.store, "why": why}, 503, {"Retry-After": "1"})
-    return {"status": "ready"}
+    return {"status": "ready", "held": sorted(held)} if held else {"status": "ready"}

@@ -321,7 +321,12 @@ def _limited(connection: Connection) -> None:
 
 _next = (
     sa.select(owed)
-    .where(owed.c.due_at <= sa.bindparam("now"))
+    .where(
+        sa.or_(
+            owed.c.due_at <= sa.bindparam("now"),
+            owed.c.due_at > sa.bindparam("now") + WAIT_MAX_MS,  # guard: refund-is-due-after-the-clock-went-back
+        )
+    )
     .order_by(owed.c.due_at, owed.c.job_id)
     .limit(1)
     .with_for_update(skip_locked=True)  # guard: one-server-pays-a-refund

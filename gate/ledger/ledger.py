@@ -151,7 +151,7 @@ class Ledger:
             lease_ms = request.lease_ms or settings.lease_ms
             if (job := batch.job(pool, request.job_id)) is not None:  # guard: early-end-after-no-admission
                 return Change(EndResult.ALREADY, job)
-            job = admission.new(batch, pool, request, 0, now_ms(), lease_ms, None)
+            job = admission.new(batch, pool, request, 0, batch.now_ms(pool), lease_ms, None)
             return Change(EndResult.ENDED, changes.end(batch, job, outcome, by, reason, error))
 
         return await self._database.write(pool, request.job_id, work)
@@ -180,7 +180,7 @@ class Ledger:
             job = batch.put(job, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
                             task_id=None, refusals=job.refusals + (not tool_down))  # fmt: skip
             refusal = "its tool's start address fails" if tool_down else "refused by the provider"
-            why, at = refusal + (f": {error}" if error else ""), now_ms()
+            why, at = refusal + (f": {error}" if error else ""), batch.now_ms(pool)
             batch.event(pool, job_id, "queued", by, at, why=why)
             if tool_down:
                 batch.event(pool, job_id, "tool_down", by, at, why=job.tool)

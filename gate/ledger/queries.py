@@ -183,10 +183,13 @@ class LedgerQueries:
 
     async def runs(self, pool: str) -> list[tuple[str | None, int]]:
         """Return tool and duration (ms) of the newest completed runs of a pool, RUNS at most."""
-        query = sa.select(jobs.c.tool, jobs.c.ended_at - jobs.c.granted_at)
-        query = query.where(jobs.c.pool == pool, jobs.c.status == "completed", jobs.c.granted_at.is_not(None))
-        query = query.order_by(jobs.c.ended_at.desc()).limit(RUNS)
-        return await self._database.read(lambda c: [(row[0], row[1]) for row in c.execute(query)])
+        return await self._database.read(lambda c: _runs(c, pool))
+
+    async def runs_by_pool(self) -> dict[str, list[tuple[str | None, int]]]:
+        """Return what `runs` returns for each pool, by one read. A pool without completed runs is left out."""
+        ran = sa.exists().where(jobs.c.pool == pool_table.c.name, jobs.c.status == "completed")
+        query = sa.select(pool_table.c.name).where(pool_table.c.deleted_at.is_(None), ran)
+        return await self._database.read(lambda c: {pool: _runs(c, pool) for pool in list(c.execute(query).scalars())})
 
     async def line(self, pool: str, most: int) -> list[InLine]:
         """Return the jobs that hold a slot, then those that wait, in order of their tickets.
@@ -286,3 +289,9 @@ class LedgerQueries:
     async def ping(self) -> None:
         """Return when SQL answers. Raises StoreDown when it does not."""
         await self._database.read(lambda c: c.execute(sa.select(1)).scalar())
+
+
+def _runs(connection: Connection, pool: str) -> list[tuple[str | None, int]]:
+    query = sa.select(jobs.c.tool, jobs.c.ended_at - jobs.c.granted_at)
+    query = query.where(jobs.c.pool == pool, jobs.c.status == "completed", jobs.c.granted_at.is_not(None))
+    return [(row[0], row[1]) for row in connection.execute(query.order_by(jobs.c.ended_at.desc()).limit(RUNS))]

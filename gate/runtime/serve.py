@@ -83,6 +83,7 @@ def _run(settings: Settings, data: DataDir, listener: socket.socket, embedded: E
 async def _serve(settings: Settings, data: DataDir, listener: socket.socket, redis_url: str, near: str) -> None:
     import uvicorn
 
+    from gate.coordination import ledger_mark
     from gate.http.app import in_front, make_app
     from gate.http.panel.pool_feed import PoolFeed
     from gate.http.server.offers import DecliningProtocol
@@ -100,7 +101,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     made_live = PoolSettings(**settings.defaults().in_ms())
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     tools = settings.known_tools()
-    outside = ExternalServices(tools, settings.job_sql, settings.refund_sql, data.server_id())
+    outside = ExternalServices(tools, settings.job_sql, settings.refund_sql, data.server_id(), data.path / ledger_mark.FILE)
     async with open_gate(
         near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:

@@ -8,10 +8,12 @@ import functools
 import secrets
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gate.coordination.admission import Admission
 from gate.coordination.early_end import EarlyEnd
 from gate.coordination.jobs import JobCoordinator
+from gate.coordination.ledger_mark import MarkFile
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
@@ -50,12 +52,14 @@ class ExternalServices:
         job_sql: The owner's query for a job's price; None when there is none.
         refund_sql: The owner's function that pays a refund; None when there is none.
         server_id: Name of this server, which a restart keeps. No other running server has it.
+        mark_file: Path of the file that keeps the newest event of SQL; None to keep none.
     """
 
     tools: Tools = field(default_factory=Tools)
     job_sql: str | None = None
     refund_sql: str | None = None
     server_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    mark_file: Path | None = None
 
     def billing_hooks(self, sql_url: str) -> BillingHooks | None:
         """Connect to the owner's functions; None when there are none.
@@ -74,8 +78,8 @@ class Stores:
 
     def __init__(self, redis_url: str, sql_url: str) -> None:
         self.redis = RedisConnection(redis_url)
-        self.database = Database(sql_url)
         self.semaphore = Semaphore(self.redis)
+        self.database = Database(sql_url, self.semaphore.expected_ms)
         self.ledger, self.rows = Ledger(self.database), LedgerQueries(self.database)
 
 
@@ -174,8 +178,11 @@ async def open_gate(
         closing.push_async_callback(stores.redis.aclose)
         found = await trust(stores.redis, redis_url)
         stores.redis.pin(await stores.redis.meet())
+        if outside.mark_file is not None:
+            parts.registry.age.keep_in(MarkFile(outside.mark_file))
         await _hold_a_copy(sql_url, parts.registry)
         await _load(stores, parts.registry, configured)
+        closing.push_async_callback(parts.registry.age.stop)
         closing.push_async_callback(parts.notifier.settle)
         closing.push_async_callback(parts.recorder.settle)
         if configured is not None:
@@ -210,6 +217,7 @@ async def _load(stores: Stores, registry: PoolRegistry, configured: dict[str, Po
     """Read the pools from SQL; a server also loads them into Redis, with the settings of its configuration."""
     await registry.load()
     if configured is not None:  # before the first commit: the newest event would be newer than what was lost
+        await registry.age.compare_with_file()
         for first in range(0, len(registry.names), LOADS_AT_ONCE):
             await registry.look_at_ledger(registry.names[first : first + LOADS_AT_ONCE])
     changed = set(await stores.ledger.configure(configured)) if configured is not None else set()

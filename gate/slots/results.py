@@ -133,6 +133,8 @@ class ShiftResult(StrEnum):
     SHIFTED = "shifted"
     MOVED = "moved"
     """Another call has set the pool's clock since the step was seen."""
+    RESET = "reset"
+    """The step is an old one: the pool was empty, and has taken the clock of Redis."""
 
 
 class RebuildResult(StrEnum):

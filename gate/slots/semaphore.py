@@ -54,7 +54,7 @@ GRANTS_PER_TICK = 100
 
 
 class Semaphore:
-    """The semaphores of all pools in one Redis.
+    """The semaphores of all pools in one Redis. `ledger_ids` has the id of the ledger of each pool that was named.
 
     Every method raises StoreDown when Redis does not answer, and all that name an epoch raise NotDone.
     """
@@ -68,13 +68,13 @@ class Semaphore:
         """
         self.link = link
         self._clock = clock
-        self._ledger_ids: dict[str, str] = {}
+        self.ledger_ids: dict[str, str] = {}
         self._clocks: defaultdict[str, PoolClock] = defaultdict(PoolClock)
         self._scripts = ScriptRunner(link)
 
     def belongs(self, pool: str, ledger_id: str) -> None:
         """Name the ledger of a pool. A pool of the same name that another ledger has loaded counts as not loaded."""
-        self._ledger_ids[pool] = ledger_id
+        self.ledger_ids[pool] = ledger_id
 
     def clock_of(self, pool: str) -> PoolClock:
         """Return the clock of a pool, as this process expects it."""
@@ -86,7 +86,8 @@ class Semaphore:
 
     def expected_ms(self, pool: str) -> int:
         """Say what the pool's clock shows now (ms since 1970), without a call; this machine's clock if no reply has told it."""
-        return self._clocks[pool].expected_ms(elapsed_s()) or now_ms()
+        known = self._clocks.get(pool)
+        return (known and known.expected_ms(elapsed_s())) or now_ms()
 
     async def acquire(
         self,
@@ -273,7 +274,7 @@ class Semaphore:
             leases: Job and entry of each lease.
             waiters: Job and entry of each waiter, in order of their tickets.
         """
-        ledger_id = self._ledger_ids.get(pool, "")
+        ledger_id = self.ledger_ids.get(pool, "")
         args = [epoch, self._now(), json.dumps(settings), json.dumps(leases), json.dumps(waiters), ledger_id]
         raw = _done(await self._scripts.call("rebuild", pool, args))
         graced = {job: int(due) for job, due in raw.get("graced", ())}
@@ -401,7 +402,7 @@ class Semaphore:
     async def _run(
         self, verb: str, pool: str, epoch: int, *args: int | str, grants: int = GRANTS_PER_CALL, checked: bool = True
     ) -> dict[str, Any]:
-        life = f"{epoch}.{self._ledger_ids.get(pool, '')}"
+        life = f"{epoch}.{self.ledger_ids.get(pool, '')}"
         clock, asked = self._clocks[pool], elapsed_s()
         now = self._now() if self._clock or not checked else f"~{clock.expected_ms(asked) or ''}"
         raw = await self._scripts.call(verb, pool, [life, now, secrets.token_hex(16 * grants), *args])

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from gate.ledger import Change, Database, Ledger, LedgerQueries, RecordReply
 from gate.ledger import ledger as ledger_module
+from gate.ledger.commit import database, unit_of_work
 from gate.ledger.reports import backlog
 from gate.ledger.sql import pool_rows
-from gate.ledger.transitions import deliveries, inbox, jobs, outbox, unread_callbacks
+from gate.ledger.transitions import deliveries, inbox, jobs, unread_callbacks
 from gate.model.job import Job, Lease, Request
 from gate.model.messages import EntryKind, OutboxEntry
 from tests.support.script_lane import settings_of
@@ -38,7 +39,7 @@ class Book:
         await self.ledger.configure({"default": settings_of(), "other": settings_of(limit=1)})
 
     def clock(self, ms: int) -> None:
-        for module in (jobs, deliveries, inbox, backlog, pool_rows, outbox, unread_callbacks, ledger_module):
+        for module in (jobs, deliveries, inbox, backlog, pool_rows, unread_callbacks, ledger_module, unit_of_work, database):
             self._monkeypatch.setattr(module, "now_ms", lambda: ms)
         self._monkeypatch.setattr(deliveries, "clock_ms", lambda connection: ms)
 

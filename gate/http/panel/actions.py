@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
+from gate.coordination.pools import PoolCoordinator
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.http.auth import session
 from gate.http.auth.roles import ADMIN, open_to
@@ -24,13 +25,13 @@ from gate.http.panel.pool_page import Pool
 from gate.http.panel.routing import PanelRoute, by_script, language
 from gate.http.services import JobService, LedgerService, PoolService, QueryService, UnreadService
 from gate.ledger.queries import Unread
-from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning
+from gate.model.errors import AlreadyEnded, CallbackApplied, CallbackUnknown, JobUnknown, NotRunning, PoolNotEmpty
 from gate.model.job import HOLDING, JOB_ID
 from gate.model.limits import SLOTS_MAX, TEXT_MAX
 from gate.model.messages import OUTCOMES, is_outcome
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
-OF_A_JOB, OF_A_POOL = ("cancel", "release"), ("pause", "resume", "limit")
+OF_A_JOB, OF_A_POOL = ("cancel", "release"), ("pause", "resume", "limit", "delete")
 """Verbs of the forms about a job, and about a pool."""
 REASON_MAX = 500
 """Longest reason (characters). A longer one is cut, because it is one line of the history."""
@@ -159,7 +160,7 @@ async def _unread(unread: UnreadCallbackDesk, pool: str, callback_id: int) -> Un
 @router.get("/pools/{pool}/do/{verb}", response_model=None)
 @open_to(ADMIN)
 async def ask_about_a_pool(pool: Pool, verb: str, request: Request, queries: QueryService, visitor: Looking) -> Response:
-    """Show the form that pauses, resumes or limits a pool.
+    """Show the form that pauses, resumes, limits or deletes a pool.
 
     Raises:
         JobUnknown: There is no such verb.
@@ -174,7 +175,7 @@ async def ask_about_a_pool(pool: Pool, verb: str, request: Request, queries: Que
 @router.post("/pools/{pool}/do/{verb}", response_model=None)
 @open_to(ADMIN)
 async def act_on_a_pool(pool: Pool, verb: str, request: Request, pools: PoolService, visitor: Looking) -> Response:
-    """Pause, resume or limit a pool.
+    """Pause, resume, limit or delete a pool.
 
     Raises:
         JobUnknown: There is no such verb.
@@ -186,11 +187,23 @@ async def act_on_a_pool(pool: Pool, verb: str, request: Request, pools: PoolServ
         raise JobUnknown("there is no such form")
 
     async def act(form: dict[str, str], reason: str) -> dict[str, str]:
+        if verb == "delete":
+            await _delete(pools, pool, form, reason)
+            return {"pool": pool}
         values = _settings(verb, form)
         await pools.change(pool, values, reason)
         return {"pool": pool, "limit": str(values.get("limit", ""))}
 
     return await _act(request, visitor, verb, pool, None, act)
+
+
+async def _delete(pools: PoolCoordinator, pool: str, form: dict[str, str], reason: str) -> None:
+    if form.get("confirm", "").strip() != pool:  # guard: deletion-is-confirmed-by-the-name
+        raise _Wrong("confirm_wrong")
+    try:
+        await pools.delete(pool, reason)
+    except PoolNotEmpty as error:
+        raise _Wrong("pool_not_empty", 409) from error
 
 
 def _settings(verb: str, form: dict[str, str]) -> dict[str, int | bool]:
@@ -222,9 +235,10 @@ async def _act(
         says = t["already_ended"].format(status=status)
         return _form(request, visitor, verb, pool, job_id, 409, wrong=says, form=form, callback=callback)
     message = words.of(tongue)[f"done_{verb}"].format(**done)
+    to = "/" if verb == "delete" else None  # the page of the pool is gone
     if not by_script(request):
-        return RedirectResponse(f"/pools/{pool}" + (f"/jobs/{job_id}" if job_id else ""), 303, render.HEADERS)
-    return render.answer(render.fragment("_done.html", tongue, said=message), request, visitor)
+        return RedirectResponse(to or f"/pools/{pool}" + (f"/jobs/{job_id}" if job_id else ""), 303, render.HEADERS)
+    return render.answer(render.fragment("_done.html", tongue, said=message, to=to), request, visitor)
 
 
 async def _sent(request: Request, visitor: Visitor) -> dict[str, str]:

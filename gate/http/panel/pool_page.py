@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from gate.coordination.pools import ALWAYS
 from gate.http.auth import session
 from gate.http.auth.roles import LOOK, open_to
 from gate.http.auth.session import Looking
@@ -147,10 +148,16 @@ async def parts_of(pool: str, seen: PoolReport, tongue: str, may_act: bool) -> d
     stuck = seen.stuck
     key = (tongue, may_act, stuck)
     if key not in seen.made:
-        values = {"pool": pool, "seen": seen, "view": seen.view, "may_act": may_act, "stuck": stuck, "cards": CARDS}
+        values = {"pool": pool, "seen": seen, "view": seen.view, "may_act": may_act, "stuck": stuck, "cards": CARDS,
+                  "deletable": _is_deletable(pool, seen)}  # fmt: skip
         is_long = seen.view is not None and len(seen.view.queue) > SHOWN
         seen.made[key] = await asyncio.to_thread(_made, tongue, values) if is_long else _made(tongue, values)
     return seen.made[key]
+
+
+def _is_deletable(pool: str, seen: PoolReport) -> bool:
+    line = seen.view.line if seen.view is not None else None
+    return line is not None and pool != ALWAYS and not (line.running or line.granted or line.queued)
 
 
 def _made(tongue: str, values: dict[str, Any]) -> dict[str, str]:

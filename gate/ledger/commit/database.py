@@ -31,6 +31,7 @@ from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.commit.writer import Writer
 from gate.ledger.sql.engines import READERS, ends_by, engine, store_down
 from gate.model.errors import StoreDown
+from gate.model.job import now_ms
 from gate.model.time_limit import limit
 
 T = TypeVar("T")
@@ -47,11 +48,12 @@ HANGS_S = 2.5
 class Database:
     """SQL, with one thread that writes and a few that read. On SQLite the event loop itself commits small batches."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: Callable[[str], int] = lambda pool: now_ms()) -> None:
         """Create the engines and start the writer. No connection is opened yet.
 
         Args:
             url: Address of the database, `sqlite:///FILE` or `postgresql://…`.
+            clock: Says what the clock of a pool shows (ms since 1970), for the times of its jobs; by default what this machine's shows.
 
         Raises:
             ArgumentError: SQLAlchemy cannot parse `url`, or it names another kind of database.
@@ -61,7 +63,7 @@ class Database:
         self._write_engine = engine(url, writes=True, in_batches=True, lives_in=lives_in)
         self._read_engine = engine(url, writes=False, lives_in=lives_in)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gate-sql-read")
-        self._writer = Writer(self._write_engine)
+        self._writer = Writer(self._write_engine, clock)
         self._at_once: InlineCommitter | None = None
         if self._write_engine.dialect.name == "sqlite":
             at_once = engine(
@@ -71,7 +73,7 @@ class Database:
                 waits=False,  # guard: loop-waits-for-no-lock
                 lives_in=lives_in,
             )
-            self._at_once = InlineCommitter(at_once, self._writer, Checkpoints(self._write_engine))
+            self._at_once = InlineCommitter(at_once, clock, self._writer, Checkpoints(self._write_engine))
         self._unsent: list[Task] = []
 
     @property

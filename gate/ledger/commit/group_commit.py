@@ -99,13 +99,14 @@ class Locked(Exception):
 class GroupCommitter:
     """Commits batches on one connection, which it keeps until an error."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[str], int]) -> None:
         """Start without a connection; the first batch opens it.
 
         Args:
             engine: An engine with `in_batches`.
+            clock: Says what the clock of a pool shows (ms since 1970).
         """
-        self._engine = engine
+        self._engine, self._clock = engine, clock
         self._connection: Connection | None = None
 
     def commit(self, tasks: list[Task], lock_ms: int) -> bool:
@@ -146,7 +147,7 @@ class GroupCommitter:
         reached = False
         try:
             with self._transaction() as connection:
-                batch = UnitOfWork(connection, [task.key for task in tasks])
+                batch = UnitOfWork(connection, [task.key for task in tasks], self._clock)
                 batch.open(lock_ms)
                 reached = True
                 for task in tasks:

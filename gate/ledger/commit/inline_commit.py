@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from sqlalchemy.engine import Engine
 
@@ -43,15 +44,16 @@ MANY = 64
 class InlineCommitter:
     """Commits batches on the event loop, as long as no lock and no slow disk delays it."""
 
-    def __init__(self, engine: Engine, writer: Writer, checkpoints: Checkpoints) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[str], int], writer: Writer, checkpoints: Checkpoints) -> None:
         """Share the SQLite file with the writer.
 
         Args:
             engine: An engine that does not wait for locks.
+            clock: Says what the clock of a pool shows (ms since 1970).
             writer: Takes the batches that are not committed here.
             checkpoints: Is told of each commit.
         """
-        self._engine, self._committer = engine, GroupCommitter(engine)
+        self._engine, self._committer = engine, GroupCommitter(engine, clock)
         self._writer, self._checkpoints = writer, checkpoints
         self._average_wait_s, self._slow, self._not_before = 0.0, False, 0.0
         self._closed = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from gate.ledger.sql.engines import begin, commit
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.sql.statements import BulkWrite, together
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed
-from gate.model.job import HOLDING, Job
+from gate.model.job import HOLDING, Job, now_ms
 
 ADDED = {
     ledger: ("at", "job_id", "user", "pool", "kind", "amount"),
@@ -37,17 +37,25 @@ class UnitOfWork:
     """The reads and writes of one transaction.
 
     Attributes:
+        now_ms: Says what the clock of a pool shows (ms since 1970). All times of a job are by it, because the clock of this machine may
+            be another, or may be set while the job runs.
         wrote: Whether rows were written so far, apart from statements on `connection`.
     """
 
-    def __init__(self, connection: Connection, ahead: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        ahead: Iterable[tuple[str, str]] = (),
+        clock: Callable[[str], int] = lambda pool: now_ms(),
+    ) -> None:
         """Start on a connection whose transaction `open` begins, or that has one.
 
         Args:
             connection: An open connection.
             ahead: Pool and job_id of the jobs that will be read. The job_id is empty when it is not known.
+            clock: Says what the clock of a pool shows (ms since 1970); by default what this machine's shows.
         """
-        self._connection = connection
+        self._connection, self.now_ms = connection, clock
         self._ahead: defaultdict[str, set[str]] = defaultdict(set)
         for pool, job_id in ahead:
             self.expect(pool, [job_id] if job_id else [])

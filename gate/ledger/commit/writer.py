@@ -16,7 +16,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
@@ -49,13 +49,14 @@ class Writer:
         wrote_at: Time of the last commit that wrote, by `time.monotonic()` (s); minus infinity before the first.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[str], int]) -> None:
         """Start the thread.
 
         Args:
             engine: An engine with `in_batches`.
+            clock: Says what the clock of a pool shows (ms since 1970).
         """
-        self._committer = GroupCommitter(engine)
+        self._committer = GroupCommitter(engine, clock)
         self.behind = 0
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self.writable = True

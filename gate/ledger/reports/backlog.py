@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.reports.refused_jobs import RefusedJob, refused_jobs
+from gate.ledger.sql.job_rows import is_live
 from gate.ledger.sql.tables import deliveries, events, jobs, owed, tasks, webhooks
 from gate.ledger.transitions.inbox import KEPT_MS
 from gate.model.job import now_ms
@@ -157,21 +158,37 @@ class Backlog:
 
         return await self._database.read(look)
 
-    async def refused_jobs(self, pool: str, most_refusals: int) -> list[RefusedJob]:
-        """Return the jobs that their provider always refuses while others are started. See `refused_jobs`."""
-        return await self._database.read(lambda connection: refused_jobs(connection, pool, most_refusals))
+    async def refused_jobs(self, most_refusals: Mapping[str, int]) -> dict[str, list[RefusedJob]]:
+        """Return the jobs that their provider always refuses while others are started, by pool. See `refused_jobs`.
 
-    async def crowd(self, pool: str) -> Crowd:
-        """Return who waits in a pool."""
-        waits = (jobs.c.pool == pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
+        Args:
+            most_refusals: Fewest refusals that count, by pool. No other pool is looked at.
+        """
+        refused = (
+            sa.select(jobs.c.pool, sa.func.max(jobs.c.refusals)).where(is_live, jobs.c.refusals > 0).group_by(jobs.c.pool)
+        )
+
+        def look(connection: Connection) -> dict[str, list[RefusedJob]]:
+            most = {pool: count for pool, count in connection.execute(refused) if pool in most_refusals}
+            suspects = [pool for pool, count in most.items() if count >= most_refusals[pool]]
+            return {pool: refused_jobs(connection, pool, most_refusals[pool]) for pool in suspects}
+
+        return await self._database.read(look)
+
+    async def crowds(self) -> dict[str, Crowd]:
+        """Return who waits, by pool. A pool in which no job waits is left out."""
+        waits = jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
         count = sa.func.count()
-        query = sa.select(jobs.c.user, count).where(waits).group_by(jobs.c.user).order_by(count.desc(), jobs.c.user)
+        query = sa.select(jobs.c.pool, jobs.c.user, count).where(waits).group_by(jobs.c.pool, jobs.c.user)
+        query = query.order_by(count.desc(), jobs.c.user)
 
-        def look(connection: Connection) -> Crowd:
-            counts = [(user, jobs) for user, jobs in connection.execute(query)]
-            by_user = [(user, jobs) for user, jobs in counts if user is not None]
-            first, most = by_user[0] if by_user else ("", 0)
-            return Crowd(sum(jobs for _, jobs in counts), len(by_user), first, most)
+        def look(connection: Connection) -> dict[str, Crowd]:
+            found: dict[str, Crowd] = {}
+            for pool, user, waiting in connection.execute(query):
+                before = found.get(pool, Crowd(0, 0, "", 0))
+                first, most = (before.first, before.most) if before.users or user is None else (user, waiting)
+                found[pool] = Crowd(before.waiting + waiting, before.users + (user is not None), first, most)
+            return found
 
         return await self._database.read(look)
 

@@ -22,6 +22,8 @@ from gate.model.job import Job, now_ms
 from gate.model.job_json import job_body, moment
 from gate.model.messages import DeliveryResult
 
+PUT_OFF_MAX_MS = 600_000
+"""Longest time (ms) until the next attempt of a call. A due time further away was written before the clock was set back."""
 GIVE_UP_MS = 24 * 3600 * 1000
 """Age (ms) after which a call that keeps failing is given up."""
 Lane = tuple[str, str]
@@ -102,7 +104,8 @@ def take(connection: Connection, by: str, hold_ms: Mapping[str, int], room: Mapp
         room: Number of calls to take at most, by lane.
     """
     now = clock_ms(connection)
-    waiting = sa.select(deliveries.c.tool, deliveries.c.kind).where(_undone, deliveries.c.due_at <= now).distinct()
+    due = sa.or_(deliveries.c.due_at <= now, deliveries.c.due_at > now + PUT_OFF_MAX_MS)
+    waiting = sa.select(deliveries.c.tool, deliveries.c.kind).where(_undone, due).distinct()
     taken = []
     for tool, kind in connection.execute(waiting).all():
         if room.get((tool, kind), 0) <= 0:
@@ -153,7 +156,7 @@ def put_off(connection: Connection, delivery_id: int, by: str, wait_ms: int, err
     if row is not None and now - row.at > GIVE_UP_MS:
         close(connection, delivery_id, DeliveryResult.GIVEN_UP, error)
         return False
-    free = {"taken_by": None, "taken_until": None, "due_at": now + wait_ms, "error": error}
+    free = {"taken_by": None, "taken_until": None, "due_at": now + min(wait_ms, PUT_OFF_MAX_MS), "error": error}
     connection.execute(deliveries.update().where(*mine).values(**free))
     return True
 
@@ -219,7 +222,10 @@ _due = (
         _undone,
         deliveries.c.tool == sa.bindparam("tool"),
         deliveries.c.kind == sa.bindparam("kind"),
-        deliveries.c.due_at <= sa.bindparam("now"),
+        sa.or_(
+            deliveries.c.due_at <= sa.bindparam("now"),
+            deliveries.c.due_at > sa.bindparam("now") + PUT_OFF_MAX_MS,  # guard: call-is-due-after-the-clock-went-back
+        ),
         # guard: delivery-taken-by-one-server
         sa.or_(deliveries.c.taken_until.is_(None), deliveries.c.taken_until <= sa.bindparam("now")),
         ~sa.exists().where(  # guard: events-of-a-job-in-order

@@ -86,7 +86,7 @@ def end(
     Returns:
         The ended job, with its refund.
     """
-    at = now_ms() if at is None else at
+    at = batch.now_ms(job.pool) if at is None else at
     owed_back = outcome in REFUNDED and job.credits > 0
     refund = Refund(job.credits, None if job.settles else at, owed=job.settles) if owed_back else None
     job = batch.put(
@@ -132,7 +132,7 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
     Returns:
         The changed job.
     """
-    at = now_ms()
+    at = batch.now_ms(job.pool)
     if task(batch, provider, task_id) is None:
         row = {"provider": provider, "task_id": task_id, "job_id": job.job_id, "lease_id": job.lease_id, "at": at}
         batch.connection.execute(tasks.insert().values(**row))
@@ -157,7 +157,7 @@ def keep_late(batch: UnitOfWork, job: Job, outcome: EndStatus, by: str, output: 
     """
     if job.late_outcome is not None and not (outcome == "completed" and job.late_outcome != "completed"):
         return job
-    at = now_ms()
+    at = batch.now_ms(job.pool)
     batch.event(job.pool, job.job_id, "late", by, at, fence=job.fence, why=outcome)
     job = batch.put(job, late_outcome=outcome, late_output=output)
     deliveries.owe_late(batch, job, at)
@@ -172,8 +172,9 @@ def owe(batch: UnitOfWork, job: Job, at: int) -> None:
         job: The job, which has ended.
         at: When it ended (ms since 1970).
     """
+    due_at = min(at, now_ms())  # the payer goes by this machine's clock, and the pool's may be ahead of it
     row = {"job_id": job.job_id, "user": job.user, "pool": job.pool, "amount": job.credits, "since": at}
-    batch.add(owed, **row, due_at=at, attempts=0)
+    batch.add(owed, **row, due_at=due_at, attempts=0)
 
 
 def end_presence(batch: UnitOfWork, pool: str, job_id: str) -> Job | None:
@@ -203,7 +204,7 @@ def seated(batch: UnitOfWork, job: Job) -> None:
         batch: Has locked the pool's row.
         job: The job.
     """
-    batch.event(job.pool, job.job_id, "seated", "gate", now_ms(), why="its place in Redis was lost")
+    batch.event(job.pool, job.job_id, "seated", "gate", batch.now_ms(job.pool), why="its place in Redis was lost")
 
 
 def say_ended(batch: UnitOfWork, job: Job) -> None:
@@ -217,4 +218,12 @@ def say_ended(batch: UnitOfWork, job: Job) -> None:
     """
     its_end = sa.select(events.c.id).where(events.c.job_id == job.job_id, events.c.kind == job.status)
     if batch.connection.execute(its_end.limit(1)).first() is None:
-        batch.event(job.pool, job.job_id, job.status, "operator", now_ms(), fence=job.fence or None, why="by hand, in SQL")
+        batch.event(
+            job.pool,
+            job.job_id,
+            job.status,
+            "operator",
+            batch.now_ms(job.pool),
+            fence=job.fence or None,
+            why="by hand, in SQL",
+        )

@@ -6,7 +6,7 @@ from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import GrantReturn, RecordReply
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.transitions import jobs
-from gate.model.job import HOLDING, Job, RequeueReason, now_ms
+from gate.model.job import HOLDING, Job, RequeueReason
 from gate.model.messages import EntryKind, OutboxEntry
 
 
@@ -79,7 +79,7 @@ def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded:
 def _give_back(batch: UnitOfWork, job: Job, fence: int, why: RequeueReason, recorded: RecordReply) -> None:
     # Without this event, a reader of the history would see later jobs overtake this one. It is written once, before a fence.
     if job.fence == 0:
-        batch.event(job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
+        batch.event(job.pool, job.job_id, "returned", "gate", batch.now_ms(job.pool), fence=fence, why=why)
     # Without the fence, another server could record the same grant before the job is back at its place, and report it.
     batch.put(job, fence=fence)  # guard: returned-grant-is-written-down
     recorded.returns.append(GrantReturn(job, fence, why))

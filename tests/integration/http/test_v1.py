@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import re
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
+from gate.ledger import Database, Ledger
 from tests.support.gate_process import Served, run_gate
 from tests.support.names import fresh
 
@@ -355,6 +357,24 @@ def test_health(served: Served) -> None:
     assert served.http.get("/readyz").json() == {"status": "ready"}
     for path in ("/healthz", "/readyz"):  # as many a load balancer asks
         assert (served.http.head(path).status_code, served.http.head(path).content) == (200, b"")
+
+
+def test_ready_gate_names_the_pools_that_it_holds(served: Served) -> None:
+    def ready() -> dict:
+        answer = served.http.get("/readyz")
+        assert answer.status_code == 200, "it answers, and ends jobs"
+        return answer.json()
+
+    pool = fresh("held")
+    served.http.put(f"/v1/pools/{pool}", json={"limit": 3}).raise_for_status()
+    ledger = Ledger(database := Database(served.sql_url))
+    try:
+        asyncio.run(ledger.change_pool(pool, {"paused": True}, by="gate", reason="SQL has gone back"))
+    finally:
+        database.close()
+    assert ready() == {"status": "ready", "held": [pool]}
+    served.http.post(f"/v1/pools/{pool}/resume").raise_for_status()
+    assert ready() == {"status": "ready"}
 
 
 def test_openapi_names_every_route(served: Served) -> None:

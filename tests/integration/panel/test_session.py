@@ -14,6 +14,7 @@ from gate.http.auth import session
 from gate.http.auth.roles import ANYONE, LOOK
 from gate.http.panel import ROUTERS
 from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
 from tests.support.panel_people import ADMIN, Kept, Person, wait
 from tests.support.routes import TABLE
 
@@ -121,6 +122,30 @@ def test_nothing_is_done_without_the_token_or_from_elsewhere(kept: Kept) -> None
     assert kept.person().send("/session", "", key=kept.keys["read"]).status_code == 403, (
         "a page of another origin signs no visitor in"
     )
+
+
+def test_an_empty_pool_is_deleted_by_its_name_and_no_other(kept: Kept) -> None:
+    person, pool = kept.person("admin"), fresh("pool")
+    by_key = {"apikey": ADMIN}
+    http, to = kept.served.http, f"/pools/{pool}/do/delete"
+    http.put(f"/v1/pools/{pool}", json={"limit": 3}, headers=by_key).raise_for_status()
+    link = f'href="{to}"'
+    assert link in person.get(f"/pools/{pool}").text and link not in kept.person("read").get(f"/pools/{pool}").text
+    assert "/do/delete" not in person.get("/pools/default").text, "it always exists"
+    token = person.token(to)
+    assert kept.person("read").send(to, confirm=pool, reason="x").status_code == 403
+    job = http.post(f"/v1/pools/{pool}/acquire", json={}, headers=by_key).json()
+    assert link not in person.get(f"/pools/{pool}").text
+    busy = person.send(to, token, confirm=pool, reason="x")
+    assert busy.status_code == 409 and "It has live jobs" in busy.text
+    http.post(f"/v1/pools/{pool}/jobs/{job['job_id']}/cancel", headers=by_key).raise_for_status()
+    other = person.send(to, token, confirm="default", reason="x")
+    assert other.status_code == 422 and "not the name of the pool" in other.text
+    assert "Digite o nome para confirmar" in person.get(to, headers={"accept-language": "pt-BR"}).text
+    done = person.send(to, token, confirm=pool, reason="no longer used")
+    assert (done.status_code, done.headers["location"]) == (303, "/")
+    assert http.get(f"/v1/pools/{pool}", headers=by_key).status_code == 404
+    assert person.get(f"/pools/{pool}/jobs/{job['job_id']}").status_code == 200, "its history stays"
 
 
 def test_a_revoked_key_ends_its_sessions_and_streams_within_five_seconds(kept: Kept) -> None:

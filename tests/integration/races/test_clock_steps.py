@@ -79,6 +79,22 @@ async def test_no_deadline_moves_when_the_clock_of_redis_steps(redis: SteppingRe
     assert not verify(sql_url, redis.url).breaches
 
 
+@pytest.mark.parametrize("ahead_s", [STEP_S, -STEP_S])
+async def test_a_run_is_as_long_as_it_was_also_when_the_clocks_of_redis_and_gate_differ(
+    redis: SteppingRedis, sql_url: str, ahead_s: int
+) -> None:
+    redis.step_to(ahead_s)
+    async with open_gate(redis.url, sql_url, POOLS) as gate:
+        job = await gate.services.admission.acquire("default", Request("j", credits=5))
+        assert job.lease is not None
+        await gate.services.jobs.release("default", "j", job.lease.lease_id, "completed")
+        ((_, took_ms),) = await gate.services.ledger.runs("default")
+        assert 0 <= took_ms < 60_000
+        story = await gate.services.ledger.timelines.of("j")
+        assert story is not None and len(story.events) >= 2
+        assert [one.at for one in story.events] == sorted(one.at for one in story.events)
+
+
 async def test_a_step_that_is_taken_back_leaves_nothing_behind(redis: SteppingRedis, sql_url: str) -> None:
     async with open_gate(redis.url, sql_url, POOLS) as gate:
         line = Line(gate)
@@ -100,6 +116,24 @@ async def test_two_servers_count_one_step_once(redis: SteppingRedis, sql_url: st
         assert 590 < await line.left_s() <= 600
         assert await line.ahead_s() == pytest.approx(STEP_S, abs=0.5)
         assert await line.statuses() == ALL_AS_BEFORE
+
+
+async def test_two_servers_record_one_step_of_an_empty_pool_once(redis: SteppingRedis, sql_url: str) -> None:
+    before = counters.clock_steps.total()
+    async with open_gate(redis.url, sql_url, POOLS) as gate, open_gate(redis.url, sql_url, POOLS) as other:
+        for server in (gate, other):
+            await server.registry.pool("default").tick()
+        redis.step_to(STEP_S)
+        redis.cli("HSET", "gate:{default}:meta", "seen_at", str(round(time.time() * 1000) - 3_000))  # an idle pool's pause
+        await gate.reconciler.sweep("default")
+        assert redis.cli("HGET", "gate:{default}:meta", "ahead_ms") == "0", "the clock is reset"
+        for server in (other, gate) * 2:  # each after a pause of its own
+            ago_ms = round((time.time() + STEP_S) * 1000) - 3_000
+            redis.cli("HSET", "gate:{default}:meta", "seen_at", str(ago_ms))
+            await server.registry.pool("default").tick()
+        history = await gate.services.ledger.timelines.changes("default", 10)
+        assert [one.why for one in history if one.kind == "clock_stepped"] == [f"+{STEP_S}.0 s"]
+    assert counters.clock_steps.total() == before + 1
 
 
 async def test_the_clock_of_an_empty_pool_is_in_sql_before_redis_has_it(redis: SteppingRedis, sql_url: str) -> None:

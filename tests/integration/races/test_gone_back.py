@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 import gate.coordination.drift as drift
+from gate.cli.context import opened
+from gate.coordination.ledger_mark import FILE, Mark, MarkFile
 from gate.diagnostics.doctor import look_over
 from gate.explain.facts import by_both
 from gate.explain.sentences import sections
+from gate.ledger.admin import migrate
 from gate.ledger.admin.backup import backup, is_copy
 from gate.ledger.admin.prune import prune
+from gate.model.errors import CannotStart
 from gate.model.job import Job, Request
 from gate.model.tool import Tools
-from gate.runtime.wiring import RunningGate, open_gate
+from gate.runtime.settings import Settings
+from gate.runtime.wiring import ExternalServices, RunningGate, open_gate
 from tests.support.gate_in_process import House
 from tests.support.script_lane import settings_of
 from tests.support.servers import RedisServer
@@ -156,6 +162,60 @@ async def test_restored_backup_with_an_empty_redis_is_held(server: RedisServer, 
         await gate.services.pools.change("default", {"paused": False}, None)
     async with open_gate(server.url, url, SETTINGS) as gate:
         assert await pause_reason(gate) is None
+
+
+async def test_data_dir_shows_that_sql_has_gone_back_when_redis_was_emptied_too(
+    server: RedisServer, sql_url: str, tmp_path: Path
+) -> None:
+    outside = ExternalServices(mark_file=tmp_path / FILE)
+    both = SETTINGS | {"empty": settings_of()}
+    async with open_gate(server.url, sql_url, both, outside=outside) as gate:
+        await acquire(gate, "a")
+    with fresh_database(tmp_path / "old", like=sql_url) as old_url, fresh_database(tmp_path / "new") as new_url:
+        async with open_gate(server.url, sql_url, both, outside=outside) as gate:
+            await acquire(gate, "b")
+        server.cli("flushall")
+        migrate.migrate(new_url)
+        kept = (tmp_path / FILE).read_text()
+        async with open_gate(server.url, new_url, SETTINGS, outside=outside) as gate:
+            assert not await gate.services.ledger.held(), "another ledger is not an older one"
+        (tmp_path / FILE).write_text(kept)
+        server.cli("flushall")
+        async with open_gate(server.url, old_url, both, outside=outside) as gate:
+            assert sorted(await gate.services.ledger.held()) == ["default", "empty"], "b may have run in any pool"
+            for pool in both:
+                await gate.services.pools.change(pool, {"paused": False}, None)
+        async with open_gate(server.url, old_url, both, outside=outside) as gate:
+            assert not await gate.services.ledger.held(), "the same loss is found once"
+
+
+async def test_backup_made_while_gate_was_stopped_is_not_held(server: RedisServer, sql_url: str, tmp_path: Path) -> None:
+    if not sql_url.startswith("sqlite"):
+        pytest.skip("gate backup copies a SQLite file")
+    outside = ExternalServices(mark_file=tmp_path / FILE)
+    async with open_gate(server.url, sql_url, SETTINGS, outside=outside) as gate:
+        await acquire(gate, "a")
+    kept = (tmp_path / FILE).read_text()
+    assert json.loads(kept)["stopped"]
+    for name, mark in (
+        ("equal", kept),
+        ("killed", kept.replace("true", "false")),
+        ("later", kept.replace('"newest": ', '"newest": 1')),
+        ("none", ""),
+    ):
+        copy = tmp_path / f"{name}.db"
+        backup(sql_url, copy)
+        server.cli("flushall")
+        (tmp_path / FILE).write_text(mark)
+        async with open_gate(server.url, f"sqlite:///{copy}", SETTINGS, outside=outside) as gate:
+            assert (await pause_reason(gate) is None) == (name == "equal"), name
+
+
+def test_command_without_a_server_makes_no_backup_equal(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"newest": 7, "ledgers": ["l"], "stopped": True}))
+    with pytest.raises(CannotStart):
+        opened(Settings(data_dir=tmp_path), "redis://127.0.0.1:1")
+    assert MarkFile(tmp_path / FILE).read() == Mark(7, ["l"], stopped=False)
 
 
 async def test_mark_that_redis_has_of_a_later_commit_is_no_proof(house: House) -> None:

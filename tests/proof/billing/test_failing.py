@@ -38,6 +38,15 @@ async def test_a_function_that_raises_is_asked_more_and_more_rarely(served: Serv
     assert (shop.paid(job_id), shop.owed(job_id)) == ([7], [])
 
 
+async def test_a_refund_is_due_at_once_when_the_clock_was_set_back_since_it_was_put_off(served: Served, shop: Shop) -> None:
+    shop.refund_is(RAISES)
+    job_id = fail(served, acquire(served, shop.sells()))["job_id"]
+    await until(lambda: shop.owed(job_id)[0][1], "the function has been asked")
+    shop.refund_is("")
+    shop.run(f"update gate.owed set due_at = due_at + 3600000 where job_id = '{job_id}'")
+    await until(lambda: shop.booked(job_id), "it is paid, and not in an hour")
+
+
 async def test_a_refund_that_is_not_paid_is_seen_in_status_and_panel_and_alarmed(served: Served, shop: Shop) -> None:
     shop.refund_is("raise exception '%', 'closed for ' || job;")
     job_id = fail(served, acquire(served, shop.sells()))["job_id"]

@@ -77,6 +77,22 @@ def test_from_the_key_to_a_grant_and_its_end_by_hand(chromium: Any, kept: Kept) 
     assert kept.job("seen")["end_reason"] == "nobody wants it (admin-key)"
 
 
+def test_a_pool_is_deleted_by_its_name_and_the_page_goes_to_the_others(chromium: Any, unlocked: Served) -> None:
+    unlocked.http.put("/v1/pools/passing", json={"limit": 1}).raise_for_status()
+    with browser.window(chromium, unlocked.url) as page:
+        live(page, "/pools/passing")
+        page.get_by_role("link", name="Delete").click()
+        page.get_by_role("dialog", name="Delete: passing").wait_for()
+        page.get_by_label("Type its name to confirm: passing").fill("default")
+        page.get_by_label("Reason").fill("no longer used")
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_role("alert").wait_for()
+        page.get_by_label("Type its name to confirm: passing").fill("passing")
+        page.get_by_role("button", name="Delete").click()
+        page.wait_for_url(lambda url: not url.endswith("/passing"))
+    assert unlocked.http.get("/v1/pools/passing").status_code == 404
+
+
 def test_a_refusal_stands_in_the_form(chromium: Any, kept: Kept) -> None:
     kept.acquire(job_id="gone")
     with browser.window(chromium, kept.served.url) as page:

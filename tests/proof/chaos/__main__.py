@@ -29,6 +29,7 @@ from tests.proof.chaos import (
     exits,
     faults,
     full,
+    moves,
     outbox,
     owner_money,
     provoking,
@@ -80,6 +81,7 @@ FAULTS = {
     "row-locked": Fault(sql_hurt.row_locked, small(1, 1, away=7), sql_hurt.CONFIG),
     "bad-row": Fault(sql_hurt.bad_row, small(1, 1), sql_hurt.CONFIG),
     "sql-locked": Fault(sql_away.sql_away, small(1, 3, "embedded", "sqlite", 1, 10), sql_away.CONFIG),
+    "moves": Fault(moves.moves, small(8, 4)),
     "ends": Fault(ends.ends, small(200, 0, clients=2), ends.CONFIG),
     "cancels": Fault(cancels.cancels, small(500, 0, clients=2), cancels.CONFIG),
     "full": Fault(full.full, small(1000, 0, "embedded", "sqlite", 1, clients=2), full.CONFIG),
@@ -146,7 +148,7 @@ def refusal(options: Options) -> str:
         return "is about the embedded Redis; the other is `empty`"
     if options.sql == "sqlite" and options.fault == "row-locked":
         return "needs Postgres: a SQLite file is locked as a whole, see sql-locked"
-    if options.servers < 2 and options.fault == "stop":
+    if options.servers < 2 and options.fault in ("stop", "moves"):
         return "needs another server that goes on"
     if options.sql == "sqlite" and options.fault in ("sql-hangs", "sql-refuses", "storm", "owner-money"):
         return "needs Postgres"

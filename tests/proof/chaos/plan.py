@@ -52,6 +52,9 @@ PLAN = (
     )),
     Row("SIGSTOP past the leases", "times", (run("stop", 10, 1, **PG2, seconds=20), run("stop", 10, 2, **BOTH_DEBIAN, seconds=20))),
     Row("Redis lost and, at the same moment, a server killed or stopped, or Postgres crashed", "times", (run("storm", 20, 1, **PG2, seconds=60),)),
+    Row("pools are made, used and deleted, the clock of Redis steps by a minute; every other time a server is killed", "times", (
+        run("moves", 60, 1, **PG2, seconds=20), run("moves", 60, 2, **BOTH_DEBIAN, seconds=20),
+    )),
     Row("SQL away for 60 s", "times", (
         run("sql-away", 8, 1, **PG2, seconds=20, away=60),
         run("sql-hangs", 6, 2, **BOTH_DEBIAN, seconds=20, away=60),

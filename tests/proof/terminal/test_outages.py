@@ -72,11 +72,24 @@ async def test_a_redis_that_is_away_is_named_and_sql_is_looked_at(tmp_path: Path
         assert {one["about"] for one in report["breaches"]} == {job} and not report["redis_checked"]
 
 
-async def test_sql_that_is_away_is_named(tmp_path: Path) -> None:
-    with Served(tmp_path, on_defaults=True):
+async def test_sql_that_is_away_is_named_and_redis_is_looked_at(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True) as served, redis.Redis.from_url(served.redis_url) as people:
         away = {"GATE_DATABASE_URL": "postgresql://gate:hunter2@127.0.0.1:1/gate"}
-        doctor = run_gate("doctor", "--json", cwd=tmp_path, **away)
-        assert (doctor.returncode, [one["what"] for one in json.loads(doctor.stdout)]) == (1, ["sql"])
-        verify = run_gate("verify", cwd=tmp_path, **away)
-        assert verify.returncode == 1 and verify.stderr.startswith("gate: SQL at postgresql://")
-        assert verify.stderr.count("\n") == 1 and "hunter2" not in doctor.stdout + verify.stderr
+        what, says, report = asked(tmp_path, **away)
+        assert what == {"sql"} and "hunter2" not in says + str(report)
+        assert "were not looked at" in report["outages"][0] and "I1-I6, I8" in report["outages"][0]
+        assert report["redis_checked"] and not report["sql_checked"] and not report["breaches"]
+        assert report["checked"] == {"pools": 1, "slots": 0, "waiters": 0}
+        people.zadd("gate:{default}:slots", {"ghost": 9e15})
+        what, _, report = asked(tmp_path, **away)
+        people.zrem("gate:{default}:slots", "ghost")
+        assert what == {"sql", "invariant"}
+        assert [(one["invariant"], one["about"]) for one in report["breaches"]] == [("I9", "ghost")]
+        said = run_gate("verify", cwd=tmp_path, **away)
+        assert said.returncode == 1 and "no breach of I7 and the places in I9 in Redis alone" in said.stdout
+
+
+async def test_sql_that_is_away_without_a_redis_is_one_line(tmp_path: Path) -> None:
+    verify = run_gate("verify", cwd=tmp_path, GATE_DATABASE_URL="postgresql://gate:hunter2@127.0.0.1:1/gate")
+    assert verify.returncode == 1 and verify.stderr.startswith("gate: SQL at postgresql://")
+    assert verify.stderr.count("\n") == 1 and "hunter2" not in verify.stderr

@@ -145,6 +145,15 @@ async def test_what_is_done_is_done_once_and_its_body_is_gone(book: Book, mine: 
     assert [body is None for (body,) in await rows(book, "body")] == [True, False]
 
 
+async def test_a_call_is_due_at_once_when_the_clock_was_set_back_since_it_was_put_off(book: Book, mine: Deliveries) -> None:
+    await book.queued("a", tool="upscaler", tells=True)
+    (taken,) = await mine.take(HOLD_MS, PLENTY)
+    assert await mine.put_off(taken, 360_000, "e") is True
+    assert await mine.take(HOLD_MS, PLENTY) == []
+    book.clock(NOW - 3_600_000)
+    assert made(await mine.take(HOLD_MS, PLENTY)) == made([taken])
+
+
 async def test_what_failed_is_due_again_later_until_a_day_is_over(book: Book, mine: Deliveries, theirs: Deliveries) -> None:
     await book.queued("a", tool="upscaler", tells=True)
     await book.queued("b", tool="upscaler", tells=True, ticket=2)

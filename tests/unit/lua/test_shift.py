@@ -153,6 +153,25 @@ async def test_the_clock_of_an_empty_pool_is_that_of_redis_again(line: LineOfPoo
     assert await meta(line, "loaded_at") <= reply.now_ms
 
 
+@pytest.mark.parametrize("ms", [STEP_MS, -STEP_MS])
+async def test_after_a_reset_only_the_step_that_was_taken_back_is_known(line: LineOfPool, ms: int) -> None:
+    await ahead(line, ms)
+    await line.tick()
+    await line.tick(resets=True)
+    assert (await shift(line, ms - 4_000, 0)).result is ShiftResult.RESET
+    assert await meta(line, "ahead_ms") == 0
+    assert (await shift(line, -ms, 0)).result is ShiftResult.SHIFTED
+
+
+@pytest.mark.parametrize("since_ms", [-1_000, 31_000])
+async def test_a_further_step_as_long_as_the_one_before_the_reset_counts(line: LineOfPool, since_ms: int) -> None:
+    await ahead(line, STEP_MS)
+    await line.tick()
+    reset_at = (await line.tick(resets=True)).now_ms
+    await line.client.hset(line.key("meta"), "reset_at", reset_at - since_ms)
+    assert (await shift(line, STEP_MS, 0)).result is ShiftResult.SHIFTED
+
+
 @pytest.mark.parametrize("what", ["a lease", "a waiter", "an entry of the outbox", "a pause", "a cool-down"])
 async def test_where_a_time_counts_the_clock_is_not_reset(line: LineOfPool, what: str) -> None:
     now = await ahead(line, -STEP_MS, limit=0 if what == "a waiter" else 3)

@@ -167,7 +167,8 @@
   });
   document.addEventListener("htmx:after:swap", () => {
     const done = $("[data-done]", form);
-    if (done) {
+    if (done?.dataset.to) location.assign(done.dataset.to); // the page is gone
+    else if (done) {
       say(done.textContent);
       lastSaid = null;
       form.replaceChildren();
