@@ -321,6 +321,14 @@ def _app(provider: _Provider) -> FastAPI:
     async def not_a_plan(_request: Any, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
+    _tasks_of(app, provider)
+    _control_of(app, provider)
+    return app
+
+
+def _tasks_of(app: FastAPI, provider: _Provider) -> None:
+    """Add the routes of the provider."""
+
     @app.post("/task/openapi/run")
     @app.post("/task/openapi/create")
     @app.post("/task/openapi/ai-app/run")
@@ -343,6 +351,10 @@ def _app(provider: _Provider) -> FastAPI:
     async def cancel(body: dict[str, Any]) -> Any:
         return provider.cancel(body.get("taskId"))
 
+
+def _control_of(app: FastAPI, provider: _Provider) -> None:
+    """Add the routes by which a test looks at the provider, and steers it."""
+
     @app.get("/control")
     async def seen() -> Any:
         return provider.seen()
@@ -354,8 +366,6 @@ def _app(provider: _Provider) -> FastAPI:
             return JSONResponse({"detail": f"no such task: {', '.join(sorted(unknown))}"}, 404)
         provider.control(wanted)
         return provider.seen()
-
-    return app
 
 
 class Simulator:
