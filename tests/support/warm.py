@@ -38,13 +38,13 @@ IMPORTED = (
     "redis.asyncio", "rich._emoji_codes", "rich.markdown", "rich.rule", "rich.table", "sqlalchemy.dialects.postgresql",
     "sqlalchemy.dialects.sqlite", "stamina.instrumentation", "truststore", "typer._adapters", "uvicorn", "uvicorn.lifespan.off",
     "uvloop",
-    "gate.cli.context", "gate.cli.explain", "gate.cli.main", "gate.cli.progress", "gate.cli.render", "gate.cli.run",
-    "gate.cli.waiting", "gate.cli.watch", "gate.client", "gate.demo.acceptance", "gate.diagnostics.doctor",
+    "gate.cli.main", "gate.cli.run",
+    "gate.client", "gate.explain.sentences", "gate.demo.acceptance", "gate.diagnostics.doctor",
     "gate.diagnostics.verify", "gate.http.app", "gate.http.panel.pool_feed", "gate.http.server.offers",
     "gate.ledger.admin.migrate", "gate.runtime.serve", "gate.runtime.wiring", "gate.telemetry.logging",
     "gate.workers.delivery", "gate.workers.webhook_client",
 )  # fmt: skip
-"""What the commands of gate import."""
+"""What the commands of gate import, without gate.cli.render: it takes the width of the terminal when it is imported."""
 PR_SET_CHILD_SUBREAPER = 36
 ORDER_MAX = 65_536
 
