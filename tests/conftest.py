@@ -14,7 +14,6 @@ import redis
 import redis.asyncio
 
 from gate.diagnostics.verify import verify
-from gate.ledger.admin import migrate
 from gate.ledger.commit import inline_commit
 from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.runtime.wiring import open_gate
@@ -22,7 +21,7 @@ from tests.support.clock import Clock
 from tests.support.gate_in_process import House
 from tests.support.gate_process import Served
 from tests.support.script_lane import SETTINGS, Fake, LineOfPool, settings_of
-from tests.support.stores import fresh_database, other_redis
+from tests.support.stores import fresh_database, migrated_database, other_redis
 
 LONG = (
     "test_a_start_slower_than_its_answer",
@@ -95,14 +94,6 @@ async def line(request: pytest.FixtureRequest, pool: str) -> AsyncIterator[LineO
 OpenHouse = Callable[..., contextlib.AbstractAsyncContextManager[House]]
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What the migrations make, to be copied: they take longer than most tests."""
-    with fresh_database(tmp_path_factory.mktemp("migrated")) as url:
-        migrate.migrate(url)
-        yield url
-
-
 @pytest.fixture
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of who commits to SQLite, or of how: a disk that is slow today makes it the thread."""
@@ -110,9 +101,9 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sql_url(tmp_path: Path, migrated: str) -> Iterator[str]:
+def sql_url(tmp_path: Path) -> Iterator[str]:
     """A database of the test's own: a SQLite file, or one on the Postgres that GATE_TEST_POSTGRES_URL names."""
-    with fresh_database(tmp_path, like=migrated) as url:
+    with fresh_database(tmp_path, like=migrated_database()) as url:
         yield url
 
 

@@ -69,7 +69,8 @@ def dismiss(
 ) -> None:
     """Settle a callback that is about no job. It is kept, and no longer reported."""
     from gate.cli import context, render
-    from gate.http.schemas import DismissBody, unread_body
+    from gate.http.answers import unread_body
+    from gate.http.schemas import DismissBody
 
     body = DismissBody.model_validate({"reason": reason})
     one = context.visit(settings_of(data_dir, config), lambda gate: gate.unread.dismiss(callback_id, body.reason))
@@ -81,7 +82,7 @@ def _show(rows: Sequence[Unread], following: int | None, json_wanted: bool) -> N
     from gate.explain.formatting import short, when
 
     if json_wanted:
-        from gate.http.schemas import unread_body
+        from gate.http.answers import unread_body
 
         as_json({"rows": [unread_body(row) for row in rows], "next": following})
         return

@@ -31,7 +31,7 @@ def ledger(
         json_wanted: Print one JSON document instead of a table.
     """
     if json_wanted:
-        from gate.http.schemas import balance_body, entry_body
+        from gate.http.answers import balance_body, entry_body
 
         body = {"rows": [entry_body(row) for row in rows], "next": following}
         as_json(body | ({"balance": balance_body(user, balance)} if user is not None and balance is not None else {}))

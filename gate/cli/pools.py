@@ -78,20 +78,10 @@ def change(
 
     A change survives restart and rebuild. A new pool has the defaults for settings that are not named.
     """
-    flags = locals()
+    values, why = _named(pool, locals())
     from gate.cli import context, render
-    from gate.http.schemas import PoolBody, ReasonBody
-    from gate.model.errors import PoolUnknown
-    from gate.model.job import POOL_NAME
-
-    given = {name: flags[name] for name in PoolBody.model_fields}
-    values, why = PoolBody.model_validate(given).in_ms(), ReasonBody.model_validate({"reason": reason}).reason
-    if not POOL_NAME.fullmatch(pool):
-        raise typer.BadParameter(f"must match {POOL_NAME.pattern}", param_hint="POOL")
-    if not values:
-        raise typer.BadParameter("name at least one setting, such as --limit 5")
-
     from gate.coordination.services import Services
+    from gate.model.errors import PoolUnknown
 
     async def call(gate: Services) -> PoolSnapshot:
         try:
@@ -102,6 +92,25 @@ def change(
             return await gate.pools.make(pool, values, why) or await gate.pools.change(pool, values, why)
 
     render.pool(context.visit(settings_of(data_dir, config), call), json)
+
+
+def _named(pool: str, flags: dict[str, Any]) -> tuple[dict[str, int | bool], str | None]:
+    """Return the settings that the flags of `set` name, and the reason.
+
+    Raises:
+        BadParameter: The name of the pool is none, or no setting is named.
+        ValidationError: A value is not valid.
+    """
+    from gate.http.schemas import PoolBody, ReasonBody
+    from gate.model.job import POOL_NAME
+
+    values = PoolBody.model_validate({name: flags[name] for name in PoolBody.model_fields}).in_ms()
+    why = ReasonBody.model_validate({"reason": flags["reason"]}).reason
+    if not POOL_NAME.fullmatch(pool):
+        raise typer.BadParameter(f"must match {POOL_NAME.pattern}", param_hint="POOL")
+    if not values:
+        raise typer.BadParameter("name at least one setting, such as --limit 5")
+    return values, why
 
 
 @app.command()

@@ -106,7 +106,7 @@ def title(view: PoolSnapshot) -> str:
 def pool(view: PoolSnapshot, json_wanted: bool) -> None:
     """Print a pool with its holders and its waiters."""
     if json_wanted:
-        from gate.http.schemas import pool_body
+        from gate.http.answers import pool_body
 
         as_json(pool_body(view))
         return
@@ -140,7 +140,7 @@ def _why(one: Job) -> str | None:
 def pools(several: Sequence[PoolSnapshot], json_wanted: bool) -> None:
     """Print pools, one row each."""
     if json_wanted:
-        from gate.http.schemas import pool_body
+        from gate.http.answers import pool_body
 
         as_json([pool_body(view) for view in several])
         return
@@ -176,7 +176,7 @@ def status(view: PoolSnapshot, owed: Pending, undelivered: Pending, json_wanted:
         json_wanted: Print one JSON document instead of text.
     """
     if json_wanted:
-        from gate.http.schemas import pool_body
+        from gate.http.answers import pool_body
 
         as_json(pool_body(view) | {"owed": _pending_body(owed), "undelivered": _pending_body(undelivered)})
         return

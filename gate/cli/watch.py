@@ -27,7 +27,7 @@ from gate.coordination.notifier import Notifier
 from gate.coordination.queries import PoolSnapshot
 from gate.coordination.waiters import the_line
 from gate.explain.formatting import clock, span
-from gate.http.schemas import pool_body
+from gate.http.answers import pool_body
 from gate.ledger.reports.timeline import Happening, Timelines
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import Job

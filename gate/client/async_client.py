@@ -22,7 +22,8 @@ from gate.client.lease import CLOSED, BaseLease
 from gate.client.open_slots import OPEN, heed_sigterm
 from gate.client.requests import Call
 from gate.client.responses import Answer
-from gate.client.slot_machine import GOODBYE_S, LEASE_S, POLL_S, POLL_TO_TELL_S, Ask, Pause, SlotMachine, Steps
+from gate.client.slot_machine import GOODBYE_S, LEASE_S, POLL_S, POLL_TO_TELL_S, SlotMachine
+from gate.client.steps import Ask, Pause, Steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 from gate.client import requests
 from gate.client.compat import add_note
@@ -31,11 +30,12 @@ from gate.client.errors import (
     WaitTimeout,
     invalid,
 )
+from gate.client.gate_clock import GateClock
 from gate.client.models import Grant, Job, Outcome
-from gate.client.requests import Call, check_wait, is_json, new_job_id
+from gate.client.requests import check_wait, is_json, new_job_id
 from gate.client.responses import RETRY_S, Answer
+from gate.client.steps import Ask, Pause, Steps, Tell
 
-T = TypeVar("T")
 LEASE_S = 60.0
 """Default length of a lease (s). It is renewed while the body runs, so it is only as long as a dead worker may keep its slot."""
 SECONDS_MIN = 0.5
@@ -56,72 +56,6 @@ ERROR_MAX = 4_000
 """Characters of an error that gate keeps."""
 GONE = (LeaseLost, AlreadyEnded, JobUnknown)
 """Errors after which the lease cannot be used any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Step: make a call.
-
-    Attributes:
-        call: The call.
-        within: Time (s) for all tries.
-        once: True for a single try, when a failure needs no retry.
-    """
-
-    call: Call[Any]
-    within: float
-    once: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Step: wait for a time (s)."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Step: report the place in the queue, which has changed."""
-
-    position: int | None
-    queue_length: int | None
-    reason: str | None
-    eta_seconds: float | None
-
-
-Step: TypeAlias = Ask | Pause | Tell
-Steps: TypeAlias = Generator[Step, Any, T]
-
-
-class GateClock:
-    """Estimate of gate's clock relative to this machine's monotonic clock.
-
-    An event that happened after a local time, and that gate has stamped, bounds how far gate's clock is ahead. The estimate
-    therefore never puts a deadline of gate later than it is. The wall clock of this machine is not used, because it may be
-    wrong.
-    """
-
-    def __init__(self) -> None:
-        self._ahead = math.inf
-
-    @property
-    def known(self) -> bool:
-        """Whether any stamp has bounded the clock yet."""
-        return self._ahead < math.inf
-
-    def saw(self, stamp: float, after: float) -> None:
-        """Use a stamp of gate as a bound.
-
-        Args:
-            stamp: Time of an event by gate's clock (s since 1970).
-            after: Local time before that event, by the monotonic clock (s).
-        """
-        self._ahead = min(self._ahead, stamp - after)
-
-    def here(self, moment: datetime) -> float:
-        """Convert a time of gate to the monotonic clock of this machine (s)."""
-        return moment.timestamp() - self._ahead
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ from gate.coordination.queries import JobQueries
 from gate.ledger import BindResult, CallbackResult, Change, EndResult, ExtensionResult, Ledger, RefuseResult
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, StartedByGate, StoreDown, TaskTaken
 from gate.model.job import Job, RequeueReason, is_over
-from gate.model.messages import Outcome, ProviderReport, Release, StartReply
+from gate.model.messages import Outcome, ProviderReport, RelayedPayload, Release, StartReply
 from gate.slots import ExtendReply, ExtendResult
 
 TRIES = 5
@@ -271,15 +271,13 @@ class JobCoordinator:
             await self._free(pool, change.job.job_id, change.job.lease_id)
         return change.result
 
-    async def keep_payload(
-        self, job: Job, provider: str, task_id: str | None, outcome: Outcome, error: str | None, payload: str
-    ) -> None:
+    async def keep_payload(self, job: Job, relayed: RelayedPayload) -> None:
         """Keep what a caller passed on of its provider's words with the callbacks of a job. It ends nothing.
 
         Raises:
             StoreDown: SQL does not answer.
         """
-        await self._ledger.keep_payload(job, provider, task_id or job.task_id, outcome, error, payload)
+        await self._ledger.keep_payload(job, relayed)
 
     async def _free(self, pool: str, job_id: str, lease_id: str | None) -> None:
         """Free the slot of a lease whose job has ended in SQL."""

@@ -6,17 +6,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
-
-import structlog
 
 from gate.coordination.clock_guard import ClockGuard
 from gate.coordination.due_times import DueTimes
 from gate.coordination.ledger_age import LedgerAge
+from gate.coordination.pool_loader import LOADING_S, KnownPool, PoolLoader
 from gate.coordination.single_flight import SingleFlight
-from gate.ledger import EpochResult, Ledger, LedgerQueries
+from gate.ledger import Ledger, LedgerQueries
 from gate.model.errors import PoolUnknown, StoreDown
 from gate.model.job import Job, Request, RequeueReason
 from gate.model.messages import OutboxEntry
@@ -25,7 +23,6 @@ from gate.slots import (
     ExtendReply,
     NotDone,
     QueueState,
-    RebuildResult,
     RedisSnapshot,
     RestoreResult,
     ScriptReply,
@@ -35,48 +32,14 @@ from gate.slots import (
 )
 from gate.telemetry import counters
 
-log = structlog.get_logger("gate.pools")
 R = TypeVar("R", bound=ScriptReply[StrEnum])
-
-REPLACED = "this server reaches a Redis that other servers have left for another; point GATE_REDIS_URL at theirs, or restart this Redis"
-FOREIGN = "pool {pool!r} in this Redis belongs to a gate with another ledger, which called less than ten seconds ago"
 
 COLD_WAIT_S = 5.0
 """Longest time (s) that a call waits for its pool to be loaded, before it answers 503."""
-LOADING_S = 2.0
-"""Time (s) that another server may take from its commit of an epoch to the end of its load, before it counts as dead."""
 TICK_EVERY_S = 1.0
 """Longest pause (s) between two ticks of a pool with jobs. After 2.5 s without a call the scripts assume that gate was away."""
 LOOK_AGAIN_S = 0.02
 """Pause (s) before a call is made again whose pool another server is loading."""
-
-
-@dataclass(slots=True)
-class _Known:
-    """State of one pool at this server.
-
-    Attributes:
-        epoch: Its epoch; None when it has to be read from SQL.
-        redis: Identity of the Redis in which that epoch was loaded. It counts in no other.
-        last: The highest epoch that this server has seen.
-        floor: The highest epoch under which Redis has refused a load. The next one must be above it.
-        loads: Number of loads by this server.
-        taken_at: Time by `time.monotonic()` (s) at which the newest epoch was read from SQL. The server that loads the pool
-            writes it there before it loads.
-        idle: Whether the last script left no job and no unrecorded entry in it.
-        asked_at: Time by `time.monotonic()` (s) of the last call that Redis answered; None before the first.
-        rebuilding: Held during a load.
-    """
-
-    epoch: int | None = None
-    redis: str = ""
-    last: int = 0
-    floor: int = 0
-    loads: int = 0
-    taken_at: float = -LOADING_S
-    idle: bool = False
-    asked_at: float | None = None
-    rebuilding: SingleFlight = field(default_factory=SingleFlight)
 
 
 class PoolRegistry:
@@ -95,13 +58,14 @@ class PoolRegistry:
     def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries) -> None:
         self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
         self._link = semaphore.link
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, KnownPool] = {}
         self._turning = SingleFlight()
         self._clock_guard = ClockGuard(semaphore, ledger)
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
         self.on_forgotten: list[Callable[[str], None]] = [counters.forget]
         self.due = DueTimes()
         self.age = LedgerAge(semaphore, ledger, reading)
+        self._loader = PoolLoader(semaphore, ledger, self._clock_guard, self.age)
 
     @property
     def names(self) -> list[str]:
@@ -121,10 +85,10 @@ class PoolRegistry:
         for pool in rows:
             if pool.name not in self._known:
                 self.due_within(pool.name, 0)
-            known = self._known.setdefault(pool.name, _Known())
+            known = self._known.setdefault(pool.name, KnownPool())
             self._semaphore.belongs(pool.name, pool.ledger_id)
             if known.epoch is None or known.epoch < pool.epoch:
-                self._take(known, pool.epoch, pool.redis)
+                known.take(pool.epoch, pool.redis)
 
     def pool(self, name: str) -> PoolSlots:
         """Return the slots and the queue of a pool. This reads nothing; only the calls on it raise PoolUnknown."""
@@ -205,7 +169,7 @@ class PoolRegistry:
             await self.load()
         self._of(pool)
 
-    def _of(self, pool: str) -> _Known:
+    def _of(self, pool: str) -> KnownPool:
         if (known := self._known.get(pool)) is None:
             raise PoolUnknown(f"there is no pool {pool!r}")
         return known
@@ -232,12 +196,6 @@ class PoolRegistry:
         async with self._turning:
             if self._link.identity == former:
                 self._link.pin(await self._link.meet())
-
-    @staticmethod
-    def _take(known: _Known, epoch: int, redis: str) -> None:
-        if epoch > known.last:
-            known.taken_at = time.monotonic()
-        known.epoch, known.redis, known.last = epoch, redis, max(epoch, known.last)
 
     def outdated(self, pool: str, epoch: int) -> None:
         """Forget an epoch because SQL did not record an answer under it. The next call reads the epoch from SQL."""
@@ -268,50 +226,11 @@ class PoolRegistry:
             here = known.redis == self._link.identity
             if (here if refused is None else known.epoch != refused) or loads not in (None, known.loads):
                 return  # another call of this server has loaded it
-            identity = await self._link.meet()
-            self._link.pin(identity)
-            await self.age.hold([pool])  # guard: hold-before-the-load
-            away_ms = None if known.asked_at is None else round((time.monotonic() - known.asked_at) * 1000)
             try:
-                found = await self._ledger.begin_rebuild(
-                    pool, identity, refused, known.floor, even_a_former=even_a_former, away_ms=away_ms
-                )
+                await self._loader.load(pool, known, refused, even_a_former)
             except PoolUnknown:  # another server has deleted it
                 self._forget(pool)
                 raise
-            self._semaphore.belongs(pool, found.pool.ledger_id)  # guard: pool-made-again-has-a-ledger-id-of-its-own
-            if found.result is EpochResult.REPLACED:
-                raise StoreDown("redis", REPLACED)
-            if found.result is EpochResult.TAKEN:
-                return self._take(known, found.epoch, identity)
-            settings = found.pool.in_redis()
-            poison_from = found.pool.settings.refusals_before_passing
-            recorded_ms = found.pool.clock_ahead_ms
-            settings["ahead_ms"] = await self._clock_guard.measured(pool, recorded_ms)
-            try:
-                loaded = await self._semaphore.rebuild(
-                    pool,
-                    found.epoch,
-                    settings | {"stood_ms": found.stood_ms},
-                    entry_codec.loaded(entry_codec.holding, found.leases, found.poison, poison_from),
-                    entry_codec.loaded(entry_codec.waiting, found.waiters, found.poison, poison_from),
-                )
-            except NotDone:  # another Redis answers now: begin again, with the epoch that SQL has
-                known.epoch = None
-                return
-            if loaded.result is RebuildResult.FOREIGN:
-                raise StoreDown("redis", FOREIGN.format(pool=pool))
-            if loaded.result is RebuildResult.REFUSED:
-                known.floor = loaded.epoch
-                known.epoch = None
-                return
-            known.epoch, known.redis, known.last = found.epoch, identity, found.epoch
-            known.loads += 1
-            await self._clock_guard.loaded(pool, found.epoch, recorded_ms, settings["ahead_ms"])
-            if graced := [(job, loaded.graced[job.job_id]) for job in found.leases if job.job_id in loaded.graced]:
-                with contextlib.suppress(StoreDown):  # the next load then extends these deadlines again
-                    await self._ledger.grace(pool, found.epoch, graced)
-        log.info("pool.loaded", pool=pool, epoch=found.epoch, leases=len(found.leases), waiters=len(found.waiters))
 
     async def remove(self, pool: str) -> None:
         """Delete the keys of a pool that was deleted in SQL, and forget it.

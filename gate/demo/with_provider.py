@@ -88,8 +88,13 @@ class _WithProvider(Demo):
             await self._start(job)
         self._see("running at the provider", slots, (await self._seen())["running"])
 
-        one, another = running[:2]
-        fourth = asyncio.create_task(self._until_granted(queued[0]))
+        await self._callbacks(running[0], running[1], queued[0])
+        await self._early_callback()
+        await self._lost_callback(running[2:], slots)
+
+    async def _callbacks(self, one: dict[str, Any], another: dict[str, Any], waiting: dict[str, Any]) -> None:
+        """Let the provider call back: for one that is done, one that fails, and one that fails and calls back twice."""
+        fourth = asyncio.create_task(self._until_granted(waiting))
         await self._end(one)
         self._see("it calls back: one is done", "completed, refunded 0", await self._outcome(one))
         self._see("the fourth, by itself", "granted", (await fourth)["status"])
@@ -104,12 +109,16 @@ class _WithProvider(Demo):
         self._see("it ended", "1 time", f"{await self._endings(await fourth)} time")
         self._see("its refunds in the ledger", f"1 of {PRICE}", await self._refunds(await fourth))
 
+    async def _early_callback(self) -> None:
+        """Let the provider call back before gate knows the task."""
         early = await self._another()
         task_id = await self._begin(early, seconds=0, early=True)
         self._see("a callback before gate knows its task", "running", (await self._job(early))["status"])
         self._see("gate is told the task", "completed", (await self._bind(early, task_id))["status"])
 
-        living = [*running[2:]]
+    async def _lost_callback(self, running: list[dict[str, Any]], slots: int) -> None:
+        """Lose the callback of a job while another waits, then let all others end."""
+        living = [*running]
         while len(living) < slots:
             living.append(await self._another())
             await self._start(living[-1])

@@ -36,7 +36,7 @@ from gate.diagnostics.outages import Outage
 from gate.diagnostics.verify import verify
 from gate.ledger import Database, Ledger, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
-from gate.ledger.reports.backlog import Crowd, LineLength, Pending
+from gate.ledger.reports.backlog import Crowd, LineLength, Pending, PoolBacklog
 from gate.ledger.reports.refused_jobs import RefusedJob
 from gate.ledger.sql.engines import LOG_PAGES, PAGE_BYTES
 from gate.model.errors import CannotStart, StoreDown
@@ -223,22 +223,43 @@ DRIFT = {
 
 async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[Diagnosis]:
     reading = LedgerQueries(database)
-    configured = {tool.table for tool in tools}
-    owed_any = waits_any = False
     for pool, event in sorted((await reading.held()).items()):
         yield Diagnosis("gone_back", pool, f"{event.why}; gate grants none of its slots", GONE_BACK)
-    asks = "; it is being asked again now: look again" if fix else "; --fix asks it again at once"
-    for pool, backlog in sorted((await reading.backlog.by_pool(LATELY_MS)).items()):
-        owed, waits = backlog.refunds, backlog.calls
-        owed_any, waits_any = owed_any or owed.count > 0, waits_any or waits.count > 0
-        if owed.count:
-            says = f"refunds owed: {owed.count}, of {owed.credits} credits{_since(owed)}"
-            yield Diagnosis("owed", pool, says, f"look at the function that GATE_REFUND_SQL names for the server{asks}")
-        if waits.count:
-            says = f"calls to tools that are not answered: {waits.count}{_since(waits)}"
-            yield Diagnosis("undelivered", pool, says, f"look at the tool's address{asks}")
-        for finding in _refused(pool, backlog.refused, backlog.ran):
+    by_pool = await reading.backlog.by_pool(LATELY_MS)
+    for pool, backlog in sorted(by_pool.items()):
+        for finding in _behind(pool, backlog, fix):
             yield finding
+    async for finding in _pools(reading):
+        yield finding
+    async for finding in _tools(reading, tools):
+        yield finding
+    if (oldest := await reading.open_longest()) is not None and oldest[1] > OPEN_S:
+        says = f"a transaction of gate has been open for {oldest[1]:.0f} s, so GET /v1/ledger ends before its rows"
+        helps = f"see in pg_stat_activity what process {oldest[0]} waits for; pg_terminate_backend({oldest[0]}) ends it, and gate repeats it"
+        yield Diagnosis("held_back", "ledger", says, helps)
+    for finding in _log_of(database.url):
+        yield finding
+    async for finding in _callbacks(reading):
+        yield finding
+    if fix and any(backlog.refunds.count or backlog.calls.count for backlog in by_pool.values()):
+        await reading.backlog.hurry()
+
+
+def _behind(pool: str, backlog: PoolBacklog, fix: bool) -> Iterator[Diagnosis]:
+    """Find refunds that are owed, calls that are not answered, and a provider that refuses more than it runs."""
+    owed, waits = backlog.refunds, backlog.calls
+    asks = "; it is being asked again now: look again" if fix else "; --fix asks it again at once"
+    if owed.count:
+        says = f"refunds owed: {owed.count}, of {owed.credits} credits{_since(owed)}"
+        yield Diagnosis("owed", pool, says, f"look at the function that GATE_REFUND_SQL names for the server{asks}")
+    if waits.count:
+        says = f"calls to tools that are not answered: {waits.count}{_since(waits)}"
+        yield Diagnosis("undelivered", pool, says, f"look at the tool's address{asks}")
+    yield from _refused(pool, backlog.refused, backlog.ran)
+
+
+async def _pools(reading: LedgerQueries) -> AsyncIterator[Diagnosis]:
+    """Find clocks that stepped, poison jobs, settings that do not fit, and users who fill a queue."""
     steps = await reading.backlog.clock_steps(STEPPED_LATELY_MS)
     lines = await reading.backlog.lines(TIMED_OUT_LATELY_MS)
     pools = await reading.pools()
@@ -255,6 +276,11 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         if one.name in crowds and not one.settings.has_user_cap:
             for finding in _crowded(one.name, crowds[one.name]):
                 yield finding
+
+
+async def _tools(reading: LedgerQueries, tools: Tools) -> AsyncIterator[Diagnosis]:
+    """Find tools that are configured no longer, whose start address fails, or that have none."""
+    configured = {tool.table for tool in tools}
     for table, count in sorted((await reading.backlog.calls_by_tool()).items()):
         if table not in configured:
             says = f"calls for a tool that is configured no longer: {count}"
@@ -265,12 +291,10 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     addressed = {tool.table for tool in tools if tool.start_url is not None}
     for table, counts in sorted((await reading.backlog.unstarted(addressed, LATELY_MS)).items()):
         yield _unstarted(table, *counts)
-    if (oldest := await reading.open_longest()) is not None and oldest[1] > OPEN_S:
-        says = f"a transaction of gate has been open for {oldest[1]:.0f} s, so GET /v1/ledger ends before its rows"
-        helps = f"see in pg_stat_activity what process {oldest[0]} waits for; pg_terminate_backend({oldest[0]}) ends it, and gate repeats it"
-        yield Diagnosis("held_back", "ledger", says, helps)
-    for finding in _log_of(database.url):
-        yield finding
+
+
+async def _callbacks(reading: LedgerQueries) -> AsyncIterator[Diagnosis]:
+    """Find callbacks whose task is bound to no job, and those that could not be read."""
     unbound, tasks = await reading.backlog.bindings(UNBOUND_NAMED)
     if unbound:
         such = "; the newest of " if unbound > len(tasks) else "; of "
@@ -285,8 +309,6 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
         helps = "gate callbacks shows them; gate callbacks apply ID JOB --outcome … --reason … ends a job by one, and gate callbacks"
         helps += " dismiss ID --reason … settles one that is about no job"
         yield Diagnosis("unread", "callbacks", says, helps)
-    if fix and (owed_any or waits_any):
-        await reading.backlog.hurry()
 
 
 def _log_of(sql_url: str) -> Iterator[Diagnosis]:

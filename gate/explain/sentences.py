@@ -81,11 +81,23 @@ def _holds(facts: Facts) -> Iterator[Sentence]:
 
 
 def _waits(facts: Facts) -> Iterator[Sentence]:
-    job, story = facts.job, facts.story
+    job = facts.job
     place = f"at position {job.position} of {job.queue_length}" if job.position else "at no place that Redis knows"
     waited = span(facts.now_ms - job.enqueued_at)
     yield Sentence(f"It waits in the queue, {place}, since {clock(job.enqueued_at)} ({waited}).")
     yield from _time_left(facts)
+    yield from _why_it_waits(facts)
+    yield from _before_it(facts)
+    if job.eta_seconds is not None:
+        yield Sentence(
+            f"By how long such jobs have run lately, its turn comes in about {span(round(job.eta_seconds * 1000))}."
+        )
+    if job.likely == "expires":
+        yield Sentence("That is after the end of its wait: it is likely to expire.")
+
+
+def _why_it_waits(facts: Facts) -> Iterator[Sentence]:
+    job, story = facts.job, facts.story
     if job.reason == "paused":
         by = f" by the {story.pause.by} at {clock(story.pause.at)}" if story.pause else ""
         why = f": {story.pause.why}" if story.pause and story.pause.why else ", and no reason was given"
@@ -114,7 +126,12 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
         yield Sentence(f"Why: {held if facts.limit else 'the pool has no slots: its limit is 0'}.")
     elif facts.ahead_count:
         yield Sentence("Why: those before it come first.")
-    for poison in story.refused:
+
+
+def _before_it(facts: Facts) -> Iterator[Sentence]:
+    """Name the jobs in its way: poison jobs, those that hold the slots, and those ahead of it."""
+    job = facts.job
+    for poison in facts.story.refused:
         who = "This job" if poison.job_id == job.job_id else f"Job {poison.job_id}"
         yield Sentence(
             f"{who} is a poison job: its provider has refused it {several(poison.refusals, 'time')} in a row since {clock(poison.since)},"
@@ -126,12 +143,6 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
         yield Sentence(f"Who is ahead: {names(facts.ahead, facts.ahead_count)}.")
     else:
         yield Sentence("No job is ahead of it: it is next.")
-    if job.eta_seconds is not None:
-        yield Sentence(
-            f"By how long such jobs have run lately, its turn comes in about {span(round(job.eta_seconds * 1000))}."
-        )
-    if job.likely == "expires":
-        yield Sentence("That is after the end of its wait: it is likely to expire.")
 
 
 def _time_left(facts: Facts) -> Iterator[Sentence]:

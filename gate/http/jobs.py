@@ -12,20 +12,10 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from gate.http.answers import HistoryOut, JobOut, event_body
 from gate.http.auth.key_cache import KeyCache
 from gate.http.auth.roles import ANY_KEY, TOOL, Asking, Caller, open_to
-from gate.http.schemas import (
-    AcquireBody,
-    HistoryOut,
-    JobId,
-    JobOut,
-    LeaseBody,
-    ReasonBody,
-    ReleaseBody,
-    RenewBody,
-    TaskBody,
-    event_body,
-)
+from gate.http.schemas import AcquireBody, JobId, LeaseBody, ReasonBody, ReleaseBody, RenewBody, TaskBody
 from gate.http.server.json_response import Json
 from gate.http.services import AdmissionService, CallerHangUp, JobService, QueryService
 from gate.http.strict_json import StrictRoute

@@ -28,7 +28,7 @@ from gate.model.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, Qu
 from gate.model.job import HOLDING, REFUNDED, Job
 from gate.model.job import Request as Wanted
 from gate.model.limits import QUEUE_MAX
-from gate.model.messages import Outcome
+from gate.model.messages import Outcome, RelayedPayload
 from gate.model.tool import Tool
 from gate.providers.parsing import tolerantly
 
@@ -144,7 +144,9 @@ async def finish(services: Services, body: FinishBody) -> Answer:
     if body.webhookPayload is not None:
         with contextlib.suppress(StoreDown):  # the job has ended, and its answer does not depend on this
             provider = job.provider or body._tools[body.table].provider or "finish"
-            await services.jobs.keep_payload(job, provider, body.taskId, body.status, body.errorMessage, body.webhookPayload)
+            task_id = body.taskId or job.task_id
+            relayed = RelayedPayload(provider, task_id, body.status, body.errorMessage, body.webhookPayload)
+            await services.jobs.keep_payload(job, relayed)
     return answer
 
 

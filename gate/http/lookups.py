@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
+from gate.http.answers import BalanceOut, JobOut, LedgerOut, balance_body, entry_body
 from gate.http.auth.roles import ANY_KEY, ANYONE, Asking, open_to
-from gate.http.schemas import BalanceOut, JobId, JobOut, Label, LedgerOut, balance_body, entry_body
+from gate.http.schemas import JobId, Label
 from gate.http.services import LedgerService, QueryService
 from gate.model.errors import StoreDown
 from gate.model.job_json import job_body

@@ -49,6 +49,44 @@ RESULTS = {
     "event": ("delivered", "put_off", "given_up"),
 }
 """Results of calls to tools, by kind of call. Their counters start at 0."""
+OF_REDIS: Table[RedisGauges] = (
+    ("gate_slots_limit", "Jobs that may hold a slot at a time.", lambda one: one.limit),
+    ("gate_slots_running", "Slots whose job has started.", lambda one: one.running),
+    ("gate_slots_granted", "Slots whose job has not started yet.", lambda one: one.granted),
+    ("gate_slots_free", "Slots that no job holds.", lambda one: one.free),
+    ("gate_slots_overdue", "Slots whose deadline is over and that are not reaped yet.", lambda one: one.overdue),
+    ("gate_lease_oldest_seconds", "Age of the oldest lease.", lambda one: one.oldest_lease_s),
+    ("gate_queue_length", "Jobs that wait.", lambda one: one.queued),
+    (
+        "gate_paused",
+        "1 while an operator has paused the pool, so that no job is granted a slot.",
+        lambda one: one.paused,
+    ),
+    (
+        "gate_tools_down_seconds",
+        "What is left of the cool-down of tools whose start address fails.",
+        lambda one: one.tools_down_s,
+    ),
+    (
+        "gate_aside_seconds",
+        "What is left of the cool-down of a job that its provider refuses again and again.",
+        lambda one: one.aside_s,
+    ),
+    ("gate_cooling_seconds", "What is left of the cool-down after a refusal.", lambda one: one.cooling_s),
+    (
+        "gate_clock_ahead_seconds",
+        "By how much the clock of Redis is ahead of the pool's, since it stepped.",
+        lambda one: one.clock_ahead_s,
+    ),
+    ("gate_epoch", "Which life of the pool Redis holds; 0: none.", lambda one: one.epoch),
+    ("gate_outbox_entries", "What Redis has done and SQL has not recorded.", lambda one: one.outbox),
+    (
+        "gate_outbox_oldest_seconds",
+        "Age of the oldest of these: how far SQL is behind.",
+        lambda one: one.oldest_entry_s,
+    ),
+)
+"""Metrics of a pool that come from Redis."""
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -105,44 +143,7 @@ class _Collector:
 
     def _of_redis(self) -> Iterator[Metric]:
         pools = (self._figures.redis or {}).items()
-        of_pool: Table[RedisGauges] = (
-            ("gate_slots_limit", "Jobs that may hold a slot at a time.", lambda one: one.limit),
-            ("gate_slots_running", "Slots whose job has started.", lambda one: one.running),
-            ("gate_slots_granted", "Slots whose job has not started yet.", lambda one: one.granted),
-            ("gate_slots_free", "Slots that no job holds.", lambda one: one.free),
-            ("gate_slots_overdue", "Slots whose deadline is over and that are not reaped yet.", lambda one: one.overdue),
-            ("gate_lease_oldest_seconds", "Age of the oldest lease.", lambda one: one.oldest_lease_s),
-            ("gate_queue_length", "Jobs that wait.", lambda one: one.queued),
-            (
-                "gate_paused",
-                "1 while an operator has paused the pool, so that no job is granted a slot.",
-                lambda one: one.paused,
-            ),
-            (
-                "gate_tools_down_seconds",
-                "What is left of the cool-down of tools whose start address fails.",
-                lambda one: one.tools_down_s,
-            ),
-            (
-                "gate_aside_seconds",
-                "What is left of the cool-down of a job that its provider refuses again and again.",
-                lambda one: one.aside_s,
-            ),
-            ("gate_cooling_seconds", "What is left of the cool-down after a refusal.", lambda one: one.cooling_s),
-            (
-                "gate_clock_ahead_seconds",
-                "By how much the clock of Redis is ahead of the pool's, since it stepped.",
-                lambda one: one.clock_ahead_s,
-            ),
-            ("gate_epoch", "Which life of the pool Redis holds; 0: none.", lambda one: one.epoch),
-            ("gate_outbox_entries", "What Redis has done and SQL has not recorded.", lambda one: one.outbox),
-            (
-                "gate_outbox_oldest_seconds",
-                "Age of the oldest of these: how far SQL is behind.",
-                lambda one: one.oldest_entry_s,
-            ),
-        )
-        for name, says, value in of_pool:
+        for name, says, value in OF_REDIS:
             yield self._gauge(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
 
     def _of_sql(self) -> Iterator[Metric]:

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from gate.http.answers import ProblemOut
 from gate.http.auth.roles import ANY_KEY, ANYONE, RouteFacts, Routes, known_query, open_to
 from gate.http.panel import render
 from gate.http.panel.routing import PanelRoute, language
 from gate.http.problems import HTTP_CODES
 from gate.http.problems import TABLE as REFUSALS
-from gate.http.schemas import ProblemOut
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False, dependencies=[Depends(known_query)])
 METHODS = ("get", "put", "post", "delete")

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
+from gate.http.answers import CancelledOut, DeletedOut, PoolOut, pool_body
 from gate.http.auth.roles import ADMIN, ANY_KEY, TOOL, Asking, open_to
-from gate.http.schemas import CancelBody, CancelledOut, DeletedOut, PoolBody, PoolName, PoolOut, ReasonBody, Text, pool_body
+from gate.http.schemas import CancelBody, PoolBody, PoolName, ReasonBody, Text
 from gate.http.services import PoolService, QueryService
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid, PoolUnknown

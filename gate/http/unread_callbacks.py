@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
+from gate.http.answers import JobOut, UnreadOut, UnreadPageOut, unread_body
 from gate.http.auth.roles import ADMIN, LOOK, Asking, open_to
 from gate.http.lookups import SQL_INTEGER_MAX
-from gate.http.schemas import ApplyBody, DismissBody, JobOut, UnreadOut, UnreadPageOut, unread_body
+from gate.http.schemas import ApplyBody, DismissBody
 from gate.http.services import UnreadService
 from gate.http.strict_json import StrictRoute
 from gate.model.job_json import job_body

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from gate.coordination.services import Services
+from gate.http.answers import HeardOut
 from gate.http.auth.roles import ANYONE, open_to
-from gate.http.schemas import HeardOut
 from gate.http.services import AllServices
 from gate.model.errors import PoolUnknown, ProviderUnknown, Unreadable
 from gate.model.job import POOL_NAME

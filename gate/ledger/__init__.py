@@ -15,6 +15,7 @@ from gate.ledger.results import (
     EpochResult,
     ExtensionResult,
     GrantReturn,
+    RebuildPlan,
     RecordReply,
     RefuseResult,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Pool",
     "PoolSettings",
     "Price",
+    "RebuildPlan",
     "RecordReply",
     "RefuseResult",
     "Unread",

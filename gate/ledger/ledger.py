@@ -6,12 +6,10 @@ whether it took effect. A refusal is a result and never an exception, because ma
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
 from collections.abc import Sequence
 
-import structlog
 from pydantic import JsonValue
 from sqlalchemy.exc import DBAPIError
 
@@ -30,23 +28,19 @@ from gate.ledger.results import (
     RefuseResult,
 )
 from gate.ledger.sql import pool_rows
-from gate.ledger.sql.engines import first_line
 from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
 from gate.ledger.transitions import admission, clock, deliveries, inbox, outbox, poison, starts, waiting_time
 from gate.ledger.transitions import jobs as changes
+from gate.ledger.transitions.jobs import Ending
 from gate.ledger.transitions.outbox import newer, room
 from gate.model.errors import StoreDown
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, Lease, Request, is_over, now_ms
-from gate.model.messages import EntryKind, OutboxEntry, ProviderReport, StartReply
-
-log = structlog.get_logger("gate.ledger")
+from gate.model.messages import OutboxEntry, ProviderReport, RelayedPayload, StartReply
 
 PROVEN_S = 3.0
 """Age (s) up to which a commit shows that SQL takes writes. A probe of an idle gate costs a wait for the disk."""
-RECORDED = frozenset({EntryKind.GRANTED, EntryKind.EXPIRED, EntryKind.PASSED})
-"""Kinds of outbox entries about a job, which wait until its row is there."""
 APART_S = 10.0
 """How long entries of the outbox are written in savepoints of their own (s) after one of them could not be written."""
 
@@ -133,7 +127,7 @@ class Ledger:
                 return Change(EndResult.ALREADY, job)
             if (lease_id is not None and job.status not in HOLDING) or (only_queued and job.status != "queued"):
                 return Change(EndResult.LOST, job)
-            return Change(EndResult.ENDED, changes.end(batch, job, outcome, by, reason, error, output), job)
+            return Change(EndResult.ENDED, changes.end(batch, job, Ending(outcome, by, reason, error, output)), job)
 
         return await self._database.write(pool, job_id, work)
 
@@ -152,7 +146,7 @@ class Ledger:
             if (job := batch.job(pool, request.job_id)) is not None:  # guard: early-end-after-no-admission
                 return Change(EndResult.ALREADY, job)
             job = admission.new(batch, pool, request, 0, batch.now_ms(pool), lease_ms, None)
-            return Change(EndResult.ENDED, changes.end(batch, job, outcome, by, reason, error))
+            return Change(EndResult.ENDED, changes.end(batch, job, Ending(outcome, by, reason, error)))
 
         return await self._database.write(pool, request.job_id, work)
 
@@ -261,9 +255,7 @@ class Ledger:
 
         return await self._database.write(pool, report.job_id or "", work)
 
-    async def keep_payload(
-        self, job: Job, provider: str, task_id: str | None, outcome: EndStatus, error: str | None, payload: str
-    ) -> None:
+    async def keep_payload(self, job: Job, relayed: RelayedPayload) -> None:
         """Keep what a caller passed on of its provider's words with the callbacks of a job.
 
         Raises:
@@ -273,7 +265,7 @@ class Ledger:
 
         def work(batch: UnitOfWork) -> None:
             batch.pool(job.pool)
-            inbox.keep_payload(batch, job, provider, task_id, outcome, error, payload)
+            inbox.keep_payload(batch, job, relayed)
 
         await self._database.write(job.pool, job.job_id, work)
 
@@ -288,34 +280,7 @@ class Ledger:
                 return RecordReply(stale=True)
             if is_over(good_until):
                 return RecordReply(late=True)
-            recorded, unknown = RecordReply(), set()
-            over = {(note.job_id, note.fence) for note in notes if note.kind is EntryKind.EXPIRED}
-            batch.expect(pool, [note.job_id for note in notes])
-            for note in notes:
-                job = _in(pool, batch.job(pool, note.job_id)) if note.kind in RECORDED else None
-                if job is None and note.kind is not EntryKind.UNREADABLE:
-                    unknown.add(note.job_id)  # guard: unknown-job-stays-in-the-outbox
-                if note.job_id in unknown:
-                    continue  # its admission is not committed yet, so this entry and the later ones of the job stay
-                # A grant that expired before SQL recorded it was reported to no caller. It is skipped.
-                if (
-                    job is not None
-                    # guard: dead-grant-is-not-recorded
-                    and not (note.kind is EntryKind.GRANTED and (note.job_id, note.fence) in over)
-                ):
-                    changed, returns = len(recorded.changed), len(recorded.returns)
-                    try:
-                        with batch.apart() if apart else contextlib.nullcontext():
-                            outbox.record(batch, row, job, note, recorded)
-                    except DBAPIError as error:
-                        if not apart:
-                            raise
-                        del recorded.changed[changed:], recorded.returns[returns:]  # it was rolled back
-                        log.error("outbox.entry_refused", pool=pool, job_id=note.job_id, error=first_line(error))
-                        unknown.add(note.job_id)
-                        continue
-                recorded.done.append(note.entry_id)
-            return recorded
+            return outbox.record_page(batch, row, notes, apart)
 
         # The empty job_id sorts first in a batch. So an expiry is recorded before an admission to the slot that it freed.
         if time.monotonic() > self._apart_until.get(pool, 0):

@@ -89,6 +89,25 @@ class ProviderReport:
     understood: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class RelayedPayload:
+    """What a caller passed on of its provider's words when it ended its job.
+
+    Attributes:
+        provider: The provider, by its name.
+        task_id: The task; None when there is none.
+        outcome: Outcome that the caller reports.
+        error: Error that the caller reports; None without one.
+        payload: The provider's payload as text.
+    """
+
+    provider: str
+    task_id: str | None
+    outcome: Outcome
+    error: str | None
+    payload: str
+
+
 class DeliveryResult(StrEnum):
     """How a call to a tool ended. The values are in SQL, and labels of a metric."""
 

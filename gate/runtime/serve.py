@@ -12,13 +12,19 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gate.model.errors import CannotStart, StoreDown
 from gate.runtime.data_dir import Address, DataDir
 from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.runtime.listener import listen
-from gate.runtime.settings import Settings
+from gate.runtime.settings import PoolDefaults, Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from gate.ledger import Pool
 
 GC_AFTER = 50_000
 """Objects made and not freed after which the garbage collector looks at the youngest generation. See `_rest_gc`."""
@@ -81,20 +87,12 @@ def _run(settings: Settings, data: DataDir, listener: socket.socket, embedded: E
 
 
 async def _serve(settings: Settings, data: DataDir, listener: socket.socket, redis_url: str, near: str) -> None:
-    import uvicorn
-
     from gate.coordination import ledger_mark
-    from gate.http.app import in_front, make_app
+    from gate.http.app import make_app
     from gate.http.panel.pool_feed import PoolFeed
-    from gate.http.server.offers import DecliningProtocol
     from gate.ledger import PoolSettings
     from gate.runtime.wiring import ExternalServices, open_gate
     from gate.telemetry import logging
-
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # gate handles signals below; uvicorn would end the process before the gate is closed
 
     logging.configure()
     configured = {name: PoolSettings(**pool.in_ms()) for name, pool in settings.pool_defaults().items()}
@@ -108,20 +106,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
         gate.keys.accept_terminal(data.make_terminal_key())
         feed = PoolFeed(gate.services.queries, gate.services.ledger, gate.waiters, gate.services.health)
         app = make_app(gate.services, gate.keys, feed, tools, settings.provider_secrets(), settings.check_counts)
-        config = uvicorn.Config(
-            in_front(app, settings.access_log),
-            http=DecliningProtocol,  # it is based on httptools, because h11 lets smuggled requests through
-            ws="none",
-            proxy_headers=False,  # a header must never decide whether a caller is on this machine
-            lifespan="off",
-            log_config=None,  # gate.telemetry.logging configures logs
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GRACE_S,
-        )
-        server = Server(config)
+        server = _server(app, settings.access_log)
 
         def stop() -> None:
             server.should_exit = True
@@ -142,6 +127,34 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
             data.tell(Address(os.getpid(), http, redis_url, settings.sql_url))
             _say_where(settings, gate, http, redis_url, await gate.services.ledger.backlog.users_lately())
         await serving
+
+
+def _server(app: FastAPI, access_log: bool) -> uvicorn.Server:
+    """Make the HTTP server of an application."""
+    import uvicorn
+
+    from gate.http.app import in_front
+    from gate.http.server.offers import DecliningProtocol
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # `_serve` handles signals; uvicorn would end the process before the gate is closed
+
+    config = uvicorn.Config(
+        in_front(app, access_log),
+        http=DecliningProtocol,  # it is based on httptools, because h11 lets smuggled requests through
+        ws="none",
+        proxy_headers=False,  # a header must never decide whether a caller is on this machine
+        lifespan="off",
+        log_config=None,  # gate.telemetry.logging configures logs
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return Server(config)
 
 
 def _rest_gc() -> None:
@@ -175,41 +188,49 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str, users_l
     ]
     configured = settings.pool_defaults()
     for pool in gate.pools:
-        live = pool.settings
-        lines.append(
-            f"  pool   {pool.name}: {live.limit} slot{'s' * (live.limit != 1)}, leases of {live.lease_ms / 1000:g} s,"
-            f" {live.claim_ms / 1000:g} s to claim, at most {live.queue_max} wait for {live.queue_ms / 1000:g} s"
-        )
-        for name, value in configured[pool.name].in_ms().items() if pool.name in configured else ():
-            if (now := getattr(live, name)) != value:
-                lines.append(f"         {name} is {now} live, {value} configured: changed live since, and kept")
-        if live.lease_ms > live.max_hold_ms:
-            lines.append(f"         no lease goes beyond the longest hold, {live.max_hold_ms / 1000:g} s: max_hold_seconds")
-        if (users := users_lately.get(pool.name, 0)) >= MANY_USERS and not live.has_user_cap:
-            lines.append(
-                f"         {users} users had jobs here lately, and one of them may fill the queue: GATE_MAX_ACTIVE_PER_USER or"
-                " GATE_QUEUE_MAX_PER_USER is a cap for each"
-            )
+        lines += _lines_of_pool(pool, configured.get(pool.name), users_lately.get(pool.name, 0))
     if not gate.keys.closed:
         lines.append("  keys   none: every caller on this machine is let in, as an admin")
+    lines += _lines_of_secrets(settings)
+    lines.append(f"  data   {settings.data_dir.absolute()}")
+    print("\n".join(lines), flush=True)
+
+
+def _lines_of_pool(pool: Pool, configured: PoolDefaults | None, users: int) -> Iterator[str]:
+    """Say what is set of a pool, what was changed live, and what to look at."""
+    live = pool.settings
+    yield (
+        f"  pool   {pool.name}: {live.limit} slot{'s' * (live.limit != 1)}, leases of {live.lease_ms / 1000:g} s,"
+        f" {live.claim_ms / 1000:g} s to claim, at most {live.queue_max} wait for {live.queue_ms / 1000:g} s"
+    )
+    for name, value in configured.in_ms().items() if configured is not None else ():
+        if (now := getattr(live, name)) != value:
+            yield f"         {name} is {now} live, {value} configured: changed live since, and kept"
+    if live.lease_ms > live.max_hold_ms:
+        yield f"         no lease goes beyond the longest hold, {live.max_hold_ms / 1000:g} s: max_hold_seconds"
+    if users >= MANY_USERS and not live.has_user_cap:
+        yield (
+            f"         {users} users had jobs here lately, and one of them may fill the queue: GATE_MAX_ACTIVE_PER_USER or"
+            " GATE_QUEUE_MAX_PER_USER is a cap for each"
+        )
+
+
+def _lines_of_secrets(settings: Settings) -> Iterator[str]:
+    """Warn of secrets that can be guessed, and say what a tool lacks."""
     if settings.admin_key is not None and len(settings.admin_key) < SECRET_MIN:
-        lines.append(f"  warns  GATE_ADMIN_KEY is shorter than {SECRET_MIN} characters and can be guessed")
+        yield f"  warns  GATE_ADMIN_KEY is shorter than {SECRET_MIN} characters and can be guessed"
     for provider, secrets in settings.provider_secrets().items():
         if any(len(secret.removeprefix("whsec_")) < SECRET_MIN for secret in secrets):
-            lines.append(
-                f"  warns  provider {provider}: its secret is shorter than {SECRET_MIN} characters and can be guessed"
-            )
+            yield f"  warns  provider {provider}: its secret is shorter than {SECRET_MIN} characters and can be guessed"
     for tool in settings.known_tools():
         if tool.provider is not None and tool.provider not in settings.provider_secrets():
-            lines.append(
+            yield (
                 f"  tool   {tool.table}: there is no [providers.{tool.provider}], so no callback about its tasks is accepted"
             )
         if tool.start_url is None:
-            lines.append(f"  tool   {tool.table}: no start_url, so its callers have to start its jobs themselves")
+            yield f"  tool   {tool.table}: no start_url, so its callers have to start its jobs themselves"
         if (tool.start_url or tool.events_url) and tool.secret is None:
-            lines.append(f"  tool   {tool.table}: no secret, so what gate sends it is not signed")
-    lines.append(f"  data   {settings.data_dir.absolute()}")
-    print("\n".join(lines), flush=True)
+            yield f"  tool   {tool.table}: no secret, so what gate sends it is not signed"
 
 
 def _refuse_open_host(settings: Settings) -> None:

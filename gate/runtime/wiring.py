@@ -138,6 +138,21 @@ class _Parts:
             health=health,
         )
 
+    def running(self, stores: Stores, keys: KeyCache, redis: str, pools: list[Pool]) -> RunningGate:
+        """Return the open gate that these parts are of."""
+        return RunningGate(
+            services=self.services,
+            keys=keys,
+            registry=self.registry,
+            recorder=self.recorder,
+            reconciler=self.reconciler,
+            waiters=self.waiters,
+            semaphore=stores.semaphore,
+            ledger=stores.ledger,
+            redis=redis,
+            pools=pools,
+        )
+
 
 @contextlib.asynccontextmanager
 async def open_gate(
@@ -191,19 +206,7 @@ async def open_gate(
             _start_workers(stores, parts, keys, hooks, closing)
             if any(outside.tools):
                 _start_deliveries(stores, parts, outside, closing)
-        pools = await stores.rows.pools()
-        yield RunningGate(
-            services=parts.services,
-            keys=keys,
-            registry=parts.registry,
-            recorder=parts.recorder,
-            reconciler=parts.reconciler,
-            waiters=parts.waiters,
-            semaphore=stores.semaphore,
-            ledger=stores.ledger,
-            redis=found,
-            pools=pools,
-        )
+        yield parts.running(stores, keys, found, await stores.rows.pools())
 
 
 async def _hold_a_copy(sql_url: str, registry: PoolRegistry) -> None:

@@ -185,14 +185,11 @@ class DeliveryWorker:
                     provider = self._tools[delivery.tool].provider
                     await self._jobs.started(*grant, StartReply(delivery.id, provider, answer.task_id))
                     counters.deliveries["start", DeliveryResult.DELIVERED.value] += 1
-                case Verdict.REFUSED | Verdict.TOOL_DOWN:
-                    why = None if answer.good else answer.why
-                    if verdict is Verdict.TOOL_DOWN:
-                        why = f"{answer.why} (HTTP {answer.status})"
-                        log.error("tool.start_address_fails", **about, status=answer.status, why=answer.why)
-                    back: RequeueReason = "refused" if verdict is Verdict.REFUSED else "tool_down"
-                    await self._jobs.give_back(*grant, back, why, by="tool", at_least_s=answer.retry_after_s)
-                    await self._close(delivery, DeliveryResult(verdict.value), why)
+                case Verdict.REFUSED:
+                    await self._give_back(delivery, answer, "refused", None if answer.good else answer.why)
+                case Verdict.TOOL_DOWN:
+                    log.error("tool.start_address_fails", **about, status=answer.status, why=answer.why)
+                    await self._give_back(delivery, answer, "tool_down", f"{answer.why} (HTTP {answer.status})")
                 case Verdict.FAILED:
                     log.warning("delivery.start_failed", **about, why=answer.why)
                     await self._jobs.release(*grant, "failed", answer.why, None, "tool")
@@ -214,6 +211,13 @@ class DeliveryWorker:
                 with contextlib.suppress(PoolUnknown):
                     await self._jobs.bind_late(*grant, provider, answer.task_id)
             await self._close(delivery, DeliveryResult.OVER, f"answered {answer.status} too late{task}")
+
+    async def _give_back(self, delivery: Delivery, answer: WebhookResponse, back: RequeueReason, why: str | None) -> None:
+        """Send a job that the tool did not start back to its place in the queue."""
+        assert delivery.lease_id is not None
+        grant = (delivery.pool, delivery.job_id, delivery.lease_id)
+        await self._jobs.give_back(*grant, back, why, by="tool", at_least_s=answer.retry_after_s)
+        await self._close(delivery, DeliveryResult(back), why)
 
     async def _verdict(self, delivery: Delivery, answer: WebhookResponse) -> Verdict:
         """Return the meaning of an answer. A tool that failed is called again, but not too often, and only while the grant lasts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any, cast
 
 from gate.http.app import make_app
@@ -50,6 +51,7 @@ not in the OpenAPI document: [moving over](moving-over.md).
 """
 
 
+@cache
 def document() -> dict[str, Any]:
     """It is written from the routes alone: no store is asked."""
     return make_app(cast(Any, None), cast(Any, None), cast(Any, None)).openapi()

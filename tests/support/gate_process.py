@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import weakref
 from pathlib import Path
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from gate.runtime.data_dir import DataDir
 from gate.runtime.embedded_redis import EmbeddedRedis
 from tests.support.paths import ROOT
-from tests.support.stores import fresh_database, other_redis
+from tests.support.stores import fresh_database, migrated_database, other_redis
 from tests.support.warm import warm
 
 
@@ -30,17 +31,31 @@ def run_gate(*words: str, cwd: Path, **environment: str) -> subprocess.Completed
     return warm().run(list(words), cwd, gate_environment(**environment), 60)
 
 
+def _put_file(file: Path) -> None:
+    """Put a SQLite file there that the migrations have made, unless there is one."""
+    if not file.exists():
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        shutil.copy(migrated_database(on_defaults=True).removeprefix("sqlite:///"), file)
+
+
 class Served:
     """A `gate serve` process and an HTTP client for it."""
 
-    def __init__(self, folder: Path, *flags: str, config: str = "", on_defaults: bool = False, **environment: str) -> None:
-        """`on_defaults`: embedded Valkey and SQLite, whatever stores the run is on."""
+    def __init__(
+        self, folder: Path, *flags: str, config: str = "", on_defaults: bool = False, from_nothing: bool = False,
+        **environment: str,
+    ) -> None:  # fmt: skip
+        """`on_defaults`: embedded Valkey and SQLite, whatever stores the run is on. `from_nothing`: this start makes the tables."""
         self.folder = folder
         self._flags = flags
         self._environment = environment
+        self._from_nothing = from_nothing
         self._closing = contextlib.ExitStack()
         weakref.finalize(self, self._closing.close)  # the stores outlive a restart
         stores = "" if on_defaults else self._stores_of_the_run()
+        elsewhere = "--database-url" in flags or "GATE_DATABASE_URL" in environment or "database_url" in stores + config
+        if not (from_nothing or elsewhere):
+            _put_file(folder / ".gate" / "gate.db")
         (folder / "gate.toml").write_text(stores + config)
         self.process: Any
         self.said: list[str] = []
@@ -54,7 +69,8 @@ class Served:
             self._closing.callback(redis_server.stop)
             lines += f'redis_url = "{redis_server.url}"\n'
         if "GATE_TEST_POSTGRES_URL" in os.environ:
-            lines += f'database_url = "{self._closing.enter_context(fresh_database(self.folder))}"\n'
+            like = None if self._from_nothing else migrated_database()
+            lines += f'database_url = "{self._closing.enter_context(fresh_database(self.folder, like=like))}"\n'
         return lines
 
     def start(self) -> None:

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
+
+from gate.ledger.admin import migrate
 
 
 def other_redis() -> Path | None:
     """The server program that GATE_TEST_REDIS_SERVER names."""
     named = os.environ.get("GATE_TEST_REDIS_SERVER")
     return Path(shutil.which(named) or named) if named else None
+
+
+@cache
+def migrated_database(on_defaults: bool = False) -> str:
+    """The address of what the migrations make, to be copied: they take longer than most tests. It lasts as long as this process.
+
+    `on_defaults`: a SQLite file, whatever database the run is on.
+    """
+    closing = contextlib.ExitStack()
+    atexit.register(closing.close)
+    folder = Path(closing.enter_context(tempfile.TemporaryDirectory()))
+    url = f"sqlite:///{folder / 'gate.db'}" if on_defaults else closing.enter_context(fresh_database(folder))
+    migrate.migrate(url)
+    return url
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ starts is, so a test can signal it, wait for it and read its exit code.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -21,20 +22,29 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn, Self
 
+import typer.main
+
+import gate.cli.main
 from tests.support.paths import ROOT
 
 IMPORTED = (
-    "alembic.command", "alembic.config", "psycopg", "redis.asyncio", "rich.table", "sqlalchemy.dialects.postgresql",
-    "sqlalchemy.dialects.sqlite", "uvicorn", "uvloop",
-    "gate.cli.main", "gate.demo.acceptance", "gate.diagnostics.doctor", "gate.diagnostics.verify", "gate.http.app",
-    "gate.http.panel.pool_feed", "gate.http.server.offers", "gate.ledger.admin.migrate", "gate.runtime.serve", "gate.runtime.wiring",
+    "alembic.command", "alembic.config", "anyio._backends._asyncio", "encodings.idna", "httpcore2", "markdown_it", "psycopg",
+    "redis.asyncio", "rich._emoji_codes", "rich.markdown", "rich.rule", "rich.table", "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.dialects.sqlite", "stamina.instrumentation", "truststore", "typer._adapters", "uvicorn", "uvicorn.lifespan.off",
+    "uvloop",
+    "gate.cli.main", "gate.cli.run",
+    "gate.client", "gate.explain.sentences", "gate.demo.acceptance", "gate.diagnostics.doctor",
+    "gate.diagnostics.verify", "gate.http.app", "gate.http.panel.pool_feed", "gate.http.server.offers",
+    "gate.ledger.admin.migrate", "gate.runtime.serve", "gate.runtime.wiring", "gate.telemetry.logging",
+    "gate.workers.delivery", "gate.workers.webhook_client",
 )  # fmt: skip
-"""What the commands of gate import."""
+"""What the commands of gate import, without gate.cli.render: it takes the width of the terminal when it is imported."""
 PR_SET_CHILD_SUBREAPER = 36
 ORDER_MAX = 65_536
 
@@ -42,8 +52,8 @@ ORDER_MAX = 65_536
 class Forked:
     """As much of a Popen as a test of gate needs."""
 
-    def __init__(self, pid: int, stdout: IO[str] | None) -> None:
-        self.pid, self.stdout = pid, stdout
+    def __init__(self, pid: int, stdout: IO[str] | None, stderr: IO[str] | None = None) -> None:
+        self.pid, self.stdout, self.stderr = pid, stdout, stderr
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -70,6 +80,15 @@ class Forked:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self.stdout, self.stderr):
+            if pipe is not None:
+                pipe.close()
+        self.wait(60)
+
 
 class Warm:
     """`module` is run with the number of a socket that takes orders (`orders`), each answered by the pid of a new process."""
@@ -85,13 +104,17 @@ class Warm:
             environment = inherited | {"PYTHONPATH": str(ROOT)}
             self._process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()])
 
-    def start(self, words: list[str], cwd: Path, environment: dict[str, str], errors: IO[Any]) -> Forked:
-        """A process whose output can be read line by line."""
+    def start(self, words: list[str], cwd: Path, environment: dict[str, str], errors: IO[Any] | None = None) -> Forked:
+        """A process whose output can be read line by line, and its errors too if they go into no file."""
         out, theirs = os.pipe()
+        its_errors, errors_of_it = os.pipe() if errors is None else (None, errors.fileno())
         try:
-            return Forked(self._ordered(words, cwd, environment, theirs, errors.fileno()), os.fdopen(out))
+            pid = self._ordered(words, cwd, environment, theirs, errors_of_it)
         finally:
             os.close(theirs)
+            if errors is None:
+                os.close(errors_of_it)
+        return Forked(pid, os.fdopen(out), None if its_errors is None else os.fdopen(its_errors))
 
     def run(
         self, words: list[str], cwd: Path, environment: dict[str, str], timeout_s: float
@@ -154,6 +177,7 @@ def _become(order: dict[str, Any], given: list[int]) -> None:
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environment"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal, also when this run is in the background
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, of in enumerate((nothing, *given)):
         os.dup2(of, number)
@@ -167,13 +191,40 @@ def _become(order: dict[str, Any], given: list[int]) -> None:
 def main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
+    get_command = cache(typer.main.get_command)  # of 35 commands
+    typer.main.get_command = get_command
+    get_command(gate.cli.main.app)
     gc.collect()
     gc.freeze()  # a collection in a fork would copy each page that it looks at
     with contextlib.closing(socket.socket(fileno=int(sys.argv[1]))) as door:
         for words in orders(door):
             sys.argv[1:] = words
-            runpy.run_module("gate", run_name="__main__", alter_sys=True)
-            return
+            _end(_code_of_gate())
+
+
+def _code_of_gate() -> int:
+    """Run gate as `python -m gate` does, and return the exit code."""
+    try:
+        runpy.run_module("gate", run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _end(code: int) -> NoReturn:
+    """End as the interpreter does, but leave its objects: to free each would copy the memory that is shared with the others."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ name. Every route raises StoreDown when a store does not answer.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -38,6 +39,25 @@ REASON_MAX = 500
 CallbackId = Annotated[int, Path(ge=1, le=SQL_INTEGER_MAX)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What a form is about.
+
+    Attributes:
+        verb: What it does.
+        pool: The pool.
+        job_id: The job; None for a form about the pool.
+        callback: The unread callback; None for a form about none.
+        limit: The limit of the pool; None when the form does not show it.
+    """
+
+    verb: str
+    pool: str
+    job_id: str | None = None
+    callback: Unread | None = None
+    limit: int | None = None
+
+
 class _Wrong(Exception):
     """The form is shown again with a message.
 
@@ -65,7 +85,7 @@ async def ask_about_a_job(
     if verb not in OF_A_JOB:
         raise JobUnknown("there is no such form")
     await queries.job(pool, job_id)
-    return _form(request, visitor, verb, pool, job_id)
+    return _form(request, visitor, _Subject(verb, pool, job_id))
 
 
 @router.post("/pools/{pool}/jobs/{job_id}/do/{verb}", response_model=None)
@@ -93,7 +113,7 @@ async def act_on_a_job(
         await jobs.cancel(pool, job_id, reason, outcome)
         return {"job": job_id}
 
-    return await _act(request, visitor, verb, pool, job_id, act)
+    return await _act(request, visitor, _Subject(verb, pool, job_id), act)
 
 
 @router.get("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
@@ -108,7 +128,7 @@ async def ask_about_a_callback(
     """
     one = await _unread(unread, pool, callback_id)
     bound = await ledger.timelines.of_task(one.task_id) if one.task_id is not None else None
-    return _form(request, visitor, "apply", pool, bound, callback=one)
+    return _form(request, visitor, _Subject("apply", pool, bound, one))
 
 
 @router.post("/pools/{pool}/callbacks/{callback_id}/do/apply", response_model=None)
@@ -142,7 +162,7 @@ async def apply_a_callback(
             raise _Wrong("callback_applied", 409) from error
         return {"job": job_id}
 
-    return await _act(request, visitor, "apply", pool, None, act, one)
+    return await _act(request, visitor, _Subject("apply", pool, callback=one), act)
 
 
 async def _unread(unread: UnreadCallbackDesk, pool: str, callback_id: int) -> Unread:
@@ -169,7 +189,7 @@ async def ask_about_a_pool(pool: Pool, verb: str, request: Request, queries: Que
     if verb not in OF_A_POOL:
         raise JobUnknown("there is no such form")
     limit = (await queries.pool(pool, 0)).line.limit
-    return _form(request, visitor, verb, pool, None, limit=limit)
+    return _form(request, visitor, _Subject(verb, pool, limit=limit))
 
 
 @router.post("/pools/{pool}/do/{verb}", response_model=None)
@@ -194,7 +214,7 @@ async def act_on_a_pool(pool: Pool, verb: str, request: Request, pools: PoolServ
         await pools.change(pool, values, reason)
         return {"pool": pool, "limit": str(values.get("limit", ""))}
 
-    return await _act(request, visitor, verb, pool, None, act)
+    return await _act(request, visitor, _Subject(verb, pool), act)
 
 
 async def _delete(pools: PoolCoordinator, pool: str, form: dict[str, str], reason: str) -> None:
@@ -219,25 +239,24 @@ Act = Callable[[dict[str, str], str], Awaitable[dict[str, str]]]
 """Does what a form asks for, with its fields and its reason. It returns the values of the message that confirms it."""
 
 
-async def _act(
-    request: Request, visitor: Visitor, verb: str, pool: str, job_id: str | None, act: Act, callback: Unread | None = None
-) -> Response:
+async def _act(request: Request, visitor: Visitor, subject: _Subject, act: Act) -> Response:
     form = await _sent(request, visitor)
     tongue = language(request)
     try:
         done = await act(form, _reason(form, visitor))
     except _Wrong as wrong:
         says = words.of(tongue)[wrong.says]
-        return _form(request, visitor, verb, pool, job_id, wrong.status, wrong=says, form=form, callback=callback)
+        return _form(request, visitor, subject, wrong.status, says, form)
     except AlreadyEnded as error:
         t = words.of(tongue)
         status = t[f"status_{error.job.status}"] if error.job is not None else ""
         says = t["already_ended"].format(status=status)
-        return _form(request, visitor, verb, pool, job_id, 409, wrong=says, form=form, callback=callback)
-    message = words.of(tongue)[f"done_{verb}"].format(**done)
-    to = "/" if verb == "delete" else None  # the page of the pool is gone
+        return _form(request, visitor, subject, 409, says, form)
+    message = words.of(tongue)[f"done_{subject.verb}"].format(**done)
+    to = "/" if subject.verb == "delete" else None  # the page of the pool is gone
     if not by_script(request):
-        return RedirectResponse(to or f"/pools/{pool}" + (f"/jobs/{job_id}" if job_id else ""), 303, render.HEADERS)
+        path = f"/pools/{subject.pool}" + (f"/jobs/{subject.job_id}" if subject.job_id else "")
+        return RedirectResponse(to or path, 303, render.HEADERS)
     return render.answer(render.fragment("_done.html", tongue, said=message, to=to), request, visitor)
 
 
@@ -268,13 +287,13 @@ def _reason(form: dict[str, str], visitor: Visitor) -> str:
 
 
 def _form(
-    request: Request, visitor: Visitor, verb: str, pool: str, job_id: str | None, status: int = 200, *,
-    limit: int | None = None, wrong: str | None = None, form: dict[str, str] | None = None, callback: Unread | None = None,
+    request: Request, visitor: Visitor, subject: _Subject, status: int = 200, wrong: str | None = None,
+    form: dict[str, str] | None = None,
 ) -> Response:  # fmt: skip
     values = {
-        "verb": verb, "pool": pool, "job_id": job_id, "wrong": wrong, "outcomes": OUTCOMES, "form": form or {},
-        "limit": (form or {}).get("limit", limit), "csrf": visitor.csrf, "scripted": by_script(request),
-        "callback": callback,
+        "verb": subject.verb, "pool": subject.pool, "job_id": subject.job_id, "wrong": wrong, "outcomes": OUTCOMES,
+        "form": form or {}, "limit": (form or {}).get("limit", subject.limit), "csrf": visitor.csrf,
+        "scripted": by_script(request), "callback": subject.callback,
     }  # fmt: skip
     if by_script(request):
         return render.answer(render.fragment("_form.html", language(request), **values), request, visitor, status)

@@ -5,6 +5,7 @@ All is read at one moment. Nothing here decides anything.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -299,9 +300,7 @@ def _timeline(connection: Connection, job_id: str) -> JobTimeline | None:
     if job is None:
         return None
 
-    def rows(query: sa.Select[*tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        return [(*row,) for row in connection.execute(query)]
-
+    rows = functools.partial(_rows, connection)
     of_job = events.c.job_id == job_id
     money = sa.select(ledger.c.at, ledger.c.kind, ledger.c.amount).where(ledger.c.job_id == job_id).order_by(ledger.c.id)
     debt = sa.select(owed.c.amount, owed.c.since, owed.c.due_at, owed.c.attempts, owed.c.error).where(owed.c.job_id == job_id)
@@ -312,16 +311,6 @@ def _timeline(connection: Connection, job_id: str) -> JobTimeline | None:
     settings = sa.select(pools.c.limit, pools.c.paused, pools.c.refusals_before_passing)
     pool = connection.execute(settings.where(pools.c.name == job.pool)).one()
     paused = happened.where(events.c.job_id.is_(None), events.c.pool == job.pool, events.c.kind == "paused")
-    waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
-    before = waits & (jobs.c.ticket < job.ticket)
-    holders, ahead, count, queued = [], [], 0, 0
-    if not job.ended:
-        held = sa.select(jobs.c.job_id).where(jobs.c.pool == job.pool, is_holding).order_by(jobs.c.expires_at)
-        holders = [row[0] for row in rows(held)]
-    if job.status == "queued":
-        ahead = [row[0] for row in rows(sa.select(jobs.c.job_id).where(before).order_by(jobs.c.ticket).limit(AHEAD_MAX))]
-        count = connection.execute(sa.select(sa.func.count()).where(before)).scalar_one()
-        queued = connection.execute(sa.select(sa.func.count()).where(waits)).scalar_one()
     pause = rows(paused.order_by(events.c.id.desc()).limit(1)) if pool.paused else []
     return JobTimeline(
         job,
@@ -333,10 +322,27 @@ def _timeline(connection: Connection, job_id: str) -> JobTimeline | None:
         [OutgoingCall(*row) for row in rows(calls.order_by(deliveries.c.id))],
         [IncomingCallback(*row) for row in rows(callbacks.order_by(webhooks.c.id))],
         about(connection, job_id, rows(its_tasks)),
-        holders,
-        ahead,
-        count,
-        queued,
+        *_others(connection, job),
         next((Event(*row) for row in pause), None),
         [] if job.ended else refused_jobs(connection, job.pool, pool.refusals_before_passing),
     )
+
+
+def _others(connection: Connection, job: Job) -> tuple[list[str], list[str], int, int]:
+    """Return the jobs that hold the slots, the first ones ahead of a waiter, how many are ahead, and how many wait."""
+    holders, ahead, count, queued = [], [], 0, 0
+    waits = (jobs.c.pool == job.pool) & jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
+    before = waits & (jobs.c.ticket < job.ticket)
+    if not job.ended:
+        held = sa.select(jobs.c.job_id).where(jobs.c.pool == job.pool, is_holding).order_by(jobs.c.expires_at)
+        holders = [row[0] for row in connection.execute(held)]
+    if job.status == "queued":
+        first = sa.select(jobs.c.job_id).where(before).order_by(jobs.c.ticket).limit(AHEAD_MAX)
+        ahead = [row[0] for row in connection.execute(first)]
+        count = connection.execute(sa.select(sa.func.count()).where(before)).scalar_one()
+        queued = connection.execute(sa.select(sa.func.count()).where(waits)).scalar_one()
+    return holders, ahead, count, queued
+
+
+def _rows(connection: Connection, query: sa.Select[*tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [(*row,) for row in connection.execute(query)]

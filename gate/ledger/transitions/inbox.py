@@ -16,9 +16,10 @@ from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.sql.tables import webhooks
 from gate.ledger.transitions import jobs
+from gate.ledger.transitions.jobs import Ending
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, now_ms
 from gate.model.limits import CALLBACK_KEPT_MAX
-from gate.model.messages import ProviderReport
+from gate.model.messages import ProviderReport, RelayedPayload
 
 KEPT_MS = 7 * 24 * 3600 * 1000
 """Time (ms) for which a callback waits for the binding of its task."""
@@ -92,9 +93,7 @@ def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
     return Change(result, after, job)
 
 
-def keep_payload(
-    batch: UnitOfWork, job: Job, provider: str, task_id: str | None, outcome: EndStatus, error: str | None, payload: str
-) -> None:
+def keep_payload(batch: UnitOfWork, job: Job, relayed: RelayedPayload) -> None:
     """Keep a provider's payload that a caller passed on, with the verdict `relayed`. It is never applied.
 
     The same payload of a job is kept once. No more than RAW_OF_A_JOB bodies of a job are kept.
@@ -102,22 +101,19 @@ def keep_payload(
     Args:
         batch: Holds the pool's row.
         job: The job.
-        provider: The provider, by its name.
-        task_id: The task that the caller names; None if it names none.
-        outcome: Outcome that the caller reports.
-        error: Error that the caller reports; None without one.
-        payload: The provider's payload as text.
+        relayed: The payload, with what the caller reports.
     """
-    digest = hashlib.sha256(payload.encode()).hexdigest()
+    digest = hashlib.sha256(relayed.payload.encode()).hexdigest()
     delivery_id = f"finish {job.job_id} {digest}"
     same = sa.select(webhooks.c.id).where(
-        webhooks.c.provider == provider, webhooks.c.pool == job.pool, webhooks.c.delivery_id == delivery_id
+        webhooks.c.provider == relayed.provider, webhooks.c.pool == job.pool, webhooks.c.delivery_id == delivery_id
     )
     if _count(batch, job.job_id) >= RAW_OF_A_JOB or batch.connection.execute(same).first() is not None:
         return
     row = {
-        "at": now_ms(), "provider": provider, "delivery_id": delivery_id, "pool": job.pool, "task_id": task_id,
-        "job_id": job.job_id, "outcome": outcome, "error": error, "body": payload[:CALLBACK_KEPT_MAX], "verdict": "relayed",
+        "at": now_ms(), "provider": relayed.provider, "delivery_id": delivery_id, "pool": job.pool, "task_id": relayed.task_id,
+        "job_id": job.job_id, "outcome": relayed.outcome, "error": relayed.error,
+        "body": relayed.payload[:CALLBACK_KEPT_MAX], "verdict": "relayed",
     }  # fmt: skip
     batch.connection.execute(webhooks.insert().values(**row))
 
@@ -155,7 +151,7 @@ def _apply(
 ) -> tuple[CallbackResult, Job]:
     if job.status in HOLDING:
         reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
-        return CallbackResult.ENDED, jobs.end(batch, job, outcome, "provider", reason, error, output)
+        return CallbackResult.ENDED, jobs.end(batch, job, Ending(outcome, "provider", reason, error, output))
     # Only the provider knows how its task ended. So its outcome is kept beside that of a browser, an operator or a deadline.
     if (
         job.status in REFUNDED
@@ -180,38 +176,28 @@ def _count(batch: UnitOfWork, job_id: str) -> int:
     return batch.connection.execute(sa.select(sa.func.count()).where(webhooks.c.job_id == job_id)).scalar_one()
 
 
-def hear_by_hand(
-    batch: UnitOfWork,
-    pool: str,
-    job_id: str,
-    provider: str,
-    outcome: EndStatus,
-    error: str | None,
-    output: JsonValue,
-    why: str,
-) -> Change[ApplyResult]:
+def hear_by_hand(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, why: str) -> Change[ApplyResult]:
     """Apply an outcome that an operator has read out of a callback, as if the provider had reported it.
 
     Args:
         batch: Holds the pool's row.
         pool: The pool of the callback.
-        job_id: The job.
         provider: The provider, by its name.
-        outcome: The outcome.
-        error: The error; None without one.
-        output: The output; None without one.
+        report: What the operator has read, about a job_id.
         why: The reason for the history.
 
     Returns:
         `ended`, `late` or `history` as `hear` returns them; `waiting` if the job holds no slot; `unknown` if the pool has no
         such job.
     """
-    before = _in(pool, batch.job(pool, job_id))
+    assert report.job_id is not None
+    before = _in(pool, batch.job(pool, report.job_id))
     if before is None:
         return Change(ApplyResult.UNKNOWN)
     if before.status == "queued":  # guard: unread-callback-not-for-a-waiter
         return Change(ApplyResult.WAITING, before)
-    verdict, job = _apply(batch, before, provider, outcome, error, output)
+    verdict, job = _apply(batch, before, provider, report.outcome, report.error, report.output)
     if verdict is not CallbackResult.HISTORY:
-        batch.event(pool, job_id, "callback", "operator", batch.now_ms(pool), fence=job.fence or None, why=why)
+        at = batch.now_ms(pool)
+        batch.event(pool, before.job_id, "callback", "operator", at, fence=job.fence or None, why=why)
     return Change(ApplyResult(verdict.value), job, before)

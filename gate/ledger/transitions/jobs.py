@@ -61,31 +61,38 @@ def give_grace(batch: UnitOfWork, pool: str, epoch: int, leases: Sequence[tuple[
             batch.put(now, expires_at=due)  # guard: grace-only-once
 
 
-def end(
-    batch: UnitOfWork,
-    job: Job,
-    outcome: EndStatus,
-    by: str,
-    reason: str | None,
-    error: str | None = None,
-    output: Any = None,
-    at: int | None = None,
-) -> Job:
-    """End a job, and book or owe its refund.
+class Ending(NamedTuple):
+    """How a job ends.
 
-    Args:
-        batch: Has locked the pool's row.
-        job: The job, which is live.
+    Attributes:
         outcome: Its last status.
         by: Actor for the history.
         reason: Machine-readable reason, such as `lease_timeout`.
         error: Text for people.
         output: What the job produced.
         at: When it ended (ms since 1970); None for now.
+    """
+
+    outcome: EndStatus
+    by: str
+    reason: str | None = None
+    error: str | None = None
+    output: Any = None
+    at: int | None = None
+
+
+def end(batch: UnitOfWork, job: Job, ending: Ending) -> Job:
+    """End a job, and book or owe its refund.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, which is live.
+        ending: How it ends.
 
     Returns:
         The ended job, with its refund.
     """
+    outcome, by, reason, error, output, at = ending
     at = batch.now_ms(job.pool) if at is None else at
     owed_back = outcome in REFUNDED and job.credits > 0
     refund = Refund(job.credits, None if job.settles else at, owed=job.settles) if owed_back else None

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import GrantReturn, RecordReply
+from gate.ledger.sql.engines import first_line
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.transitions import jobs
+from gate.ledger.transitions.jobs import Ending
 from gate.model.job import HOLDING, Job, RequeueReason
 from gate.model.messages import EntryKind, OutboxEntry
+
+log = structlog.get_logger("gate.ledger")
+
+RECORDED = frozenset({EntryKind.GRANTED, EntryKind.EXPIRED, EntryKind.PASSED})
+"""Kinds of outbox entries about a job, which wait until its row is there."""
 
 
 def newer(pool: Pool, fence: int, last_fence: int) -> bool:
@@ -37,6 +49,55 @@ def room(batch: UnitOfWork, pool: Pool) -> bool:
     )
 
 
+def record_page(batch: UnitOfWork, pool: Pool, notes: Sequence[OutboxEntry], apart: bool) -> RecordReply:
+    """Apply a page of the outbox in order. The result names the entries to delete.
+
+    Args:
+        batch: Has locked the pool's row.
+        pool: The pool.
+        notes: The entries.
+        apart: Whether each is written in a savepoint of its own, so that one that SQL refuses keeps out no other.
+    """
+    recorded, unknown = RecordReply(), set[str]()
+    over = {(note.job_id, note.fence) for note in notes if note.kind is EntryKind.EXPIRED}
+    batch.expect(pool.name, [note.job_id for note in notes])
+    for note in notes:
+        job = batch.job(pool.name, note.job_id) if note.kind in RECORDED else None
+        if job is not None and job.pool != pool.name:
+            job = None
+        if job is None and note.kind is not EntryKind.UNREADABLE:
+            unknown.add(note.job_id)  # guard: unknown-job-stays-in-the-outbox
+        if note.job_id in unknown:
+            continue  # its admission is not committed yet, so this entry and the later ones of the job stay
+        # A grant that expired before SQL recorded it was reported to no caller. It is skipped.
+        if (
+            job is not None
+            # guard: dead-grant-is-not-recorded
+            and not (note.kind is EntryKind.GRANTED and (note.job_id, note.fence) in over)
+            and not _is_taken(batch, pool, job, note, recorded, apart)
+        ):
+            unknown.add(note.job_id)
+            continue
+        recorded.done.append(note.entry_id)
+    return recorded
+
+
+def _is_taken(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded: RecordReply, apart: bool) -> bool:
+    """Apply one entry. Return False when SQL refuses it, which is an error unless it is written apart."""
+    if not apart:
+        record(batch, pool, job, note, recorded)
+        return True
+    changed, returns = len(recorded.changed), len(recorded.returns)
+    try:
+        with batch.apart():
+            record(batch, pool, job, note, recorded)
+    except DBAPIError as error:
+        del recorded.changed[changed:], recorded.returns[returns:]  # it was rolled back
+        log.error("outbox.entry_refused", pool=pool.name, job_id=note.job_id, error=first_line(error))
+        return False
+    return True
+
+
 def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded: RecordReply) -> None:
     """Apply one entry. An entry that no longer fits the job's row changes nothing.
 
@@ -64,7 +125,7 @@ def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded:
             batch.event(job.pool, job.job_id, "passed", "gate", note.at, why="absent")
     elif note.fence == 0:
         if job.status == "queued":  # guard: queue-timeout-only-of-a-waiter
-            recorded.changed.append(jobs.end(batch, job, "expired", "gate", "queue_timeout", at=note.at))
+            recorded.changed.append(jobs.end(batch, job, Ending("expired", "gate", "queue_timeout", at=note.at)))
     elif (
         job.status in HOLDING
         # guard: expiry-only-of-its-fence
@@ -98,4 +159,4 @@ def expire(batch: UnitOfWork, job: Job, at: int) -> Job:
     """
     at_the_limit = job.expires_at is not None and job.hard_expires_at is not None and job.expires_at >= job.hard_expires_at
     reason = "claim_timeout" if job.status == "granted" else "hold_limit" if at_the_limit else "lease_timeout"
-    return jobs.end(batch, job, "expired", "gate", reason, at=at)
+    return jobs.end(batch, job, Ending("expired", "gate", reason, at=at))

@@ -24,6 +24,7 @@ from gate.ledger.transitions import inbox
 from gate.model.errors import PoolUnknown
 from gate.model.job import EndStatus, now_ms
 from gate.model.limits import CALLBACK_KEPT_MAX
+from gate.model.messages import Outcome, ProviderReport
 
 PENDING_MAX = 1_000
 """Callbacks of one provider and pool that may wait for an operator. A provider with a new format must not fill the disk."""
@@ -194,7 +195,7 @@ class UnreadCallbacks:
         return await self._database.write(one.pool, "", work)
 
     async def apply(
-        self, one: Unread, job_id: str, outcome: EndStatus, reason: str, by: str, output: JsonValue
+        self, one: Unread, job_id: str, outcome: Outcome, reason: str, by: str, output: JsonValue
     ) -> Change[ApplyResult]:
         """End a job as the provider of a callback would have ended it, and mark the callback, in one transaction.
 
@@ -224,7 +225,8 @@ class UnreadCallbacks:
                 return Change(ApplyResult.SPENT)
             why = f"unread callback {one.id}: {reason}"
             error = None if outcome == "completed" else reason
-            change = inbox.hear_by_hand(batch, one.pool, job_id, one.provider, outcome, error, output, why)
+            report = ProviderReport(outcome, f"unread {one.id}", None, job_id, error, output)
+            change = inbox.hear_by_hand(batch, one.pool, one.provider, report, why)
             if change.result in (ApplyResult.ENDED, ApplyResult.LATE):
                 mark = {"applied_at": now_ms(), "applied_by": by, "job_id": job_id, "outcome": outcome, "reason": reason}
                 changed = unread_callbacks.update().where(unread_callbacks.c.id == one.id, _pending).values(**mark)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from tests.support.gate_process import Served, gate_environment, run_gate
 from tests.support.wait import until
+from tests.support.warm import Forked, warm
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +29,18 @@ def pool(own: Served, pool: str) -> str:
     return pool
 
 
-def waiting(own: Served, pool: str, *words: str) -> subprocess.Popen[str]:
+def waiting(own: Served, pool: str, *words: str) -> Forked:
     """`gate acquire WORDS` in a process of its own, when its job waits in the queue."""
-    command = [sys.executable, "-m", "gate", "acquire", "--pool", pool, "--json", *words]
-    process = subprocess.Popen(
-        command, cwd=own.folder, env=gate_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    process = warm().start(["acquire", "--pool", pool, "--json", *words], own.folder, gate_environment())
     asyncio.run(until(lambda: queue(own, pool), "it waits", 30))
     return process
+
+
+def end_of(process: Forked) -> tuple[int, str, str]:
+    """The exit code, the output and the errors of a process that ends by itself."""
+    assert process.stdout is not None and process.stderr is not None
+    with process:
+        return process.wait(30), process.stdout.read(), process.stderr.read()
 
 
 def queue(own: Served, pool: str) -> list[dict[str, Any]]:
@@ -60,8 +62,8 @@ def test_acquire_exits_0_only_for_a_job_that_runs(own: Served, pool: str) -> Non
 def test_wait_ends_with_the_claimed_slot(own: Served, pool: str) -> None:
     process = waiting(own, pool, "--wait", "--job-id", f"{pool}-b")
     run_gate("release", f"{pool}-first", "--pool", pool, cwd=own.folder)
-    out, errors = process.communicate(timeout=30)
-    assert (process.returncode, json.loads(out)["status"], errors) == (0, "running", "")
+    code, out, errors = end_of(process)
+    assert (code, json.loads(out)["status"], errors) == (0, "running", "")
 
 
 def test_wait_has_a_limit_after_which_the_job_keeps_its_place(own: Served, pool: str) -> None:
@@ -74,14 +76,14 @@ def test_wait_has_a_limit_after_which_the_job_keeps_its_place(own: Served, pool:
 def test_wait_of_a_job_that_is_cancelled_exits_1(own: Served, pool: str) -> None:
     process = waiting(own, pool, "--wait", "--job-id", f"{pool}-b")
     run_gate("cancel", f"{pool}-b", "--pool", pool, "--reason", "enough", cwd=own.folder)
-    out, errors = process.communicate(timeout=30)
-    assert (process.returncode, json.loads(out)["status"]) == (1, "cancelled") and "is cancelled: enough" in errors
+    code, out, errors = end_of(process)
+    assert (code, json.loads(out)["status"]) == (1, "cancelled") and "is cancelled: enough" in errors
 
 
 def test_interrupted_wait_cancels_a_job_without_a_name(own: Served, pool: str) -> None:
     process = waiting(own, pool, "--wait")
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30)[0] == "" and process.returncode == 130
+    assert end_of(process)[:2] == (130, "")
     assert queue(own, pool) == []
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.gate_process import Served, gate_environment, run_gate
 from tests.support.wait import until
+from tests.support.warm import Forked, warm
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,8 @@ def one(own: Served, pool: str) -> str:
     return pool
 
 
-def started(served: Served, *words: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "gate", "run", *words]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
-    return subprocess.Popen(
-        command, cwd=served.folder, env=gate_environment(**environment), **pipes,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+def started(served: Served, *words: str) -> Forked:
+    return warm().start(["run", *words], served.folder, gate_environment())
 
 
 def job_of(served: Served, pool: str, job_id: str) -> dict[str, Any]:
@@ -48,7 +44,7 @@ def wait_for(true: Any, what: str) -> Any:
     return asyncio.run(until(true, what, 30))
 
 
-def first_line(process: subprocess.Popen[str]) -> str:
+def first_line(process: Forked) -> str:
     assert process.stdout is not None
     return process.stdout.readline().rstrip()
 

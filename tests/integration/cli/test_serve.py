@@ -26,7 +26,7 @@ SLACK = 4
 
 
 def test_it_prints_where_everything_is(tmp_path: Path) -> None:
-    with Served(tmp_path, on_defaults=True) as served:
+    with Served(tmp_path, on_defaults=True, from_nothing=True) as served:
         said = "".join(served.said)
         assert re.search(r"http   http://127\.0\.0\.1:\d+", said)
         assert re.search(r"redis  redis://127\.0\.0\.1:\d+/0   \(embedded Valkey 9", said)
@@ -198,7 +198,7 @@ def test_gate_itself_takes_the_socket_beside_the_port(tmp_path: Path) -> None:
 def test_its_files_may_be_in_a_folder_of_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "a b%41 #?ü"
     folder.mkdir()
-    with Served(folder, on_defaults=True) as served:
+    with Served(folder, on_defaults=True, from_nothing=True) as served:
         assert served.acquire(job_id="a").json()["status"] == "running"
         assert (folder / ".gate" / "gate.db").is_file() and (folder / ".gate" / "redis.sock").exists()
         assert run_gate("status", cwd=folder).returncode == 0

@@ -12,8 +12,10 @@ import httpx2
 import pytest
 
 from gate.client import AsyncGate, Gate, Job, LeaseLost, Unreachable
+from gate.client.gate_clock import GateClock
 from gate.client.responses import Answer
-from gate.client.slot_machine import Ask, GateClock, Pause, SlotMachine
+from gate.client.slot_machine import SlotMachine
+from gate.client.steps import Ask, Pause
 
 pytestmark = pytest.mark.anyio
 

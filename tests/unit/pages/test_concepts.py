@@ -7,8 +7,8 @@ import re
 import xml.etree.ElementTree as ET
 
 import gate.coordination.jobs
+from gate.http.answers import JobOut
 from gate.http.problems import HTTP_CODES, TABLE
-from gate.http.schemas import JobOut
 from gate.ledger.sql import tables
 from gate.model.job import ENDED, HOLDING, STATUSES
 from gate.model.limits import BODY_MAX_BYTES, OUTPUT_MAX_BYTES, PAYLOAD_MAX_BYTES

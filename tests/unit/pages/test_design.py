@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-from gate.coordination import drift, outbox_recorder, pool_registry
+from gate.coordination import drift, outbox_recorder, pool_loader, pool_registry
 from gate.diagnostics import verify
 from gate.ledger import billing_hooks
 from gate.ledger.transitions import inbox
@@ -59,7 +59,7 @@ def test_its_numbers_are_those_of_the_code() -> None:
         (outbox_recorder.PAGE_IS_GOOD_S, 0.25, "more than 250 ms"),
         (outbox_recorder.LATE_MAX, 3, "After three such tries"),
         (pool_registry.COLD_WAIT_S, 5, "waits up to 5 s for the rebuild"),
-        (pool_registry.LOADING_S, 2, "waits up to 2 s for a load"),
+        (pool_loader.LOADING_S, 2, "waits up to 2 s for a load"),
         (inbox.KEPT_MS, 7 * 24 * 3600 * 1000, "up to 7 days"),
         (billing_hooks.LIMIT_MS, 5000, "a limit of 5 s"),
         (verify.STAYS_S, 2, "two seconds later"),

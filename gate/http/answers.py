@@ -1,0 +1,279 @@
+"""The JSON of answers of version 1: their models, by which the OpenAPI document names them, and the functions that write them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from gate.coordination.queries import PoolSnapshot
+from gate.ledger.queries import Balance, Entry, Event, Unread
+from gate.model.job import JobStatus
+from gate.model.job_json import job_body, moment
+from gate.model.limits import TEXT_MAX
+
+
+class LeaseOut(BaseModel):
+    """The lease of a job. No renewal extends `expires_at` beyond `hard_expires_at`. A newer grant has a higher `fence`."""
+
+    lease_id: str | None
+    fence: int
+    granted_at: str
+    expires_at: str
+    hard_expires_at: str
+
+
+class TaskOut(BaseModel):
+    """The task at the provider. `task_id` is its id there."""
+
+    provider: str
+    task_id: str
+
+
+class RefundOut(BaseModel):
+    """The refund of a job. `owed` is true while the owner's function has still to pay it."""
+
+    amount: int
+    at: str | None
+    owed: bool
+
+
+class JobOut(BaseModel):
+    """A job. An absent value is null. Times are RFC 3339 in UTC, with milliseconds.
+
+    `payload` and `lease_id` are null for a caller that may not release. `queue_expires_at` is when the wait of a queued job ends. Time in
+    which the pool is paused or cools down, or gate or a store is away, does not count, so it may move to a later time; it is null while the
+    pool is paused. `likely` is `expires` when the estimate lies beyond it. `replayed` is there, and true, when an earlier call of `acquire`
+    or `claim` has got this answer already.
+    """
+
+    job_id: str
+    pool: str
+    user: str | None
+    tool: str | None
+    session: str | None
+    credits: int
+    payload: dict[str, Any] | None
+    task: TaskOut | None
+    started_by: Literal["caller", "gate"]
+    status: JobStatus
+    position: int | None
+    queue_length: int | None
+    reason: Literal["pool_full", "paused", "cooling_down", "tool_down", "refused", "absent"] | None
+    eta_seconds: float | None
+    queue_expires_at: str | None
+    likely: Literal["expires"] | None
+    enqueued_at: str
+    lease: LeaseOut | None
+    ended_at: str | None
+    ended_by: str | None
+    end_reason: str | None
+    error: str | None
+    output: Any
+    refund: RefundOut | None
+    late_outcome: str | None
+    late_output: Any
+    replayed: bool = False
+
+
+class PoolOut(BaseModel):
+    """A pool at one moment. `holders` and `queue` list jobs in order."""
+
+    pool: str
+    limit: int
+    running: int
+    granted: int
+    queued: int
+    free: int
+    paused: bool
+    cooling_until: str | None
+    oldest_lease_seconds: float | None
+    holders: list[JobOut]
+    queue: list[JobOut]
+
+
+class CancelledOut(BaseModel):
+    """The jobs that were cancelled. They were all waiting. `left_out` is how many of them `jobs` does not list."""
+
+    cancelled: int
+    jobs: list[JobOut]
+    left_out: int
+
+
+class DeletedOut(BaseModel):
+    """The pool that was deleted."""
+
+    pool: str
+    deleted: Literal[True]
+
+
+class HeardOut(BaseModel):
+    """What gate did with a callback. `kept`: it waits until its task is bound. `late`: the job had ended before."""
+
+    result: Literal["applied", "late", "kept", "ignored", "repeat"]
+
+
+class UnreadOut(BaseModel):
+    """A callback that could not be read.
+
+    The same body came `times` times, first `at` and last `last_at`. `why` says what could not be read. `body` is cut to 4,000
+    characters. `applied_at` and the fields after it are null until an operator has applied the callback to a job,
+    or has dismissed it. The `outcome` of a dismissed one is `dismissed`, and its `job_id` stays null.
+    """
+
+    id: int
+    at: str
+    last_at: str
+    times: int
+    provider: str
+    pool: str
+    task_id: str | None
+    why: str
+    body: str | None
+    applied_at: str | None
+    applied_by: str | None
+    job_id: str | None
+    outcome: Literal["completed", "failed", "cancelled", "dismissed"] | None
+    reason: str | None
+
+
+class UnreadPageOut(BaseModel):
+    """A page of callbacks that could not be read. `next` is the `after` of the next page, and null where no row follows now."""
+
+    rows: list[UnreadOut]
+    next: int | None
+
+
+class EventOut(BaseModel):
+    """An event of a job.
+
+    `kind` is the status that the job then had, or `task`, `callback`, `late`, `returned`, `seated`, `tool_down`, `refunded`.
+    """
+
+    at: str
+    kind: str
+    by: str
+    why: str | None
+    fence: int | None
+
+
+class HistoryOut(BaseModel):
+    """The events of a job, in order."""
+
+    job_id: str
+    events: list[EventOut]
+
+
+class ProblemOut(BaseModel):
+    """A refusal, as RFC 9457 `application/problem+json`. `code` is stable."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[dict[str, str]] | None = None
+    active_job_id: str | None = None
+    eta_seconds: float | None = None
+    job: JobOut | None = None
+
+
+class EntryOut(BaseModel):
+    """A charge or a refund."""
+
+    id: int
+    at: str
+    job_id: str
+    user: str | None
+    pool: str
+    kind: Literal["charge", "refund"]
+    amount: int
+
+
+class LedgerOut(BaseModel):
+    """A page of charges and refunds. `next` is the `after` of the next page, and null where no row follows now."""
+
+    rows: list[EntryOut]
+    next: int | None
+
+
+class BalanceOut(BaseModel):
+    """The credits of a user. `net` is `charged` minus `refunded`."""
+
+    user: str
+    charged: int
+    refunded: int
+    net: int
+
+
+def event_body(event: Event) -> dict[str, Any]:
+    """Write an event as JSON."""
+    return {"at": moment(event.at), "kind": event.kind, "by": event.by, "why": event.why, "fence": event.fence}
+
+
+def unread_body(one: Unread, secrets: bool = True) -> dict[str, Any]:
+    """Write an unread callback as JSON.
+
+    Args:
+        one: The callback.
+        secrets: Whether the caller may act, and so may see the body that the provider sent.
+    """
+    return {
+        "id": one.id,
+        "at": moment(one.at),
+        "last_at": moment(one.last_at),
+        "times": one.times,
+        "provider": one.provider,
+        "pool": one.pool,
+        "task_id": one.task_id,
+        "why": one.why,
+        "body": one.body[:TEXT_MAX] if secrets else None,
+        "applied_at": moment(one.applied_at),
+        "applied_by": one.applied_by,
+        "job_id": one.job_id,
+        "outcome": one.outcome,
+        "reason": one.reason,
+    }
+
+
+def pool_body(view: PoolSnapshot, secrets: bool = True) -> dict[str, Any]:
+    """Write a pool as JSON.
+
+    Args:
+        view: The pool.
+        secrets: Whether the caller may release, and so may see lease ids and payloads.
+    """
+    line = view.line
+    age_ms = line.now_ms - line.oldest if line.oldest is not None else None
+    return {
+        "pool": view.name,
+        "limit": line.limit,
+        "running": line.running,
+        "granted": line.granted,
+        "queued": line.queued,
+        "free": line.free,
+        "paused": line.paused,
+        "cooling_until": moment(line.cooling_until),
+        "oldest_lease_seconds": age_ms / 1000 if age_ms is not None else None,
+        "holders": [job_body(job, secrets) for job in view.holders],
+        "queue": [job_body(job, secrets) for job in view.queue],
+    }
+
+
+def entry_body(entry: Entry) -> dict[str, Any]:
+    """Write a charge or a refund as JSON."""
+    return {
+        "id": entry.id,
+        "at": moment(entry.at),
+        "job_id": entry.job_id,
+        "user": entry.user,
+        "pool": entry.pool,
+        "kind": entry.kind,
+        "amount": entry.amount,
+    }
+
+
+def balance_body(user: str, balance: Balance) -> dict[str, Any]:
+    """Write the balance of a user as JSON."""
+    net = balance.charged - balance.refunded
+    return {"user": user, "charged": balance.charged, "refunded": balance.refunded, "net": net}
