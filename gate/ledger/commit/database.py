@@ -134,7 +134,8 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a query on a read-only connection, in a thread.
 
-        SQLite ends a query when its caller has left. Otherwise it would keep a reader, and the log from being emptied.
+        A query ends when its caller has left. Otherwise it would keep a reader, on SQLite the log from being emptied, and on
+        Postgres old rows from being removed.
 
         Args:
             work: The query.

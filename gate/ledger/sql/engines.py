@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
@@ -17,6 +18,9 @@ from gate.ledger.sql.drawn_ids import ANNOUNCED
 from gate.ledger.sql.statements import say
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.store_url import OF_SQL
+
+if TYPE_CHECKING:
+    from gate.ledger.sql.pg_reader import ReadingSession
 
 READERS = 4
 """Connections of one engine that read at the same time."""
@@ -95,14 +99,19 @@ DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_inter
 
 @contextlib.contextmanager
 def ends_by(connection: Connection, give_up: float) -> Iterator[None]:
-    """End each query of SQLite that is still running at a time. It raises OperationalError then.
+    """End each query that is still running at a time. It raises OperationalError then.
 
     Args:
-        connection: A connection that reads. One of Postgres is left as it is.
+        connection: A connection of an engine that only reads.
         give_up: The time by `time.monotonic()` (s).
     """
-    if connection.dialect.name != "sqlite":
-        yield
+    if connection.dialect.name == "postgresql":
+        session = cast("ReadingSession", connection.connection.dbapi_connection)
+        session.give_up = give_up
+        try:
+            yield
+        finally:
+            session.give_up = math.inf
         return
     file = connection.connection.dbapi_connection
     assert isinstance(file, sqlite3.Connection)
@@ -185,6 +194,12 @@ def engine(
     )
     if writes and not in_batches:
         sa.event.listen(made, "begin", lambda connection: _limit(connection, LOCK_TIMEOUT_MS))
+    if not writes:
+        from gate.ledger.sql.pg_reader import ReadingSession
+
+        sa.event.listen(
+            made, "do_connect", lambda _dialect, _record, words, options: ReadingSession.connect(*words, **options)
+        )
     return made
 
 
