@@ -40,5 +40,6 @@ class MeteredPoolRegistry(PoolRegistry):
     def _forget(self, pool: str) -> None:
         super()._forget(pool)
         counters.stale.pop(pool, None)
-        for key in [key for key in counters.rebuilds if key[0] == pool]:
-            del counters.rebuilds[key]
+        for of_pools in (counters.rebuilds, counters.clock_steps):
+            for key in [key for key in of_pools if key[0] == pool]:
+                del of_pools[key]

@@ -20,8 +20,10 @@ from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.runtime.listener import listen
 from gate.runtime.settings import Settings
 
-GC_AFTER = 50_000
+GC_AFTER = 10_000
 """Objects made and not freed after which the garbage collector looks at the youngest generation. See `_rest_gc`."""
+GC_OLDER = 5, 10
+"""Collections of a generation after which the next older one is collected too: the middle one, and the oldest."""
 KEEP_ALIVE_S = 130
 """Time (s) for which an idle connection stays open.
 
@@ -146,12 +148,16 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
 def _rest_gc() -> None:
     """Make garbage collections rare.
 
-    Objects that exist now stay, so the collector need not look at them. Objects of a request hardly ever form cycles. With
+    Objects that exist now stay, so the collector need not look at them. Objects of a job hardly ever form cycles. With
     default settings the collector stops the event loop every few requests: +10 % CPU for a pair on SQLite, and 1.2 times the p99
     (`python -m bench ablation`).
+
+    A stream that its client leaves, a new pool and a query do form cycles, some hundred objects each. Until the next collection they are
+    garbage that takes memory, and what is in use during a collection moves to an older generation. So collections may not be too rare
+    either: with 50,000, 10 and 100 the soak of `docs/soaks.md` had 42,000 such objects (7 MB) at one time.
     """
     gc.freeze()
-    gc.set_threshold(GC_AFTER, 10, 100)
+    gc.set_threshold(GC_AFTER, *GC_OLDER)
     gc.enable()
 
 
