@@ -33,6 +33,8 @@ A long read keeps the log from being emptied, so the file may grow beyond this. 
 """
 PAGE_BYTES = 4_096
 """Size of a SQLite page (bytes)."""
+ROOM_BYTES = 2 * LOG_PAGES * PAGE_BYTES
+"""Free space (bytes) below which the disk of a SQLite file counts as nearly full: the log at its largest, twice."""
 STEPS_BETWEEN_LOOKS = 100_000
 """Steps of SQLite's machine between two looks at the clock: about a millisecond."""
 STATEMENTS_KEPT = 256
@@ -201,6 +203,21 @@ def engine(
             made, "do_connect", lambda _dialect, _record, words, options: ReadingSession.connect(*words, **options)
         )
     return made
+
+
+def has_room(made: Engine) -> bool:
+    """Return whether a SQLite file may be written and its disk is not nearly full, as far as the system tells.
+
+    Args:
+        made: An engine of the file.
+    """
+    file = made.url.database or ""
+    try:
+        disk = os.statvfs(file)
+    except OSError:
+        return False
+    is_read_only = bool(disk.f_flag & os.ST_RDONLY) or not os.access(file, os.W_OK)
+    return not is_read_only and disk.f_bavail * disk.f_frsize > ROOM_BYTES
 
 
 def begin(connection: Connection, lock_ms: int) -> None:
