@@ -19,6 +19,7 @@ from gate.runtime.data_dir import Address, DataDir
 from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.runtime.listener import listen
 from gate.runtime.settings import Settings
+from gate.runtime.shared_heaps import share_heaps
 
 GC_AFTER = 10_000
 """Objects made and not freed after which the garbage collector looks at the youngest generation. See `_rest_gc`."""
@@ -50,6 +51,7 @@ def serve(settings: Settings) -> None:
         CannotStart: The server cannot start. The message has one line.
     """
     gc.disable()  # until the server is ready: imported objects stay anyway, and collections take a tenth of the start
+    share_heaps()
     _refuse_open_host(settings)
     data = DataDir(settings.data_dir)
     data.take()
