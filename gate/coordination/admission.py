@@ -84,7 +84,7 @@ class Admission:
             Invalid: gate is to start it, and its tool is missing or has no `start_url`.
             StoreDown: A store does not answer. The job may be recorded. With every other refusal this call wrote nothing.
         """
-        end, hang_up = time.monotonic() + wait_s, hang_up or HangUp()
+        end = time.monotonic() + wait_s
         request = await self._pricing.complete(request, by_gate, or_refuse=True)
         if max_eta_s is not None:
             await self._queries.refuse_if_too_long(pool, request.job_id, max_eta_s)
@@ -97,10 +97,11 @@ class Admission:
             return job
         return (await self._queries.until_started(job, end)).as_answer(job.replayed)
 
-    async def _acquire(self, pool: str, request: Request, wait_s: float, by_gate: bool, hang_up: HangUp) -> Job:
+    async def _acquire(self, pool: str, request: Request, wait_s: float, by_gate: bool, hang_up: HangUp | None) -> Job:
         if not wait_s:
             job = await self._admit(pool, request)
         else:
+            hang_up = hang_up or HangUp()  # a call that waits is a sign of its caller, also when that cannot hang up
             # Park first: the recorder may write the grant and notify waiters before this call knows of its own admission.
             parked = self._queries.parked(
                 request.job_id,  # guard: park-before-the-admission
@@ -109,7 +110,8 @@ class Admission:
             with parked as changed:
                 job = await self._admit(pool, request, lambda job: self._queries.until_changed(job, changed, wait_s, hang_up))
         assert job is not None
-        if hang_up.happened and request.unnamed and not by_gate:  # guard: unnamed-job-of-a-caller-that-hung-up
+        heard = hang_up is None or not hang_up.happened
+        if not heard and request.unnamed and not by_gate:  # guard: unnamed-job-of-a-caller-that-hung-up
             return await self._end_unheard(job, "caller", "caller_gone")
         return job
 

@@ -33,6 +33,7 @@ from gate.slots import (
     Undone,
     entry_codec,
 )
+from gate.telemetry import counters
 
 log = structlog.get_logger("gate.pools")
 R = TypeVar("R", bound=ScriptReply[StrEnum])
@@ -98,7 +99,7 @@ class PoolRegistry:
         self._turning = SingleFlight()
         self._clock_guard = ClockGuard(semaphore, ledger)
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
-        self.on_forgotten: list[Callable[[str], None]] = []
+        self.on_forgotten: list[Callable[[str], None]] = [counters.forget]
         self.due = DueTimes()
         self.age = LedgerAge(semaphore, ledger, reading)
 
@@ -240,6 +241,7 @@ class PoolRegistry:
 
     def outdated(self, pool: str, epoch: int) -> None:
         """Forget an epoch because SQL did not record an answer under it. The next call reads the epoch from SQL."""
+        counters.stale[pool] += 1
         known = self._known.get(pool)
         if known is not None and known.epoch == epoch:
             known.epoch = None
@@ -308,13 +310,7 @@ class PoolRegistry:
             if graced := [(job, loaded.graced[job.job_id]) for job in found.leases if job.job_id in loaded.graced]:
                 with contextlib.suppress(StoreDown):  # the next load then extends these deadlines again
                     await self._ledger.grace(pool, found.epoch, graced)
-        log.info(
-            "pool.loaded",
-            pool=pool,
-            epoch=found.epoch,
-            leases=len(found.leases),
-            waiters=len(found.waiters),
-        )
+        log.info("pool.loaded", pool=pool, epoch=found.epoch, leases=len(found.leases), waiters=len(found.waiters))
 
     async def remove(self, pool: str) -> None:
         """Delete the keys of a pool that was deleted in SQL, and forget it.
@@ -354,9 +350,12 @@ class PoolRegistry:
         if reply.more:
             self.due_within(pool, 0)
         elif reply.next_ms is not None:
-            # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
-            self.due_within(pool, (reply.next_ms - reply.now_ms + 1) / 1000)
-            self.due_within(pool, TICK_EVERY_S)  # guard: tick-a-pool-that-is-no-longer-idle
+            within_s = min(
+                # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
+                (reply.next_ms - reply.now_ms + 1) / 1000,
+                TICK_EVERY_S,  # guard: tick-a-pool-that-is-no-longer-idle
+            )
+            self.due_within(pool, within_s)
 
     async def look_at_ledger(self, pools: Sequence[str] = ()) -> None:
         """Pause pools, in both stores, whose ledger has gone back: those named, or all since the last look. See `LedgerAge`."""

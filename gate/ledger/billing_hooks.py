@@ -24,7 +24,6 @@ from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.drawn_ids import announce
 from gate.ledger.sql.engines import DEAD_PEER, first_line
 from gate.ledger.sql.tables import owed
-from gate.ledger.transitions import jobs
 from gate.model.errors import CannotStart, JobUnknown, StoreDown
 from gate.model.job import now_ms
 from gate.model.label import is_label
@@ -202,8 +201,8 @@ class BillingHooks:
                 )
                 announce(connection)  # guard: announce-a-refund-before-its-id
                 batch = UnitOfWork(connection)
-                jobs.book(batch, row.job_id, row.user, row.pool, "refund", row.amount, now_ms())
-                jobs.event(batch, row.pool, row.job_id, "refunded", "owner", now_ms(), why=str(row.amount))
+                batch.book(row.job_id, row.user, row.pool, "refund", row.amount, now_ms())
+                batch.event(row.pool, row.job_id, "refunded", "owner", now_ms(), why=str(row.amount))
                 batch.connection.execute(owed.delete().where(owed.c.job_id == row.job_id))
         except SQLAlchemyError as error:
             if connection.invalidated:

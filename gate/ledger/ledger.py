@@ -34,7 +34,7 @@ from gate.ledger.sql.engines import first_line
 from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
-from gate.ledger.transitions import admission, clock, inbox, outbox, starts, waiting_time
+from gate.ledger.transitions import admission, clock, deliveries, inbox, outbox, starts, waiting_time
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.outbox import newer, room
 from gate.model.errors import StoreDown
@@ -89,13 +89,12 @@ class Ledger:
         """
 
         def work(batch: UnitOfWork) -> Change[AdmitResult]:
-            row = batch.pool(pool)
+            row, job = batch.pool(pool), batch.job(pool, request.job_id)
             if (
                 row.epoch != epoch  # guard: admission-in-its-epoch
                 or is_over(good_until)  # guard: admission-in-time
             ):
                 return Change(AdmitResult.STALE)
-            job = batch.job(pool, request.job_id)
             if job is not None:
                 return admission.again(batch, row, job, request, ticket, lease, given_up)
             if ticket <= row.void_ticket:  # guard: admission-above-the-void-ticket
@@ -107,9 +106,9 @@ class Ledger:
                 return Change(AdmitResult.NO_ROOM)
             job = admission.new(batch, pool, request, ticket, at, lease_ms, lease, given_up, stood_ms)
             if given_up:
-                changes.event(batch, pool, request.job_id, "returned", "gate", at, fence=given_up, why="not_taken")
-            changes.event(batch, pool, request.job_id, "running" if lease else "queued", "caller", at, lease)
-            return Change(AdmitResult.ADMITTED, changes.told(batch, job, at))
+                batch.event(pool, request.job_id, "returned", "gate", at, fence=given_up, why="not_taken")
+            batch.event(pool, request.job_id, "running" if lease else "queued", "caller", at, lease and lease.fence)
+            return Change(AdmitResult.ADMITTED, deliveries.owe(batch, job, at))
 
         return await self._database.write(pool, request.job_id, work)
 
@@ -184,10 +183,10 @@ class Ledger:
                             task_id=None, refusals=job.refusals + (not tool_down))  # fmt: skip
             refusal = "its tool's start address fails" if tool_down else "refused by the provider"
             why, at = refusal + (f": {error}" if error else ""), now_ms()
-            changes.event(batch, pool, job_id, "queued", by, at, why=why)
+            batch.event(pool, job_id, "queued", by, at, why=why)
             if tool_down:
-                changes.event(batch, pool, job_id, "tool_down", by, at, why=job.tool)
-            return Change(RefuseResult.REFUSED, changes.told(batch, job, at), before)
+                batch.event(pool, job_id, "tool_down", by, at, why=job.tool)
+            return Change(RefuseResult.REFUSED, deliveries.owe(batch, job, at), before)
 
         return await self._database.write(pool, job_id, work)
 
@@ -222,8 +221,8 @@ class Ledger:
             repeats = job.status == "running"
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
-                changes.event(batch, pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
-                job = changes.told(batch, job, at) if started is None else starts.bound(batch, job, started, at)
+                batch.event(pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
+                job = deliveries.owe(batch, job, at) if started is None else starts.bound(batch, job, started, at)
             elif job.expires_at is None or due > job.expires_at:
                 job = batch.put(job, expires_at=due)
             return Change(ExtensionResult.EXTENDED, job, repeats=repeats)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from gate.coordination.admission import Admission
 from gate.coordination.early_end import EarlyEnd
 from gate.coordination.jobs import JobCoordinator
-from gate.coordination.metered import MeteredPoolRegistry, MeteredSemaphore
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
@@ -76,7 +75,7 @@ class Stores:
     def __init__(self, redis_url: str, sql_url: str) -> None:
         self.redis = RedisConnection(redis_url)
         self.database = Database(sql_url)
-        self.semaphore = MeteredSemaphore(self.redis)
+        self.semaphore = Semaphore(self.redis)
         self.ledger, self.rows = Ledger(self.database), LedgerQueries(self.database)
 
 
@@ -116,7 +115,7 @@ class _Parts:
         ledger, rows = stores.ledger, stores.rows
         self.waiters = Waiters()
         self.notifier = Notifier(self.waiters, stores.redis)
-        self.registry = MeteredPoolRegistry(stores.semaphore, ledger, rows)
+        self.registry = PoolRegistry(stores.semaphore, ledger, rows)
         self.recorder = OutboxRecorder(ledger, self.registry, self.notifier)
         self.reconciler = Reconciler(ledger, rows, self.registry, self.recorder, self.notifier)
         common = (ledger, self.registry, self.recorder, self.notifier)

@@ -3,6 +3,7 @@
 from gate.slots.connection import RedisConnection
 from gate.slots.pool_clock import Stepped
 from gate.slots.results import (
+    UNDONE,
     AcquireReply,
     AcquireResult,
     ExtendReply,
@@ -18,7 +19,7 @@ from gate.slots.results import (
     ShiftResult,
     Undone,
 )
-from gate.slots.semaphore import UNDONE, Semaphore
+from gate.slots.semaphore import Semaphore
 
 __all__ = [
     "UNDONE",

@@ -9,7 +9,9 @@ server has adopted or loaded.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import redis.asyncio as redis
@@ -182,20 +184,22 @@ def _identity(facts: dict[str, Any]) -> str:
     return f"{facts.get('run_id', '')}:{facts.get('master_replid', '')}"
 
 
-class answering:
-    """Context manager that turns the errors of redis-py into StoreDown."""
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Turn the errors of redis-py into StoreDown."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise store_down(error) from error
 
-    def __enter__(self) -> None:
-        return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OutOfMemoryError):
-            says = "Redis has no room for more (maxmemory): new work waits until it has"
-            raise StoreDown("redis", says, refuses=True) from error
-        if isinstance(error, ResponseError) and str(error).startswith(REFUSALS):
-            raise StoreDown("redis", f"Redis takes no writes: {str(error).splitlines()[0]}", refuses=True) from error
-        if isinstance(error, (RedisError, OSError)):
-            raise StoreDown("redis", f"Redis does not answer: {error}") from error
+def store_down(error: RedisError | OSError) -> StoreDown:
+    """Return the StoreDown for an error of redis-py."""
+    if isinstance(error, OutOfMemoryError):
+        return StoreDown("redis", "Redis has no room for more (maxmemory): new work waits until it has", refuses=True)
+    if isinstance(error, ResponseError) and str(error).startswith(REFUSALS):
+        return StoreDown("redis", f"Redis takes no writes: {str(error).splitlines()[0]}", refuses=True)
+    return StoreDown("redis", f"Redis does not answer: {error}")
 
 
 async def trust(link: RedisConnection, url: str) -> str:

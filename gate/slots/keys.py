@@ -5,13 +5,16 @@ All keys of a pool share one hash tag, so one node of a cluster holds them all.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 ROLES = ("slots", "queue", "jobs", "outbox", "meta", "users")
 """Last parts of the key names, in the order in which every script takes the keys."""
 
 
-def keys(pool: str) -> list[str]:
-    """Return all keys of a pool, in the order of `ROLES`."""
-    return [f"gate:{{{pool}}}:{role}" for role in ROLES]
+@lru_cache(maxsize=1024)
+def keys(pool: str) -> tuple[str, ...]:
+    """Return all keys of a pool, in the order of `ROLES`. They are cached, because every script of the pool needs them."""
+    return tuple([f"gate:{{{pool}}}:{role}" for role in ROLES])
 
 
 def outbox(pool: str) -> str:

@@ -24,6 +24,9 @@ class Undone(StrEnum):
     """The clock of Redis and this process disagree about the time since the last call."""
 
 
+UNDONE = frozenset(Undone)
+
+
 class NotDone(Exception):
     """A script did nothing and wrote nothing.
 
@@ -183,6 +186,7 @@ class AcquireReply(ScriptReply[AcquireResult]):
         stood_ms: How long the pool had stood still in all (ms) when it came.
         lease: Its lease, while it holds a slot.
         active: The user's live jobs, when these are too many.
+        good_until: When the lease is over at the earliest, by `time.monotonic()` (s); None without a lease.
     """
 
     known: bool = False
@@ -193,11 +197,7 @@ class AcquireReply(ScriptReply[AcquireResult]):
     stood_ms: int = 0
     lease: Lease | None = None
     active: tuple[str, ...] = ()
-
-    @property
-    def good_until(self) -> float | None:
-        """When the lease is over at the earliest, by `time.monotonic()` (s)."""
-        return self.asked + (self.lease.due - self.now_ms) / 1000 if self.lease else None
+    good_until: float | None = None
 
 
 @dataclass(slots=True)
@@ -208,16 +208,13 @@ class ExtendReply(ScriptReply[ExtendResult]):
         fence: Fence of the lease.
         due: Its deadline from now on (ms since 1970).
         hard: Its latest deadline (ms since 1970).
+        good_until: When the lease is over at the earliest, by `time.monotonic()` (s).
     """
 
     fence: int = 0
     due: int = 0
     hard: int = 0
-
-    @property
-    def good_until(self) -> float:
-        """When the lease is over at the earliest, by `time.monotonic()` (s)."""
-        return self.asked + (self.due - self.now_ms) / 1000
+    good_until: float = 0
 
 
 @dataclass(slots=True)

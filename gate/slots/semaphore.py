@@ -9,27 +9,21 @@ call does nothing and raises NotDone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
-import structlog
-from pydantic_core import from_json
-from redis.exceptions import NoScriptError, ReadOnlyError
-
-from gate.model.errors import StoreDown
 from gate.model.job import Lease, RequeueReason, now_ms
 from gate.model.messages import EntryKind, OutboxEntry
-from gate.slots import entry_codec, keys, scripts
+from gate.slots import entry_codec, keys
 from gate.slots.connection import AnotherRedis, RedisConnection, answering
 from gate.slots.entry_codec import Entry
 from gate.slots.pool_clock import PoolClock, Stepped, elapsed_s
 from gate.slots.results import (
+    UNDONE,
     AcquireReply,
     AcquireResult,
     CancelResult,
@@ -51,16 +45,12 @@ from gate.slots.results import (
     UndoResult,
     UpkeepResult,
 )
-
-log = structlog.get_logger("gate.slots")
+from gate.slots.script_runner import ScriptRunner
 
 GRANTS_PER_CALL = 8
 """Waiters that one call may grant a slot. 32 random characters travel for each."""
 GRANTS_PER_TICK = 100
 """Waiters that one tick may grant a slot."""
-UNDONE = frozenset(Undone)
-PROBE = "#!lua\nreturn 1"
-"""A script that may write and does not. Redis refuses it before it runs, for each reason for which it would refuse a write."""
 
 
 class Semaphore:
@@ -80,8 +70,7 @@ class Semaphore:
         self._clock = clock
         self._ledger_ids: dict[str, str] = {}
         self._clocks: defaultdict[str, PoolClock] = defaultdict(PoolClock)
-        verbs = (*scripts.WITH_PRELUDE, "rebuild")
-        self._scripts = {verb: (source := scripts.source(verb), hashlib.sha1(source.encode()).hexdigest()) for verb in verbs}
+        self._scripts = ScriptRunner(link)
 
     def belongs(self, pool: str, ledger_id: str) -> None:
         """Name the ledger of a pool. A pool of the same name that another ledger has loaded counts as not loaded."""
@@ -130,6 +119,7 @@ class Semaphore:
         asked = (job_id, user or "", tool or "", *own)
         raw = await self._run("acquire", pool, epoch, *asked)
         result = AcquireResult(raw["word"])
+        lease = _lease(raw) if result in (AcquireResult.RUNNING, AcquireResult.GRANTED) else None
         return AcquireReply(
             *_head(raw, result),
             known=raw.get("known", False),
@@ -138,8 +128,9 @@ class Semaphore:
             queued_at=int(raw.get("queued_at", 0)),
             lease_ms=int(raw.get("lease_ms", 0)),
             stood_ms=int(raw.get("stood", 0)),
-            lease=_lease(raw) if result in (AcquireResult.RUNNING, AcquireResult.GRANTED) else None,
+            lease=lease,
             active=tuple(raw.get("active", ())),
+            good_until=_good_until(raw, lease.due) if lease else None,
         )
 
     async def claim(self, pool: str, epoch: int, job_id: str, lease_id: str, by_gate: bool = False) -> ExtendReply:
@@ -283,7 +274,7 @@ class Semaphore:
         """
         ledger_id = self._ledger_ids.get(pool, "")
         args = [epoch, self._now(), json.dumps(settings), json.dumps(leases), json.dumps(waiters), ledger_id]
-        raw = _done(await self._call("rebuild", pool, args))
+        raw = _done(await self._scripts.call("rebuild", pool, args))
         graced = {job: int(due) for job, due in raw.get("graced", ())}
         return RebuildReply(RebuildResult(raw["word"]), int(raw.get("epoch", epoch)), graced)
 
@@ -401,7 +392,7 @@ class Semaphore:
 
     async def probe(self) -> None:
         """Raise StoreDown unless Redis answers and takes writes."""
-        await self._ask(PROBE, hashlib.sha1(PROBE.encode()).hexdigest(), 0)
+        await self._scripts.probe()
 
     def _now(self) -> int | str:
         return self._clock() if self._clock else ""
@@ -412,7 +403,7 @@ class Semaphore:
         life = f"{epoch}.{self._ledger_ids.get(pool, '')}"
         clock, asked = self._clocks[pool], elapsed_s()
         now = self._now() if self._clock or not checked else f"~{clock.expected_ms(asked) or ''}"
-        raw = await self._call(verb, pool, [life, now, secrets.token_hex(16 * grants), *args])
+        raw = await self._scripts.call(verb, pool, [life, now, secrets.token_hex(16 * grants), *args])
         heard = elapsed_s()
         if raw["word"] == Undone.STEPPED:
             stepped = Stepped(int(raw["now"]), int(raw["seen_at"]), int(raw["ahead_ms"]), asked, heard)
@@ -420,34 +411,6 @@ class Semaphore:
         if checked and "now" in raw:  # without a check, a clock that has just stepped would be learned
             clock.learn(asked, heard, int(raw["now"]))
         return _done(raw)
-
-    async def _call(self, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
-        asked = time.monotonic()
-        source, digest = self._scripts[verb]
-        try:
-            raw: dict[str, Any] = from_json(await self._ask(source, digest, len(keys.ROLES), *keys.keys(pool), *args))
-        except StoreDown as error:
-            if isinstance(error.__cause__, AnotherRedis):
-                return {"word": Undone.ELSEWHERE.value}
-            raise
-        if raw["word"] == Undone.DAMAGED:
-            log.warning("redis.key_damaged", key=raw["key"], found=raw["found"])
-        raw["asked"] = asked
-        return raw
-
-    async def _ask(self, source: str, digest: str, *args: Any) -> Any:
-        """Run a script, and load it first when Redis does not have it."""
-        pipe, words = self.link.pipe, ("EVALSHA", digest, *args)
-        with answering():
-            try:
-                try:
-                    return await pipe.ask(*words)
-                except NoScriptError:
-                    await pipe.ask("SCRIPT", "LOAD", source)
-                    return await pipe.ask(*words)
-            except ReadOnlyError:
-                await self.link.part()  # now a replica: once it is writable again, its identity must be checked
-                raise
 
 
 R = TypeVar("R", bound=StrEnum)
@@ -484,12 +447,20 @@ def _reply(raw: dict[str, Any], results: type[R]) -> ScriptReply[R]:
 
 
 def _extended(raw: dict[str, Any]) -> ExtendReply:
+    due = int(raw.get("due", 0))
     return ExtendReply(
         *_head(raw, ExtendResult(raw["word"])),
         fence=int(raw.get("fence", 0)),
-        due=int(raw.get("due", 0)),
+        due=due,
         hard=int(raw.get("hard", 0)),
+        good_until=_good_until(raw, due),
     )
+
+
+def _good_until(raw: dict[str, Any], due: int) -> float:
+    """When a lease with this deadline is over at the earliest, by `time.monotonic()` (s): the script ran after it was asked."""
+    asked: float = raw["asked"]
+    return asked + (due - int(raw.get("now", 0))) / 1000
 
 
 def _lease(raw: dict[str, Any]) -> Lease:

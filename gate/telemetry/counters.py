@@ -74,3 +74,11 @@ unread_callbacks: Counter[str] = Counter()
 """Callbacks with the right secret that could not be read, by provider."""
 answers: dict[tuple[str, str], Answers] = {}
 """Responses by method and route, as the route table writes it."""
+
+
+def forget(pool: str) -> None:
+    """Drop the counters of a pool that was deleted."""
+    stale.pop(pool, None)
+    for of_pools in (rebuilds, clock_steps):
+        for key in [key for key in of_pools if key[0] == pool]:
+            del of_pools[key]

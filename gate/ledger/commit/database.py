@@ -29,7 +29,7 @@ from gate.ledger.commit.group_commit import Task
 from gate.ledger.commit.inline_commit import InlineCommitter
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.commit.writer import Writer
-from gate.ledger.sql.engines import READERS, answering, ends_by, engine, has_room
+from gate.ledger.sql.engines import READERS, ends_by, engine, has_room, store_down
 from gate.model.errors import StoreDown
 from gate.model.time_limit import limit
 
@@ -160,10 +160,10 @@ class Database:
 
         def run() -> None:
             try:
-                with answering(), self._read_engine.connect() as connection, ends_by(connection, give_up):
+                with self._read_engine.connect() as connection, ends_by(connection, give_up):
                     found, error = work(connection), None
             except BaseException as failed:
-                found, error = None, failed
+                found, error = None, store_down(failed) or failed
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
                 loop.call_soon_threadsafe(_settle, answer, found, error)
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from gate.ledger.commit.unit_of_work import UnitOfWork
-from gate.ledger.sql.engines import answering, sqlstate
+from gate.ledger.sql.engines import sqlstate, store_down
 from gate.model.errors import StoreDown
 from gate.telemetry import counters
 
@@ -145,24 +145,19 @@ class GroupCommitter:
     def _commit(self, tasks: list[Task], lock_ms: int) -> bool:
         reached = False
         try:
-            with answering(), self._transaction() as connection:
-                batch = UnitOfWork(connection, (task.key for task in tasks))
+            with self._transaction() as connection:
+                batch = UnitOfWork(connection, [task.key for task in tasks])
                 batch.open(lock_ms)
                 reached = True
                 for task in tasks:
                     task.result = task.work(batch)
                 batch.finish()
                 return batch.wrote
-        except StoreDown as error:
-            cause = error.__cause__ if isinstance(error.__cause__, DBAPIError) else None
-            code = sqlstate(cause) if cause is not None else None
-            over = cause is not None and (cause.connection_invalidated or code == READ_ONLY)
-            if not reached and (over or not code):
-                raise Unreached(error, over) from error
-            if cause is not None and code == LOCK_NOT_AVAILABLE:
-                held = "pool" if "gate.pools" in (cause.statement or "") else "job"
-                raise Locked(StoreDown("sql", f"another transaction holds the row of this {held} in SQL", held)) from error
-            raise
+        except Exception as error:
+            down = error if isinstance(error, StoreDown) else store_down(error)
+            if down is None:
+                raise
+            raise _why(down, reached) from down.__cause__
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -187,6 +182,24 @@ class GroupCommitter:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _why(down: StoreDown, reached: bool) -> StoreDown | Unreached | Locked:
+    """Return the error that tells the caller of `commit` what a StoreDown means for its batch.
+
+    Args:
+        down: The error; its cause is that of the driver.
+        reached: Whether the transaction was opened.
+    """
+    cause = down.__cause__ if isinstance(down.__cause__, DBAPIError) else None
+    code = sqlstate(cause) if cause is not None else None
+    over = cause is not None and (cause.connection_invalidated or code == READ_ONLY)
+    if not reached and (over or not code):
+        return Unreached(down, over)
+    if cause is not None and code == LOCK_NOT_AVAILABLE:
+        held = "pool" if "gate.pools" in (cause.statement or "") else "job"
+        return Locked(StoreDown("sql", f"another transaction holds the row of this {held} in SQL", held))
+    return down
 
 
 def answer(tasks: list[Task]) -> None:

@@ -67,7 +67,7 @@ class InlineCommitter:
         """
         began, worked = time.monotonic(), time.thread_time()
         if (
-            self._writer.busy  # guard: loop-waits-for-the-thread
+            self._writer.behind  # guard: loop-waits-for-the-thread
             or not self._may(began)
         ):
             return False

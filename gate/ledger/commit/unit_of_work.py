@@ -58,7 +58,7 @@ class UnitOfWork:
         """Slots taken minus slots given up since the last flush, by pool. SQL's own count does not have them yet."""
         self._new: dict[str, Job] = {}
         self._changed: dict[str, dict[str, Any]] = {}
-        self._added: dict[sa.Table, list[list[Any]]] = {table: [] for table in ADDED}
+        self._added: defaultdict[sa.Table, list[list[Any]]] = defaultdict(list)
         self.wrote = False
 
     def open(self, lock_ms: int) -> None:
@@ -76,7 +76,7 @@ class UnitOfWork:
         with together(self._connection):
             begin(self._connection, lock_ms)
             answers = [
-                (pool_rows.locking(self._connection, name), job_rows.looking(self._connection, name, job_ids))
+                (pool_rows.LOCK.run(self._connection, [name]), job_rows.LOOK.ask(self._connection, name, job_ids))
                 for name, job_ids in asked
             ]
         for (name, job_ids), (locking, looking) in zip(asked, answers, strict=True):
@@ -177,30 +177,62 @@ class UnitOfWork:
         """
         self._added[table].append([row[name] for name in ADDED[table]])
 
+    def book(self, job_id: str, user: str | None, pool: str, kind: str, amount: int, at: int) -> None:
+        """Add an entry to the ledger.
+
+        Args:
+            job_id: The job.
+            user: Its user; None for a job without one.
+            pool: Its pool.
+            kind: `charge` or `refund`.
+            amount: Credits, above 0.
+            at: When (ms since 1970).
+        """
+        self.add(ledger, at=at, job_id=job_id, user=user, pool=pool, kind=kind, amount=amount)
+
+    def event(
+        self, pool: str, job_id: str, kind: str, by: str, at: int, fence: int | None = None, why: str | None = None
+    ) -> None:
+        """Add an event to the history of a job.
+
+        Args:
+            pool: Its pool.
+            job_id: The job.
+            kind: What happened.
+            by: Actor.
+            at: When (ms since 1970).
+            fence: Fence of the grant; None for none.
+            why: Reason.
+        """
+        self.add(events, at=at, pool=pool, job_id=job_id, kind=kind, fence=fence, by=by, why=why)
+
     def flush(self) -> None:
         """Write the pending changes."""
-        if self._new or self._changed or any(self._added.values()):
+        if writes := self._take_pending():
             with together(self._connection):
-                self._write()
+                for many, rows in writes:
+                    many.run(self._connection, rows)
 
     def finish(self) -> None:
         """Write the pending changes and commit, on Postgres in one round trip."""
+        writes = self._take_pending()
         with together(self._connection):
-            self._write()
+            for many, rows in writes:
+                many.run(self._connection, rows)
             commit(self._connection)
 
-    def _write(self) -> None:
+    def _take_pending(self) -> list[tuple[BulkWrite, list[list[Any]]]]:
+        """Return the writes that are pending, in their order. They are no longer pending then."""
         by_columns: defaultdict[tuple[str, ...], list[list[Any]]] = defaultdict(list)
         for job_id, values in self._changed.items():
             by_columns[tuple(values)].append([*values.values(), job_id])
         writes = [(_update(columns), changed) for columns, changed in by_columns.items()]
         if self._new:
             writes.insert(0, (_insert(jobs), [job_rows.row_of(job) for job in self._new.values()]))
-        writes += [(_insert(table), added) for table, added in self._added.items() if added]
+        writes += [(_insert(table), self._added[table]) for table in ADDED if table in self._added]
         self.wrote = self.wrote or bool(writes)
-        for many, lines in writes:
-            many.run(self._connection, lines)
         self._clear_pending()
+        return writes
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
@@ -220,8 +252,7 @@ class UnitOfWork:
         self._new.clear()
         self._changed.clear()
         self._taken_since_flush.clear()
-        for added in self._added.values():
-            added.clear()
+        self._added.clear()
 
     def _count(self, before: Job | None, after: Job) -> None:
         more = (after.status in HOLDING) - (before is not None and before.status in HOLDING)

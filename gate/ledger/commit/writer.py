@@ -45,6 +45,7 @@ class Writer:
         since: When the running batch began, by `time.monotonic()` (s); None between batches.
         took_s: How long the last batch took (s).
         held: Pools whose rows another transaction holds.
+        behind: Number of tasks that were handed in and are not answered yet.
         wrote_at: Time of the last commit that wrote, by `time.monotonic()` (s); minus infinity before the first.
     """
 
@@ -55,7 +56,7 @@ class Writer:
             engine: An engine with `in_batches`.
         """
         self._committer = GroupCommitter(engine)
-        self._behind = 0
+        self.behind = 0
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self.writable = True
         self.since: float | None = None
@@ -65,18 +66,13 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="gate-sql-write", daemon=True)
         self._thread.start()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a task was handed in that is not answered yet."""
-        return self._behind > 0
-
     def put(self, tasks: list[Task]) -> None:
         """Hand in a batch. Call this on the event loop of its callers.
 
         Args:
             tasks: The batch.
         """
-        self._behind += len(tasks)
+        self.behind += len(tasks)
         self._tasks.put(tasks)
 
     def close(self) -> None:
@@ -226,7 +222,7 @@ class Writer:
                 loop.call_soon_threadsafe(self._answer, mine)
 
     def _answer(self, tasks: list[Task]) -> None:
-        self._behind -= len(tasks)
+        self.behind -= len(tasks)
         answer(tasks)
 
 

@@ -36,10 +36,7 @@ PAGE_BYTES = 4_096
 ROOM_BYTES = 2 * LOG_PAGES * PAGE_BYTES
 """Free space (bytes) below which the disk of a SQLite file counts as nearly full: the log at its largest, twice."""
 READER_CACHE_KB = 256
-"""Pages (KB) that a SQLite connection keeps which only reads. SQLite's own value is 2 MB, beside the copy that the system keeps.
-
-Each thread that reads has a part of the heap of its own. Caches that grow with the file spread over all of them.
-"""
+"""Pages (KB) that a SQLite connection keeps which only reads. The default of SQLite is 2 MB, beside the copy that the system keeps."""
 STEPS_BETWEEN_LOOKS = 100_000
 """Steps of SQLite's machine between two looks at the clock: about a millisecond."""
 STATEMENTS_KEPT = 256
@@ -62,22 +59,21 @@ REFUSING_FILE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IO
 """Primary result codes of SQLite for a file that takes no writes. A quota shows as an I/O error."""
 
 
-class answering:
-    """Turn the errors of a store that does not answer, or that refuses every write, into `StoreDown`.
+def store_down(error: BaseException) -> StoreDown | None:
+    """Return the StoreDown for an error of a store that does not answer, or that refuses every write, with the error as its cause.
 
-    The error of a wrong statement passes unchanged, because it is a fault in gate.
+    None for any other error, such as that of a wrong statement: it is a fault in gate.
     """
-
-    def __enter__(self) -> None:
+    if isinstance(error, DBAPIError) and _refuses(error):
+        down = StoreDown("sql", f"SQL takes no writes: {first_line(error)}", refuses=True)
+    elif isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError, OSError)) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    ):
+        down = StoreDown("sql", f"SQL does not answer: {first_line(error)}")
+    else:
         return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DBAPIError) and _refuses(error):
-            raise StoreDown("sql", f"SQL takes no writes: {first_line(error)}", refuses=True) from error
-        if isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError, OSError)) or (
-            isinstance(error, DBAPIError) and error.connection_invalidated
-        ):
-            raise StoreDown("sql", f"SQL does not answer: {first_line(error)}") from error
+    down.__cause__ = error
+    return down
 
 
 def _refuses(error: DBAPIError) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPICursor
 
@@ -39,13 +39,14 @@ is_holding = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(HOLDING))
 
 _names = ", ".join(f'"{name}"' for name in FIELDS)
 _held = "(select count(*) from {} where pool = {} and ended_at is null and status in ('granted', 'running'))"
-_query = ScalarQuery(
+LOOK = ScalarQuery(
     f"select json_object('held', {_held.format('jobs', '?')}, 'jobs', json_group_array(json_array({_names})))"
     " from jobs where job_id in (select value from json_each(?))",
     f"select json_build_object('held', {_held.format('gate.jobs', '%s')}, 'jobs',"
     f" coalesce(json_agg(json_build_array({_names})), '[]'))::text from gate.jobs"
     " where job_id = any(%s)",
 )
+"""The query of `look`. Its parameters are the pool, and the list of job_ids."""
 
 
 def job_of(row: sa.Row[*tuple[Any, ...]]) -> Job:
@@ -99,17 +100,11 @@ def look(connection: Connection, pool: str, job_ids: Sequence[str]) -> tuple[dic
     Returns:
         The jobs that exist, by job_id, and the number of granted and running jobs of the pool.
     """
-    return seen(connection, looking(connection, pool, job_ids))
-
-
-def looking(connection: Connection, pool: str, job_ids: Sequence[str]) -> DBAPICursor:
-    """Send the query of `look`, and return the cursor that `seen` reads. In a pipeline, its answer comes later."""
-    asked = to_json(job_ids).decode() if connection.dialect.name == "sqlite" else list(job_ids)
-    return _query.ask(connection, pool, asked)
+    return seen(connection, LOOK.ask(connection, pool, list(job_ids)))
 
 
 def seen(connection: Connection, looking: DBAPICursor) -> tuple[dict[str, Job], int]:
-    """Read the answer of `look` from its cursor.
+    """Read the answer of LOOK from its cursor.
 
     The refund is looked up only for jobs that may have one. Few do, and the lookup is expensive.
     """

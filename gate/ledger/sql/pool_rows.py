@@ -132,7 +132,8 @@ _configured = sa.select(pools.c.configured, *(pools.c[name] for name in SETTING_
     pools.c.name == sa.bindparam("pool"), _is_there
 )
 _locked = _columns.where(pools.c.name == sa.bindparam("pool")).with_for_update()
-_lock = CompiledStatement(lambda: _locked, ["pool"])
+LOCK = CompiledStatement(lambda: _locked, ["pool"])
+"""The query of `lock`. Its parameter is the name of the pool."""
 _one = _columns.where(pools.c.name == sa.bindparam("pool"))
 _all = _columns.order_by(pools.c.name)
 
@@ -143,19 +144,14 @@ def lock(connection: Connection, name: str) -> Pool:
     Raises:
         PoolUnknown: There is no pool of this name.
     """
-    found = locked(locking(connection, name))
+    found = locked(LOCK.run(connection, [name]))
     if found is None:
         raise PoolUnknown(f"there is no pool {name!r}")
     return found
 
 
-def locking(connection: Connection, name: str) -> DBAPICursor:
-    """Send the query of `lock`, and return the cursor that `locked` reads. In a pipeline, its answer comes later."""
-    return _lock.run(connection, [name])
-
-
 def locked(locking: DBAPICursor) -> Pool | None:
-    """Read the answer of `lock` from its cursor; None when there is no pool of this name."""
+    """Read the answer of LOCK from its cursor; None when there is no pool of this name."""
     found = locking.fetchall()
     return _pool(tuple(found[0])) if found else None
 

@@ -190,12 +190,15 @@ class ScalarQuery:
 
         Args:
             connection: An open connection.
-            *values: Values in the order of the placeholders.
+            *values: Values in the order of the placeholders. A list is JSON text on SQLite, which has no arrays.
 
         Raises:
             SQLAlchemyError: The query was refused.
         """
-        return say(connection, self._texts[connection.dialect.name], *values)
+        name = connection.dialect.name
+        if name == "sqlite":
+            values = tuple([to_json(value).decode() if isinstance(value, list) else value for value in values])
+        return say(connection, self._texts[name], *values)
 
 
 class BulkWrite:

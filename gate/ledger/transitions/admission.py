@@ -40,7 +40,7 @@ def new(
     job = _row(pool, request, ticket, at, lease_ms, lease, given_up)._replace(stood_ms=stood_ms)
     batch.insert(job)
     if request.credits:
-        jobs.book(batch, request.job_id, request.user, pool, "charge", request.credits, at)
+        batch.book(request.job_id, request.user, pool, "charge", request.credits, at)
     return job
 
 
@@ -52,6 +52,8 @@ def copy(batch: UnitOfWork, pool: str, request: Request) -> Job | None:
         pool: Name of the pool.
         request: The job.
     """
+    if not request.aliases:
+        return None
     batch.expect(pool, request.aliases)
     found = (batch.job(pool, alias) for alias in request.aliases)
     return next((job for job in found if job is not None and request.is_copy_of(job)), None)

@@ -62,18 +62,22 @@ class Delivery:
         return self.tool, self.kind
 
 
-def owe(batch: UnitOfWork, job: Job, at: int) -> None:
-    """Write the calls that the job's status requires: an event, a start call, or none.
+def owe(batch: UnitOfWork, job: Job, at: int) -> Job:
+    """Write the calls to the tool that the job's status requires: an event, a start call, or none.
 
     Args:
         batch: Has locked the pool's row.
         job: The job, whose status has just changed.
         at: When it changed (ms since 1970).
+
+    Returns:
+        The same job.
     """
     if job.tells:
         _add(batch, job, "event", f"job.{job.status}", at)
     if job.starts and job.status == "granted":
         _add(batch, job, "start", "job.start", at)
+    return job
 
 
 def owe_late(batch: UnitOfWork, job: Job, at: int) -> None:

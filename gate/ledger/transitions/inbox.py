@@ -60,7 +60,7 @@ def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, ra
     batch.connection.execute(webhooks.insert().values(**row))
     if job is not None and verdict is CallbackResult.HISTORY and kept:
         why = report.outcome + ("" if current else ", of an earlier task")
-        jobs.event(batch, pool, job.job_id, "callback", provider, at, why=why)
+        batch.event(pool, job.job_id, "callback", provider, at, why=why)
     return Change(verdict, job, before)
 
 
@@ -213,5 +213,5 @@ def hear_by_hand(
         return Change(ApplyResult.WAITING, before)
     verdict, job = _apply(batch, before, provider, outcome, error, output)
     if verdict is not CallbackResult.HISTORY:
-        jobs.event(batch, pool, job_id, "callback", "operator", now_ms(), fence=job.fence or None, why=why)
+        batch.event(pool, job_id, "callback", "operator", now_ms(), fence=job.fence or None, why=why)
     return Change(ApplyResult(verdict.value), job, before)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from gate.ledger.commit.unit_of_work import UnitOfWork
-from gate.ledger.sql.tables import events, ledger, owed, tasks
+from gate.ledger.sql.tables import events, owed, tasks
 from gate.ledger.transitions import deliveries
 from gate.model.job import REFUNDED, EndStatus, Job, JobStatus, Lease, Refund, now_ms
 
@@ -40,8 +40,8 @@ def take(batch: UnitOfWork, job: Job, lease: Lease, status: JobStatus, by: str) 
         provider=None,
         task_id=None,
     )
-    event(batch, job.pool, job.job_id, status, by, lease.granted_at, lease)
-    return told(batch, job, lease.granted_at)
+    batch.event(job.pool, job.job_id, status, by, lease.granted_at, lease.fence)
+    return deliveries.owe(batch, job, lease.granted_at)
 
 
 def give_grace(batch: UnitOfWork, pool: str, epoch: int, leases: Sequence[tuple[Job, int]]) -> None:
@@ -95,9 +95,9 @@ def end(
     if owed_back and job.settles:
         owe(batch, job, at)  # guard: refund-is-owed
     elif owed_back:
-        book(batch, job.job_id, job.user, job.pool, "refund", job.credits, at)
-    event(batch, job.pool, job.job_id, outcome, by, at, fence=job.fence or None, why=reason)
-    return told(batch, job, at)
+        batch.book(job.job_id, job.user, job.pool, "refund", job.credits, at)
+    batch.event(job.pool, job.job_id, outcome, by, at, fence=job.fence or None, why=reason)
+    return deliveries.owe(batch, job, at)
 
 
 class BoundTask(NamedTuple):
@@ -136,7 +136,7 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
     if task(batch, provider, task_id) is None:
         row = {"provider": provider, "task_id": task_id, "job_id": job.job_id, "lease_id": job.lease_id, "at": at}
         batch.connection.execute(tasks.insert().values(**row))
-    event(batch, job.pool, job.job_id, "task", by, at, fence=job.fence, why=f"{provider} {task_id}")
+    batch.event(job.pool, job.job_id, "task", by, at, fence=job.fence, why=f"{provider} {task_id}")
     return batch.put(job, provider=provider, task_id=task_id)
 
 
@@ -158,24 +158,9 @@ def keep_late(batch: UnitOfWork, job: Job, outcome: EndStatus, by: str, output: 
     if job.late_outcome is not None and not (outcome == "completed" and job.late_outcome != "completed"):
         return job
     at = now_ms()
-    event(batch, job.pool, job.job_id, "late", by, at, fence=job.fence, why=outcome)
+    batch.event(job.pool, job.job_id, "late", by, at, fence=job.fence, why=outcome)
     job = batch.put(job, late_outcome=outcome, late_output=output)
     deliveries.owe_late(batch, job, at)
-    return job
-
-
-def told(batch: UnitOfWork, job: Job, at: int) -> Job:
-    """Write the calls to the tool that a changed status requires.
-
-    Args:
-        batch: Has locked the pool's row.
-        job: The job, whose status has just changed.
-        at: When it changed (ms since 1970).
-
-    Returns:
-        The same job.
-    """
-    deliveries.owe(batch, job, at)
     return job
 
 
@@ -191,49 +176,6 @@ def owe(batch: UnitOfWork, job: Job, at: int) -> None:
     batch.add(owed, **row, due_at=at, attempts=0)
 
 
-def book(batch: UnitOfWork, job_id: str, user: str | None, pool: str, kind: str, amount: int, at: int) -> None:
-    """Add an entry to the ledger.
-
-    Args:
-        batch: The unit of work.
-        job_id: The job.
-        user: Its user; None for a job without one.
-        pool: Its pool.
-        kind: `charge` or `refund`.
-        amount: Credits, above 0.
-        at: When (ms since 1970).
-    """
-    batch.add(ledger, at=at, job_id=job_id, user=user, pool=pool, kind=kind, amount=amount)
-
-
-def event(
-    batch: UnitOfWork,
-    pool: str,
-    job_id: str,
-    kind: str,
-    by: str,
-    at: int,
-    lease: Lease | None = None,
-    fence: int | None = None,
-    why: str | None = None,
-) -> None:
-    """Add an event to the history of a job.
-
-    Args:
-        batch: The unit of work.
-        pool: Its pool.
-        job_id: The job.
-        kind: What happened.
-        by: Actor.
-        at: When (ms since 1970).
-        lease: Lease whose fence is written; it takes precedence over `fence`.
-        fence: Fence of the grant; None for none.
-        why: Reason.
-    """
-    fence = lease.fence if lease else fence
-    batch.add(events, at=at, pool=pool, job_id=job_id, kind=kind, fence=fence, by=by, why=why)
-
-
 def seated(batch: UnitOfWork, job: Job) -> None:
     """Add the event that a job's place in Redis was lost, and is restored by its ticket.
 
@@ -243,7 +185,7 @@ def seated(batch: UnitOfWork, job: Job) -> None:
         batch: Has locked the pool's row.
         job: The job.
     """
-    event(batch, job.pool, job.job_id, "seated", "gate", now_ms(), why="its place in Redis was lost")
+    batch.event(job.pool, job.job_id, "seated", "gate", now_ms(), why="its place in Redis was lost")
 
 
 def say_ended(batch: UnitOfWork, job: Job) -> None:
@@ -257,4 +199,4 @@ def say_ended(batch: UnitOfWork, job: Job) -> None:
     """
     its_end = sa.select(events.c.id).where(events.c.job_id == job.job_id, events.c.kind == job.status)
     if batch.connection.execute(its_end.limit(1)).first() is None:
-        event(batch, job.pool, job.job_id, job.status, "operator", now_ms(), fence=job.fence or None, why="by hand, in SQL")
+        batch.event(job.pool, job.job_id, job.status, "operator", now_ms(), fence=job.fence or None, why="by hand, in SQL")

@@ -61,7 +61,7 @@ def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded:
             _give_back(batch, job, note.fence, "not_taken", recorded)
     elif note.kind is EntryKind.PASSED:
         if job.status == "queued":
-            jobs.event(batch, job.pool, job.job_id, "passed", "gate", note.at, why="absent")
+            batch.event(job.pool, job.job_id, "passed", "gate", note.at, why="absent")
     elif note.fence == 0:
         if job.status == "queued":  # guard: queue-timeout-only-of-a-waiter
             recorded.changed.append(jobs.end(batch, job, "expired", "gate", "queue_timeout", at=note.at))
@@ -79,7 +79,7 @@ def record(batch: UnitOfWork, pool: Pool, job: Job, note: OutboxEntry, recorded:
 def _give_back(batch: UnitOfWork, job: Job, fence: int, why: RequeueReason, recorded: RecordReply) -> None:
     # Without this event, a reader of the history would see later jobs overtake this one. It is written once, before a fence.
     if job.fence == 0:
-        jobs.event(batch, job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
+        batch.event(job.pool, job.job_id, "returned", "gate", now_ms(), fence=fence, why=why)
     # Without the fence, another server could record the same grant before the job is back at its place, and report it.
     batch.put(job, fence=fence)  # guard: returned-grant-is-written-down
     recorded.returns.append(GrantReturn(job, fence, why))

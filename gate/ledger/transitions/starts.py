@@ -24,9 +24,9 @@ def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
         The job. It may have ended already, when the provider's report came before this answer.
     """
     error = None
-    running = jobs.told(batch, job, at)
+    running = deliveries.owe(batch, job, at)
     if started.task_id is not None and started.provider is None:
-        jobs.event(batch, job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=started.task_id)
+        batch.event(job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=started.task_id)
     elif started.task_id is not None and started.provider is not None:
         if jobs.task(batch, started.provider, started.task_id) is None:
             after = inbox.bound(batch, jobs.bind(batch, running, started.provider, started.task_id, "tool"))
@@ -34,6 +34,6 @@ def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
             running = after.job
         else:
             error = f"task {started.task_id} of {started.provider} is another lease's"
-            jobs.event(batch, job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=error)
+            batch.event(job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=error)
     deliveries.close(batch.connection, started.delivery_id, DeliveryResult.DELIVERED, error)
     return running

@@ -16,7 +16,6 @@ from gate.ledger.commit import feed
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.reports.counters import EventCounters
 from gate.ledger.sql.tables import ledger, unread_callbacks
-from gate.ledger.transitions import jobs
 from gate.model.job import Request
 from tests.support.ledger_book import Book, lease
 from tests.support.open_transaction import open_transaction
@@ -60,7 +59,7 @@ def is_postgres(book: Book) -> bool:
 
 
 def charge(job_id: str) -> Callable[[UnitOfWork], None]:
-    return lambda batch: jobs.book(batch, job_id, "ana", "default", "charge", 5, 1_000)
+    return lambda batch: batch.book(job_id, "ana", "default", "charge", 5, 1_000)
 
 
 async def test_follower_of_the_ledger_misses_no_row_of_two_servers(book: Book, other: Database, follower: Follower) -> None:
@@ -162,8 +161,8 @@ async def test_counters_count_events_that_are_committed_after_newer_ones(
     await counting.begin()
 
     def writes(batch: UnitOfWork) -> None:
-        jobs.event(batch, "default", "late", "late", "holder", 1_000)
-        jobs.event(batch, "default", "late", "refunded", "owner", 1_000, why="7")
+        batch.event("default", "late", "late", "holder", 1_000)
+        batch.event("default", "late", "refunded", "owner", 1_000, why="7")
 
     async with open_transaction(other, writes):
         committed = asyncio.create_task(book.queued("new", pool="other"))

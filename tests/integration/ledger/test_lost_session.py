@@ -175,13 +175,13 @@ async def test_a_row_that_is_held_is_told_as_what_it_is_however_slowly_the_rest_
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Postgres says no at once, and the driver hears it at whatever is asked next."""
-    looking = job_rows.looking
+    look = job_rows.LOOK.ask
 
     def slowly(*asked: Any) -> Any:
         time.sleep(0.3)
-        return looking(*asked)
+        return look(*asked)
 
-    monkeypatch.setattr(job_rows, "looking", slowly)
+    monkeypatch.setattr(job_rows.LOOK, "ask", slowly)
     with Books(database.url).held("default"), pytest.raises(StoreDown) as told:
         await database.write("default", "a", _pid)
     assert told.value.held == "pool"

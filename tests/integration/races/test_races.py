@@ -291,13 +291,13 @@ async def test_fifty_calls_that_meet_a_cold_redis_rebuild_it_once(house: House) 
 
 async def test_a_reply_that_was_lost_means_the_script_ran_twice_and_nothing_more(house: House) -> None:
     """Each script runs twice, as redis-py does when a connection breaks after the write."""
-    semaphore, call = house.gate.semaphore, house.gate.semaphore._call
+    scripts, call = house.gate.semaphore._scripts, house.gate.semaphore._scripts.call
 
     async def twice(verb, pool, args):
         await call(verb, pool, args)
         return await call(verb, pool, args)
 
-    semaphore._call = twice
+    scripts.call = twice
     jobs = [await house.acquire(credits=5) for _ in range(5)]
     assert [job.status for job in jobs] == ["running"] * 3 + ["queued"] * 2
     await house.release(jobs[0], "failed")
@@ -305,7 +305,7 @@ async def test_a_reply_that_was_lost_means_the_script_ran_twice_and_nothing_more
     assert (await house.keeper.claim(house.pool, granted.job_id, granted.lease_id or "")).status == "running"
     assert (await house.release(jobs[1], "refused")).status == "queued"
     await house.keeper.cancel(house.pool, jobs[2].job_id)
-    semaphore._call = call
+    scripts.call = call
     assert [await house.refunds(job) for job in jobs] == [[5], [], [5], [], []]
 
 

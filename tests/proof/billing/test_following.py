@@ -11,7 +11,6 @@ from gate.diagnostics import doctor
 from gate.ledger import BillingHooks, Database, Ledger, LedgerQueries
 from gate.ledger.admin import migrate
 from gate.ledger.commit import feed
-from gate.ledger.transitions import jobs
 from gate.model.job import Request
 from gate.model.tool import Tools
 from tests.proof.billing.shop import REFUND_SQL, Shop
@@ -60,7 +59,7 @@ async def followed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 async def test_row_that_is_committed_after_a_newer_one_is_not_missed(followed: Followed) -> None:
     late = await followed.admit(credits=0)
-    async with open_transaction(followed.there, lambda batch: jobs.book(batch, late, "ana", "default", "charge", 5, 1_000)):
+    async with open_transaction(followed.there, lambda batch: batch.book(late, "ana", "default", "charge", 5, 1_000)):
         new = await followed.admit()
         await followed.catch_up()
     assert await followed.catch_up() == [f"charge of {late}", f"charge of {new}"]
@@ -93,7 +92,7 @@ async def test_doctor_reports_a_transaction_that_stays_open(
 
     late = await followed.admit(credits=0)
     assert await findings() == []
-    async with open_transaction(followed.there, lambda batch: jobs.book(batch, late, "ana", "default", "charge", 5, 1_000)):
+    async with open_transaction(followed.there, lambda batch: batch.book(late, "ana", "default", "charge", 5, 1_000)):
         (found,) = await findings()
     assert (found.about, found.mended) == ("ledger", False)
     assert "GET /v1/ledger" in found.says and "pg_terminate_backend" in found.helps

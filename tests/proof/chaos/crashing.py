@@ -21,6 +21,7 @@ from gate.ledger.commit.group_commit import GroupCommitter
 from gate.model.messages import OutboxEntry
 from gate.model.tool import Tool
 from gate.slots import UNDONE, Semaphore
+from gate.slots.script_runner import ScriptRunner
 from gate.workers import reconciler
 from gate.workers.webhook_client import WebhookClient, WebhookResponse
 from tests.proof.chaos.points import AT, EXITED, PASS
@@ -54,9 +55,9 @@ class Trap:
 
 
 def at_scripts(trap: Trap) -> None:
-    call, notes, delete_notes = Semaphore._call, Semaphore.notes, Semaphore.delete_notes
+    call, notes, delete_notes = ScriptRunner.call, Semaphore.notes, Semaphore.delete_notes
 
-    async def _call(self: Semaphore, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
+    async def _call(self: ScriptRunner, verb: str, pool: str, args: list[Any]) -> dict[str, Any]:
         _script.set(verb)
         trap.before(f"script:{verb}")
         raw = await call(self, verb, pool, args)
@@ -76,7 +77,7 @@ def at_scripts(trap: Trap) -> None:
         await delete_notes(self, pool, entry_ids)
         trap.after("outbox:trim")
 
-    Semaphore._call, Semaphore.notes, Semaphore.delete_notes = _call, _notes, _delete_notes  # type: ignore[method-assign]
+    ScriptRunner.call, Semaphore.notes, Semaphore.delete_notes = _call, _notes, _delete_notes  # type: ignore[method-assign]
 
 
 def at_commits(trap: Trap) -> None:

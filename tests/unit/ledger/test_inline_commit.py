@@ -107,7 +107,7 @@ async def test_no_caller_overtakes_those_waiting_for_the_thread(database: Databa
 
     monkeypatch.setattr(database._writer._committer, "commit", standing)
     first = asyncio.create_task(database.write("default", "", lambda batch: next(order), takes_long=True))
-    while not database._writer.busy:
+    while not database._writer.behind:
         await asyncio.sleep(0)
     second = asyncio.create_task(database.write("default", "", lambda batch: next(order)))
     for _ in range(5):

@@ -389,7 +389,7 @@ async def test_a_configured_value_counts_only_when_it_differs_from_the_last_one(
 async def test_read_whose_caller_has_left_ends(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """All readers would be taken by it, and the log would grow."""
     monkeypatch.setattr(database_module, "ANSWER_S", 0.05)
-    count = "with recursive n(i) as (select 1 union all select i + 1 from n limit 30000000) select max(i) from n"
+    count = "with recursive n(i) as (select 1 union all select i + 1 from n limit 10000000) select max(i) from n"
     long = [database.read(lambda connection: connection.exec_driver_sql(count).scalar()) for _ in range(READERS)]
     assert {type(one) for one in await asyncio.gather(*long, return_exceptions=True)} == {StoreDown}
     monkeypatch.setattr(database_module, "ANSWER_S", 1.0)
