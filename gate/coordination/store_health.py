@@ -51,8 +51,9 @@ class StoreHealth:
     def __init__(self, semaphore: Semaphore, ledger: Ledger, registry: PoolRegistry) -> None:
         self._questions: dict[str, tuple[Callable[[], Awaitable[None]], ...]] = {
             "redis": (semaphore.probe,),
-            "sql": (registry.look_at_ledger, ledger.prove),
+            "sql": (registry.look_at_ledger, self._prove_sql),
         }
+        self._ledger, self._registry = ledger, registry
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._looked_at: dict[str, float] = {}
         self.troubles: dict[str, StoreTrouble] = {}
@@ -77,6 +78,10 @@ class StoreHealth:
         for look in looking:
             look.cancel()
         await asyncio.gather(*looking, return_exceptions=True)
+
+    async def _prove_sql(self) -> None:
+        at_rest = all(map(self._registry.is_idle, self._registry.names))  # guard: probe-often-while-a-job-is-live
+        await self._ledger.prove(at_rest)
 
     async def _look_once(self, store: str) -> None:
         """Look at a store once for all callers that come meanwhile."""

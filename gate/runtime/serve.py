@@ -19,6 +19,7 @@ from gate.runtime.data_dir import Address, DataDir
 from gate.runtime.embedded_redis import EmbeddedRedis
 from gate.runtime.listener import listen
 from gate.runtime.settings import PoolDefaults, Settings
+from gate.runtime.shared_heaps import share_heaps
 
 if TYPE_CHECKING:
     import uvicorn
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
     from gate.ledger import Pool
 
-GC_AFTER = 50_000
+GC_AFTER = 10_000
 """Objects made and not freed after which the garbage collector looks at the youngest generation. See `_rest_gc`."""
+GC_OLDER = 5, 10
+"""Collections of a generation after which the next older one is collected too: the middle one, and the oldest."""
 KEEP_ALIVE_S = 130
 """Time (s) for which an idle connection stays open.
 
@@ -54,6 +57,7 @@ def serve(settings: Settings) -> None:
         CannotStart: The server cannot start. The message has one line.
     """
     gc.disable()  # until the server is ready: imported objects stay anyway, and collections take a tenth of the start
+    share_heaps()
     _refuse_open_host(settings)
     data = DataDir(settings.data_dir)
     data.take()
@@ -160,12 +164,16 @@ def _server(app: FastAPI, access_log: bool) -> uvicorn.Server:
 def _rest_gc() -> None:
     """Make garbage collections rare.
 
-    Objects that exist now stay, so the collector need not look at them. Objects of a request hardly ever form cycles. With
+    Objects that exist now stay, so the collector need not look at them. Objects of a job hardly ever form cycles. With
     default settings the collector stops the event loop every few requests: +10 % CPU for a pair on SQLite, and 1.2 times the p99
     (`python -m bench ablation`).
+
+    A stream that its client leaves, a new pool and a query do form cycles, some hundred objects each. Until the next collection they are
+    garbage that takes memory, and what is in use during a collection moves to an older generation. So collections may not be too rare
+    either: with 50,000, 10 and 100 the soak of `docs/soaks.md` had 42,000 such objects (7 MB) at one time.
     """
     gc.freeze()
-    gc.set_threshold(GC_AFTER, 10, 100)
+    gc.set_threshold(GC_AFTER, *GC_OLDER)
     gc.enable()
 
 

@@ -79,5 +79,6 @@ answers: dict[tuple[str, str], Answers] = {}
 def forget(pool: str) -> None:
     """Drop the counters of a pool that was deleted."""
     stale.pop(pool, None)
-    for key in [key for key in rebuilds if key[0] == pool]:
-        del rebuilds[key]
+    for of_pools in (rebuilds, clock_steps):
+        for key in [key for key in of_pools if key[0] == pool]:
+            del of_pools[key]

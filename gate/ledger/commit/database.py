@@ -29,7 +29,7 @@ from gate.ledger.commit.group_commit import Task
 from gate.ledger.commit.inline_commit import InlineCommitter
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.commit.writer import Writer
-from gate.ledger.sql.engines import READERS, ends_by, engine, store_down
+from gate.ledger.sql.engines import READERS, ends_by, engine, has_room, store_down
 from gate.model.errors import StoreDown
 from gate.model.job import now_ms
 from gate.model.time_limit import limit
@@ -92,6 +92,14 @@ class Database:
         """Time since the last commit that wrote (s)."""
         return time.monotonic() - self._writer.wrote_at
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the SQLite file may be written and its disk is not nearly full, as far as the system tells.
+
+        It does not tell of a quota. On Postgres this is False, since the disk is out of sight.
+        """
+        return self._at_once is not None and has_room(self._write_engine)
+
     def held(self, pool: str) -> bool:
         """Return whether a transaction outside this process holds the row of the pool."""
         return pool in self._writer.held
@@ -136,7 +144,8 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a query on a read-only connection, in a thread.
 
-        SQLite ends a query when its caller has left. Otherwise it would keep a reader, and the log from being emptied.
+        A query ends when its caller has left. Otherwise it would keep a reader, on SQLite the log from being emptied, and on
+        Postgres old rows from being removed.
 
         Args:
             work: The query.

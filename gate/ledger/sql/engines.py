@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
@@ -17,6 +18,9 @@ from gate.ledger.sql.drawn_ids import ANNOUNCED
 from gate.ledger.sql.statements import say
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.store_url import OF_SQL
+
+if TYPE_CHECKING:
+    from gate.ledger.sql.pg_reader import ReadingSession
 
 READERS = 4
 """Connections of one engine that read at the same time."""
@@ -29,6 +33,10 @@ A long read keeps the log from being emptied, so the file may grow beyond this. 
 """
 PAGE_BYTES = 4_096
 """Size of a SQLite page (bytes)."""
+ROOM_BYTES = 2 * LOG_PAGES * PAGE_BYTES
+"""Free space (bytes) below which the disk of a SQLite file counts as nearly full: the log at its largest, twice."""
+READER_CACHE_KB = 256
+"""Pages (KB) that a SQLite connection keeps which only reads. The default of SQLite is 2 MB, beside the copy that the system keeps."""
 STEPS_BETWEEN_LOOKS = 100_000
 """Steps of SQLite's machine between two looks at the clock: about a millisecond."""
 STATEMENTS_KEPT = 256
@@ -94,14 +102,19 @@ DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_inter
 
 @contextlib.contextmanager
 def ends_by(connection: Connection, give_up: float) -> Iterator[None]:
-    """End each query of SQLite that is still running at a time. It raises OperationalError then.
+    """End each query that is still running at a time. It raises OperationalError then.
 
     Args:
-        connection: A connection that reads. One of Postgres is left as it is.
+        connection: A connection of an engine that only reads.
         give_up: The time by `time.monotonic()` (s).
     """
-    if connection.dialect.name != "sqlite":
-        yield
+    if connection.dialect.name == "postgresql":
+        session = cast("ReadingSession", connection.connection.dbapi_connection)
+        session.give_up = give_up
+        try:
+            yield
+        finally:
+            session.give_up = math.inf
         return
     file = connection.connection.dbapi_connection
     assert isinstance(file, sqlite3.Connection)
@@ -184,7 +197,28 @@ def engine(
     )
     if writes and not in_batches:
         sa.event.listen(made, "begin", lambda connection: _limit(connection, LOCK_TIMEOUT_MS))
+    if not writes:
+        from gate.ledger.sql.pg_reader import ReadingSession
+
+        sa.event.listen(
+            made, "do_connect", lambda _dialect, _record, words, options: ReadingSession.connect(*words, **options)
+        )
     return made
+
+
+def has_room(made: Engine) -> bool:
+    """Return whether a SQLite file may be written and its disk is not nearly full, as far as the system tells.
+
+    Args:
+        made: An engine of the file.
+    """
+    file = made.url.database or ""
+    try:
+        disk = os.statvfs(file)
+    except OSError:
+        return False
+    is_read_only = bool(disk.f_flag & os.ST_RDONLY) or not os.access(file, os.W_OK)
+    return not is_read_only and disk.f_bavail * disk.f_frsize > ROOM_BYTES
 
 
 def begin(connection: Connection, lock_ms: int) -> None:
@@ -240,6 +274,7 @@ def _sqlite(made: Engine, writes: bool, in_batches: bool, waits: bool, lives_in:
             dbapi.execute(f"pragma journal_size_limit = {LOG_PAGES * PAGE_BYTES}")
         else:
             dbapi.execute("pragma query_only = on")
+            dbapi.execute(f"pragma cache_size = -{READER_CACHE_KB}")
         if not waits:
             dbapi.execute(f"pragma wal_autocheckpoint = {LOG_PAGES}")
 

@@ -102,6 +102,7 @@ async def test_nothing_of_a_deleted_pool_stays_in_memory(house: House) -> None:
     waiter = [await house.acquire() for _ in range(4)][3]
     assert (await services.queries.wait(house.pool, waiter.job_id, "", 0)).position == 1
     house.gate.registry.outdated(house.pool, await house.gate.registry.epoch(house.pool))
+    counters.clock_steps[house.pool, "forward"] += 1
     await services.scraper.read()
     assert house.pool in services.scraper.tally.pools and house.pool in services.queries._pace._pools
     for job_id in await services.ledger.live(house.pool):
@@ -109,4 +110,5 @@ async def test_nothing_of_a_deleted_pool_stays_in_memory(house: House) -> None:
     await services.pools.delete(house.pool)
     await services.scraper.read()
     assert house.pool not in services.scraper.tally.pools and house.pool not in services.queries._pace._pools
-    assert house.pool not in counters.stale and not [key for key in counters.rebuilds if key[0] == house.pool]
+    assert house.pool not in counters.stale
+    assert not [key for key in (*counters.rebuilds, *counters.clock_steps) if key[0] == house.pool]

@@ -147,7 +147,7 @@ async def test_a_store_that_is_away_is_named_and_what_was_seen_stays(house: Hous
 async def test_a_store_that_takes_no_writes_is_shown_at_once_beside_what_is_so_now(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full() -> None:
+    async def full(at_rest: bool) -> None:
         raise StoreDown("sql", "SQL takes no writes: full", refuses=True)
 
     with following(house) as (_, seen):

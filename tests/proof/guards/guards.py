@@ -227,6 +227,8 @@ GUARDS = [
     Guard("refused-row-apart", ALWAYS, "test_one_row_that_sql_refuses_keeps_no_other_from_being_recorded"),
     Guard("failed-commit-shows-sql-down", DROP, "test_a_holder_that_could_not_renew_because_of_sql_has_grace"),
     Guard("probe-sql-by-a-write", replaced_by("lambda _: None"), "test_a_holder_that_could_not_renew_because_of_sql_has_grace"),
+    Guard("probe-often-while-a-job-is-live", replaced_by("True"), "test_a_full_disk_is_known_before_a_caller_is_refused"),
+    Guard("probe-often-on-a-full-disk", DROP, "test_disk_that_shows_little_room_is_probed_often_at_rest_too"),
     Guard("probe-as-large-as-a-job", replaced_by("0"), "test_a_full_disk_is_known_before_a_caller_is_refused"),
     Guard("write-into-the-same-file", DROP, "test_nothing_is_told_that_went_into_a_file_that_is_gone"),
     Guard("undo-after-any-error", DROP, "test_a_place_whose_commit_sql_refuses_is_given_back"),

@@ -405,3 +405,20 @@ async def test_read_whose_caller_has_left_ends(database: Database, monkeypatch: 
     assert {type(one) for one in await asyncio.gather(*long, return_exceptions=True)} == {StoreDown}
     monkeypatch.setattr(database_module, "ANSWER_S", 1.0)
     assert await database.read(lambda connection: connection.exec_driver_sql("select 1").scalar()) == 1
+
+
+@pytest.mark.skipif("GATE_TEST_POSTGRES_URL" not in os.environ, reason="of Postgres only")
+async def test_read_whose_caller_has_left_ends_in_postgres_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All readers would be taken by it, and its snapshot would keep old rows from being removed."""
+    monkeypatch.setattr(database_module, "ANSWER_S", 0.3)
+    long = [
+        database.read(lambda connection: connection.exec_driver_sql("select pg_sleep(60)").scalar()) for _ in range(READERS)
+    ]
+    assert {type(one) for one in await asyncio.gather(*long, return_exceptions=True)} == {StoreDown}
+    monkeypatch.setattr(database_module, "ANSWER_S", 5.0)
+    sleeps = "select count(*) from pg_stat_activity where state = 'active' and query like 'select pg_sleep%%'"
+
+    async def none_is_left() -> bool:
+        return await database.read(lambda connection: connection.exec_driver_sql(sleeps).scalar()) == 0
+
+    await until(none_is_left, "Postgres has ended the reads")
