@@ -204,7 +204,7 @@ def test_a_waiting_run_asks_for_presence_so_that_a_killed_one_gets_no_slot(own: 
         assert row[0] == 15_000
     finally:
         process.kill()
-        process.communicate()
+        process.wait(20)
     for job in (holder, job_of(own, one, f"{one}-killed")):
         own.act(job, "cancel")
 
