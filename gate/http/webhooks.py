@@ -34,7 +34,7 @@ async def webhook(provider: str, pool: str, request: Request, services: AllServi
     """Receive a provider's callback about the end of a task, in the provider's own format.
 
     `standard` is Standard Webhooks with `{type, data: {job_id | task_id, outcome, error?, output?}}` and `webhook-*` or
-    `svix-*` headers. `runninghub` shows `?token=`. Answers `{result}`: `applied`, `late`, `kept` (until its task is bound),
+    `svix-*` headers. `replicate` is signed in the same way. `runninghub` and `fal` show `?token=`. Answers `{result}`: `applied`, `late`, `kept` (until its task is bound),
     `ignored`, `repeat`.
 
     A `task_id` may be a number. An end is never refused for its error or its output. A value that is too long or too deep is

@@ -63,6 +63,25 @@ class OutboxEntry:
     ticket: int = 0
 
 
+class ErrorKind(StrEnum):
+    """Kinds of failures. A caller may treat them differently: a retry helps for some, another input for others."""
+
+    BUSY = "busy"
+    """The provider took more work than it could do."""
+    SAFETY = "safety"
+    """A content check refused the input or the result."""
+    INFRASTRUCTURE = "infrastructure"
+    """A machine, a disk or a network of the provider failed. The same task may succeed on another machine."""
+    TIMEOUT = "timeout"
+    """The task took longer than the provider allows."""
+    INPUT = "input"
+    """The input is wrong. The same input fails again."""
+    QUOTA = "quota"
+    """The account has no credit left."""
+    UNKNOWN = "unknown"
+    """The provider gave no reason, or one that gate does not know."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderReport:
     """A provider's report that one of its tasks ended.
@@ -78,6 +97,7 @@ class ProviderReport:
         output: Result of the task: `{files: [{url, type}], texts?, coins?, cut?}` by convention, because front ends read that.
             `{files: [], raw}` for a success of an unknown shape.
         understood: False for a success whose output has an unknown shape. The output is the whole callback then.
+        error_kind: The kind of a failure; None for any other outcome.
     """
 
     outcome: Outcome
@@ -87,6 +107,58 @@ class ProviderReport:
     error: str | None = None
     output: JsonValue = None
     understood: bool = True
+    error_kind: ErrorKind | None = None
+
+
+class AnswerState(StrEnum):
+    """What a provider says of a task. Only a word that the provider documents as an end is ENDED."""
+
+    QUEUED = "queued"
+    """The provider has the task, and has not begun it."""
+    RUNNING = "running"
+    """The provider runs the task."""
+    ENDED = "ended"
+    """The task is over; the answer has a report."""
+    UNKNOWN = "unknown"
+    """The provider does not know the task, at least not with this account. That ends nothing."""
+    BUSY = "busy"
+    """The provider cannot answer now."""
+    BAD_KEY = "bad_key"
+    """The provider refuses the account: its key is wrong, or its wallet is empty."""
+    UNCLEAR = "unclear"
+    """The reply has a form that gate does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A provider's answer about one of its tasks, or the reason why there is none.
+
+    Attributes:
+        state: What the provider says.
+        why: The provider's words in short: a status, a code or a message. It never has a key.
+        report: The same value that a callback about this end gives; None unless the state is ENDED.
+        retry_s: Time (s) after which the provider wants to be asked again; None when it names none.
+        is_without_output: True for a success without any output. The output may only be late, so one such answer proves nothing.
+    """
+
+    state: AnswerState
+    why: str
+    report: ProviderReport | None = None
+    retry_s: float | None = None
+    is_without_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a provider says of one account.
+
+    Attributes:
+        limit: Tasks that it accepts at once; None when it does not say.
+        total: Tasks that it has now, running and queued, of every caller; None when it does not say.
+    """
+
+    limit: int | None
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)

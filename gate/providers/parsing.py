@@ -144,6 +144,11 @@ def number(value: object) -> float | int | None:
     return int(found) if found.is_integer() and abs(found) < 2**53 else found
 
 
+def fields(value: object) -> dict[str, Any]:
+    """Return an object, and an empty one for any other value."""
+    return value if isinstance(value, dict) else {}
+
+
 def carries(value: object) -> bool:
     """Return whether a value has any content. Empty texts, lists and objects, null, false and 0 are none."""
     level = [value]

@@ -6,20 +6,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
-from typing import Any, NamedTuple
+from typing import Any, Final
 
-from gate.model.errors import Forged, Unreadable
+from gate.model.errors import Unreadable
 from gate.model.limits import LABEL_MAX, TEXT_MAX
-from gate.model.messages import Outcome, ProviderReport
-from gate.providers.callback import NO_SECRET, Callback, Provider, plain_fault
-from gate.providers.parsing import carries, kept_text, label, leniently, number
+from gate.model.messages import ErrorKind, Outcome, ProviderReport
+from gate.providers.callback import Callback, Provider, check_token, plain_fault
+from gate.providers.ending import NO_OUTPUT, Ending, failure, report_of, success
+from gate.providers.error_kind import kind_of
+from gate.providers.parsing import carries, fields, kept_text, label, leniently, number
 from gate.providers.runninghub_output import costs_of, output_of
 
-NO_OUTPUT = "the task succeeded without output"
-NO_REASON = "the task failed, no reason was given"
 OUTCOMES: dict[str, Outcome | None] = {
     "SUCCESS": "completed", "FAILED": "failed", "CANCELED": "cancelled", "CANCELLED": "cancelled",
     "RUNNING": None, "QUEUED": None, "CREATE": None,
@@ -27,17 +24,21 @@ OUTCOMES: dict[str, Outcome | None] = {
 """Outcomes by the `status` of the new shape. None when the task has not ended."""
 PENDING_CODES = (804, 813)
 """Codes of the old shape for a task that runs or waits in the provider's queue."""
+KINDS: Final = {
+    str(code): kind
+    for kind, codes in {
+        ErrorKind.BUSY: (415, 421, 1003, 1011, 1520),
+        ErrorKind.SAFETY: (1501, 1505),
+        ErrorKind.INFRASTRUCTURE: (500, 808, 1005, 1010, 1012, 1015),
+        ErrorKind.TIMEOUT: (1006, 1504),
+        ErrorKind.INPUT: (301, 380, 433, 803, 809, 810, 901, 1007, 1008, 1101),
+        ErrorKind.QUOTA: (416, 812),
+    }.items()
+    for code in codes
+}
+"""Kinds of failures by the provider's code. 805 is any failure of a workflow; its text decides."""
 SAID_MAX = TEXT_MAX // 4
 """Characters of the provider's message, which stands in brackets after the reason. The reason must keep most of the text."""
-
-
-class Ending(NamedTuple):
-    """The end of a task. `understood` has the meaning of `ProviderReport.understood`."""
-
-    outcome: Outcome
-    error: str | None
-    output: Any
-    understood: bool = True
 
 
 def read(callback: Callback) -> ProviderReport | None:
@@ -50,7 +51,7 @@ def read(callback: Callback) -> ProviderReport | None:
         Forged: The token is missing or wrong.
         Unreadable: The body has another form.
     """
-    _check_token(callback)
+    check_token(callback)
     body = leniently(callback.body)
     if not isinstance(body, dict):
         raise Unreadable("body", "must be an object")
@@ -64,35 +65,33 @@ def read(callback: Callback) -> ProviderReport | None:
         event = leniently(event, "eventData")
     if not isinstance(event, dict):
         raise Unreadable("eventData", "must be an object, or one as JSON in a string")
-    ending = _ending(event)
-    if ending is None:
-        return None
-    outcome, error, output, understood = ending
-    return ProviderReport(outcome, _delivery_id(task_id, outcome, error, output), task_id, None, error, output, understood)
+    ending = ending_of(event)
+    return None if ending is None else report_of(task_id, ending)
 
 
-def _check_token(callback: Callback) -> None:
-    if not any(callback.secrets):
-        raise Forged(NO_SECRET)
-    shown = _bytes(callback.query.get("token", ""))
-    if not any([hmac.compare_digest(shown, _bytes(secret)) for secret in callback.secrets if secret]):
-        raise Forged("the token is missing or wrong")
+def ending_of(event: dict[str, Any]) -> Ending | None:
+    """Read the end of a task from an event of either shape.
 
+    Returns:
+        None when the task goes on.
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _ending(event: dict[str, Any]) -> Ending | None:
+    Raises:
+        Unreadable: The status or the code has another form.
+    """
     outcome = _outcome(event)
     if outcome is None:
         return None
-    if outcome != "completed":
-        return Ending(outcome, _why(event) or (NO_REASON if outcome == "failed" else None), costs_of(event) or None)
-    found = output_of(event)
-    if found is None:
-        return Ending("failed", _with_brackets(NO_OUTPUT, _message(event)), costs_of(event) or None)
-    return Ending("completed", None, *found)
+    costs = costs_of(event) or None
+    if outcome == "completed":
+        return success(output_of(event), _with_brackets(NO_OUTPUT, _message(event)), costs)
+    why = _why(event)
+    return failure(why, _kind(event, why), costs) if outcome == "failed" else Ending(outcome, why, costs)
+
+
+def _kind(event: dict[str, Any], why: str | None) -> ErrorKind:
+    reason = event.get("failedReason") or fields(event.get("data")).get("failedReason")
+    said = " ".join(filter(None, (kept_text(fields(reason).get("exception_type")), why)))
+    return kind_of(said, event.get("errorCode"), event.get("code"), known=KINDS)
 
 
 def _outcome(event: dict[str, Any]) -> Outcome | None:
@@ -135,11 +134,6 @@ def _with_brackets(first: str, second: str | None) -> str:
     if second is None or second == first:
         return first
     return f"{kept_text(first, TEXT_MAX - min(len(second), SAID_MAX) - 3)} ({kept_text(second, SAID_MAX)})"
-
-
-def _delivery_id(task_id: str, *meant: Any) -> str:
-    """Make a delivery id from the meaning, because RunningHub sends none. A repeat gets the same id in either shape."""
-    return hashlib.sha256(json.dumps([task_id, *meant], sort_keys=True).encode()).hexdigest()
 
 
 PROVIDER = Provider("runninghub", read, plain_fault, ("taskId", "task_id"))

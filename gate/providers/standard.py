@@ -17,6 +17,7 @@ from gate.model.errors import Forged, Unreadable
 from gate.model.job import JOB_ID
 from gate.model.messages import ProviderReport, is_outcome
 from gate.providers.callback import NO_SECRET, Callback, Provider
+from gate.providers.error_kind import kind_of
 from gate.providers.parsing import kept_output, kept_text, label, strictly
 
 PREFIXES = ("webhook", "svix")
@@ -38,7 +39,7 @@ def read(callback: Callback) -> ProviderReport | None:
         Forged: The signature or the timestamp is missing or wrong.
         Unreadable: The body has another form.
     """
-    delivery_id = _check_signature(callback)
+    delivery_id = check_signature(callback)
     body = strictly(callback.body)
     if not isinstance(body, dict):
         raise Unreadable("body", "must be an object")
@@ -59,11 +60,19 @@ def read(callback: Callback) -> ProviderReport | None:
     if task_id is not None:
         task_id = label(task_id, "data.task_id")
     error, output = kept_text(data.get("error")), kept_output(data.get("output"))
-    return ProviderReport(data["outcome"], delivery_id, task_id, job_id, error, output)
+    kind = kind_of(error) if data["outcome"] == "failed" else None
+    return ProviderReport(data["outcome"], delivery_id, task_id, job_id, error, output, error_kind=kind)
 
 
-def _check_signature(callback: Callback) -> str:
-    """Check the signature, and return the delivery id. Raises Forged."""
+def check_signature(callback: Callback) -> str:
+    """Check the signature of a callback.
+
+    Returns:
+        The delivery id, which the signature covers.
+
+    Raises:
+        Forged: The signature or the timestamp is missing or wrong.
+    """
     headers = {name.lower(): value for name, value in callback.headers.items()}
     prefix = next((one for one in PREFIXES if f"{one}-signature" in headers), PREFIXES[0])
     delivery_id, timestamp = headers.get(f"{prefix}-id", ""), headers.get(f"{prefix}-timestamp", "")

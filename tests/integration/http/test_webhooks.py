@@ -27,6 +27,10 @@ CONFIG = f"""
 secrets = ["{OLD}", "{NEW}"]
 [providers.runninghub]
 token = "{TOKEN}"
+[providers.replicate]
+secrets = ["{NEW}"]
+[providers.fal]
+token = "{TOKEN}"
 """
 FILES = [{"fileUrl": "https://f/1.png", "fileType": "png"}]
 
@@ -149,6 +153,46 @@ def test_a_success_of_an_unknown_shape_completes_the_job_keeps_the_event_and_is_
     assert (ended["status"], ended["output"], ended["refund"]) == ("completed", {"files": [], "raw": event}, None)
     assert result(hub(own, task_id, **event)) == "repeat"
     assert not_understood(own) == before + 1
+
+
+def prediction(served: Served, task_id: str, secret: str = NEW, **body: Any) -> httpx2.Response:
+    name, moment = fresh("msg"), datetime.now(UTC)
+    text = json.dumps({"id": task_id, "status": "succeeded", "error": None, "output": ["https://f/1.png"], **body})
+    shown = {
+        "webhook-id": name, "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": Webhook(secret).sign(name, moment, text), "content-type": "application/json",
+    }  # fmt: skip
+    return served.http.post("/v1/webhooks/replicate/default", content=text, headers=shown)
+
+
+def test_replicate_ends_a_job_with_its_signature_only(own: Served) -> None:
+    job, task_id = running(own, "replicate")
+    assert result(prediction(own, task_id, status="processing", output=None)) == "ignored"
+    assert prediction(own, task_id, secret=OLD).json()["code"] == "forged"
+    assert look(own, job)["status"] == "running"
+    assert result(prediction(own, task_id)) == "applied"
+    found = look(own, job)
+    assert (found["status"], found["output"]) == ("completed", {"files": [{"url": "https://f/1.png", "type": ""}]})
+
+
+def test_fal_ends_a_job_by_the_application_of_its_address(own: Served) -> None:
+    job = own.acquire(job_id=fresh(), credits=10).json()
+    name = fresh("request")
+    assert bind(own, job, "fal", f"fal-ai/flux/requests/{name}").status_code == 200
+    body = {
+        "request_id": name,
+        "status": "ERROR",
+        "error": "x",
+        "payload": {"detail": "it is gone", "error_type": "internal_error"},
+    }
+    assert own.post("/v1/webhooks/fal/default?app=fal-ai/flux", body).json()["code"] == "forged"
+    assert result(own.post(f"/v1/webhooks/fal/default?token={TOKEN}&app=fal-ai/flux/dev", body)) == "applied"
+    found = look(own, job)
+    assert (found["status"], found["error"], found["refund"]["amount"]) == ("failed", "it is gone", 10)
+
+
+def test_a_provider_without_callbacks_is_unknown_here(own: Served) -> None:
+    assert own.post("/v1/webhooks/comfyui/default", {}).status_code == 404
 
 
 def test_a_callback_of_a_task_that_goes_on_ends_nothing(own: Served) -> None:

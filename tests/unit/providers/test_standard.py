@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
 from gate.model.errors import Forged, Unreadable
-from gate.model.messages import ProviderReport
+from gate.model.messages import ErrorKind, ProviderReport
 from gate.providers import PROVIDERS
 from gate.providers.callback import Callback
 
@@ -39,8 +39,10 @@ def end(**data: Any) -> Callback:
 
 def test_a_task_or_a_job_is_named_with_its_outcome() -> None:
     assert STANDARD.read(signed(END)) == ProviderReport("completed", "d-1", task_id="t-1")
-    said = STANDARD.read(end(job_id="j-1", error="it broke", output={"url": ["x", 1, None]}))
-    assert said == ProviderReport("failed", "d-1", job_id="j-1", error="it broke", output={"url": ["x", 1, None]})
+    said = STANDARD.read(end(job_id="j-1", error="it broke", output={"url": ["x", 1, None]}, error_kind=ErrorKind.UNKNOWN))
+    assert said == ProviderReport(
+        "failed", "d-1", job_id="j-1", error="it broke", output={"url": ["x", 1, None]}, error_kind=ErrorKind.UNKNOWN
+    )
     assert STANDARD.read(end(job_id="j-1", task_id=None, outcome="cancelled")) == ProviderReport(
         "cancelled", "d-1", job_id="j-1"
     )
@@ -179,7 +181,9 @@ def test_a_signed_body_that_is_not_of_the_form_names_the_field(body: Any, field:
     ids=lambda value: str(value)[:40].encode("ascii", "backslashreplace").decode(),
 )
 def test_an_end_is_never_refused_for_its_error(error: Any, kept: str | None) -> None:
-    assert STANDARD.read(end(job_id="j", error=error)) == ProviderReport("failed", "d-1", job_id="j", error=kept)
+    assert STANDARD.read(end(job_id="j", error=error)) == ProviderReport(
+        "failed", "d-1", job_id="j", error=kept, error_kind=ErrorKind.UNKNOWN
+    )
 
 
 def test_an_end_is_never_refused_for_its_output() -> None:
@@ -205,7 +209,9 @@ def test_an_end_is_never_refused_for_its_output() -> None:
 
 def test_a_numeric_task_id_stays_exact() -> None:
     for number in (0, 1904154698679771137, 9_999_999_999_999_999_999):
-        assert STANDARD.read(end(task_id=number)) == ProviderReport("failed", "d-1", task_id=str(number))
+        assert STANDARD.read(end(task_id=number)) == ProviderReport(
+            "failed", "d-1", task_id=str(number), error_kind=ErrorKind.UNKNOWN
+        )
 
 
 def test_the_header_names_of_svix_are_read_too_and_yield_to_the_standard_ones() -> None:
