@@ -251,7 +251,8 @@ local function reap()
   for _, job in ipairs(dead) do
     local entry = read(job)
     -- Without an entry the fence is unknown; SQL's own deadline ends that job.
-    if entry and entry.fence then emit('expired', job, entry, entry.fence) end
+    -- SQL has the end of a job whose slot drains.
+    if entry and entry.fence and not entry.drains then emit('expired', job, entry, entry.fence) end
     vacate(job)
     forget(job, entry)
     warm_up()

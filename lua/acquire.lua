@@ -45,6 +45,9 @@ end
 local due = redis.call('ZSCORE', SLOTS, job)
 if due then -- guard: acquire-finds-a-held-slot
   if not (known and known.lease_id) then return finish('torn', {}) end
+  -- Its job has ended in SQL, and only its task still runs.
+  -- guard: acquire-leaves-a-draining-slot
+  if known.drains then return finish('unrecorded', {ticket = known.ticket, queued_at = known.queued_at, lease_ms = known.lease_ms}) end
   known.due = math.max(known.due, tonumber(due)) -- after an absence its grace stands in slots only
   return stands(known.claimed and 'running' or 'granted', known, true)
 end

@@ -11,7 +11,7 @@
 --   3 settings  JSON     limit, lease_ms, max_hold_ms, claim_ms, queue_ms, queue_max, cooldown_ms,
 --                        max_active_per_user, queue_max_per_user, refusals_before_passing, paused, stood_ms (how long it stood
 --                        still until now), ahead_ms (see the prelude; absent = 0): integers
---   4 leases    JSON     array of {job, entry}; the entry has its due
+--   4 leases    JSON     array of {job, entry}; the entry has its due, or drains and left_ms: how long the slot of an ended job is kept
 --   5 waiters   JSON     array of {job, entry}, in order of their tickets
 --   6 ledger    string   whose pool this is: two ledgers on one Redis would load it against each other for ever
 -- Replies
@@ -49,7 +49,9 @@ end
 local graced
 for _, item in ipairs(leases) do
   local job, entry = item[1], item[2]
-  if entry.due <= now then -- guard: grace-at-rebuild
+  if entry.drains then
+    entry.due, entry.left_ms = now + entry.left_ms, nil
+  elseif entry.due <= now then -- guard: grace-at-rebuild
     entry.due = now + settings.claim_ms
     graced = graced or {}
     graced[#graced + 1] = {job, entry.due}

@@ -8,7 +8,7 @@
 --   6 shows   0, 1 or 2   1 = the caller of that job asks, so it is present; 2 = that job needs no presence any longer
 -- Replies
 --   status    limit, queue_ms, claim_ms, loaded_at, stood_ms (how long it stood still in all), refusals_before_passing, aside_until (the end
---             of the last cool-down of a job alone, or absent), running, granted, queued, paused, cooling_until, oldest (granted_at in ms, or absent),
+--             of the last cool-down of a job alone, or absent), running, granted, draining (slots of ended jobs whose tasks still run), queued, paused, cooling_until, oldest (granted_at in ms, or absent),
 --             holders and queue (arrays of job_id), position (1 = next, or absent),
 --             tools (tool -> ms until which it cools down, or absent),
 --             down (tools whose last start failed within ten minutes of its cool-down, and none worked since; or absent),
@@ -18,14 +18,18 @@ begin()
 if ARGV[6] ~= '0' and show(ARGV[4], read(ARGV[4]), ARGV[6] == '2') then promote() end -- guard: present-is-granted-at-once
 local most = tonumber(ARGV[5])
 local slots = redis.call('ZRANGE', SLOTS, 0, -1)
-local granted, oldest, holders = 0, nil, {}
-for i, job in ipairs(slots) do
+local granted, draining, oldest, holders = 0, 0, nil, {}
+for _, job in ipairs(slots) do
   local entry = read(job)
-  if entry and entry.granted_at then
+  if entry and entry.drains then
+    draining = draining + 1
+  elseif #holders < most then
+    holders[#holders + 1] = job
+  end
+  if entry and entry.granted_at and not entry.drains then
     if not entry.claimed then granted = granted + 1 end
     oldest = math.min(oldest or entry.granted_at, entry.granted_at)
   end
-  if i <= most then holders[i] = job end
 end
 local tools -- that cool down, with their time; a JSON object, or absent
 local down -- these, and those that could not be tried again since: every slot may be held
@@ -57,6 +61,6 @@ if meta.presences then
 end
 return finish('status', {
   limit = meta.limit, queue_ms = meta.queue_ms, stood_ms = stood(now), claim_ms = meta.claim_ms, loaded_at = meta.loaded_at,
-  refusals_before_passing = meta.refusals_before_passing, aside_until = meta.aside_until > now and meta.aside_until or nil, running = #slots - granted, granted = granted, queued = waiting,
+  refusals_before_passing = meta.refusals_before_passing, aside_until = meta.aside_until > now and meta.aside_until or nil, running = #slots - granted - draining, granted = granted, draining = draining, queued = waiting,
   paused = meta.paused == 1, cooling_until = meta.cooling_until, oldest = oldest, holders = holders, queue = queue,
   position = stands_at and stands_at + 1 or nil, tools = tools, down = down, away = away})

@@ -202,7 +202,8 @@ def not_running(settings: Settings) -> str:
 
 def outside_of(settings: Settings) -> ExternalServices:
     """Return the tools and the owner's functions of these settings, as the server has them."""
-    return ExternalServices(settings.known_tools(), settings.job_sql, settings.refund_sql)
+    accounts = settings.provider_accounts()
+    return ExternalServices(settings.known_tools(), settings.job_sql, settings.refund_sql, accounts=accounts)
 
 
 def may_write(settings: Settings) -> None:

@@ -229,6 +229,23 @@ def cancel(
     )
 
 
+def ask(
+    job_id: JobArgument,
+    pool: PoolFlag = "default",
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Ask the provider about a job's task now, and show the job after the answer (10 s at most)."""
+    from gate.cli import context, render
+
+    async def call(gate: Services) -> Job:
+        job = await gate.queries.wait(pool, job_id, None, 0)
+        return await gate.jobs.ask_and_wait(job, 10)
+
+    render.job(context.visit(settings_of(data_dir, config), call), json)
+
+
 def jobs(
     pool: PoolFlag = "default",
     status: Annotated[str | None, typer.Option(help="Only those.")] = None,

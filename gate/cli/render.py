@@ -97,7 +97,7 @@ def title(view: PoolSnapshot) -> str:
     """Summarise a pool in one line: its slots, its waiters, and why it grants nothing if that is so."""
     now = view.line
     words = f"pool {view.name}: {now.running} running, {now.granted} granted, {now.free} free of {now.limit};"
-    words += f" {now.queued} waiting"
+    words += f" {now.queued} waiting" + (f", {now.draining} draining" if now.draining else "")
     if now.paused or (now.queued and now.reason != "pool_full"):
         words += f" ({now.reason})"
     return words

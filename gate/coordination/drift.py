@@ -116,6 +116,8 @@ def _examine_one(seen: RedisSnapshot, job_id: str, job: Job | None) -> Iterator[
     entry = seen.entries.get(job_id) or {}
     place = Place.SLOT if job_id in seen.slots else Place.QUEUE if job_id in seen.queue else None
     fence = int(entry.get("fence") or 0) if place is Place.SLOT else 0
+    if entry.get("drains") and (job is None or job.ended):
+        return  # guard: sweep-leaves-a-draining-slot
     if job is not None and not job.ended and not entry:
         place = None  # a live job without an entry is not in the pool: no script can use its place
     kind = misplaced(place, job.status if job else None)

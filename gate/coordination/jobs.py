@@ -47,7 +47,10 @@ The order on each path is fixed, so that a crash between two steps loses nothing
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
+import time
 from collections.abc import Awaitable, Callable
 
 from pydantic import JsonValue
@@ -57,7 +60,8 @@ from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry, PoolSlots
 from gate.coordination.queries import JobQueries
 from gate.ledger import BindResult, CallbackResult, Change, EndResult, ExtensionResult, Ledger, RefuseResult
-from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, StartedByGate, StoreDown, TaskTaken
+from gate.model.account import Accounts
+from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, NoTask, StartedByGate, StoreDown, TaskTaken
 from gate.model.job import Job, RequeueReason, is_over
 from gate.model.messages import Outcome, ProviderReport, RelayedPayload, Release, StartReply
 from gate.slots import ExtendReply, ExtendResult
@@ -66,14 +70,19 @@ TRIES = 5
 """Attempts of one call before it answers 503. Each further attempt needs one more rare event, such as a change of epoch."""
 
 
+ANSWER_LOOK_S = 0.05
+"""Pause (s) between two looks for the answer to a question that a caller waits for."""
+
+
 class JobCoordinator:
     """Runs and ends jobs that are admitted."""
 
     def __init__(
-        self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, queries: JobQueries
-    ) -> None:
+        self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, queries: JobQueries,
+        accounts: Accounts | None = None,
+    ) -> None:  # fmt: skip
         self._ledger, self._pools, self._recorder = ledger, pools, recorder
-        self._news, self._queries = news, queries
+        self._news, self._queries, self._accounts = news, queries, accounts or Accounts()
 
     # ---- while it runs -----------------------------------------------------------------------------------------
 
@@ -134,19 +143,21 @@ class JobCoordinator:
         lease_id = lease_id or job.lease_id or ""
         if job.status == "granted":
             await self.claim(pool, job_id, lease_id)
-        bound = await self._ledger.bind(pool, job_id, provider, task_id, lease_id)
+        account = self._accounts.of(provider, pool)
+        bound = await self._ledger.bind(pool, job_id, provider, task_id, lease_id, account=account)
         if bound.result is BindResult.TAKEN:
             raise TaskTaken(f"task {task_id!r} of {provider} is another job, or another lease of this one", bound.job)
         if bound.result is BindResult.LOST:
             raise await self._why_lost(pool, job_id, lease_id)
         assert bound.job is not None
         if bound.result is BindResult.ENDED:
-            await self._free(pool, job_id, bound.job.lease_id)
+            await self._free(bound.job, bound.job.lease_id)
         return bound.job
 
     async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None:
         """Record the task of a start call whose answer came after its job had ended. Reports about the task are then kept."""
-        await self._ledger.bind(pool, job_id, provider, task_id, lease_id, or_ended=True)
+        account = self._accounts.of(provider, pool)
+        await self._ledger.bind(pool, job_id, provider, task_id, lease_id, or_ended=True, account=account)
 
     async def started(self, pool: str, job_id: str, lease_id: str, started: StartReply) -> Job:
         """Record a tool's answer that it has started the job of this grant.
@@ -160,9 +171,10 @@ class JobCoordinator:
         Raises:
             JobUnknown, LeaseLost, AlreadyEnded, StoreDown: As for `claim`.
         """
+        started = dataclasses.replace(started, account=self._accounts.of(started.provider, pool))
         job, _ = await self._extend(pool, job_id, lease_id, lambda slots: slots.claim(job_id, lease_id, True), started)
         if job.ended:
-            await self._free(pool, job.job_id, job.lease_id)
+            await self._free(job, job.lease_id)
         return job
 
     async def hold(self, pool: str, job_id: str, lease_id: str) -> float:
@@ -247,7 +259,7 @@ class JobCoordinator:
         # guard: end-in-sql-before-redis
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
         job = await self._ended(pool, ended)
-        await self._free(pool, job_id, lease_id)  # guard: end-in-sql-before-redis: then
+        await self._free(job, lease_id)  # guard: end-in-sql-before-redis: then
         return job
 
     async def hear(self, pool: str, provider: str, report: ProviderReport, raw: str) -> CallbackResult:
@@ -268,8 +280,45 @@ class JobCoordinator:
         """
         change = await self._ledger.hear(pool, provider, report, raw)
         if change.result is CallbackResult.ENDED and change.job is not None:
-            await self._free(pool, change.job.job_id, change.job.lease_id)
+            await self._free(change.job, change.job.lease_id)
         return change.result
+
+    async def ask(self, pool: str, job_id: str) -> Job:
+        """Ask the provider about the task of a job now. The answer comes later, and changes the job as a callback does.
+
+        Raises:
+            JobUnknown: The pool has no such job.
+            NoTask: gate asks no provider about it.
+            StoreDown: SQL does not answer.
+        """
+        job = await self._queries.job(pool, job_id)
+        if await self._ledger.ask(pool, job_id) is None:
+            raise NoTask("gate asks no provider about this job: it has no task now, or its provider has no account here", job)
+        self._news.tell(pool, [job_id])
+        return job
+
+    async def ask_and_wait(self, job: Job, within_s: float) -> Job:
+        """Ask the provider about the task of a job, and wait for the answer.
+
+        Args:
+            job: The job.
+            within_s: Longest wait (s).
+
+        Returns:
+            The job after the answer, or as it is when none has come in time.
+
+        Raises:
+            NoTask: gate asks no provider about it.
+            StoreDown: SQL does not answer.
+        """
+        await self.ask(job.pool, job.job_id)
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            await asyncio.sleep(ANSWER_LOOK_S)
+            asked = await self._queries.asked(job)
+            if asked is None or asked.is_answered:
+                break
+        return await self._queries.job(job.pool, job.job_id)
 
     async def keep_payload(self, job: Job, relayed: RelayedPayload) -> None:
         """Keep what a caller passed on of its provider's words with the callbacks of a job. It ends nothing.
@@ -279,11 +328,15 @@ class JobCoordinator:
         """
         await self._ledger.keep_payload(job, relayed)
 
-    async def _free(self, pool: str, job_id: str, lease_id: str | None) -> None:
-        """Free the slot of a lease whose job has ended in SQL."""
+    async def _free(self, job: Job, lease_id: str | None) -> None:
+        """Free the slot of a lease whose job has ended in SQL. A task that still runs at the provider keeps it for a while."""
+        slots, drain_ms = self._pools.pool(job.pool), self._accounts.drain_ms(job)
         with contextlib.suppress(StoreDown):  # the end is recorded; the slot is free at its deadline at the latest
-            await self._pools.pool(pool).release(job_id, lease_id or "")
-        self._news.tell(pool, [job_id])
+            if drain_ms:
+                await slots.drain(job.job_id, lease_id or "", drain_ms)  # guard: drain-until-confirmed
+            else:
+                await slots.release(job.job_id, lease_id or "")
+        self._news.tell(job.pool, [job.job_id])
 
     async def cancel(
         self, pool: str, job_id: str, reason: str | None = None, outcome: Outcome = "cancelled", *, by: str = "operator",
@@ -306,6 +359,9 @@ class JobCoordinator:
         """
         await self._pools.know(pool)
         job = await self._ended(pool, await self._ledger.end(pool, job_id, outcome, by=by, reason=reason, error=error))
+        if self._accounts.drain_ms(job):  # guard: end-again-leaves-a-draining-slot
+            await self._free(job, job.lease_id)
+            return job
         with contextlib.suppress(StoreDown):
             await self._pools.pool(pool).cancel(job_id)
         self._news.tell(pool, [job_id])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -12,8 +13,11 @@ from gate.coordination.clock_guard import ClockGuard
 from gate.coordination.ledger_age import LedgerAge
 from gate.coordination.single_flight import SingleFlight
 from gate.ledger import EpochResult, Ledger, RebuildPlan
+from gate.model.account import Accounts
 from gate.model.errors import StoreDown
+from gate.model.job import Job
 from gate.slots import NotDone, RebuildReply, RebuildResult, Semaphore, entry_codec
+from gate.slots.entry_codec import Entry
 
 log = structlog.get_logger("gate.pools")
 
@@ -61,9 +65,11 @@ class KnownPool:
 class PoolLoader:
     """Loads pools into the Redis that answers now."""
 
-    def __init__(self, semaphore: Semaphore, ledger: Ledger, clock_guard: ClockGuard, age: LedgerAge) -> None:
+    def __init__(
+        self, semaphore: Semaphore, ledger: Ledger, clock_guard: ClockGuard, age: LedgerAge, accounts: Accounts
+    ) -> None:
         self._semaphore, self._ledger, self._clock_guard, self._age = semaphore, ledger, clock_guard, age
-        self._link = semaphore.link
+        self._link, self._accounts = semaphore.link, accounts
 
     async def load(self, pool: str, known: KnownPool, refused: int | None, even_a_former: bool) -> None:
         """Load a pool under a new epoch, or take over the epoch under which another server has loaded it.
@@ -100,12 +106,14 @@ class PoolLoader:
         """Put the rows of a plan into this Redis."""
         recorded_ms, poison_from = plan.pool.clock_ahead_ms, plan.pool.settings.refusals_before_passing
         ahead_ms = await self._clock_guard.measured(pool, recorded_ms)
+        leases = entry_codec.loaded(entry_codec.holding, plan.leases, plan.poison, poison_from)
+        leases += self._draining(plan.stops)  # guard: load-draining-slots
         try:
             loaded = await self._semaphore.rebuild(
                 pool,
                 plan.epoch,
                 plan.pool.in_redis() | {"ahead_ms": ahead_ms, "stood_ms": plan.stood_ms},
-                entry_codec.loaded(entry_codec.holding, plan.leases, plan.poison, poison_from),
+                leases,
                 entry_codec.loaded(entry_codec.waiting, plan.waiters, plan.poison, poison_from),
             )
         except NotDone:  # another Redis answers now: begin again, with the epoch that SQL has
@@ -122,6 +130,11 @@ class PoolLoader:
         await self._clock_guard.loaded(pool, plan.epoch, recorded_ms, ahead_ms)
         await self._record_grace(pool, plan, loaded)
         log.info("pool.loaded", pool=pool, epoch=plan.epoch, leases=len(plan.leases), waiters=len(plan.waiters))
+
+    def _draining(self, stops: Sequence[tuple[Job, int]]) -> list[tuple[str, Entry]]:
+        """Return the entries of slots that are kept for tasks that are being stopped."""
+        left = [(job, self._accounts.drain_ms(job) - since_ms) for job, since_ms in stops]
+        return [(job.job_id, entry_codec.draining(job, left_ms)) for job, left_ms in left if left_ms > 0]
 
     async def _record_grace(self, pool: str, plan: RebuildPlan, loaded: RebuildReply) -> None:
         """Record the deadlines that the load has extended."""

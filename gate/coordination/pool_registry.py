@@ -15,6 +15,7 @@ from gate.coordination.ledger_age import LedgerAge
 from gate.coordination.pool_loader import LOADING_S, KnownPool, PoolLoader
 from gate.coordination.single_flight import SingleFlight
 from gate.ledger import Ledger, LedgerQueries
+from gate.model.account import Accounts
 from gate.model.errors import PoolUnknown, StoreDown
 from gate.model.job import Job, Request, RequeueReason
 from gate.model.messages import OutboxEntry
@@ -55,7 +56,9 @@ class PoolRegistry:
         age: Finds out that SQL has gone back.
     """
 
-    def __init__(self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries) -> None:
+    def __init__(
+        self, semaphore: Semaphore, ledger: Ledger, reading: LedgerQueries, accounts: Accounts | None = None
+    ) -> None:
         self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
         self._link = semaphore.link
         self._known: dict[str, KnownPool] = {}
@@ -65,7 +68,7 @@ class PoolRegistry:
         self.on_forgotten: list[Callable[[str], None]] = [counters.forget]
         self.due = DueTimes()
         self.age = LedgerAge(semaphore, ledger, reading)
-        self._loader = PoolLoader(semaphore, ledger, self._clock_guard, self.age)
+        self._loader = PoolLoader(semaphore, ledger, self._clock_guard, self.age, accounts or Accounts())
 
     @property
     def names(self) -> list[str]:
@@ -284,6 +287,10 @@ class PoolRegistry:
             with contextlib.suppress(PoolUnknown):
                 await self.pool(pool).configure({"paused": 1, "recorded": self.age.newest})
 
+    def expected_ms(self, pool: str) -> int:
+        """Say what the pool's clock shows now (ms since 1970), without a call. See `Semaphore.expected_ms`."""
+        return self._semaphore.expected_ms(pool)
+
     def due_within(self, pool: str, within_s: float) -> None:
         """Let the pool's next tick come within this time (s)."""
         self.due.by(pool, time.monotonic() + within_s)
@@ -340,6 +347,20 @@ class PoolSlots:
     async def release(self, job_id: str, lease_id: str) -> None:
         """Free the slot of a lease, if it still holds one."""
         await self._run(lambda epoch: self._semaphore.release(self._name, epoch, job_id, lease_id))
+
+    async def drain(self, job_id: str, lease_id: str, drain_ms: int) -> None:
+        """Keep the slot of a lease whose job has ended, while its task still runs. See `Semaphore.drain`."""
+        await self._run(lambda epoch: self._semaphore.drain(self._name, epoch, job_id, lease_id, drain_ms))
+
+    async def drained(self, job_id: str, lease_id: str) -> None:
+        """Free a slot that drains, because its task is over.
+
+        Args:
+            job_id: The job.
+            lease_id: The lease that it had.
+        """
+        await self.release(job_id, lease_id)  # the drain may still be on its way
+        await self.release(job_id, f"drain:{lease_id}")
 
     async def cancel(self, job_id: str, ticket: int | None = None) -> None:
         """Remove a job from its slot or from the queue, if it is there. With `ticket`, only if it came under that ticket."""

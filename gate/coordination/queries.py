@@ -14,7 +14,7 @@ from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.positions import QueuePositions
 from gate.coordination.waiters import Waiters, Wakeup
-from gate.ledger import Event, LedgerQueries
+from gate.ledger import Asked, Event, LedgerQueries
 from gate.model.errors import JobUnknown, PoolUnknown, StoreDown, TooLong
 from gate.model.job import Job, JobStatus
 from gate.slots import QueueState, Semaphore
@@ -306,6 +306,14 @@ class JobQueries:
         """Return a live job of a user; None if the user has none."""
         job = await self._ledger.active(user)
         return await self.placed(job) if job is not None else None
+
+    async def asked(self, job: Job) -> Asked | None:
+        """Return what the provider says of the task of a job; None when gate does not ask about it.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        return await self._ledger.asked(job)
 
     async def history(self, pool: str, job_id: str) -> list[Event]:
         """Read the events of a job, the oldest first.

@@ -418,7 +418,10 @@ def _members(pool: str, state: _RedisPool, rows: dict[str, Any]) -> Iterator[Bre
     yield from _places(pool, state)
     for job in state.slots:
         entry, row = state.entries.get(job), rows.get(job)
-        if (
+        if entry is not None and entry.get("drains"):
+            if row is not None:
+                yield Breach("I9", job, "its slot drains, and it is live in SQL")
+        elif (
             entry is not None
             and state.now_ms - entry.get("granted_at", 0) > UNRECORDED_MS
             and (row is None or row.lease_id != entry.get("lease_id"))

@@ -24,10 +24,19 @@ class LeaseOut(BaseModel):
 
 
 class TaskOut(BaseModel):
-    """The task at the provider. `task_id` is its id there."""
+    """The task at the provider. `task_id` is its id there. What follows it is there when the job is read alone and gate asks about the task.
+
+    `state` is `unasked`, `queued`, `running`, `ended`, `unknown`, or `silent` while the provider does not answer. `heard_at` is when it
+    answered last. `stop` is `owed` while the task has to be stopped, then `confirmed` or `given_up`.
+    """
 
     provider: str
     task_id: str
+    account: str | None = None
+    state: Literal["unasked", "queued", "running", "ended", "unknown", "silent"] | None = None
+    heard_at: str | None = None
+    questions: int | None = None
+    stop: Literal["owed", "confirmed", "given_up"] | None = None
 
 
 class RefundOut(BaseModel):
@@ -77,7 +86,7 @@ class JobOut(BaseModel):
 
 
 class PoolOut(BaseModel):
-    """A pool at one moment. `holders` and `queue` list jobs in order."""
+    """A pool at one moment. `holders` and `queue` list jobs in order. `draining` slots are of jobs that have ended, whose tasks still run."""
 
     pool: str
     limit: int
@@ -85,6 +94,7 @@ class PoolOut(BaseModel):
     granted: int
     queued: int
     free: int
+    draining: int
     paused: bool
     cooling_until: str | None
     oldest_lease_seconds: float | None
@@ -252,6 +262,7 @@ def pool_body(view: PoolSnapshot, secrets: bool = True) -> dict[str, Any]:
         "granted": line.granted,
         "queued": line.queued,
         "free": line.free,
+        "draining": line.draining,
         "paused": line.paused,
         "cooling_until": moment(line.cooling_until),
         "oldest_lease_seconds": age_ms / 1000 if age_ms is not None else None,

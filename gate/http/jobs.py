@@ -21,7 +21,7 @@ from gate.http.services import AdmissionService, CallerHangUp, JobService, Query
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid
 from gate.model.job import Job, JobStatus, Request, new_job_id
-from gate.model.job_json import job_body
+from gate.model.job_json import job_body, moment
 from gate.model.limits import WAIT_MAX_S
 
 router = APIRouter(prefix="/v1/pools/{pool}", tags=["jobs"], route_class=StrictRoute)
@@ -108,7 +108,13 @@ async def job(
 
     The read is a sign of its caller, for a job with `presence_seconds`. So is a stream of its events.
     """
-    return _answer(await queries.wait(pool, job_id, status, wait_seconds, hang_up), asking)
+    job = await queries.wait(pool, job_id, status, wait_seconds, hang_up)
+    asked = await queries.asked(job)
+    if asked is None:
+        return _answer(job, asking)
+    body = job_body(job, asking.may_release)
+    said = {name: value for name, value in asked._asdict().items() if name != "is_answered"}
+    return Json(body | {"task": body["task"] | said | {"heard_at": moment(asked.heard_at)}})
 
 
 async def _begins(pool: Pool, job_id: JobPath, queries: QueryService, last_event_id: LastEventId = None) -> None:
@@ -174,6 +180,13 @@ async def renew(pool: Pool, job_id: JobPath, body: RenewBody, jobs: JobService, 
 async def release(pool: Pool, job_id: JobPath, body: ReleaseBody, jobs: JobService, asking: Asking) -> JSONResponse:
     """Give the slot back, and report how the job ended."""
     return _answer(await jobs.release(pool, job_id, body.lease_id, body.outcome, body.error, body.output), asking)
+
+
+@router.post("/jobs/{job_id}/ask", response_model=JobOut, status_code=202)
+@open_to(TOOL, conflicts={"no_task"})
+async def ask(pool: Pool, job_id: JobPath, jobs: JobService, asking: Asking) -> JSONResponse:
+    """Ask the provider about the job's task now. The answer changes the job as a callback would, a moment later."""
+    return _answer(await jobs.ask(pool, job_id), asking, 202)
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=JobOut)

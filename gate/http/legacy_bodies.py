@@ -121,6 +121,13 @@ class FinishBody(Body):
     webhookPayload: Annotated[str | None, BeforeValidator(_a_payload)] = None
 
 
+class JobBody(Body):
+    """Body of `reconcile`."""
+
+    table: schemas.Label
+    jobId: Id
+
+
 class SessionBody(Body):
     """Body of `cancel-session`."""
 

@@ -20,11 +20,21 @@ from pydantic import JsonValue, ValidationError
 from gate.coordination.queries import PoolSnapshot
 from gate.coordination.services import Services
 from gate.http.auth.roles import ANYONE, TOOL, Asking, Caller, open_to
-from gate.http.legacy_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, SessionBody, UserBody
+from gate.http.legacy_bodies import Body, CancelBody, CheckBody, EnqueueBody, FinishBody, JobBody, SessionBody, UserBody
 from gate.http.problems import OLD_HEADERS as HEADERS
 from gate.http.problems import RETRY_AFTER_S, TABLE, as_postgrest
 from gate.http.services import AllServices
-from gate.model.errors import AlreadyEnded, GateError, JobUnknown, LeaseLost, QueueFull, StoreDown, ToolUnknown, UserBusy
+from gate.model.errors import (
+    AlreadyEnded,
+    GateError,
+    JobUnknown,
+    LeaseLost,
+    NoTask,
+    QueueFull,
+    StoreDown,
+    ToolUnknown,
+    UserBusy,
+)
 from gate.model.job import HOLDING, REFUNDED, Job
 from gate.model.job import Request as Wanted
 from gate.model.limits import QUEUE_MAX
@@ -41,6 +51,10 @@ PREFLIGHT = HEADERS | {
     "Access-Control-Max-Age": "86400",
 }
 """Headers of the answer to a preflight request. They allow the request headers that installed front ends send."""
+ASKED_WITHIN_S = 3.0
+"""Longest wait (s) for the provider's word before a job is failed by the clock of its front end."""
+RECONCILED_WITHIN_S = 8.0
+"""Longest wait (s) for the provider's word in `reconcile`."""
 log = structlog.get_logger("gate.tools")
 _without_start_url: set[str] = set()
 """Tables whose tools were warned about. A warning at each call would flood the log."""
@@ -160,6 +174,9 @@ async def _finished(services: Services, body: FinishBody) -> tuple[Job, dict[str
         job = await _end_unadmitted(services, body, body.table, body.jobId, body.status, body.errorMessage)
         if job.ended:
             return job, {"success": True, "refundedAmount": _refunded(job)}
+    if body.status == "failed" and job.account is not None and job.status in HOLDING:
+        with contextlib.suppress(NoTask):  # the caller's clock says so; the provider may have finished it
+            job = await services.jobs.ask_and_wait(job, ASKED_WITHIN_S)  # guard: failed-by-a-clock-asks-first
     if body.notAdmitted:
         return job, _over(job) if job.ended else {"success": True, "skipped": True, "reason": "admitted"}
     if body.taskId is not None and job.task_id not in (None, body.taskId):
@@ -211,6 +228,23 @@ async def cancel_session(services: Services, body: SessionBody) -> Answer:
     return {"success": True, "cancelledCount": len(rows), "cancelledJobs": rows}
 
 
+async def reconcile(services: Services, body: JobBody) -> Answer:
+    """Ask the provider what became of a job's task, and answer with the job's status if that has ended it."""
+    job = await _known(services, body.table, body.jobId)
+    state = None
+    if not job.ended:
+        try:
+            job = await services.jobs.ask_and_wait(job, RECONCILED_WITHIN_S)
+        except NoTask:
+            return {"resolved": False, "reason": "no_task_id" if job.task_id is None else "api_error"}
+        asked = await services.queries.asked(job)
+        state = asked.state if asked is not None else None
+    if job.ended:
+        return {"resolved": True, "status": _status_in_their_words(job)}
+    reason = "still_running" if state in ("queued", "running") else "api_error"
+    return {"resolved": False, "reason": reason, "providerStatus": state}
+
+
 async def status(services: Services, body: Body) -> Answer:
     """Add up the pools of all tools."""
     views = [await services.queries.pool(pool, QUEUE_MAX) for pool in body._tools.pools]
@@ -232,6 +266,7 @@ PATHS: dict[str, tuple[type[Body], Path]] = {
     "process-next": (Body, process_next),
     "finish": (FinishBody, finish),
     "cancel-session": (SessionBody, cancel_session),
+    "reconcile": (JobBody, reconcile),
     "status": (Body, status),
 }
 """Body and answer of each path below MANAGER."""

@@ -53,6 +53,7 @@ OF_REDIS: Table[RedisGauges] = (
     ("gate_slots_limit", "Jobs that may hold a slot at a time.", lambda one: one.limit),
     ("gate_slots_running", "Slots whose job has started.", lambda one: one.running),
     ("gate_slots_granted", "Slots whose job has not started yet.", lambda one: one.granted),
+    ("gate_slots_draining", "Slots of jobs that have ended, whose tasks still run.", lambda one: one.draining),
     ("gate_slots_free", "Slots that no job holds.", lambda one: one.free),
     ("gate_slots_overdue", "Slots whose deadline is over and that are not reaped yet.", lambda one: one.overdue),
     ("gate_lease_oldest_seconds", "Age of the oldest lease.", lambda one: one.oldest_lease_s),
@@ -219,6 +220,12 @@ class _Collector:
         yield self._counter("gate_stale_recordings", "Answers of Redis that came too late for SQL.", ["pool"], stale)
         repairs = [([kind], counters.repairs[kind]) for kind in REPAIRS]
         yield self._counter("gate_sweep_repairs", "Differences between the stores that were mended.", ["kind"], repairs)
+        asked = [(list(key), count) for key, count in sorted(counters.questions.items())]
+        says = "Questions to providers about tasks, by answer."
+        yield self._counter("gate_questions", says, ["provider", "answer"], asked)
+        ends = [(list(key), count) for key, count in sorted(counters.ends_by_question.items())]
+        says = "Ends that a question has brought, by what they did."
+        yield self._counter("gate_question_ends", says, ["provider", "result"], ends)
         sent = [([kind, result], counters.deliveries[kind, result]) for kind in RESULTS for result in RESULTS[kind]]
         yield self._counter("gate_deliveries", "Calls made to tools, by what came of them.", ["kind", "result"], sent)
         odd = [([name], counters.not_understood[name]) for name in sorted(PROVIDERS)]

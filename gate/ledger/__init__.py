@@ -21,11 +21,13 @@ from gate.ledger.results import (
 )
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.transitions.deliveries import Deliveries, Delivery
+from gate.ledger.transitions.questions import Asked, Heard, Question, Questions
 from gate.ledger.transitions.unread_callbacks import Unread, UnreadCallbacks
 
 __all__ = [
     "AdmitResult",
     "ApplyResult",
+    "Asked",
     "BillingHooks",
     "BindResult",
     "CallbackResult",
@@ -38,6 +40,7 @@ __all__ = [
     "Event",
     "ExtensionResult",
     "GrantReturn",
+    "Heard",
     "InLine",
     "Key",
     "Ledger",
@@ -45,6 +48,8 @@ __all__ = [
     "Pool",
     "PoolSettings",
     "Price",
+    "Question",
+    "Questions",
     "RebuildPlan",
     "RecordReply",
     "RefuseResult",

@@ -31,10 +31,11 @@ from gate.ledger.sql import pool_rows
 from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
-from gate.ledger.transitions import admission, clock, deliveries, inbox, outbox, poison, starts, waiting_time
+from gate.ledger.transitions import admission, clock, deliveries, inbox, outbox, poison, questions, starts, waiting_time
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.jobs import Ending
 from gate.ledger.transitions.outbox import newer, room
+from gate.model.account import Account
 from gate.model.errors import StoreDown
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, Lease, Request, is_over, now_ms
 from gate.model.messages import OutboxEntry, ProviderReport, RelayedPayload, StartReply
@@ -173,8 +174,10 @@ class Ledger:
             if job.ended:
                 return Change(RefuseResult.LOST if job.status == "expired" else RefuseResult.ALREADY, job)
             before = job
+            if job.account is not None:
+                questions.end(batch, job)  # guard: stop-owed-with-a-refusal
             job = batch.put(job, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
-                            task_id=None, refusals=job.refusals + (not tool_down))  # fmt: skip
+                            task_id=None, account=None, refusals=job.refusals + (not tool_down))  # fmt: skip
             refusal = "its tool's start address fails" if tool_down else "refused by the provider"
             why, at = refusal + (f": {error}" if error else ""), batch.now_ms(pool)
             batch.event(pool, job_id, "queued", by, at, why=why)
@@ -224,12 +227,13 @@ class Ledger:
         return await self._database.write(pool, job_id, work)
 
     async def bind(
-        self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, or_ended: bool = False
-    ) -> Change[BindResult]:
+        self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, or_ended: bool = False,
+        account: Account | None = None,
+    ) -> Change[BindResult]:  # fmt: skip
         """Bind a lease to a provider's task. A task belongs to one lease of one job for ever.
 
         A lease may get another task, when the provider lost the first. Then only the newer one counts. With `or_ended` a job
-        that has ended is bound too, so that the provider's report of the task is kept.
+        that has ended is bound too, so that the provider's report of the task is kept. gate asks at `account` about the task.
         """
 
         def work(batch: UnitOfWork) -> Change[BindResult]:
@@ -244,7 +248,7 @@ class Ledger:
                 return Change(BindResult.REPEAT, job)
             if job.status != "running" and not (or_ended and job.ended):
                 return Change(BindResult.LOST, job)
-            return inbox.bound(batch, changes.bind(batch, job, provider, task_id))
+            return inbox.bound(batch, changes.bind(batch, job, provider, task_id, account=account))
 
         return await self._database.write(pool, job_id, work)
 
@@ -256,6 +260,16 @@ class Ledger:
             return inbox.hear(batch, pool, provider, report, raw)
 
         return await self._database.write(pool, report.job_id or "", work)
+
+    async def ask(self, pool: str, job_id: str) -> Job | None:
+        """Make the question about the current task of a job due now. Return the job; None when gate does not ask about it."""
+
+        def work(batch: UnitOfWork) -> Job | None:
+            batch.pool(pool)
+            job = _in(pool, batch.job(pool, job_id))
+            return job if job is not None and questions.nudge(batch, job) else None
+
+        return await self._database.write(pool, job_id, work)
 
     async def keep_payload(self, job: Job, relayed: RelayedPayload) -> None:
         """Keep what a caller passed on of its provider's words with the callbacks of a job.
@@ -385,6 +399,7 @@ class Ledger:
                 leases=[job for job in live if job.status in HOLDING],
                 waiters=[job for job in live if job.status == "queued"],
                 poison=poison.refused_at(batch.connection, row, live),  # guard: poison-outlasts-a-rebuild
+                stops=questions.stops(batch, pool),
             )
 
         return await self._database.write(pool, "", work, takes_long=True)

@@ -22,6 +22,7 @@ from gate.ledger.sql.job_rows import find, is_holding, is_live, job_of, jobs_wit
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.sql.tables import events, jobs, ledger, tasks
 from gate.ledger.sql.tables import pools as pool_table
+from gate.ledger.transitions import questions
 from gate.ledger.transitions.unread_callbacks import Unread as Unread
 from gate.ledger.transitions.unread_callbacks import UnreadCallbacks
 from gate.model.job import Job
@@ -140,6 +141,13 @@ class LedgerQueries:
     async def job(self, job_id: str) -> Job | None:
         """Return a job; None when there is none of this id, in any pool."""
         return await self._database.read(lambda connection: find(connection, job_id))
+
+    async def asked(self, job: Job) -> questions.Asked | None:
+        """Return what the provider says of the current task of a job; None when gate does not ask about it."""
+        if job.account is None or job.provider is None or job.task_id is None:
+            return None
+        provider, task_id = job.provider, job.task_id
+        return await self._database.read(lambda connection: questions.asked(connection, provider, task_id))
 
     async def pool_of_task(self, provider: str, task_id: str) -> str | None:
         """Return the pool of the job that is bound to this task; None when no job is."""

@@ -196,6 +196,7 @@ class RebuildPlan:
         waiters: Jobs that wait, in order of their tickets.
         stood_ms: How long the pool has stood still in all (ms). That time counts against no wait.
         poison: The time of the last refusal (ms since 1970) of each poison job, by job_id.
+        stops: Jobs that have ended and whose tasks are being stopped, each with the time (ms) since then.
     """
 
     result: EpochResult
@@ -205,3 +206,4 @@ class RebuildPlan:
     waiters: list[Job] = field(default_factory=list)
     stood_ms: int = 0
     poison: dict[str, int] = field(default_factory=dict)
+    stops: list[tuple[Job, int]] = field(default_factory=list)

@@ -137,6 +137,10 @@ class TaskTaken(Conflict):
     """The provider's task belongs to another job, or to another lease of this one."""
 
 
+class NoTask(Conflict):
+    """gate asks no provider about the job."""
+
+
 class StartedByGate(Conflict):
     """gate starts this job at its tool, so no caller may claim it."""
 

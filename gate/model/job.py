@@ -88,6 +88,7 @@ class Job(NamedTuple):
         refusals: How often its provider has refused it.
         stood_ms: How long its pool had stood still in all (ms) when the job came. That time counts against no wait.
         presence_ms: Time (ms) without a sign of its caller after which others pass it in the queue; None for no such time.
+        account: Account at which gate asks about the task of its current lease; None when gate does not ask.
         position: Its place in the queue; 1 is next.
         queue_length: Number of waiters in the pool.
         reason: Why it waits.
@@ -128,6 +129,7 @@ class Job(NamedTuple):
     refusals: int = 0
     stood_ms: int = 0
     presence_ms: int | None = None
+    account: str | None = None
     refund: Refund | None = None
     position: int | None = None
     queue_length: int | None = None

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from gate.model.account import Accounts
 from gate.model.errors import CannotStart, StoreDown
 from gate.runtime.data_dir import Address, DataDir
 from gate.runtime.embedded_redis import EmbeddedRedis
@@ -90,6 +91,22 @@ def _run(settings: Settings, data: DataDir, listener: socket.socket, embedded: E
             raise CannotStart(error.detail) from error
 
 
+def _accounts(settings: Settings) -> Accounts:
+    """Return the accounts at providers.
+
+    Raises:
+        CannotStart: The variable of a key is not set.
+    """
+    accounts = settings.provider_accounts()
+    for one in accounts:
+        if not one.key:
+            named = settings.providers[one.provider].accounts[one.name].key_env
+            raise CannotStart(
+                f"the variable {named} is not set, which holds the key of account {one.name!r} of {one.provider}"
+            )
+    return accounts
+
+
 async def _serve(settings: Settings, data: DataDir, listener: socket.socket, redis_url: str, near: str) -> None:
     from gate.coordination import ledger_mark
     from gate.http.app import make_app
@@ -103,7 +120,8 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     made_live = PoolSettings(**settings.defaults().in_ms())
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     tools = settings.known_tools()
-    outside = ExternalServices(tools, settings.job_sql, settings.refund_sql, data.server_id(), data.path / ledger_mark.FILE)
+    mark_file = data.path / ledger_mark.FILE
+    outside = ExternalServices(tools, settings.job_sql, settings.refund_sql, data.server_id(), mark_file, _accounts(settings))
     async with open_gate(
         near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:

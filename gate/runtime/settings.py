@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -19,11 +19,15 @@ from pydantic_settings import (
 )
 
 from gate.model import store_url
+from gate.model.account import Account, Accounts
 from gate.model.errors import CannotStart
 from gate.model.job import POOL_NAME, in_ms
 from gate.model.label import FIT, is_label
 from gate.model.limits import LABEL_MAX, QUEUE_MAX, REFUSALS_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX
 from gate.model.tool import SHIPPED_NAMES, Tool, Tools
+
+if TYPE_CHECKING:
+    from gate.providers.page import ProviderPage
 
 Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]
 
@@ -102,13 +106,72 @@ class ToolSettings(BaseModel):
         return Tool(table, name, self.provider, self.start_url, self.events_url, secret, self.pool, *times)
 
 
+class AccountSettings(BaseModel):
+    """The settings in `[providers.NAME.accounts.ACCOUNT]`: a key by which gate asks about tasks, and stops them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: SecretStr | None = None
+    key_env: str | None = None  # the variable that holds the key
+    pool: Annotated[str, AfterValidator(_is_name)] = "default"
+    base_url: Annotated[str, AfterValidator(_is_address)] | None = None  # None for the provider's
+
+    def secret(self) -> str:
+        """Return the key; empty when the variable is not set here. Only the server needs it.
+
+        Raises:
+            ValueError: Neither or both of `key` and `key_env` are set, or no header can carry the key.
+        """
+        if (self.key is None) == (self.key_env is None):
+            raise ValueError("needs either key or key_env")
+        key = self.key.get_secret_value() if self.key is not None else os.environ.get(self.key_env or "", "")
+        if not (key.isascii() and key.isprintable()) or " " in key or (self.key is not None and not key):
+            raise ValueError(f"has no key: {self.key_env or 'key'} must hold printable ASCII")
+        return key
+
+
 class ProviderSettings(BaseModel):
-    """The settings in `[providers.NAME]`: the secrets by which gate checks callbacks of a provider."""
+    """The settings in `[providers.NAME]`: the secrets by which gate checks its callbacks, and the accounts by which gate asks it."""
 
     model_config = ConfigDict(extra="forbid")
 
     token: SecretStr | None = None
     secrets: list[SecretStr] = []
+    base_url: Annotated[str, AfterValidator(_is_address)] | None = None
+    callbacks: bool = True  # False when the provider sends none: its tasks are asked about more often
+    silence_seconds: Seconds = 600  # how long a lease is extended while the provider does not answer
+    drain_seconds: Seconds = 30  # how long a stopped task keeps its slot at most
+    questions_per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 5  # of each account, over all servers
+    accounts: dict[str, AccountSettings] = {}
+
+    def of(self, provider: str, page: ProviderPage) -> Iterator[Account]:
+        """Yield the accounts.
+
+        Args:
+            provider: Name of the provider.
+            page: Its page.
+
+        Raises:
+            ValueError: An account has no key, or no address is known.
+        """
+        pools = [one.pool for one in self.accounts.values()]
+        if twice := next((pool for pool in pools if pools.count(pool) > 1), None):
+            raise ValueError(f"{provider} has two accounts for pool {twice!r}: a pool has one")
+        for name, one in self.accounts.items():
+            where = f"account {name!r} of {provider}"
+            if not POOL_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no account name: it must match {POOL_NAME.pattern}")
+            base_url = one.base_url or self.base_url or page.base_url
+            if base_url is None:
+                raise ValueError(f"{where} has no base_url, and the provider has no address of its own")
+            try:
+                key = one.secret()
+            except ValueError as error:
+                raise ValueError(f"{where} {error}") from error
+            yield Account(
+                provider, name, one.pool, key, base_url.rstrip("/"), self.callbacks,
+                round(self.silence_seconds * 1000), round(self.drain_seconds * 1000), self.questions_per_second,
+            )  # fmt: skip
 
     def all(self) -> tuple[str, ...]:
         """Return the token and all secrets."""
@@ -176,13 +239,20 @@ class Settings(PoolDefaults, BaseSettings):
     @classmethod
     def _providers_are_known(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
         if providers:
-            from gate.providers import PROVIDERS
+            from gate.providers import PAGES, PROVIDERS
 
             for name, one in providers.items():
-                if name not in PROVIDERS:
-                    raise ValueError(f"there is no provider {name!r}: gate knows {', '.join(sorted(PROVIDERS))}")
-                if not one.all():
-                    raise ValueError(f"{name} has neither a token nor secrets: nothing it says could be believed")
+                if name not in PROVIDERS.keys() | PAGES.keys():
+                    known = ", ".join(sorted(PROVIDERS.keys() | PAGES.keys()))
+                    raise ValueError(f"there is no provider {name!r}: gate knows {known}")
+                if one.accounts and name not in PAGES:
+                    raise ValueError(f"{name} cannot be asked, so it has no accounts")
+                if not one.all() and not one.accounts:
+                    raise ValueError(f"{name} has neither a token nor secrets nor accounts: gate could believe nothing of it")
+                if one.all() and name not in PROVIDERS:
+                    raise ValueError(f"{name} sends no callbacks, so it has neither a token nor secrets")
+                if one.accounts:
+                    list(one.of(name, PAGES[name]))
                 if fault := next((fault for secret in one.all() if (fault := PROVIDERS[name].fault(secret))), None):
                     raise ValueError(f"a secret of {name} {fault}")
         return providers
@@ -199,7 +269,12 @@ class Settings(PoolDefaults, BaseSettings):
     def pool_defaults(self) -> dict[str, PoolDefaults]:
         """Return the settings of every configured pool by name. `default` is always one of them."""
         common = self.defaults().model_dump()
-        named: dict[str, dict[str, Any]] = {"default": {}, **{one.pool: {} for one in self.tools.values()}, **self.pools}
+        named: dict[str, dict[str, Any]] = {
+            "default": {},
+            **{one.pool: {} for one in self.tools.values()},
+            **{account.pool: {} for one in self.providers.values() for account in one.accounts.values()},
+            **self.pools,
+        }
         return {name: PoolDefaults.model_validate(common | values) for name, values in named.items()}
 
     def known_tools(self) -> Tools:
@@ -209,6 +284,16 @@ class Settings(PoolDefaults, BaseSettings):
     def provider_secrets(self) -> dict[str, tuple[str, ...]]:
         """Return the token and the secrets of each provider by its name."""
         return {name: one.all() for name, one in self.providers.items()}
+
+    def provider_accounts(self) -> Accounts:
+        """Return the accounts at all providers."""
+        if not any(one.accounts for one in self.providers.values()):
+            return Accounts()
+        from gate.providers import PAGES
+
+        return Accounts(
+            account for name, one in self.providers.items() if one.accounts for account in one.of(name, PAGES[name])
+        )
 
     @property
     def sql_url(self) -> str:

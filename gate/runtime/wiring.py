@@ -26,9 +26,10 @@ from gate.coordination.store_health import StoreHealth
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.coordination.waiters import Waiters
 from gate.http.auth.key_cache import KeyCache
-from gate.ledger import BillingHooks, Database, Deliveries, Ledger, LedgerQueries, Pool, PoolSettings
+from gate.ledger import BillingHooks, Database, Deliveries, Ledger, LedgerQueries, Pool, PoolSettings, Questions
 from gate.ledger.admin import backup
 from gate.ledger.billing_hooks import refuse_sqlite
+from gate.model.account import Accounts
 from gate.model.tool import Tools
 from gate.slots import Semaphore
 from gate.slots.connection import RedisConnection, trust
@@ -49,6 +50,7 @@ class ExternalServices:
 
     Attributes:
         tools: The tools, by table.
+        accounts: The accounts at providers, by which gate asks about tasks.
         job_sql: The owner's query for a job's price; None when there is none.
         refund_sql: The owner's function that pays a refund; None when there is none.
         server_id: Name of this server, which a restart keeps. No other running server has it.
@@ -60,6 +62,7 @@ class ExternalServices:
     refund_sql: str | None = None
     server_id: str = field(default_factory=lambda: secrets.token_hex(8))
     mark_file: Path | None = None
+    accounts: Accounts = field(default_factory=Accounts)
 
     def billing_hooks(self, sql_url: str) -> BillingHooks | None:
         """Connect to the owner's functions; None when there are none.
@@ -119,16 +122,16 @@ class _Parts:
         ledger, rows = stores.ledger, stores.rows
         self.waiters = Waiters()
         self.notifier = Notifier(self.waiters, stores.redis)
-        self.registry = PoolRegistry(stores.semaphore, ledger, rows)
+        self.registry = PoolRegistry(stores.semaphore, ledger, rows, outside.accounts)
         self.recorder = OutboxRecorder(ledger, self.registry, self.notifier)
-        self.reconciler = Reconciler(ledger, rows, self.registry, self.recorder, self.notifier)
+        self.reconciler = Reconciler(ledger, rows, self.registry, self.recorder, self.notifier, outside.accounts)
         common = (ledger, self.registry, self.recorder, self.notifier)
         queries = JobQueries(stores.semaphore, rows, self.registry, self.recorder, self.waiters)
         health = StoreHealth(stores.semaphore, ledger, self.registry)
         pricing = JobPricing(outside.tools, rows, hooks)
         self.services = Services(
             admission=Admission(*common, queries, rows, pricing),
-            jobs=JobCoordinator(*common, queries),
+            jobs=JobCoordinator(*common, queries, outside.accounts),
             pools=PoolCoordinator(*common, queries, rows, defaults),
             queries=queries,
             ledger=rows,
@@ -206,6 +209,8 @@ async def open_gate(
             _start_workers(stores, parts, keys, hooks, closing)
             if any(outside.tools):
                 _start_deliveries(stores, parts, outside, closing)
+            if outside.accounts:
+                _start_asking(stores, parts, outside, closing)
         yield parts.running(stores, keys, found, await stores.rows.pools())
 
 
@@ -265,5 +270,21 @@ def _start_deliveries(stores: Stores, parts: _Parts, outside: ExternalServices, 
     closing.push_async_callback(client.aclose)
     parts.notifier.on_change.append(worker.kick)
     supervisor.start("delivery", worker.keep)
+    closing.push_async_callback(worker.settle)
+    closing.push_async_callback(supervisor.stop)
+
+
+def _start_asking(stores: Stores, parts: _Parts, outside: ExternalServices, closing: contextlib.AsyncExitStack) -> None:
+    """Start the questions to providers. They stop before the other workers, so that answers can still be recorded."""
+    from gate.providers import PAGES
+    from gate.workers.asking import AskingWorker
+    from gate.workers.provider_client import ProviderClient
+
+    client, supervisor = ProviderClient(), Supervisor()
+    questions = Questions(stores.database, outside.server_id)
+    worker = AskingWorker(questions, outside.accounts, PAGES, parts.services.jobs, parts.registry, client)
+    closing.push_async_callback(client.aclose)
+    parts.notifier.on_change.append(worker.kick)
+    supervisor.start("asking", worker.keep)
     closing.push_async_callback(worker.settle)
     closing.push_async_callback(supervisor.stop)

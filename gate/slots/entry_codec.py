@@ -73,6 +73,25 @@ def holding(job: Job) -> Entry:
     }
 
 
+def draining(job: Job, left_ms: int) -> Entry:
+    """Make the entry of a job that has ended, whose slot is kept because its task still runs.
+
+    Args:
+        job: The job as SQL has it.
+        left_ms: How long the slot is kept (ms).
+    """
+    return {
+        "ticket": str(job.ticket),
+        "queued_at": job.enqueued_at,
+        "lease_ms": job.lease_ms,
+        "lease_id": f"drain:{job.lease_id}",
+        "fence": str(job.fence),
+        "granted_at": job.granted_at,
+        "drains": True,
+        "left_ms": left_ms,
+    }
+
+
 def loaded(
     make: Callable[[Job], Entry], jobs: Iterable[Job], poison: Mapping[str, int], times: int
 ) -> list[tuple[str, Entry]]:

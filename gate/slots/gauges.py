@@ -42,6 +42,7 @@ class RedisGauges:
     limit: int
     running: int
     granted: int
+    draining: int
     overdue: int
     queued: int
     paused: bool
@@ -56,7 +57,7 @@ class RedisGauges:
     @property
     def free(self) -> int:
         """Slots that no job holds."""
-        return max(self.limit - self.running - self.granted, 0)
+        return max(self.limit - self.running - self.granted - self.draining, 0)
 
 
 async def read(link: RedisConnection, pool: str) -> RedisGauges:
@@ -87,13 +88,15 @@ async def read(link: RedisConnection, pool: str) -> RedisGauges:
     epoch, limit, paused, cooling_until, tools_until, aside_until = (_number(value) for value in settings[:6])
     ahead_ms = _signed(settings[6])
     now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000 - ahead_ms
-    claimed = sum(bool(entry.get("claimed")) for entry in known)
+    draining = sum(bool(entry.get("drains")) for entry in known)
+    claimed = sum(bool(entry.get("claimed")) and not entry.get("drains") for entry in known)
     granted_at = [at for entry in known if isinstance(at := entry.get("granted_at"), (int, float)) and at > 0]
     return RedisGauges(
         epoch=int(epoch),
         limit=int(limit),
         running=claimed,
-        granted=len(holders) - claimed,
+        granted=len(holders) - claimed - draining,
+        draining=draining,
         overdue=sum(_number(due) <= now_ms for _, due in pairs),
         queued=queued,
         paused=bool(paused),

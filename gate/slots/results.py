@@ -74,6 +74,15 @@ class ExtendResult(StrEnum):
     """gate starts this job; no caller may claim it."""
 
 
+class DrainResult(StrEnum):
+    """How `drain` ended."""
+
+    DRAINS = "drains"
+    """The slot is kept until the task is over."""
+    STALE = "stale"
+    """The lease holds no slot."""
+
+
 class ReleaseResult(StrEnum):
     """Results of `release`."""
 
@@ -244,6 +253,7 @@ class QueueState(ScriptReply[UpkeepResult]):
         aside_until: Until when a job that is always refused is not tried again (ms since 1970); None when there is none.
         running: Slots whose holders have claimed them.
         granted: Slots that were not claimed yet.
+        draining: Slots of jobs that have ended, whose tasks still run at the provider.
         queued: Jobs that wait.
         paused: No slot is given out.
         cooling_until: Until when no slot is given out after a refusal (ms since 1970); None when it is over.
@@ -265,6 +275,7 @@ class QueueState(ScriptReply[UpkeepResult]):
     aside_until: int | None = None
     running: int = 0
     granted: int = 0
+    draining: int = 0
     queued: int = 0
     paused: bool = False
     cooling_until: int | None = None
@@ -279,7 +290,7 @@ class QueueState(ScriptReply[UpkeepResult]):
     @property
     def free(self) -> int:
         """Slots that no job holds."""
-        return max(self.limit - self.running - self.granted, 0)
+        return max(self.limit - self.running - self.granted - self.draining, 0)
 
     def reason_of(self, tool: str | None, job_id: str = "", refusals: int = 0) -> str:
         """Say why a job waits. A full pool is not the reason where a free slot would not help.

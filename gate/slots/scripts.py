@@ -14,6 +14,7 @@ WITH_PRELUDE = (
     "renew",
     "hold",
     "release",
+    "drain",
     "requeue",
     "restore",
     "undo",

@@ -27,6 +27,7 @@ from gate.slots.results import (
     AcquireReply,
     AcquireResult,
     CancelResult,
+    DrainResult,
     ExtendReply,
     ExtendResult,
     LedgerMark,
@@ -158,6 +159,10 @@ class Semaphore:
         """Give the slot of a lease back. The next waiter has it before this returns."""
         return _reply(await self._run("release", pool, epoch, job_id, lease_id), ReleaseResult)
 
+    async def drain(self, pool: str, epoch: int, job_id: str, lease_id: str, drain_ms: int) -> ScriptReply[DrainResult]:
+        """Keep the slot of a lease whose job has ended for at most `drain_ms`, because its task still runs."""
+        return _reply(await self._run("drain", pool, epoch, job_id, lease_id, drain_ms), DrainResult)
+
     async def requeue(
         self, pool: str, epoch: int, job_id: str, fence: int, why: RequeueReason, restore: Entry | None = None,
         at_least_ms: int = 0,
@@ -245,6 +250,7 @@ class Semaphore:
             aside_until=int(raw["aside_until"]) if "aside_until" in raw else None,
             running=int(raw["running"]),
             granted=int(raw["granted"]),
+            draining=int(raw["draining"]),
             queued=int(raw["queued"]),
             paused=raw["paused"],
             cooling_until=cooling if cooling > int(raw["now"]) else None,

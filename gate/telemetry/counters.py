@@ -68,6 +68,10 @@ repairs: Counter[str] = Counter()
 """Repairs of the reconciler, by kind."""
 deliveries: Counter[tuple[str, str]] = Counter()
 """Calls to tools, by kind and result."""
+questions: Counter[tuple[str, str]] = Counter()
+"""Questions to providers about tasks, by provider and answer; `silent` is no reply."""
+ends_by_question: Counter[tuple[str, str]] = Counter()
+"""Ends that a question has brought, by provider and effect."""
 not_understood: Counter[str] = Counter()
 """Callbacks of a success whose output has an unknown shape, by provider."""
 unread_callbacks: Counter[str] = Counter()

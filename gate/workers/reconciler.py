@@ -21,6 +21,7 @@ from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.store_health import StoreHealth
 from gate.ledger import GrantReturn, Ledger, LedgerQueries, Pool
+from gate.model.account import Accounts
 from gate.model.errors import PoolUnknown, StoreDown
 from gate.model.job import Job, Lease
 from gate.model.messages import EntryKind, OutboxEntry
@@ -47,9 +48,10 @@ class Reconciler:
     """Compares the two stores, pool by pool."""
 
     def __init__(
-        self, ledger: Ledger, reading: LedgerQueries, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier
-    ) -> None:
-        self._ledger, self._reading = ledger, reading
+        self, ledger: Ledger, reading: LedgerQueries, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier,
+        accounts: Accounts | None = None,
+    ) -> None:  # fmt: skip
+        self._ledger, self._reading, self._accounts = ledger, reading, accounts or Accounts()
         self._pools, self._recorder, self._news = pools, recorder, news
         self._before: dict[str, set[Drift]] = {}
         pools.on_forgotten.append(self._forget_pool)
@@ -212,7 +214,7 @@ class Reconciler:
                 await slots.configure((await self._settings(pool)).in_redis())
             case DriftKind.ENDED:
                 await self._ledger.say_ended(pool, job_id)
-                await slots.cancel(job_id)
+                await self._free_ended(pool, job_id)
             case DriftKind.UNKNOWN_JOB:
                 return await self._free(pool, epoch, seen, drift)
             case DriftKind.ORPHAN_ENTRY:
@@ -237,6 +239,14 @@ class Reconciler:
             case _:
                 assert_never(drift.kind)
         return True
+
+    async def _free_ended(self, pool: str, job_id: str) -> None:
+        """Free the place of a job that has ended. The slot of one whose task still runs drains first."""
+        slots, job = self._pools.pool(pool), (await self._reading.jobs([job_id])).get(job_id)
+        if job is not None and job.lease_id and (drain_ms := self._accounts.drain_ms(job)):
+            await slots.drain(job_id, job.lease_id, drain_ms)  # guard: sweep-starts-a-drain
+        else:
+            await slots.cancel(job_id)
 
     async def _restore(self, pool: str, job: Job) -> bool:
         """Put a lease back into Redis. A waiter may have got its slot meanwhile.

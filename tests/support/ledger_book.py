@@ -13,7 +13,7 @@ from gate.ledger import ledger as ledger_module
 from gate.ledger.commit import database, unit_of_work
 from gate.ledger.reports import backlog
 from gate.ledger.sql import pool_rows
-from gate.ledger.transitions import deliveries, inbox, jobs, unread_callbacks
+from gate.ledger.transitions import deliveries, inbox, jobs, questions, unread_callbacks
 from gate.model.job import Job, Lease, Request
 from gate.model.messages import EntryKind, OutboxEntry
 from tests.support.script_lane import settings_of
@@ -39,9 +39,22 @@ class Book:
         await self.ledger.configure({"default": settings_of(), "other": settings_of(limit=1)})
 
     def clock(self, ms: int) -> None:
-        for module in (jobs, deliveries, inbox, backlog, pool_rows, unread_callbacks, ledger_module, unit_of_work, database):
+        modules = (
+            jobs,
+            deliveries,
+            inbox,
+            backlog,
+            pool_rows,
+            questions,
+            unread_callbacks,
+            ledger_module,
+            unit_of_work,
+            database,
+        )
+        for module in modules:
             self._monkeypatch.setattr(module, "now_ms", lambda: ms)
-        self._monkeypatch.setattr(deliveries, "clock_ms", lambda connection: ms)
+        for module in (deliveries, questions):
+            self._monkeypatch.setattr(module, "clock_ms", lambda connection: ms)
 
     async def admit(
         self,

@@ -81,6 +81,9 @@ class LineOfPool:
     async def release(self, job: str, lease_id: str) -> ScriptReply:
         return await self.semaphore.release(self.pool, self.epoch, job, lease_id)
 
+    async def drain(self, job: str, lease_id: str, drain_ms: int = 30_000) -> ScriptReply:
+        return await self.semaphore.drain(self.pool, self.epoch, job, lease_id, drain_ms)
+
     async def requeue(
         self, job: str, fence: int, why: str = "refused", restore: Any = None, at_least_ms: int = 0
     ) -> ScriptReply:

@@ -316,7 +316,7 @@ def differing(view: PoolSnapshot, held: set[str], waits: set[str], ended: set[st
 
 def _shown(line: QueueState) -> tuple[Any, ...]:
     """The fields of a queue that a page shows."""
-    who = line.holders, line.queue, line.running, line.granted, line.queued
+    who = line.holders, line.queue, line.running, line.granted, line.draining, line.queued
     return *who, line.limit, line.paused, line.cooling_until
 
 

@@ -9,9 +9,9 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
 from gate.ledger.sql import pool_rows as pools
+from gate.ledger.sql.clock import clock_ms
 from gate.ledger.sql.tables import deliveries, jobs, owed
 from gate.ledger.transitions import unread_callbacks as unread
-from gate.ledger.transitions.deliveries import clock_ms
 from gate.model.job import now_ms
 
 KINDS = ("start", "event")

@@ -95,6 +95,7 @@ jobs = Table(
     Column("refusals", BigInteger, nullable=False, server_default=text("0")),
     Column("stood_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("presence_ms", BigInteger),
+    Column("account", Text),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),
@@ -135,8 +136,30 @@ tasks = Table(
     Column("job_id", Text, ForeignKey("gate.jobs.job_id"), nullable=False),
     Column("lease_id", Text, nullable=False),
     Column("at", BigInteger, nullable=False),
+    Column("account", Text),
+    Column("state", Text),
+    Column("stop", Text),
+    Column("taken_by", Text),
+    Column("asked_since", BigInteger),
+    Column("ask_at", BigInteger),
+    Column("heard_at", BigInteger),
+    Column("silent_since", BigInteger),
+    Column("denied_at", BigInteger),
+    Column("stop_at", BigInteger),
+    Column("taken_until", BigInteger),
+    Column("questions", BigInteger, nullable=False, server_default=text("0")),
 )
 Index("tasks_job", tasks.c.job_id)
+ASKED = text("ask_at is not null")
+Index("tasks_asked", tasks.c.ask_at, sqlite_where=ASKED, postgresql_where=ASKED)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("next_at", BigInteger, nullable=False),
+)
 
 DUE = text("done_at is null")
 

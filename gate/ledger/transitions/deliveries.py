@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.unit_of_work import UnitOfWork
+from gate.ledger.sql.clock import clock_ms
 from gate.ledger.sql.tables import deliveries, jobs
 from gate.model.job import Job, now_ms
 from gate.model.job_json import job_body, moment
@@ -183,16 +184,6 @@ def free(connection: Connection, by: str) -> None:
     """
     gone = deliveries.update().where(_undone, deliveries.c.taken_by == by)
     connection.execute(gone.values(taken_by=None, taken_until=None))
-
-
-def clock_ms(connection: Connection) -> int:
-    """Read SQL's own clock (ms since 1970).
-
-    With their own clocks, servers whose clocks differ would hold the same row for different times.
-    """
-    if connection.dialect.name == "sqlite":
-        return now_ms()
-    return int(connection.exec_driver_sql("select floor(extract(epoch from clock_timestamp()) * 1000)").scalar_one())
 
 
 def _placed(batch: UnitOfWork, job: Job) -> Job:

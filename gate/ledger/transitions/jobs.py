@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.tables import events, owed, tasks
-from gate.ledger.transitions import deliveries
+from gate.ledger.transitions import deliveries, questions
+from gate.model.account import Account
 from gate.model.job import REFUNDED, EndStatus, Job, JobStatus, Lease, Refund, now_ms
 
 
@@ -39,6 +40,7 @@ def take(batch: UnitOfWork, job: Job, lease: Lease, status: JobStatus, by: str) 
         hard_expires_at=lease.hard,
         provider=None,
         task_id=None,
+        account=None,
     )
     batch.event(job.pool, job.job_id, status, by, lease.granted_at, lease.fence)
     return deliveries.owe(batch, job, lease.granted_at)
@@ -103,6 +105,8 @@ def end(batch: UnitOfWork, job: Job, ending: Ending) -> Job:
         owe(batch, job, at)  # guard: refund-is-owed
     elif owed_back:
         batch.book(job.job_id, job.user, job.pool, "refund", job.credits, at)
+    if job.account is not None:
+        questions.end(batch, job, is_over=by == "provider" or outcome == "completed")  # guard: stop-owed-with-the-end
     batch.event(job.pool, job.job_id, outcome, by, at, fence=job.fence or None, why=reason)
     return deliveries.owe(batch, job, at)
 
@@ -126,7 +130,7 @@ def task(batch: UnitOfWork, provider: str, task_id: str) -> BoundTask | None:
     return None if row is None else BoundTask(*row)
 
 
-def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "holder") -> Job:
+def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "holder", account: Account | None = None) -> Job:
     """Bind a job's lease to a provider's task.
 
     Args:
@@ -135,6 +139,7 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
         provider: Name of the provider.
         task_id: The task.
         by: Actor for the history.
+        account: Account at which gate asks about the task; None not to ask.
 
     Returns:
         The changed job.
@@ -142,9 +147,9 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
     at = batch.now_ms(job.pool)
     if task(batch, provider, task_id) is None:
         row = {"provider": provider, "task_id": task_id, "job_id": job.job_id, "lease_id": job.lease_id, "at": at}
-        batch.connection.execute(tasks.insert().values(**row))
+        batch.connection.execute(tasks.insert().values(**row, **questions.first(batch, account, job)))
     batch.event(job.pool, job.job_id, "task", by, at, fence=job.fence, why=f"{provider} {task_id}")
-    return batch.put(job, provider=provider, task_id=task_id)
+    return batch.put(job, provider=provider, task_id=task_id, account=account.name if account else None)
 
 
 def keep_late(batch: UnitOfWork, job: Job, outcome: EndStatus, by: str, output: Any = None) -> Job:

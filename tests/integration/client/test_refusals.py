@@ -129,6 +129,7 @@ def test_every_refusal_of_the_server_has_its_class() -> None:
         "provider_unknown",
         "callback_unknown",
         "callback_applied",
+        "no_task",
         "not_running",
         "pool_not_empty",
         "tool_unknown",

@@ -57,6 +57,7 @@ def test_each_refusal_is_named_where_it_is_met(served: Served) -> None:
         refused("pool_unknown", method, f"{job}/{verb}", body, pool="none", job_id=fresh())
         refused("invalid", method, f"{job}/{verb}", {"lease": 1}, job_id=fresh())
     refused("task_taken", "PUT", f"{job}/task", taken, job_id=other["job_id"])
+    refused("no_task", "POST", f"{job}/ask", job_id=live["job_id"])
     refused("already_ended", "POST", f"{job}/cancel", job_id=ended["job_id"])
     for path in (job, f"{job}/events", f"{job}/history"):
         refused("job_unknown", "GET", path, job_id=fresh())

@@ -33,6 +33,10 @@ NOTHING = {"sql:reach", "sql:prove", "sql:keep_payload", "sql:end_presence"}
 of jobs without a name of their own, which no client here asks for."""
 
 
+OF_ACCOUNTS = {"script:drain", "sql:ask"}
+"""Reached only with an account at a provider. tests/integration/workers/test_asking.py kills gate there."""
+
+
 def commits(room: type[Any]) -> set[str]:
     """The verbs of it that write."""
     return {
@@ -45,4 +49,4 @@ def test_every_script_and_every_commit_is_a_point_to_exit_at() -> None:
     doors |= {f"sql:delivery.{verb}" for verb in commits(Deliveries)} | {"sql:refund", "call:start", "call:event"}
     for commit in {f"sql:{verb}" for verb in commits(Ledger)} - NOTHING:
         doors |= SEVERAL.get(commit, {commit})
-    assert doors == set(DOORS)
+    assert doors - OF_ACCOUNTS == set(DOORS)

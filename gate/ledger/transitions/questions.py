@@ -1,0 +1,387 @@
+"""Questions to providers about tasks, and stops of tasks. The transaction of a binding or of an end writes when they are due.
+
+A server takes a row of `tasks` by compare-and-set, and asks until `taken_until`. No other server asks before that. A question holds no
+lock: an end may come meanwhile, and its stop is not overwritten by the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gate.ledger.commit.database import Database
+from gate.ledger.commit.unit_of_work import UnitOfWork
+from gate.ledger.sql.clock import clock_ms
+from gate.ledger.sql.tables import accounts, events, jobs, tasks
+from gate.model.account import Account
+from gate.model.job import HOLDING, Job, JobStatus, now_ms
+from gate.model.messages import AnswerState
+
+SPACING_MAX_MS = 60_000
+"""Longest time (ms) between two questions about a task."""
+SPACING_OF_A_LEASE = 10
+"""Questions that fit into a lease at least."""
+SOONEST = 12
+"""Part of the longest spacing that lies between two questions at least."""
+BURST_MS = 1_000
+"""Time (ms) of silence towards a provider that counts towards its limit of questions a second."""
+
+
+def spacing_ms(lease_ms: int) -> int:
+    """Return the longest time (ms) between two questions about a task whose leases are that long (ms)."""
+    return min(SPACING_MAX_MS, lease_ms // SPACING_OF_A_LEASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that is due, or a stop.
+
+    Attributes:
+        provider: Name of the provider.
+        task_id: The task.
+        job_id: Job of the task.
+        pool: Pool of the job.
+        account: Name of the account of the task.
+        lease_id: Lease that the task is bound to.
+        lease_ms: Length of the leases of the job (ms).
+        asked_since: When it was bound (ms since 1970). This and the next times are of SQL's clock.
+        asked_at: When this question was taken.
+        silent_since: First question without an answer since the last answer; None when the last one was answered.
+        denied_at: First answer since the last other one by which the provider does not know the task; None without one.
+        stop_at: When its job ended without the provider's word; None when it has not.
+        is_stopping: The task has to be stopped.
+        state: The last answer; None before the first.
+        questions: Questions so far, with this one.
+        status: Status of the job.
+        is_current: The job holds its slot by this lease, for this task.
+        expires_at: Deadline of the job's lease (ms since 1970, by the pool's clock); None without a lease.
+        hard_expires_at: Its hard limit; None without a lease.
+    """
+
+    provider: str
+    task_id: str
+    job_id: str
+    pool: str
+    account: str
+    lease_id: str
+    lease_ms: int
+    asked_since: int
+    asked_at: int
+    silent_since: int | None
+    denied_at: int | None
+    stop_at: int | None
+    is_stopping: bool
+    state: AnswerState | None
+    questions: int
+    status: JobStatus
+    is_current: bool
+    expires_at: int | None
+    hard_expires_at: int | None
+
+    @property
+    def spacing_ms(self) -> int:
+        """Longest time (ms) between two questions about this task."""
+        return spacing_ms(self.lease_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a question has brought.
+
+    Attributes:
+        state: The answer; None when there was none.
+        why: The provider's words in short, or why there was no answer.
+        wait_ms: Time (ms) until the next question; None when there is none.
+        is_extended: The lease was extended.
+        stop: `confirmed` when the task that had to be stopped is over, `given_up` when that was not to be had; None otherwise.
+    """
+
+    state: AnswerState | None
+    why: str
+    wait_ms: int | None
+    is_extended: bool = False
+    stop: str | None = None
+
+
+SILENT: Collection[AnswerState | None] = (None, AnswerState.BUSY, AnswerState.UNCLEAR, AnswerState.BAD_KEY)
+"""Answers that say nothing of the task."""
+
+
+def first(batch: UnitOfWork, account: Account | None, job: Job) -> dict[str, object]:
+    """Return the columns of a new task that say when it is asked about.
+
+    Args:
+        batch: Has locked the pool's row.
+        account: Account of the task; None not to ask.
+        job: The job, which is bound to the task. A job that has ended owes a stop.
+    """
+    if account is None:
+        return {}
+    now = clock_ms(batch.connection)
+    if job.ended:  # guard: stop-a-late-start
+        return {"account": account.name, "asked_since": now, "ask_at": now, "stop": "owed", "stop_at": now}
+    most = spacing_ms(job.lease_ms)
+    return {"account": account.name, "asked_since": now, "ask_at": now + (most if account.calls_back else most // SOONEST)}
+
+
+def end(batch: UnitOfWork, job: Job, is_over: bool = False) -> None:
+    """End the questions about the tasks of a lease that has just ended, or owe their stop.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job, still with its task.
+        is_over: Whether its task is over: by the provider's own word, or because the holder has its result.
+    """
+    connection = batch.connection
+    mine = tasks.update().where(tasks.c.job_id == job.job_id, tasks.c.ask_at.is_not(None))
+    if is_over:
+        this = (tasks.c.provider == job.provider) & (tasks.c.task_id == job.task_id)
+        connection.execute(mine.where(this).values(ask_at=None))
+    now = clock_ms(connection)
+    connection.execute(mine.where(tasks.c.stop.is_(None)).values(ask_at=now, stop="owed", stop_at=now))
+
+
+def take(
+    connection: Connection, by: str, asked: Collection[Account], room: Mapping[tuple[str, str], int], hold_ms: int
+) -> list[Question]:
+    """Take questions that are due: stops first, then those whose leases end soonest.
+
+    Args:
+        connection: A connection in a transaction.
+        by: Name of this server.
+        asked: The accounts.
+        room: Number of questions to take at most, by provider and account.
+        hold_ms: How long to hold a question (ms).
+    """
+    now = clock_ms(connection)
+    taken = []
+    for account in asked:
+        most = min(room.get((account.provider, account.name), 0), _allowance(connection, account, now))
+        if most <= 0:
+            continue
+        bound = {"provider": account.provider, "account": account.name, "now": now, "most": most}
+        found = [_question(row, now) for row in connection.execute(_due, bound).all()]
+        for one in found:
+            held = {"taken_by": by, "taken_until": now + hold_ms, "questions": one.questions}
+            connection.execute(_of(one).values(**held))
+        _spend(connection, account, now, len(found))
+        taken += found
+    return taken
+
+
+def record(batch: UnitOfWork, question: Question, by: str, heard: Heard) -> None:
+    """Record what a question has brought, and when the next one is due. A stop that is owed meanwhile stays due.
+
+    Args:
+        batch: A unit of work.
+        question: The question.
+        by: Name of this server. A question that another server has taken is left alone.
+        heard: What it has brought.
+    """
+    connection = batch.connection
+    now = clock_ms(connection)
+    is_silent = heard.state in SILENT
+    next_at = None if heard.wait_ms is None else now + heard.wait_ms
+    values: dict[str, object] = {"taken_by": None, "taken_until": None, "ask_at": next_at}
+    if not question.is_stopping:  # guard: stop-stays-due
+        values["ask_at"] = sa.case((tasks.c.stop == "owed", tasks.c.ask_at), else_=next_at)
+    values["silent_since"] = (question.silent_since or question.asked_at) if is_silent else None
+    if not is_silent and heard.state is not None:
+        values |= {"heard_at": now_ms(), "state": heard.state.value}
+        values["denied_at"] = (question.denied_at or question.asked_at) if heard.state is AnswerState.UNKNOWN else None
+    if heard.stop is not None:
+        values["stop"] = heard.stop
+    mine = _of(question).where(tasks.c.taken_by == by, tasks.c.ask_at.is_not(None))
+    connection.execute(mine.values(**values))
+    for kind, why in _events(question, heard):
+        row = {"at": now_ms(), "pool": question.pool, "job_id": question.job_id, "kind": kind, "fence": None}
+        batch.add(events, **row, by="provider" if kind == "answer" else "gate", why=why)
+
+
+def stops(batch: UnitOfWork, pool: str) -> list[tuple[Job, int]]:
+    """Return the jobs of a pool whose tasks are being stopped, each with the time (ms) since its end.
+
+    A job that expired is left out, because its slot was free at once.
+    """
+    now = clock_ms(batch.connection)
+    owed = sa.select(tasks.c.job_id, tasks.c.stop_at).join(jobs, jobs.c.job_id == tasks.c.job_id)
+    owed = owed.where(tasks.c.ask_at.is_not(None), tasks.c.stop == "owed", jobs.c.pool == pool, jobs.c.status != "expired")
+    since = {row.job_id: now - row.stop_at for row in batch.connection.execute(owed)}
+    found = [batch.job(pool, job_id) for job_id in since]
+    return [(job, since[job.job_id]) for job in found if job is not None and job.ended]
+
+
+class Asked(NamedTuple):
+    """What is known of a task that gate asks about.
+
+    Attributes:
+        account: Name of the account.
+        state: `unasked`, `silent`, or the last answer.
+        heard_at: When the provider answered last (ms since 1970); None if it never did.
+        questions: Questions so far.
+        stop: `owed`, `confirmed`, `given_up`; None for a task that was not to be stopped.
+        is_answered: No question is due or under way.
+    """
+
+    account: str
+    state: str
+    heard_at: int | None
+    questions: int
+    stop: str | None
+    is_answered: bool
+
+
+def asked(connection: Connection, provider: str, task_id: str) -> Asked | None:
+    """Return what is known of a task; None when gate does not ask about it."""
+    row = connection.execute(sa.select(tasks).where(tasks.c.provider == provider, tasks.c.task_id == task_id)).first()
+    if row is None or row.account is None:
+        return None
+    state = "silent" if row.silent_since is not None else row.state or "unasked"
+    is_answered = row.taken_by is None and (row.ask_at is None or row.ask_at > clock_ms(connection))
+    return Asked(row.account, state, row.heard_at, row.questions, row.stop, is_answered)
+
+
+def nudge(batch: UnitOfWork, job: Job) -> bool:
+    """Make the question about the current task of a job due at once.
+
+    Returns:
+        False when gate does not ask about it.
+    """
+    connection = batch.connection
+    mine = tasks.update().where(tasks.c.provider == job.provider, tasks.c.task_id == job.task_id, tasks.c.ask_at.is_not(None))
+    return connection.execute(mine.values(ask_at=clock_ms(connection))).rowcount > 0
+
+
+def free(connection: Connection, by: str) -> None:
+    """Make the questions due again that this server held when it died. Only one living process has its name."""
+    gone = tasks.update().where(tasks.c.ask_at.is_not(None), tasks.c.taken_by == by)
+    connection.execute(gone.values(taken_by=None, taken_until=None))
+
+
+def _events(question: Question, heard: Heard) -> list[tuple[str, str]]:
+    """Return the kinds and reasons of the events. An answer like the last one is no event."""
+    found = []
+    is_silent = heard.state in SILENT
+    changed = question.silent_since is None if is_silent else heard.state is not question.state
+    if changed:
+        said = heard.state.value if heard.state is not None else "silent"
+        found.append(("answer", f"{said}: {heard.why}"))
+    if heard.is_extended:
+        found.append(("extended", said_of(heard.state)))
+    if heard.stop is not None:
+        found.append(("stop", f"{heard.stop}: {heard.why}"))
+    return found
+
+
+def said_of(state: AnswerState | None) -> str:
+    """Say why a lease is extended after such an answer."""
+    return "the provider does not answer" if state in SILENT else "the provider has the task"
+
+
+def _of(question: Question) -> sa.Update:
+    return tasks.update().where(tasks.c.provider == question.provider, tasks.c.task_id == question.task_id)
+
+
+def _allowance(connection: Connection, account: Account, now: int) -> int:
+    """Return how many questions the account may be asked now, and lock its row."""
+    mine = (accounts.c.provider == account.provider) & (accounts.c.name == account.name)
+    next_at = connection.execute(sa.select(accounts.c.next_at).where(mine).with_for_update()).scalar()
+    if next_at is None:
+        connection.execute(accounts.insert().values(provider=account.provider, name=account.name, next_at=0))
+        next_at = 0
+    interval = 1000 / account.questions_per_second
+    return int((now - _begins(next_at, now, interval)) / interval)
+
+
+def _begins(next_at: int, now: int, interval: float) -> float:
+    return max(next_at, now - max(BURST_MS, interval))
+
+
+def _spend(connection: Connection, account: Account, now: int, count: int) -> None:
+    if count == 0:
+        return
+    mine = (accounts.c.provider == account.provider) & (accounts.c.name == account.name)
+    next_at = connection.execute(sa.select(accounts.c.next_at).where(mine)).scalar_one()
+    interval = 1000 / account.questions_per_second
+    begins = _begins(next_at, now, interval)
+    connection.execute(accounts.update().where(mine).values(next_at=round(begins + count * interval)))
+
+
+def _question(row: sa.Row[*tuple[object, ...]], now: int) -> Question:
+    found = dict(row._mapping)
+    bound = (found.pop("job_lease_id"), found.pop("job_task_id")) == (found["lease_id"], found["task_id"])
+    stop, state = found.pop("stop"), found.pop("state")
+    found["questions"] += 1
+    return Question(
+        **found,
+        asked_at=now,
+        is_stopping=stop == "owed",
+        state=None if state is None else AnswerState(state),
+        is_current=bound and found["status"] in HOLDING,
+    )
+
+
+_due = (
+    sa.select(
+        tasks.c.provider, tasks.c.task_id, tasks.c.job_id, tasks.c.account, tasks.c.lease_id, tasks.c.asked_since,
+        tasks.c.silent_since, tasks.c.denied_at, tasks.c.stop_at, tasks.c.stop, tasks.c.state, tasks.c.questions,
+        jobs.c.pool, jobs.c.lease_ms, jobs.c.status, jobs.c.lease_id.label("job_lease_id"),
+        jobs.c.task_id.label("job_task_id"), jobs.c.expires_at,
+        jobs.c.hard_expires_at,
+    )
+    .join(jobs, jobs.c.job_id == tasks.c.job_id)
+    .where(
+        tasks.c.provider == sa.bindparam("provider"),
+        tasks.c.account == sa.bindparam("account"),
+        tasks.c.ask_at <= sa.bindparam("now"),
+        # guard: question-taken-by-one-server
+        sa.or_(tasks.c.taken_until.is_(None), tasks.c.taken_until <= sa.bindparam("now")),
+    )
+    .order_by(tasks.c.stop.is_(None), jobs.c.expires_at, tasks.c.ask_at)
+    .limit(sa.bindparam("most"))
+    .with_for_update(of=tasks, skip_locked=True)
+)  # fmt: skip
+
+
+class Questions:
+    """The functions above, each in a transaction of its own. Its methods raise StoreDown when SQL cannot take the change."""
+
+    def __init__(self, database: Database, by: str) -> None:
+        """Act for one server.
+
+        Args:
+            database: The ledger's database.
+            by: Name of this server, which no other living server has.
+        """
+        self._database, self._by = database, by
+
+    async def due_in_s(self, asked: Collection[Account]) -> float | None:
+        """Return the time (s) until the next question of these accounts is due, 0 if one is; None without any.
+
+        An idle gate only reads.
+        """
+        return await self._database.read(lambda connection: _due_in_s(connection, asked))
+
+    async def free(self) -> None:
+        """Make the questions due again that this server held when it died."""
+        await self._database.write("", "", lambda batch: free(batch.connection, self._by))
+
+    async def take(self, asked: Collection[Account], room: Mapping[tuple[str, str], int], hold_ms: int) -> list[Question]:
+        """Take questions that are due, as `take` does."""
+        return await self._database.write("", "", lambda batch: take(batch.connection, self._by, asked, room, hold_ms))
+
+    async def record(self, question: Question, heard: Heard) -> None:
+        """Record what a question has brought."""
+        await self._database.write("", "", lambda batch: record(batch, question, self._by, heard))
+
+
+def _due_in_s(connection: Connection, asked: Collection[Account]) -> float | None:
+    known = sa.or_(*((tasks.c.provider == one.provider) & (tasks.c.account == one.name) for one in asked))
+    later_of = sa.func.greatest if connection.dialect.name == "postgresql" else sa.func.max
+    soonest: sa.ColumnElement[int] = later_of(tasks.c.ask_at, sa.func.coalesce(tasks.c.taken_until, 0))
+    next_at = connection.execute(sa.select(sa.func.min(soonest)).where(tasks.c.ask_at.is_not(None), known)).scalar()
+    return None if next_at is None else max(next_at - clock_ms(connection), 0) / 1000

@@ -1,0 +1,239 @@
+"""The worker that asks providers about tasks, before their leases run out, and stops the tasks of jobs that ended without them.
+
+Silence is never a verdict: while a provider does not answer, the lease is extended, for a bounded time. Only a named end ends a job, in
+exactly the way of a callback. A question holds no lock, so calls of tools never wait for a provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+
+import structlog
+
+from gate.coordination.jobs import JobCoordinator
+from gate.coordination.pool_registry import PoolRegistry
+from gate.ledger import Heard, Question, Questions
+from gate.model.account import Account, Accounts
+from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StartedByGate, StoreDown
+from gate.model.messages import Answer, AnswerState
+from gate.providers.page import ProviderPage
+from gate.telemetry import counters
+from gate.workers.provider_client import NoReply, ProviderClient
+
+log = structlog.get_logger("gate.asking")
+
+WITHIN_S = 10.0
+"""Timeout (s) of a request to a provider."""
+HOLD_MS = 60_000
+"""Time (ms) for which a question is held: for a stop, a question and a further request, and for the record of the answer."""
+AT_ONCE = 16
+"""Questions of each account at once, so that a provider that hangs delays only the questions of its own account."""
+EVERY_S = 1.0
+"""Longest pause (s) between two looks for due questions. Another server may have written one without a wake-up here."""
+AGAIN_S = 0.05
+"""Shortest pause (s) between two looks. A question may be due while its account has no room for it."""
+SETTLE_S = 1.0
+"""Time (s) that questions have to end when the server stops."""
+PART = 4
+"""A question comes when this part of the time since the start has passed again: a long task is asked about less often."""
+STOP_AGAIN_MS = 2_000
+"""Time (ms) after which a task that has to be stopped is asked about, and stopped again. It doubles with each question."""
+STOP_AGAIN_MAX_MS = 30_000
+"""Longest such time (ms)."""
+STOPS_MS = 600_000
+"""Time (ms) after which a stop is given up."""
+ALIVE = (AnswerState.QUEUED, AnswerState.RUNNING, AnswerState.ENDED)
+"""Answers after which a lease is extended like by its holder, if they end nothing yet."""
+
+
+class AskingWorker:
+    """Asks about tasks that are due, and records the answers."""
+
+    def __init__(
+        self, questions: Questions, accounts: Accounts, pages: Mapping[str, ProviderPage], jobs: JobCoordinator,
+        pools: PoolRegistry, client: ProviderClient,
+    ) -> None:  # fmt: skip
+        self._questions, self._accounts, self._pages = questions, accounts, pages
+        self._jobs, self._pools, self._client = jobs, pools, client
+        self._busy: Counter[tuple[str, str]] = Counter()
+        self._asked: set[asyncio.Task[None]] = set()
+        self._due = asyncio.Event()
+        self._freed = False
+
+    def kick(self) -> None:
+        """Wake the worker, because a question may be due."""
+        self._due.set()
+
+    async def keep(self) -> None:
+        """Ask due questions, for ever."""
+        while True:
+            self._due.clear()
+            wait_s = EVERY_S
+            try:
+                if not self._freed:
+                    await self._questions.free()  # guard: free-questions-of-a-dead-server
+                    self._freed = True
+                left_s = await self._questions.due_in_s(list(self._accounts))
+                if left_s == 0:
+                    await self._take()
+                wait_s = min(EVERY_S, max(left_s, AGAIN_S)) if left_s is not None else EVERY_S
+            except StoreDown as error:
+                log.debug("asking.store_away", error=str(error))
+                self._due.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._due.wait()
+
+    async def settle(self) -> None:
+        """Wait up to 1 s for questions under way, then cancel them. A cancelled question is asked again later."""
+        if self._asked:
+            _, left = await asyncio.wait(self._asked, timeout=SETTLE_S)
+            for one in left:
+                one.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    async def _take(self) -> None:
+        room = {(one.provider, one.name): AT_ONCE - self._busy[one.provider, one.name] for one in self._accounts}
+        for question in await self._questions.take(list(self._accounts), room, HOLD_MS):
+            self._busy[question.provider, question.account] += 1
+            asked = asyncio.create_task(self._ask(question))
+            self._asked.add(asked)
+            asked.add_done_callback(self._asked.discard)
+
+    async def _ask(self, question: Question) -> None:
+        try:
+            account = self._accounts.get(question.provider, question.account)
+            assert account is not None
+            page = self._pages[question.provider]
+            if question.is_stopping:
+                await self._stop(question, account, page)
+            else:
+                await self._heed(question, account, await self._answer(question, account, page))
+        except StoreDown as error:
+            log.warning("asking.not_recorded", error=str(error), pool=question.pool, job_id=question.job_id)
+        except Exception:
+            log.exception("asking.crashed", pool=question.pool, job_id=question.job_id)
+        finally:
+            self._busy[question.provider, question.account] -= 1
+
+    async def _answer(self, question: Question, account: Account, page: ProviderPage) -> Answer | None:
+        """Ask about a task. None when the provider does not reply."""
+        task_id, key = question.task_id, account.key
+        try:
+            answer = await self._client.answer(
+                account, page.ask(task_id, key), lambda reply: page.read_answer(task_id, reply, key), WITHIN_S
+            )
+        except NoReply as error:
+            log.info("asking.no_reply", pool=question.pool, job_id=question.job_id, why=str(error))
+            answer = None
+        counters.questions[question.provider, answer.state.value if answer else "silent"] += 1
+        return answer
+
+    async def _heed(self, question: Question, account: Account, answer: Answer | None) -> None:
+        """Apply an answer about a task that is not to be stopped."""
+        state = answer.state if answer is not None else None
+        if answer is not None and state is AnswerState.ENDED and not self._is_doubtful(question, answer):
+            return await self._end(question, answer)
+        # A success without output that was said once only counts like a task that runs: its output may only be late.
+        is_extended = await self._extend(question, account, state)
+        why = answer.why if answer is not None else f"no reply within {WITHIN_S:g} s"
+        await self._questions.record(question, Heard(state, why, self._wait_ms(question, account, answer), is_extended))
+
+    @staticmethod
+    def _is_doubtful(question: Question, answer: Answer) -> bool:
+        """Whether one more question has to confirm an answer: one success without output proves nothing."""
+        return answer.is_without_output and question.state is not AnswerState.ENDED  # guard: empty-success-said-twice
+
+    async def _end(self, question: Question, answer: Answer) -> None:
+        """End the job as a callback would."""
+        assert answer.report is not None
+        with contextlib.suppress(PoolUnknown):
+            result = await self._jobs.hear(question.pool, question.provider, answer.report, _body(answer))
+            counters.ends_by_question[question.provider, result.value] += 1
+        await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None))
+
+    async def _extend(self, question: Question, account: Account, state: AnswerState | None) -> bool:
+        """Extend the lease when too little of it is left. A task that the provider does not know, said twice, is not extended."""
+        if not question.is_current or question.expires_at is None:
+            return False
+        left_ms = question.expires_at - self._pools.expected_ms(question.pool)
+        if state in ALIVE:
+            if left_ms >= question.lease_ms / 2:
+                return False
+            lease_ms = None
+        else:
+            if state is AnswerState.UNKNOWN:  # guard: unknown-said-twice
+                denied_at = question.denied_at or question.asked_at
+                if question.denied_at and question.asked_at - denied_at >= question.spacing_ms / 6:
+                    return False
+            silent_ms = question.asked_at - (question.silent_since or question.asked_at)
+            if silent_ms > account.silence_ms:  # guard: silence-holds-for-a-time
+                return False
+            lease_ms = 2 * question.spacing_ms
+            if left_ms >= lease_ms:
+                return False
+        try:
+            await self._jobs.renew(question.pool, question.job_id, question.lease_id, lease_ms)
+        except (LeaseLost, AlreadyEnded, StartedByGate, JobUnknown, PoolUnknown):
+            return False
+        return True
+
+    def _wait_ms(self, question: Question, account: Account, answer: Answer | None) -> int | None:
+        """Time (ms) until the next question; None when the lease is over."""
+        if not question.is_current:
+            return None
+        most, soonest = question.spacing_ms, max(question.spacing_ms // 12, 50)
+        is_denied = answer is not None and answer.state is AnswerState.UNKNOWN and question.denied_at is None
+        wait = most / 6 + 1 if is_denied else min(max((question.asked_at - question.asked_since) / PART, soonest), most)
+        if question.hard_expires_at is not None:
+            to_limit = question.hard_expires_at - self._pools.expected_ms(question.pool) - soonest
+            wait = min(wait, to_limit) if to_limit > 0 else wait
+        if answer is not None and answer.retry_s:
+            wait = max(wait, min(answer.retry_s * 1000, most))
+        return round(max(wait, 1))
+
+    async def _stop(self, question: Question, account: Account, page: ProviderPage) -> None:
+        """Stop a task, and find out whether it is over. Then its slot is free."""
+        answer = await self._stopped(question, account, page)
+        is_gone = answer.state is AnswerState.UNKNOWN and question.denied_at is not None
+        if answer.state is AnswerState.ENDED or is_gone:
+            await self._over(question, answer)
+            return
+        assert question.stop_at is not None
+        since_ms = question.asked_at - question.stop_at
+        if since_ms > STOPS_MS:
+            log.warning("asking.stop_given_up", pool=question.pool, job_id=question.job_id, why=answer.why)
+            await self._questions.record(question, Heard(answer.state, answer.why, None, stop="given_up"))
+            return
+        wait_ms = min(max(STOP_AGAIN_MS, since_ms // 2), STOP_AGAIN_MAX_MS)
+        await self._questions.record(question, Heard(answer.state, answer.why, wait_ms))
+
+    async def _stopped(self, question: Question, account: Account, page: ProviderPage) -> Answer:
+        """Stop a task, and ask what became of it."""
+        task_id, key = question.task_id, account.key
+        try:
+            answer = await self._client.answer(
+                account, page.stop(task_id, key), lambda reply: page.read_stop(task_id, reply, key), WITHIN_S
+            )
+        except NoReply as error:
+            answer = Answer(AnswerState.UNCLEAR, str(error))
+        if answer.state is AnswerState.ENDED:
+            return answer
+        return await self._answer(question, account, page) or answer
+
+    async def _over(self, question: Question, answer: Answer) -> None:
+        """Give the slot of a stopped task away, because the task is over."""
+        with contextlib.suppress(PoolUnknown):
+            if answer.report is not None:
+                await self._jobs.hear(question.pool, question.provider, answer.report, _body(answer))
+            await self._pools.pool(question.pool).drained(question.job_id, question.lease_id)
+        await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None, stop="confirmed"))
+
+
+def _body(answer: Answer) -> str:
+    """Return what is kept in the place of a callback's body."""
+    return json.dumps({"asked": True, "why": answer.why}, ensure_ascii=False)
