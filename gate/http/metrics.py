@@ -17,7 +17,9 @@ from fastapi.responses import PlainTextResponse, Response
 from gate import __version__
 from gate.http.auth.roles import ANY_KEY, open_to
 from gate.http.services import ScrapeService
-from gate.providers import PROVIDERS
+from gate.ledger import CallbackResult
+from gate.model.messages import AnswerState
+from gate.providers import PAGES, PROVIDERS
 from gate.telemetry import counters
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ CAUSES = {
     "expired": ("queue_timeout", "claim_timeout", "lease_timeout", "hold_limit"),
 }
 """Causes by outcome. Their counters start at 0: Prometheus sees no increase when a counter first appears with a value."""
+ANSWERS = [*(state.value for state in AnswerState), "silent"]
+"""Answers of providers. Their counters start at 0."""
 REPAIRS = (
     "adopt", "ended", "give_back", "overdue", "restore", "seat", "settings", "stranger", "unheard",
 )  # fmt: skip
@@ -220,10 +224,11 @@ class _Collector:
         yield self._counter("gate_stale_recordings", "Answers of Redis that came too late for SQL.", ["pool"], stale)
         repairs = [([kind], counters.repairs[kind]) for kind in REPAIRS]
         yield self._counter("gate_sweep_repairs", "Differences between the stores that were mended.", ["kind"], repairs)
-        asked = [(list(key), count) for key, count in sorted(counters.questions.items())]
+        asked = [([name, said], counters.questions[name, said]) for name in sorted(PAGES) for said in ANSWERS]
         says = "Questions to providers about tasks, by answer."
         yield self._counter("gate_questions", says, ["provider", "answer"], asked)
-        ends = [(list(key), count) for key, count in sorted(counters.ends_by_question.items())]
+        results = [one.value for one in CallbackResult]
+        ends = [([name, result], counters.ends_by_question[name, result]) for name in sorted(PAGES) for result in results]
         says = "Ends that a question has brought, by what they did."
         yield self._counter("gate_question_ends", says, ["provider", "result"], ends)
         sent = [([kind, result], counters.deliveries[kind, result]) for kind in RESULTS for result in RESULTS[kind]]

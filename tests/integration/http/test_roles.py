@@ -58,6 +58,7 @@ EXPECTED: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/v1/pools/{pool}/jobs/{job_id}/claim"): TOOL,
     ("POST", "/v1/pools/{pool}/jobs/{job_id}/renew"): TOOL,
     ("POST", "/v1/pools/{pool}/jobs/{job_id}/release"): TOOL,
+    ("POST", "/v1/pools/{pool}/jobs/{job_id}/ask"): TOOL,
     ("POST", "/v1/pools/{pool}/jobs/{job_id}/cancel"): TOOL,
     ("PUT", "/v1/pools/{pool}/jobs/{job_id}/task"): TOOL,
     ("POST", "/v1/pools/{pool}/cancel"): TOOL,

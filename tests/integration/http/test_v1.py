@@ -23,7 +23,7 @@ JOB = {
     "late_outcome", "late_output", "started_by", "queue_expires_at", "likely",
 }  # fmt: skip
 POOL = {
-    "pool", "limit", "running", "granted", "queued", "free", "paused", "cooling_until", "oldest_lease_seconds",
+    "pool", "limit", "running", "granted", "queued", "free", "draining", "paused", "cooling_until", "oldest_lease_seconds",
     "holders", "queue",
 }  # fmt: skip
 

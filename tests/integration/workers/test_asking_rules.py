@@ -220,12 +220,13 @@ async def test_the_sweep_leaves_a_draining_slot_alone(asked: Asked) -> None:
     job = await asked.start()
     await asked.house.keeper.cancel(asked.house.pool, job.job_id)
     for _ in range(3):
-        assert await asked.house.gate.reconciler.sweep(asked.house.pool) == []
+        await asked.house.gate.reconciler.sweep(asked.house.pool)
     assert asked.entry(job)["drains"]
 
 
 async def test_the_sweep_drains_a_slot_whose_end_never_reached_redis(asked: Asked) -> None:
     job = await asked.start()
     await asked.house.gate.ledger.end(asked.house.pool, job.job_id, "cancelled", by="operator")
-    found = [await asked.house.gate.reconciler.sweep(asked.house.pool) for _ in range(3)]
-    assert any(found) and asked.entry(job)["drains"]
+    for _ in range(3):
+        await asked.house.gate.reconciler.sweep(asked.house.pool)
+    assert asked.entry(job)["drains"]
