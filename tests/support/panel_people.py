@@ -64,12 +64,18 @@ class Kept:
 
     def __init__(self, served: Served) -> None:
         self.served = served
-        self.keys = {role: self.make(role, f"{role}-key") for role in api_keys.ROLES}
+        self.keys = {role: self._made(role, f"{role}-key") for role in api_keys.ROLES}
+        served.stop()  # a server that starts reads the keys at once, and one that runs within 5 s
+        served.start()
 
     def make(self, role: str, name: str) -> str:
-        made = run_gate("keys", "create", name, "--role", role, "--json", cwd=self.served.folder)
-        key = json.loads(made.stdout)["key"]
+        key = self._made(role, name)
         wait(lambda: self._status(key) == 200, "the key counts", within_s=6)
+        return key
+
+    def _made(self, role: str, name: str) -> str:
+        made = run_gate("keys", "create", name, "--role", role, "--json", cwd=self.served.folder)
+        key: str = json.loads(made.stdout)["key"]
         return key
 
     def revoke(self, name: str) -> None:

@@ -186,16 +186,19 @@ def record(batch: UnitOfWork, question: Question, by: str, heard: Heard) -> None
     now = clock_ms(connection)
     is_silent = heard.state in SILENT
     next_at = None if heard.wait_ms is None else now + heard.wait_ms
-    values: dict[str, object] = {"taken_by": None, "taken_until": None, "ask_at": next_at}
+    stays: sa.ColumnElement[bool] = tasks.c.ask_at.is_(None)  # the task is over by now
     if not question.is_stopping:  # guard: stop-stays-due
-        values["ask_at"] = sa.case((tasks.c.stop == "owed", tasks.c.ask_at), else_=next_at)
+        stays |= tasks.c.stop == "owed"
+    values: dict[str, object] = {
+        "taken_by": None, "taken_until": None, "ask_at": sa.case((stays, tasks.c.ask_at), else_=next_at),
+    }  # fmt: skip
     values["silent_since"] = (question.silent_since or question.asked_at) if is_silent else None
     if not is_silent and heard.state is not None:
         values |= {"heard_at": now_ms(), "state": heard.state.value}
         values["denied_at"] = (question.denied_at or question.asked_at) if heard.state is AnswerState.UNKNOWN else None
     if heard.stop is not None:
         values["stop"] = heard.stop
-    mine = _of(question).where(tasks.c.taken_by == by, tasks.c.ask_at.is_not(None))
+    mine = _of(question).where(tasks.c.taken_by == by)
     connection.execute(mine.values(**values))
     for kind, why in _events(question, heard):
         row = {"at": now_ms(), "pool": question.pool, "job_id": question.job_id, "kind": kind, "fence": None}
@@ -241,7 +244,7 @@ def asked(connection: Connection, provider: str, task_id: str) -> Asked | None:
     if row is None or row.account is None:
         return None
     state = "silent" if row.silent_since is not None else row.state or "unasked"
-    is_answered = row.taken_by is None and (row.ask_at is None or row.ask_at > clock_ms(connection))
+    is_answered = row.ask_at is None or (row.taken_by is None and row.ask_at > clock_ms(connection))
     return Asked(row.account, state, row.heard_at, row.questions, row.stop, is_answered)
 
 

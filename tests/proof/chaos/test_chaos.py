@@ -34,7 +34,7 @@ of jobs without a name of their own, which no client here asks for."""
 
 
 OF_ACCOUNTS = {"script:drain", "sql:ask"}
-"""Reached only with an account at a provider. tests/integration/workers/test_asking.py kills gate there."""
+"""Reached only with an account at a provider. tests/proof/simulator/test_asking.py kills gate there."""
 
 
 def commits(room: type[Any]) -> set[str]:
