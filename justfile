@@ -26,11 +26,11 @@ serve *words:
 
 # Run the tests that need no server (a minute).
 test-unit *words:
-    {{python}} -m pytest -n 4 --dist worksteal tests/unit -m "not server" {{words}}
+    {{python}} -m pytest -n 6 --dist worksteal tests/unit -m "not server" {{words}}
 
 # Run the tests of the README (three minutes).
 test *words:
-    {{python}} -m pytest -n 4 --dist worksteal {{words}}
+    {{python}} -m pytest -n 6 --dist worksteal {{words}}
 
 # Run everything that CI runs: it installs what is missing by apt, so it wants root on Debian.
 test-all:
@@ -38,7 +38,7 @@ test-all:
 
 # Run the tests of the README and say which branches of gate they take (ten minutes).
 coverage *words:
-    {{python}} -m pytest -n 4 --dist worksteal --cov --cov-report=term:skip-covered {{words}}
+    {{python}} -m pytest -n 6 --dist worksteal --cov --cov-report=term:skip-covered {{words}}
 
 # Format the source.
 fmt:

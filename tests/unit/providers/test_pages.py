@@ -234,7 +234,7 @@ def test_a_word_that_is_new_ends_no_task() -> None:
             assert_no_end(changed(exchange, at, replace(reply, body=renamed(reply.body, ALL[exchange.name].task_id))), at)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_no_reply_raises(data: st.DataObject) -> None:
     exchange = data.draw(st.sampled_from(list(exchanges())))

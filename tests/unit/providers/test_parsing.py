@@ -75,7 +75,7 @@ def test_what_is_deeper_than_32_levels_is_a_mark() -> None:
     assert json.dumps(kept_output(deep), ensure_ascii=False) == "[" * 32 + f'"{MARK}"' + "]" * 32
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(JSON, st.integers(64, 400))
 def test_whatever_is_kept_can_be_stored(value: Any, most: int) -> None:
     text, output = kept_text(value, most), kept_output(value, most)

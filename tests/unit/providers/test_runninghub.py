@@ -414,7 +414,7 @@ BODY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary() | (BODY | JSON).map(lambda body: json.dumps(body).encode()))
 def test_any_bytes_give_a_result_or_a_typed_refusal(body: bytes) -> None:
     try:

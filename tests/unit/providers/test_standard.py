@@ -248,7 +248,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.fixed_dictionaries({}, optional={"type": JSON | st.just("x"), "data": JSON | FIELDS}) | JSON)
 def test_whatever_is_signed_gives_a_result_or_a_typed_refusal(body: Any) -> None:
     try:
@@ -259,7 +259,7 @@ def test_whatever_is_signed_gives_a_result_or_a_typed_refusal(body: Any) -> None
         json.dumps([dataclasses.asdict(said)], allow_nan=False, ensure_ascii=False).encode()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.binary(), st.dictionaries(st.sampled_from(["webhook-id", "webhook-timestamp", "webhook-signature"]), st.text()))
 def test_whatever_is_not_signed_is_forged(body: bytes, headers: dict[str, str]) -> None:
     with pytest.raises(Forged):
