@@ -18,8 +18,9 @@ if meta.ahead_ms ~= tonumber(ARGV[5]) then return answer('moved', {ahead_ms = me
 local reset = redis.call('HMGET', META, 'reset_ms', 'reset_at')
 local since = now - (tonumber(reset[2]) or 0)
 -- A further step of the same size would show a time that is further away from the reset than the step is long.
--- mutant: reset-to-the-millisecond
-if reset[1] and since >= 0 and since <= RESET_MS and math.abs(step - tonumber(reset[1])) <= STEP_MS then -- guard: a-reset-is-no-step
+local is_recent = since >= 0 and since <= RESET_MS -- mutant: reset-to-the-millisecond
+-- mutant: reset-by-the-same-step
+if reset[1] and is_recent and math.abs(step - tonumber(reset[1])) <= STEP_MS then -- guard: a-reset-is-no-step
   return answer('reset', {ahead_ms = meta.ahead_ms})
 end
 redis.call('HDEL', META, '') -- needs no memory: what follows is not refused then

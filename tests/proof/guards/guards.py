@@ -44,8 +44,8 @@ GUARDS = [
     Guard("stranger-leaves-by-ticket", NEVER, "test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since"),
     # ---- questions to the provider (see tests/proof/model/third_truth.py)
     Guard("acquire-leaves-a-draining-slot", NEVER, "test_a_repeated_acquire_is_sent_to_sql_and_leaves_the_slot"),
-    Guard("draining-slot-has-its-own-lease", replaced_by("entry.lease_id"), "test_no_holder_can_renew_or_release_it"),
-    Guard("drain-for-a-time", replaced_by("stands"), "test_its_deadline_frees_the_slot_without_a_word_to_sql"),
+    Guard("draining-slot-has-its-own-lease", DROP, "test_no_holder_can_renew_or_release_it"),
+    Guard("drain-for-a-time", DROP, "test_its_deadline_frees_the_slot_without_a_word_to_sql"),
     Guard("stop-owed-with-the-end", DROP, "test_an_end_without_the_word_of_the_provider_owes_a_stop"),
     Guard("stop-owed-with-a-refusal", DROP, "test_an_end_without_the_word_of_the_provider_owes_a_stop"),
     Guard("stop-a-late-start", NEVER, "test_a_start_that_was_answered_too_late_owes_a_stop"),

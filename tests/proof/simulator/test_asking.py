@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import redis
 
 from gate.simulator import Simulator
-from tests.support.gate_process import Served
+from tests.support.gate_process import Served, run_gate
 from tests.support.names import fresh
 from tests.support.wait import until
 
@@ -130,6 +131,15 @@ async def test_asking_now_ends_the_job_at_once(tmp_path: Path) -> None:
         await until(lambda: look(served, job)["status"] == "completed", "gate has asked", 5)
         refused = served.http.post(f"/v1/pools/default/jobs/{job['job_id']}/ask")
         assert (refused.status_code, refused.json()["code"]) == (409, "no_task")
+
+
+async def test_the_terminal_asks_and_shows_the_job_after_the_answer(tmp_path: Path) -> None:
+    with Simulator(limit=1) as simulator, asking(tmp_path, simulator, lease_seconds=600) as served:
+        job, _ = start(served, simulator, seconds=0)
+        said = run_gate("ask", job["job_id"], "--json", cwd=tmp_path)
+        assert said.returncode == 0 and json.loads(said.stdout)["status"] == "completed"
+        again = run_gate("ask", job["job_id"], cwd=tmp_path)
+        assert again.returncode == 1 and "asks no provider about this job" in again.stderr
 
 
 async def test_the_key_is_in_nothing_that_gate_keeps_or_shows(tmp_path: Path) -> None:

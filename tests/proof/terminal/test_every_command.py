@@ -71,7 +71,7 @@ COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 
 def test_every_command_stands_in_the_tables() -> None:
-    assert set(COMMANDS) == {"serve", "run"} | SERVED.keys() | ALONE.keys()
+    assert set(COMMANDS) == {"serve", "run", "ask"} | SERVED.keys() | ALONE.keys()
 
 
 def test_every_command_that_prints_has_json() -> None:

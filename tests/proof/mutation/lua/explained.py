@@ -21,6 +21,7 @@ EXPLAINED: list[tuple[str, str, str]] = [
     ("step-to-the-millisecond", "<= to <", CLOCK),
     ("reset-to-the-millisecond", "<= to <", CLOCK),
     ("reset-to-the-millisecond", ">= to >", CLOCK),
+    ("reset-by-the-same-step", "<= to <", CLOCK),
     ("never-slewed-from-zero", "> to >=", "a clock that is not ahead is not slewed"),
     ("cooled-down-to-the-millisecond", "<= to <", "at one exact millisecond of the clock of Redis the reset comes with the next tick"),
     ("ahead-by-nothing", "> to >=", "of a clock that is not ahead nothing is said"),
