@@ -151,7 +151,7 @@ class JobCoordinator:
             raise await self._why_lost(pool, job_id, lease_id)
         assert bound.job is not None
         if bound.result is BindResult.ENDED:
-            await self._free(bound.job, bound.job.lease_id)
+            await self._free(pool, job_id, bound.job.lease_id)
         return bound.job
 
     async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None:
@@ -174,7 +174,7 @@ class JobCoordinator:
         started = dataclasses.replace(started, account=self._accounts.of(started.provider, pool))
         job, _ = await self._extend(pool, job_id, lease_id, lambda slots: slots.claim(job_id, lease_id, True), started)
         if job.ended:
-            await self._free(job, job.lease_id)
+            await self._free(pool, job_id, job.lease_id)
         return job
 
     async def hold(self, pool: str, job_id: str, lease_id: str) -> float:
@@ -256,10 +256,13 @@ class JobCoordinator:
         await self._pools.know(pool)
         if outcome == "refused" or outcome == "tool_down":  # two comparisons, because mypy narrows no `in`
             return await self.give_back(pool, job_id, lease_id, outcome, error, by=by)
+        drain_ms = 0
         # guard: end-in-sql-before-redis
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
         job = await self._ended(pool, ended)
-        await self._free(job, lease_id)  # guard: end-in-sql-before-redis: then
+        if job.account is not None:
+            drain_ms = self._accounts.drain_ms(job)
+        await self._free(pool, job_id, lease_id, drain_ms)  # guard: end-in-sql-before-redis: then
         return job
 
     async def hear(self, pool: str, provider: str, report: ProviderReport, raw: str) -> CallbackResult:
@@ -280,7 +283,7 @@ class JobCoordinator:
         """
         change = await self._ledger.hear(pool, provider, report, raw)
         if change.result is CallbackResult.ENDED and change.job is not None:
-            await self._free(change.job, change.job.lease_id)
+            await self._free(pool, change.job.job_id, change.job.lease_id)
         return change.result
 
     async def ask(self, pool: str, job_id: str) -> Job:
@@ -328,15 +331,15 @@ class JobCoordinator:
         """
         await self._ledger.keep_payload(job, relayed)
 
-    async def _free(self, job: Job, lease_id: str | None) -> None:
-        """Free the slot of a lease whose job has ended in SQL. A task that still runs at the provider keeps it for a while."""
-        slots, drain_ms = self._pools.pool(job.pool), self._accounts.drain_ms(job)
+    async def _free(self, pool: str, job_id: str, lease_id: str | None, drain_ms: int = 0) -> None:
+        """Free the slot of a lease whose job has ended in SQL. A task that still runs at the provider keeps it for `drain_ms`."""
+        slots = self._pools.pool(pool)
         with contextlib.suppress(StoreDown):  # the end is recorded; the slot is free at its deadline at the latest
             if drain_ms:
-                await slots.drain(job.job_id, lease_id or "", drain_ms)  # guard: drain-until-confirmed
+                await slots.drain(job_id, lease_id or "", drain_ms)  # guard: drain-until-confirmed
             else:
-                await slots.release(job.job_id, lease_id or "")
-        self._news.tell(job.pool, [job.job_id])
+                await slots.release(job_id, lease_id or "")
+        self._news.tell(pool, [job_id])
 
     async def cancel(
         self, pool: str, job_id: str, reason: str | None = None, outcome: Outcome = "cancelled", *, by: str = "operator",
@@ -359,8 +362,8 @@ class JobCoordinator:
         """
         await self._pools.know(pool)
         job = await self._ended(pool, await self._ledger.end(pool, job_id, outcome, by=by, reason=reason, error=error))
-        if self._accounts.drain_ms(job):  # guard: end-again-leaves-a-draining-slot
-            await self._free(job, job.lease_id)
+        if drain_ms := self._accounts.drain_ms(job):  # guard: end-again-leaves-a-draining-slot
+            await self._free(pool, job_id, job.lease_id, drain_ms)
             return job
         with contextlib.suppress(StoreDown):
             await self._pools.pool(pool).cancel(job_id)

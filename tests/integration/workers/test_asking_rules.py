@@ -220,7 +220,7 @@ async def test_the_sweep_leaves_a_draining_slot_alone(asked: Asked) -> None:
     job = await asked.start()
     await asked.house.keeper.cancel(asked.house.pool, job.job_id)
     for _ in range(3):
-        await asked.house.gate.reconciler.sweep(asked.house.pool)
+        assert await asked.house.gate.reconciler.sweep(asked.house.pool) == []
     assert asked.entry(job)["drains"]
 
 
