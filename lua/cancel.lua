@@ -10,13 +10,14 @@
 -- Replies
 --   left_slot    it held a slot
 --   left_queue   it waited
---   absent       it was not there
+--   absent       it was not there, or its slot drains
 
 begin()
 local job, ticket = ARGV[4], ARGV[5]
 local entry = read(job)
 -- guard: stranger-leaves-by-ticket
 if ticket ~= '' and (entry and entry.ticket ~= ticket or redis.call('ZSCORE', SLOTS, job)) then return finish('absent', {}) end
+if entry and entry.drains then return finish('absent', {}) end -- guard: cancel-leaves-a-draining-slot
 local held_slot = vacate(job)
 local waited = not held_slot and unqueue(job, entry)
 forget(job, entry)

@@ -223,4 +223,5 @@ def opened(
     """
     made_live = PoolSettings(**settings.defaults().in_ms())
     may_write(settings)
+    outside = outside or ExternalServices(accounts=settings.provider_accounts())  # an end has to know what drains
     return open_gate(where, sql_url(settings), made_live=made_live, outside=outside)

@@ -295,7 +295,8 @@ class JobCoordinator:
             StoreDown: SQL does not answer.
         """
         job = await self._queries.job(pool, job_id)
-        if await self._ledger.ask(pool, job_id) is None:
+        known = self._accounts.get(job.provider, job.account) is not None
+        if not known or await self._ledger.ask(pool, job_id) is None:
             raise NoTask("gate asks no provider about this job: it has no task now, or its provider has no account here", job)
         self._news.tell(pool, [job_id])
         return job

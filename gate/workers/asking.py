@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -27,11 +28,13 @@ from gate.workers.provider_client import NoReply, ProviderClient
 log = structlog.get_logger("gate.asking")
 
 WITHIN_S = 10.0
-"""Timeout (s) of a request to a provider."""
+"""Longest timeout (s) of a request to a provider."""
+PART_OF_LEASE = 6
+"""A request takes this part of a lease at most, but a second: a question and its further request take less than half of it."""
 HOLD_MS = 60_000
 """Time (ms) for which a question is held: for a stop, a question and a further request, and for the record of the answer."""
 AT_ONCE = 16
-"""Questions of each account at once, so that a provider that hangs delays only the questions of its own account."""
+"""Questions of each account at once, and as many stops, so that a provider that hangs delays only the questions of its own account."""
 EVERY_S = 1.0
 """Longest pause (s) between two looks for due questions. Another server may have written one without a wake-up here."""
 AGAIN_S = 0.05
@@ -59,7 +62,7 @@ class AskingWorker:
     ) -> None:  # fmt: skip
         self._questions, self._accounts, self._pages = questions, accounts, pages
         self._jobs, self._pools, self._client = jobs, pools, client
-        self._busy: Counter[tuple[str, str]] = Counter()
+        self._busy: Counter[tuple[str, str, bool]] = Counter()
         self._asked: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._freed = False
@@ -75,7 +78,7 @@ class AskingWorker:
             wait_s = EVERY_S
             try:
                 if not self._freed:
-                    await self._questions.free()  # guard: free-questions-of-a-dead-server
+                    await self._questions.free(list(self._accounts))  # guard: free-questions-of-a-dead-server
                     self._freed = True
                 left_s = await self._questions.due_in_s(list(self._accounts))
                 if left_s == 0:
@@ -97,9 +100,10 @@ class AskingWorker:
             await asyncio.gather(*left, return_exceptions=True)
 
     async def _take(self) -> None:
-        room = {(one.provider, one.name): AT_ONCE - self._busy[one.provider, one.name] for one in self._accounts}
+        lanes = [(one.provider, one.name, stops) for one in self._accounts for stops in (False, True)]
+        room = {lane: AT_ONCE - self._busy[lane] for lane in lanes}
         for question in await self._questions.take(list(self._accounts), room, HOLD_MS):
-            self._busy[question.provider, question.account] += 1
+            self._busy[question.lane] += 1
             asked = asyncio.create_task(self._ask(question))
             self._asked.add(asked)
             asked.add_done_callback(self._asked.discard)
@@ -112,20 +116,21 @@ class AskingWorker:
             if question.is_stopping:
                 await self._stop(question, account, page)
             else:
-                await self._heed(question, account, await self._answer(question, account, page))
+                is_held = await self._hold(question, account)  # guard: hold-before-the-question
+                await self._heed(question, await self._answer(question, account, page), is_held)
         except StoreDown as error:
             log.warning("asking.not_recorded", error=str(error), pool=question.pool, job_id=question.job_id)
         except Exception:
             log.exception("asking.crashed", pool=question.pool, job_id=question.job_id)
         finally:
-            self._busy[question.provider, question.account] -= 1
+            self._busy[question.lane] -= 1
 
     async def _answer(self, question: Question, account: Account, page: ProviderPage) -> Answer | None:
         """Ask about a task. None when the provider does not reply."""
         task_id, key = question.task_id, account.key
         try:
             answer = await self._client.answer(
-                account, page.ask(task_id, key), lambda reply: page.read_answer(task_id, reply, key), WITHIN_S
+                account, page.ask(task_id, key), lambda reply: page.read_answer(task_id, reply, key), _within_s(question)
             )
         except NoReply as error:
             log.info("asking.no_reply", pool=question.pool, job_id=question.job_id, why=str(error))
@@ -133,15 +138,15 @@ class AskingWorker:
         counters.questions[question.provider, answer.state.value if answer else "silent"] += 1
         return answer
 
-    async def _heed(self, question: Question, account: Account, answer: Answer | None) -> None:
-        """Apply an answer about a task that is not to be stopped."""
+    async def _heed(self, question: Question, answer: Answer | None, is_held: bool) -> None:
+        """Apply an answer about a task that is not to be stopped. `is_held`: its lease was extended for this question."""
         state = answer.state if answer is not None else None
         if answer is not None and state is AnswerState.ENDED and not self._is_doubtful(question, answer):
             return await self._end(question, answer)
         # A success without output that was said once only counts like a task that runs: its output may only be late.
-        is_extended = await self._extend(question, account, state)
-        why = answer.why if answer is not None else f"no reply within {WITHIN_S:g} s"
-        await self._questions.record(question, Heard(state, why, self._wait_ms(question, account, answer), is_extended))
+        is_extended = (state in ALIVE and await self._extend(question)) or is_held
+        why = answer.why if answer is not None else f"no reply within {_within_s(question):g} s"
+        await self._questions.record(question, Heard(state, why, self._wait_ms(question, answer), is_extended))
 
     @staticmethod
     def _is_doubtful(question: Question, answer: Answer) -> bool:
@@ -156,37 +161,44 @@ class AskingWorker:
             counters.ends_by_question[question.provider, result.value] += 1
         await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None))
 
-    async def _extend(self, question: Question, account: Account, state: AnswerState | None) -> bool:
-        """Extend the lease when too little of it is left. A task that the provider does not know, said twice, is not extended."""
-        if not question.is_current or question.expires_at is None:
-            return False
-        left_ms = question.expires_at - self._pools.expected_ms(question.pool)
-        if state in ALIVE:
-            if left_ms >= question.lease_ms / 2:
-                return False
-            lease_ms = None
-        else:
-            if state is AnswerState.UNKNOWN:  # guard: unknown-said-twice
-                denied_at = question.denied_at or question.asked_at
-                if question.denied_at and question.asked_at - denied_at >= question.spacing_ms / 6:
-                    return False
-            silent_ms = question.asked_at - (question.silent_since or question.asked_at)
+    async def _hold(self, question: Question, account: Account) -> bool:
+        """Extend the lease before the question if it could run out before the next one. Silence may be the answer.
+
+        Silence holds a lease for a bounded time, and so does a first answer that the provider does not know the task.
+        """
+        if question.silent_since is not None:
+            silent_ms = question.asked_at - question.silent_since
             if silent_ms > account.silence_ms:  # guard: silence-holds-for-a-time
                 return False
-            lease_ms = 2 * question.spacing_ms
-            if left_ms >= lease_ms:
-                return False
+        if question.denied_at is not None:  # guard: unknown-said-twice
+            return False
+        hold_ms = 2 * question.spacing_ms + round(2000 * _within_s(question))
+        return self._left_ms(question) < hold_ms and await self._renew(question, hold_ms)
+
+    async def _extend(self, question: Question) -> bool:
+        """Extend the lease of a task that the provider has, when less than half of it is left."""
+        return self._left_ms(question) < question.lease_ms / 2 and await self._renew(question, None)
+
+    def _left_ms(self, question: Question) -> float:
+        """Time (ms) until the lease is over; without end when the task holds none."""
+        if not question.is_current or question.expires_at is None:
+            return math.inf
+        return question.expires_at - self._pools.expected_ms(question.pool)
+
+    async def _renew(self, question: Question, lease_ms: int | None) -> bool:
         try:
             await self._jobs.renew(question.pool, question.job_id, question.lease_id, lease_ms)
         except (LeaseLost, AlreadyEnded, StartedByGate, JobUnknown, PoolUnknown):
             return False
         return True
 
-    def _wait_ms(self, question: Question, account: Account, answer: Answer | None) -> int | None:
+    def _wait_ms(self, question: Question, answer: Answer | None) -> int | None:
         """Time (ms) until the next question; None when the lease is over."""
-        if not question.is_current:
-            return None
         most, soonest = question.spacing_ms, max(question.spacing_ms // 12, 50)
+        if not question.is_held:
+            return None
+        if not question.is_current:
+            return most  # guard: replaced-task-is-still-stopped
         is_denied = answer is not None and answer.state is AnswerState.UNKNOWN and question.denied_at is None
         wait = most / 6 + 1 if is_denied else min(max((question.asked_at - question.asked_since) / PART, soonest), most)
         if question.hard_expires_at is not None:
@@ -217,7 +229,7 @@ class AskingWorker:
         task_id, key = question.task_id, account.key
         try:
             answer = await self._client.answer(
-                account, page.stop(task_id, key), lambda reply: page.read_stop(task_id, reply, key), WITHIN_S
+                account, page.stop(task_id, key), lambda reply: page.read_stop(task_id, reply, key), _within_s(question)
             )
         except NoReply as error:
             answer = Answer(AnswerState.UNCLEAR, str(error))
@@ -230,8 +242,14 @@ class AskingWorker:
         with contextlib.suppress(PoolUnknown):
             if answer.report is not None:
                 await self._jobs.hear(question.pool, question.provider, answer.report, _body(answer))
-            await self._pools.pool(question.pool).drained(question.job_id, question.lease_id)
-        await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None, stop="confirmed"))
+            is_last = await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None, stop="confirmed"))
+            if is_last:  # guard: last-stop-frees-the-slot
+                await self._pools.pool(question.pool).drained(question.job_id, question.lease_id)
+
+
+def _within_s(question: Question) -> float:
+    """Timeout (s) of a request about a task."""
+    return min(WITHIN_S, max(question.lease_ms / 1000 / PART_OF_LEASE, 1.0))
 
 
 def _body(answer: Answer) -> str:

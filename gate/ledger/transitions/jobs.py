@@ -148,6 +148,8 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
     if task(batch, provider, task_id) is None:
         row = {"provider": provider, "task_id": task_id, "job_id": job.job_id, "lease_id": job.lease_id, "at": at}
         batch.connection.execute(tasks.insert().values(**row, **questions.first(batch, account, job)))
+    else:
+        questions.again(batch, account, job, provider, task_id)  # guard: ask-about-a-task-bound-again
     batch.event(job.pool, job.job_id, "task", by, at, fence=job.fence, why=f"{provider} {task_id}")
     return batch.put(job, provider=provider, task_id=task_id, account=account.name if account else None)
 

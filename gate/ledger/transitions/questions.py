@@ -31,6 +31,10 @@ BURST_MS = 1_000
 """Time (ms) of silence towards a provider that counts towards its limit of questions a second."""
 
 
+Lane = tuple[str, str, bool]
+"""Provider, account, and whether it is about stops. Stops never wait for questions, nor questions for stops."""
+
+
 def spacing_ms(lease_ms: int) -> int:
     """Return the longest time (ms) between two questions about a task whose leases are that long (ms)."""
     return min(SPACING_MAX_MS, lease_ms // SPACING_OF_A_LEASE)
@@ -57,7 +61,8 @@ class Question:
         state: The last answer; None before the first.
         questions: Questions so far, with this one.
         status: Status of the job.
-        is_current: The job holds its slot by this lease, for this task.
+        is_held: The job holds its slot by this lease.
+        is_current: ... and for this task. Else another task has replaced it.
         expires_at: Deadline of the job's lease (ms since 1970, by the pool's clock); None without a lease.
         hard_expires_at: Its hard limit; None without a lease.
     """
@@ -78,9 +83,15 @@ class Question:
     state: AnswerState | None
     questions: int
     status: JobStatus
+    is_held: bool
     is_current: bool
     expires_at: int | None
     hard_expires_at: int | None
+
+    @property
+    def lane(self) -> Lane:
+        """Lane of this question."""
+        return self.provider, self.account, self.is_stopping
 
     @property
     def spacing_ms(self) -> int:
@@ -128,6 +139,21 @@ def first(batch: UnitOfWork, account: Account | None, job: Job) -> dict[str, obj
     return {"account": account.name, "asked_since": now, "ask_at": now + (most if account.calls_back else most // SOONEST)}
 
 
+def again(batch: UnitOfWork, account: Account | None, job: Job, provider: str, task_id: str) -> None:
+    """Ask about a task that a lease had before, and has again.
+
+    Args:
+        batch: Has locked the pool's row.
+        account: Account of the task; None not to ask.
+        job: The job.
+        provider: Name of the provider.
+        task_id: The task.
+    """
+    values = {"stop": None, "stop_at": None, "denied_at": None, "silent_since": None} | first(batch, account, job)
+    this = (tasks.c.provider == provider) & (tasks.c.task_id == task_id)
+    batch.connection.execute(tasks.update().where(this).values(**values))
+
+
 def end(batch: UnitOfWork, job: Job, is_over: bool = False) -> None:
     """End the questions about the tasks of a lease that has just ended, or owe their stop.
 
@@ -146,25 +172,28 @@ def end(batch: UnitOfWork, job: Job, is_over: bool = False) -> None:
 
 
 def take(
-    connection: Connection, by: str, asked: Collection[Account], room: Mapping[tuple[str, str], int], hold_ms: int
+    connection: Connection, by: str, asked: Collection[Account], room: Mapping[Lane, int], hold_ms: int
 ) -> list[Question]:
-    """Take questions that are due: stops first, then those whose leases end soonest.
+    """Take questions that are due, those first whose leases end soonest, then stops.
 
     Args:
         connection: A connection in a transaction.
         by: Name of this server.
         asked: The accounts.
-        room: Number of questions to take at most, by provider and account.
+        room: Number of questions, and of stops, to take at most.
         hold_ms: How long to hold a question (ms).
     """
     now = clock_ms(connection)
     taken = []
     for account in asked:
-        most = min(room.get((account.provider, account.name), 0), _allowance(connection, account, now))
-        if most <= 0:
-            continue
-        bound = {"provider": account.provider, "account": account.name, "now": now, "most": most}
-        found = [_question(row, now) for row in connection.execute(_due, bound).all()]
+        left, found = _allowance(connection, account, now), list[Question]()
+        order = False, True  # guard: stops-hold-up-no-question
+        for stops in order:
+            most = min(room.get((account.provider, account.name, stops), 0), left - len(found))
+            if most > 0:
+                bound = {"provider": account.provider, "account": account.name, "now": now, "most": most}
+                query = _due.where((tasks.c.stop == "owed") if stops else tasks.c.stop.is_(None))
+                found += [_question(row, now) for row in connection.execute(query, bound).all()]
         for one in found:
             held = {"taken_by": by, "taken_until": now + hold_ms, "questions": one.questions}
             connection.execute(_of(one).values(**held))
@@ -173,7 +202,7 @@ def take(
     return taken
 
 
-def record(batch: UnitOfWork, question: Question, by: str, heard: Heard) -> None:
+def record(batch: UnitOfWork, question: Question, by: str, heard: Heard) -> bool:
     """Record what a question has brought, and when the next one is due. A stop that is owed meanwhile stays due.
 
     Args:
@@ -181,6 +210,9 @@ def record(batch: UnitOfWork, question: Question, by: str, heard: Heard) -> None
         question: The question.
         by: Name of this server. A question that another server has taken is left alone.
         heard: What it has brought.
+
+    Returns:
+        Whether no other task of the lease has to be stopped any more.
     """
     connection = batch.connection
     now = clock_ms(connection)
@@ -203,6 +235,11 @@ def record(batch: UnitOfWork, question: Question, by: str, heard: Heard) -> None
     for kind, why in _events(question, heard):
         row = {"at": now_ms(), "pool": question.pool, "job_id": question.job_id, "kind": kind, "fence": None}
         batch.add(events, **row, by="provider" if kind == "answer" else "gate", why=why)
+    owed = sa.select(tasks.c.task_id).where(
+        tasks.c.job_id == question.job_id, tasks.c.lease_id == question.lease_id, tasks.c.stop == "owed",
+        tasks.c.ask_at.is_not(None),
+    )  # fmt: skip
+    return heard.stop is None or batch.connection.execute(owed.limit(1)).first() is None
 
 
 def stops(batch: UnitOfWork, pool: str) -> list[tuple[Job, int]]:
@@ -259,10 +296,23 @@ def nudge(batch: UnitOfWork, job: Job) -> bool:
     return connection.execute(mine.values(ask_at=clock_ms(connection))).rowcount > 0
 
 
-def free(connection: Connection, by: str) -> None:
-    """Make the questions due again that this server held when it died. Only one living process has its name."""
+def free(connection: Connection, by: str, asked: Collection[Account]) -> None:
+    """Make the questions due again that this server held when it died, and ask at an account under its new name.
+
+    Args:
+        connection: A connection in a transaction.
+        by: Name of this server. Only one living process has it.
+        asked: The accounts.
+    """
     gone = tasks.update().where(tasks.c.ask_at.is_not(None), tasks.c.taken_by == by)
     connection.execute(gone.values(taken_by=None, taken_until=None))
+    for one in asked:
+        named = [other.name for other in asked if other.provider == one.provider]
+        its = sa.select(jobs.c.job_id).where(jobs.c.pool == one.pool, jobs.c.job_id == tasks.c.job_id)
+        renamed = (tasks.c.provider == one.provider) & tasks.c.ask_at.is_not(None) & tasks.c.account.not_in(named)
+        moved = sa.select(tasks.c.job_id).where(renamed, its.exists())
+        connection.execute(jobs.update().where(jobs.c.job_id.in_(moved)).values(account=one.name))
+        connection.execute(tasks.update().where(renamed, its.exists()).values(account=one.name))
 
 
 def _events(question: Question, heard: Heard) -> list[tuple[str, str]]:
@@ -316,7 +366,8 @@ def _spend(connection: Connection, account: Account, now: int, count: int) -> No
 
 def _question(row: sa.Row[*tuple[object, ...]], now: int) -> Question:
     found = dict(row._mapping)
-    bound = (found.pop("job_lease_id"), found.pop("job_task_id")) == (found["lease_id"], found["task_id"])
+    holds = found.pop("job_lease_id") == found["lease_id"] and found["status"] in HOLDING
+    bound = found.pop("job_task_id") == found["task_id"]
     stop, state = found.pop("stop"), found.pop("state")
     found["questions"] += 1
     return Question(
@@ -324,7 +375,8 @@ def _question(row: sa.Row[*tuple[object, ...]], now: int) -> Question:
         asked_at=now,
         is_stopping=stop == "owed",
         state=None if state is None else AnswerState(state),
-        is_current=bound and found["status"] in HOLDING,
+        is_held=holds,
+        is_current=holds and bound,
     )
 
 
@@ -344,7 +396,7 @@ _due = (
         # guard: question-taken-by-one-server
         sa.or_(tasks.c.taken_until.is_(None), tasks.c.taken_until <= sa.bindparam("now")),
     )
-    .order_by(tasks.c.stop.is_(None), jobs.c.expires_at, tasks.c.ask_at)
+    .order_by(jobs.c.expires_at, tasks.c.ask_at)
     .limit(sa.bindparam("most"))
     .with_for_update(of=tasks, skip_locked=True)
 )  # fmt: skip
@@ -369,17 +421,17 @@ class Questions:
         """
         return await self._database.read(lambda connection: _due_in_s(connection, asked))
 
-    async def free(self) -> None:
-        """Make the questions due again that this server held when it died."""
-        await self._database.write("", "", lambda batch: free(batch.connection, self._by))
+    async def free(self, asked: Collection[Account]) -> None:
+        """Make the questions due again that this server held when it died, as `free` does."""
+        await self._database.write("", "", lambda batch: free(batch.connection, self._by, asked))
 
-    async def take(self, asked: Collection[Account], room: Mapping[tuple[str, str], int], hold_ms: int) -> list[Question]:
+    async def take(self, asked: Collection[Account], room: Mapping[Lane, int], hold_ms: int) -> list[Question]:
         """Take questions that are due, as `take` does."""
         return await self._database.write("", "", lambda batch: take(batch.connection, self._by, asked, room, hold_ms))
 
-    async def record(self, question: Question, heard: Heard) -> None:
-        """Record what a question has brought."""
-        await self._database.write("", "", lambda batch: record(batch, question, self._by, heard))
+    async def record(self, question: Question, heard: Heard) -> bool:
+        """Record what a question has brought, as `record` does."""
+        return await self._database.write("", "", lambda batch: record(batch, question, self._by, heard))
 
 
 def _due_in_s(connection: Connection, asked: Collection[Account]) -> float | None:

@@ -13,6 +13,7 @@ from gate.diagnostics.verify import verify
 from gate.ledger import Question, Questions
 from gate.ledger.sql import tables
 from gate.model.account import Account, Accounts
+from gate.model.errors import AlreadyEnded
 from gate.model.job import Job
 from gate.model.messages import Answer, AnswerState, ProviderReport
 from gate.providers import PAGES
@@ -76,7 +77,9 @@ class Asked:
         """Ask now, and answer; `before` changes the row of the task first."""
         await self.change(tables.tasks, ask_at=0, **before)
         self.provider.answers = list(answers)
-        (question,) = await self.questions.take([self.account], {("runninghub", self.account.name): 1}, 60_000)
+        (question,) = await self.questions.take(
+            [self.account], {("runninghub", self.account.name, stops): 1 for stops in (False, True)}, 60_000
+        )
         await self.worker._ask(question)
         return question
 
@@ -190,6 +193,40 @@ async def test_an_end_that_is_said_again_leaves_a_draining_slot(asked: Asked) ->
     for _ in range(2):
         await asked.house.keeper.cancel(asked.house.pool, job.job_id)
         assert asked.entry(job)["drains"]
+
+
+async def test_a_repeated_acquire_leaves_a_draining_slot(asked: Asked) -> None:
+    job = await asked.start()
+    await asked.house.keeper.cancel(asked.house.pool, job.job_id)
+    with pytest.raises(AlreadyEnded):
+        await asked.house.acquire(job.job_id, credits=5)
+    assert asked.entry(job)["drains"]
+
+
+async def test_the_last_stop_of_a_lease_frees_its_slot(asked: Asked) -> None:
+    job = await asked.start()
+    await asked.house.keeper.bind(asked.house.pool, job.job_id, "runninghub", "task-2", job.lease_id)
+    await asked.house.keeper.cancel(asked.house.pool, job.job_id)
+    await asked.ask(ended("cancelled"))
+    assert asked.entry(job)["drains"]
+    await asked.ask(ended("cancelled"))
+    assert asked.held == 0
+
+
+async def test_a_task_that_another_has_replaced_is_stopped_with_its_job(asked: Asked) -> None:
+    job = await asked.start()
+    await asked.change(tables.tasks, ask_at=2**52)
+    await asked.house.keeper.bind(asked.house.pool, job.job_id, "runninghub", "task-2", job.lease_id)
+    first = tables.tasks.c.task_id == "task"
+    work = tables.tasks.update().where(first).values(ask_at=0)
+    await asked.house.gate.ledger._database.write("", "", lambda batch: batch.connection.execute(work) and None)
+    asked.provider.answers = [RUNNING]
+    lanes = {("runninghub", asked.account.name, False): 1}
+    (question,) = await asked.questions.take([asked.account], lanes, 60_000)
+    await asked.worker._ask(question)
+    await asked.house.keeper.cancel(asked.house.pool, job.job_id)
+    stops = {("runninghub", asked.account.name, True): 9}
+    assert {one.task_id for one in await asked.questions.take([asked.account], stops, 1)} == {"task", "task-2"}
 
 
 async def test_a_stop_that_is_confirmed_before_the_drain_frees_the_slot(asked: Asked) -> None:

@@ -142,6 +142,13 @@ async def test_the_terminal_asks_and_shows_the_job_after_the_answer(tmp_path: Pa
         assert again.returncode == 1 and "asks no provider about this job" in again.stderr
 
 
+async def test_a_cancel_at_the_terminal_drains_too(tmp_path: Path) -> None:
+    with Simulator(limit=1) as simulator, asking(tmp_path, simulator, drain_seconds=20) as served:
+        job, _ = start(served, simulator, deaf=True)
+        assert run_gate("cancel", job["job_id"], cwd=tmp_path).returncode == 0
+        assert served.http.get("/v1/pools/default").json()["draining"] == 1
+
+
 async def test_the_key_is_in_nothing_that_gate_keeps_or_shows(tmp_path: Path) -> None:
     with Simulator(limit=1) as simulator, asking(tmp_path, simulator) as served:
         job, _ = start(served, simulator, outcome="failed", seconds=0.1, error=f"the key {KEY} is spent")

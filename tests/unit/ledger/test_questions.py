@@ -15,7 +15,7 @@ from tests.support.ledger_book import NOW, Book
 
 pytestmark = pytest.mark.anyio
 ACCOUNT = Account("acme", "first", "default", "a key", "http://acme", questions_per_second=5)
-PLENTY = {("acme", "first"): 9}
+PLENTY = {("acme", "first", False): 9, ("acme", "first", True): 9}
 LEASE_MS, SPACING_MS = 600_000, 60_000
 
 
@@ -38,7 +38,7 @@ async def bound(book: Book, job_id: str = "a", fence: int = 1, account: Account 
 
 
 async def take(by: Questions, most: int = 9) -> list[Question]:
-    return await by.take([ACCOUNT], {("acme", "first"): most}, hold_ms=60_000)
+    return await by.take([ACCOUNT], {("acme", "first", stops): most for stops in (False, True)}, hold_ms=60_000)
 
 
 async def row(book: Book, task_id: str = "task-a") -> dict[str, Any]:
@@ -90,7 +90,7 @@ async def test_a_server_finds_its_questions_again_after_its_death(book: Book, mi
     await bound(book)
     book.clock(NOW + SPACING_MS)
     await take(mine)
-    await mine.free()
+    await mine.free([ACCOUNT])
     assert len(await take(mine)) == 1
 
 
@@ -148,13 +148,29 @@ async def test_an_answer_does_not_put_off_a_stop_that_came_meanwhile(book: Book,
     assert stop.is_stopping
 
 
-async def test_stops_come_before_questions(book: Book, mine: Questions) -> None:
-    await bound(book, "first", 1)
-    await bound(book, "second", 2)
+async def test_stops_hold_up_no_question(book: Book, mine: Questions) -> None:
+    for number in range(1, 4):
+        await bound(book, f"j{number}", number)
     book.clock(NOW + SPACING_MS)
-    await book.ledger.end("default", "second", "cancelled", by="operator")
-    (one,) = await take(mine, 1)
-    assert one.job_id == "second"
+    for number in (1, 2):
+        await book.ledger.end("default", f"j{number}", "cancelled", by="operator")
+    assert {one.job_id for one in await take(mine, 1)} == {"j3", "j1"}
+
+
+async def test_a_task_that_is_bound_again_is_asked_about_again(book: Book, mine: Questions) -> None:
+    job = await bound(book)
+    for task_id in ("task-b", "task-a"):
+        await book.ledger.bind("default", "a", "acme", task_id, job.lease_id or "", account=ACCOUNT)
+        await book.change(tables.tasks.update().where(tables.tasks.c.task_id != task_id).values(ask_at=None))
+    book.clock(NOW + SPACING_MS)
+    assert [(one.task_id, one.is_current) for one in await take(mine)] == [("task-a", True)]
+
+
+async def test_a_renamed_account_is_asked_under_its_new_name(book: Book, mine: Questions) -> None:
+    await bound(book)
+    renamed = Account("acme", "main", "default", "a key", "http://acme")
+    await mine.free([renamed])
+    assert (await row(book))["account"] == "main" and (await book.job()).account == "main"
 
 
 async def test_the_history_has_each_change_of_the_answer(book: Book, mine: Questions) -> None:
