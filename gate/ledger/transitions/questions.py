@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
@@ -186,10 +187,10 @@ def take(
     now = clock_ms(connection)
     taken = []
     for account in asked:
-        left, found = _allowance(connection, account, now), list[Question]()
+        budget, found = _Budget(connection, account, now), list[Question]()
         order = False, True  # guard: stops-hold-up-no-question
         for stops in order:
-            most = min(room.get((account.provider, account.name, stops), 0), left - len(found))
+            most = min(room.get((account.provider, account.name, stops), 0), budget.left - len(found))
             if most > 0:
                 bound = {"provider": account.provider, "account": account.name, "now": now, "most": most}
                 query = _due.where((tasks.c.stop == "owed") if stops else tasks.c.stop.is_(None))
@@ -197,7 +198,7 @@ def take(
         for one in found:
             held = {"taken_by": by, "taken_until": now + hold_ms, "questions": one.questions}
             connection.execute(_of(one).values(**held))
-        _spend(connection, account, now, len(found))
+        budget.spend(len(found))
         taken += found
     return taken
 
@@ -339,29 +340,31 @@ def _of(question: Question) -> sa.Update:
     return tasks.update().where(tasks.c.provider == question.provider, tasks.c.task_id == question.task_id)
 
 
-def _allowance(connection: Connection, account: Account, now: int) -> int:
-    """Return how many questions the account may be asked now, and lock its row."""
-    mine = (accounts.c.provider == account.provider) & (accounts.c.name == account.name)
-    next_at = connection.execute(sa.select(accounts.c.next_at).where(mine).with_for_update()).scalar()
-    if next_at is None:
-        connection.execute(accounts.insert().values(provider=account.provider, name=account.name, next_at=0))
-        next_at = 0
-    interval = 1000 / account.questions_per_second
-    return int((now - _begins(next_at, now, interval)) / interval)
+class _Budget:
+    """How many questions an account may be asked now. Its row is locked until the transaction ends."""
+
+    def __init__(self, connection: Connection, account: Account, now: int) -> None:
+        self._connection, self._interval = connection, 1000 / account.questions_per_second
+        self._mine = (accounts.c.provider == account.provider) & (accounts.c.name == account.name)
+        query = sa.select(accounts.c.next_at).where(self._mine).with_for_update()
+        next_at = connection.execute(query).scalar()
+        if next_at is None:
+            connection.execute(_new_account(connection), {"provider": account.provider, "name": account.name, "next_at": 0})
+            next_at = connection.execute(query).scalar_one()
+        self._begins = max(next_at, now - max(BURST_MS, self._interval))
+        self.left = int((now - self._begins) / self._interval)
+
+    def spend(self, count: int) -> None:
+        """Note that so many questions are asked."""
+        if count:
+            next_at = round(self._begins + count * self._interval)
+            self._connection.execute(accounts.update().where(self._mine).values(next_at=next_at))
 
 
-def _begins(next_at: int, now: int, interval: float) -> float:
-    return max(next_at, now - max(BURST_MS, interval))
-
-
-def _spend(connection: Connection, account: Account, now: int, count: int) -> None:
-    if count == 0:
-        return
-    mine = (accounts.c.provider == account.provider) & (accounts.c.name == account.name)
-    next_at = connection.execute(sa.select(accounts.c.next_at).where(mine)).scalar_one()
-    interval = 1000 / account.questions_per_second
-    begins = _begins(next_at, now, interval)
-    connection.execute(accounts.update().where(mine).values(next_at=round(begins + count * interval)))
+def _new_account(connection: Connection) -> sa.Insert:
+    """Another server may add the same row at this moment."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return insert(accounts).on_conflict_do_nothing()
 
 
 def _question(row: sa.Row[*tuple[object, ...]], now: int) -> Question:
