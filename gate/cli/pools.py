@@ -46,6 +46,13 @@ def status(
     render.status(*context.visit(settings, look), json)
 
 
+def accounts(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    """List the accounts at providers: how many tasks each takes and has, and why one is down. Works with the server stopped."""
+    from gate.cli import context, render
+
+    render.accounts(context.look(settings_of(data_dir, config), lambda reading: reading.accounts()), json)
+
+
 @app.callback()
 def every(command: typer.Context, data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
     """List every pool."""

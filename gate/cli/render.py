@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gate.demo.acceptance import Step
     from gate.diagnostics.doctor import Diagnosis
     from gate.diagnostics.verify import Report
-    from gate.ledger import Key, Pool
+    from gate.ledger import AccountState, Key, Pool
     from gate.ledger.reports.backlog import Pending
     from gate.slots import QueueState
 
@@ -146,6 +146,20 @@ def pools(several: Sequence[PoolSnapshot], json_wanted: bool) -> None:
         return
     columns = ("pool", "limit", "running", "granted", "free", "queued", "oldest", "grants")
     table("pools", columns, ((view.name, *_counts(view.line)) for view in several))
+
+
+def accounts(by_pool: Mapping[str, Sequence[AccountState]], json_wanted: bool) -> None:
+    """Print the accounts of the pools, one row each."""
+    if json_wanted:
+        as_json([{"pool": pool, **one._asdict()} for pool, several in by_pool.items() for one in several])
+        return
+    columns = ("pool", "provider", "account", "limit", "room", "running", "of others", "state", "why")
+    rows = (
+        (pool, one.provider, one.name, one.limit, one.room, one.running, one.strangers, one.state, one.why)
+        for pool, several in by_pool.items()
+        for one in several
+    )
+    table("accounts", columns, rows)
 
 
 def settings(pool: Pool, json_wanted: bool) -> None:

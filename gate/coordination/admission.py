@@ -332,7 +332,7 @@ class Admission:
         ended = [job for job in known.values() if job.ended]
         for job in ended:
             # The job has ended in SQL, and its release did not reach Redis. Without this it would keep its user busy.
-            if job.account is None:
+            if job.account is None or job.task_id is None:
                 await self._pools.pool(pool).cancel(job.job_id)
             elif tries_left:
                 await asyncio.sleep(COMMIT_S)  # its end is on its way to Redis, and its slot may have to drain

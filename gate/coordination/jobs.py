@@ -55,6 +55,7 @@ from collections.abc import Awaitable, Callable
 
 from pydantic import JsonValue
 
+from gate.coordination.capacity import CapacityCoordinator
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry, PoolSlots
@@ -79,10 +80,10 @@ class JobCoordinator:
 
     def __init__(
         self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, queries: JobQueries,
-        accounts: Accounts | None = None,
+        accounts: Accounts, capacity: CapacityCoordinator,
     ) -> None:  # fmt: skip
         self._ledger, self._pools, self._recorder = ledger, pools, recorder
-        self._news, self._queries, self._accounts = news, queries, accounts or Accounts()
+        self._news, self._queries, self._accounts, self._capacity = news, queries, accounts, capacity
 
     # ---- while it runs -----------------------------------------------------------------------------------------
 
@@ -143,8 +144,7 @@ class JobCoordinator:
         lease_id = lease_id or job.lease_id or ""
         if job.status == "granted":
             await self.claim(pool, job_id, lease_id)
-        account = self._accounts.of(provider, pool)
-        bound = await self._ledger.bind(pool, job_id, provider, task_id, lease_id, account=account)
+        bound = await self._ledger.bind(pool, job_id, provider, task_id, lease_id, accounts=self._accounts)
         if bound.result is BindResult.TAKEN:
             raise TaskTaken(f"task {task_id!r} of {provider} is another job, or another lease of this one", bound.job)
         if bound.result is BindResult.LOST:
@@ -156,8 +156,7 @@ class JobCoordinator:
 
     async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None:
         """Record the task of a start call whose answer came after its job had ended. Reports about the task are then kept."""
-        account = self._accounts.of(provider, pool)
-        await self._ledger.bind(pool, job_id, provider, task_id, lease_id, or_ended=True, account=account)
+        await self._ledger.bind(pool, job_id, provider, task_id, lease_id, or_ended=True, accounts=self._accounts)
 
     async def started(self, pool: str, job_id: str, lease_id: str, started: StartReply) -> Job:
         """Record a tool's answer that it has started the job of this grant.
@@ -171,7 +170,7 @@ class JobCoordinator:
         Raises:
             JobUnknown, LeaseLost, AlreadyEnded, StoreDown: As for `claim`.
         """
-        started = dataclasses.replace(started, account=self._accounts.of(started.provider, pool))
+        started = dataclasses.replace(started, accounts=self._accounts)
         job, _ = await self._extend(pool, job_id, lease_id, lambda slots: slots.claim(job_id, lease_id, True), started)
         if job.ended:
             await self._free(pool, job_id, job.lease_id)
@@ -373,7 +372,7 @@ class JobCoordinator:
 
     async def give_back(
         self, pool: str, job_id: str, lease_id: str, why: RequeueReason, error: str | None = None, *, by: str,
-        at_least_s: float = 0,
+        at_least_s: float = 0, account_down: bool = False,
     ) -> Job:  # fmt: skip
         """Send a job from its slot back to its place in the queue.
 
@@ -385,15 +384,20 @@ class JobCoordinator:
             error: The reason, for people.
             by: Author of the refusal in the history.
             at_least_s: Shortest cool-down (s), which the tool asked for.
+            account_down: The provider refuses the job's account, not the job.
 
         Raises:
             JobUnknown, LeaseLost, AlreadyEnded, StoreDown: As for `release`.
         """
-        refused = await self._ledger.refuse(pool, job_id, lease_id, by, error, why == "tool_down")
+        refused = await self._ledger.refuse(pool, job_id, lease_id, by, error, why == "tool_down", account_down)
         job = await self._ended(pool, refused)
-        if refused.result is RefuseResult.REFUSED:
+        if refused.result in (RefuseResult.REFUSED, RefuseResult.ACCOUNT_REFUSED):
+            elsewhere = refused.result is RefuseResult.ACCOUNT_REFUSED
             with contextlib.suppress(StoreDown):
-                await self._pools.pool(pool).requeue(job, job.fence, why, round(at_least_s * 1000))
+                if job.pool in self._accounts.pools:
+                    await self._capacity.settle(pool)  # first: the slot must not go to the account that has just refused
+                # guard: refusal-cools-its-account: then
+                await self._pools.pool(pool).requeue(job, job.fence, "lost" if elsewhere else why, round(at_least_s * 1000))
             self._news.tell(pool, [job_id])
         return await self._queries.placed(job)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from gate.coordination.capacity import CapacityCoordinator, PoolCapacity
 from gate.coordination.eta import EtaEstimator
 from gate.coordination.hang_up import HangUp
 from gate.coordination.outbox_recorder import OutboxRecorder
@@ -34,12 +35,14 @@ class PoolSnapshot:
         line: Counters, settings and order, as Redis has them.
         holders: Jobs that hold a slot, in the order of Redis.
         queue: Jobs that wait, the next one first, with their places and estimates.
+        capacity: What its accounts allow; None when no grant chooses among accounts.
     """
 
     name: str
     line: QueueState
     holders: list[Job]
     queue: list[Job]
+    capacity: PoolCapacity | None = None
 
 
 class JobQueries:
@@ -58,9 +61,10 @@ class JobQueries:
         pools: PoolRegistry,
         recorder: OutboxRecorder,
         waiters: Waiters,
+        capacity: CapacityCoordinator,
     ) -> None:
         self._semaphore, self._ledger, self._pools = semaphore, ledger, pools
-        self._recorder, self.waiters = recorder, waiters
+        self._recorder, self.waiters, self._capacity = recorder, waiters, capacity
         self._pace, self._board = EtaEstimator(ledger, semaphore.expected_ms), QueuePositions(pools, waiters)
         pools.on_forgotten.append(self._pace.forget)
 
@@ -295,7 +299,8 @@ class JobQueries:
             jobs |= await self._ledger.jobs(line.holders)
         holders = [job for job_id in line.holders if (job := jobs.get(job_id))]
         waiters = [(job, place) for place, job_id in enumerate(line.queue, 1) if (job := jobs.get(job_id))]
-        return PoolSnapshot(pool, line, holders, [await self._at(job, place, line) for job, place in waiters])
+        placed = [await self._at(job, place, line) for job, place in waiters]
+        return PoolSnapshot(pool, line, holders, placed, await self._capacity.state(pool))
 
     async def pools(self, most: int = 100) -> list[PoolSnapshot]:
         """Read every pool, in order of their names."""
@@ -337,6 +342,8 @@ class JobQueries:
         if job.status != "queued":
             return job
         reason = line.reason_of(job.tool if job.starts else None, job.job_id, job.refusals)
+        if reason == "pool_full":
+            reason = self._capacity.why_short(job.pool) or reason
         # Where a caller or an operator has to act first, how long that takes is unknown.
         known = reason not in ("paused", "tool_down", "refused", "absent")
         eta_ms = await self._pace.eta(job.pool, job.job_id, position, line.limit) if known else None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from gate.coordination.queries import PoolSnapshot
+from gate.ledger import AccountState
 from gate.ledger.queries import Balance, Entry, Event, Unread
 from gate.model.job import JobStatus
 from gate.model.job_json import job_body, moment
@@ -50,7 +51,8 @@ class RefundOut(BaseModel):
 class JobOut(BaseModel):
     """A job. An absent value is null. Times are RFC 3339 in UTC, with milliseconds.
 
-    `payload` and `lease_id` are null for a caller that may not release. `queue_expires_at` is when the wait of a queued job ends. Time in
+    `payload` and `lease_id` are null for a caller that may not release. `account` is the account at the provider that was chosen with the
+    slot; start the task there. `queue_expires_at` is when the wait of a queued job ends. Time in
     which the pool is paused or cools down, or gate or a store is away, does not count, so it may move to a later time; it is null while the
     pool is paused. `likely` is `expires` when the estimate lies beyond it. `replayed` is there, and true, when an earlier call of `acquire`
     or `claim` has got this answer already.
@@ -64,11 +66,15 @@ class JobOut(BaseModel):
     credits: int
     payload: dict[str, Any] | None
     task: TaskOut | None
+    account: str | None
     started_by: Literal["caller", "gate"]
     status: JobStatus
     position: int | None
     queue_length: int | None
-    reason: Literal["pool_full", "paused", "cooling_down", "tool_down", "refused", "absent"] | None
+    reason: (
+        Literal["pool_full", "provider_full", "account_down", "paused", "cooling_down", "tool_down", "refused", "absent"]
+        | None
+    )
     eta_seconds: float | None
     queue_expires_at: str | None
     likely: Literal["expires"] | None
@@ -85,11 +91,29 @@ class JobOut(BaseModel):
     replayed: bool = False
 
 
+class AccountOut(BaseModel):
+    """An account at a provider. `running` counts jobs of gate, and stopped tasks whose slots drain. `room` is how many it takes now."""
+
+    provider: str
+    name: str
+    limit: int | None
+    provider_limit: int | None
+    running: int
+    room: int | None
+    strangers: int | None
+    state: Literal["open", "cooling", "down"]
+    why: str | None
+
+
 class PoolOut(BaseModel):
-    """A pool at one moment. `holders` and `queue` list jobs in order. `draining` slots are of jobs that have ended, whose tasks still run."""
+    """A pool at one moment. `holders` and `queue` list jobs in order. `draining` slots are of jobs that have ended, whose tasks still run.
+
+    `limit_in_force` is below `limit` while the accounts at the provider take fewer tasks. `strangers` are tasks there that are not gate's.
+    """
 
     pool: str
     limit: int
+    limit_in_force: int
     running: int
     granted: int
     queued: int
@@ -98,6 +122,8 @@ class PoolOut(BaseModel):
     paused: bool
     cooling_until: str | None
     oldest_lease_seconds: float | None
+    strangers: int
+    accounts: list[AccountOut]
     holders: list[JobOut]
     queue: list[JobOut]
 
@@ -253,11 +279,12 @@ def pool_body(view: PoolSnapshot, secrets: bool = True) -> dict[str, Any]:
         view: The pool.
         secrets: Whether the caller may release, and so may see lease ids and payloads.
     """
-    line = view.line
+    line, capacity = view.line, view.capacity
     age_ms = line.now_ms - line.oldest if line.oldest is not None else None
     return {
         "pool": view.name,
-        "limit": line.limit,
+        "limit": capacity.limit if capacity else line.limit,
+        "limit_in_force": line.limit,
         "running": line.running,
         "granted": line.granted,
         "queued": line.queued,
@@ -266,9 +293,16 @@ def pool_body(view: PoolSnapshot, secrets: bool = True) -> dict[str, Any]:
         "paused": line.paused,
         "cooling_until": moment(line.cooling_until),
         "oldest_lease_seconds": age_ms / 1000 if age_ms is not None else None,
+        "strangers": capacity.strangers if capacity else 0,
+        "accounts": [account_body(one) for one in capacity.accounts] if capacity else [],
         "holders": [job_body(job, secrets) for job in view.holders],
         "queue": [job_body(job, secrets) for job in view.queue],
     }
+
+
+def account_body(account: AccountState) -> dict[str, Any]:
+    """Write an account as JSON. The key is not part of it."""
+    return account._asdict()
 
 
 def entry_body(entry: Entry) -> dict[str, Any]:

@@ -174,7 +174,7 @@ async def _finished(services: Services, body: FinishBody) -> tuple[Job, dict[str
         job = await _end_unadmitted(services, body, body.table, body.jobId, body.status, body.errorMessage)
         if job.ended:
             return job, {"success": True, "refundedAmount": _refunded(job)}
-    if body.status == "failed" and job.account is not None and job.status in HOLDING:
+    if body.status == "failed" and job.account is not None and job.task_id is not None and job.status in HOLDING:
         with contextlib.suppress(NoTask):  # the caller's clock says so; the provider may have finished it
             job = await services.jobs.ask_and_wait(job, ASKED_WITHIN_S)  # guard: failed-by-a-clock-asks-first
     if body.notAdmitted:

@@ -20,17 +20,21 @@ from gate.ledger.results import (
     RefuseResult,
 )
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
+from gate.ledger.transitions.capacity import AccountState, Capacity, CapacityLook
 from gate.ledger.transitions.deliveries import Deliveries, Delivery
 from gate.ledger.transitions.questions import Asked, Heard, Question, Questions
 from gate.ledger.transitions.unread_callbacks import Unread, UnreadCallbacks
 
 __all__ = [
+    "AccountState",
     "AdmitResult",
     "ApplyResult",
     "Asked",
     "BillingHooks",
     "BindResult",
     "CallbackResult",
+    "Capacity",
+    "CapacityLook",
     "Change",
     "Database",
     "Deliveries",

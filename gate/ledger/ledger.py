@@ -31,11 +31,22 @@ from gate.ledger.sql import pool_rows
 from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
-from gate.ledger.transitions import admission, clock, deliveries, inbox, outbox, poison, questions, starts, waiting_time
+from gate.ledger.transitions import (
+    admission,
+    capacity,
+    clock,
+    deliveries,
+    inbox,
+    outbox,
+    poison,
+    questions,
+    starts,
+    waiting_time,
+)
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.jobs import Ending
 from gate.ledger.transitions.outbox import newer, room
-from gate.model.account import Account
+from gate.model.account import Accounts
 from gate.model.errors import StoreDown
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, Lease, Request, is_over, now_ms
 from gate.model.messages import OutboxEntry, ProviderReport, RelayedPayload, StartReply
@@ -154,16 +165,24 @@ class Ledger:
         return await self._database.write(pool, request.job_id, work)
 
     async def refuse(
-        self, pool: str, job_id: str, lease_id: str, by: str, error: str | None = None, tool_down: bool = False
+        self,
+        pool: str,
+        job_id: str,
+        lease_id: str,
+        by: str,
+        error: str | None = None,
+        tool_down: bool = False,
+        account_down: bool = False,
     ) -> Change[RefuseResult]:
         """Put a job back into the queue, because its provider refused it. It gets no refund and keeps its place.
 
         The row keeps the old lease until the next one, so that a repeat is recognised. `tool_down` says that the start
-        address of the job's tool fails. Jobs of other tools then pass the jobs of this one for a while.
+        address of the job's tool fails. Jobs of other tools then pass the jobs of this one for a while. `account_down` says that the
+        provider refuses the job's account, not the job.
         """
 
         def work(batch: UnitOfWork) -> Change[RefuseResult]:
-            batch.pool(pool)
+            row = batch.pool(pool)
             job = _in(pool, batch.job(pool, job_id))
             if job is None:
                 return Change(RefuseResult.UNKNOWN)
@@ -174,16 +193,21 @@ class Ledger:
             if job.ended:
                 return Change(RefuseResult.LOST if job.status == "expired" else RefuseResult.ALREADY, job)
             before = job
-            if job.account is not None:
+            if job.account is not None and job.task_id is not None:
                 questions.end(batch, job)  # guard: stop-owed-with-a-refusal
+            elsewhere = False
+            if job.account is not None and not tool_down:
+                down = (error or "the tool says that the account is down") if account_down else None
+                elsewhere = capacity.refused(batch, row, job.account, row.settings.cooldown_ms, down)
             job = batch.put(job, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
-                            task_id=None, account=None, refusals=job.refusals + (not tool_down))  # fmt: skip
+                            task_id=None, account=None, refusals=job.refusals + (not tool_down and not account_down))  # fmt: skip
             refusal = "its tool's start address fails" if tool_down else "refused by the provider"
             why, at = refusal + (f": {error}" if error else ""), batch.now_ms(pool)
             batch.event(pool, job_id, "queued", by, at, why=why)
             if tool_down:
                 batch.event(pool, job_id, "tool_down", by, at, why=job.tool)
-            return Change(RefuseResult.REFUSED, deliveries.owe(batch, job, at), before)
+            result = RefuseResult.ACCOUNT_REFUSED if elsewhere else RefuseResult.REFUSED
+            return Change(result, deliveries.owe(batch, job, at), before)
 
         return await self._database.write(pool, job_id, work)
 
@@ -228,12 +252,12 @@ class Ledger:
 
     async def bind(
         self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, or_ended: bool = False,
-        account: Account | None = None,
+        accounts: Accounts | None = None,
     ) -> Change[BindResult]:  # fmt: skip
         """Bind a lease to a provider's task. A task belongs to one lease of one job for ever.
 
         A lease may get another task, when the provider lost the first. Then only the newer one counts. With `or_ended` a job
-        that has ended is bound too, so that the provider's report of the task is kept. gate asks at `account` about the task.
+        that has ended is bound too, so that the provider's report of the task is kept. gate asks at one of `accounts` about the task.
         """
 
         def work(batch: UnitOfWork) -> Change[BindResult]:
@@ -248,6 +272,7 @@ class Ledger:
                 return Change(BindResult.REPEAT, job)
             if job.status != "running" and not (or_ended and job.ended):
                 return Change(BindResult.LOST, job)
+            account = accounts.of(provider, pool, job.account) if accounts is not None else None
             return inbox.bound(batch, changes.bind(batch, job, provider, task_id, account=account))
 
         return await self._database.write(pool, job_id, work)
@@ -467,11 +492,17 @@ class Ledger:
         """Delete a pool. Return False when it has live jobs; then nothing is changed. `reason` is for the history."""
         return await self._database.write(pool, "", lambda batch: pool_rows.delete(batch.connection, pool, by, reason))
 
-    async def configure(self, wanted: dict[str, PoolSettings]) -> list[str]:
+    async def configure(self, wanted: dict[str, PoolSettings], accounts: Accounts) -> list[str]:
         """Apply the configuration file. Return the pools that changed or are new, which have to be loaded into Redis anew."""
 
         def work(batch: UnitOfWork) -> list[str]:
-            return [name for name in sorted(wanted) if pool_rows.configure(batch.connection, name, wanted[name])]
+            before = {pool.name: pool.in_redis() for pool in pool_rows.every(batch.connection)}
+            for name in sorted(wanted):
+                pool_rows.configure(batch.connection, name, wanted[name])
+            capacity.configure(batch.connection, accounts, sorted(before.keys() | wanted.keys()))
+            for name in accounts.pools:
+                capacity.settle(batch, name)
+            return [pool.name for pool in pool_rows.every(batch.connection) if before.get(pool.name) != pool.in_redis()]
 
         return await self._database.write("", "", work)
 

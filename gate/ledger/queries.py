@@ -22,7 +22,7 @@ from gate.ledger.sql.job_rows import find, is_holding, is_live, job_of, jobs_wit
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.sql.tables import events, jobs, ledger, tasks
 from gate.ledger.sql.tables import pools as pool_table
-from gate.ledger.transitions import questions
+from gate.ledger.transitions import capacity, questions
 from gate.ledger.transitions.unread_callbacks import Unread as Unread
 from gate.ledger.transitions.unread_callbacks import UnreadCallbacks
 from gate.model.job import Job
@@ -141,6 +141,15 @@ class LedgerQueries:
     async def job(self, job_id: str) -> Job | None:
         """Return a job; None when there is none of this id, in any pool."""
         return await self._database.read(lambda connection: find(connection, job_id))
+
+    async def accounts(self) -> dict[str, list[capacity.AccountState]]:
+        """Return the accounts of each pool whose grants choose among accounts, by the pool's name."""
+
+        def read(connection: Connection) -> dict[str, list[capacity.AccountState]]:
+            found = ((row.name, capacity.state(connection, row.name)) for row in pools.every(connection) if row.accounts)
+            return {name: accounts[1] for name, accounts in found if accounts is not None}
+
+        return await self._database.read(read)
 
     async def asked(self, job: Job) -> questions.Asked | None:
         """Return what the provider says of the current task of a job; None when gate does not ask about it."""

@@ -49,6 +49,8 @@ class RefuseResult(StrEnum):
 
     REFUSED = "refused"
     """The job waits again."""
+    ACCOUNT_REFUSED = "account_refused"
+    """The job waits again, and the pool needs no cool-down: its account cools down alone, or is down."""
     REPEAT = "repeat"
     """The job waited already."""
     ALREADY = "already"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from gate.model.job import Job
+
+Capacity = Literal["follow", "watch", "off"]
+"""What gate does with a provider's count of tasks: it follows it, or only shows it, or does not ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Account:
         silence_ms: How long a lease is extended (ms) while the provider does not answer.
         drain_ms: How long a stopped task keeps its slot at most (ms).
         questions_per_second: Most questions a second, over all servers.
+        limit: Number of tasks that gate runs on this account at once; None for no limit but that of the pool.
+        capacity: What gate does with the provider's count of the tasks of this account.
     """
 
     provider: str
@@ -33,6 +39,8 @@ class Account:
     silence_ms: int = 600_000
     drain_ms: int = 30_000
     questions_per_second: float = 5
+    limit: int | None = None
+    capacity: Capacity = "follow"
 
 
 class Accounts:
@@ -47,6 +55,11 @@ class Accounts:
     def __bool__(self) -> bool:
         return bool(self._accounts)
 
+    @property
+    def pools(self) -> list[str]:
+        """Names of the pools that have accounts, sorted."""
+        return sorted({one.pool for one in self})
+
     def get(self, provider: str | None, name: str | None) -> Account | None:
         """Return an account; None when the configuration does not have it."""
         return self._accounts.get((provider or "", name or ""))
@@ -57,6 +70,26 @@ class Accounts:
         is_over = job.ended_by == "provider" or job.status == "completed"
         return account.drain_ms if account is not None and not is_over else 0
 
-    def of(self, provider: str | None, pool: str) -> Account | None:
-        """Return the first account of a provider for the tasks of a pool; None when there is none."""
-        return next((one for one in self if (one.provider, one.pool) == (provider, pool)), None)
+    def of(self, provider: str | None, pool: str, name: str | None = None) -> Account | None:
+        """Return the account of a provider for the tasks of a pool.
+
+        Args:
+            provider: Name of the provider.
+            pool: Name of the pool.
+            name: The account that was chosen with the grant; None for none. When the provider has no such account there, the first
+                one counts.
+
+        Returns:
+            None when there is none.
+        """
+        known = [one for one in self if (one.provider, one.pool) == (provider, pool)]
+        return next((one for one in known if one.name == name), known[0] if known else None)
+
+    def chosen_among(self, pool: str) -> list[Account]:
+        """Return the accounts among which the grant of a slot of a pool chooses.
+
+        Returns:
+            None of them when they are of several providers: only the tool decides then which provider runs a task.
+        """
+        known = [one for one in self if one.pool == pool]
+        return known if len({one.provider for one in known}) == 1 else []

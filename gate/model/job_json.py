@@ -44,6 +44,7 @@ def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
         "credits": job.credits,
         "payload": job.payload if secrets else None,
         "task": {"provider": job.provider, "task_id": job.task_id} if job.task_id is not None else None,
+        "account": job.account,
         "started_by": "gate" if job.starts else "caller",
         "status": job.status,
         "position": job.position,

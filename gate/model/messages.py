@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias, TypeGuard, get_args
 
 from pydantic import JsonValue
 
-from gate.model.account import Account
+from gate.model.account import Accounts
 from gate.model.job import Lease
 
 Outcome: TypeAlias = Literal["completed", "failed", "cancelled"]
@@ -206,10 +206,10 @@ class StartReply:
         delivery_id: The start call, by its row in SQL.
         provider: The provider of the tool; None when the configuration names none. Then the task is recorded and not bound.
         task_id: The provider's task, when the answer names one.
-        account: Account at which gate asks about the task; None not to ask.
+        accounts: Accounts, at one of which gate asks about the task; None not to ask.
     """
 
     delivery_id: int
     provider: str | None = None
     task_id: str | None = None
-    account: Account | None = None
+    accounts: Accounts | None = None

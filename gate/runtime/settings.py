@@ -19,7 +19,7 @@ from pydantic_settings import (
 )
 
 from gate.model import store_url
-from gate.model.account import Account, Accounts
+from gate.model.account import Account, Accounts, Capacity
 from gate.model.errors import CannotStart
 from gate.model.job import POOL_NAME, in_ms
 from gate.model.label import FIT, is_label
@@ -115,6 +115,9 @@ class AccountSettings(BaseModel):
     key_env: str | None = None  # the variable that holds the key
     pool: Annotated[str, AfterValidator(_is_name)] = "default"
     base_url: Annotated[str, AfterValidator(_is_address)] | None = None  # None for the provider's
+    limit: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = (
+        None  # tasks that gate runs on it at once; None for the pool's limit
+    )
 
     def secret(self) -> str:
         """Return the key; empty when the variable is not set here. Only the server needs it.
@@ -142,6 +145,9 @@ class ProviderSettings(BaseModel):
     silence_seconds: Seconds = 600  # how long a lease is extended while the provider does not answer
     drain_seconds: Seconds = 30  # how long a stopped task keeps its slot at most
     questions_per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 5  # of each account, over all servers
+    capacity: Capacity = (
+        "follow"  # "watch": the provider's limit and the tasks of others are only shown; "off": never asked for
+    )
     accounts: dict[str, AccountSettings] = {}
 
     def of(self, provider: str, page: ProviderPage) -> Iterator[Account]:
@@ -154,9 +160,6 @@ class ProviderSettings(BaseModel):
         Raises:
             ValueError: An account has no key, or no address is known.
         """
-        pools = [one.pool for one in self.accounts.values()]
-        if twice := next((pool for pool in pools if pools.count(pool) > 1), None):
-            raise ValueError(f"{provider} has two accounts for pool {twice!r}: a pool has one")
         for name, one in self.accounts.items():
             where = f"account {name!r} of {provider}"
             if not POOL_NAME.fullmatch(name):
@@ -171,6 +174,7 @@ class ProviderSettings(BaseModel):
             yield Account(
                 provider, name, one.pool, key, base_url.rstrip("/"), self.callbacks,
                 round(self.silence_seconds * 1000), round(self.drain_seconds * 1000), self.questions_per_second,
+                one.limit, self.capacity,
             )  # fmt: skip
 
     def all(self) -> tuple[str, ...]:

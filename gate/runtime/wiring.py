@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gate.coordination.admission import Admission
+from gate.coordination.capacity import CapacityCoordinator
 from gate.coordination.early_end import EarlyEnd
 from gate.coordination.jobs import JobCoordinator
 from gate.coordination.ledger_mark import MarkFile
@@ -26,7 +27,7 @@ from gate.coordination.store_health import StoreHealth
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.coordination.waiters import Waiters
 from gate.http.auth.key_cache import KeyCache
-from gate.ledger import BillingHooks, Database, Deliveries, Ledger, LedgerQueries, Pool, PoolSettings, Questions
+from gate.ledger import BillingHooks, Capacity, Database, Deliveries, Ledger, LedgerQueries, Pool, PoolSettings, Questions
 from gate.ledger.admin import backup
 from gate.ledger.billing_hooks import refuse_sqlite
 from gate.model.account import Accounts
@@ -83,7 +84,7 @@ class Stores:
         self.redis = RedisConnection(redis_url)
         self.semaphore = Semaphore(self.redis)
         self.database = Database(sql_url, self.semaphore.expected_ms)
-        self.ledger, self.rows = Ledger(self.database), LedgerQueries(self.database)
+        self.ledger, self.rows, self.capacity = Ledger(self.database), LedgerQueries(self.database), Capacity(self.database)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +127,13 @@ class _Parts:
         self.recorder = OutboxRecorder(ledger, self.registry, self.notifier)
         self.reconciler = Reconciler(ledger, rows, self.registry, self.recorder, self.notifier, outside.accounts)
         common = (ledger, self.registry, self.recorder, self.notifier)
-        queries = JobQueries(stores.semaphore, rows, self.registry, self.recorder, self.waiters)
+        self.capacity = CapacityCoordinator(stores.capacity, self.registry, outside.accounts)
+        queries = JobQueries(stores.semaphore, rows, self.registry, self.recorder, self.waiters, self.capacity)
         health = StoreHealth(stores.semaphore, ledger, self.registry)
         pricing = JobPricing(outside.tools, rows, hooks)
         self.services = Services(
             admission=Admission(*common, queries, rows, pricing),
-            jobs=JobCoordinator(*common, queries, outside.accounts),
+            jobs=JobCoordinator(*common, queries, outside.accounts, self.capacity),
             pools=PoolCoordinator(*common, queries, rows, defaults),
             queries=queries,
             ledger=rows,
@@ -199,7 +201,7 @@ async def open_gate(
         if outside.mark_file is not None:
             parts.registry.age.keep_in(MarkFile(outside.mark_file))
         await _hold_a_copy(sql_url, parts.registry)
-        await _load(stores, parts.registry, configured)
+        await _load(stores, parts.registry, configured, outside.accounts)
         closing.push_async_callback(parts.registry.age.stop)
         closing.push_async_callback(parts.notifier.settle)
         closing.push_async_callback(parts.recorder.settle)
@@ -221,14 +223,16 @@ async def _hold_a_copy(sql_url: str, registry: PoolRegistry) -> None:
         backup.use(sql_url)
 
 
-async def _load(stores: Stores, registry: PoolRegistry, configured: dict[str, PoolSettings] | None) -> None:
+async def _load(
+    stores: Stores, registry: PoolRegistry, configured: dict[str, PoolSettings] | None, accounts: Accounts
+) -> None:
     """Read the pools from SQL; a server also loads them into Redis, with the settings of its configuration."""
     await registry.load()
     if configured is not None:  # before the first commit: the newest event would be newer than what was lost
         await registry.age.compare_with_file()
         for first in range(0, len(registry.names), LOADS_AT_ONCE):
             await registry.look_at_ledger(registry.names[first : first + LOADS_AT_ONCE])
-    changed = set(await stores.ledger.configure(configured)) if configured is not None else set()
+    changed = set(await stores.ledger.configure(configured, accounts)) if configured is not None else set()
     await registry.load()
     rows = await stores.rows.pools() if configured is not None else []
     for first in range(0, len(rows), LOADS_AT_ONCE):
@@ -278,13 +282,18 @@ def _start_asking(stores: Stores, parts: _Parts, outside: ExternalServices, clos
     """Start the questions to providers. They stop before the other workers, so that answers can still be recorded."""
     from gate.providers import PAGES
     from gate.workers.asking import AskingWorker
+    from gate.workers.capacity import CapacityWorker
     from gate.workers.provider_client import ProviderClient
 
     client, supervisor = ProviderClient(), Supervisor()
     questions = Questions(stores.database, outside.server_id)
     worker = AskingWorker(questions, outside.accounts, PAGES, parts.services.jobs, parts.registry, client)
+    worker.on_refused_key = parts.capacity.counted
+    looks = CapacityWorker(parts.capacity, PAGES, client)
     closing.push_async_callback(client.aclose)
     parts.notifier.on_change.append(worker.kick)
     supervisor.start("asking", worker.keep)
+    supervisor.start("capacity", looks.keep)
     closing.push_async_callback(worker.settle)
+    closing.push_async_callback(looks.settle)
     closing.push_async_callback(supervisor.stop)

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -66,6 +66,7 @@ class AskingWorker:
         self._asked: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._freed = False
+        self.on_refused_key: Callable[[Account, Answer], Awaitable[None]] = _ignore
 
     def kick(self) -> None:
         """Wake the worker, because a question may be due."""
@@ -136,6 +137,8 @@ class AskingWorker:
             log.info("asking.no_reply", pool=question.pool, job_id=question.job_id, why=str(error))
             answer = None
         counters.questions[question.provider, answer.state.value if answer else "silent"] += 1
+        if answer is not None and answer.state is AnswerState.BAD_KEY:
+            await self.on_refused_key(account, answer)  # guard: refused-key-takes-the-account-down
         return answer
 
     async def _heed(self, question: Question, answer: Answer | None, is_held: bool) -> None:
@@ -245,6 +248,10 @@ class AskingWorker:
             is_last = await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None, stop="confirmed"))
             if is_last:  # guard: last-stop-frees-the-slot
                 await self._pools.pool(question.pool).drained(question.job_id, question.lease_id)
+
+
+async def _ignore(account: Account, answer: Answer) -> None:
+    """Do nothing about an account whose key is refused."""
 
 
 def _within_s(question: Question) -> float:

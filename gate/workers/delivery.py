@@ -216,7 +216,8 @@ class DeliveryWorker:
         """Send a job that the tool did not start back to its place in the queue."""
         assert delivery.lease_id is not None
         grant = (delivery.pool, delivery.job_id, delivery.lease_id)
-        await self._jobs.give_back(*grant, back, why, by="tool", at_least_s=answer.retry_after_s)
+        down = back == "refused" and answer.account_down
+        await self._jobs.give_back(*grant, back, why, by="tool", at_least_s=answer.retry_after_s, account_down=down)
         await self._close(delivery, DeliveryResult(back), why)
 
     async def _verdict(self, delivery: Delivery, answer: WebhookResponse) -> Verdict:

@@ -71,6 +71,11 @@ class WebhookResponse:
         return self.status is not None and 200 <= self.status < 300
 
     @property
+    def account_down(self) -> bool:
+        """Whether the tool says that the provider refuses the account, not the job."""
+        return self.good and self.said.get("outcome") == "refused" and self.said.get("account_down") is True
+
+    @property
     def verdict(self) -> Verdict:
         """Meaning of this answer to a start call."""
         if self.status is None:

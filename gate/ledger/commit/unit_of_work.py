@@ -17,7 +17,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from gate.ledger.sql import job_rows, pool_rows
+from gate.ledger.sql import account_rows, job_rows, pool_rows
+from gate.ledger.sql.account_rows import AccountUse
 from gate.ledger.sql.engines import begin, commit
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.sql.statements import BulkWrite, together
@@ -62,6 +63,7 @@ class UnitOfWork:
         self._jobs: dict[str, Job | None] = {}
         self._pools: dict[str, Pool] = {}
         self._held: dict[str, int] = {}
+        self._used: dict[str, dict[str, AccountUse]] = {}
         self._taken_since_flush: defaultdict[str, int] = defaultdict(int)
         """Slots taken minus slots given up since the last flush, by pool. SQL's own count does not have them yet."""
         self._new: dict[str, Job] = {}
@@ -150,6 +152,20 @@ class UnitOfWork:
         if pool not in self._held:
             self._held[pool] = job_rows.look(self._connection, pool, [])[1] + self._taken_since_flush[pool]
         return self._held[pool]
+
+    def used(self, pool: Pool) -> dict[str, AccountUse]:
+        """Return how the accounts of a pool are used, in their order.
+
+        Args:
+            pool: The pool, locked, with two accounts or more.
+        """
+        if pool.name not in self._used:
+            self._used[pool.name] = account_rows.used(self.connection, pool.name, pool.accounts)
+        return self._used[pool.name]
+
+    def forget_use(self, pool: str) -> None:
+        """Read the use of a pool's accounts again, because a stop or a refusal has changed it."""
+        self._used.pop(pool, None)
 
     def insert(self, job: Job) -> None:
         """Add the row of a new job."""
@@ -253,6 +269,7 @@ class UnitOfWork:
         except BaseException:
             self._jobs.clear()
             self._held.clear()
+            self._used.clear()
             self._clear_pending()
             raise
 
@@ -268,6 +285,11 @@ class UnitOfWork:
             self._taken_since_flush[after.pool] += more
             if after.pool in self._held:
                 self._held[after.pool] += more
+        if after.pool in self._used:
+            for job, one in ((before, -1), (after, 1)):
+                if job is not None and job.status in HOLDING:
+                    used = self._used[after.pool]
+                    used.get(job.account or "", next(iter(used.values()))).held += one
 
 
 @cache

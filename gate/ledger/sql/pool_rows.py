@@ -73,6 +73,8 @@ class Pool:
         stood_ms: How long the pool had stood still in all (ms), at its last rebuild.
         stood_at: When that was (ms since 1970); 0 before the first rebuild.
         clock_ahead_ms: By how much (ms) the clock of Redis is ahead of the pool's, since it stepped.
+        accounts: Names of the accounts among which each grant chooses, in their order; empty when it chooses none.
+        room: Number of tasks that these accounts take in all; None when that is not limited.
     """
 
     name: str
@@ -87,10 +89,17 @@ class Pool:
     stood_ms: int = 0
     stood_at: int = 0
     clock_ahead_ms: int = 0
+    accounts: tuple[str, ...] = ()
+    room: int | None = None
+
+    @property
+    def limit_in_force(self) -> int:
+        """Number of slots that may be held now: the limit, or the room of the accounts when that is less."""
+        return self.settings.limit if self.room is None else min(self.settings.limit, self.room)
 
     def in_redis(self) -> dict[str, int]:
         """Return the settings by the field names of `meta` in Redis."""
-        return asdict(self.settings) | {"paused": int(self.paused)}
+        return asdict(self.settings) | {"limit": self.limit_in_force, "paused": int(self.paused)}
 
 
 CONFIGURATION = "configuration"
@@ -102,14 +111,15 @@ SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
 _COLUMNS = (
     "name", "epoch", "void_fence", "void_ticket", "paused", "redis_identity", "redis_former", "ledger_id", "stood_ms", "stood_at",
-    "clock_ahead_ms",
+    "clock_ahead_ms", "accounts", "room",
 )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
 def _pool(row: tuple[Any, ...]) -> Pool:
     """Convert a row. The result is cached, because successive batches nearly always read the same row."""
-    name, epoch, void_fence, void_ticket, paused, identity, former, ledger_id, stood_ms, stood_at, ahead_ms, *settings = row
+    name, epoch, void_fence, void_ticket, paused, identity, former, ledger_id, *rest = row
+    stood_ms, stood_at, ahead_ms, accounts, room, *settings = rest
     return Pool(
         name,
         epoch,
@@ -123,6 +133,8 @@ def _pool(row: tuple[Any, ...]) -> Pool:
         stood_ms,
         stood_at,
         ahead_ms,
+        tuple(accounts.split()),
+        room,
     )
 
 

@@ -52,6 +52,8 @@ pools = Table(
     Column("stood_at", BigInteger, nullable=False, server_default=text("0")),
     Column("queue_max_per_user", BigInteger, nullable=False, server_default=text("0")),
     Column("clock_ahead_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("accounts", Text, nullable=False, server_default=text("''")),
+    Column("room", BigInteger),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 
@@ -159,6 +161,21 @@ accounts = Table(
     Column("provider", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("next_at", BigInteger, nullable=False),
+    Column("pool", Text),
+    Column("limit", BigInteger),
+    Column("capacity", Text),
+    Column("drain_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("provider_limit", BigInteger),
+    Column("strangers", BigInteger),
+    Column("room", BigInteger),
+    Column("seen_room", BigInteger),
+    Column("seen_at", BigInteger),
+    Column("looked_at", BigInteger),
+    Column("look_at", BigInteger, nullable=False, server_default=text("0")),
+    Column("refused_at", BigInteger),
+    Column("cooling_until", BigInteger),
+    Column("down_since", BigInteger),
+    Column("why", Text),
 )
 
 DUE = text("done_at is null")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import AdmitResult, Change
 from gate.ledger.sql.pool_rows import Pool
-from gate.ledger.transitions import jobs
+from gate.ledger.transitions import capacity, jobs
 from gate.ledger.transitions.outbox import newer, room
 from gate.model.job import Job, Lease, Request
 
@@ -37,7 +37,8 @@ def new(
     Returns:
         The job.
     """
-    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)._replace(stood_ms=stood_ms)
+    account = capacity.choose(batch, batch.pool(pool)) if lease is not None else None
+    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)._replace(stood_ms=stood_ms, account=account)
     batch.insert(job)
     if request.credits:
         batch.book(request.job_id, request.user, pool, "charge", request.credits, at)

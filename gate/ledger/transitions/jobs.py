@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.tables import events, owed, tasks
-from gate.ledger.transitions import deliveries, questions
+from gate.ledger.transitions import capacity, deliveries, questions
 from gate.model.account import Account
 from gate.model.job import REFUNDED, EndStatus, Job, JobStatus, Lease, Refund, now_ms
 
@@ -40,7 +40,7 @@ def take(batch: UnitOfWork, job: Job, lease: Lease, status: JobStatus, by: str) 
         hard_expires_at=lease.hard,
         provider=None,
         task_id=None,
-        account=None,
+        account=capacity.choose(batch, batch.pool(job.pool)),  # guard: account-with-the-grant
     )
     batch.event(job.pool, job.job_id, status, by, lease.granted_at, lease.fence)
     return deliveries.owe(batch, job, lease.granted_at)
@@ -105,7 +105,7 @@ def end(batch: UnitOfWork, job: Job, ending: Ending) -> Job:
         owe(batch, job, at)  # guard: refund-is-owed
     elif owed_back:
         batch.book(job.job_id, job.user, job.pool, "refund", job.credits, at)
-    if job.account is not None:
+    if job.account is not None and job.task_id is not None:
         questions.end(batch, job, is_over=by == "provider" or outcome == "completed")  # guard: stop-owed-with-the-end
     batch.event(job.pool, job.job_id, outcome, by, at, fence=job.fence or None, why=reason)
     return deliveries.owe(batch, job, at)
@@ -151,7 +151,7 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
     else:
         questions.again(batch, account, job, provider, task_id)  # guard: ask-about-a-task-bound-again
     batch.event(job.pool, job.job_id, "task", by, at, fence=job.fence, why=f"{provider} {task_id}")
-    return batch.put(job, provider=provider, task_id=task_id, account=account.name if account else None)
+    return batch.put(job, provider=provider, task_id=task_id, account=account.name if account else job.account)
 
 
 def keep_late(batch: UnitOfWork, job: Job, outcome: EndStatus, by: str, output: Any = None) -> Job:

@@ -11,7 +11,7 @@ from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import GrantReturn, RecordReply
 from gate.ledger.sql.engines import first_line
 from gate.ledger.sql.pool_rows import Pool
-from gate.ledger.transitions import jobs
+from gate.ledger.transitions import capacity, jobs
 from gate.ledger.transitions.jobs import Ending
 from gate.model.job import HOLDING, Job, RequeueReason
 from gate.model.messages import EntryKind, OutboxEntry
@@ -45,7 +45,8 @@ def room(batch: UnitOfWork, pool: Pool) -> bool:
     return (
         not pool.paused
         # guard: sql-counts-the-slots
-        and batch.held(pool.name) < pool.settings.limit
+        and batch.held(pool.name) < pool.limit_in_force
+        and capacity.has_room(batch, pool)
     )
 
 

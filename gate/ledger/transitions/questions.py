@@ -170,6 +170,7 @@ def end(batch: UnitOfWork, job: Job, is_over: bool = False) -> None:
         connection.execute(mine.where(this).values(ask_at=None))
     now = clock_ms(connection)
     connection.execute(mine.where(tasks.c.stop.is_(None)).values(ask_at=now, stop="owed", stop_at=now))
+    batch.forget_use(job.pool)
 
 
 def take(

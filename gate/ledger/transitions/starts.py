@@ -29,7 +29,9 @@ def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
         batch.event(job.pool, job.job_id, "task", "tool", at, fence=job.fence, why=started.task_id)
     elif started.task_id is not None and started.provider is not None:
         if jobs.task(batch, started.provider, started.task_id) is None:
-            after = inbox.bound(batch, jobs.bind(batch, running, started.provider, started.task_id, "tool", started.account))
+            known = started.accounts
+            account = known.of(started.provider, job.pool, job.account) if known is not None else None
+            after = inbox.bound(batch, jobs.bind(batch, running, started.provider, started.task_id, "tool", account))
             assert after.job is not None
             running = after.job
         else:

@@ -38,6 +38,7 @@ SERVED = {
 }
 """By command: words for it that need a server."""
 ALONE = {
+    "accounts": ("accounts",),
     "jobs": ("jobs",),
     "explain": ("explain", "s1"),
     "callbacks": ("callbacks",),
