@@ -32,17 +32,8 @@ from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
 from gate.ledger.transitions import (
-    admission,
-    capacity,
-    clock,
-    deliveries,
-    inbox,
-    outbox,
-    poison,
-    questions,
-    starts,
-    waiting_time,
-)
+    admission, capacity, clock, configuration, deliveries, inbox, outbox, poison, questions, starts, waiting_time,
+)  # fmt: skip
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.jobs import Ending
 from gate.ledger.transitions.outbox import newer, room
@@ -492,19 +483,10 @@ class Ledger:
         """Delete a pool. Return False when it has live jobs; then nothing is changed. `reason` is for the history."""
         return await self._database.write(pool, "", lambda batch: pool_rows.delete(batch.connection, pool, by, reason))
 
-    async def configure(self, wanted: dict[str, PoolSettings], accounts: Accounts) -> list[str]:
+    async def configure(self, wanted: dict[str, PoolSettings], accounts: Accounts | None = None) -> list[str]:
         """Apply the configuration file. Return the pools that changed or are new, which have to be loaded into Redis anew."""
-
-        def work(batch: UnitOfWork) -> list[str]:
-            before = {pool.name: pool.in_redis() for pool in pool_rows.every(batch.connection)}
-            for name in sorted(wanted):
-                pool_rows.configure(batch.connection, name, wanted[name])
-            capacity.configure(batch.connection, accounts, sorted(before.keys() | wanted.keys()))
-            for name in accounts.pools:
-                capacity.settle(batch, name)
-            return [pool.name for pool in pool_rows.every(batch.connection) if before.get(pool.name) != pool.in_redis()]
-
-        return await self._database.write("", "", work)
+        known = accounts or Accounts()
+        return await self._database.write("", "", lambda batch: configuration.apply(batch, wanted, known))
 
 
 def _in(pool: str, job: Job | None) -> Job | None:

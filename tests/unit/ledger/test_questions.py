@@ -8,7 +8,7 @@ import pytest
 
 from gate.ledger import Heard, Question, Questions
 from gate.ledger.sql import tables
-from gate.model.account import Account
+from gate.model.account import Account, Accounts
 from gate.model.job import Job
 from gate.model.messages import AnswerState, ProviderReport
 from tests.support.ledger_book import NOW, Book
@@ -32,7 +32,9 @@ def theirs(book: Book) -> Questions:
 async def bound(book: Book, job_id: str = "a", fence: int = 1, account: Account | None = ACCOUNT) -> Job:
     job = await book.running(job_id, fence, ticket=fence)
     assert job.lease_id is not None
-    after = await book.ledger.bind("default", job_id, "acme", f"task-{job_id}", job.lease_id, account=account)
+    after = await book.ledger.bind(
+        "default", job_id, "acme", f"task-{job_id}", job.lease_id, accounts=Accounts([account] if account else [])
+    )
     assert after.job is not None
     return after.job
 
@@ -67,7 +69,7 @@ async def test_no_task_is_asked_about_without_an_account(book: Book, mine: Quest
 
 async def test_a_task_that_another_has_replaced_extends_no_lease(book: Book, mine: Questions) -> None:
     job = await bound(book)
-    await book.ledger.bind("default", "a", "acme", "task-b", job.lease_id or "", account=ACCOUNT)
+    await book.ledger.bind("default", "a", "acme", "task-b", job.lease_id or "", accounts=Accounts([ACCOUNT]))
     book.clock(NOW + SPACING_MS)
     assert {one.task_id: one.is_current for one in await take(mine)} == {"task-a": False, "task-b": True}
 
@@ -133,7 +135,7 @@ async def test_a_holder_with_a_result_owes_no_stop(book: Book, mine: Questions) 
 async def test_a_start_that_was_answered_too_late_owes_a_stop(book: Book, mine: Questions) -> None:
     job = await book.running()
     await book.ledger.end("default", "a", "cancelled", by="operator")
-    await book.ledger.bind("default", "a", "acme", "task-a", job.lease_id or "", or_ended=True, account=ACCOUNT)
+    await book.ledger.bind("default", "a", "acme", "task-a", job.lease_id or "", or_ended=True, accounts=Accounts([ACCOUNT]))
     (question,) = await take(mine)
     assert question.is_stopping
 
@@ -161,7 +163,7 @@ async def test_stops_hold_up_no_question(book: Book, mine: Questions) -> None:
 async def test_a_task_that_is_bound_again_is_asked_about_again(book: Book, mine: Questions) -> None:
     job = await bound(book)
     for task_id in ("task-b", "task-a"):
-        await book.ledger.bind("default", "a", "acme", task_id, job.lease_id or "", account=ACCOUNT)
+        await book.ledger.bind("default", "a", "acme", task_id, job.lease_id or "", accounts=Accounts([ACCOUNT]))
         await book.change(tables.tasks.update().where(tables.tasks.c.task_id != task_id).values(ask_at=None))
     book.clock(NOW + SPACING_MS)
     assert [(one.task_id, one.is_current) for one in await take(mine)] == [("task-a", True)]

@@ -77,7 +77,8 @@ def test_settings_reasons_and_bounds_are_those_of_the_code() -> None:
         <= PoolDefaults.model_fields.keys()
     )
     (waiting,) = re.findall(
-        r"(?s)shows its reason: `(\w+)`, `(\w+)` .*?,\s`(\w+)` .*?,\s`(\w+)` .*?,\s`(\w+)` .*?, or `(\w+)`", text
+        r"(?s)shows its reason: `(\w+)`, `(\w+)` .*?,\s`(\w+)` .*?,\s`(\w+)` .*?,\s`(\w+)` .*?,\s`(\w+)` .*?,\s`(\w+)` .*?, or `(\w+)`",
+        text,
     )
     assert str(JobOut.model_fields["reason"].annotation).count("'") == 2 * len(waiting)
     assert all(f"'{reason}'" in str(JobOut.model_fields["reason"].annotation) for reason in waiting)

@@ -67,6 +67,8 @@ WORDS = {
     "likely_expires": "likely before its turn",
     "why": "Why",
     "why_pool_full": "pool full",
+    "why_provider_full": "provider full",
+    "why_account_down": "account down",
     "why_paused": "paused",
     "why_cooling_down": "cooling down",
     "why_tool_down": "its start address fails",

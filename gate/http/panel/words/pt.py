@@ -67,6 +67,8 @@ WORDS = {
     "likely_expires": "provavelmente antes da sua vez",
     "why": "Motivo",
     "why_pool_full": "pool cheio",
+    "why_provider_full": "provedor cheio",
+    "why_account_down": "conta fora do ar",
     "why_paused": "pausado",
     "why_cooling_down": "em resfriamento",
     "why_tool_down": "o endereço de início falha",
