@@ -396,7 +396,6 @@ class JobCoordinator:
             with contextlib.suppress(StoreDown):
                 if job.pool in self._accounts.pools:
                     await self._capacity.settle(pool)  # first: the slot must not go to the account that has just refused
-                # guard: refusal-cools-its-account: then
                 await self._pools.pool(pool).requeue(job, job.fence, "lost" if elsewhere else why, round(at_least_s * 1000))
             self._news.tell(pool, [job_id])
         return await self._queries.placed(job)

@@ -32,7 +32,17 @@ from gate.ledger.sql.job_rows import is_live, job_of, jobs_with_refund
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
 from gate.ledger.transitions import (
-    admission, capacity, clock, configuration, deliveries, inbox, outbox, poison, questions, starts, waiting_time,
+    admission,
+    capacity,
+    clock,
+    configuration,
+    deliveries,
+    inbox,
+    outbox,
+    poison,
+    questions,
+    starts,
+    waiting_time,
 )  # fmt: skip
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.jobs import Ending

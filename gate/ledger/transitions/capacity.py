@@ -163,7 +163,7 @@ def counted(batch: UnitOfWork, account: Account, found: Room | Answer | None) ->
     if isinstance(found, Room):
         held = account_rows.used(connection, pool.name, pool.accounts)[account.name].held if pool.accounts else 0
         values |= {"down_since": None, "why": None, "looked_at": now, "provider_limit": found.limit}
-        values |= _room(row, found, held, now)
+        values |= _room(row, found, held, now)  # guard: account-counts-strangers
         if values.get("seen_at") is not None:
             values["look_at"] = now + CONFIRM_MS
     elif found is not None and found.state is AnswerState.BAD_KEY:

@@ -67,6 +67,16 @@ GUARDS = [
     Guard("sweep-starts-a-drain", DROP, "test_the_sweep_drains_a_slot_whose_end_never_reached_redis"),
     Guard("load-draining-slots", DROP, "test_a_pool_that_is_loaded_again_keeps_a_draining_slot"),
     Guard("failed-by-a-clock-asks-first", DROP, "test_job_that_its_front_end_gives_up_is_completed_if_the_provider_has_finished_it"),
+    # ---- the capacity of accounts
+    Guard("account-with-the-grant", replaced_by("None"), "test_a_waiter_that_is_granted_takes_an_account_too"),
+    Guard("account-counts-drains", DROP, "test_a_task_that_is_being_stopped_counts_until_its_drain_is_over"),
+    Guard("account-counts-strangers", DROP, "test_the_room_falls_after_two_equal_counts_and_rises_at_once"),
+    Guard("grant-needs-an-account", replaced_by("True"), "test_no_grant_is_recorded_without_an_account_that_has_room"),
+    Guard("count-leaves-one", NEVER, "test_a_count_alone_leaves_room_for_one_and_a_refusal_takes_it_too"),
+    Guard("old-counts-are-forgotten", NEVER, "test_a_count_is_forgotten_after_three_minutes"),
+    Guard("room-falls-after-two-counts", ALWAYS, "test_the_room_falls_after_two_equal_counts_and_rises_at_once"),
+    Guard("refusal-cools-its-account", DROP, "test_a_refusal_cools_its_account_and_the_job_goes_to_another"),
+    Guard("refused-key-takes-the-account-down", DROP, "test_a_revoked_key_takes_its_account_down_and_fails_no_job"),
     # ---- the client
     Guard("answer-of-another-job", NEVER, "test_answer_about_another_job_is_refused"),
     Guard("slot-of-the-parent", NEVER, "test_child_that_leaves_the_body_of_its_parent_does_not_release_the_slot"),

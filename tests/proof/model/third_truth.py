@@ -72,7 +72,8 @@ BUILT = frozenset(
     {
         "stop-owed-with-the-end", "stop-owed-with-a-refusal", "stop-a-late-start", "silence-holds-for-a-time", "drain-until-confirmed",
         "drain-for-a-time", "draining-slot-has-its-own-lease", "sweep-leaves-a-draining-slot", "acquire-leaves-a-draining-slot",
-        "end-again-leaves-a-draining-slot", "sweep-starts-a-drain", "load-draining-slots",
+        "end-again-leaves-a-draining-slot", "sweep-starts-a-drain", "load-draining-slots", "account-with-the-grant", "account-counts-drains",
+        "account-counts-strangers", "grant-needs-an-account", "count-leaves-one", "old-counts-are-forgotten",
     }
 )  # fmt: skip
 """Marks that gate/ or lua/ has by now, each with its row in tests/proof/guards/guards.py."""
