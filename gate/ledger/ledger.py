@@ -33,7 +33,6 @@ from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
 from gate.ledger.transitions import (
     admission,
-    capacity,
     clock,
     configuration,
     deliveries,
@@ -41,12 +40,14 @@ from gate.ledger.transitions import (
     outbox,
     poison,
     questions,
+    refusals,
     starts,
     waiting_time,
 )  # fmt: skip
 from gate.ledger.transitions import jobs as changes
 from gate.ledger.transitions.jobs import Ending
 from gate.ledger.transitions.outbox import newer, room
+from gate.ledger.transitions.refusals import Refusal
 from gate.model.account import Accounts
 from gate.model.errors import StoreDown
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, Lease, Request, is_over, now_ms
@@ -181,36 +182,8 @@ class Ledger:
         address of the job's tool fails. Jobs of other tools then pass the jobs of this one for a while. `account_down` says that the
         provider refuses the job's account, not the job.
         """
-
-        def work(batch: UnitOfWork) -> Change[RefuseResult]:
-            row = batch.pool(pool)
-            job = _in(pool, batch.job(pool, job_id))
-            if job is None:
-                return Change(RefuseResult.UNKNOWN)
-            if job.lease_id != lease_id:  # guard: refuse-only-its-lease
-                return Change(RefuseResult.LOST, job)
-            if job.status == "queued":
-                return Change(RefuseResult.REPEAT, job)
-            if job.ended:
-                return Change(RefuseResult.LOST if job.status == "expired" else RefuseResult.ALREADY, job)
-            before = job
-            if job.account is not None and job.task_id is not None:
-                questions.end(batch, job)  # guard: stop-owed-with-a-refusal
-            elsewhere = False
-            if job.account is not None and not tool_down:
-                down = (error or "the tool says that the account is down") if account_down else None
-                elsewhere = capacity.refused(batch, row, job.account, row.settings.cooldown_ms, down)
-            job = batch.put(job, status="queued", granted_at=None, expires_at=None, hard_expires_at=None, provider=None,
-                            task_id=None, account=None, refusals=job.refusals + (not tool_down and not account_down))  # fmt: skip
-            refusal = "its tool's start address fails" if tool_down else "refused by the provider"
-            why, at = refusal + (f": {error}" if error else ""), batch.now_ms(pool)
-            batch.event(pool, job_id, "queued", by, at, why=why)
-            if tool_down:
-                batch.event(pool, job_id, "tool_down", by, at, why=job.tool)
-            result = RefuseResult.ACCOUNT_REFUSED if elsewhere else RefuseResult.REFUSED
-            return Change(result, deliveries.owe(batch, job, at), before)
-
-        return await self._database.write(pool, job_id, work)
+        refusal = Refusal(lease_id, by, error, tool_down, account_down)
+        return await self._database.write(pool, job_id, lambda batch: refusals.refuse(batch, pool, job_id, refusal))
 
     async def extend(
         self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None,
@@ -495,8 +468,7 @@ class Ledger:
 
     async def configure(self, wanted: dict[str, PoolSettings], accounts: Accounts | None = None) -> list[str]:
         """Apply the configuration file. Return the pools that changed or are new, which have to be loaded into Redis anew."""
-        known = accounts or Accounts()
-        return await self._database.write("", "", lambda batch: configuration.apply(batch, wanted, known))
+        return await self._database.write("", "", lambda batch: configuration.apply(batch, wanted, accounts or Accounts()))
 
 
 def _in(pool: str, job: Job | None) -> Job | None:

@@ -59,9 +59,10 @@ def has_room(batch: UnitOfWork, pool: Pool) -> bool:
         batch: Has locked the pool's row.
         pool: The pool.
     """
-    return len(pool.accounts) < 2 or any(
-        not one.is_full for one in batch.used(pool).values()
-    )  # guard: grant-needs-an-account
+    if len(pool.accounts) < 2:
+        return True
+    are_full = all(one.is_full for one in batch.used(pool).values())  # guard: grant-needs-an-account
+    return not are_full
 
 
 def configure(connection: Connection, configured: Accounts, named: Collection[str]) -> None:

@@ -30,6 +30,7 @@ def take(batch: UnitOfWork, job: Job, lease: Lease, status: JobStatus, by: str) 
     Returns:
         The changed job.
     """
+    account = capacity.choose(batch, batch.pool(job.pool))  # guard: account-with-the-grant
     job = batch.put(
         job,
         status=status,
@@ -40,7 +41,7 @@ def take(batch: UnitOfWork, job: Job, lease: Lease, status: JobStatus, by: str) 
         hard_expires_at=lease.hard,
         provider=None,
         task_id=None,
-        account=capacity.choose(batch, batch.pool(job.pool)),  # guard: account-with-the-grant
+        account=account,
     )
     batch.event(job.pool, job.job_id, status, by, lease.granted_at, lease.fence)
     return deliveries.owe(batch, job, lease.granted_at)

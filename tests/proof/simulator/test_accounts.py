@@ -22,10 +22,16 @@ KEYS = {"first": "key-of-the-first-0123456789", "second": "key-of-the-second-012
 
 @contextlib.contextmanager
 def counting(
-    folder: Path, simulator: Simulator, limits: dict[str, int], limit: int, more: str = "", drain_seconds: float = 3
+    folder: Path,
+    simulator: Simulator,
+    limits: dict[str, int],
+    limit: int,
+    more: str = "",
+    drain_seconds: float = 3,
+    capacity: str = "follow",
 ) -> Iterator[Served]:
     config = f'limit = {limit}\n{more}\n[providers.runninghub]\ntoken = "t0ken-of-the-test"\nbase_url = "{simulator.url}"\n'
-    config += f"questions_per_second = 100\ndrain_seconds = {drain_seconds}\n"
+    config += f'questions_per_second = 100\ndrain_seconds = {drain_seconds}\ncapacity = "{capacity}"\n'
     for name, own in limits.items():
         config += f'[providers.runninghub.accounts.{name}]\nkey = "{KEYS[name]}"\nlimit = {own}\n'
     with Served(folder, config=config) as served:
@@ -130,7 +136,7 @@ async def test_a_counter_that_is_stuck_leaves_one_slot(tmp_path: Path) -> None:
 async def test_a_revoked_key_takes_its_account_down_and_fails_no_job(tmp_path: Path) -> None:
     with Simulator(limit=3) as simulator:
         two_keys(simulator)
-        with counting(tmp_path, simulator, {"first": 3, "second": 3}, limit=6) as served:
+        with counting(tmp_path, simulator, {"first": 3, "second": 3}, limit=6, capacity="off") as served:
             jobs = [start(served, simulator) for _ in range(2)]
             simulator.control(keys={KEYS["first"]: {"code": 802}})
             served.http.post(f"/v1/pools/default/jobs/{jobs[0]['job_id']}/ask")
