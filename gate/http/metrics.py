@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
     from gate.coordination.scrape import Scrape
+    from gate.ledger import AccountState
     from gate.ledger.reports import gauges
     from gate.ledger.reports.counters import PoolCounters
     from gate.slots.gauges import RedisGauges
@@ -180,6 +181,28 @@ class _Collector:
         unread = [([provider], sql.unread.get(provider, 0)) for provider in sorted(PROVIDERS)] if sql else []
         says = "Callbacks that could not be read and that an operator has to look at."
         yield self._gauge("gate_callbacks_unread_waiting", says, ["provider"], unread)
+        yield from self._of_accounts(sql)
+
+    def _of_accounts(self, sql: gauges.LedgerGauges | None) -> Iterator[Metric]:
+        known = [
+            ([pool, one.provider, one.name], one)
+            for pool, several in (sql.accounts if sql else {}).items()
+            for one in several
+        ]
+        of_account: Table[AccountState] = (
+            (
+                "gate_account_running",
+                "Tasks of gate on the account, and stopped ones whose slots drain.",
+                lambda one: one.running,
+            ),
+            ("gate_account_strangers", "Tasks on the account that are not gate's.", lambda one: one.strangers or 0),
+            ("gate_account_down", "1 while its key is refused or its wallet is empty.", lambda one: one.state == "down"),
+        )
+        for name, says, value in of_account:
+            yield self._gauge(name, says, ["pool", "provider", "account"], [(labels, value(one)) for labels, one in known])
+        rooms = [(labels, one.room) for labels, one in known if one.room is not None]
+        says = "Tasks of gate that the account takes now; absent without a limit."
+        yield self._gauge("gate_account_room", says, ["pool", "provider", "account"], rooms)
 
     def _of_the_ledger(self) -> Iterator[Metric]:
         pools = self._figures.counted.items()

@@ -144,12 +144,7 @@ class LedgerQueries:
 
     async def accounts(self) -> dict[str, list[capacity.AccountState]]:
         """Return the accounts of each pool whose grants choose among accounts, by the pool's name."""
-
-        def read(connection: Connection) -> dict[str, list[capacity.AccountState]]:
-            found = ((row.name, capacity.state(connection, row.name)) for row in pools.every(connection) if row.accounts)
-            return {name: accounts[1] for name, accounts in found if accounts is not None}
-
-        return await self._database.read(read)
+        return await self._database.read(capacity.states)
 
     async def asked(self, job: Job) -> questions.Asked | None:
         """Return what the provider says of the current task of a job; None when gate does not ask about it."""

@@ -11,7 +11,9 @@ from gate.ledger.commit.database import Database
 from gate.ledger.sql import pool_rows as pools
 from gate.ledger.sql.clock import clock_ms
 from gate.ledger.sql.tables import deliveries, jobs, owed
+from gate.ledger.transitions import capacity
 from gate.ledger.transitions import unread_callbacks as unread
+from gate.ledger.transitions.capacity import AccountState
 from gate.model.job import now_ms
 
 KINDS = ("start", "event")
@@ -64,11 +66,13 @@ class LedgerGauges:
         pools: Gauges by pool.
         calls: Calls by kind.
         unread: Callbacks by provider that could not be read, and that an operator has to look at.
+        accounts: Accounts at providers by pool, where grants choose among them.
     """
 
     pools: dict[str, PoolGauges] = field(default_factory=dict)
     calls: dict[str, Calls] = field(default_factory=lambda: {kind: Calls() for kind in KINDS})
     unread: dict[str, int] = field(default_factory=dict)
+    accounts: dict[str, list[AccountState]] = field(default_factory=dict)
 
 
 async def read(database: Database) -> LedgerGauges:
@@ -100,6 +104,7 @@ def _read(connection: Connection) -> LedgerGauges:
             of_pool.owed, of_pool.owed_credits, of_pool.oldest_owed_s = count, int(credits_), _age_s(now, since)
     for kind, count, since in connection.execute(_calls):
         found.calls[kind] = Calls(count, _age_s(clock, since))
+    found.accounts = capacity.states(connection)
     found.unread = unread.waiting(connection, now - UNREAD_MS)
     return found
 

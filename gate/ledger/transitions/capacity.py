@@ -310,6 +310,12 @@ def state(connection: Connection, name: str) -> tuple[int, list[AccountState]] |
     return pool.settings.limit, [_state(rows[one], used[one], now) for one in pool.accounts if one in rows]
 
 
+def states(connection: Connection) -> dict[str, list[AccountState]]:
+    """Return the accounts of each pool whose grants choose among accounts, by the pool's name."""
+    found = ((row.name, state(connection, row.name)) for row in pool_rows.every(connection) if row.accounts)
+    return {name: one[1] for name, one in found if one is not None}
+
+
 def _state(row: AccountRow, use: AccountUse, now: int) -> AccountState:
     word = "down" if row.down_since is not None else "open" if row.is_open(now) else "cooling"
     allowed = row.allowed(row.provider_limit)
