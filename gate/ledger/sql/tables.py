@@ -52,6 +52,7 @@ pools = Table(
     Column("stood_at", BigInteger, nullable=False, server_default=text("0")),
     Column("queue_max_per_user", BigInteger, nullable=False, server_default=text("0")),
     Column("clock_ahead_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("cancel_refunds", Text, nullable=False, server_default="always"),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 
@@ -96,6 +97,7 @@ jobs = Table(
     Column("stood_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("presence_ms", BigInteger),
     Column("account", Text),
+    Column("cancel_refunds", Text, nullable=False, server_default="always"),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),

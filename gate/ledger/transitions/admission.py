@@ -37,7 +37,8 @@ def new(
     Returns:
         The job.
     """
-    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)._replace(stood_ms=stood_ms)
+    rule = request.cancel_refunds or batch.pool(pool).settings.cancel_refunds
+    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)._replace(stood_ms=stood_ms, cancel_refunds=rule)
     batch.insert(job)
     if request.credits:
         batch.book(request.job_id, request.user, pool, "charge", request.credits, at)
