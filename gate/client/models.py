@@ -196,7 +196,7 @@ _READ: dict[Any, Any] = {
     tuple[Entry, ...]: lambda value: tuple(Entry.of(one) for one in value),
 }
 _KINDS: dict[type, dict[str, Any]] = {}
-_MAY_BE_ABSENT = {"replayed", "queue_expires_at", "likely"}
+_MAY_BE_ABSENT = {"replayed", "queue_expires_at", "likely", "cancel_refunds"}
 """Fields that an answer has only when they are not the default, or that an older gate does not send."""
 
 
