@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -112,7 +113,7 @@ def open_house(valkey: str, pool: str, sql_url: str, people: redis.Redis) -> Ite
     """Opens a gate (a server's inside, without HTTP) on real stores, as often as a test wants: `open_house(limit=1)`."""
 
     @contextlib.asynccontextmanager
-    async def opened(**settings: int) -> AsyncIterator[House]:
+    async def opened(**settings: Any) -> AsyncIterator[House]:
         async with open_gate(valkey, sql_url, {pool: settings_of(**settings)}) as gate:
             yield House(gate, pool, valkey, sql_url, people)
 

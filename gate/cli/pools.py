@@ -76,6 +76,9 @@ def change(
     max_active_per_user: Annotated[int | None, typer.Option(help="Live jobs of one user. 0 = no cap.")] = None,
     queue_max_per_user: Annotated[int | None, typer.Option(help="Waiters of one user. 0 = no cap.")] = None,
     refusals_before_passing: Annotated[int | None, typer.Option(help="Of one job in a row; then another is tried.")] = None,
+    cancel_refunds: Annotated[
+        str | None, typer.Option(help="always, or until_started: none for a job cancelled after its start.")
+    ] = None,
     reason: ReasonFlag = None,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
@@ -101,7 +104,7 @@ def change(
     render.pool(context.visit(settings_of(data_dir, config), call), json)
 
 
-def _named(pool: str, flags: dict[str, Any]) -> tuple[dict[str, int | bool], str | None]:
+def _named(pool: str, flags: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """Return the settings that the flags of `set` name, and the reason.
 
     Raises:

@@ -168,7 +168,7 @@ def settings(pool: Pool, json_wanted: bool) -> None:
     if json_wanted:
         as_json({"pool": pool.name, **found, "paused": pool.paused})
         return
-    rows = [(name, f"{value:g}") for name, value in found.items()]
+    rows = [(name, value if isinstance(value, str) else f"{value:g}") for name, value in found.items()]
     table(f"pool {pool.name}{', paused' if pool.paused else ''}: what is set", ("setting", "now"), rows)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Status = Literal["queued", "granted", "running", "completed", "failed", "cancelled", "expired"]
+CancelRefunds = Literal["always", "until_started"]
 Outcome = Literal["completed", "failed", "cancelled", "refused"]
 StartedBy = Literal["caller", "gate"]
 Body = Mapping[str, Any]
@@ -82,6 +83,7 @@ class Job(_Shape):
         replayed: An earlier call of `acquire` or `claim` has got this answer already.
         queue_expires_at: When the wait ends. It moves while the pool stands still, and is None while the pool is paused.
         likely: `expires` when the estimate lies beyond that; None otherwise.
+        cancel_refunds: `until_started` when a cancel after its start brings no refund; else `always`.
     """
 
     job_id: str
@@ -110,6 +112,7 @@ class Job(_Shape):
     replayed: bool = False
     queue_expires_at: datetime | None = None
     likely: str | None = None
+    cancel_refunds: CancelRefunds = "always"
 
     @property
     def ended(self) -> bool:
@@ -193,7 +196,7 @@ _READ: dict[Any, Any] = {
     tuple[Entry, ...]: lambda value: tuple(Entry.of(one) for one in value),
 }
 _KINDS: dict[type, dict[str, Any]] = {}
-_MAY_BE_ABSENT = {"replayed", "queue_expires_at", "likely"}
+_MAY_BE_ABSENT = {"replayed", "queue_expires_at", "likely", "cancel_refunds"}
 """Fields that an answer has only when they are not the default, or that an older gate does not send."""
 
 

@@ -19,7 +19,7 @@ from gate.coordination.queries import JobQueries
 from gate.coordination.waiters import Wakeup
 from gate.ledger import AdmitResult, Change, GrantReturn, Ledger, LedgerQueries
 from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy, UserQueueFull
-from gate.model.job import HOLDING, Job, Request, is_over
+from gate.model.job import HOLDING, UNHEARD, Job, Request, is_over
 from gate.slots import AcquireReply, AcquireResult
 
 TRIES = 5
@@ -119,7 +119,7 @@ class Admission:
         assert job is not None
         heard = hang_up is None or not hang_up.happened
         if not heard and request.unnamed and not by_gate:  # guard: unnamed-job-of-a-caller-that-hung-up
-            return await self._end_unheard(job, "caller", "caller_gone")
+            return await self._end_unheard(job, "caller", UNHEARD)
         return job
 
     async def _wait(self, request: Request, changed: Wakeup, wait_s: float, hang_up: HangUp, job: Job) -> Job:

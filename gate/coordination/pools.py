@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import replace
+from typing import Any
 
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
@@ -39,7 +40,7 @@ class PoolCoordinator:
         self._recorder, self._news, self._defaults = recorder, news, defaults
         self._queries, self._rows = queries, rows
 
-    async def make(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolSnapshot | None:
+    async def make(self, pool: str, values: dict[str, Any], reason: str | None = None) -> PoolSnapshot | None:
         """Create a pool.
 
         Args:
@@ -59,7 +60,7 @@ class PoolCoordinator:
         await self._pools.load()
         return await self._queries.pool(pool)
 
-    async def change(self, pool: str, values: dict[str, int | bool], reason: str | None = None) -> PoolSnapshot:
+    async def change(self, pool: str, values: dict[str, Any], reason: str | None = None) -> PoolSnapshot:
         """Change settings of a pool. They stay through a restart and a rebuild.
 
         A limit below the number of running jobs ends none of them. The pool grants again when enough of them have ended.

@@ -76,6 +76,7 @@ class JobPricing:
             tells=tool.events_url is not None,
             lease_ms=request.lease_ms or tool.lease_ms,
             queue_ms=request.queue_ms or tool.queue_ms,
+            cancel_refunds=tool.cancel_refunds,
         )
         if not self.is_priced(request.tool):
             if by_gate:

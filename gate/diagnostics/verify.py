@@ -4,7 +4,8 @@ This module shares no code with the writers of the stores, so that it cannot rep
 serves. A finding counts as a breach only if it is still there two seconds later.
 
     I1  at most one refund a job
-    I2  failed, cancelled or expired with credits <=> a refund of exactly the charge, or owed
+    I2  failed, cancelled or expired with credits <=> a refund of exactly the charge, or owed. A job that was admitted under
+        `until_started`, and that its holder, its caller or an operator cancelled while it ran, has none
     I3  each job with credits has one charge of that amount
     I4  by the events, slots in use were never above the limit in force; each end of a job has an event
     I5  each job that the events or the ledger name exists
@@ -160,9 +161,10 @@ def _money(sql: Connection, at: str) -> Iterator[Breach]:
     refunds = f"""select j.job_id, j.status, j.credits, r.amount, o.amount as owed from {at}jobs j
         left join {at}ledger r on r.job_id = j.job_id and r.kind = 'refund'
         left join {at}owed o on o.job_id = j.job_id
-        where (case when j.status in ('failed', 'cancelled', 'expired') then j.credits else 0 end)
+        where ((case when j.status in ('failed', 'cancelled', 'expired') and not {_keeps_charge(at)} then j.credits else 0 end)
               <> coalesce(r.amount, 0) + coalesce(o.amount, 0)
-           or (r.amount is not null and o.amount is not null)"""
+           or (r.amount is not null and o.amount is not null))
+          and not {_is_forgotten("coalesce(r.amount, 0) + coalesce(o.amount, 0)")}"""
     for row in sql.execute(sa.text(refunds)):
         yield Breach(
             "I2", row.job_id, f"{row.status} with {row.credits} credits, refunded {row.amount or 0}, owed {row.owed or 0}"
@@ -173,6 +175,23 @@ def _money(sql: Connection, at: str) -> Iterator[Breach]:
         having coalesce(sum(c.amount), 0) <> j.credits or count(c.id) > 1"""
     for row in sql.execute(sa.text(charges)):
         yield Breach("I3", row.job_id, f"{row.credits} credits, {row.n} charges of {row.total}")
+
+
+CANCELLED_LATE = """(j.status = 'cancelled' and j.cancel_refunds = 'until_started' and j.granted_at is not null
+    and (j.ended_by in ('holder', 'operator') or (j.ended_by = 'caller' and coalesce(j.end_reason, '') <> 'caller_gone')))"""
+"""SQL: the job held a slot when it was cancelled, by a role that gets no refund once it runs."""
+
+
+def _keeps_charge(at: str) -> str:
+    """Write SQL that is true for a job without a refund. By its history it ran when it was cancelled."""
+    before = f"""(select e.kind from {at}events e where e.job_id = j.job_id and e.kind in ('queued', 'granted', 'running')
+        order by e.id desc limit 1)"""
+    return f"({CANCELLED_LATE} and coalesce({before}, '') = 'running')"
+
+
+def _is_forgotten(refunded: str) -> str:
+    """Write SQL that is true where the history is pruned, so that nothing says whether the job ran. All or nothing is then right."""
+    return f"({CANCELLED_LATE} and j.pruned_at is not null and {refunded} in (0, j.credits))"
 
 
 def _orphans(sql: Connection, at: str) -> Iterator[Breach]:

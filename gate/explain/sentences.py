@@ -258,6 +258,10 @@ def _money(story: JobTimeline) -> Iterator[Sentence]:
         yield Sentence(_owed(debt), debt.since)
     elif job.status == "completed":
         yield Sentence("It completed, so nothing goes back.")
+    elif job.keeps_charge:
+        yield Sentence("No refund: it was cancelled after its start, and the pool refunds cancelled jobs until they start.")
+    elif not job.ended and job.cancel_refunds == "until_started":
+        yield Sentence("They go back if it fails or expires, or is cancelled before it runs.")
     elif not job.ended:
         yield Sentence("They go back if it fails, expires or is cancelled.")
 

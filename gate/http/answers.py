@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from gate.coordination.queries import PoolSnapshot
 from gate.ledger import AccountState
 from gate.ledger.queries import Balance, Entry, Event, Unread
-from gate.model.job import JobStatus
+from gate.model.job import CancelRefunds, JobStatus
 from gate.model.job_json import job_body, moment
 from gate.model.limits import TEXT_MAX
 
@@ -55,7 +55,7 @@ class JobOut(BaseModel):
     slot; start the task there. `queue_expires_at` is when the wait of a queued job ends. Time in
     which the pool is paused or cools down, or gate or a store is away, does not count, so it may move to a later time; it is null while the
     pool is paused. `likely` is `expires` when the estimate lies beyond it. `replayed` is there, and true, when an earlier call of `acquire`
-    or `claim` has got this answer already.
+    or `claim` has got this answer already. `cancel_refunds` says whether it is refunded when it is cancelled after its start.
     """
 
     job_id: str
@@ -85,6 +85,7 @@ class JobOut(BaseModel):
     end_reason: str | None
     error: str | None
     output: Any
+    cancel_refunds: CancelRefunds
     refund: RefundOut | None
     late_outcome: str | None
     late_output: Any

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from gate.model.job import JOB_ID, POOL_NAME, in_ms
+from gate.model.job import JOB_ID, POOL_NAME, CancelRefunds, in_ms
 from gate.model.label import FIT, is_fit
 from gate.model.limits import (
     CREDITS_MAX,
@@ -209,7 +209,8 @@ class PoolBody(_Body):
     max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
     refusals_before_passing: Annotated[int, Field(ge=1, le=REFUSALS_MAX)] | None = None
     queue_max_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] | None = None
+    cancel_refunds: CancelRefunds | None = None
 
-    def in_ms(self) -> dict[str, int | bool]:
+    def in_ms(self) -> dict[str, Any]:
         """Return the settings that the body names, by their names in the ledger, with times in milliseconds."""
         return in_ms(self.model_dump(exclude_none=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import JsonValue
 from sqlalchemy.exc import DBAPIError
@@ -454,9 +455,7 @@ class Ledger:
             pool, "", lambda batch: pool_rows.make(batch.connection, pool, settings, reason=reason)
         )
 
-    async def change_pool(
-        self, pool: str, values: dict[str, int | bool], by: str = "operator", reason: str | None = None
-    ) -> Pool:
+    async def change_pool(self, pool: str, values: dict[str, Any], by: str = "operator", reason: str | None = None) -> Pool:
         """Change live settings (`limit`, `lease_ms` …, `paused`), and return the pool. `reason` is for the history."""
         return await self._database.write(
             pool, "", lambda batch: pool_rows.change(batch.connection, pool, values, by, reason)

@@ -17,6 +17,9 @@ JobStatus: TypeAlias = Literal["queued", "granted", "running", EndStatus]
 RequeueReason: TypeAlias = Literal["refused", "tool_down", "not_taken", "lost"]
 """Why a job goes back from its slot to its place in the queue. lua/requeue.lua says what each cools down."""
 
+CancelRefunds: TypeAlias = Literal["always", "until_started"]
+"""Whether a job that is cancelled after its start is refunded. It is fixed for each job at its admission."""
+
 HOLDING: Final = frozenset[JobStatus]({"granted", "running"})
 """Statuses of a job that holds a slot."""
 LIVE: Final = frozenset[JobStatus]({"queued"}) | HOLDING
@@ -26,6 +29,10 @@ REFUNDED: Final = frozenset[JobStatus]({"failed", "cancelled", "expired"})
 ENDED: Final = frozenset[JobStatus](get_args(EndStatus))
 """Statuses of a job that has ended."""
 STATUSES: Final = LIVE | ENDED
+CANCELLERS: Final = frozenset({"holder", "caller", "operator"})
+"""Roles whose cancel of a started job brings no refund under `until_started`."""
+UNHEARD: Final = "caller_gone"
+"""Reason of the end of a job whose caller hung up before its answer. It was told of no slot, so it has started nothing."""
 
 JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
 """Form of a job_id, at most 128 characters."""
@@ -89,6 +96,7 @@ class Job(NamedTuple):
         stood_ms: How long its pool had stood still in all (ms) when the job came. That time counts against no wait.
         presence_ms: Time (ms) without a sign of its caller after which others pass it in the queue; None for no such time.
         account: Account at which gate asks about the task of its current lease; None when gate does not ask.
+        cancel_refunds: Whether it is refunded when it is cancelled after its start.
         position: Its place in the queue; 1 is next.
         queue_length: Number of waiters in the pool.
         reason: Why it waits.
@@ -130,6 +138,7 @@ class Job(NamedTuple):
     stood_ms: int = 0
     presence_ms: int | None = None
     account: str | None = None
+    cancel_refunds: CancelRefunds = "always"
     refund: Refund | None = None
     position: int | None = None
     queue_length: int | None = None
@@ -142,6 +151,30 @@ class Job(NamedTuple):
     def ended(self) -> bool:
         """Whether the job has ended."""
         return self.status in ENDED
+
+    def is_refunded_by(self, outcome: EndStatus, by: str, reason: str | None) -> bool:
+        """Return whether this live job gives its credits back when it ends so.
+
+        A job has started when it is `running`. Under `until_started` a cancel by its holder, its caller or an operator then brings
+        no refund. Failures, expiries and what gate or the provider ends always bring one.
+
+        Args:
+            outcome: Its last status.
+            by: Role that ends it.
+            reason: Machine-readable reason; None for none.
+        """
+        if outcome not in REFUNDED or not self.credits:
+            return False
+        is_started = (
+            self.status == "running"  # guard: refund-of-a-job-that-has-not-started
+            and (by, reason) != ("caller", UNHEARD)  # guard: refund-of-a-caller-that-hung-up
+        )
+        return not (self.cancel_refunds == "until_started" and is_started and outcome == "cancelled" and by in CANCELLERS)
+
+    @property
+    def keeps_charge(self) -> bool:
+        """Whether it was cancelled and gives nothing back, because it had started."""
+        return self.status == "cancelled" and self.cancel_refunds != "always" and self.credits > 0 and self.refund is None
 
     @property
     def lease(self) -> Lease | None:
@@ -186,6 +219,7 @@ class Request(NamedTuple):
         queue_ms: How long it may wait (ms); None for the tool's, or else the pool's.
         aliases: Other ids under which the same call may have been charged before: its Idempotency-Key under other API keys.
         presence_ms: As in `Job`.
+        cancel_refunds: As in `Job`, by its tool; None for the pool's.
         unnamed: gate made its job_id, so the caller of this request learns it from the answer only.
         is_held: `presence_ms` is gate's own, for as long as the caller waits in this call (see `Admission`).
         is_lenient: A repeat may name what the first call did not. So it is on the paths of the queue manager that gate replaces: its
@@ -206,6 +240,7 @@ class Request(NamedTuple):
     queue_ms: int | None = None
     aliases: tuple[str, ...] = ()
     presence_ms: int | None = None
+    cancel_refunds: CancelRefunds | None = None
     unnamed: bool = False
     is_held: bool = False
     is_lenient: bool = False
@@ -258,7 +293,7 @@ def in_ms(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def in_seconds(values: dict[str, int]) -> dict[str, float]:
+def in_seconds(values: dict[str, Any]) -> dict[str, Any]:
     """Convert settings back to the names and units that users write: `lease_ms` becomes `lease_seconds`."""
     return {
         name.replace("_ms", "_seconds"): value / 1000 if name.endswith("_ms") else value for name, value in values.items()

@@ -68,6 +68,7 @@ def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
         "end_reason": job.end_reason,
         "error": job.error,
         "output": job.output,
+        "cancel_refunds": job.cancel_refunds,
         "refund": {"amount": job.refund.amount, "at": moment(job.refund.at), "owed": job.refund.owed} if job.refund else None,
         "late_outcome": job.late_outcome,
         "late_output": job.late_output,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from gate.model.job import CancelRefunds
+
 SHIPPED_NAMES = {
     "upscaler_jobs": "Upscaler Arcano",
     "pose_changer_jobs": "Pose Changer",
@@ -35,6 +37,7 @@ class Tool:
         pool: Pool into which the compatible paths admit its jobs.
         lease_ms: Length of leases (ms) of its jobs; None for the pool's.
         queue_ms: Limit of time in the queue (ms) of its jobs; None for the pool's.
+        cancel_refunds: Whether its jobs are refunded when they are cancelled after their start; None for the pool's setting.
     """
 
     table: str
@@ -46,6 +49,7 @@ class Tool:
     pool: str = "default"
     lease_ms: int | None = None
     queue_ms: int | None = None
+    cancel_refunds: CancelRefunds | None = None
 
     def address(self, kind: str) -> str | None:
         """Return the address for a kind of call; None when the tool has none.

@@ -21,7 +21,7 @@ from pydantic_settings import (
 from gate.model import store_url
 from gate.model.account import Account, Accounts, Capacity
 from gate.model.errors import CannotStart
-from gate.model.job import POOL_NAME, in_ms
+from gate.model.job import POOL_NAME, CancelRefunds, in_ms
 from gate.model.label import FIT, is_label
 from gate.model.limits import LABEL_MAX, QUEUE_MAX, REFUSALS_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX
 from gate.model.tool import SHIPPED_NAMES, Tool, Tools
@@ -78,8 +78,9 @@ class PoolDefaults(BaseModel):
     max_active_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no limit
     queue_max_per_user: Annotated[int, Field(ge=0, le=QUEUE_MAX)] = 0  # 0 = no limit
     refusals_before_passing: Annotated[int, Field(ge=1, le=REFUSALS_MAX)] = 3  # of one job in a row; then another is tried
+    cancel_refunds: CancelRefunds = "always"  # until_started: none for a job that is cancelled after its start
 
-    def in_ms(self) -> dict[str, int]:
+    def in_ms(self) -> dict[str, Any]:
         """Return the settings under the names of the ledger, with times in milliseconds."""
         return in_ms(self.model_dump())
 
@@ -97,13 +98,19 @@ class ToolSettings(BaseModel):
     pool: Annotated[str, AfterValidator(_is_name)] = "default"  # the pool into which the compatible paths admit its jobs
     lease_seconds: Seconds | None = None  # of its jobs; None for the pool's
     queue_seconds: Seconds | None = None  # of its jobs; None for the pool's
+    cancel_refunds: CancelRefunds | None = None  # of its jobs; None for the pool's
 
     def tool(self, table: str) -> Tool:
         """Return the tool of this table."""
         name = self.name or SHIPPED_NAMES.get(table, table)
         secret = self.secret.get_secret_value() if self.secret else None
-        times = [None if seconds is None else round(seconds * 1000) for seconds in (self.lease_seconds, self.queue_seconds)]
-        return Tool(table, name, self.provider, self.start_url, self.events_url, secret, self.pool, *times)
+        lease_ms, queue_ms = (
+            None if seconds is None else round(seconds * 1000) for seconds in (self.lease_seconds, self.queue_seconds)
+        )
+        return Tool(
+            table, name, self.provider, self.start_url, self.events_url, secret, self.pool, lease_ms, queue_ms,
+            self.cancel_refunds,
+        )  # fmt: skip
 
 
 class AccountSettings(BaseModel):

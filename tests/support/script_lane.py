@@ -18,7 +18,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def settings_of(**changed: int) -> PoolSettings:
+def settings_of(**changed: Any) -> PoolSettings:
     return PoolSettings(**(SETTINGS | changed))
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from gate.ledger.sql.statements import CompiledStatement
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools
 from gate.model.errors import PoolUnknown
-from gate.model.job import HOLDING, now_ms
+from gate.model.job import HOLDING, CancelRefunds, now_ms
 
 PROBE_BYTES = 32_768
 """Size of the row (bytes) that a probe writes. With it a probe takes as many pages as the commit of a job: some ten."""
@@ -24,7 +24,7 @@ PROBE_BYTES = 32_768
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """Settings of a pool. Each is an integer column of `pools`, and a field of `meta` in Redis, where the scripts read it.
+    """Settings of a pool. Each is a column of `pools`. The integers are fields of `meta` in Redis too, where the scripts read them.
 
     Attributes:
         limit: Number of slots.
@@ -37,6 +37,7 @@ class PoolSettings:
         max_active_per_user: Number of live jobs that one user may have; 0 for no cap.
         queue_max_per_user: Number of waiting jobs that one user may have; 0 for no cap.
         refusals_before_passing: Refusals of one job in a row, after which others are tried before it.
+        cancel_refunds: Whether a job that is admitted now is refunded when it is cancelled after its start, unless its tool says.
     """
 
     limit: int
@@ -49,6 +50,7 @@ class PoolSettings:
     max_active_per_user: int
     queue_max_per_user: int = 0
     refusals_before_passing: int = 3
+    cancel_refunds: CancelRefunds = "always"
 
     @property
     def has_user_cap(self) -> bool:
@@ -99,13 +101,16 @@ class Pool:
 
     def in_redis(self) -> dict[str, int]:
         """Return the settings by the field names of `meta` in Redis."""
-        return asdict(self.settings) | {"limit": self.limit_in_force, "paused": int(self.paused)}
+        live = {name: value for name, value in asdict(self.settings).items() if name not in SQL_ALONE}
+        return live | {"limit": self.limit_in_force, "paused": int(self.paused)}
 
 
 CONFIGURATION = "configuration"
 """Actor in the history for a change that came from the configuration file."""
 FORMER_MAX = 20
 """Replaced identities to remember. One that returns is a Redis that some server uses and the others have left."""
+SQL_ALONE = frozenset({"cancel_refunds"})
+"""Settings that no script reads: SQL alone decides what is refunded."""
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
 
 
@@ -260,7 +265,7 @@ def make(
     connection: Connection,
     name: str,
     settings: PoolSettings,
-    configured: dict[str, int] | None = None,
+    configured: dict[str, Any] | None = None,
     reason: str | None = None,
     by: str = "operator",
 ) -> bool:
@@ -324,7 +329,7 @@ def configure(connection: Connection, name: str, wanted: PoolSettings) -> bool:
     return True
 
 
-def change(connection: Connection, name: str, values: dict[str, int | bool], by: str, reason: str | None) -> Pool:
+def change(connection: Connection, name: str, values: dict[str, Any], by: str, reason: str | None) -> Pool:
     """Change live settings. What was configured stays on record, so that a restart keeps the live values.
 
     Args:
@@ -386,7 +391,7 @@ def _lengthen_holds(connection: Connection, name: str, max_hold_ms: int) -> None
     connection.execute(jobs.update().where(held, jobs.c.hard_expires_at < hard).values(hard_expires_at=hard))
 
 
-def _changed(connection: Connection, name: str, changed: Mapping[str, int], by: str, reason: str | None = None) -> None:
+def _changed(connection: Connection, name: str, changed: Mapping[str, Any], by: str, reason: str | None = None) -> None:
     """Write the changes into the history.
 
     The limit has to be there at every moment, because invariant I4 is checked against it afterwards. The others are for

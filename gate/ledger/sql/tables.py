@@ -54,6 +54,7 @@ pools = Table(
     Column("clock_ahead_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("accounts", Text, nullable=False, server_default=text("''")),
     Column("room", BigInteger),
+    Column("cancel_refunds", Text, nullable=False, server_default="always"),
     CheckConstraint('epoch >= 0 and "limit" >= 0', name="pools_counts"),
 )
 
@@ -98,6 +99,7 @@ jobs = Table(
     Column("stood_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("presence_ms", BigInteger),
     Column("account", Text),
+    Column("cancel_refunds", Text, nullable=False, server_default="always"),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),

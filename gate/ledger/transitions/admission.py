@@ -37,8 +37,11 @@ def new(
     Returns:
         The job.
     """
-    account = capacity.choose(batch, batch.pool(pool)) if lease is not None else None
-    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)._replace(stood_ms=stood_ms, account=account)
+    row = batch.pool(pool)
+    account = capacity.choose(batch, row) if lease is not None else None
+    rule = request.cancel_refunds or row.settings.cancel_refunds
+    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)
+    job = job._replace(stood_ms=stood_ms, account=account, cancel_refunds=rule)
     batch.insert(job)
     if request.credits:
         batch.book(request.job_id, request.user, pool, "charge", request.credits, at)

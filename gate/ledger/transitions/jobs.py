@@ -14,7 +14,7 @@ from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.tables import events, owed, tasks
 from gate.ledger.transitions import capacity, deliveries, questions
 from gate.model.account import Account
-from gate.model.job import REFUNDED, EndStatus, Job, JobStatus, Lease, Refund, now_ms
+from gate.model.job import EndStatus, Job, JobStatus, Lease, Refund, now_ms
 
 
 def take(batch: UnitOfWork, job: Job, lease: Lease, status: JobStatus, by: str) -> Job:
@@ -97,7 +97,7 @@ def end(batch: UnitOfWork, job: Job, ending: Ending) -> Job:
     """
     outcome, by, reason, error, output, at = ending
     at = batch.now_ms(job.pool) if at is None else at
-    owed_back = outcome in REFUNDED and job.credits > 0
+    owed_back = job.is_refunded_by(outcome, by, reason)  # guard: no-refund-after-the-start
     refund = Refund(job.credits, None if job.settles else at, owed=job.settles) if owed_back else None
     job = batch.put(
         job, status=outcome, ended_at=at, ended_by=by, end_reason=reason, error=error, output=output, refund=refund

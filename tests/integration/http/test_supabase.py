@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gate.diagnostics.verify import verify
 from gate.http.legacy_supabase import MANAGER
 from tests.support.gate_process import Served, run_gate
 from tests.support.names import fresh
@@ -107,6 +108,40 @@ queue_seconds = 2
         assert ask(served, "check", table=video)["maxConcurrent"] == 1
         done = {"table": video, "jobId": job_id, "status": "completed"}
         assert ask(served, "finish", **done) == {"success": True, "refundedAmount": 0}
+
+
+def test_a_cancel_after_the_start_claims_no_refund(tmp_path: Path) -> None:
+    config = f'limit = 1\n[tools.{POSE}]\ncancel_refunds = "until_started"\n'
+    with Served(tmp_path, config=config, GATE_ADMIN_KEY="a key") as served:
+        served.http.headers["apikey"] = "a key"
+        for path in ("user_cancel_ai_job", "finish", "operator"):
+            runs, _ = enqueue(served, POSE, creditCost=4)
+            waits, _ = enqueue(served, POSE, creditCost=4)
+            for job_id, refunded in ((waits, 4), (runs, 0)):
+                for _ in range(2):
+                    if path == "finish":
+                        said = ask(served, "finish", table=POSE, jobId=job_id, status="cancelled")
+                        assert said["refundedAmount"] == refunded
+                    elif path == "operator":
+                        said = served.post(f"/v1/pools/default/jobs/{job_id}/cancel").json()
+                        assert (said["refund"] or {"amount": 0})["amount"] == refunded
+                    else:
+                        (said,) = served.post(f"/rest/v1/rpc/{path}", {"p_table_name": POSE, "p_job_id": job_id}).json()
+                        assert said == {"success": True, "refunded_amount": refunded, "error_message": None}
+            again = served.post(f"{MANAGER}/run-or-queue", {"table": POSE, "jobId": runs, "creditCost": 4})
+            assert again.status_code == 400 and again.json()["refunded"] is False
+            known = served.http.get(f"/v1/pools/default/jobs/{runs}").json()
+            assert (known["status"], known["refund"], known["cancel_refunds"]) == ("cancelled", None, "until_started")
+            assert served.sql("select kind, amount from @ledger where job_id = :job order by id", job=runs) == [("charge", 4)]
+        other, _ = enqueue(served, creditCost=4)
+        (said,) = served.post("/rest/v1/rpc/user_cancel_ai_job", {"p_table_name": UPSCALER, "p_job_id": other}).json()
+        assert said["refunded_amount"] == 4, "a tool without a setting has that of the pool"
+        told = run_gate("explain", runs, cwd=served.folder).stdout
+        assert (
+            "No refund: it was cancelled after its start, and the pool refunds cancelled jobs until they start"
+            in " ".join(told.split())
+        )
+        assert not verify(served.sql_url, served.redis_url).breaches
 
 
 def test_a_short_queue_time_is_kept_behind_a_longer_one(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
     "/v1/pools/default": ("PUT", {
         "limit": 3, "lease_seconds": 9, "max_hold_seconds": 99, "claim_seconds": 9, "queue_seconds": 9, "queue_max": 9,
         "cooldown_seconds": 9, "max_active_per_user": 9, "queue_max_per_user": 9, "refusals_before_passing": 9,
+        "cancel_refunds": "always",
     }),
     "/v1/pools/default/pause": ("POST", {"reason": "r"}),
 }  # fmt: skip

@@ -65,7 +65,19 @@ def test_all_jobs_of_a_user_are_cancelled_at_once(own: Served) -> None:
 
 
 def test_what_is_changed_by_hand_is_kept_with_its_reason(own: Served) -> None:
-    said(own, "pools", "set", "kept", "--create", "--limit", "2", "--reason", "a second provider")
+    said(
+        own,
+        "pools",
+        "set",
+        "kept",
+        "--create",
+        "--limit",
+        "2",
+        "--cancel-refunds",
+        "until_started",
+        "--reason",
+        "a second provider",
+    )
     said(own, "pools", "set", "kept", "--limit", "4", "--lease-seconds", "900", "--reason", "they run longer now")
     said(own, "pause", "kept", "--reason", "lunch")
     found = said(own, "pools", "changes", "kept")
@@ -82,7 +94,7 @@ def test_what_is_changed_by_hand_is_kept_with_its_reason(own: Served) -> None:
     assert set_now == {
         "pool": "kept", "limit": 4, "lease_seconds": 900, "max_hold_seconds": 3600, "claim_seconds": 60, "queue_seconds": 600,
         "queue_max": 1000, "cooldown_seconds": 5, "max_active_per_user": 0, "queue_max_per_user": 0,
-        "refusals_before_passing": 3, "paused": True,
+        "refusals_before_passing": 3, "cancel_refunds": "until_started", "paused": True,
     }  # fmt: skip
     shown = run_gate("pools", "settings", "kept", cwd=own.folder).stdout
     assert "kept, paused" in shown and re.search(r"lease_seconds +900 ", shown)

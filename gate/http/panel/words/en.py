@@ -97,6 +97,7 @@ WORDS = {
     "refund": "Refund",
     "refunded": "refunded",
     "refund_owed": "owed",
+    "no_refund": "no refund: it was cancelled after its start, and the pool refunds cancelled jobs until they start",
     "none": "none",
     "end_queue_timeout": "waited too long",
     "end_claim_timeout": "granted, and not started in time",

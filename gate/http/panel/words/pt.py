@@ -97,6 +97,7 @@ WORDS = {
     "refund": "Reembolso",
     "refunded": "reembolsado",
     "refund_owed": "devido",
+    "no_refund": "sem reembolso: foi cancelado depois de iniciado, e o pool só reembolsa jobs cancelados até eles iniciarem",
     "none": "nenhum",
     "end_queue_timeout": "esperou demais",
     "end_claim_timeout": "concedido, e ninguém o começou a tempo",
