@@ -1,7 +1,7 @@
-"""`gate demo --provider`: the owner's acceptance test with RunningHub.
+"""The first part of `gate demo --provider`: the owner's acceptance test with the callbacks of RunningHub.
 
 A simulator of RunningHub's API runs on loopback in this process. It calls the live service back as RunningHub would: once,
-twice, too early, or never.
+twice, too early, or never. The second part is `with_questions`.
 """
 
 from __future__ import annotations
@@ -47,16 +47,19 @@ def demo(url: str | None, settings: Settings, key: str | None = None) -> tuple[l
     if token is None:
         raise CannotStart(f'no token that the provider could show: put [providers.{NAME}] with token = "…" into gate.toml')
     own = {"GATE_PROVIDERS": json.dumps({NAME: {"token": token}})}
-    return play(url, settings.data_dir, key, lambda where, shown: _WithProvider(where, shown, token), **own)
+    return play(url, settings.data_dir, key, lambda where, shown: WithProvider(where, shown, token), **own)
 
 
 class _Differs(Exception):
     """A check failed, and the checks after it depend on it."""
 
 
-class _WithProvider(Demo):
-    def __init__(self, url: str, key: str | None, token: str) -> None:
+class WithProvider(Demo):
+    """The demo with tasks at a simulated provider that calls back."""
+
+    def __init__(self, url: str, key: str | None, token: str, key_there: str = "") -> None:
         super().__init__(url, key)
+        self._key_there = key_there
         self._callback = f"{url}/v1/webhooks/{NAME}/default?token={quote(token, safe='')}"
         self._tasks: dict[str, str] = {}
         self._next_place = 0
@@ -146,7 +149,7 @@ class _WithProvider(Demo):
     async def _begin(self, job: dict[str, Any], **plan: Any) -> str:
         """Start the job's task at the provider. Return the ID of the task."""
         self._renew(job)
-        body = {"webhookUrl": self._callback, "gateTest": plan}
+        body = {"apiKey": self._key_there, "webhookUrl": self._callback, "gateTest": plan}
         answer = (await self._provider.post("/task/openapi/run", json=body, timeout=SOON_S)).json()
         if answer["code"] != 0:
             raise CannotStart(f"the provider would not start {job['job_id']}, which gate let in: {answer['msg']}")
