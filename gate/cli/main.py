@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import partial
 from typing import Annotated, NoReturn
 
 import typer
@@ -53,7 +54,7 @@ def demo(
         str | None, typer.Option(envvar="GATE_KEY", help="Where the gate wants one: of a tool or an admin.")
     ] = None,
     provider: Annotated[
-        bool, typer.Option("--provider", help="With RunningHub simulated: callbacks, and lost ones.")
+        bool, typer.Option("--provider", help="With RunningHub simulated: callbacks, lost ones, and questions.")
     ] = False,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
@@ -68,14 +69,19 @@ def demo(
     settings = settings_of(data_dir, config)
     if provider:
         from gate.demo.with_provider import demo as with_provider
+        from gate.demo.with_questions import demo as with_questions
 
-        steps, where = with_provider(url, settings, key)
+        parts = [with_provider(url, settings, key)]
+        if not json:
+            render.steps(*parts[0], json)
+        parts.append(with_questions(None if json else partial(print, flush=True)))
     else:
         from gate.demo.acceptance import demo as alone
 
-        steps, where = alone(url, settings.data_dir, key)
-    render.steps(steps, where, json)
-    raise typer.Exit(0 if all(step.ok for step in steps) else 1)
+        parts = [alone(url, settings.data_dir, key)]
+    seen = [step for steps, _ in parts for step in steps]
+    render.steps(seen if json else parts[-1][0], parts[-1][1], json)
+    raise typer.Exit(0 if all(step.ok for step in seen) else 1)
 
 
 for command in (

@@ -78,13 +78,13 @@ def demo(
         except httpx2.HTTPStatusError as error:
             detail = error.response.json().get("detail", error.response.text)
             raise CannotStart(f"the gate at {url} refuses the demo: {detail} (--key)") from error
-    with _own_server(own) as its_url:
+    with own_server(own) as (its_url, _):
         return asyncio.run(cast(its_url, None).play()), "a gate of its own (none runs here), gone again"
 
 
 @contextlib.contextmanager
-def _own_server(settings: dict[str, str]) -> Iterator[str]:
-    """Run a `gate serve` in a temporary folder. Of GATE_* variables it gets only `settings`."""
+def own_server(settings: dict[str, str]) -> Iterator[tuple[str, Path]]:
+    """Run a `gate serve` in a temporary folder, and yield its address and data directory. Of GATE_* variables it gets only `settings`."""
     with tempfile.TemporaryDirectory(prefix="gate-demo-") as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATE_")} | settings
         command = [sys.executable, "-m", "gate", "serve", "--port", "0", "--data-dir", f"{folder}/data"]
@@ -99,14 +99,20 @@ def _own_server(settings: dict[str, str]) -> Iterator[str]:
                 raise CannotStart("the demo's own server did not start")
             running = DataDir(Path(folder, "data")).running()
             assert running is not None
-            yield running.http
+            yield running.http, Path(folder, "data")
         finally:
             server.terminate()
             server.wait()
 
 
 class Demo:
-    """The demo on the pool `default` of one gate."""
+    """The demo on the pool `default` of one gate.
+
+    Attributes:
+        lease_s: Lease (s) of its jobs.
+    """
+
+    lease_s = LEASE_S
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self._client = httpx2.AsyncClient(
@@ -231,7 +237,7 @@ class Demo:
             "user": f"{PEOPLE[place % len(PEOPLE)]}-{self._run}-{place}",
             "tool": TOOLS[place % len(TOOLS)],
             "credits": PRICE,
-            "lease_seconds": LEASE_S,
+            "lease_seconds": self.lease_s,
         }
         return _body((await self._client.post("/v1/pools/default/acquire", json=body)).raise_for_status())
 

@@ -31,6 +31,7 @@ FUNCTIONS = ("runninghub-queue-manager", "runninghub-webhook", "upscaler")
 MANAGER = "runninghub-queue-manager"
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 TOKEN = secrets.token_hex(12)
+PROVIDER_KEY = "the-provider's-key"
 
 
 def program(name: str) -> str:
@@ -89,9 +90,9 @@ class Function:
 
 
 class Stage:
-    def __init__(self, folder: Path, functions: Path, pool: str = "") -> None:
-        """`pool` are settings of gate's default pool, as lines of gate.toml."""
-        self.folder, self._functions, self._pool = folder, functions, pool
+    def __init__(self, folder: Path, functions: Path, pool: str = "", provider: str = "") -> None:
+        """`pool` and `provider` are settings of gate's default pool and of the provider, as lines of gate.toml."""
+        self.folder, self._functions, self._pool, self._provider = folder, functions, pool, provider
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -99,9 +100,10 @@ class Stage:
             undone.push(self._closing)
             self.simulator = self._closing.enter_context(Simulator(limit=3, seconds=60))
             self.platform = self._closing.enter_context(self._platform())
-            self.gate = Served(self.folder, config=self._config(), **self._environment())
+            environment = {"RUNNINGHUB_API_KEY": PROVIDER_KEY} | self._environment()
+            self.gate = Served(self.folder, config=self._config(), **environment)
             words = ("keys", "create", "supabase", "--role", "tool", "--json")
-            made = run_gate(*words, cwd=self.folder, **self._environment())
+            made = run_gate(*words, cwd=self.folder, **environment)
             self.key: str = json.loads(made.stdout)["key"]
             self._closing.enter_context(self.gate)
             self.gate.http.headers["authorization"] = f"Bearer {self.key}"
@@ -130,6 +132,10 @@ events_url = "{manager}/events"
 secret = "{SECRET}"
 [providers.runninghub]
 token = "{TOKEN}"
+base_url = "{self.simulator.url}"
+{self._provider}
+[providers.runninghub.accounts.primary]
+key_env = "RUNNINGHUB_API_KEY"
 """
 
     def serve(self, name: str, **other: str) -> Function:
@@ -137,7 +143,7 @@ token = "{TOKEN}"
         secrets_ = {
             "SUPABASE_URL": self.platform.url, "SUPABASE_SERVICE_ROLE_KEY": SERVICE_KEY, "GATE_URL": self.gate.url,
             "GATE_KEY": self.key, "GATE_SECRET": SECRET, "RUNNINGHUB_URL": self.platform.url,
-            "RUNNINGHUB_API_KEY": "the-provider's-key", "RUNNINGHUB_TOKEN": TOKEN, "UPSCALER_WEBAPP_ID": "1937",
+            "RUNNINGHUB_API_KEY": PROVIDER_KEY, "RUNNINGHUB_TOKEN": TOKEN, "UPSCALER_WEBAPP_ID": "1937",
         }  # fmt: skip
         process = Function(name, self._functions, **secrets_ | other)
         self._closing.callback(process.stop)

@@ -121,8 +121,9 @@ async def test_a_job_that_is_cancelled_is_cancelled_at_the_provider(empty: Stage
     assert empty.gate.post(f"/v1/pools/default/jobs/{job_id}/cancel", {"reason": "his user"}).status_code == 200
     await until(lambda: running(empty) == 0, "its task is gone")
     assert said.json()["taskId"] in [task["taskId"] for task in empty.simulator.seen()["tasks"] if task["cancelled"]]
+    await until(is_(empty, job_id, "cancelled"), "its row says so")
     row = empty.platform.row(job_id)
-    assert (row["status"], row["error_message"], row["refunded_credits"]) == ("cancelled", "his user", 10)
+    assert (row["error_message"], row["refunded_credits"]) == ("his user", 10)
 
 
 async def test_one_whose_callback_is_lost_expires(empty: Stage) -> None:

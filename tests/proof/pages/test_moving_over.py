@@ -184,9 +184,10 @@ def play(owner: Owner, tmp_path: Path) -> None:
         config.replace(f"https://PROJECT.supabase.co{MANAGER}", owner.tool.url)
         .replace("whsec_…", SECRET)
         .replace("…", "a-token")
+        .replace("[providers.runninghub]", '[providers.runninghub]\nbase_url = "http://127.0.0.1:9"')  # no provider is there
     )
     gate_url = sa.make_url(owner.url).set(username="gate").render_as_string()
-    with Served(tmp_path, config=config, on_defaults=True, GATE_DATABASE_URL=gate_url) as served:
+    with Served(tmp_path, config=config, on_defaults=True, GATE_DATABASE_URL=gate_url, RUNNINGHUB_API_KEY="a-key") as served:
         terminal = Terminal(served, owner, gate_url)
         types, environment = terminal.types, terminal.environment
         environment["GATE_KEY"], tool_key = types(block("sh", "gate keys create")).split()[-2:]
@@ -200,7 +201,7 @@ def play(owner: Owner, tmp_path: Path) -> None:
         )
         unnamed = served.post(f"{MANAGER}/run-or-queue", {"table": "veste_ai_jobs", "jobId": "unnamed"})
         assert (unnamed.status_code, unnamed.json()["code"], unnamed.json()["refunded"]) == (400, "tool_unknown", False)
-        assert types(block("sh", "gate demo")).count(" ok ") == 13 + 23
+        assert types(block("sh", "gate demo")).count(" ok ") == 13 + 19 + 22
 
         cut_over(owner, served, types, tool_key)
         way_back(owner, served, types)

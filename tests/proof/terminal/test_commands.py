@@ -340,7 +340,7 @@ def test_the_demo_with_the_provider_brings_its_own_service_and_needs_a_token(tmp
     assert "[providers.runninghub]" in without.stderr and "token" in without.stderr and "gate.toml" in without.stderr
     (tmp_path / "gate.toml").write_text(PROVIDERS)
     steps = json.loads(run_gate("demo", "--provider", "--json", cwd=tmp_path).stdout)
-    assert len(steps) == 23 and all(step["ok"] for step in steps)
+    assert len(steps) == 45 and all(step["ok"] for step in steps)
     assert [path.name for path in tmp_path.iterdir()] == ["gate.toml"], "and leaves nothing"
 
 

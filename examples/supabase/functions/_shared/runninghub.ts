@@ -1,4 +1,5 @@
-// RunningHub: starts a task, cancels one. It answers 200 to nearly everything. The meaning is in `code`, or in v2's `errorCode`.
+// RunningHub: starts a task. gate asks about it and stops it. It answers 200 to nearly everything. The meaning is in `code`, or in v2's
+// `errorCode`.
 
 import { type Json, need } from "./gate.ts";
 import { parse } from "./json.ts";
@@ -6,7 +7,6 @@ import { parse } from "./json.ts";
 const URL_ = need("RUNNINGHUB_URL");
 const KEY = need("RUNNINGHUB_API_KEY");
 const START_WAIT_MS = 120_000; // a start may take a minute; gate gives the start call 150 s
-const CANCEL_WAIT_MS = 20_000; // less than the 25 s that gate gives the event whose handler cancels
 const CALLBACK = `${need("SUPABASE_URL")}/functions/v1/runninghub-webhook?token=${encodeURIComponent(need("RUNNINGHUB_TOKEN"))}`;
 const STARTED = new Set([0, 804, 813]); // SUCCESS, APIKEY_TASK_IS_RUNNING, APIKEY_TASK_IS_QUEUED
 const BUSY = new Set([415, 421, 1003, 1011, 1520]); // no instance free, queue full, too many requests
@@ -30,11 +30,12 @@ interface Answer {
   body: Json | null; // null when it is no JSON object
 }
 
-export async function run(payload: Json): Promise<Started> {
+/** Starts a task on an account; `account` is its name in gate.toml, empty where gate names none. */
+export async function run(payload: Json, account: string): Promise<Started> {
   const { webappId, nodeInfoList, ...more } = payload;
   let said: Answer;
   try {
-    said = await call("ai-app/run", { ...more, webappId, nodeInfoList, webhookUrl: CALLBACK }, START_WAIT_MS);
+    said = await call("ai-app/run", { ...more, webappId, nodeInfoList, webhookUrl: CALLBACK, apiKey: keyOf(account) });
   } catch (error) {
     const why = `${error} ${(error as Error).cause}`; // Deno says it in the one or the other
     return why.includes("client error (Connect)") ? { away: true } : { unclear: true };
@@ -53,23 +54,18 @@ function meaning({ status, body }: Answer): Started {
   return { failed: `${words} (code ${codes.find((code) => code !== 0) ?? `HTTP ${status}`})` };
 }
 
-/**
- * Cancels a task. One that is over already needs no cancelling.
- *
- * @throws Error if the provider does not answer, so that the event comes again.
- */
-export async function cancel(taskId: string): Promise<void> {
-  const { status, body } = await call("cancel", { taskId }, CANCEL_WAIT_MS);
-  if (BUSY_HTTP.has(status)) throw new Error(`task ${taskId} is not cancelled: HTTP ${status}`);
-  if (body?.code !== 0) console.error(`task ${taskId} is not cancelled: code ${body?.code ?? `HTTP ${status}`}`);
+/** The key of an account of gate.toml: the secret with the account's name at its end, or the one of all accounts. */
+function keyOf(account: string): string {
+  const name = account.toUpperCase().replace(/[^A-Z0-9]/g, "_");
+  return (name && Deno.env.get(`RUNNINGHUB_API_KEY_${name}`)) || KEY;
 }
 
-async function call(verb: string, body: Json, waitMs: number): Promise<Answer> {
+async function call(verb: string, body: Json): Promise<Answer> {
   const answer = await fetch(`${URL_}/task/openapi/${verb}`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ ...body, apiKey: KEY }),
-    signal: AbortSignal.timeout(waitMs),
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(START_WAIT_MS),
   });
   const text = await answer.text();
   try {

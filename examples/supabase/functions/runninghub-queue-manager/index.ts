@@ -11,7 +11,17 @@ import { start } from "./start.ts";
 import { tell } from "./tell.ts";
 
 const NAME = "runninghub-queue-manager";
-const PATHS = ["check", "run-or-queue", "enqueue", "check-user-active", "process-next", "finish", "cancel-session", "status"];
+const PATHS = [
+  "check",
+  "run-or-queue",
+  "enqueue",
+  "check-user-active",
+  "process-next",
+  "finish",
+  "cancel-session",
+  "reconcile",
+  "status",
+];
 const ADMITS = ["run-or-queue", "enqueue"];
 const SERVICE_KEY = need("SUPABASE_SERVICE_ROLE_KEY");
 const PAUSES_MS = [500, 1_500]; // a restart of gate is not worth an error

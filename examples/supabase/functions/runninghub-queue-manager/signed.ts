@@ -10,8 +10,8 @@ export interface Job {
   pool: string;
   tool: string | null;
   payload: Record<string, unknown> | null;
+  account?: string | null; // by its name in gate.toml, at which to start the task
   error: string | null;
-  ended_by: string | null;
   end_reason: string | null;
   enqueued_at: string;
   lease: { granted_at: string } | null;

@@ -6,7 +6,7 @@
 
 import { answer } from "../_shared/http.ts";
 import { db, got, TABLES } from "../_shared/rows.ts";
-import { cancel, run } from "../_shared/runninghub.ts";
+import { run } from "../_shared/runninghub.ts";
 import type { Message } from "./signed.ts";
 
 const ENDED = "(completed,failed,cancelled)";
@@ -21,14 +21,12 @@ export async function start({ id, data: job }: Message): Promise<Response> {
   );
   if (!taken?.length) return await again(table, job.job_id, id);
 
-  const started = await run(job.payload ?? {});
+  const started = await run(job.payload ?? {}, job.account ?? "");
   if ("task" in started) {
     const { task } = started;
     const saved = await db.from(table).update({ task_id: task }).eq("id", job.job_id).eq("start_id", id).select("id");
-    if (saved.data?.length === 0) { // it was cancelled meanwhile
-      await cancel(task);
-      return answer(410, { error: "the job is over", task_id: task }); // so that gate knows whose callback comes
-    }
+    // It was cancelled meanwhile: gate stops the task, and knows whose callback comes.
+    if (saved.data?.length === 0) return answer(410, { error: "the job is over", task_id: task });
     return answer(200, { task_id: task }); // also when the row could not be written: gate has to know
   }
   if ("failed" in started) return answer(422, { error: started.failed });

@@ -3,12 +3,10 @@
 import { look } from "../_shared/gate.ts";
 import { answer } from "../_shared/http.ts";
 import { db, got, TABLES } from "../_shared/rows.ts";
-import { cancel } from "../_shared/runninghub.ts";
 import { costOf, urlOf } from "./output.ts";
 import type { Job, Message } from "./signed.ts";
 
 const MOVES_THE_QUEUE = ["job.queued", "job.granted", "job.failed", "job.cancelled", "job.expired"];
-const GIVES_UP = ["job.failed", "job.cancelled", "job.expired"];
 const TIMEOUTS: Record<string, string> = { // the reason of an expiry is a word for programs; this is what users read
   queue_timeout: "The job waited too long for its turn.",
   claim_timeout: "The job could not be started in time.",
@@ -23,13 +21,7 @@ export async function tell({ type, timestamp, data: job }: Message): Promise<Res
   const row = rowOf(type, timestamp, job);
   if (!row) return answer(200, { skipped: true });
   // A call that was slow may come through after a later one: the row never goes back.
-  const written = got(
-    await db.from(job.tool!).update({ ...row, gate_at: timestamp }).eq("id", job.job_id).lte("gate_at", timestamp)
-      .select("task_id"),
-  );
-  const task = written?.[0]?.task_id;
-  // The provider still works at what it has not ended itself, and would be paid for it.
-  if (task && GIVES_UP.includes(type) && job.ended_by !== "provider") await cancel(task);
+  got(await db.from(job.tool!).update({ ...row, gate_at: timestamp }).eq("id", job.job_id).lte("gate_at", timestamp));
   if (MOVES_THE_QUEUE.includes(type)) await renumber(job.pool);
   return answer(200, { success: true });
 }
