@@ -128,26 +128,26 @@ class Lane:
         """Run a job from its place in the queue to its end, by the provider's word if the client does not end it."""
         answer = await client.acquire(POOL, lease_seconds=LEASE_S)
         told, dice = answer.told, client.dice
-        (fate,) = dice.choices(("", "cancel", "fail"), (80, 12, 8))
-        patience_s, started = dice.uniform(0, 1.5 * LEASE_S), dict[str, float]()
+        (fate,) = dice.choices(("", "cancel", "fail"), (60, 25, 15))
+        patience_s, started = dice.uniform(0, 1.5), dict[str, float]()
         while not told.outcome:
             job = answer.job or {}
             lease_id = (job.get("lease") or {}).get("lease_id", "")
             begun = started.get(lease_id)
             if job.get("status") in ("granted", "running") and begun is None:
                 started[lease_id] = time.time()
-                await self._start(client, told, lease_id)
+                await self._start(client, told, lease_id, is_long=bool(fate))
             elif begun is not None and time.time() - begun > patience_s and fate:
                 await (client.cancel(told) if fate == "cancel" else client.release(told, lease_id, "failed"))
             if not told.outcome:
                 await asyncio.sleep(LOOK_S)
                 answer = await client.look(told)
 
-    async def _start(self, client: Client, told: Told, lease_id: str) -> None:
+    async def _start(self, client: Client, told: Told, lease_id: str, is_long: bool) -> None:
         """Run the task of a lease, and bind it. A lease whose task the provider refuses is given back."""
         if (await client.act(told, "claim", lease_id=lease_id)).code != 200:
             return
-        task_id, plan = await self._run(client)
+        task_id, plan = await self._run(client, is_long)
         if task_id is None:
             await client.release(told, lease_id, "refused")
             return
@@ -163,12 +163,12 @@ class Lane:
         body = {"provider": "runninghub", "task_id": task_id, "lease_id": lease_id}
         return await client._call(told, "bind", path, body, 0, "PUT")
 
-    async def _run(self, client: Client) -> tuple[str | None, dict[str, Any]]:
+    async def _run(self, client: Client, is_long: bool) -> tuple[str | None, dict[str, Any]]:
         dice = client.dice
         (callback,) = dice.choices(("lost", "once", "doubled"), (50, 40, 10))
         plan = {
-            "seconds": dice.uniform(0.2, 1.5 * LEASE_S), "outcome": dice.choice(("completed",) * 5 + ("failed",)), "callback": callback,
-            "late": dice.choice((0, 0.3)), "cancel_s": dice.choice((0, 0.5)), "deaf": dice.random() < 0.05,
+            "seconds": 2 * LEASE_S if is_long else dice.uniform(0.2, dice.choice((2, 1.5 * LEASE_S))), "outcome": dice.choice(("completed",) * 5 + ("failed",)), "callback": callback,
+            "late": dice.choice((0, 0.3)), "cancel_s": dice.choice((0, 1)), "deaf": dice.random() < 0.05,
         }  # fmt: skip
         plan |= self._change if dice.random() < 0.7 else {}
         url = f"{dice.choice(self.scene.servers).address}/v1/webhooks/runninghub/{POOL}?token={TOKEN}"
