@@ -76,14 +76,14 @@ class Lane:
             self.record.kills.append(time.time())
         await playing
         self.record.counts[mood] += 1
-        await asyncio.sleep(self.scene.dice.uniform(0.2, 1))
+        await asyncio.sleep(self.scene.dice.uniform(0.1, 0.5))
 
     def _for_s(self, mood: str) -> float:
         """Mostly shorter than the silence that is allowed; when `--away` is longer, now and then as long as that."""
         longest = self.scene.options.away
         if mood in SILENT and longest > SILENCE_S and self.scene.dice.random() < 0.25:
             return longest
-        return self.scene.dice.uniform(0.4, 0.75) * SILENCE_S
+        return self.scene.dice.uniform(0.35, 0.7) * SILENCE_S
 
     async def silent(self, for_s: float, on: dict[str, Any], off: dict[str, Any]) -> None:
         """Have no answers for a time."""
