@@ -55,6 +55,7 @@ class Lane:
                 config.write(f'[providers.runninghub]\ntoken = "{TOKEN}"\n{account_config(self.simulator)}')
             self.scene.account.expect(await asyncio.to_thread(server.stop) == 0, "a server did not stop well")
             await asyncio.to_thread(server.start)
+            self.scene.losses += self.scene.redis is None  # an embedded one went with its server
 
     async def control(self, **wanted: Any) -> None:
         await asyncio.to_thread(lambda: self.simulator.control(**wanted))

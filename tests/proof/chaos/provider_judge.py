@@ -70,7 +70,8 @@ def _end(scene: Scene, record: Record, task_id: str, task: Started, row: Any) ->
         silent_s = max((min(end, row.ended_at / 1000) - max(begin, task.at) for begin, end in record.outages), default=0)
         record.counts["expired after silence"] += 1
         scene.account.expect(
-            silent_s > SILENCE_S - LATE_S, f"{about} although the provider was silent for {silent_s:.1f} s only"
+            silent_s > SILENCE_S - LATE_S,
+            f"{about} although the provider was silent for {silent_s:.1f} s only{_history(scene, record, task)}",
         )
 
 
