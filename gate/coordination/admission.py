@@ -18,6 +18,7 @@ from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
 from gate.coordination.waiters import Wakeup
 from gate.ledger import AdmitResult, Change, GrantReturn, Ledger, LedgerQueries
+from gate.model.account import Accounts
 from gate.model.errors import AlreadyEnded, JobIdReused, QueueFull, StoreDown, UserBusy, UserQueueFull
 from gate.model.job import HOLDING, UNHEARD, Job, Request, is_over
 from gate.slots import AcquireReply, AcquireResult
@@ -54,10 +55,12 @@ class Admission:
         queries: JobQueries,
         rows: LedgerQueries,
         pricing: JobPricing,
+        accounts: Accounts | None = None,
     ) -> None:
         self._ledger, self._pools, self._recorder = ledger, pools, recorder
         self._news, self._queries, self._rows, self._pricing = news, queries, rows, pricing
-        self._places = Places(pools, recorder)
+        self._accounts = accounts or Accounts()
+        self._places = Places(pools, recorder, self._accounts)
 
     async def acquire(
         self, pool: str, request: Request, wait_s: float = 0, by_gate: bool = False, max_eta_s: float | None = None,
@@ -332,10 +335,7 @@ class Admission:
         ended = [job for job in known.values() if job.ended]
         for job in ended:
             # The job has ended in SQL, and its release did not reach Redis. Without this it would keep its user busy.
-            if job.account is None or job.task_id is None:
-                await self._pools.pool(pool).cancel(job.job_id)
-            elif tries_left:
-                await asyncio.sleep(COMMIT_S)  # its end is on its way to Redis, and its slot may have to drain
+            await self._pools.pool(pool).leave(job, self._accounts.drain_ms(job))  # guard: busy-by-no-draining-slot
         if ended:  # guard: busy-by-live-jobs-only
             return _Moved()
         first = next((job_id for job_id in active if job_id in known), None)

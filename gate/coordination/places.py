@@ -7,6 +7,7 @@ import contextlib
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.ledger import GrantReturn
+from gate.model.account import Accounts
 from gate.model.errors import StoreDown
 from gate.model.job import Job
 from gate.slots import AcquireReply, AcquireResult
@@ -15,8 +16,8 @@ from gate.slots import AcquireReply, AcquireResult
 class Places:
     """Brings the place of a job in Redis in line with its row in SQL."""
 
-    def __init__(self, pools: PoolRegistry, recorder: OutboxRecorder) -> None:
-        self._pools, self._recorder = pools, recorder
+    def __init__(self, pools: PoolRegistry, recorder: OutboxRecorder, accounts: Accounts) -> None:
+        self._pools, self._recorder, self._accounts = pools, recorder, accounts
 
     async def undo(self, pool: str, job_id: str, decision: AcquireReply, job: Job | None = None) -> None:
         """Take back the place that this call took and SQL did not record. A place that another call relies on stays.
@@ -31,7 +32,8 @@ class Places:
         with contextlib.suppress(StoreDown):  # the lease then runs out, or the reconciler frees the place
             # guard: undo-a-foreign-job
             if never_here:  # no call may rely on this place; with undo, each of two calls would leave it to the other
-                await self._pools.pool(pool).cancel(job_id)
+                assert job is not None
+                await self._pools.pool(pool).leave(job, self._accounts.drain_ms(job))
             elif not (decision.known or decision.result is AcquireResult.UNRECORDED):
                 await self._pools.pool(pool).undo(job_id, decision.ticket)
 

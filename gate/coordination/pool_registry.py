@@ -366,6 +366,17 @@ class PoolSlots:
         """Remove a job from its slot or from the queue, if it is there. With `ticket`, only if it came under that ticket."""
         await self._run(lambda epoch: self._semaphore.cancel(self._name, epoch, job_id, ticket))
 
+    async def leave(self, job: Job, drain_ms: int) -> None:
+        """Free the place of a job that has ended in SQL, when its end may not have reached Redis.
+
+        Args:
+            job: The job.
+            drain_ms: How long (ms) its slot stays at most, because its task still runs; 0 when it does not.
+        """
+        if drain_ms and job.lease_id:
+            await self.drain(job.job_id, job.lease_id, drain_ms)  # guard: sweep-starts-a-drain
+        await self.cancel(job.job_id)  # guard: ended-job-leaves
+
     async def undo(self, job_id: str, ticket: int) -> None:
         """Take back the place that a first call under `ticket` took, unless another call relies on it."""
         script = self._semaphore.undo

@@ -132,7 +132,7 @@ class _Parts:
         health = StoreHealth(stores.semaphore, ledger, self.registry)
         pricing = JobPricing(outside.tools, rows, hooks)
         self.services = Services(
-            admission=Admission(*common, queries, rows, pricing),
+            admission=Admission(*common, queries, rows, pricing, outside.accounts),
             jobs=JobCoordinator(*common, queries, outside.accounts, self.capacity),
             pools=PoolCoordinator(*common, queries, rows, defaults),
             queries=queries,

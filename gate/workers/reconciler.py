@@ -243,8 +243,8 @@ class Reconciler:
     async def _free_ended(self, pool: str, job_id: str) -> None:
         """Free the place of a job that has ended. The slot of one whose task still runs drains first."""
         slots, job = self._pools.pool(pool), (await self._reading.jobs([job_id])).get(job_id)
-        if job is not None and job.lease_id and (drain_ms := self._accounts.drain_ms(job)):
-            await slots.drain(job_id, job.lease_id, drain_ms)  # guard: sweep-starts-a-drain
+        if job is not None:
+            await slots.leave(job, self._accounts.drain_ms(job))
         else:
             await slots.cancel(job_id)
 

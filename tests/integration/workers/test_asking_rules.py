@@ -65,8 +65,8 @@ class Asked:
             self.provider,  # type: ignore[arg-type]
         )
 
-    async def start(self) -> Job:
-        job = await self.house.acquire(credits=5)
+    async def start(self, **request: Any) -> Job:
+        job = await self.house.acquire(credits=5, **request)
         return await self.house.keeper.bind(self.house.pool, job.job_id, "runninghub", "task", job.lease_id)
 
     async def change(self, table: sa.Table, **values: Any) -> None:
@@ -112,6 +112,7 @@ async def asked(valkey: str, pool: str, sql_url: str, people: Any) -> AsyncItera
         house = House(gate, pool, valkey, sql_url, people)
         # The gate knows the account, and has no worker of its own that would ask.
         gate.services.jobs._accounts = gate.registry._accounts = gate.reconciler._accounts = Accounts([account])
+        gate.services.admission._accounts = gate.services.admission._places._accounts = Accounts([account])
         yield Asked(house, account)
         await house.settled()
         report = verify(sql_url, valkey)
@@ -267,3 +268,33 @@ async def test_the_sweep_drains_a_slot_whose_end_never_reached_redis(asked: Aske
     for _ in range(3):
         await asked.house.gate.reconciler.sweep(asked.house.pool)
     assert asked.entry(job)["drains"]
+
+
+async def capped(asked: Asked) -> Job:
+    """Let the job of a user who may have one live job end in SQL only, as a gate leaves it that is killed after the commit."""
+    await asked.house.gate.services.pools.change(asked.house.pool, {"max_active_per_user": 1})
+    job = await asked.start(user="ana")
+    await asked.house.gate.ledger.end(asked.house.pool, job.job_id, "cancelled", by="operator")
+    return job
+
+
+async def test_user_whose_cancel_never_reached_redis_waits_behind_the_stopped_task(asked: Asked) -> None:
+    job = await capped(asked)
+    waiter = await asked.house.acquire(user="ana")
+    assert waiter.status == "queued" and asked.entry(job)["drains"]
+    await asked.ask(ended("cancelled"))
+    assert (await asked.house.granted(waiter)).status == "granted" and asked.held == 1
+
+
+async def test_ended_job_without_a_slot_keeps_no_user_busy(asked: Asked) -> None:
+    job = await capped(asked)
+    asked.house.people.zrem(asked.house.key("slots"), job.job_id)
+    assert (await asked.house.acquire(user="ana")).status == "running" and not asked.entry(job)
+
+
+async def test_repeated_acquire_of_a_job_whose_cancel_never_reached_redis_drains_its_slot(asked: Asked) -> None:
+    job = await asked.start()
+    await asked.house.gate.ledger.end(asked.house.pool, job.job_id, "cancelled", by="operator")
+    with pytest.raises(AlreadyEnded):
+        await asked.house.acquire(job.job_id, credits=5)
+    assert asked.entry(job)["drains"] and asked.held == 1

@@ -32,6 +32,8 @@ from tests.proof.chaos import (
     moves,
     outbox,
     owner_money,
+    provider,
+    provider_account,
     provoking,
     redis_hurt,
     sql_away,
@@ -87,7 +89,15 @@ FAULTS = {
     "full": Fault(full.full, small(1000, 0, "embedded", "sqlite", 1, clients=2), full.CONFIG),
     "webhooks": Fault(callbacks.webhooks, small(20, 0, "embedded", "sqlite", 1, clients=2, calls=10_000), callbacks.CONFIG),
     "owner-money": Fault(owner_money.owner_money, small(60, 0, clients=2), owner_money.CONFIG),
+    "provider": Fault(provider.provider, small(1, 0, away=0, clients=2), provider_account.CONFIG),
+    **{
+        f"provider-{mood}": Fault(provider.alone(mood), small(3, 0, away=9, clients=2), provider_account.CONFIG)
+        for mood in provider.MOODS
+    },
 }
+
+IN_ANOTHER = frozenset(f"provider-{mood}" for mood in provider.MOODS)
+"""Faults that every run of the tests plays as parts of another one."""
 
 EMBEDDED = (
     "none",
@@ -102,6 +112,8 @@ EMBEDDED = (
     "cancels",
     "full",
     "webhooks",
+    "provider",
+    *IN_ANOTHER,
 )
 
 

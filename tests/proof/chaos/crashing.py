@@ -18,17 +18,22 @@ from typing import Any
 from gate.cli.main import main
 from gate.ledger import BillingHooks, Database, Delivery
 from gate.ledger.commit.group_commit import GroupCommitter
+from gate.model.account import Account
 from gate.model.messages import OutboxEntry
 from gate.model.tool import Tool
+from gate.providers.page import ProviderReply, ProviderRequest
 from gate.slots import UNDONE, Semaphore
 from gate.slots.script_runner import ScriptRunner
 from gate.workers import reconciler
+from gate.workers.provider_client import ProviderClient
 from gate.workers.webhook_client import WebhookClient, WebhookResponse
 from tests.proof.chaos.points import AT, EXITED, PASS
 from tests.support.warm import orders
 
 SWEEP_EVERY_S = 0.5
 LIBRARIES = ("alembic.command", "alembic.config", "psycopg", "redis.asyncio", "uvicorn", "uvloop")
+ROOMS = {"Deliveries": "delivery", "Questions": "question"}
+"""Classes whose commits are named by what they are about."""
 ENDS = {"holder": "release", "operator": "cancel", "tool": "fail"}
 """The commit of `end`, by its actor."""
 _script: ContextVar[str] = ContextVar("script", default="")
@@ -107,14 +112,14 @@ def at_commits(trap: Trap) -> None:
 
 
 def took(door: str, result: Any) -> bool:
-    return bool(result) if door in ("sql:delivery.take", "sql:expire_overdue", "sql:void") else True
+    return bool(result) if door in ("sql:delivery.take", "sql:question.take", "sql:expire_overdue", "sql:void") else True
 
 
 def commit_of(work: Callable[[Any], Any]) -> str:
     """Its name, by the method whose work it is."""
     room, verb = work.__qualname__.split(".<locals>")[0].split(".")[-2:]
-    if room == "Deliveries":
-        return f"sql:delivery.{verb}"
+    if room in ROOMS:
+        return f"sql:{ROOMS[room]}.{verb}"
     if verb == "end":
         return f"sql:{ENDS[inspect.getclosurevars(work).nonlocals['by']]}"
     if verb == "extend":
@@ -132,6 +137,15 @@ def at_calls(trap: Trap) -> None:
         return answer
 
     WebhookClient.call = _call  # type: ignore[method-assign]
+    reply = ProviderClient.reply
+
+    async def _reply(self: ProviderClient, account: Account, request: ProviderRequest, within_s: float) -> ProviderReply:
+        trap.before("call:question")
+        found = await reply(self, account, request, within_s)
+        trap.after("call:question")
+        return found
+
+    ProviderClient.reply = _reply  # type: ignore[method-assign]
 
 
 def at_refunds(trap: Trap) -> None:

@@ -7,7 +7,8 @@ import contextlib
 import time
 from collections import Counter
 
-from tests.proof.chaos import delivered, provoking
+from gate.simulator import Simulator
+from tests.proof.chaos import delivered, provider_account, provider_judge, provoking
 from tests.proof.chaos.buyers import TABLE, Shop, buy
 from tests.proof.chaos.points import DOORS, EXITED, points
 from tests.proof.chaos.scene import Scene
@@ -26,13 +27,18 @@ async def exits(scene: Scene) -> None:
     other. Meanwhile a tool and its provider, an owner's function (in Postgres), operators and edits by hand, as each needs.
     """
     shop = Shop(scene.account, scene.dice)
-    with shop.tool.running(), contextlib.closing(Warm("tests.proof.chaos.crashing")) as scene.servers[0].warm:
-        await _Exits(scene, shop).play()
+    with (
+        Simulator(limit=1000) as simulator,
+        shop.tool.running(),
+        contextlib.closing(Warm("tests.proof.chaos.crashing")) as scene.servers[0].warm,
+    ):
+        scene.provider_url = simulator.url
+        await _Exits(scene, shop, simulator).play()
 
 
 class _Exits:
-    def __init__(self, scene: Scene, shop: Shop) -> None:
-        self.scene, self.shop = scene, shop
+    def __init__(self, scene: Scene, shop: Shop, simulator: Simulator) -> None:
+        self.scene, self.shop, self.simulator = scene, shop, simulator
         (self.server,) = scene.servers
         self.times: Counter[str] = Counter()
         self._lost = False
@@ -59,7 +65,7 @@ class _Exits:
             self.server.sql("create table public.paid (job_id text not null, amount bigint not null)")
             self.server.exit_at("", 1, GATE_JOB_SQL=JOB_SQL, GATE_REFUND_SQL=REFUND_SQL)
         with (self.server.folder / "gate.toml").open("a") as config:
-            config.write(self.shop.config())
+            config.write(self.shop.config() + provider_account.account_config(self.simulator))
         self.scene.account.expect(self.server.stop() == 0, "the first server did not stop well")
         self._gone()
 
@@ -144,6 +150,7 @@ class _Exits:
             await until(quiet, "nothing is owed to the tool or to the owner", QUIET_S)
         except AssertionError as error:
             account.wrong.append(str(error))
+        await provider_judge.settle(scene)
         account.wrong += delivered.wrong(self.shop.tool, scene.books)
         calls = self.shop.tool.calls
         again = len(calls) - len({call.webhook_id for call in calls})

@@ -29,6 +29,12 @@ def run(
 
 PG2, DEBIAN = {"stores": "valkey postgres", "servers": 2}, {"stores": "redis sqlite"}
 BOTH_DEBIAN = {"stores": "redis postgres", "servers": 2}
+MOODS = {
+    "away": "refuses connections", "refusing": "answers 503", "hanging": "does not answer", "slow": "answers slowly",
+    "limiting": "answers two requests a second only", "lying": "says that tasks have ended which run",
+    "forgetting": "denies tasks that run, once or for good",
+}  # fmt: skip
+"""What a provider does, by its name in the faults."""
 SMALLEST = {"stores": "embedded sqlite"}
 
 PLAN = (
@@ -87,6 +93,14 @@ PLAN = (
     )),
     Row("the owner's refund function fails half the time, and servers are killed", "kills", (
         run("owner-money", 300, 1, **PG2), run("owner-money", 300, 2, **BOTH_DEBIAN),
+    )),
+    *(
+        Row(f"the provider {says}; each time one of two servers is killed", "times", (
+            run(f"provider-{mood}", 8, seed, **PG2, clients=2, away=9),
+        )) for seed, (mood, says) in enumerate(MOODS.items(), 1)
+    ),
+    Row("the provider does all of that in turn", "times", (
+        run("provider", 3, 1, **BOTH_DEBIAN, clients=2, away=9), run("provider", 3, 2, **SMALLEST, clients=2, away=9),
     )),
     Row("an operator edits Redis by hand", "times", (run("operator", 4, 1, **DEBIAN, seconds=10),)),
     Row("Redis has no memory left", "times", (

@@ -22,17 +22,18 @@ DOORS = {
     "sql:record_clock": 1,
     "sql:configure": 1, "sql:change_pool": 1, "sql:make_pool": 1, "sql:delete_pool": 1,
     "call:start": 2, "call:event": 6,
+    "script:drain": 2, "sql:ask": 1, "sql:question.free": 1, "sql:question.take": 4, "sql:question.record": 4, "call:question": 4,
 }  # fmt: skip
 """Each with the latest pass at which it is worth waiting for. Before a commit is within its transaction, with all done; `sql:` and
-a script's name is the commit that follows it. `sql:record` is that of the outbox, `sql:fail` a start call that failed for good,
-`sql:refund` one by the owner's function, which is in Postgres."""
+a script's name is the commit that follows it. `sql:record` is that of the outbox, `sql:fail` a start call that failed for good, `call:question` a question
+or a stop, `sql:refund` one by the owner's function, which is in Postgres."""
 
 OF_OWNERS = ("sql:refund", "sql:end_unadmitted")
 """Reached only where the owner's functions live: in Postgres."""
 
 FEW = (
     "after script:acquire", "before sql:admit", "after sql:release", "after sql:record", "after sql:started",
-    "after call:start", "before call:event", "after sql:hear",
+    "after call:start", "before call:event", "after sql:hear", "before script:drain", "after call:question",
 )  # fmt: skip
 """What every run of the tests plays."""
 

@@ -16,6 +16,7 @@ import httpx2
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from tests.proof.chaos import provider_account
 from tests.proof.chaos.account import Told
 from tests.proof.chaos.buyers import CREDITS, MANAGER, TABLE, asked, call_back
 from tests.proof.chaos.clients import Client
@@ -23,7 +24,7 @@ from tests.proof.chaos.scene import Scene
 from tests.support.wait import until
 
 POOL = "still"
-CONFIG = f"[pools.{POOL}]\nlimit = 1\n"
+CONFIG = f"[pools.{POOL}]\nlimit = 1\n{provider_account.CONFIG}"
 SHORT_S = 0.7
 MENDED_S = 5.0
 """Two sweeps, and a little."""
@@ -42,9 +43,9 @@ async def by_hand(scene: Scene) -> AsyncIterator[Any]:
             yield cli
 
 
-async def hold(client: Client, lease_s: float) -> Told:
+async def hold(client: Client, lease_s: float, pool: str = POOL) -> Told:
     while True:
-        told = (await client.acquire(POOL, lease_seconds=lease_s)).told
+        told = (await client.acquire(pool, lease_seconds=lease_s)).told
         if told.status == "running":
             return told
         await client.cancel(told)
@@ -205,12 +206,52 @@ async def given_up(_scene: Scene, client: Client) -> None:
     await client.look(told)
 
 
+async def run_task(scene: Scene, client: Client, seconds: float) -> Told:
+    """A task at the provider, whose callback is lost."""
+    told = await hold(client, provider_account.LEASE_S, provider_account.POOL)
+    key, plan = {"apiKey": provider_account.KEY}, {"callback": "lost", "seconds": seconds}
+    url = f"{scene.provider_url}/task/openapi/run"
+    task_id = (await client.http.post(url, json={"workflowId": "1", "gateTest": plan} | key)).json()["data"]["taskId"]
+    told.asked.add("completed")
+    body = {"provider": "runninghub", "task_id": task_id, "lease_id": told.lease_id}
+    await asked(client, "PUT", _of(told, "task"), body, good=(200, 410))
+    return told
+
+
+def _of(told: Told, verb: str) -> str:
+    return f"/v1/pools/{told.pool}/jobs/{told.job_id}/{verb}"
+
+
+async def answered(scene: Scene, client: Client) -> None:
+    """Only a question finds that the task has ended."""
+    told = await run_task(scene, client, 0.3)
+    while not told.outcome:
+        await asyncio.sleep(0.1)
+        await client.look(told)
+
+
+async def asked_now(scene: Scene, client: Client) -> None:
+    """An operator asks."""
+    told = await run_task(scene, client, 0.3)
+    while not told.outcome:
+        await asked(client, "POST", _of(told, "ask"), good=(202, 409))
+        await asyncio.sleep(0.1)
+        await client.look(told)
+
+
+async def stopped(scene: Scene, client: Client) -> None:
+    """A job is cancelled while its task runs."""
+    await client.cancel(await run_task(scene, client, 60))
+
+
 ROUNDS: dict[str, Round] = {
     "script:undo": unwritten, "script:requeue": refused, "sql:refuse": refused, "sql:bind": bound, "sql:hear": bound,
     "script:configure": changed, "sql:change_pool": changed, "sql:make_pool": made, "sql:delete_pool": deleted, "script:restore": lost,
     "sql:seated": unseated, "sql:expire_overdue": overdue, "sql:void": stranger,
     "sql:say_ended": ghost, "script:shift": stepped, "sql:record_clock": stepped,
     "sql:end_unadmitted": given_up,
+    "script:drain": stopped, "sql:ask": asked_now, "sql:question.take": answered, "sql:question.record": stopped,
+    "call:question": stopped,
 }  # fmt: skip
 OFTEN = {
     "script:hold": "is slow",

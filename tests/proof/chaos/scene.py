@@ -61,6 +61,8 @@ class Scene:
     recoveries: list[float] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     """What else a fault wants in the result."""
+    provider_url: str = ""
+    """Address of the simulated provider, where there is one."""
     excused: str = ""
     """What a server's log may say because of this fault."""
     alone_in_sql: contextlib.AbstractAsyncContextManager[object] = field(default_factory=contextlib.nullcontext)
