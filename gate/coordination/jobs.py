@@ -84,6 +84,10 @@ class JobCoordinator:
         self._ledger, self._pools, self._recorder = ledger, pools, recorder
         self._news, self._queries, self._accounts = news, queries, accounts or Accounts()
 
+    def provider_keys(self, provider: str) -> list[str]:
+        """Return the keys of the accounts at a provider, which nothing that gate keeps may have."""
+        return [one.key for one in self._accounts if one.provider == provider]
+
     # ---- while it runs -----------------------------------------------------------------------------------------
 
     async def claim(self, pool: str, job_id: str, lease_id: str) -> Job:

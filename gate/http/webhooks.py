@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -14,8 +17,10 @@ from gate.http.auth.roles import ANYONE, open_to
 from gate.http.services import AllServices
 from gate.model.errors import PoolUnknown, ProviderUnknown, Unreadable
 from gate.model.job import POOL_NAME
+from gate.model.messages import ProviderReport
 from gate.providers import PROVIDERS
 from gate.providers.callback import Callback
+from gate.providers.page import without_key
 from gate.providers.parsing import clean
 from gate.telemetry import counters
 
@@ -61,17 +66,19 @@ async def _receive(provider: str, pool: str | None, request: Request, services: 
     if provider not in PROVIDERS:
         raise ProviderUnknown(f"there is no provider {clean(provider)!r}")
     body = await request.body()
+    keys = services.jobs.provider_keys(provider)
+    kept = _without(keys, body.decode("utf-8", "replace"))
     callback = Callback(dict(request.headers), dict(request.query_params), body, secrets.get(provider, ()), time.time())
     try:
         report = PROVIDERS[provider].read(callback)
     except Unreadable as error:  # its secret was right, because Forged is raised before any reading
-        await services.unread.keep(pool or "default", provider, body, f"{error.field}: {error.detail}")
+        await services.unread.keep(pool or "default", provider, kept.encode() if keys else body, f"{error.field}: {error.detail}")
         raise
     if report is None:
         return JSONResponse({"result": SAID["history"]})
     if pool is not None and not POOL_NAME.fullmatch(pool):  # SQL refuses a statement with such a name
         raise PoolUnknown(f"there is no pool {clean(pool)!r}")
-    raw = clean(body.decode("utf-8", "replace"))
+    report, raw = _report_without(keys, report), clean(kept)
     if pool is not None:
         pools = [pool]
     else:
@@ -82,3 +89,14 @@ async def _receive(provider: str, pool: str | None, request: Request, services: 
     if not report.understood and word != "repeat":
         counters.not_understood[provider] += 1
     return JSONResponse({"result": SAID[word]})
+
+
+def _report_without(keys: Sequence[str], report: ProviderReport) -> ProviderReport:
+    """Cut the keys of accounts out of a report, after the check of its signature."""
+    if not keys:
+        return report
+    return replace(report, error=_without(keys, report.error), output=_without(keys, report.output))
+
+
+def _without(keys: Sequence[str], value: Any) -> Any:
+    return reduce(without_key, keys, value)  # guard: key-cut-out-of-callbacks
