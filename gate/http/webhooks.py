@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -17,10 +15,8 @@ from gate.http.auth.roles import ANYONE, open_to
 from gate.http.services import AllServices
 from gate.model.errors import PoolUnknown, ProviderUnknown, Unreadable
 from gate.model.job import POOL_NAME
-from gate.model.messages import ProviderReport
 from gate.providers import PROVIDERS
 from gate.providers.callback import Callback
-from gate.providers.page import without_key
 from gate.providers.parsing import clean
 from gate.telemetry import counters
 
@@ -66,37 +62,26 @@ async def _receive(provider: str, pool: str | None, request: Request, services: 
     if provider not in PROVIDERS:
         raise ProviderUnknown(f"there is no provider {clean(provider)!r}")
     body = await request.body()
-    keys = services.jobs.provider_keys(provider)
-    kept = _without(keys, body.decode("utf-8", "replace"))
+    without_keys = services.jobs.without_keys
+    kept = without_keys(body.decode("utf-8", "replace"))
     callback = Callback(dict(request.headers), dict(request.query_params), body, secrets.get(provider, ()), time.time())
     try:
         report = PROVIDERS[provider].read(callback)
     except Unreadable as error:  # its secret was right, because Forged is raised before any reading
-        await services.unread.keep(pool or "default", provider, kept.encode() if keys else body, f"{error.field}: {error.detail}")
+        await services.unread.keep(pool or "default", provider, kept.encode(), f"{error.field}: {error.detail}")
         raise
     if report is None:
         return JSONResponse({"result": SAID["history"]})
     if pool is not None and not POOL_NAME.fullmatch(pool):  # SQL refuses a statement with such a name
         raise PoolUnknown(f"there is no pool {clean(pool)!r}")
-    report, raw = _report_without(keys, report), clean(kept)
+    report = replace(report, error=without_keys(report.error), output=without_keys(report.output))
     if pool is not None:
         pools = [pool]
     else:
         bound = await services.ledger.pool_of_task(provider, report.task_id or "")
         pools = [bound] if bound is not None else request.app.state.tools.pools
-    words = [await services.jobs.hear(one, provider, report, raw) for one in pools]
+    words = [await services.jobs.hear(one, provider, report, clean(kept)) for one in pools]
     word = min(words, key=list(SAID).index)
     if not report.understood and word != "repeat":
         counters.not_understood[provider] += 1
     return JSONResponse({"result": SAID[word]})
-
-
-def _report_without(keys: Sequence[str], report: ProviderReport) -> ProviderReport:
-    """Cut the keys of accounts out of a report, after the check of its signature."""
-    if not keys:
-        return report
-    return replace(report, error=_without(keys, report.error), output=_without(keys, report.output))
-
-
-def _without(keys: Sequence[str], value: Any) -> Any:
-    return reduce(without_key, keys, value)  # guard: key-cut-out-of-callbacks

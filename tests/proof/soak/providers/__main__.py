@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.proof.soak.providers import ends
+from tests.proof.soak.providers import echoes, ends
 from tests.proof.soak.providers.figures import Result
 
 SCENARIOS: dict[int, tuple[int, Callable[[Path, int, int, float, bool], Result]]] = {
     1: (2000, ends.lost_callbacks),
     2: (1000, ends.no_callbacks),
     3: (300, ends.cancels),
+    7: (1, echoes.echoed_key),
 }
 """Number of jobs of each scenario, and the scenario."""
 

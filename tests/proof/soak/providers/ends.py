@@ -110,7 +110,9 @@ def _idle(scene: Scene, jobs: list[Played]) -> tuple[list[float], int]:
 
     A job is left out when something was down between the end of its task and its own end.
     """
-    ended = {job_id: at / 1000 for job_id, at in scene.books.rows("select job_id, ended_at from @jobs where ended_at is not null")}
+    ended = {
+        job_id: at / 1000 for job_id, at in scene.books.rows("select job_id, ended_at from @jobs where ended_at is not null")
+    }
     idle, left_out = [], 0
     for job in jobs:
         if job.job_id not in ended:
@@ -122,9 +124,7 @@ def _idle(scene: Scene, jobs: list[Played]) -> tuple[list[float], int]:
     return idle, left_out
 
 
-def _say_idle(
-    result: Result, found: tuple[list[float], int], mean_most: float, p95_most: float | None, scale: float
-) -> None:
+def _say_idle(result: Result, found: tuple[list[float], int], mean_most: float, p95_most: float | None, scale: float) -> None:
     idle, left_out = found
     result.add("lost callbacks outside outages", len(idle))
     result.add("lost callbacks in outages", left_out)
@@ -152,7 +152,9 @@ def _judge(scene: Scene, jobs: list[Played], result: Result) -> None:
     finished = [job for job in jobs if tasks.get(job.task_id) == "SUCCESS"]
     expired = [job for job in jobs if rows.get(job.job_id, ("", ""))[1] == "expired"]
     running = [job for job in expired if rows[job.job_id][2] / 1000 < job.over_at]
-    result.add("jobs whose task has ended", sum(tasks.get(job.task_id) in ("SUCCESS", "FAILED") for job in jobs), least=len(jobs))
+    result.add(
+        "jobs whose task has ended", sum(tasks.get(job.task_id) in ("SUCCESS", "FAILED") for job in jobs), least=len(jobs)
+    )
     result.add("finished jobs refunded", sum(job.job_id in refunds for job in finished), most=0)
     result.add("finished jobs that are not completed", sum(rows[job.job_id][1] != "completed" for job in finished), most=0)
     result.add("jobs expired", len(expired), most=0)
