@@ -179,13 +179,15 @@ def asking(suites: Suites) -> str:
         pairs, idle = of["per_s"], {which: values[0] / found["idle_s"] for which, values in of["idle_cpu_s"].items()}
         rows.append([
             database, number(middle(pairs["without"])), number(middle(pairs["with"])),
-            f"{ratio(pairs['with'], pairs['without']):.3f}", f"{idle['without']:.2%}", f"{idle['with']:.2%}",
+            f"{ratio(pairs['with'], pairs['without']):.3f}", f"{ratio(of['cpu_us']['with'], of['cpu_us']['without']):.3f}",
+            f"{idle['without']:.2%}", f"{idle['with']:.2%}",
         ])  # fmt: skip
     head = [
         "database",
         "pairs a second without accounts",
         "with, every question hangs",
         "ratio",
+        "CPU a pair, ratio",
         "CPU when idle, without",
         "with",
     ]

@@ -1,4 +1,7 @@
-"""A tenth of the acceptance of the questions to providers. The whole is `python -m tests.proof.soak.providers`."""
+"""A tenth of the acceptance of the questions to providers, without its figures of speed. The whole is `python -m tests.proof.soak.providers`.
+
+Several accounts and strangers, whose looks take tens of seconds, are tested in `tests/proof/simulator`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def test_lost_callbacks_with_outages_and_kills_refund_no_finished_job(tmp_path: 
 
 
 def test_provider_without_callbacks_refunds_no_finished_job(tmp_path: Path) -> None:
-    result = ends.no_callbacks(tmp_path, 60, SEED, SCALE)
+    result = ends.no_callbacks(tmp_path, 40, SEED, SCALE)
     assert result.missed() == [], result.text()
 
 

@@ -166,7 +166,7 @@ def _seen(scene: Scene, folder: Path, jobs: list[str]) -> Iterator[tuple[str, by
         ("ask", jobs[-3]),
         ("doctor",),
         ("status",),
-        *(("explain", one) for one in jobs[::5]),
+        *(("explain", one) for one in jobs[::15]),
     ]:
         done = run_gate(*words, cwd=gate.folder)
         yield f"gate {' '.join(words)}", (done.stdout + done.stderr).encode()
