@@ -72,7 +72,7 @@ def cancels(folder: Path, jobs: int, seed: int, scale: float, on_postgres: bool 
             result.add("refused starts", seen["refused"], most=0)
             result.add("tasks that run after all", seen["running"], most=0)
             result.add("most tasks at once at the provider", seen["most_running"], most=LIMIT)
-            asyncio.run(_ignored(scene, max(jobs // 10, 5), seed, result))
+            asyncio.run(_ignored(scene, max(jobs // 10, 3), seed, result))
             _settle(scene)
             _verify(scene, result)
     return result
