@@ -172,6 +172,28 @@ def lanes(suites: Suites) -> str:
     return markdown(["without", "CPU a pair, SQLite", "CPU a pair, Postgres", "p99"], rows)
 
 
+def asking(suites: Suites) -> str:
+    """Questions that hang: the ratio of the pairs, and what an idle gate uses."""
+    found, rows = suites["asking"], []
+    for database, of in found["databases"].items():
+        pairs, idle = of["per_s"], {which: values[0] / found["idle_s"] for which, values in of["idle_cpu_s"].items()}
+        rows.append([
+            database, number(middle(pairs["without"])), number(middle(pairs["with"])),
+            f"{ratio(pairs['with'], pairs['without']):.3f}", f"{ratio(of['cpu_us']['with'], of['cpu_us']['without']):.3f}",
+            f"{idle['without']:.2%}", f"{idle['with']:.2%}",
+        ])  # fmt: skip
+    head = [
+        "database",
+        "pairs a second without accounts",
+        "with, every question hangs",
+        "ratio",
+        "CPU a pair, ratio",
+        "CPU when idle, without",
+        "with",
+    ]
+    return markdown(head, rows)
+
+
 def carries(suites: Suites, machine: dict[str, Any]) -> str:
     """What one machine of which size carries."""
     rows = []
@@ -210,6 +232,7 @@ def made(all_of_it: dict[str, Any]) -> dict[str, str]:
         "depth": lambda: depth(suites),
         "rest": lambda: rest(suites),
         "lanes": lambda: lanes(suites),
+        "asking": lambda: asking(suites),
         "carries": lambda: carries(suites, all_of_it["machine"]),
     }
     return {name: _or_not_measured(maker) for name, maker in makers.items()}

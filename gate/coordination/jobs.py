@@ -52,6 +52,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from pydantic import JsonValue
 
@@ -65,8 +66,10 @@ from gate.model.account import Accounts
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, NoTask, StartedByGate, StoreDown, TaskTaken
 from gate.model.job import Job, RequeueReason, is_over
 from gate.model.messages import Outcome, ProviderReport, RelayedPayload, Release, StartReply
+from gate.providers.page import without_key
 from gate.slots import ExtendReply, ExtendResult
 
+T = TypeVar("T")
 TRIES = 5
 """Attempts of one call before it answers 503. Each further attempt needs one more rare event, such as a change of epoch."""
 
@@ -84,6 +87,12 @@ class JobCoordinator:
     ) -> None:  # fmt: skip
         self._ledger, self._pools, self._recorder = ledger, pools, recorder
         self._news, self._queries, self._accounts, self._capacity = news, queries, accounts, capacity
+
+    def without_keys(self, value: T) -> T:
+        """Cut the keys of all accounts out of a text or JSON that gate is to keep. A provider, or a tool, may echo them."""
+        for account in self._accounts if value is not None else ():
+            value = without_key(value, account.key)  # guard: key-cut-out-of-what-is-kept
+        return value
 
     # ---- while it runs -----------------------------------------------------------------------------------------
 
@@ -256,6 +265,7 @@ class JobCoordinator:
         if outcome == "refused" or outcome == "tool_down":  # two comparisons, because mypy narrows no `in`
             return await self.give_back(pool, job_id, lease_id, outcome, error, by=by)
         drain_ms = 0
+        error, output = self.without_keys(error), self.without_keys(output)
         # guard: end-in-sql-before-redis
         ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
         job = await self._ended(pool, ended)
@@ -389,6 +399,7 @@ class JobCoordinator:
         Raises:
             JobUnknown, LeaseLost, AlreadyEnded, StoreDown: As for `release`.
         """
+        error = self.without_keys(error)
         refused = await self._ledger.refuse(pool, job_id, lease_id, by, error, why == "tool_down", account_down)
         job = await self._ended(pool, refused)
         if refused.result in (RefuseResult.REFUSED, RefuseResult.ACCOUNT_REFUSED):

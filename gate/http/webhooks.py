@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -61,23 +62,25 @@ async def _receive(provider: str, pool: str | None, request: Request, services: 
     if provider not in PROVIDERS:
         raise ProviderUnknown(f"there is no provider {clean(provider)!r}")
     body = await request.body()
+    without_keys = services.jobs.without_keys
+    kept = without_keys(body.decode("utf-8", "replace"))
     callback = Callback(dict(request.headers), dict(request.query_params), body, secrets.get(provider, ()), time.time())
     try:
         report = PROVIDERS[provider].read(callback)
     except Unreadable as error:  # its secret was right, because Forged is raised before any reading
-        await services.unread.keep(pool or "default", provider, body, f"{error.field}: {error.detail}")
+        await services.unread.keep(pool or "default", provider, kept.encode(), f"{error.field}: {error.detail}")
         raise
     if report is None:
         return JSONResponse({"result": SAID["history"]})
     if pool is not None and not POOL_NAME.fullmatch(pool):  # SQL refuses a statement with such a name
         raise PoolUnknown(f"there is no pool {clean(pool)!r}")
-    raw = clean(body.decode("utf-8", "replace"))
+    report = replace(report, error=without_keys(report.error), output=without_keys(report.output))
     if pool is not None:
         pools = [pool]
     else:
         bound = await services.ledger.pool_of_task(provider, report.task_id or "")
         pools = [bound] if bound is not None else request.app.state.tools.pools
-    words = [await services.jobs.hear(one, provider, report, raw) for one in pools]
+    words = [await services.jobs.hear(one, provider, report, clean(kept)) for one in pools]
     word = min(words, key=list(SAID).index)
     if not report.understood and word != "repeat":
         counters.not_understood[provider] += 1

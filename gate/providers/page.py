@@ -133,7 +133,7 @@ class ProviderPage:
 
 
 def without_key(value: Any, key: str) -> Any:
-    """Cut a key out of every text and name of a value, also the quoted key and the secret part of `ID:SECRET`.
+    """Cut a key out of every text and name of a value, also the quoted or escaped key and the secret part of `ID:SECRET`.
 
     Args:
         value: Any value of JSON. Below 200 levels it is left out.
@@ -143,7 +143,7 @@ def without_key(value: Any, key: str) -> Any:
         The value with KEY_MARK in place of the key.
     """
     parts = {key, *(part for part in key.split(":") if len(part) >= KEY_PART_MIN)}
-    forms = {form for part in parts for form in (part, quote(part, safe="")) if form}
+    forms = {form for part in parts for form in (part, quote(part, safe=""), json.dumps(part)[1:-1]) if form}
     if not forms:
         return _cut(value, None, PARSED_DEPTH_MAX)
     pattern = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))

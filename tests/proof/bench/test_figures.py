@@ -41,6 +41,16 @@ def suites() -> dict[str, Any]:
         "dead": {"dead": 100_000, "calls": 200, "leases": dead, "waiters": dead},
         "parked": {"count": 10_000, "gate_bytes_each": 15_000.0, "valkey_bytes_each": 360.0, "others": 0.92},
         "starting": {"ready_s": [0.9], "python_s": [0.01]},
+        "asking": {
+            "idle_s": 20.0,
+            "databases": {
+                "SQLite": {
+                    "per_s": {"with": [98.0], "without": [100.0]}, "idle_cpu_s": {"with": [0.4], "without": [0.2]},
+                    "cpu_us": {"with": [101.0], "without": [100.0]},
+                    "most_hanging": 16,
+                }
+            },
+        },
         "ablation": {"lanes": {"fast_path": {"SQLite": {"gain": [2.0], "p99": [3.0]}}}},
     }  # fmt: skip
 

@@ -14,7 +14,21 @@ from typing import Any
 import pytest
 
 from bench import __main__ as bench
-from bench import ablation, contenders, dead, depth, figures, handover, parked, servers, starting, tables, throughput, without
+from bench import (
+    ablation,
+    asking,
+    contenders,
+    dead,
+    depth,
+    figures,
+    handover,
+    parked,
+    servers,
+    starting,
+    tables,
+    throughput,
+    without,
+)
 from bench.load import Shape
 
 LANES = ("compiled_statements", "one_round_trip")
@@ -25,6 +39,7 @@ MINIATURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "depth": partial(depth.run, rounds=1, count=2, depths=(3, 20)),
     "dead": partial(dead.run, dead=200, calls=3),
     "parked": partial(parked.run, count=20, rounds=1, seconds=0.2),
+    "asking": partial(asking.run, rounds=1, seconds=0.2, idle_s=0.2, hanging=1),
     "starting": partial(starting.run, rounds=1),
     "ablation": partial(ablation.run, rounds=1, seconds=0.2, lanes=LANES),
 }
@@ -90,6 +105,16 @@ def test_a_parked_waiter_stays_parked(measured: dict[str, Any]) -> None:
 def test_a_gate_without_a_part_of_its_fast_lane_is_compared(measured: dict[str, Any]) -> None:
     assert set(measured["lanes"]) == set(LANES) <= set(without.LANES)
     assert len(tables.lanes({"ablation": measured}).splitlines()) == 2 + len(LANES)
+
+
+@pytest.mark.skipif(
+    "GATE_TEST_EVERYTHING" not in os.environ and servers.postgres_programs() is None, reason="half of them need Postgres"
+)
+@pytest.mark.parametrize("measured", ["asking"], indirect=True)
+def test_a_gate_whose_questions_hang_is_compared_with_one_that_asks_none(measured: dict[str, Any]) -> None:
+    assert set(measured["databases"]) == {"SQLite", "Postgres"}
+    assert all(one["most_hanging"] > 0 and one["per_s"]["with"][0] > 0 for one in measured["databases"].values())
+    assert len(tables.asking({"asking": measured}).splitlines()) == 2 + 2
 
 
 @pytest.mark.parametrize("measured", ["starting"], indirect=True)

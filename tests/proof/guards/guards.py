@@ -55,6 +55,8 @@ GUARDS = [
     Guard("replaced-task-is-still-stopped", replaced_by("None"), "test_a_task_that_another_has_replaced_is_stopped_with_its_job"),
     Guard("last-stop-frees-the-slot", ALWAYS, "test_the_last_stop_of_a_lease_frees_its_slot"),
     Guard("cancel-leaves-a-draining-slot", NEVER, "test_a_repeated_acquire_leaves_a_draining_slot"),
+    Guard("key-cut-out-of-what-is-kept", DROP, "test_a_callback_that_echoes_a_key_is_kept_without_it"),
+    Guard("changes-share-a-look", DROP, "test_changes_of_a_busy_pool_share_a_look"),
     Guard("hold-before-the-question", replaced_by("False"), "test_silence_holds_the_lease_for_a_bounded_time"),
     Guard("stop-stays-due", NEVER, "test_an_answer_does_not_put_off_a_stop_that_came_meanwhile"),
     Guard("free-questions-of-a-dead-server", DROP, "test_question_under_way_when_gate_is_killed_is_asked_again_at_once"),

@@ -159,6 +159,35 @@ async def test_the_key_is_in_nothing_that_gate_keeps_or_shows(tmp_path: Path) ->
         assert KEY not in (tmp_path / "errors.log").read_text()
 
 
+async def test_a_callback_that_echoes_a_key_is_kept_without_it(tmp_path: Path) -> None:
+    with Simulator(limit=1) as simulator, asking(tmp_path, simulator) as served:
+        simulator.control(echo=True)
+        address = f"{served.url}/v1/webhooks/runninghub/default?token=t0ken-of-the-test"
+        job = served.acquire(job_id=fresh()).json()
+        body = {"apiKey": KEY, "workflowId": "1", "webhookUrl": address, "gateTest": {"seconds": 0.1}}
+        task_id = httpx2.post(f"{simulator.url}/task/openapi/run", json=body).json()["data"]["taskId"]
+        served.http.put(f"/v1/pools/default/jobs/{job['job_id']}/task", json={"provider": "runninghub", "task_id": task_id})
+        await until(lambda: look(served, job)["status"] == "completed", "the callback has come")
+        broken = f'{{"taskId": "{task_id}", "eventData": {{"errorMessage": "{KEY}'
+        assert served.http.post(address, content=broken.encode()).status_code == 422
+        assert "[key]" in json.dumps(look(served, job)["output"])
+        unread = served.http.get("/v1/callbacks/unread").json()["rows"]
+        assert "[key]" in unread[0]["body"]
+        assert KEY.encode() not in b"".join(file.read_bytes() for file in (tmp_path / ".gate").glob("gate.db*"))
+
+
+async def test_a_holder_that_passes_on_a_key_is_kept_without_it(tmp_path: Path) -> None:
+    with Simulator(limit=1) as simulator, asking(tmp_path, simulator) as served:
+        refused = served.acquire(job_id=fresh()).json()
+        served.act(refused, "release", outcome="refused", error=f"the key {KEY} has no room")
+        history = served.http.get(f"/v1/pools/default/jobs/{refused['job_id']}/history").text
+        assert "the key [key] has no room" in history
+        await until(lambda: look(served, refused)["status"] == "granted", "it has its slot again")
+        served.act(look(served, refused), "release", outcome="failed", error=f"no {KEY}", output={"asked": [KEY]})
+        assert (look(served, refused)["error"], look(served, refused)["output"]) == ("no [key]", {"asked": ["[key]"]})
+        assert KEY.encode() not in b"".join(file.read_bytes() for file in (tmp_path / ".gate").glob("gate.db*"))
+
+
 MANAGER = "/functions/v1/runninghub-queue-manager"
 
 
