@@ -85,6 +85,10 @@ class Accounts:
         known = [one for one in self if (one.provider, one.pool) == (provider, pool)]
         return next((one for one in known if one.name == name), known[0] if known else None)
 
+    def beside(self, account: Account) -> list[Account]:
+        """Return the other accounts of the same provider and pool."""
+        return [one for one in self if (one.provider, one.pool) == (account.provider, account.pool) and one is not account]
+
     def chosen_among(self, pool: str) -> list[Account]:
         """Return the accounts among which the grant of a slot of a pool chooses.
 

@@ -129,7 +129,19 @@ class AskingWorker:
             self._busy[question.lane] -= 1
 
     async def _answer(self, question: Question, account: Account, page: ProviderPage) -> Answer | None:
-        """Ask about a task. None when the provider does not reply."""
+        """Ask about a task, at the other accounts of its pool too when its own does not know it. None when the provider does not reply."""
+        answer = await self._asked_at(question, account, page)
+        if answer is None or answer.state is not AnswerState.UNKNOWN:
+            return answer
+        for other in self._accounts.beside(account):  # guard: unknown-task-may-be-of-another-account
+            found = await self._asked_at(question, other, page)
+            if found is not None and found.state in ALIVE:
+                await self._questions.move(question, other.name)
+                return found
+        return answer
+
+    async def _asked_at(self, question: Question, account: Account, page: ProviderPage) -> Answer | None:
+        """Ask about a task at one account."""
         task_id, key = question.task_id, account.key
         try:
             answer = await self._client.answer(

@@ -433,6 +433,18 @@ class Questions:
         """Take questions that are due, as `take` does."""
         return await self._database.write("", "", lambda batch: take(batch.connection, self._by, asked, room, hold_ms))
 
+    async def move(self, question: Question, account: str) -> None:
+        """Ask about a task, and stop it, at this account from now on, because that one has it."""
+
+        def work(batch: UnitOfWork) -> None:
+            batch.pool(question.pool)
+            batch.connection.execute(_of(question).values(account=account))
+            its = (jobs.c.job_id == question.job_id) & (jobs.c.lease_id == question.lease_id)
+            batch.connection.execute(jobs.update().where(its).values(account=account))
+            batch.forget_use(question.pool)
+
+        await self._database.write(question.pool, "", work)
+
     async def record(self, question: Question, heard: Heard) -> bool:
         """Record what a question has brought, as `record` does."""
         return await self._database.write("", "", lambda batch: record(batch, question, self._by, heard))

@@ -38,11 +38,11 @@ def counting(
         yield served
 
 
-def start(served: Served, simulator: Simulator, **plan: Any) -> dict[str, Any]:
-    """Take a slot, and start a task on the account that gate has chosen. Its callback is lost."""
+def start(served: Served, simulator: Simulator, at: str | None = None, **plan: Any) -> dict[str, Any]:
+    """Take a slot, and start a task on the account that gate has chosen, or `at` another. Its callback is lost."""
     job: dict[str, Any] = served.acquire(job_id=fresh(), credits=5).json()
     assert job["status"] == "running", job
-    body = {"apiKey": KEYS[job["account"]], "workflowId": "1", "gateTest": {"callback": "lost", "seconds": 60} | plan}
+    body = {"apiKey": KEYS[at or job["account"]], "workflowId": "1", "gateTest": {"callback": "lost", "seconds": 60} | plan}
     said = httpx2.post(f"{simulator.url}/task/openapi/run", json=body).json()
     assert said["code"] == 0, said
     task = {"provider": "runninghub", "task_id": said["data"]["taskId"], "lease_id": job["lease"]["lease_id"]}
@@ -166,3 +166,17 @@ async def test_a_refusal_cools_its_account_and_the_job_goes_to_another(tmp_path:
             found = pool(served)
             assert found["cooling_until"] is None and found["limit_in_force"] == 3, said
             assert account(served, "first")["state"] == "cooling"
+
+
+async def test_a_task_that_was_started_on_another_account_is_found_there(tmp_path: Path) -> None:
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3, "second": 3}, limit=6) as served:
+            job = start(served, simulator, at="second")
+            path = f"/v1/pools/default/jobs/{job['job_id']}"
+            served.http.post(f"{path}/ask")
+            await until(lambda: served.http.get(path).json()["task"]["state"] == "running", "the other account has it")
+            found = served.http.get(path).json()
+            assert (job["account"], found["account"], found["task"]["account"]) == ("first", "second", "second")
+            served.http.post(f"{path}/cancel")
+            await until(lambda: simulator.seen()["running"] == 0, "it is stopped there")
