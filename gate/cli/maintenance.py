@@ -89,7 +89,8 @@ def doctor(
     with bar("looking it over", json):
         outages = context.outages(settings, where)
         context.may_write(settings)
-        found = asyncio.run(look_over(where, context.sql_url_of(settings), settings.known_tools(), fix, outages))
+        known = settings.known_tools(), fix, outages, settings.provider_accounts()
+        found = asyncio.run(look_over(where, context.sql_url_of(settings), *known))
     render.findings(found, where is not None, json)
     raise typer.Exit(1 if any(not one.mended for one in found) else 0)
 

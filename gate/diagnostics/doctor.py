@@ -21,6 +21,12 @@ refusals     a pool whose provider refuses more than it takes: its limit is abov
 poison       a job that its provider refuses again and again, while other jobs of the pool are started
 queue        a pool whose queue_max does not fit its queue_seconds and how long its jobs run, if jobs have expired in its line in the
              last day, or if the line is now longer than what has a turn in time
+account      the provider refuses an account: its key is wrong, or its wallet is empty
+allowed      a provider allows another number of tasks than the configured limit of an account
+strangers    tasks on an account that are not gate's take slots from its pool
+silent       a provider that should call back has not done so in the last day, while questions have brought the ends
+stop         a task that gate could not stop at its provider
+no_task      jobs that hold slots without a task in a pool with accounts: gate cannot ask about them
 crowded      a pool in which one user has most of the queue while others wait, and no user has a cap
 """
 
@@ -30,15 +36,17 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 
+from gate.diagnostics.diagnosis import Diagnosis as Diagnosis
 from gate.diagnostics.outages import Outage
+from gate.diagnostics.provider_findings import provider_findings
 from gate.diagnostics.verify import verify
 from gate.ledger import Database, Ledger, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
 from gate.ledger.reports.backlog import Crowd, LineLength, Pending, PoolBacklog
 from gate.ledger.reports.refused_jobs import RefusedJob
 from gate.ledger.sql.engines import LOG_PAGES, PAGE_BYTES
+from gate.model.account import Accounts
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import now_ms
 from gate.model.tool import Tools
@@ -74,27 +82,13 @@ WEEK_MS = 7 * 24 * 3_600_000
 """Age (ms) above which a callback that was not applied is no longer reported."""
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """A finding.
-
-    Attributes:
-        what: Its kind, a word of the list above.
-        about: The pool, job, tool or store that it is about.
-        says: What is wrong.
-        helps: What to do about it.
-        mended: Whether that was done already.
-    """
-
-    what: str
-    about: str
-    says: str
-    helps: str
-    mended: bool = False
-
-
 async def look_over(
-    redis_url: str | None, sql_url: str, tools: Tools, fix: bool = False, outages: Sequence[Outage] = ()
+    redis_url: str | None,
+    sql_url: str,
+    tools: Tools,
+    fix: bool = False,
+    outages: Sequence[Outage] = (),
+    accounts: Accounts | None = None,
 ) -> list[Diagnosis]:
     """Look for everything that is wrong. A part that cannot be looked at is a finding, and the others are looked at.
 
@@ -104,6 +98,7 @@ async def look_over(
         tools: The tools that are configured.
         fix: True to mend what is safe to mend.
         outages: What the server and Redis were asked before.
+        accounts: The accounts at providers that are configured.
 
     Returns:
         The findings. If the schema is of another version and was not mended, no other part of SQL is looked at.
@@ -125,7 +120,11 @@ async def look_over(
     drifts = {one.about for one in found if one.what == "drift"}
     found += [one for one in await _invariants(sql_url, redis_url) if not (one.about in drifts and one.says[:2] in OF_REDIS)]
     known = {one.what for one in found}
-    return found + [one for one in await _in_sql_alone(sql_url, tools, fix) if one.what != "sql" or "sql" not in known]
+    return found + [
+        one
+        for one in await _in_sql_alone(sql_url, tools, accounts or Accounts(), fix)
+        if one.what != "sql" or "sql" not in known
+    ]
 
 
 async def _in_both_stores(redis_url: str, sql_url: str, fix: bool) -> list[Diagnosis]:
@@ -150,11 +149,11 @@ async def _invariants(sql_url: str | None, redis_url: str | None) -> list[Diagno
     return [Diagnosis("invariant", one.about, f"{one.invariant}: {one.finding}", BREACH) for one in broken.breaches]
 
 
-async def _in_sql_alone(sql_url: str, tools: Tools, fix: bool) -> list[Diagnosis]:
+async def _in_sql_alone(sql_url: str, tools: Tools, accounts: Accounts, fix: bool) -> list[Diagnosis]:
     found: list[Diagnosis] = []
     database = Database(sql_url)
     try:
-        async for one in _in_sql(database, tools, fix):
+        async for one in _in_sql(database, tools, accounts, fix):
             found.append(one)
         await Ledger(database).prove()
     except StoreDown as error:
@@ -221,7 +220,7 @@ DRIFT = {
 """Words for each kind of drift."""
 
 
-async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[Diagnosis]:
+async def _in_sql(database: Database, tools: Tools, accounts: Accounts, fix: bool) -> AsyncIterator[Diagnosis]:
     reading = LedgerQueries(database)
     for pool, event in sorted((await reading.held()).items()):
         yield Diagnosis("gone_back", pool, f"{event.why}; gate grants none of its slots", GONE_BACK)
@@ -232,6 +231,8 @@ async def _in_sql(database: Database, tools: Tools, fix: bool) -> AsyncIterator[
     async for finding in _pools(reading):
         yield finding
     async for finding in _tools(reading, tools):
+        yield finding
+    for finding in provider_findings(await reading.provider_troubles(TIMED_OUT_LATELY_MS), accounts):
         yield finding
     if (oldest := await reading.open_longest()) is not None and oldest[1] > OPEN_S:
         says = f"a transaction of gate has been open for {oldest[1]:.0f} s, so GET /v1/ledger ends before its rows"

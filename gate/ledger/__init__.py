@@ -5,6 +5,7 @@ from gate.ledger.billing_hooks import BillingHooks, Price
 from gate.ledger.commit.database import Database
 from gate.ledger.ledger import Ledger
 from gate.ledger.queries import Event, InLine, LedgerQueries
+from gate.ledger.reports.provider_troubles import ProviderTroubles
 from gate.ledger.results import (
     AdmitResult,
     ApplyResult,
@@ -52,6 +53,7 @@ __all__ = [
     "Pool",
     "PoolSettings",
     "Price",
+    "ProviderTroubles",
     "Question",
     "Questions",
     "RebuildPlan",

@@ -13,6 +13,7 @@ from gate.ledger.admin.api_keys import Key
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.feed import Feed
 from gate.ledger.reports.backlog import Backlog
+from gate.ledger.reports.provider_troubles import ProviderTroubles, provider_troubles
 from gate.ledger.reports.statistics import Statistics
 from gate.ledger.reports.timeline import Event as Event
 from gate.ledger.reports.timeline import Timelines, happened
@@ -141,6 +142,10 @@ class LedgerQueries:
     async def job(self, job_id: str) -> Job | None:
         """Return a job; None when there is none of this id, in any pool."""
         return await self._database.read(lambda connection: find(connection, job_id))
+
+    async def provider_troubles(self, lately_ms: int) -> ProviderTroubles:
+        """Return what is wrong between gate and the providers that it asks. Stops and ends count up to this age (ms)."""
+        return await self._database.read(lambda connection: provider_troubles(connection, lately_ms))
 
     async def accounts(self) -> dict[str, list[capacity.AccountState]]:
         """Return the accounts of each pool whose grants choose among accounts, by the pool's name."""

@@ -1,7 +1,7 @@
 """The capacity of accounts: which one a grant takes, and how many tasks a pool may run because of its provider.
 
 The provider's limit and its count of tasks come in by `counted`. Tasks that it counts and gate does not have are those of strangers. They
-take room from the pool. A count may be wrong or late, so room falls only after two equal counts. It rises at once.
+take room from the pool. A count may be wrong or late, so room falls only when a second count confirms it. It rises at once.
 """
 
 from __future__ import annotations
@@ -190,11 +190,13 @@ def _room(row: AccountRow, found: Room, held: int, now: int) -> dict[str, object
     before = row.room if is_fresh and row.room is not None else allowed
     if room >= before:
         return values | {"room": room}
-    is_confirmed = row.seen_room == room and row.seen_at is not None and now - row.seen_at >= CONFIRM_MS
+    seen_room, seen_at = row.seen_room, row.seen_at
+    if seen_room is None or seen_at is None:
+        seen_room, seen_at = room, now
+    is_confirmed = now - seen_at >= CONFIRM_MS
     if is_confirmed:  # guard: room-falls-after-two-counts
-        return values | {"room": room}
-    seen_at = row.seen_at if row.seen_room == room else now
-    return values | {"room": min(before, allowed), "seen_room": room, "seen_at": seen_at}
+        return values | {"room": min(max(room, seen_room), before)}
+    return values | {"room": min(before, allowed), "seen_room": max(room, seen_room), "seen_at": seen_at}
 
 
 def refused(batch: UnitOfWork, pool: Pool, name: str | None, cooling_ms: int, down: str | None) -> bool:

@@ -72,11 +72,11 @@ GUARDS = [
     # ---- the capacity of accounts
     Guard("account-with-the-grant", replaced_by("None"), "test_a_waiter_that_is_granted_takes_an_account_too"),
     Guard("account-counts-drains", DROP, "test_a_task_that_is_being_stopped_counts_until_its_drain_is_over"),
-    Guard("account-counts-strangers", DROP, "test_the_room_falls_after_two_equal_counts_and_rises_at_once"),
+    Guard("account-counts-strangers", DROP, "test_the_room_falls_when_a_second_count_confirms_it_and_rises_at_once"),
     Guard("grant-needs-an-account", replaced_by("True"), "test_no_grant_is_recorded_without_an_account_that_has_room"),
     Guard("count-leaves-one", NEVER, "test_a_count_alone_leaves_room_for_one_and_a_refusal_takes_it_too"),
     Guard("old-counts-are-forgotten", NEVER, "test_a_count_is_forgotten_after_three_minutes"),
-    Guard("room-falls-after-two-counts", ALWAYS, "test_the_room_falls_after_two_equal_counts_and_rises_at_once"),
+    Guard("room-falls-after-two-counts", ALWAYS, "test_the_room_falls_when_a_second_count_confirms_it_and_rises_at_once"),
     Guard("unknown-task-may-be-of-another-account", DROP, "test_a_task_that_was_started_on_another_account_is_found_there"),
     Guard("refusal-cools-its-account", DROP, "test_a_refusal_cools_its_account_and_the_job_goes_to_another"),
     Guard("refused-key-takes-the-account-down", DROP, "test_a_revoked_key_takes_its_account_down_and_fails_no_job"),
