@@ -6,7 +6,6 @@ whether it took effect. A refusal is a result and never an exception, because ma
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -410,7 +409,10 @@ class Ledger:
         Otherwise each rebuild would extend them again. A gate that is killed more often than its claim time would never reap
         them.
         """
-        work = functools.partial(changes.give_grace, pool=pool, epoch=epoch, leases=leases)
+
+        def work(batch: UnitOfWork) -> None:
+            changes.give_grace(batch, pool, epoch, leases)
+
         await self._database.write(pool, "", work, takes_long=True)
 
     async def end_presence(self, pool: str, job_id: str) -> Job | None:

@@ -95,6 +95,14 @@ class Question:
         return self.provider, self.account, self.is_stopping
 
     @property
+    def held_ms(self) -> int:
+        """Time (ms) for a question, a further request and the record. The lease is extended by more before the question.
+
+        If its server dies, another one asks before the lease is over.
+        """
+        return self.spacing_ms + min(max(self.lease_ms // 3, 2_000), 20_000)
+
+    @property
     def spacing_ms(self) -> int:
         """Longest time (ms) between two questions about this task."""
         return spacing_ms(self.lease_ms)
@@ -183,7 +191,7 @@ def take(
         by: Name of this server.
         asked: The accounts.
         room: Number of questions, and of stops, to take at most.
-        hold_ms: How long to hold a question (ms).
+        hold_ms: How long to hold a stop (ms), and a question at most.
     """
     now = clock_ms(connection)
     taken = []
@@ -197,7 +205,10 @@ def take(
                 query = _due.where((tasks.c.stop == "owed") if stops else tasks.c.stop.is_(None))
                 found += [_question(row, now) for row in connection.execute(query, bound).all()]
         for one in found:
-            held = {"taken_by": by, "taken_until": now + hold_ms, "questions": one.questions}
+            held_ms = hold_ms
+            if not one.is_stopping:
+                held_ms = min(hold_ms, one.held_ms)  # guard: question-held-less-than-its-lease
+            held = {"taken_by": by, "taken_until": now + held_ms, "questions": one.questions}
             connection.execute(_of(one).values(**held))
         budget.spend(len(found))
         taken += found

@@ -298,3 +298,13 @@ async def test_repeated_acquire_of_a_job_whose_cancel_never_reached_redis_drains
     with pytest.raises(AlreadyEnded):
         await asked.house.acquire(job.job_id, credits=5)
     assert asked.entry(job)["drains"] and asked.held == 1
+
+
+async def test_question_of_a_dead_server_is_due_again_before_its_lease_is_over(asked: Asked) -> None:
+    await asked.start(lease_ms=4_000)
+    await asked.change(tables.tasks, ask_at=0)
+    (question,) = await asked.questions.take([asked.account], {("runninghub", asked.account.name, False): 1}, 60_000)
+    await asked.worker._hold(question, asked.account)
+    query = sa.select(tables.tasks.c.taken_until)
+    [row] = await asked.house.gate.ledger._database.read(lambda connection: list(connection.execute(query)))
+    assert row.taken_until - question.asked_at < 2 * question.spacing_ms + 2_000

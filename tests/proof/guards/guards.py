@@ -192,6 +192,7 @@ GUARDS = [
     Guard("extension-still-in-time", NEVER, "test_a_renewal_that_is_over_when_its_commit_is_there_is_not_told"),
     Guard("sweep-only-its-pool", ALWAYS, "test_what_the_outbox_says_of_a_job_of_another_pool_is_forgotten"),
     Guard("look-again-after-a-conflict", DROP, "test_a_row_that_another_server_writes_meanwhile_is_found_when_it_is_looked_again"),
+    Guard("question-held-less-than-its-lease", DROP, "test_question_of_a_dead_server_is_due_again_before_its_lease_is_over"),
     Guard("busy-by-no-draining-slot", DROP, "test_user_whose_cancel_never_reached_redis_waits_behind_the_stopped_task"),
     Guard("ended-job-leaves", DROP, "test_ended_job_without_a_slot_keeps_no_user_busy"),
     Guard("busy-by-live-jobs-only", NEVER, "test_an_ended_job_keeps_no_user_busy"),
