@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.sql.tables import webhooks
-from gate.ledger.transitions import jobs
+from gate.ledger.transitions import jobs, questions
 from gate.ledger.transitions.jobs import Ending
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, now_ms
 from gate.model.limits import CALLBACK_KEPT_MAX
@@ -62,7 +62,8 @@ def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, ra
     if job is not None and verdict is CallbackResult.HISTORY and kept:
         why = report.outcome + ("" if current else ", of an earlier task")
         batch.event(pool, job.job_id, "callback", provider, batch.now_ms(pool), why=why)
-    return Change(verdict, job, before)
+    freed = questions.confirm(batch, provider, report.task_id) if job is not None else None  # guard: callback-confirms-a-stop
+    return Change(verdict, job, before, freed=freed)
 
 
 def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:

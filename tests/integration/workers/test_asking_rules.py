@@ -267,3 +267,11 @@ async def test_the_sweep_drains_a_slot_whose_end_never_reached_redis(asked: Aske
     for _ in range(3):
         await asked.house.gate.reconciler.sweep(asked.house.pool)
     assert asked.entry(job)["drains"]
+
+
+async def test_a_callback_about_a_task_that_is_being_stopped_frees_its_slot(asked: Asked) -> None:
+    job = await asked.start()
+    await asked.house.keeper.cancel(asked.house.pool, job.job_id)
+    assert asked.held == 1
+    await asked.house.keeper.hear(asked.house.pool, "runninghub", ProviderReport("cancelled", "1", "task"), "{}")
+    assert asked.held == 0 and await asked.questions.due_in_s([asked.account]) is None

@@ -56,6 +56,7 @@ GUARDS = [
     Guard("last-stop-frees-the-slot", ALWAYS, "test_the_last_stop_of_a_lease_frees_its_slot"),
     Guard("cancel-leaves-a-draining-slot", NEVER, "test_a_repeated_acquire_leaves_a_draining_slot"),
     Guard("hold-before-the-question", replaced_by("False"), "test_silence_holds_the_lease_for_a_bounded_time"),
+    Guard("callback-confirms-a-stop", replaced_by("None"), "test_a_callback_about_a_task_that_is_being_stopped_frees_its_slot"),
     Guard("stop-stays-due", NEVER, "test_an_answer_does_not_put_off_a_stop_that_came_meanwhile"),
     Guard("free-questions-of-a-dead-server", DROP, "test_question_under_way_when_gate_is_killed_is_asked_again_at_once"),
     Guard("empty-success-said-twice", replaced_by("False"), "test_a_success_without_output_counts_when_it_is_said_twice"),
