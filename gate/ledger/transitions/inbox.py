@@ -80,7 +80,7 @@ def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
         webhooks.c.provider == job.provider,
         webhooks.c.task_id == job.task_id,
         webhooks.c.pool == job.pool,
-        webhooks.c.verdict == "waits",
+        webhooks.c.verdict.in_(("waits", "history")),  # history: it came while another task of the lease was bound
         webhooks.c.at > now_ms() - KEPT_MS,  # guard: kept-callback-expires
     )
     result, after = BindResult.BOUND, job
