@@ -293,6 +293,10 @@ class JobCoordinator:
         change = await self._ledger.hear(pool, provider, report, raw)
         if change.result is CallbackResult.ENDED and change.job is not None:
             await self._free(pool, change.job.job_id, change.job.lease_id)
+        if change.freed is not None and change.job is not None:
+            with contextlib.suppress(StoreDown):  # the deadline of the drain frees the slot
+                await self._pools.pool(pool).drained(change.job.job_id, change.freed)
+            self._news.tell(pool, [change.job.job_id])
         return change.result
 
     async def ask(self, pool: str, job_id: str) -> Job:

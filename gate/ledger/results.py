@@ -144,12 +144,14 @@ class Change(Generic[R]):
         job: The job after the change; None if there is no such job, or the caller needs none.
         before: The job before the change; None if nothing was changed.
         repeats: An earlier admission or claim had this effect already.
+        freed: Lease whose stopped task a callback has confirmed as over; None for any other change.
     """
 
     result: R
     job: Job | None = None
     before: Job | None = None
     repeats: bool = field(default=False, compare=False)
+    freed: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

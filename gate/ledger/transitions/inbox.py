@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.sql.tables import webhooks
-from gate.ledger.transitions import jobs
+from gate.ledger.transitions import jobs, questions
 from gate.ledger.transitions.jobs import Ending
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, now_ms
 from gate.model.limits import CALLBACK_KEPT_MAX
@@ -62,7 +62,8 @@ def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, ra
     if job is not None and verdict is CallbackResult.HISTORY and kept:
         why = report.outcome + ("" if current else ", of an earlier task")
         batch.event(pool, job.job_id, "callback", provider, batch.now_ms(pool), why=why)
-    return Change(verdict, job, before)
+    freed = questions.confirm(batch, provider, report.task_id) if job is not None else None  # guard: callback-confirms-a-stop
+    return Change(verdict, job, before, freed=freed)
 
 
 def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
@@ -79,7 +80,7 @@ def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
         webhooks.c.provider == job.provider,
         webhooks.c.task_id == job.task_id,
         webhooks.c.pool == job.pool,
-        webhooks.c.verdict == "waits",
+        webhooks.c.verdict.in_(("waits", "history")),  # history: it came while another task of the lease was bound
         webhooks.c.at > now_ms() - KEPT_MS,  # guard: kept-callback-expires
     )
     result, after = BindResult.BOUND, job

@@ -268,6 +268,28 @@ def stops(batch: UnitOfWork, pool: str) -> list[tuple[Job, int]]:
     return [(job, since[job.job_id]) for job in found if job is not None and job.ended]
 
 
+def confirm(batch: UnitOfWork, provider: str, task_id: str | None) -> str | None:
+    """Record that a task which has to be stopped is over, because its provider has called back about it.
+
+    Args:
+        batch: Has locked the pool's row.
+        provider: Name of the provider.
+        task_id: The task; None for a callback that names no task.
+
+    Returns:
+        The lease whose slot is free now; None when no stop was owed, or another task of the lease still has to be stopped.
+    """
+    this = (tasks.c.provider == provider) & (tasks.c.task_id == task_id) & (tasks.c.stop == "owed")
+    mine = batch.connection.execute(sa.select(tasks.c.job_id, tasks.c.lease_id).where(this)).first()
+    if mine is None:
+        return None
+    batch.connection.execute(tasks.update().where(this).values(stop="confirmed", ask_at=None))
+    owed = sa.select(tasks.c.task_id).where(
+        tasks.c.job_id == mine.job_id, tasks.c.lease_id == mine.lease_id, tasks.c.stop == "owed", tasks.c.ask_at.is_not(None)
+    )
+    return str(mine.lease_id) if batch.connection.execute(owed.limit(1)).first() is None else None
+
+
 class Asked(NamedTuple):
     """What is known of a task that gate asks about.
 

@@ -308,3 +308,21 @@ async def test_question_of_a_dead_server_is_due_again_before_its_lease_is_over(a
     query = sa.select(tables.tasks.c.taken_until)
     [row] = await asked.house.gate.ledger._database.read(lambda connection: list(connection.execute(query)))
     assert row.taken_until - question.asked_at < 2 * question.spacing_ms + 2_000
+
+
+async def test_a_callback_about_a_task_that_is_being_stopped_frees_its_slot(asked: Asked) -> None:
+    job = await asked.start()
+    await asked.house.keeper.cancel(asked.house.pool, job.job_id)
+    assert asked.held == 1
+    await asked.house.keeper.hear(asked.house.pool, "runninghub", ProviderReport("cancelled", "1", "task"), "{}")
+    assert asked.held == 0 and await asked.questions.due_in_s([asked.account]) is None
+
+
+async def test_a_callback_that_came_while_another_task_was_bound_counts_when_its_task_is_bound_again(asked: Asked) -> None:
+    job = await asked.start()
+    await asked.house.keeper.bind(asked.house.pool, job.job_id, "runninghub", "other", job.lease_id)
+    report = ProviderReport("completed", "1", "task", output={"files": []})
+    assert await asked.house.keeper.hear(asked.house.pool, "runninghub", report, "{}") == "history"
+    assert (await asked.house.look(job)).status == "running"
+    again = await asked.house.keeper.bind(asked.house.pool, job.job_id, "runninghub", "task", job.lease_id)
+    assert again.status == "completed" and asked.held == 0

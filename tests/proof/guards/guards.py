@@ -58,6 +58,7 @@ GUARDS = [
     Guard("key-cut-out-of-what-is-kept", DROP, "test_a_callback_that_echoes_a_key_is_kept_without_it"),
     Guard("changes-share-a-look", DROP, "test_changes_of_a_busy_pool_share_a_look"),
     Guard("hold-before-the-question", replaced_by("False"), "test_silence_holds_the_lease_for_a_bounded_time"),
+    Guard("callback-confirms-a-stop", replaced_by("None"), "test_a_callback_about_a_task_that_is_being_stopped_frees_its_slot"),
     Guard("stop-stays-due", NEVER, "test_an_answer_does_not_put_off_a_stop_that_came_meanwhile"),
     Guard("free-questions-of-a-dead-server", DROP, "test_question_under_way_when_gate_is_killed_is_asked_again_at_once"),
     Guard("empty-success-said-twice", replaced_by("False"), "test_a_success_without_output_counts_when_it_is_said_twice"),
