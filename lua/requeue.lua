@@ -12,7 +12,7 @@
 --                       tool_down = its tool's start address cannot be right: that tool alone cools down, likewise
 --                       not_taken = SQL would not take the grant: the pool waits 1 s
 --                       lost = Redis has no place for it any more: nothing cools down
---   7 restore  JSON     the entry to seat when Redis knows nothing of the job, and its presence in any case; '' = leave both as they are
+--   7 restore  JSON     the entry to seat when Redis knows nothing of the job, and its presence and stood in any case; '' = leave both as they are
 --   8 at_least integer  shortest cool-down (ms) after refused and tool_down: what the tool asked for
 -- Replies
 --   requeued   it waits at its place (now, or it did already)
@@ -83,7 +83,11 @@ if redis.call('ZSCORE', SLOTS, job) then
   if entry and (entry.fence or '0') ~= ARGV[5] then return finish('newer', {}) end -- guard: requeue-only-its-fence
   if not entry then return finish('absent', {}) end
   cool(entry)
-  if restore ~= '' then entry.presence_ms = cjson.decode(restore).presence_ms end -- guard: presence-is-that-of-sql
+  if restore ~= '' then
+    local as_sql = cjson.decode(restore)
+    entry.presence_ms = as_sql.presence_ms -- guard: presence-is-that-of-sql
+    entry.stood = as_sql.stood -- guard: held-time-counts-against-no-wait
+  end
   vacate(job)
   unqueue(job) -- by an operator's hand it may stand in both
 elseif entry and place(job, entry) then

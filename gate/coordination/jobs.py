@@ -66,8 +66,10 @@ from gate.model.account import Accounts
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, NoTask, StartedByGate, StoreDown, TaskTaken
 from gate.model.job import Job, RequeueReason, is_over
 from gate.model.messages import Outcome, ProviderReport, RelayedPayload, Release, StartReply
+from gate.model.tool import Tools
 from gate.providers.page import without_key
 from gate.slots import ExtendReply, ExtendResult
+from gate.telemetry import counters
 
 T = TypeVar("T")
 TRIES = 5
@@ -83,8 +85,9 @@ class JobCoordinator:
 
     def __init__(
         self, ledger: Ledger, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier, queries: JobQueries,
-        accounts: Accounts, capacity: CapacityCoordinator,
+        accounts: Accounts, capacity: CapacityCoordinator, tools: Tools,
     ) -> None:  # fmt: skip
+        self._tools = tools
         self._ledger, self._pools, self._recorder = ledger, pools, recorder
         self._news, self._queries, self._accounts, self._capacity = news, queries, accounts, capacity
 
@@ -290,7 +293,12 @@ class JobCoordinator:
             PoolUnknown: There is no such pool.
             StoreDown: SQL does not answer.
         """
-        change = await self._ledger.hear(pool, provider, report, raw)
+        change = await self._ledger.hear(pool, provider, report, raw, self._tools)
+        if change.result is CallbackResult.RETRIED and change.job is not None:
+            counters.retries[pool] += 1
+            with contextlib.suppress(StoreDown):  # the reconciler puts it back to its place
+                await self._pools.pool(pool).requeue(change.job, change.job.fence, "lost")
+            self._news.tell(pool, [change.job.job_id])
         if change.result is CallbackResult.ENDED and change.job is not None:
             await self._free(pool, change.job.job_id, change.job.lease_id)
         if change.freed is not None and change.job is not None:

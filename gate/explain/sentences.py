@@ -310,6 +310,7 @@ VERDICTS = {
     "ended": "the job ended by it",
     "late": "too late: kept as its late outcome",
     "waits": "kept until its task is bound",
+    "retried": "the job waits again, for another try",
     "history": "nothing happened by it",
     "relayed": "passed on by a call of finish, and not applied by itself",
 }

@@ -56,6 +56,7 @@ class JobOut(BaseModel):
     which the pool is paused or cools down, or gate or a store is away, does not count, so it may move to a later time; it is null while the
     pool is paused. `likely` is `expires` when the estimate lies beyond it. `replayed` is there, and true, when an earlier call of `acquire`
     or `claim` has got this answer already. `cancel_refunds` says whether it is refunded when it is cancelled after its start.
+    `retries` is how often gate has started it again after a failure of its provider, and `error_kind` the kind of the failure that ended it.
     """
 
     job_id: str
@@ -86,6 +87,8 @@ class JobOut(BaseModel):
     error: str | None
     output: Any
     cancel_refunds: CancelRefunds
+    retries: int
+    error_kind: Literal["busy", "safety", "infrastructure", "timeout", "input", "quota", "unknown"] | None
     refund: RefundOut | None
     late_outcome: str | None
     late_output: Any
@@ -147,7 +150,7 @@ class DeletedOut(BaseModel):
 class HeardOut(BaseModel):
     """What gate did with a callback. `kept`: it waits until its task is bound. `late`: the job had ended before."""
 
-    result: Literal["applied", "late", "kept", "ignored", "repeat"]
+    result: Literal["applied", "retried", "late", "kept", "ignored", "repeat"]
 
 
 class UnreadOut(BaseModel):

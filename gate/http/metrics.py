@@ -247,6 +247,9 @@ class _Collector:
         yield self._counter("gate_stale_recordings", "Answers of Redis that came too late for SQL.", ["pool"], stale)
         repairs = [([kind], counters.repairs[kind]) for kind in REPAIRS]
         yield self._counter("gate_sweep_repairs", "Differences between the stores that were mended.", ["kind"], repairs)
+        retries = [([pool], counters.retries[pool]) for pool in pools]
+        says = "Jobs that were started again after a failure of their provider."
+        yield self._counter("gate_retries", says, ["pool"], retries)
         asked = [([name, said], counters.questions[name, said]) for name in sorted(PAGES) for said in ANSWERS]
         says = "Questions to providers about tasks, by answer."
         yield self._counter("gate_questions", says, ["provider", "answer"], asked)

@@ -21,7 +21,7 @@ from gate.providers.parsing import clean
 from gate.telemetry import counters
 
 router = APIRouter(tags=["webhooks"])
-SAID = {"ended": "applied", "late": "late", "waits": "kept", "history": "ignored", "repeat": "repeat"}
+SAID = {"ended": "applied", "retried": "retried", "late": "late", "waits": "kept", "history": "ignored", "repeat": "repeat"}
 """Answer for each result of a callback. The status is always 200, because a repeated call would change nothing."""
 BODY = {
     "required": True,

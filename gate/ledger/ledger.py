@@ -52,6 +52,7 @@ from gate.model.account import Accounts
 from gate.model.errors import StoreDown
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, Lease, Request, is_over, now_ms
 from gate.model.messages import OutboxEntry, ProviderReport, RelayedPayload, StartReply
+from gate.model.tool import Tools
 
 PROVEN_S = 3.0
 """Age (s) up to which a commit shows that SQL takes writes."""
@@ -251,12 +252,17 @@ class Ledger:
 
         return await self._database.write(pool, job_id, work)
 
-    async def hear(self, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
-        """Record a provider's `report` with its `raw` body, once. The result is that of `inbox.hear`."""
+    async def hear(
+        self, pool: str, provider: str, report: ProviderReport, raw: str, tools: Tools | None = None
+    ) -> Change[CallbackResult]:
+        """Record a provider's `report` with its `raw` body, once. `tools` say what failures are tried again.
+
+        The result is that of `inbox.hear`.
+        """
 
         def work(batch: UnitOfWork) -> Change[CallbackResult]:
             batch.pool(pool)
-            return inbox.hear(batch, pool, provider, report, raw)
+            return inbox.hear(batch, pool, provider, report, raw, tools or Tools())
 
         return await self._database.write(pool, report.job_id or "", work)
 

@@ -92,6 +92,8 @@ class CallbackResult(StrEnum):
 
     ENDED = "ended"
     """The report has ended the job."""
+    RETRIED = "retried"
+    """The job waits again, because its tool has such a failure tried again."""
     LATE = "late"
     """The job had ended without the provider. The report's outcome is kept beside that."""
     WAITS = "waits"

@@ -97,6 +97,8 @@ class Job(NamedTuple):
         presence_ms: Time (ms) without a sign of its caller after which others pass it in the queue; None for no such time.
         account: Account at which gate asks about the task of its current lease; None when gate does not ask.
         cancel_refunds: Whether it is refunded when it is cancelled after its start.
+        retries: How often gate has started it again after a failure that its provider told.
+        error_kind: Kind of the failure that its provider told; None for none.
         position: Its place in the queue; 1 is next.
         queue_length: Number of waiters in the pool.
         reason: Why it waits.
@@ -139,6 +141,8 @@ class Job(NamedTuple):
     presence_ms: int | None = None
     account: str | None = None
     cancel_refunds: CancelRefunds = "always"
+    retries: int = 0
+    error_kind: str | None = None
     refund: Refund | None = None
     position: int | None = None
     queue_length: int | None = None

@@ -69,6 +69,8 @@ def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
         "error": job.error,
         "output": job.output,
         "cancel_refunds": job.cancel_refunds,
+        "retries": job.retries,
+        "error_kind": job.error_kind,
         "refund": {"amount": job.refund.amount, "at": moment(job.refund.at), "owed": job.refund.owed} if job.refund else None,
         "late_outcome": job.late_outcome,
         "late_output": job.late_output,

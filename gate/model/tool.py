@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gate.model.job import CancelRefunds
+from gate.model.messages import ErrorKind, ProviderReport
 
 SHIPPED_NAMES = {
     "upscaler_jobs": "Upscaler Arcano",
@@ -38,6 +39,8 @@ class Tool:
         lease_ms: Length of leases (ms) of its jobs; None for the pool's.
         queue_ms: Limit of time in the queue (ms) of its jobs; None for the pool's.
         cancel_refunds: Whether its jobs are refunded when they are cancelled after their start; None for the pool's setting.
+        retry: How often gate starts one of its jobs again after a failure of its provider that is no fault of the job.
+        retry_on: Words of an error, in small letters, by which a failure is one of those too.
     """
 
     table: str
@@ -50,6 +53,20 @@ class Tool:
     lease_ms: int | None = None
     queue_ms: int | None = None
     cancel_refunds: CancelRefunds | None = None
+    retry: int = 0
+    retry_on: tuple[str, ...] = ()
+
+    def starts_again(self, retries: int, report: ProviderReport) -> bool:
+        """Return whether a job of this tool is started again after a report of its provider.
+
+        Args:
+            retries: How often it was started again before.
+            report: The report.
+        """
+        if report.outcome != "failed" or retries >= self.retry:
+            return False
+        said = (report.error or "").casefold()
+        return report.error_kind is ErrorKind.INFRASTRUCTURE or any(word in said for word in self.retry_on)
 
     def address(self, kind: str) -> str | None:
         """Return the address for a kind of call; None when the tool has none.

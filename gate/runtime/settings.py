@@ -99,6 +99,10 @@ class ToolSettings(BaseModel):
     lease_seconds: Seconds | None = None  # of its jobs; None for the pool's
     queue_seconds: Seconds | None = None  # of its jobs; None for the pool's
     cancel_refunds: CancelRefunds | None = None  # of its jobs; None for the pool's
+    retry: Annotated[int, Field(ge=0, le=10)] = 0  # how often gate starts a job again after a failure that is not the job's
+    retry_on: list[
+        Annotated[str, Field(min_length=3, max_length=200)]
+    ] = []  # words of an error by which a failure is one of those
 
     def tool(self, table: str) -> Tool:
         """Return the tool of this table."""
@@ -109,7 +113,7 @@ class ToolSettings(BaseModel):
         )
         return Tool(
             table, name, self.provider, self.start_url, self.events_url, secret, self.pool, lease_ms, queue_ms,
-            self.cancel_refunds,
+            self.cancel_refunds, self.retry, tuple(words.casefold() for words in self.retry_on),
         )  # fmt: skip
 
 
@@ -122,9 +126,7 @@ class AccountSettings(BaseModel):
     key_env: str | None = None  # the variable that holds the key
     pool: Annotated[str, AfterValidator(_is_name)] = "default"
     base_url: Annotated[str, AfterValidator(_is_address)] | None = None  # None for the provider's
-    limit: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = (
-        None  # tasks that gate runs on it at once; None for the pool's limit
-    )
+    limit: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = None  # tasks of gate on it at once; None for any number
 
     def secret(self) -> str:
         """Return the key; empty when the variable is not set here. Only the server needs it.

@@ -133,7 +133,7 @@ class _Parts:
         pricing = JobPricing(outside.tools, rows, hooks)
         self.services = Services(
             admission=Admission(*common, queries, rows, pricing, outside.accounts),
-            jobs=JobCoordinator(*common, queries, outside.accounts, self.capacity),
+            jobs=JobCoordinator(*common, queries, outside.accounts, self.capacity, outside.tools),
             pools=PoolCoordinator(*common, queries, rows, defaults),
             queries=queries,
             ledger=rows,

@@ -70,6 +70,8 @@ deliveries: Counter[tuple[str, str]] = Counter()
 """Calls to tools, by kind and result."""
 questions: Counter[tuple[str, str]] = Counter()
 """Questions to providers about tasks, by provider and answer; `silent` is no reply."""
+retries: Counter[str] = Counter()
+"""Jobs that were started again after a failure of their provider, by pool."""
 ends_by_question: Counter[tuple[str, str]] = Counter()
 """Ends that a question has brought, by provider and effect."""
 not_understood: Counter[str] = Counter()
@@ -83,6 +85,7 @@ answers: dict[tuple[str, str], Answers] = {}
 def forget(pool: str) -> None:
     """Drop the counters of a pool that was deleted."""
     stale.pop(pool, None)
+    retries.pop(pool, None)
     for of_pools in (rebuilds, clock_steps):
         for key in [key for key in of_pools if key[0] == pool]:
             del of_pools[key]

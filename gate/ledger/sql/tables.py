@@ -100,6 +100,8 @@ jobs = Table(
     Column("presence_ms", BigInteger),
     Column("account", Text),
     Column("cancel_refunds", Text, nullable=False, server_default="always"),
+    Column("retries", BigInteger, nullable=False, server_default=text("0")),
+    Column("error_kind", Text),
     CheckConstraint(f"status in ({LIVE}, 'completed', {REFUNDED})", name="jobs_status"),
     CheckConstraint(f"(ended_at is null) = (status in ({LIVE}))", name="jobs_ended"),
     CheckConstraint("(ended_at is null) = (ended_by is null)", name="jobs_ended_by"),

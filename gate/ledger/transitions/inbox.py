@@ -15,11 +15,12 @@ from pydantic import JsonValue
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.sql.tables import webhooks
-from gate.ledger.transitions import jobs, questions
+from gate.ledger.transitions import jobs, questions, retries
 from gate.ledger.transitions.jobs import Ending
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, now_ms
 from gate.model.limits import CALLBACK_KEPT_MAX
-from gate.model.messages import ProviderReport, RelayedPayload
+from gate.model.messages import ErrorKind, ProviderReport, RelayedPayload
+from gate.model.tool import Tools
 
 KEPT_MS = 7 * 24 * 3600 * 1000
 """Time (ms) for which a callback waits for the binding of its task."""
@@ -27,7 +28,9 @@ RAW_OF_A_JOB = 20
 """Callbacks of one job whose bodies are kept. Further ones are kept without a body, so that they do not fill the disk."""
 
 
-def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, raw: str) -> Change[CallbackResult]:
+def hear(
+    batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, raw: str, tools: Tools
+) -> Change[CallbackResult]:
     """Apply a provider's report once, and keep its body.
 
     Args:
@@ -36,6 +39,7 @@ def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, ra
         provider: The provider, by its name.
         report: The provider's report.
         raw: The callback's body as it came.
+        tools: The tools, which say what failures are tried again.
 
     Returns:
         What the report did, with the job after it and before it. The job is None if no job of the pool is known for it.
@@ -48,8 +52,10 @@ def hear(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, ra
     job, current, early = _about(batch, pool, provider, report)
     verdict = CallbackResult.WAITS if early else CallbackResult.HISTORY
     before = job
-    if job is not None and current:
-        verdict, job = _apply(batch, job, provider, report.outcome, report.error, report.output)
+    if job is not None and current and retries.is_due(job, report, tools):  # guard: failure-that-is-tried-again
+        verdict, job = CallbackResult.RETRIED, retries.again(batch, job, report.error)
+    elif job is not None and current:
+        verdict, job = _apply(batch, job, provider, report.outcome, report.error, report.output, report.error_kind)
     kept = job is None or _count(batch, job.job_id) < RAW_OF_A_JOB
     at = now_ms()
     row = {
@@ -148,11 +154,19 @@ def _about(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport) 
 
 
 def _apply(
-    batch: UnitOfWork, job: Job, provider: str, outcome: EndStatus, error: str | None, output: JsonValue
+    batch: UnitOfWork,
+    job: Job,
+    provider: str,
+    outcome: EndStatus,
+    error: str | None,
+    output: JsonValue,
+    error_kind: ErrorKind | None = None,
 ) -> tuple[CallbackResult, Job]:
     if job.status in HOLDING:
         reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
-        return CallbackResult.ENDED, jobs.end(batch, job, Ending(outcome, "provider", reason, error, output))
+        return CallbackResult.ENDED, jobs.end(
+            batch, job, Ending(outcome, "provider", reason, error, output, error_kind=error_kind)
+        )
     # Only the provider knows how its task ended. So its outcome is kept beside that of a browser, an operator or a deadline.
     if (
         job.status in REFUNDED

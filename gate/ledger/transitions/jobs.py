@@ -74,6 +74,7 @@ class Ending(NamedTuple):
         error: Text for people.
         output: What the job produced.
         at: When it ended (ms since 1970); None for now.
+        error_kind: Kind of the failure that its provider told; None for none.
     """
 
     outcome: EndStatus
@@ -82,6 +83,7 @@ class Ending(NamedTuple):
     error: str | None = None
     output: Any = None
     at: int | None = None
+    error_kind: str | None = None
 
 
 def end(batch: UnitOfWork, job: Job, ending: Ending) -> Job:
@@ -95,13 +97,14 @@ def end(batch: UnitOfWork, job: Job, ending: Ending) -> Job:
     Returns:
         The ended job, with its refund.
     """
-    outcome, by, reason, error, output, at = ending
+    outcome, by, reason, error, output, at, error_kind = ending
     at = batch.now_ms(job.pool) if at is None else at
     owed_back = job.is_refunded_by(outcome, by, reason)  # guard: no-refund-after-the-start
     refund = Refund(job.credits, None if job.settles else at, owed=job.settles) if owed_back else None
     job = batch.put(
-        job, status=outcome, ended_at=at, ended_by=by, end_reason=reason, error=error, output=output, refund=refund
-    )
+        job, status=outcome, ended_at=at, ended_by=by, end_reason=reason, error=error, output=output, refund=refund,
+        error_kind=error_kind,
+    )  # fmt: skip
     if owed_back and job.settles:
         owe(batch, job, at)  # guard: refund-is-owed
     elif owed_back:

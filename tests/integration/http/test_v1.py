@@ -20,7 +20,7 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 JOB = {
     "job_id", "pool", "user", "tool", "session", "credits", "payload", "task", "status", "position", "queue_length",
     "reason", "eta_seconds", "enqueued_at", "lease", "ended_at", "ended_by", "end_reason", "error", "output", "refund",
-    "late_outcome", "late_output", "started_by", "queue_expires_at", "likely", "account", "cancel_refunds",
+    "late_outcome", "late_output", "started_by", "queue_expires_at", "likely", "account", "cancel_refunds", "retries", "error_kind",
 }  # fmt: skip
 POOL = {
     "pool", "limit", "running", "granted", "queued", "free", "draining", "paused", "cooling_until", "oldest_lease_seconds",

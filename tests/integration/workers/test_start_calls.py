@@ -55,6 +55,15 @@ async def test_a_free_slot_is_started_before_the_answer_and_the_next_when_it_is_
         assert job(served, second)["task"] == {"provider": "runninghub", "task_id": f"t-{second}"}
 
 
+async def test_a_start_call_names_the_account_and_never_its_key(tmp_path: Path, tool: Tool) -> None:
+    account = 'base_url = "http://127.0.0.1:9"\n[providers.runninghub.accounts.second]\nkey = "a-key-of-the-test-0123"\n'
+    with serving(tmp_path, tool, account) as served:
+        first, _ = enqueue(served)
+        (start,) = tool.starts(first)
+        assert start.job["account"] == "second" and "a-key-of-the-test" not in json.dumps(start.body)
+        assert job(served, first)["account"] == "second"
+
+
 async def test_a_poll_does_not_claim_a_job_that_gate_starts(tmp_path: Path, tool: Tool) -> None:
     asked, go = threading.Event(), threading.Event()
 

@@ -81,6 +81,9 @@ GUARDS = [
     Guard("unknown-task-may-be-of-another-account", DROP, "test_a_task_that_was_started_on_another_account_is_found_there"),
     Guard("refusal-cools-its-account", DROP, "test_a_refusal_cools_its_account_and_the_job_goes_to_another"),
     Guard("refused-key-takes-the-account-down", DROP, "test_a_revoked_key_takes_its_account_down_and_fails_no_job"),
+    # ---- failures that are tried again
+    Guard("failure-that-is-tried-again", NEVER, "test_a_job_is_started_again_and_its_user_sees_one_completed_job"),
+    Guard("held-time-counts-against-no-wait", DROP, "test_the_time_in_its_slot_does_not_count_as_waiting"),
     # ---- the client
     Guard("answer-of-another-job", NEVER, "test_answer_about_another_job_is_refused"),
     Guard("slot-of-the-parent", NEVER, "test_child_that_leaves_the_body_of_its_parent_does_not_release_the_slot"),

@@ -210,6 +210,7 @@ WORDS = {
     "raw_gone": "Its body was not kept.",
     "raw_hidden": "Its body is shown to an admin.",
     "verdict_ended": "ended the job",
+    "verdict_retried": "put the job back into the queue, for another try",
     "verdict_late": "came after the expiry, and is kept",
     "verdict_waits": "waits until its task is bound",
     "verdict_history": "changed nothing",

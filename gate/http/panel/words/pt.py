@@ -210,6 +210,7 @@ WORDS = {
     "raw_gone": "O corpo não foi guardado.",
     "raw_hidden": "O corpo é mostrado a um admin.",
     "verdict_ended": "encerrou o job",
+    "verdict_retried": "devolveu o job à fila, para outra tentativa",
     "verdict_late": "chegou depois da expiração, e fica guardado",
     "verdict_waits": "espera até que sua tarefa seja ligada",
     "verdict_history": "não mudou nada",
