@@ -247,16 +247,7 @@ class _Collector:
         yield self._counter("gate_stale_recordings", "Answers of Redis that came too late for SQL.", ["pool"], stale)
         repairs = [([kind], counters.repairs[kind]) for kind in REPAIRS]
         yield self._counter("gate_sweep_repairs", "Differences between the stores that were mended.", ["kind"], repairs)
-        retries = [([pool], counters.retries[pool]) for pool in pools]
-        says = "Jobs that were started again after a failure of their provider."
-        yield self._counter("gate_retries", says, ["pool"], retries)
-        asked = [([name, said], counters.questions[name, said]) for name in sorted(PAGES) for said in ANSWERS]
-        says = "Questions to providers about tasks, by answer."
-        yield self._counter("gate_questions", says, ["provider", "answer"], asked)
-        results = [one.value for one in CallbackResult]
-        ends = [([name, result], counters.ends_by_question[name, result]) for name in sorted(PAGES) for result in results]
-        says = "Ends that a question has brought, by what they did."
-        yield self._counter("gate_question_ends", says, ["provider", "result"], ends)
+        yield from self._of_providers(pools)
         sent = [([kind, result], counters.deliveries[kind, result]) for kind in RESULTS for result in RESULTS[kind]]
         yield self._counter("gate_deliveries", "Calls made to tools, by what came of them.", ["kind", "result"], sent)
         odd = [([name], counters.not_understood[name]) for name in sorted(PROVIDERS)]
@@ -270,6 +261,18 @@ class _Collector:
         yield self._counter("gate_http_answers", "HTTP answers.", ["method", "route", "status"], answers)
         seconds = [([*route], one.seconds) for route, one in routes if any(one.seconds.counts)]
         yield self._histogram("gate_http_answer_seconds", "Until an answer began.", ["method", "route"], seconds)
+
+    def _of_providers(self, pools: Sequence[str]) -> Iterator[Metric]:
+        retries = [([pool], counters.retries[pool]) for pool in pools]
+        says = "Jobs that were started again after a failure of their provider."
+        yield self._counter("gate_retries", says, ["pool"], retries)
+        asked = [([name, said], counters.questions[name, said]) for name in sorted(PAGES) for said in ANSWERS]
+        says = "Questions to providers about tasks, by answer."
+        yield self._counter("gate_questions", says, ["provider", "answer"], asked)
+        results = [one.value for one in CallbackResult]
+        ends = [([name, result], counters.ends_by_question[name, result]) for name in sorted(PAGES) for result in results]
+        says = "Ends that a question has brought, by what they did."
+        yield self._counter("gate_question_ends", says, ["provider", "result"], ends)
 
     def _gauge(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], float]]) -> Metric:
         family: GaugeMetricFamily = self._core.GaugeMetricFamily(name, says, labels=labels)

@@ -113,7 +113,7 @@ class Ledger:
                 return Change(AdmitResult.COPY, copy)
             if lease is not None and not (newer(row, lease.fence, 0) and room(batch, row)):
                 return Change(AdmitResult.NO_ROOM)
-            job = admission.new(batch, pool, request, ticket, at, lease_ms, lease, given_up, stood_ms)
+            job = admission.new(batch, row, request, ticket, at, lease_ms, lease, given_up, stood_ms)
             if given_up:
                 batch.event(pool, request.job_id, "returned", "gate", at, fence=given_up, why="not_taken")
             batch.event(pool, request.job_id, "running" if lease else "queued", "caller", at, lease and lease.fence)
@@ -158,11 +158,11 @@ class Ledger:
         """
 
         def work(batch: UnitOfWork) -> Change[EndResult]:
-            settings = batch.pool(pool).settings
-            lease_ms = request.lease_ms or settings.lease_ms
+            row = batch.pool(pool)
+            lease_ms = request.lease_ms or row.settings.lease_ms
             if (job := batch.job(pool, request.job_id)) is not None:  # guard: early-end-after-no-admission
                 return Change(EndResult.ALREADY, job)
-            job = admission.new(batch, pool, request, 0, batch.now_ms(pool), lease_ms, None)
+            job = admission.new(batch, row, request, 0, batch.now_ms(pool), lease_ms, None)
             return Change(EndResult.ENDED, changes.end(batch, job, Ending(outcome, by, reason, error)))
 
         return await self._database.write(pool, request.job_id, work)

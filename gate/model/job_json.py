@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from gate.model.job import Job
+from gate.model.job import Job, Lease
 
 
 def moment(ms: int | None) -> str | None:
@@ -34,7 +34,6 @@ def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
         job: The job.
         secrets: True for a reader that may release the job, and so may see the payload and the lease_id.
     """
-    lease = job.lease
     return {
         "job_id": job.job_id,
         "pool": job.pool,
@@ -54,15 +53,7 @@ def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
         "queue_expires_at": moment(job.queue_expires_at),
         "likely": job.likely,
         "enqueued_at": moment(job.enqueued_at),
-        "lease": {
-            "lease_id": lease.lease_id if secrets else None,
-            "fence": lease.fence,
-            "granted_at": moment(lease.granted_at),
-            "expires_at": moment(lease.due),
-            "hard_expires_at": moment(lease.hard),
-        }
-        if lease
-        else None,
+        "lease": _lease(job.lease, secrets) if job.lease else None,
         "ended_at": moment(job.ended_at),
         "ended_by": job.ended_by,
         "end_reason": job.end_reason,
@@ -74,4 +65,14 @@ def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
         "refund": {"amount": job.refund.amount, "at": moment(job.refund.at), "owed": job.refund.owed} if job.refund else None,
         "late_outcome": job.late_outcome,
         "late_output": job.late_output,
+    }
+
+
+def _lease(lease: Lease, secrets: bool) -> dict[str, Any]:
+    return {
+        "lease_id": lease.lease_id if secrets else None,
+        "fence": lease.fence,
+        "granted_at": moment(lease.granted_at),
+        "expires_at": moment(lease.due),
+        "hard_expires_at": moment(lease.hard),
     }

@@ -12,7 +12,7 @@ from gate.model.job import Job, Lease, Request
 
 def new(
     batch: UnitOfWork,
-    pool: str,
+    pool: Pool,
     request: Request,
     ticket: int,
     at: int,
@@ -25,7 +25,7 @@ def new(
 
     Args:
         batch: Has locked the pool's row.
-        pool: Name of the pool.
+        pool: The pool.
         request: The job.
         ticket: Its place in order of arrival.
         at: When it came (ms since 1970).
@@ -37,14 +37,13 @@ def new(
     Returns:
         The job.
     """
-    row = batch.pool(pool)
-    account = capacity.choose(batch, row) if lease is not None else None
-    rule = request.cancel_refunds or row.settings.cancel_refunds
-    job = _row(pool, request, ticket, at, lease_ms, lease, given_up)
+    account = capacity.choose(batch, pool) if lease is not None and pool.accounts else None
+    rule = request.cancel_refunds or pool.settings.cancel_refunds
+    job = _row(pool.name, request, ticket, at, lease_ms, lease, given_up)
     job = job._replace(stood_ms=stood_ms, account=account, cancel_refunds=rule)
     batch.insert(job)
     if request.credits:
-        batch.book(request.job_id, request.user, pool, "charge", request.credits, at)
+        batch.book(request.job_id, request.user, pool.name, "charge", request.credits, at)
     return job
 
 

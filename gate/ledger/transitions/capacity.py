@@ -53,14 +53,12 @@ def choose(batch: UnitOfWork, pool: Pool) -> str | None:
 
 
 def has_room(batch: UnitOfWork, pool: Pool) -> bool:
-    """Return whether an account takes a further task. With one account, the limit in force says so.
+    """Return whether an account takes a further task.
 
     Args:
         batch: Has locked the pool's row.
-        pool: The pool.
+        pool: The pool, with two accounts or more. With one, the limit in force says so.
     """
-    if len(pool.accounts) < 2:
-        return True
     are_full = all(one.is_full for one in batch.used(pool).values())  # guard: grant-needs-an-account
     return not are_full
 

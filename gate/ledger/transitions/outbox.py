@@ -45,8 +45,8 @@ def room(batch: UnitOfWork, pool: Pool) -> bool:
     return (
         not pool.paused
         # guard: sql-counts-the-slots
-        and batch.held(pool.name) < pool.limit_in_force
-        and capacity.has_room(batch, pool)
+        and batch.held(pool.name) < (pool.settings.limit if pool.room is None else min(pool.settings.limit, pool.room))
+        and (len(pool.accounts) < 2 or capacity.has_room(batch, pool))
     )
 
 
