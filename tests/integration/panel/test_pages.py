@@ -121,6 +121,17 @@ def test_a_reader_sees_no_payload_no_lease_and_no_button(kept: Kept) -> None:
     kept.cancel("secretive")
 
 
+def test_page_of_a_job_that_was_cancelled_after_its_start_says_why_nothing_went_back(kept: Kept) -> None:
+    admin_key = {"apikey": ADMIN}
+    for rule, shown in (("until_started", True), ("always", False)):
+        kept.served.http.put("/v1/pools/default", json={"cancel_refunds": rule}, headers=admin_key).raise_for_status()
+        kept.acquire(job_id=f"kept-{rule}", credits=3)
+        kept.cancel(f"kept-{rule}")
+        for language in ("en", "pt-BR"):
+            page = kept.person("read", **{"accept-language": language}).get(f"/pools/default/jobs/kept-{rule}").text
+            assert (words.LANGUAGES[language]["no_refund"] in page) == shown
+
+
 def test_what_an_admin_does_is_kept_with_reason_and_name(kept: Kept) -> None:
     person = kept.person("admin")
     for verb, outcome in (("cancel", "cancelled"), ("release", "failed")):
