@@ -43,6 +43,13 @@ def _is_address(value: str) -> str:
     return value
 
 
+def _is_provider(value: str) -> str:
+    """Check the address of a provider. Its key goes into a header, and a password in the address would be shown in errors."""
+    if "@" in urlsplit(_is_address(value)).netloc:
+        raise ValueError("must have no user and no password: put the key into key or key_env")
+    return value
+
+
 def _is_name(value: str) -> str:
     if not POOL_NAME.fullmatch(value):
         raise ValueError(f"must match {POOL_NAME.pattern}")
@@ -125,7 +132,7 @@ class AccountSettings(BaseModel):
     key: SecretStr | None = None
     key_env: str | None = None  # the variable that holds the key
     pool: Annotated[str, AfterValidator(_is_name)] = "default"
-    base_url: Annotated[str, AfterValidator(_is_address)] | None = None  # None for the provider's
+    base_url: Annotated[str, AfterValidator(_is_provider)] | None = None  # None for the provider's
     limit: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = None  # tasks of gate on it at once; None for any number
 
     def secret(self) -> str:
@@ -149,7 +156,7 @@ class ProviderSettings(BaseModel):
 
     token: SecretStr | None = None
     secrets: list[SecretStr] = []
-    base_url: Annotated[str, AfterValidator(_is_address)] | None = None
+    base_url: Annotated[str, AfterValidator(_is_provider)] | None = None
     callbacks: bool = True  # False when the provider sends none: its tasks are asked about more often
     silence_seconds: Seconds = 600  # how long a lease is extended while the provider does not answer
     drain_seconds: Seconds = 30  # how long a stopped task keeps its slot at most

@@ -45,3 +45,15 @@ def test_variables_of_callers_and_of_kubernetes_are_passed_over(monkeypatch: pyt
     for name, value in others.items():
         monkeypatch.setenv(name, value)
     assert load(limit=7).limit == 7
+
+
+@pytest.mark.parametrize("section", ["providers.runninghub", "providers.runninghub.accounts.first"])
+def test_password_in_the_address_of_a_provider_is_refused_and_not_shown(section: str, tmp_path: Path) -> None:
+    config = tmp_path / "gate.toml"
+    config.write_text(f"[{section}]\nbase_url = 'https://ana:geheim-9@provider.example'\n")
+    with pytest.raises(CannotStart) as refused:
+        load(config)
+    assert refused.value.detail.endswith(
+        "base_url' is wrong: must have no user and no password: put the key into key or key_env"
+    )
+    assert "geheim-9" not in refused.value.detail
