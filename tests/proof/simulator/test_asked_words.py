@@ -1,4 +1,4 @@
-"""What the panel and `gate explain` say of a task that gate asks about, on a real gate."""
+"""What the panel, `gate explain` and the metrics say of a task that gate asks about, on a real gate."""
 
 from __future__ import annotations
 
@@ -76,3 +76,29 @@ async def test_a_job_that_gate_does_not_ask_about_says_nothing_of_questions(tmp_
     with Simulator(limit=3) as simulator, counting(tmp_path, simulator, {"first": 3}, limit=3) as served:
         job = served.acquire(job_id=fresh()).json()
         assert "Questions" not in page(served, job) and "has asked about it" not in explained(served, job)
+
+
+def figure(served: Served, name: str) -> float:
+    """Return the value of one line of the metrics."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", served.http.get("/metrics").text, re.MULTILINE)
+    assert found, name
+    return float(found[1])
+
+
+async def test_questions_extensions_and_stops_are_counted_from_0(tmp_path: Path) -> None:
+    about = 'provider="runninghub"'
+    names = [f"gate_question_seconds_count{{{about}}}", f"gate_question_extensions_total{{{about}}}"]
+    names += [f'gate_stops_total{{{about},result="{word}"}}' for word in ("confirmed", "given_up")]
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3}, limit=3, more="lease_seconds = 4") as served:
+            assert [figure(served, name) for name in names] == [0, 0, 0, 0]
+            gone = start(served, simulator)
+            await until(lambda: figure(served, names[1]) > 0, "its lease was extended", 20)
+            served.http.post(f"/v1/pools/default/jobs/{gone['job_id']}/cancel")
+            await until(lambda: figure(served, names[2]) == 1, "its stop is confirmed", 20)
+            assert figure(served, names[0]) > 0
+            deaf = start(served, simulator, deaf=True)
+            served.http.post(f"/v1/pools/default/jobs/{deaf['job_id']}/cancel")
+            served.sql("update @tasks set stop_at = stop_at - 600000 where stop = 'owed'")  # its ten minutes are over
+            await until(lambda: figure(served, names[3]) == 1, "the next stop was the last one", 40)
