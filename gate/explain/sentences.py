@@ -12,8 +12,9 @@ from typing import NamedTuple
 from gate.explain.facts import Facts
 from gate.explain.formatting import clock, names, several, short, span, until
 from gate.ledger.reports.timeline import Event, IncomingCallback, JobTimeline, OutgoingCall, OwedRefund
+from gate.ledger.transitions.questions import Asked
 from gate.ledger.transitions.unread_callbacks import Unread
-from gate.model.job import Job
+from gate.model.job import Job, now_ms
 
 COUNTED_MS = 1_000
 """Shortest time (ms) in which a pool stood still that a sentence mentions."""
@@ -51,8 +52,27 @@ def _where(facts: Facts) -> Iterator[Sentence]:
         yield from _waits(facts)
     else:
         yield from _holds(facts)
+    if facts.story.asked is not None:
+        yield from _asked(facts.story.asked, job)
     if facts.redis is not None:
         yield Sentence(f"This is what SQL alone knows: {facts.redis}.")
+
+
+def _asked(known: Asked, job: Job) -> Iterator[Sentence]:
+    """Say what the provider said last, and whether the task is being stopped."""
+    if not job.ended:
+        asked = f"gate has asked about it on account {known.account} {several(known.questions, 'time')}"
+        if known.silent_since is not None:
+            yield Sentence(
+                f"{asked}: no answer for {span(now_ms() - known.silent_since)}, since {clock(known.silent_since)}."
+            )
+        elif known.heard_at is not None:
+            said = ANSWERS.get(known.state, known.state)
+            yield Sentence(f"{asked}: {span(now_ms() - known.heard_at)} ago the provider said {said}.")
+        else:
+            yield Sentence(f"gate has not asked about it yet, on account {known.account}.")
+    if known.stop is not None:
+        yield Sentence(STOPS[known.stop])
 
 
 def _holds(facts: Facts) -> Iterator[Sentence]:
@@ -203,6 +223,17 @@ def _by_whom(job: Job) -> str:
     return f"{by}: {UNHEARD.get(job.end_reason, job.end_reason)}" if job.end_reason else by
 
 
+ANSWERS = {
+    "queued": "that it waits there",
+    "running": "that it is running",
+    "ended": "that it has ended",
+    "unknown": "that it knows no such task",
+}
+STOPS = {
+    "owed": "Its task is being stopped at the provider.",
+    "confirmed": "The provider has confirmed that its task is over.",
+    "given_up": "Its task could not be stopped: stop it at the provider, where it takes room until it ends.",
+}
 HAPPENED = {
     "queued": "it joined the queue",
     "granted": "it was granted a slot",

@@ -113,7 +113,7 @@ async def job(
     if asked is None:
         return _answer(job, asking)
     body = job_body(job, asking.may_release)
-    said = {name: value for name, value in asked._asdict().items() if name != "is_answered"}
+    said = {name: value for name, value in asked._asdict().items() if name not in ("is_answered", "silent_since")}
     return Json(body | {"task": body["task"] | said | {"heard_at": moment(asked.heard_at)}})
 
 

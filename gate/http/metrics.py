@@ -269,6 +269,14 @@ class _Collector:
         asked = [([name, said], counters.questions[name, said]) for name in sorted(PAGES) for said in ANSWERS]
         says = "Questions to providers about tasks, by answer."
         yield self._counter("gate_questions", says, ["provider", "answer"], asked)
+        lasted = [([name], counters.question_seconds[name]) for name in sorted(PAGES)]
+        says = "From a question to its answer, or to the end of the wait for one."
+        yield self._histogram("gate_question_seconds", says, ["provider"], lasted)
+        extended = [([name], counters.extensions[name]) for name in sorted(PAGES)]
+        says = "Leases extended for a question or by its answer."
+        yield self._counter("gate_question_extensions", says, ["provider"], extended)
+        stopped = [([name, word], counters.stops[name, word]) for name in sorted(PAGES) for word in ("confirmed", "given_up")]
+        yield self._counter("gate_stops", "Stops of tasks that are settled.", ["provider", "result"], stopped)
         results = [one.value for one in CallbackResult]
         ends = [([name, result], counters.ends_by_question[name, result]) for name in sorted(PAGES) for result in results]
         says = "Ends that a question has brought, by what they did."

@@ -8,7 +8,7 @@ small.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Final
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -74,6 +74,12 @@ retries: Counter[str] = Counter()
 """Jobs that were started again after a failure of their provider, by pool."""
 ends_by_question: Counter[tuple[str, str]] = Counter()
 """Ends that a question has brought, by provider and effect."""
+question_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
+"""Time (s) from a question to its answer, or to the end of the wait for one, by provider."""
+extensions: Counter[str] = Counter()
+"""Leases that were extended for a question or by its answer, by provider."""
+stops: Counter[tuple[str, str]] = Counter()
+"""Stops of tasks that are settled, by provider and result: `confirmed`, `given_up`."""
 not_understood: Counter[str] = Counter()
 """Callbacks of a success whose output has an unknown shape, by provider."""
 unread_callbacks: Counter[str] = Counter()

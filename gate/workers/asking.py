@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -147,7 +148,7 @@ class AskingWorker:
 
     async def _asked_at(self, question: Question, account: Account, page: ProviderPage) -> Answer | None:
         """Ask about a task at one account."""
-        task_id, key = question.task_id, account.key
+        task_id, key, began = question.task_id, account.key, time.perf_counter()
         try:
             answer = await self._client.answer(
                 account, page.ask(task_id, key), lambda reply: page.read_answer(task_id, reply, key), _within_s(question)
@@ -155,6 +156,7 @@ class AskingWorker:
         except NoReply as error:
             log.info("asking.no_reply", pool=question.pool, job_id=question.job_id, why=str(error))
             answer = None
+        counters.question_seconds[question.provider].add(time.perf_counter() - began)
         counters.questions[question.provider, answer.state.value if answer else "silent"] += 1
         if answer is not None and answer.state is AnswerState.BAD_KEY:
             await self.on_refused_key(account, answer)  # guard: refused-key-takes-the-account-down
@@ -212,6 +214,7 @@ class AskingWorker:
             await self._jobs.renew(question.pool, question.job_id, question.lease_id, lease_ms)
         except (LeaseLost, AlreadyEnded, StartedByGate, JobUnknown, PoolUnknown):
             return False
+        counters.extensions[question.provider] += 1
         return True
 
     def _wait_ms(self, question: Question, answer: Answer | None) -> int | None:
@@ -242,6 +245,7 @@ class AskingWorker:
         if since_ms > STOPS_MS:
             log.warning("asking.stop_given_up", pool=question.pool, job_id=question.job_id, why=answer.why)
             await self._questions.record(question, Heard(answer.state, answer.why, None, stop="given_up"))
+            counters.stops[question.provider, "given_up"] += 1
             return
         wait_ms = min(max(STOP_AGAIN_MS, since_ms // 2), STOP_AGAIN_MAX_MS)
         await self._questions.record(question, Heard(answer.state, answer.why, wait_ms))
@@ -265,6 +269,7 @@ class AskingWorker:
             if answer.report is not None:
                 await self._jobs.hear(question.pool, question.provider, answer.report, _body(answer))
             is_last = await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None, stop="confirmed"))
+            counters.stops[question.provider, "confirmed"] += 1
             if is_last:  # guard: last-stop-frees-the-slot
                 await self._pools.pool(question.pool).drained(question.job_id, question.lease_id)
 

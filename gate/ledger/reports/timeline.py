@@ -17,6 +17,7 @@ from gate.ledger.commit.database import Database
 from gate.ledger.reports.refused_jobs import RefusedJob, refused_jobs
 from gate.ledger.sql.job_rows import find, is_holding, job_of, jobs_with_refund
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools, tasks, webhooks
+from gate.ledger.transitions.questions import Asked, asked
 from gate.ledger.transitions.unread_callbacks import Unread, about
 from gate.model.job import EndStatus, Job
 
@@ -207,6 +208,7 @@ class JobTimeline:
         queued: Number of jobs that wait, before it and behind it.
         pause: Event by which the pool was paused, while it is.
         refused: Jobs of the pool that their provider always refuses, while others are started.
+        asked: What the provider says of its current task; None when gate does not ask about it.
     """
 
     job: Job
@@ -224,6 +226,7 @@ class JobTimeline:
     queued: int
     pause: Event | None
     refused: list[RefusedJob]
+    asked: Asked | None
 
 
 class Timelines:
@@ -325,6 +328,7 @@ def _timeline(connection: Connection, job_id: str) -> JobTimeline | None:
         *_others(connection, job),
         next((Event(*row) for row in pause), None),
         [] if job.ended else refused_jobs(connection, job.pool, pool.refusals_before_passing),
+        asked(connection, job.provider, job.task_id) if job.provider is not None and job.task_id is not None else None,
     )
 
 

@@ -300,6 +300,7 @@ class Asked(NamedTuple):
         questions: Questions so far.
         stop: `owed`, `confirmed`, `given_up`; None for a task that was not to be stopped.
         is_answered: No question is due or under way.
+        silent_since: First question without an answer since the last answer (ms since 1970); None when the last one was answered.
     """
 
     account: str
@@ -308,6 +309,7 @@ class Asked(NamedTuple):
     questions: int
     stop: str | None
     is_answered: bool
+    silent_since: int | None
 
 
 def asked(connection: Connection, provider: str, task_id: str) -> Asked | None:
@@ -317,7 +319,7 @@ def asked(connection: Connection, provider: str, task_id: str) -> Asked | None:
         return None
     state = "silent" if row.silent_since is not None else row.state or "unasked"
     is_answered = row.ask_at is None or (row.taken_by is None and row.ask_at > clock_ms(connection))
-    return Asked(row.account, state, row.heard_at, row.questions, row.stop, is_answered)
+    return Asked(row.account, state, row.heard_at, row.questions, row.stop, is_answered, row.silent_since)
 
 
 def nudge(batch: UnitOfWork, job: Job) -> bool:

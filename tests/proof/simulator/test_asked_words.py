@@ -1,0 +1,104 @@
+"""What the panel, `gate explain` and the metrics say of a task that gate asks about, on a real gate."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from gate.simulator import Simulator
+from tests.proof.simulator.test_accounts import counting, start, two_keys
+from tests.support.gate_process import Served, run_gate
+from tests.support.names import fresh
+from tests.support.wait import until
+
+pytestmark = pytest.mark.anyio
+
+
+def page(served: Served, job: dict[str, Any], language: str = "en") -> str:
+    """Return the text of the job's page, its white space joined."""
+    headers = {"accept": "text/html", "accept-language": language}
+    said = httpx2.get(f"{served.url}/pools/default/jobs/{job['job_id']}", headers=headers)
+    assert said.status_code == 200, said.text
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", said.text)).split())
+
+
+def explained(served: Served, job: dict[str, Any]) -> str:
+    return " ".join(run_gate("explain", job["job_id"], cwd=served.folder).stdout.split())
+
+
+async def heard(served: Served, job: dict[str, Any], state: str) -> None:
+    """Let gate ask now, and wait until the job shows this state."""
+    path = f"/v1/pools/default/jobs/{job['job_id']}"
+    served.http.post(f"{path}/ask")
+    await until(lambda: served.http.get(path).json()["task"]["state"] == state, f"its state is {state}")
+
+
+async def test_the_last_answer_and_then_silence_are_told_in_words(tmp_path: Path) -> None:
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3}, limit=3) as served:
+            job = start(served, simulator)
+            await heard(served, job, "running")
+            assert re.search(r"Account first Provider asked [\d:]+ ago: running Questions \d", page(served, job))
+            assert re.search(r"Provedor consultado há [\d:]+ : em execução", page(served, job, "pt-BR"))
+            assert re.search(
+                r"on account first \d+ times?: \d+ s ago the provider said that it is running\.", explained(served, job)
+            )
+            simulator.control(away_s=60)
+            await heard(served, job, "silent")
+            assert re.search(r"Provider no answer for [\d:]+ Questions \d", page(served, job))
+            assert re.search(r"Provedor sem resposta há [\d:]+", page(served, job, "pt-BR"))
+            assert re.search(r"times: no answer for \d+ s, since [\d:]+\.", explained(served, job))
+
+
+async def test_a_stop_is_told_while_it_is_owed_and_once_it_is_confirmed(tmp_path: Path) -> None:
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3}, limit=3, drain_seconds=60) as served:
+            job = start(served, simulator, deaf=True)
+            assert "Stop stopping" not in page(served, job)
+            served.http.post(f"/v1/pools/default/jobs/{job['job_id']}/cancel")
+            assert "Stop stopping at the provider" in page(served, job)
+            assert "Parada parando no provedor" in page(served, job, "pt-BR")
+            assert "Its task is being stopped at the provider." in explained(served, job)
+            other = start(served, simulator)
+            served.http.post(f"/v1/pools/default/jobs/{other['job_id']}/cancel")
+            await until(lambda: "Stop confirmed by the provider" in page(served, other), "the provider has stopped it")
+            assert "The provider has confirmed that its task is over." in explained(served, other)
+
+
+async def test_a_job_that_gate_does_not_ask_about_says_nothing_of_questions(tmp_path: Path) -> None:
+    with Simulator(limit=3) as simulator, counting(tmp_path, simulator, {"first": 3}, limit=3) as served:
+        job = served.acquire(job_id=fresh()).json()
+        assert "Questions" not in page(served, job) and "has asked about it" not in explained(served, job)
+
+
+def figure(served: Served, name: str) -> float:
+    """Return the value of one line of the metrics."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", served.http.get("/metrics").text, re.MULTILINE)
+    assert found, name
+    return float(found[1])
+
+
+async def test_questions_extensions_and_stops_are_counted_from_0(tmp_path: Path) -> None:
+    about = 'provider="runninghub"'
+    names = [f"gate_question_seconds_count{{{about}}}", f"gate_question_extensions_total{{{about}}}"]
+    names += [f'gate_stops_total{{{about},result="{word}"}}' for word in ("confirmed", "given_up")]
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3}, limit=3, more="lease_seconds = 4") as served:
+            assert [figure(served, name) for name in names] == [0, 0, 0, 0]
+            gone = start(served, simulator)
+            await until(lambda: figure(served, names[1]) > 0, "its lease was extended", 20)
+            served.http.post(f"/v1/pools/default/jobs/{gone['job_id']}/cancel")
+            await until(lambda: figure(served, names[2]) == 1, "its stop is confirmed", 20)
+            assert figure(served, names[0]) > 0
+            deaf = start(served, simulator, deaf=True)
+            served.http.post(f"/v1/pools/default/jobs/{deaf['job_id']}/cancel")
+            served.sql("update @tasks set stop_at = stop_at - 600000 where stop = 'owed'")  # its ten minutes are over
+            await until(lambda: figure(served, names[3]) == 1, "the next stop was the last one", 40)
