@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 import redis
 
+from gate.simulator import Simulator
 from tests.proof.browsers import browser
 from tests.proof.browsers.screenshots import CONFIG, PAGES, WIDTHS
+from tests.proof.simulator.test_accounts import counting, start, two_keys
 from tests.support import panel_scenes as scenes
 from tests.support.gate_process import Served
 from tests.support.panel_people import ADMIN, Kept
@@ -52,6 +55,25 @@ def drawn(page: Any, path: str) -> None:
         page.locator("#link[data-state=live]").wait_for()
     if page.locator("#trends").count():
         page.locator("[data-plot=refunds] canvas").wait_for()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_of_a_job_follows_what_the_provider_says_of_its_task(chromium: Any, tmp_path: Path, width: int) -> None:
+    size = {"width": width, "height": 800}
+    with Simulator(limit=3) as simulator, counting(tmp_path, simulator, {"first": 3}, limit=3, drain_seconds=60) as served:
+        two_keys(simulator)
+        path = f"/pools/default/jobs/{start(served, simulator, deaf=True)['job_id']}"
+        with browser.window(chromium, served.url, viewport=size) as page:
+            live(page, path)
+            page.evaluate("window.before = true")
+            served.http.post(f"/v1{path}/ask")
+            page.get_by_text(re.compile(r"^asked \d+ s ago: running$")).wait_for()
+            simulator.control(away_s=60)
+            served.http.post(f"/v1{path}/ask")
+            page.get_by_text(re.compile(r"^no answer for \d+ s$")).wait_for()
+            served.http.post(f"/v1{path}/cancel")
+            page.get_by_text("stopping at the provider").wait_for()
+            assert page.evaluate("window.before && document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_from_the_key_to_a_grant_and_its_end_by_hand(chromium: Any, kept: Kept) -> None:
