@@ -288,7 +288,7 @@ def _start_asking(stores: Stores, parts: _Parts, outside: ExternalServices, clos
     client, supervisor = ProviderClient(), Supervisor()
     questions = Questions(stores.database, outside.server_id)
     worker = AskingWorker(questions, outside.accounts, PAGES, parts.services.jobs, parts.registry, client)
-    worker.on_refused_key = parts.capacity.counted
+    worker.on_refused_key, worker.on_accepted_key = parts.capacity.counted, parts.capacity.opened
     looks = CapacityWorker(parts.capacity, PAGES, client)
     closing.push_async_callback(client.aclose)
     parts.notifier.on_change.append(worker.kick)

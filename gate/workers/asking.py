@@ -13,6 +13,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -70,7 +71,10 @@ class AskingWorker:
         self._asked: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._freed = False
+        self._refused: set[tuple[str, str]] = set()
+        """Accounts that this server has found to be refused, so that a later answer opens them again."""
         self.on_refused_key: Callable[[Account, Answer], Awaitable[None]] = _ignore
+        self.on_accepted_key: Callable[[Account], Awaitable[None]] = _ignore
 
     def kick(self) -> None:
         """Wake the worker, because a question may be due."""
@@ -126,7 +130,8 @@ class AskingWorker:
                 await self._stop(question, account, page)
             else:
                 is_held = await self._hold(question, account)  # guard: hold-before-the-question
-                await self._heed(question, await self._answer(question, account, page), is_held)
+                asked, answer = await self._answer(question, account, page)
+                await self._heed(asked, answer, is_held)
         except StoreDown as error:
             log.warning("asking.not_recorded", error=str(error), pool=question.pool, job_id=question.job_id)
         except Exception:
@@ -134,17 +139,22 @@ class AskingWorker:
         finally:
             self._busy[question.lane] -= 1
 
-    async def _answer(self, question: Question, account: Account, page: ProviderPage) -> Answer | None:
-        """Ask about a task, at the other accounts of its pool too when its own does not know it. None when the provider does not reply."""
+    async def _answer(
+        self, question: Question, account: Account, page: ProviderPage
+    ) -> tuple[Question, Answer | None]:  # fmt: skip
+        """Ask about a task, at the other accounts of its pool too when its own does not know it.
+
+        Returns:
+            The question, at the account that has the task; and the answer, None when the provider does not reply.
+        """
         answer = await self._asked_at(question, account, page)
         if answer is None or answer.state is not AnswerState.UNKNOWN:
-            return answer
+            return question, answer
         for other in self._accounts.beside(account):  # guard: unknown-task-may-be-of-another-account
             found = await self._asked_at(question, other, page)
             if found is not None and found.state in ALIVE:
-                await self._questions.move(question, other.name)
-                return found
-        return answer
+                return replace(question, account=other.name, is_moved=True), found
+        return question, answer
 
     async def _asked_at(self, question: Question, account: Account, page: ProviderPage) -> Answer | None:
         """Ask about a task at one account."""
@@ -158,9 +168,18 @@ class AskingWorker:
             answer = None
         counters.question_seconds[question.provider].add(time.perf_counter() - began)
         counters.questions[question.provider, answer.state.value if answer else "silent"] += 1
-        if answer is not None and answer.state is AnswerState.BAD_KEY:
-            await self.on_refused_key(account, answer)  # guard: refused-key-takes-the-account-down
+        await self._heed_key(account, answer)
         return answer
+
+    async def _heed_key(self, account: Account, answer: Answer | None) -> None:
+        """Take the account down when its key is refused, and open it at the first answer about a task after that."""
+        name = (account.provider, account.name)
+        if answer is not None and answer.state is AnswerState.BAD_KEY:
+            self._refused.add(name)
+            await self.on_refused_key(account, answer)  # guard: refused-key-takes-the-account-down
+        elif answer is not None and name in self._refused and answer.state in ALIVE:
+            self._refused.discard(name)
+            await self.on_accepted_key(account)
 
     async def _heed(self, question: Question, answer: Answer | None, is_held: bool) -> None:
         """Apply an answer about a task that is not to be stopped. `is_held`: its lease was extended for this question."""
@@ -235,7 +254,7 @@ class AskingWorker:
 
     async def _stop(self, question: Question, account: Account, page: ProviderPage) -> None:
         """Stop a task, and find out whether it is over. Then its slot is free."""
-        answer = await self._stopped(question, account, page)
+        question, answer = await self._stopped(question, account, page)
         is_gone = answer.state is AnswerState.UNKNOWN and question.denied_at is not None
         if answer.state is AnswerState.ENDED or is_gone:
             await self._over(question, answer)
@@ -250,8 +269,8 @@ class AskingWorker:
         wait_ms = min(max(STOP_AGAIN_MS, since_ms // 2), STOP_AGAIN_MAX_MS)
         await self._questions.record(question, Heard(answer.state, answer.why, wait_ms))
 
-    async def _stopped(self, question: Question, account: Account, page: ProviderPage) -> Answer:
-        """Stop a task, and ask what became of it."""
+    async def _stopped(self, question: Question, account: Account, page: ProviderPage) -> tuple[Question, Answer]:
+        """Stop a task, and ask what became of it. A task that another account has is stopped there the next time."""
         task_id, key = question.task_id, account.key
         try:
             answer = await self._client.answer(
@@ -260,8 +279,9 @@ class AskingWorker:
         except NoReply as error:
             answer = Answer(AnswerState.UNCLEAR, str(error))
         if answer.state is AnswerState.ENDED:
-            return answer
-        return await self._answer(question, account, page) or answer
+            return question, answer
+        asked, found = await self._answer(question, account, page)
+        return asked, found or answer
 
     async def _over(self, question: Question, answer: Answer) -> None:
         """Give the slot of a stopped task away, because the task is over."""
@@ -274,8 +294,8 @@ class AskingWorker:
                 await self._pools.pool(question.pool).drained(question.job_id, question.lease_id)
 
 
-async def _ignore(account: Account, answer: Answer) -> None:
-    """Do nothing about an account whose key is refused."""
+async def _ignore(account: Account, answer: Answer | None = None) -> None:
+    """Do nothing about an account whose key is refused, or taken again."""
 
 
 def _within_s(question: Question) -> float:

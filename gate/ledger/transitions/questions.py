@@ -66,6 +66,7 @@ class Question:
         is_current: ... and for this task. Else another task has replaced it.
         expires_at: Deadline of the job's lease (ms since 1970, by the pool's clock); None without a lease.
         hard_expires_at: Its hard limit; None without a lease.
+        is_moved: Another account than the one that SQL has turned out to have the task: `account`.
     """
 
     provider: str
@@ -88,6 +89,7 @@ class Question:
     is_current: bool
     expires_at: int | None
     hard_expires_at: int | None
+    is_moved: bool = False
 
     @property
     def lane(self) -> Lane:
@@ -243,6 +245,10 @@ def record(batch: UnitOfWork, question: Question, by: str, heard: Heard) -> bool
         values["denied_at"] = (question.denied_at or question.asked_at) if heard.state is AnswerState.UNKNOWN else None
     if heard.stop is not None:
         values["stop"] = heard.stop
+    if question.is_moved:
+        values["account"] = question.account
+        its = (jobs.c.job_id == question.job_id) & (jobs.c.lease_id == question.lease_id)
+        connection.execute(jobs.update().where(its).values(account=question.account))
     mine = _of(question).where(tasks.c.taken_by == by)
     connection.execute(mine.values(**values))
     for kind, why in _events(question, heard):
@@ -467,18 +473,6 @@ class Questions:
     async def take(self, asked: Collection[Account], room: Mapping[Lane, int], hold_ms: int) -> list[Question]:
         """Take questions that are due, as `take` does."""
         return await self._database.write("", "", lambda batch: take(batch.connection, self._by, asked, room, hold_ms))
-
-    async def move(self, question: Question, account: str) -> None:
-        """Ask about a task, and stop it, at this account from now on, because that one has it."""
-
-        def work(batch: UnitOfWork) -> None:
-            batch.pool(question.pool)
-            batch.connection.execute(_of(question).values(account=account))
-            its = (jobs.c.job_id == question.job_id) & (jobs.c.lease_id == question.lease_id)
-            batch.connection.execute(jobs.update().where(its).values(account=account))
-            batch.forget_use(question.pool)
-
-        await self._database.write(question.pool, "", work)
 
     async def record(self, question: Question, heard: Heard) -> bool:
         """Record what a question has brought, as `record` does."""

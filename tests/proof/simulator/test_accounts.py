@@ -149,6 +149,11 @@ async def test_a_revoked_key_takes_its_account_down_and_fails_no_job(tmp_path: P
             }
             said = run_gate("accounts", cwd=tmp_path)
             assert said.returncode == 0 and "down" in said.stdout and KEYS["first"] not in said.stdout
+            simulator.control(keys={KEYS["first"]: {"code": None}})
+            served.http.post(f"/v1/pools/default/jobs/{jobs[0]['job_id']}/ask")
+            await until(
+                lambda: account(served, "first")["state"] == "open", "the next answer shows that the key is good again"
+            )
 
 
 async def test_a_refusal_cools_its_account_and_the_job_goes_to_another(tmp_path: Path) -> None:
