@@ -147,6 +147,10 @@ async def test_a_revoked_key_takes_its_account_down_and_fails_no_job(tmp_path: P
             assert {served.http.get(f"/v1/pools/default/jobs/{job['job_id']}").json()["status"] for job in jobs} == {
                 "running"
             }
+            for language in ("en", "pt-BR"):
+                page = served.http.get("/pools/default", headers={"accept": "text/html", "accept-language": language})
+                assert page.status_code == 200 and "4" in page.text, "the change of the limit in force is shown"
+            assert "limit in force 4 of 6" in run_gate("pools", "changes", "default", cwd=tmp_path).stdout
             said = run_gate("accounts", cwd=tmp_path)
             assert said.returncode == 0 and "down" in said.stdout and KEYS["first"] not in said.stdout
             simulator.control(keys={KEYS["first"]: {"code": None}})

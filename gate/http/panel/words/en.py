@@ -113,6 +113,7 @@ WORDS = {
     "change_resumed": "resumed",
     "change_deleted": "deleted",
     "change_clock_stepped": "the clock of Redis stepped; no deadline moved",
+    "change_capacity": "{what}",
     "change_configured": "by configuration",
     "down": "{store} does not answer",
     "down_since": "since",

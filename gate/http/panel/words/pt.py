@@ -113,6 +113,7 @@ WORDS = {
     "change_resumed": "retomado",
     "change_deleted": "excluído",
     "change_clock_stepped": "o relógio do Redis saltou; nenhum prazo mudou",
+    "change_capacity": "o provedor mudou as vagas: {what}",
     "change_configured": "pela configuração",
     "down": "{store} não responde",
     "down_since": "desde",
