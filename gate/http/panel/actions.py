@@ -188,7 +188,8 @@ async def ask_about_a_pool(pool: Pool, verb: str, request: Request, queries: Que
     """
     if verb not in OF_A_POOL:
         raise JobUnknown("there is no such form")
-    limit = (await queries.pool(pool, 0)).line.limit
+    view = await queries.pool(pool, 0)
+    limit = view.capacity.limit if view.capacity else view.line.limit  # Else saving the form would keep what is in force now.
     return _form(request, visitor, _Subject(verb, pool, limit=limit))
 
 

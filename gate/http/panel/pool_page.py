@@ -22,7 +22,7 @@ from gate.model.job import now_ms
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
 Pool = Annotated[str, Path(max_length=64)]
-PARTS = ("summary", "alerts", "unread", "actions", "slots", "queue", "endings", "changes")
+PARTS = ("summary", "alerts", "unread", "actions", "slots", "accounts", "queue", "endings", "changes")
 """Parts of a pool's page. Each has its own template, and is sent only when it differs from what the page has."""
 CARDS = 60
 """Slots that are drawn at most. Of more slots the page shows only the number."""

@@ -17,7 +17,7 @@ import redis
 from gate.simulator import Simulator
 from tests.proof.browsers import browser
 from tests.proof.browsers.screenshots import CONFIG, PAGES, WIDTHS
-from tests.proof.simulator.test_accounts import counting, start, two_keys
+from tests.proof.simulator.test_accounts import KEYS, counting, start, two_keys
 from tests.support import panel_scenes as scenes
 from tests.support.gate_process import Served
 from tests.support.panel_people import ADMIN, Kept
@@ -73,6 +73,25 @@ def test_the_page_of_a_job_follows_what_the_provider_says_of_its_task(chromium: 
             page.get_by_text(re.compile(r"^no answer for \d+ s$")).wait_for()
             served.http.post(f"/v1{path}/cancel")
             page.get_by_text("stopping at the provider").wait_for()
+            assert page.evaluate("window.before && document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_of_a_pool_follows_its_accounts(chromium: Any, tmp_path: Path, width: int) -> None:
+    size = {"width": width, "height": 800}
+    limits = {"first": 3, "second": 3}
+    with Simulator(limit=3) as simulator, counting(tmp_path, simulator, limits, limit=6, capacity="off") as served:
+        two_keys(simulator)
+        job = start(served, simulator)
+        with browser.window(chromium, served.url, viewport=size) as page:
+            live(page, "/pools/default")
+            page.evaluate("window.before = true")
+            page.locator("#accounts .mark", has_text=re.compile("^open$")).nth(1).wait_for()
+            simulator.control(keys={KEYS["first"]: {"code": 802}})
+            served.http.post(f"/v1/pools/default/jobs/{job['job_id']}/ask")
+            page.locator("#accounts .mark", has_text=re.compile("^down$")).wait_for()
+            page.get_by_text("of 6 slots in force: an account is down").wait_for()
+            page.locator("#accounts .long", has_text="802").wait_for()
             assert page.evaluate("window.before && document.documentElement.scrollWidth <= innerWidth")
 
 
