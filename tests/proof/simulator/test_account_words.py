@@ -31,7 +31,7 @@ async def test_the_page_lists_the_accounts_and_says_that_the_provider_is_full(tm
         with counting(tmp_path, simulator, {"first": 3}, limit=3) as served:
             assert "Accounts first runninghub open 0 of 3 running" in page(served) and "in force:" not in page(served)
             start(served, simulator)
-            await until(lambda: pool(served)["limit_in_force"] == 2, "two counts have shown the stranger", 20)
+            await until(lambda: pool(served)["limit_in_force"] == 2, "two counts have shown the stranger", 40)
             said = page(served)
             assert "Accounts first runninghub open 1 of 2 running, tasks of others: 1" in said
             assert "2 of 3 slots in force: the provider is full" in said

@@ -113,7 +113,7 @@ async def test_the_limit_in_force_falls_by_a_stranger_and_rises_when_it_is_gone(
         simulator.control(keys={KEYS["first"]: {"limit": 3, "strangers": 1}})
         with counting(tmp_path, simulator, {"first": 3}, limit=3) as served:
             start(served, simulator)
-            await until(lambda: pool(served)["limit_in_force"] == 2, "two counts have shown the stranger", 20)
+            await until(lambda: pool(served)["limit_in_force"] == 2, "two counts have shown the stranger", 40)
             assert pool(served)["strangers"] == 1
             start(served, simulator)
             waiter = served.acquire(job_id=fresh()).json()

@@ -143,7 +143,7 @@ async def test_the_terminal_asks_and_shows_the_job_after_the_answer(tmp_path: Pa
 
 
 async def test_a_cancel_at_the_terminal_drains_too(tmp_path: Path) -> None:
-    with Simulator(limit=1) as simulator, asking(tmp_path, simulator, drain_seconds=20) as served:
+    with Simulator(limit=1) as simulator, asking(tmp_path, simulator, lease_seconds=600, drain_seconds=60) as served:
         job, _ = start(served, simulator, deaf=True)
         assert run_gate("cancel", job["job_id"], cwd=tmp_path).returncode == 0
         assert served.http.get("/v1/pools/default").json()["draining"] == 1
