@@ -38,6 +38,10 @@ def fail(served: Served, task_id: str, msg: str = "stale file handle on node 7",
 
 
 def money(served: Served) -> list[tuple[str, int]]:
+def metrics(served: Served) -> list[str]:
+    return [line.replace(".0", "") for line in served.http.get("/metrics").text.splitlines()]
+
+
     return [(one["kind"], one["amount"]) for one in served.http.get("/v1/ledger").json()["rows"]]
 
 
@@ -59,6 +63,18 @@ async def test_a_job_is_started_again_and_its_user_sees_one_completed_job(tmp_pa
 
 
 async def test_the_failure_after_the_last_try_ends_it_with_one_refund(tmp_path: Path, tool: Tool) -> None:
+async def test_a_retry_is_counted_as_a_retry_and_as_no_refusal(tmp_path: Path, tool: Tool) -> None:
+    trying_again(tool)
+    with serving(tmp_path, tool) as served:
+        job_id, _ = enqueue(served)
+        assert fail(served, f"{job_id}-1") == "retried"
+        await until(lambda: (job(served, job_id)["task"] or {}).get("task_id") == f"{job_id}-2", "again")
+        await until(lambda: 'gate_grants_total{pool="default"} 2' in metrics(served), "its second grant is counted")
+        found = metrics(served)
+        counted = [line for line in found if line.startswith(("gate_retries_total", "gate_refusals_total"))]
+        assert sorted(counted) == ['gate_refusals_total{pool="default"} 0', 'gate_retries_total{pool="default"} 1']
+
+
     trying_again(tool)
     with serving(tmp_path, tool) as served:
         job_id, _ = enqueue(served)
