@@ -143,3 +143,42 @@ async def test_the_time_in_its_slot_does_not_count_as_waiting(tmp_path: Path, to
         await until(
             lambda: len(tool.starts(job_id)) > 1 and job(served, job_id)["status"] == "queued", "its second start was refused"
         )
+
+
+async def test_a_failure_faster_than_the_answer_to_the_start_starts_it_again(tmp_path: Path, tool: Tool) -> None:
+    trying_again(tool, "\nretry = 2\n")
+    with serving(tmp_path, tool, GATE_LIMIT="1") as served:
+        plain = tool.answer
+
+        def quick(body: dict[str, Any]) -> tuple[int, Any]:
+            status, said = plain(body)
+            if not said["task_id"].endswith("-3"):
+                assert fail(served, said["task_id"], "machine is away", 1005) == "kept"
+            return status, said
+
+        tool.answer = quick
+        job_id, said = enqueue(served)
+        assert said.status_code == 200 and said.json()["success"] is True, said.text
+        await until(lambda: (job(served, job_id)["task"] or {}).get("task_id") == f"{job_id}-3", "the third try runs")
+        assert job(served, job_id)["refund"] is None and money(served) == [("charge", 10)]
+        assert call_back(served, f"{job_id}-3") == "applied"
+        found = job(served, job_id)
+        assert (found["status"], found["retries"], found["error_kind"]) == ("completed", 2, None)
+        assert money(served) == [("charge", 10)] and not verify(served.sql_url, served.redis_url).breaches
+
+
+async def test_a_failure_faster_than_the_answer_ends_a_job_without_retries_and_keeps_its_kind(
+    tmp_path: Path, tool: Tool
+) -> None:
+    with serving(tmp_path, tool) as served:
+
+        def quick(body: dict[str, Any]) -> tuple[int, Any]:
+            task_id = "quick-" + body["data"]["job_id"]
+            assert fail(served, task_id, "machine is away", 1005) == "kept"
+            return 200, {"task_id": task_id}
+
+        tool.answer = quick
+        job_id, _ = enqueue(served)
+        found = job(served, job_id)
+        assert (found["status"], found["retries"], found["error_kind"]) == ("failed", 0, "infrastructure")
+        assert money(served) == [("charge", 10), ("refund", 10)]
