@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from gate.diagnostics.verify import verify
-from tests.support.gate_process import Served
+from tests.support.gate_process import Served, run_gate
 from tests.support.started_by_gate import call_back, enqueue, job, serving, tool
 from tests.support.tool import Tool
 from tests.support.wait import until
@@ -37,11 +38,11 @@ def fail(served: Served, task_id: str, msg: str = "stale file handle on node 7",
     return call_back(served, task_id, code=code, msg=msg, data=None)
 
 
-def money(served: Served) -> list[tuple[str, int]]:
 def metrics(served: Served) -> list[str]:
     return [line.replace(".0", "") for line in served.http.get("/metrics").text.splitlines()]
 
 
+def money(served: Served) -> list[tuple[str, int]]:
     return [(one["kind"], one["amount"]) for one in served.http.get("/v1/ledger").json()["rows"]]
 
 
@@ -62,7 +63,6 @@ async def test_a_job_is_started_again_and_its_user_sees_one_completed_job(tmp_pa
         assert tool.told(job_id).count("job.failed") == 0
 
 
-async def test_the_failure_after_the_last_try_ends_it_with_one_refund(tmp_path: Path, tool: Tool) -> None:
 async def test_a_retry_is_counted_as_a_retry_and_as_no_refusal(tmp_path: Path, tool: Tool) -> None:
     trying_again(tool)
     with serving(tmp_path, tool) as served:
@@ -75,6 +75,7 @@ async def test_a_retry_is_counted_as_a_retry_and_as_no_refusal(tmp_path: Path, t
         assert sorted(counted) == ['gate_refusals_total{pool="default"} 0', 'gate_retries_total{pool="default"} 1']
 
 
+async def test_the_failure_after_the_last_try_ends_it_with_one_refund(tmp_path: Path, tool: Tool) -> None:
     trying_again(tool)
     with serving(tmp_path, tool) as served:
         job_id, _ = enqueue(served)
@@ -85,7 +86,11 @@ async def test_a_retry_is_counted_as_a_retry_and_as_no_refusal(tmp_path: Path, t
             )
         assert fail(served, f"{job_id}-3") == "applied" and fail(served, f"{job_id}-1") == "repeat"
         found = job(served, job_id)
-        assert (found["status"], found["retries"]) == ("failed", 2) and found["error_kind"] is not None
+        assert (found["status"], found["retries"], found["error_kind"]) == ("failed", 2, "infrastructure")
+        page = served.http.get(f"/pools/default/jobs/{job_id}", headers={"accept-language": "en"}).text
+        assert "a machine of the provider failed" in page and re.search(r"<dt>Tried again</dt><dd>(<[^>]+>)*2<", page)
+        explained = run_gate("explain", job_id, cwd=tmp_path).stdout
+        assert "The error (kind: infrastructure): stale file handle" in explained
         assert money(served) == [("charge", 10), ("refund", 10)]
         assert not verify(served.sql_url, served.redis_url).breaches
 
