@@ -18,6 +18,7 @@ to the next waiter, the job is `expired`, and its credits are refunded.
     acquire, slot free, empty queue ────────────────────────────► running ─renew─► running
     acquire, else ─► queued ─► granted (slot held, not started) ─claim─► running
     granted, running ─refused─► queued, at its place by ticket, no refund
+    running ─failed by its provider, with a try left─► queued, at its place by ticket, no refund
     queued, granted, running ─► completed (no refund) | failed | cancelled | expired (refund, once)
 
 # Failures
@@ -156,7 +157,7 @@ class JobCoordinator:
         lease_id = lease_id or job.lease_id or ""
         if job.status == "granted":
             await self.claim(pool, job_id, lease_id)
-        bound = await self._ledger.bind(pool, job_id, provider, task_id, lease_id, accounts=self._accounts)
+        bound = await self._ledger.bind(pool, job_id, provider, task_id, lease_id, accounts=self._accounts, tools=self._tools)
         if bound.result is BindResult.TAKEN:
             raise TaskTaken(f"task {task_id!r} of {provider} is another job, or another lease of this one", bound.job)
         if bound.result is BindResult.LOST:
@@ -164,6 +165,8 @@ class JobCoordinator:
         assert bound.job is not None
         if bound.result is BindResult.ENDED:
             await self._free(pool, job_id, bound.job.lease_id)
+        if bound.result is BindResult.RETRIED:
+            await self._try_again(bound.job)
         return bound.job
 
     async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None:
@@ -186,6 +189,8 @@ class JobCoordinator:
         job, _ = await self._extend(pool, job_id, lease_id, lambda slots: slots.claim(job_id, lease_id, True), started)
         if job.ended:
             await self._free(pool, job_id, job.lease_id)
+        elif job.status == "queued":  # guard: try-again-after-a-failure-before-the-answer
+            await self._try_again(job)
         return job
 
     async def hold(self, pool: str, job_id: str, lease_id: str) -> float:
@@ -216,7 +221,7 @@ class JobCoordinator:
                 raise StartedByGate("gate starts this job by a call to its tool, so no caller may claim it", job)
             recorded = await self._ledger.extend(  # guard: extension-in-sql-before-the-answer
                 pool, job_id, lease_id, epoch=reply.epoch, due=reply.due, at=reply.now_ms, good_until=reply.good_until,
-                started=started, claims=claims, hard=reply.hard,
+                started=started, claims=claims, hard=reply.hard, tools=self._tools,
             )  # fmt: skip
             if recorded.result == ExtensionResult.EXTENDED:
                 assert recorded.job is not None
@@ -295,10 +300,7 @@ class JobCoordinator:
         """
         change = await self._ledger.hear(pool, provider, report, raw, self._tools)
         if change.result is CallbackResult.RETRIED and change.job is not None:
-            counters.retries[pool] += 1
-            with contextlib.suppress(StoreDown):  # the reconciler puts it back to its place
-                await self._pools.pool(pool).requeue(change.job, change.job.fence, "lost")
-            self._news.tell(pool, [change.job.job_id])
+            await self._try_again(change.job)
         if change.result is CallbackResult.ENDED and change.job is not None:
             await self._free(pool, change.job.job_id, change.job.lease_id)
         if change.freed is not None and change.job is not None:
@@ -306,6 +308,13 @@ class JobCoordinator:
                 await self._pools.pool(pool).drained(change.job.job_id, change.freed)
             self._news.tell(pool, [change.job.job_id])
         return change.result
+
+    async def _try_again(self, job: Job) -> None:
+        """Move a job in Redis from its slot to its place, after SQL has recorded that it is started again."""
+        counters.retries[job.pool] += 1
+        with contextlib.suppress(StoreDown):  # the reconciler puts it back to its place
+            await self._pools.pool(job.pool).requeue(job, job.fence, "lost")
+        self._news.tell(job.pool, [job.job_id])
 
     async def ask(self, pool: str, job_id: str) -> Job:
         """Ask the provider about the task of a job now. The answer comes later, and changes the job as a callback does.

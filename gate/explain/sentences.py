@@ -185,7 +185,8 @@ def _ended(job: Job) -> Iterator[Sentence]:
     assert job.ended_at is not None
     yield Sentence(f"It has ended: {job.status}, at {clock(job.ended_at)}, {_by_whom(job)}.")
     if job.error is not None:
-        yield Sentence(f"The error: {job.error}")
+        kind = f" (kind: {job.error_kind})" if job.error_kind else ""
+        yield Sentence(f"The error{kind}: {job.error}")
     if job.output is not None:
         yield Sentence(f"The output: {short(json.dumps(job.output, ensure_ascii=False))}")
     if job.late_outcome is not None:

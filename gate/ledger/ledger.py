@@ -188,12 +188,13 @@ class Ledger:
 
     async def extend(
         self, pool: str, job_id: str, lease_id: str, *, epoch: int, due: int, at: int, good_until: float | None = None,
-        started: StartReply | None = None, claims: bool = True, hard: int = 0,
+        started: StartReply | None = None, claims: bool = True, hard: int = 0, tools: Tools | None = None,
     ) -> Change[ExtensionResult]:  # fmt: skip
         """Record a claim or a renewal that Redis granted. A claimed job runs from now on. A renewal never shortens the lease.
 
         `started` is the answer to a start call, which also binds the job to its task. Without `claims` a granted job stays
         granted. `hard` is the hard limit (ms since 1970) in Redis, which a longer hold may have moved after SQL had the grant.
+        `tools` say what failures are tried again, for a provider's report that came before the answer.
         """
 
         def work(batch: UnitOfWork) -> Change[ExtensionResult]:
@@ -218,7 +219,8 @@ class Ledger:
             if job.status == "granted" and claims:
                 job = batch.put(job, status="running", expires_at=due)
                 batch.event(pool, job_id, "running", "tool" if started else "holder", at, fence=job.fence)
-                job = deliveries.owe(batch, job, at) if started is None else starts.bound(batch, job, started, at)
+                known = tools or Tools()
+                job = deliveries.owe(batch, job, at) if started is None else starts.bound(batch, job, started, at, known)
             elif job.expires_at is None or due > job.expires_at:
                 job = batch.put(job, expires_at=due)
             return Change(ExtensionResult.EXTENDED, job, repeats=repeats)
@@ -227,12 +229,13 @@ class Ledger:
 
     async def bind(
         self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, or_ended: bool = False,
-        accounts: Accounts | None = None,
+        accounts: Accounts | None = None, tools: Tools | None = None,
     ) -> Change[BindResult]:  # fmt: skip
         """Bind a lease to a provider's task. A task belongs to one lease of one job for ever.
 
         A lease may get another task, when the provider lost the first. Then only the newer one counts. With `or_ended` a job
         that has ended is bound too, so that the provider's report of the task is kept. gate asks at one of `accounts` about the task.
+        `tools` are those of `hear`.
         """
 
         def work(batch: UnitOfWork) -> Change[BindResult]:
@@ -248,7 +251,8 @@ class Ledger:
             if job.status != "running" and not (or_ended and job.ended):
                 return Change(BindResult.LOST, job)
             account = accounts.of(provider, pool, job.account) if accounts is not None else None
-            return inbox.bound(batch, changes.bind(batch, job, provider, task_id, account=account))
+            bound = changes.bind(batch, job, provider, task_id, account=account)
+            return inbox.bound(batch, bound, tools or Tools())
 
         return await self._database.write(pool, job_id, work)
 

@@ -79,6 +79,8 @@ class BindResult(StrEnum):
     BOUND = "bound"
     ENDED = "ended"
     """The provider's report of the task came first, and has ended the job."""
+    RETRIED = "retried"
+    """The provider's report of the task came first, and the job waits again for another try."""
     REPEAT = "repeat"
     """The lease was bound to this task before."""
     TAKEN = "taken"

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.unit_of_work import UnitOfWork
-from gate.ledger.reports.refused_jobs import RefusedJob, refused_jobs
+from gate.ledger.reports.refused_jobs import RefusedJob, is_refusal, refused_jobs
 from gate.ledger.sql.job_rows import is_live
 from gate.ledger.sql.tables import deliveries, events, jobs, owed, tasks, webhooks
 from gate.ledger.transitions.inbox import KEPT_MS
@@ -298,7 +298,7 @@ class Backlog:
 
 
 _undone = deliveries.c.done_at.is_(None)
-_refused = sa.and_(events.c.kind == "queued", events.c.why.is_not(None))
+_refused = is_refusal(events)
 _ran = events.c.kind.in_(("completed", "failed"))
 
 

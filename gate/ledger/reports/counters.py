@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.feed import Feed
+from gate.ledger.reports.refused_jobs import is_refusal
 from gate.ledger.sql.tables import events, jobs, ledger
 from gate.model.job import ENDED
 
@@ -179,7 +180,7 @@ def _events() -> Any:
     lag = sa.case(((e.c.kind == "expired") & leased, _positive(e.c.at - jobs.c.expires_at)))
     cause = sa.case(
         (e.c.kind == "expired", e.c.why),
-        ((e.c.kind == "queued") & e.c.why.is_not(None), "refused"),
+        (is_refusal(e), "refused"),
         else_=e.c.by,
     )
     wanted = sa.or_(ended, granted, e.c.kind == "late", (e.c.kind == "queued"))

@@ -14,6 +14,20 @@ NAMED_MAX = 10
 """Most such jobs of a pool that are read. Each costs two counts, and more would make the answer too long to read."""
 
 
+def is_refusal(event: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Return the condition that an event is a refusal. A failure that is tried again also goes back to the queue, by its provider.
+
+    Args:
+        event: The table of events, or an alias of it.
+    """
+    columns = event.c
+    return sa.and_(
+        columns.kind == "queued",
+        columns.why.is_not(None),
+        columns.by != "provider",  # guard: retry-is-no-refusal
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RefusedJob:
     """A live job that its provider has refused several times in a row.
@@ -44,7 +58,7 @@ def refused_jobs(connection: Connection, pool: str, most_refusals: int) -> list[
     often = sa.select(jobs.c.job_id, jobs.c.refusals).where(jobs.c.pool == pool, is_live, jobs.c.refusals >= most_refusals)
     found = []
     for job_id, refusals in connection.execute(often.order_by(jobs.c.ticket).limit(NAMED_MAX)).all():
-        back = (events.c.job_id == job_id, events.c.kind == "queued", events.c.why.is_not(None))
+        back = (events.c.job_id == job_id, is_refusal(events))
         since = connection.execute(sa.select(sa.func.min(events.c.at)).where(*back)).scalar() or 0
         other = (jobs.c.pool == pool, jobs.c.job_id != job_id, jobs.c.granted_at > since)
         runs = sa.select(sa.func.count()).where(*other, is_live, jobs.c.status == "running")

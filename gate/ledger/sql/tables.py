@@ -232,6 +232,7 @@ webhooks = Table(
     Column("outcome", Text, nullable=False),
     Column("error", Text),
     Column("output", Text),
+    Column("error_kind", Text),
     Column("body", Text),
     Column("verdict", Text, nullable=False),
     UniqueConstraint("provider", "pool", "delivery_id", name="webhooks_once"),

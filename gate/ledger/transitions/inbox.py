@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import sqlalchemy as sa
-from pydantic import JsonValue
 
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.sql.tables import webhooks
 from gate.ledger.transitions import jobs, questions, retries
 from gate.ledger.transitions.jobs import Ending
-from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, now_ms
+from gate.model.job import HOLDING, REFUNDED, Job, now_ms
 from gate.model.limits import CALLBACK_KEPT_MAX
 from gate.model.messages import ErrorKind, ProviderReport, RelayedPayload
 from gate.model.tool import Tools
 
 KEPT_MS = 7 * 24 * 3600 * 1000
 """Time (ms) for which a callback waits for the binding of its task."""
+CHANGED = {CallbackResult.ENDED: BindResult.ENDED, CallbackResult.RETRIED: BindResult.RETRIED}
+"""Results of a binding, by the effect of a callback that came before it."""
 RAW_OF_A_JOB = 20
 """Callbacks of one job whose bodies are kept. Further ones are kept without a body, so that they do not fill the disk."""
 
@@ -52,16 +54,14 @@ def hear(
     job, current, early = _about(batch, pool, provider, report)
     verdict = CallbackResult.WAITS if early else CallbackResult.HISTORY
     before = job
-    if job is not None and current and retries.is_due(job, report, tools):  # guard: failure-that-is-tried-again
-        verdict, job = CallbackResult.RETRIED, retries.again(batch, job, report.error)
-    elif job is not None and current:
-        verdict, job = _apply(batch, job, provider, report.outcome, report.error, report.output, report.error_kind)
+    if job is not None and current:
+        verdict, job = _apply(batch, job, provider, report, tools)
     kept = job is None or _count(batch, job.job_id) < RAW_OF_A_JOB
     at = now_ms()
     row = {
         "at": at, "provider": provider, "delivery_id": report.delivery_id, "pool": pool, "task_id": report.task_id,
         "job_id": job.job_id if job else report.job_id, "outcome": report.outcome, "error": report.error,
-        "output": None if report.output is None else json.dumps(report.output),
+        "output": None if report.output is None else json.dumps(report.output), "error_kind": report.error_kind,
         "body": raw[:CALLBACK_KEPT_MAX] if kept else None, "verdict": verdict.value,
     }  # fmt: skip
     batch.connection.execute(webhooks.insert().values(**row))
@@ -72,15 +72,16 @@ def hear(
     return Change(verdict, job, before, freed=freed)
 
 
-def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
+def bound(batch: UnitOfWork, job: Job, tools: Tools) -> Change[BindResult]:
     """Apply the callbacks that came before the binding of their task, in the order in which they came.
 
     Args:
         batch: Holds the pool's row.
         job: The job, which was just bound to its task.
+        tools: The tools, which say what failures are tried again.
 
     Returns:
-        `ended` if a callback has ended the job, else `bound`; with the job after and before it.
+        `ended` if a callback has ended the job, `retried` if it waits again by one, else `bound`; with the job after and before it.
     """
     kept = sa.select(webhooks).where(
         webhooks.c.provider == job.provider,
@@ -92,12 +93,17 @@ def bound(batch: UnitOfWork, job: Job) -> Change[BindResult]:
     result, after = BindResult.BOUND, job
     assert job.provider is not None
     for row in batch.connection.execute(kept.order_by(webhooks.c.id)).all():  # guard: early-callback-is-applied
-        output = None if row.output is None else json.loads(row.output)
-        verdict, after = _apply(batch, after, job.provider, row.outcome, row.error, output)
-        result = BindResult.ENDED if verdict is CallbackResult.ENDED else result
+        verdict, after = _apply(batch, after, job.provider, _kept_report(row), tools)
+        result = CHANGED.get(verdict, result)
         applied = {"verdict": verdict.value, "job_id": job.job_id}
         batch.connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(**applied))
     return Change(result, after, job)
+
+
+def _kept_report(row: sa.Row[Any]) -> ProviderReport:
+    output = None if row.output is None else json.loads(row.output)
+    kind = None if row.error_kind is None else ErrorKind(row.error_kind)
+    return ProviderReport(row.outcome, row.delivery_id, row.task_id, error=row.error, output=output, error_kind=kind)
 
 
 def keep_payload(batch: UnitOfWork, job: Job, relayed: RelayedPayload) -> None:
@@ -153,20 +159,14 @@ def _about(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport) 
     return job, mine, known is None
 
 
-def _apply(
-    batch: UnitOfWork,
-    job: Job,
-    provider: str,
-    outcome: EndStatus,
-    error: str | None,
-    output: JsonValue,
-    error_kind: ErrorKind | None = None,
-) -> tuple[CallbackResult, Job]:
+def _apply(batch: UnitOfWork, job: Job, provider: str, report: ProviderReport, tools: Tools) -> tuple[CallbackResult, Job]:
+    outcome = report.outcome
+    if retries.is_due(job, report, tools):  # guard: failure-that-is-tried-again
+        return CallbackResult.RETRIED, retries.again(batch, job, report.error)
     if job.status in HOLDING:
         reason = f"{provider} task {job.task_id}" if job.task_id is not None else provider
-        return CallbackResult.ENDED, jobs.end(
-            batch, job, Ending(outcome, "provider", reason, error, output, error_kind=error_kind)
-        )
+        ending = Ending(outcome, "provider", reason, report.error, report.output, error_kind=report.error_kind)
+        return CallbackResult.ENDED, jobs.end(batch, job, ending)
     # Only the provider knows how its task ended. So its outcome is kept beside that of a browser, an operator or a deadline.
     if (
         job.status in REFUNDED
@@ -178,7 +178,7 @@ def _apply(
             or outcome == "completed"
         )
     ):
-        kept = jobs.keep_late(batch, job, outcome, provider, output)
+        kept = jobs.keep_late(batch, job, outcome, provider, report.output)
         return (CallbackResult.LATE, kept) if kept is not job else (CallbackResult.HISTORY, job)
     return CallbackResult.HISTORY, job
 
@@ -211,7 +211,7 @@ def hear_by_hand(batch: UnitOfWork, pool: str, provider: str, report: ProviderRe
         return Change(ApplyResult.UNKNOWN)
     if before.status == "queued":  # guard: unread-callback-not-for-a-waiter
         return Change(ApplyResult.WAITING, before)
-    verdict, job = _apply(batch, before, provider, report.outcome, report.error, report.output)
+    verdict, job = _apply(batch, before, provider, report, Tools())  # an operator's word is final: it is not tried again
     if verdict is not CallbackResult.HISTORY:
         at = batch.now_ms(pool)
         batch.event(pool, before.job_id, "callback", "operator", at, fence=job.fence or None, why=why)

@@ -9,9 +9,10 @@ from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.transitions import deliveries, inbox, jobs
 from gate.model.job import Job
 from gate.model.messages import DeliveryResult, StartReply
+from gate.model.tool import Tools
 
 
-def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
+def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int, tools: Tools) -> Job:
     """Record the answer to a start call.
 
     Args:
@@ -19,9 +20,10 @@ def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
         job: The job, whose status has just become `running`.
         started: The answer.
         at: When the job began to run (ms since 1970).
+        tools: The tools, which say what failures are tried again.
 
     Returns:
-        The job. It may have ended already, when the provider's report came before this answer.
+        The job. It may have ended already, or wait again, when the provider's report came before this answer.
     """
     error = None
     running = deliveries.owe(batch, job, at)
@@ -31,7 +33,8 @@ def bound(batch: UnitOfWork, job: Job, started: StartReply, at: int) -> Job:
         if jobs.task(batch, started.provider, started.task_id) is None:
             known = started.accounts
             account = known.of(started.provider, job.pool, job.account) if known is not None else None
-            after = inbox.bound(batch, jobs.bind(batch, running, started.provider, started.task_id, "tool", account))
+            tasked = jobs.bind(batch, running, started.provider, started.task_id, "tool", account)
+            after = inbox.bound(batch, tasked, tools)
             assert after.job is not None
             running = after.job
         else:

@@ -83,6 +83,11 @@ GUARDS = [
     Guard("refused-key-takes-the-account-down", DROP, "test_a_revoked_key_takes_its_account_down_and_fails_no_job"),
     # ---- failures that are tried again
     Guard("failure-that-is-tried-again", NEVER, "test_a_job_is_started_again_and_its_user_sees_one_completed_job"),
+    Guard(
+        "try-again-after-a-failure-before-the-answer", NEVER,
+        "test_a_failure_faster_than_the_answer_to_the_start_starts_it_again",
+    ),
+    Guard("retry-is-no-refusal", DROP, "test_a_retry_is_counted_as_a_retry_and_as_no_refusal"),
     Guard("held-time-counts-against-no-wait", DROP, "test_the_time_in_its_slot_does_not_count_as_waiting"),
     # ---- the client
     Guard("answer-of-another-job", NEVER, "test_answer_about_another_job_is_refused"),

@@ -77,7 +77,7 @@ async def test_what_a_provider_says_of_its_task_ends_it_and_is_kept_whole(book: 
     assert job.refund == Refund(5, NOW) and job.output is None
     row = {
         "id": 1, "at": NOW, "provider": "acme", "delivery_id": "d1", "pool": "default", "task_id": "t", "job_id": "a",
-        "outcome": "failed", "error": "e", "output": None, "body": "raw", "verdict": "ended",
+        "outcome": "failed", "error": "e", "output": None, "error_kind": None, "body": "raw", "verdict": "ended",
     }  # fmt: skip
     assert await book.rows(tables.webhooks) == [row]
     assert await hear(book, said(outcome="failed")) == Change("repeat")
