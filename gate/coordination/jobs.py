@@ -316,6 +316,25 @@ class JobCoordinator:
             await self._pools.pool(job.pool).requeue(job, job.fence, "lost")
         self._news.tell(job.pool, [job.job_id])
 
+    async def hint(self, pool: str, provider: str, report: ProviderReport, raw: str) -> CallbackResult:
+        """Ask soon about the task of a callback that is not believed. The callback itself changes no job.
+
+        Args:
+            pool: Name of the pool.
+            provider: Name of the provider.
+            report: The meaning of the callback.
+            raw: Body of the callback.
+
+        Returns:
+            `hint`.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: SQL does not answer.
+        """
+        await self._ledger.hint(pool, provider, report, raw)
+        return CallbackResult.HINT
+
     async def ask(self, pool: str, job_id: str) -> Job:
         """Ask the provider about the task of a job now. The answer comes later, and changes the job as a callback does.
 

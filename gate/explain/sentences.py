@@ -344,6 +344,7 @@ VERDICTS = {
     "waits": "kept until its task is bound",
     "retried": "the job waits again, for another try",
     "history": "nothing happened by it",
+    "hint": "not believed by itself: it made gate ask the provider",
     "relayed": "passed on by a call of finish, and not applied by itself",
 }
 """Words for what a callback did, by its verdict."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
@@ -33,6 +33,7 @@ def make_app(
     tools: Tools | None = None,
     provider_secrets: Mapping[str, Sequence[str]] | None = None,
     check_counts: bool = False,
+    hinting: Collection[str] = (),
 ) -> FastAPI:
     """Build the application with all routes.
 
@@ -43,6 +44,7 @@ def make_app(
         tools: The configured tools; None for none.
         provider_secrets: Secrets that callbacks have to show, by provider; None for none.
         check_counts: Whether a `check` without a job is answered with the number of free slots.
+        hinting: Names of the providers whose callbacks are hints: they show no secret, and are not believed.
     """
     app = FastAPI(
         title="gate",
@@ -55,7 +57,7 @@ def make_app(
     app.state.services, app.state.keyring, app.state.pool_feed = services, keyring, feed
     app.state.pool_list = PoolListFeed(services)
     app.state.tools, app.state.provider_secrets = tools or Tools(), provider_secrets or {}
-    app.state.check_counts = check_counts
+    app.state.check_counts, app.state.hinting = check_counts, hinting
     app.state.routes = roles.routes((*ROUTERS, *OF_OLD_CALLERS, *READ_BY_PEOPLE))
     problems.install(app, panel.unknown_page)
     for router in ROUTERS:

@@ -21,7 +21,15 @@ from gate.providers.parsing import clean
 from gate.telemetry import counters
 
 router = APIRouter(tags=["webhooks"])
-SAID = {"ended": "applied", "retried": "retried", "late": "late", "waits": "kept", "history": "ignored", "repeat": "repeat"}
+SAID = {
+    "ended": "applied",
+    "retried": "retried",
+    "late": "late",
+    "waits": "kept",
+    "history": "ignored",
+    "hint": "asking",
+    "repeat": "repeat",
+}
 """Answer for each result of a callback. The status is always 200, because a repeated call would change nothing."""
 BODY = {
     "required": True,
@@ -36,7 +44,9 @@ async def webhook(provider: str, pool: str, request: Request, services: AllServi
 
     `standard` is Standard Webhooks with `{type, data: {job_id | task_id, outcome, error?, output?}}` and `webhook-*` or
     `svix-*` headers. `replicate` is signed in the same way. `runninghub` and `fal` show `?token=`. Answers `{result}`: `applied`, `late`, `kept` (until its task is bound),
-    `ignored`, `repeat`.
+    `ignored`, `repeat`, `asking`.
+
+    With `callbacks = "hint"` the callbacks of a provider need no secret and are not believed: gate asks the provider about the task.
 
     A `task_id` may be a number. An end is never refused for its error or its output. A value that is too long or too deep is
     cut, and `… (cut)` marks the place. The output of `runninghub` is `{files: [{url, type, …}], texts?, coins?, usage?,
@@ -64,11 +74,16 @@ async def _receive(provider: str, pool: str | None, request: Request, services: 
     body = await request.body()
     without_keys = services.jobs.without_keys
     kept = without_keys(body.decode("utf-8", "replace"))
-    callback = Callback(dict(request.headers), dict(request.query_params), body, secrets.get(provider, ()), time.time())
+    is_hint = provider in request.app.state.hinting
+    callback = Callback(
+        dict(request.headers), dict(request.query_params), body, secrets.get(provider, ()), time.time(), is_hint
+    )
     try:
         report = PROVIDERS[provider].read(callback)
     except Unreadable as error:  # its secret was right, because Forged is raised before any reading
-        await services.unread.keep(pool or "default", provider, kept.encode(), f"{error.field}: {error.detail}")
+        if not is_hint:  # guard: unread-hint-is-not-kept
+            # Any caller may send a hint, so an unread one would let any caller alarm the operator.
+            await services.unread.keep(pool or "default", provider, kept.encode(), f"{error.field}: {error.detail}")
         raise
     if report is None:
         return JSONResponse({"result": SAID["history"]})
@@ -80,8 +95,11 @@ async def _receive(provider: str, pool: str | None, request: Request, services: 
     else:
         bound = await services.ledger.pool_of_task(provider, report.task_id or "")
         pools = [bound] if bound is not None else request.app.state.tools.pools
-    words = [await services.jobs.hear(one, provider, report, clean(kept)) for one in pools]
+    hear = services.jobs.hear
+    if is_hint:  # guard: hint-is-not-believed
+        hear = services.jobs.hint
+    words = [await hear(one, provider, report, clean(kept)) for one in pools]
     word = min(words, key=list(SAID).index)
-    if not report.understood and word != "repeat":
+    if not report.understood and word not in ("repeat", "hint"):
         counters.not_understood[provider] += 1
     return JSONResponse({"result": SAID[word]})

@@ -270,6 +270,15 @@ class Ledger:
 
         return await self._database.write(pool, report.job_id or "", work)
 
+    async def hint(self, pool: str, provider: str, report: ProviderReport, raw: str) -> None:
+        """Make the question about a task due soon, because of a callback that is not believed, as `inbox.hint` does."""
+
+        def work(batch: UnitOfWork) -> None:
+            batch.pool(pool)
+            inbox.hint(batch, pool, provider, report, raw)
+
+        await self._database.write(pool, "", work)
+
     async def ask(self, pool: str, job_id: str) -> Job | None:
         """Make the question about the current task of a job due now. Return the job; None when gate does not ask about it."""
 

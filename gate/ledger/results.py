@@ -104,6 +104,8 @@ class CallbackResult(StrEnum):
     """The report changes nothing."""
     REPEAT = "repeat"
     """The same report came before."""
+    HINT = "hint"
+    """The report is not believed. gate asks the provider about the task instead."""
 
 
 class ApplyResult(StrEnum):

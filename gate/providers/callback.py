@@ -35,6 +35,7 @@ class Callback:
         body: Its body.
         secrets: All secrets that are valid now. There are two while a secret is replaced.
         now_s: Time of the request (s since 1970).
+        is_hint: It is not believed, so it needs no secret and no signature.
     """
 
     headers: Mapping[str, str]
@@ -42,6 +43,7 @@ class Callback:
     body: bytes
     secrets: Sequence[str]
     now_s: float
+    is_hint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,13 @@ def plain_fault(secret: str) -> str | None:
 def check_token(callback: Callback) -> None:
     """Check the secret of a provider that does not sign, or whose signature gate cannot check: `?token=` of the address.
 
+    A hint needs none.
+
     Raises:
         Forged: The token is missing or wrong.
     """
+    if callback.is_hint:
+        return
     if not any(callback.secrets):
         raise Forged(NO_SECRET)
     shown = _bytes(callback.query.get("token", ""))

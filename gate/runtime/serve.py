@@ -127,7 +127,8 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     ) as gate:
         gate.keys.accept_terminal(data.make_terminal_key())
         feed = PoolFeed(gate.services.queries, gate.services.ledger, gate.waiters, gate.services.health)
-        app = make_app(gate.services, gate.keys, feed, tools, settings.provider_secrets(), settings.check_counts)
+        secrets, hinting = settings.provider_secrets(), settings.hinting()
+        app = make_app(gate.services, gate.keys, feed, tools, secrets, settings.check_counts, hinting)
         server = _server(app, settings.access_log)
 
         def stop() -> None:

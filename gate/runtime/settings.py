@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -157,7 +157,7 @@ class ProviderSettings(BaseModel):
     token: SecretStr | None = None
     secrets: list[SecretStr] = []
     base_url: Annotated[str, AfterValidator(_is_provider)] | None = None
-    callbacks: bool = True  # False when the provider sends none: its tasks are asked about more often
+    callbacks: bool | Literal["hint"] = True  # False: it sends none; "hint": one makes gate ask, and is not believed itself
     silence_seconds: Seconds = 600  # how long a lease is extended while the provider does not answer
     drain_seconds: Seconds = 30  # how long a stopped task keeps its slot at most
     questions_per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 5  # of each account, over all servers
@@ -188,7 +188,7 @@ class ProviderSettings(BaseModel):
             except ValueError as error:
                 raise ValueError(f"{where} {error}") from error
             yield Account(
-                provider, name, one.pool, key, base_url.rstrip("/"), self.callbacks,
+                provider, name, one.pool, key, base_url.rstrip("/"), self.callbacks is not False,
                 round(self.silence_seconds * 1000), round(self.drain_seconds * 1000), self.questions_per_second,
                 one.limit, self.capacity,
             )  # fmt: skip
@@ -267,6 +267,9 @@ class Settings(PoolDefaults, BaseSettings):
                     raise ValueError(f"there is no provider {name!r}: gate knows {known}")
                 if one.accounts and name not in PAGES:
                     raise ValueError(f"{name} cannot be asked, so it has no accounts")
+                if one.callbacks == "hint" and not (one.accounts and name in PROVIDERS):
+                    lacks = "accounts: gate could ask it nothing" if name in PROVIDERS else "callbacks: it sends none"
+                    raise ValueError(f'{name} has callbacks = "hint" and no {lacks}')
                 if not one.all() and not one.accounts:
                     raise ValueError(f"{name} has neither a token nor secrets nor accounts: gate could believe nothing of it")
                 if one.all() and name not in PROVIDERS:
@@ -304,6 +307,10 @@ class Settings(PoolDefaults, BaseSettings):
     def provider_secrets(self) -> dict[str, tuple[str, ...]]:
         """Return the token and the secrets of each provider by its name."""
         return {name: one.all() for name, one in self.providers.items()}
+
+    def hinting(self) -> frozenset[str]:
+        """Return the names of the providers whose callbacks are hints."""
+        return frozenset(name for name, one in self.providers.items() if one.callbacks == "hint")
 
     def provider_accounts(self) -> Accounts:
         """Return the accounts at all providers."""

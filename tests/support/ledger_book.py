@@ -13,7 +13,7 @@ from gate.ledger import ledger as ledger_module
 from gate.ledger.commit import database, unit_of_work
 from gate.ledger.reports import backlog
 from gate.ledger.sql import account_rows, pool_rows
-from gate.ledger.transitions import capacity, deliveries, inbox, jobs, questions, unread_callbacks
+from gate.ledger.transitions import capacity, deliveries, hints, inbox, jobs, questions, unread_callbacks
 from gate.model.job import Job, Lease, Request
 from gate.model.messages import EntryKind, OutboxEntry
 from tests.support.script_lane import settings_of
@@ -54,7 +54,7 @@ class Book:
         )
         for module in modules:
             self._monkeypatch.setattr(module, "now_ms", lambda: ms)
-        for module in (deliveries, questions, capacity, account_rows):
+        for module in (deliveries, questions, hints, capacity, account_rows):
             self._monkeypatch.setattr(module, "clock_ms", lambda connection: ms)
 
     async def admit(

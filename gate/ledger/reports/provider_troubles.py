@@ -27,7 +27,7 @@ class ProviderTroubles:
         accounts: The accounts, by pool.
         given_up: Number of stops that were given up lately, and one of their jobs, by provider.
         without_task: Number of jobs that have held a slot for half of their lease without a task, and one of them, by pool.
-        ends: Ends that came lately by a callback, and by a question, by provider.
+        ends: Ends that came lately by a callback, and by a question, by provider. A hint counts as an end by a callback.
     """
 
     accounts: dict[str, list[AccountState]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def provider_troubles(connection: Connection, lately_ms: int) -> ProviderTrouble
             found.without_task[pool] = (count, job_id)
     asked = sa.func.sum(sa.case((webhooks.c.body.like(ASKED), 1), else_=0))
     ends = sa.select(webhooks.c.provider, sa.func.count(), asked).where(
-        webhooks.c.at > now_ms() - lately_ms, webhooks.c.verdict.in_(("ended", "late"))
+        webhooks.c.at > now_ms() - lately_ms, webhooks.c.verdict.in_(("ended", "late", "hint"))
     )
     for provider, count, by_question in connection.execute(ends.group_by(webhooks.c.provider)):
         found.ends[provider] = (count - int(by_question), int(by_question))

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.results import ApplyResult, BindResult, CallbackResult, Change
 from gate.ledger.sql.tables import webhooks
-from gate.ledger.transitions import jobs, questions, retries
+from gate.ledger.transitions import hints, jobs, questions, retries
 from gate.ledger.transitions.jobs import Ending
 from gate.model.job import HOLDING, REFUNDED, Job, now_ms
 from gate.model.limits import CALLBACK_KEPT_MAX
@@ -72,6 +72,38 @@ def hear(
     return Change(verdict, job, before, freed=freed)
 
 
+def hint(batch: UnitOfWork, pool: str, provider: str, report: ProviderReport, raw: str) -> None:
+    """Ask soon about the task of a callback that is not believed, and keep the first callback of a task.
+
+    The answer to the question may have the same delivery id as the callback. So a hint is kept under an id of its own. A repeat
+    asks again, because the first one may have been false.
+
+    Args:
+        batch: Holds the pool's row.
+        pool: The pool that the callback names.
+        provider: The provider, by its name.
+        report: The report of the callback, about a task.
+        raw: The callback's body as it came.
+    """
+    assert report.task_id is not None
+    job, _, is_early = _about(batch, pool, provider, report)
+    if job is not None:
+        hints.hasten(batch, provider, report.task_id, job.lease_ms)  # guard: hint-makes-gate-ask
+    delivery_id = hints.early_id(report.task_id) if is_early else hints.id_of(report.task_id)
+    this = (webhooks.c.provider == provider) & (webhooks.c.pool == pool) & (webhooks.c.delivery_id == delivery_id)
+    if is_early:  # a newer hint takes the place of an older one
+        batch.connection.execute(webhooks.delete().where(this))
+    elif job is None or batch.connection.execute(sa.select(webhooks.c.id).where(this)).first() is not None:
+        return
+    kept = job is not None and _count(batch, job.job_id) < RAW_OF_A_JOB
+    row = {
+        "at": now_ms(), "provider": provider, "delivery_id": delivery_id, "pool": pool, "task_id": report.task_id,
+        "job_id": job.job_id if job is not None else None, "outcome": report.outcome,
+        "body": raw[:CALLBACK_KEPT_MAX] if kept else None, "verdict": CallbackResult.HINT.value,
+    }  # fmt: skip
+    batch.connection.execute(webhooks.insert().values(**row))
+
+
 def bound(batch: UnitOfWork, job: Job, tools: Tools) -> Change[BindResult]:
     """Apply the callbacks that came before the binding of their task, in the order in which they came.
 
@@ -92,6 +124,7 @@ def bound(batch: UnitOfWork, job: Job, tools: Tools) -> Change[BindResult]:
     )
     result, after = BindResult.BOUND, job
     assert job.provider is not None
+    hints.ask_by_early(batch, job)  # guard: early-hint-makes-gate-ask
     for row in batch.connection.execute(kept.order_by(webhooks.c.id)).all():  # guard: early-callback-is-applied
         verdict, after = _apply(batch, after, job.provider, _kept_report(row), tools)
         result = CHANGED.get(verdict, result)

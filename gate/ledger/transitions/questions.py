@@ -236,6 +236,9 @@ def record(batch: UnitOfWork, question: Question, by: str, heard: Heard) -> bool
     stays: sa.ColumnElement[bool] = tasks.c.ask_at.is_(None)  # the task is over by now
     if not question.is_stopping:  # guard: stop-stays-due
         stays |= tasks.c.stop == "owed"
+    if next_at is not None:  # guard: hint-outlasts-a-question
+        # A hint that came meanwhile may tell of an end after this answer, so its question stays due.
+        stays |= (tasks.c.ask_at > question.asked_at) & (tasks.c.ask_at < next_at)
     values: dict[str, object] = {
         "taken_by": None, "taken_until": None, "ask_at": sa.case((stays, tasks.c.ask_at), else_=next_at),
     }  # fmt: skip

@@ -28,9 +28,9 @@ SEVERAL = {
     "sql:end": {"sql:release", "sql:cancel", "sql:fail"},
     "sql:extend": {"sql:claim", "sql:renew", "sql:started", "sql:hold"},
 }
-NOTHING = {"sql:reach", "sql:prove", "sql:keep_payload", "sql:end_presence"}
-"""The first two only try whether SQL can be written. The third keeps text beside a job that has ended, and nothing follows from it. The last is
-of jobs without a name of their own, which no client here asks for."""
+NOTHING = {"sql:reach", "sql:prove", "sql:keep_payload", "sql:end_presence", "sql:hint"}
+"""The first two only try whether SQL can be written. The third keeps text beside a job that has ended, and nothing follows from it. The fourth is
+of jobs without a name of their own, which no client here asks for. The last only brings a question forward, which comes without it too."""
 
 
 def commits(room: type[Any]) -> set[str]:

@@ -70,6 +70,11 @@ GUARDS = [
     Guard("sweep-starts-a-drain", DROP, "test_the_sweep_drains_a_slot_whose_end_never_reached_redis"),
     Guard("load-draining-slots", DROP, "test_a_pool_that_is_loaded_again_keeps_a_draining_slot"),
     Guard("failed-by-a-clock-asks-first", DROP, "test_job_that_its_front_end_gives_up_is_completed_if_the_provider_has_finished_it"),
+    Guard("hint-is-not-believed", NEVER, "test_a_forged_hint_ends_nothing"),
+    Guard("unread-hint-is-not-kept", ALWAYS, "test_a_hint_that_cannot_be_read_is_refused_and_not_kept"),
+    Guard("hint-makes-gate-ask", DROP, "test_a_true_hint_ends_the_job_long_before_the_next_question"),
+    Guard("early-hint-makes-gate-ask", DROP, "test_a_hint_before_its_binding_makes_gate_ask_at_once"),
+    Guard("hint-outlasts-a-question", NEVER, "test_an_answer_does_not_put_off_the_question_of_a_hint_that_came_meanwhile"),
     # ---- the capacity of accounts
     Guard("account-with-the-grant", replaced_by("None"), "test_a_waiter_that_is_granted_takes_an_account_too"),
     Guard("account-counts-drains", DROP, "test_a_task_that_is_being_stopped_counts_until_its_drain_is_over"),

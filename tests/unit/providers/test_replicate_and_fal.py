@@ -68,6 +68,15 @@ def test_a_large_log_does_not_refuse_the_end_of_a_prediction() -> None:
     assert report is not None and report.outcome == "completed"
 
 
+def test_a_hint_needs_neither_signature_nor_token() -> None:
+    bare = Callback({}, {}, json.dumps(replicate.DONE).encode(), [], 0, is_hint=True)
+    said = REPLICATE.read(bare)
+    assert said is not None and said.task_id == replicate.DONE["id"]
+    body = {"request_id": "r", "status": "OK", "payload": fal.RESULT}
+    report = FAL.read(replace(of_fal(body, {"x": ""}), is_hint=True))
+    assert report is not None and report.task_id == "r"
+
+
 def test_a_callback_of_fal_needs_its_token() -> None:
     body = {"request_id": "r", "status": "OK", "payload": fal.RESULT}
     assert FAL.read(of_fal(body)) == FAL.read(of_fal(body, {"token": "old"}))

@@ -224,6 +224,7 @@ WORDS = {
     "verdict_late": "came after the expiry, and is kept",
     "verdict_waits": "waits until its task is bound",
     "verdict_history": "changed nothing",
+    "verdict_hint": "made gate ask the provider, and is not believed itself",
     "verdict_relayed": "passed on by a call of finish, not applied by itself",
     "calls": "Told to its tool",
     "calls_empty": "Nothing has to be told to its tool.",

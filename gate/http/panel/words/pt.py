@@ -224,6 +224,7 @@ WORDS = {
     "verdict_late": "chegou depois da expiração, e fica guardado",
     "verdict_waits": "espera até que sua tarefa seja ligada",
     "verdict_history": "não mudou nada",
+    "verdict_hint": "fez o gate perguntar ao provedor, e não vale por si só",
     "verdict_relayed": "repassado por uma chamada de finish, não aplicado por si só",
     "calls": "Dito à sua ferramenta",
     "calls_empty": "Nada precisa ser dito à sua ferramenta.",
