@@ -81,7 +81,8 @@ if by_clock then
   -- A clock that shows no gap goes on as others have seen it: it is the caller's own that is wrong.
   local continuous = math.abs(gap) <= ABSENCE_MS -- mutant: gap-to-the-millisecond
   local agreed = expected and math.abs(now - expected) <= STEP_MS -- mutant: step-to-the-millisecond
-  local idle = not expected and gap > 0 and in_use + waiting == 0 -- a newcomer's absence, where no deadline is at stake
+  -- A newcomer's absence, where no deadline is at stake.
+  local idle = not expected and gap > 0 and in_use + waiting == 0 -- mutant: newcomer-without-a-gap
   if checked and not (continuous or agreed or idle) then -- guard: no-verb-by-a-stepped-clock
     return cjson.encode({word = 'stepped', now = now, seen_at = meta.seen_at, ahead_ms = meta.ahead_ms})
   end
@@ -136,7 +137,8 @@ local function unqueue(job, entry)
   if waiting == 0 then return false end -- mutant: empty-queue
   local left = redis.call('LREM', QUEUE, waiting > BOUND and entry and side(between(entry)) or 1, job) -- mutant: nearer-end
   waiting = waiting - left
-  if left > 0 then scan_from(math.max(0, meta.pass_scan - left)) end -- it may have stood among those that were passed
+  -- It may have stood among those that were passed.
+  if left > 0 then scan_from(math.max(0, meta.pass_scan - left)) end -- mutant: none-left
   return left == 1
 end
 
@@ -167,7 +169,7 @@ end
 local function admit(job, entry)
   if entry.queue_ms then redis.call('HSET', META, 'own_waits', 1) end -- tick looks at waiters with a queue time of their own
   if entry.presence_ms and not meta.presences then
-    meta.presences = '1'
+    meta.presences = '1' -- mutant: one-admission-a-call
     redis.call('HSET', META, 'presences', 1)
   end
   write(job, entry)
@@ -198,7 +200,7 @@ end
 -- Changes fields of meta. `total` is stood(now) of before the change: it is kept, and counts on from now if the pool still stands still.
 local function set_still(total, ...)
   meta.stood_ms = total
-  meta.still_from = (meta.paused == 1 or meta.cooling_until > now) and now or 0
+  meta.still_from = (meta.paused == 1 or meta.cooling_until > now) and now or 0 -- mutant: still-for-no-time
   redis.call('HSET', META, 'stood_ms', digits(total), 'still_from', digits(meta.still_from), ...)
 end
 
@@ -268,7 +270,9 @@ local function cooled_until(tool)
 end
 
 local function cools(entry)
-  return meta.tools_until > now and entry and entry.by_gate and entry.tool and cooled_until(entry.tool) > now
+  -- mutant: end-of-the-last-tool
+  return meta.tools_until > now
+         and entry and entry.by_gate and entry.tool and cooled_until(entry.tool) > now
 end
 
 -- A waiter that asked for presence is absent once its caller has not shown itself for that long. A load, or an absence of gate or a
@@ -304,12 +308,14 @@ end
 local function stays(entry)
   if cools(entry) then return true end -- guard: pass-a-waiter-whose-tool-is-down
   if absent(entry) then return true end -- guard: pass-an-absent-waiter
-  return false
+  return false -- mutant: nothing-is-not-true
 end
 
 -- A job that was refused several times in a row beside others that started is tried again only after a cool-down of its own (see requeue).
 local function is_poison(entry)
-  return meta.aside_until > now and entry and entry.poison and (tonumber(entry.aside_until) or 0) > now
+  -- mutant: end-of-the-last-job
+  return meta.aside_until > now
+         and entry and entry.poison and (tonumber(entry.aside_until) or 0) > now
 end
 
 -- A job that was refused several times in a row (`aside` is the fence of the last time) is passed until a job that was not has had its turn. No
@@ -328,7 +334,7 @@ end
 
 -- Where only passed waiters are left, the one that was tried longest ago is tried: no slot stays free for their sake.
 local function grant_to_the_passed()
-  while waiting > 0 and may_grant() and ids_left() do
+  while waiting > 0 and may_grant() and ids_left() do -- mutant: none-waits
     local first, its_entry
     for _, job in ipairs(redis.call('LRANGE', QUEUE, 0, BOUND - 1)) do
       local entry = read(job)
@@ -362,7 +368,7 @@ local function promote()
     end
   end
   scan_from(0)
-  if meta.fresh_fence > 0 then grant_to_the_passed() end
+  if meta.fresh_fence > 0 then grant_to_the_passed() end -- mutant: none-is-passed
 end
 
 -- When its wait is over, without grace. It moves while the pool stands still.

@@ -23,6 +23,7 @@ else
   entry.claimed = true
   extend(job, entry, math.min(now + entry.lease_ms, entry.hard), stands)
   -- Its start address works: the tool's other jobs are started again.
+  -- mutant: no-tool-cooled
   if entry.by_gate and entry.tool and meta.tools_until > 0 then redis.call('HDEL', META, 'cool:' .. entry.tool) end
 end
 return finish('claimed', {fence = entry.fence, due = entry.due, hard = entry.hard})

@@ -72,7 +72,7 @@ local function cool(entry)
   if why == 'refused' and entry.refused >= meta.refusals_before_passing then
     entry.aside = entry.fence or ARGV[5]
     if meta.fresh_fence == 0 then
-      meta.fresh_fence = tonumber(entry.aside)
+      meta.fresh_fence = tonumber(entry.aside) -- mutant: read-after-the-cool-down
       redis.call('HSET', META, 'fresh_fence', entry.aside)
     end
   end

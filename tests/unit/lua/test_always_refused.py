@@ -198,3 +198,73 @@ async def test_a_refusal_whose_lease_was_reaped_meanwhile_counts_once(line: Line
     entry = {"ticket": "1", "queued_at": line.clock.now, "lease_ms": 600_000, "refused": 1}
     await line.requeue("late", 1, "refused", entry)
     assert (await line.entry("late"))["refused"] == 1
+
+
+async def test_the_status_names_the_end_of_a_cool_down_alone_until_it_is_over(line: LineOfPool) -> None:
+    assert (await line.status()).aside_until is None
+    await poisoned(line)
+    until = line.clock.now + 5_000
+    line.clock.turn(4_999)
+    assert (await line.status()).aside_until == until
+    line.clock.turn(1)
+    assert (await line.status()).aside_until is None
+
+
+async def test_a_lease_that_ends_in_the_moment_of_a_refusal_shows_that_the_provider_takes_jobs(line: LineOfPool) -> None:
+    """The pool has cooled down again since, and no other job runs."""
+    await line.load(epoch=2, limit=2, refusals_before_passing=1)
+    for job in ("poison", "ends", "other"):
+        await line.acquire(job)
+    await refuse(line, "poison")
+    await end(line, "ends")
+    assert await line.holders() == {"poison", "other"}
+    await refuse(line, "other")
+    await refuse(line, "poison")
+    assert (await line.entry("poison"))["poison"] is True
+
+
+async def test_each_poison_job_is_tried_again_at_the_end_of_its_own_cool_down(line: LineOfPool) -> None:
+    await poisoned(line)
+    await line.acquire("other")
+    cooled_at = (await line.entry("poison"))["aside_until"]
+    line.clock.turn(1_000)
+    await line.client.hset(line.key("meta"), "aside_until", cooled_at + 30_000)  # as by another job alone
+    await end(line, "other")
+    line.clock.turn(cooled_at - 1 - line.clock.now)
+    await line.tick()
+    assert await line.holders() == set()
+    line.clock.turn(1)
+    await line.tick()
+    assert await line.holders() == {"poison"}
+
+
+async def test_a_job_refused_after_a_later_grant_is_passed_all_the_same(line: LineOfPool) -> None:
+    """No job has had its turn since that refusal, though one was granted before it."""
+    await line.load(epoch=2, limit=2, refusals_before_passing=1)
+    for job in ("refused", "runs", "next"):
+        await line.acquire(job)
+    await refuse(line, "refused")
+    await cool(line)
+    assert (await line.holders(), await line.queue()) == ({"runs", "next"}, ["refused"])
+
+
+async def test_the_order_counts_again_in_the_call_that_grants_a_job_that_was_not_refused(line: LineOfPool) -> None:
+    """`first` was tried after `second`, so among jobs that are passed `second` would be next."""
+    await line.load(epoch=2, limit=2, refusals_before_passing=1)
+    for job in ("first", "second", "fresh"):
+        await line.acquire(job)
+    await line.requeue("first", int((await line.entry("first"))["fence"]), "not_taken")
+    await cool(line)
+    await refuse(line, "second")
+    await refuse(line, "first")
+    await cool(line)
+    assert await line.holders() == {"fresh", "first"}
+
+
+async def test_a_job_that_is_set_aside_and_absent_is_not_tried_where_only_passed_jobs_are_left(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1, refusals_before_passing=1)
+    await line.acquire("gone", presence_ms=10_000)
+    await refuse(line, "gone")
+    line.clock.turn(10_000)
+    await line.tick()
+    assert (await line.holders(), await line.queue()) == (set(), ["gone"])

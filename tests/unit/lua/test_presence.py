@@ -182,3 +182,27 @@ async def test_a_grant_that_goes_back_has_the_presence_that_sql_knows(line: Line
     line.clock.turn(10 * PRESENCE_MS)
     await line.tick()
     assert await line.holders() == {"answered"}
+
+
+async def test_one_that_leaves_between_two_looks_of_a_call_lets_none_be_missed(line: LineOfPool) -> None:
+    """The first look ends just before `there`, which then moves up by a place."""
+    lease_id = await behind_a_holder(line, *[f"gone{number}" for number in range(200)])
+    await line.acquire("there")
+    await line.acquire("behind")
+    line.clock.turn(PRESENCE_MS)
+    await line.release("holder", lease_id)
+    await line.cancel("gone0")
+    assert await line.holders() == {"there"}
+
+
+async def test_a_poll_in_the_moment_of_its_arrival_writes_nothing(line: LineOfPool) -> None:
+    await behind_a_holder(line, "polls")
+    before = await line.dump()
+    await line.semaphore.status(line.pool, line.epoch, "polls", shows=True)
+    assert await line.dump() == before
+
+
+async def test_an_absent_job_is_named_where_no_waiter_is(line: LineOfPool) -> None:
+    await behind_a_holder(line, "gone")
+    line.clock.turn(PRESENCE_MS)
+    assert (await line.status("gone", most=0)).away == {"gone"}

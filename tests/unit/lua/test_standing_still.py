@@ -172,3 +172,18 @@ async def test_the_reply_to_an_admission_says_how_long_the_pool_had_stood_still(
     line.clock.turn(7_000)
     assert (await line.acquire("after")).stood_ms == 7_000
     assert (await line.acquire("during")).stood_ms == 7_000
+
+
+async def test_a_pause_after_a_cool_down_that_is_over_counts_for_its_length(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    await line.acquire("refused")
+    await line.acquire("waits")
+    await line.requeue("refused", int((await line.entry("refused"))["fence"]))
+    line.clock.turn(5_000)
+    await line.tick()
+    await line.configure(paused=1)
+    line.clock.turn(7_000)
+    await line.configure(paused=0)
+    assert await left_ms(line, "waits") == QUEUE_MS
+    line.clock.turn(10_000)
+    assert await left_ms(line, "waits") == QUEUE_MS - 10_000

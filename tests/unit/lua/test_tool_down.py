@@ -123,3 +123,47 @@ async def test_it_is_over_with_its_life_in_redis(line: LineOfPool) -> None:
     await line.load(epoch=2, waiters=[("first", entry)])
     await line.tick()
     assert await line.holders() == {"first"}
+
+
+async def test_a_start_that_works_ends_the_count_of_failures(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=2)
+    for job in ("works", "fails"):
+        await enqueue(line, job)
+    for job in ("works", "fails"):
+        await down(line, job)
+    line.clock.turn(5_000)
+    await line.tick()
+    assert (await line.status()).down_tools == {"broken"}
+    await line.claim("works", await line.lease_of("works"), by_gate=True)
+    assert not (await line.status()).down_tools
+    await down(line, "fails")
+    line.clock.turn(5_000)
+    await line.tick()
+    assert await line.holders() == {"works", "fails"}, "the first failure since, so the shortest cool-down"
+
+
+async def test_each_tool_is_tried_again_at_the_end_of_its_own_cool_down(line: LineOfPool) -> None:
+    await enqueue(line, "first", "one")
+    await enqueue(line, "second", "other")
+    await down(line, "first")
+    line.clock.turn(1_000)
+    await down(line, "second")
+    line.clock.turn(3_999)
+    await line.tick()
+    assert await line.holders() == set()
+    line.clock.turn(1)
+    await line.tick()
+    assert await line.holders() == {"first"}
+
+
+async def test_after_a_look_at_all_of_a_long_line_the_next_begins_at_its_head(line: LineOfPool) -> None:
+    await line.load(epoch=2, limit=1)
+    for number in range(101):
+        await enqueue(line, f"j{number}")
+    await down(line, "j0")
+    await line.acquire("mine", lease_ms=6_000)
+    assert await line.holders() == {"mine"}
+    await line.claim("mine", await line.lease_of("mine"))
+    line.clock.turn(6_000)
+    await line.tick()
+    assert await line.holders() == {"j0"}
