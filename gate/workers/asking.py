@@ -39,6 +39,8 @@ AT_ONCE = 16
 """Questions of each account at once, and as many stops, so that a provider that hangs delays only the questions of its own account."""
 EVERY_S = 1.0
 """Longest pause (s) between two looks for due questions. Another server may have written one without a wake-up here."""
+IDLE_EVERY_S = 5.0
+"""The same pause (s) while no pool of an account has a job: all that can come due then is a stop whose slot is free already."""
 AGAIN_S = 0.05
 """Shortest pause (s) between two looks. A question may be due while its account has no room for it, and a busy pool changes hundreds
 of times a second: without the pause each change costs a look, which is a fifth more CPU for each job."""
@@ -84,7 +86,9 @@ class AskingWorker:
         """Ask due questions, for ever."""
         while True:
             self._due.clear()
-            wait_s, pause_s = EVERY_S, AGAIN_S
+            is_idle = all(self._pools.is_idle(pool) for pool in self._accounts.pools)
+            wait_s = every_s = IDLE_EVERY_S if is_idle else EVERY_S
+            pause_s = AGAIN_S
             try:
                 if not self._freed:
                     await self._questions.free(list(self._accounts))  # guard: free-questions-of-a-dead-server
@@ -92,7 +96,8 @@ class AskingWorker:
                 left_s = await self._questions.due_in_s(list(self._accounts))
                 if left_s == 0 and not await self._take():
                     pause_s = FULL_S
-                wait_s = min(EVERY_S, max(left_s, AGAIN_S)) if left_s is not None else EVERY_S
+                if left_s is not None:
+                    wait_s = min(every_s, max(left_s, AGAIN_S))
             except StoreDown as error:
                 log.debug("asking.store_away", error=str(error))
                 self._due.clear()
