@@ -10,7 +10,7 @@ from gate.ledger import Heard, Question, Questions
 from gate.ledger.sql import tables
 from gate.model.account import Account, Accounts
 from gate.model.job import Job
-from gate.model.messages import AnswerState, ProviderReport
+from gate.model.messages import AnswerState, ProviderReport, StartReply
 from tests.support.ledger_book import NOW, Book
 
 pytestmark = pytest.mark.anyio
@@ -186,3 +186,26 @@ async def test_the_history_has_each_change_of_the_answer(book: Book, mine: Quest
     said = [why for kind, _, _, why, _ in await book.history() if kind == "answer"]
     assert said == ["queued: so it says", "running: so it says", "silent: so it says"]
     assert (await row(book))["silent_since"] == NOW + 4 * SPACING_MS
+
+
+async def test_a_question_that_a_person_asks_for_is_due_at_once(book: Book, mine: Questions) -> None:
+    await bound(book)
+    assert await take(mine) == []
+    asked = await book.ledger.ask("default", "a")
+    assert asked is not None and asked.job_id == "a"
+    (question,) = await take(mine)
+    assert question.task_id == "task-a"
+    await book.queued("waits", ticket=2)
+    assert await book.ledger.ask("default", "waits") is None, "it has no task"
+    assert await book.ledger.ask("other", "a") is None, "it is of another pool"
+
+
+async def test_the_answer_to_a_start_call_binds_the_task_to_the_account_of_its_pool(book: Book) -> None:
+    await book.granted("a", 1, tool="upscaler", starts=True)
+    other = Account("acme", "elsewhere", "other", "a key", "http://acme")
+    reply = StartReply(1, "acme", "task-a", Accounts([other, ACCOUNT]))
+    started = await book.ledger.extend(
+        "default", "a", "lease-1", epoch=0, at=4_000, due=604_000, hard=3_602_000, started=reply
+    )
+    assert started.job is not None and started.job.account == "first"
+    assert (await row(book))["account"] == "first"
