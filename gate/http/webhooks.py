@@ -100,6 +100,7 @@ async def _receive(provider: str, pool: str | None, request: Request, services: 
         hear = services.jobs.hint
     words = [await hear(one, provider, report, clean(kept)) for one in pools]
     word = min(words, key=list(SAID).index)
+    counters.callback_ends[provider, word] += 1
     if not report.understood and word not in ("repeat", "hint"):
         counters.not_understood[provider] += 1
     return JSONResponse({"result": SAID[word]})

@@ -19,7 +19,7 @@ import structlog
 
 from gate.coordination.jobs import JobCoordinator
 from gate.coordination.pool_registry import PoolRegistry
-from gate.ledger import Heard, Question, Questions
+from gate.ledger import CallbackResult, Heard, Question, Questions
 from gate.model.account import Account, Accounts
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StartedByGate, StoreDown
 from gate.model.messages import Answer, AnswerState
@@ -39,8 +39,8 @@ AT_ONCE = 16
 """Questions of each account at once, and as many stops, so that a provider that hangs delays only the questions of its own account."""
 EVERY_S = 1.0
 """Longest pause (s) between two looks for due questions. Another server may have written one without a wake-up here."""
-IDLE_EVERY_S = 5.0
-"""The same pause (s) while no pool of an account has a job: all that can come due then is a stop whose slot is free already."""
+REST_S = 5.0
+"""Longest time (s) without a look while no pool of an account has a job: all that can come due then is a stop whose slot is free already."""
 AGAIN_S = 0.05
 """Shortest pause (s) between two looks. A question may be due while its account has no room for it, and a busy pool changes hundreds
 of times a second: without the pause each change costs a look, which is a fifth more CPU for each job."""
@@ -73,6 +73,7 @@ class AskingWorker:
         self._asked: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._freed = False
+        self._rests_until = 0.0
         self._refused: set[tuple[str, str]] = set()
         """Accounts that this server has found to be refused, so that a later answer opens them again."""
         self.on_refused_key: Callable[[Account, Answer], Awaitable[None]] = _ignore
@@ -80,24 +81,24 @@ class AskingWorker:
 
     def kick(self) -> None:
         """Wake the worker, because a question may be due."""
+        self._rests_until = 0.0
         self._due.set()
 
     async def keep(self) -> None:
         """Ask due questions, for ever."""
         while True:
             self._due.clear()
-            is_idle = all(self._pools.is_idle(pool) for pool in self._accounts.pools)
-            wait_s = every_s = IDLE_EVERY_S if is_idle else EVERY_S
-            pause_s = AGAIN_S
+            wait_s, pause_s = EVERY_S, AGAIN_S
             try:
                 if not self._freed:
                     await self._questions.free(list(self._accounts))  # guard: free-questions-of-a-dead-server
                     self._freed = True
-                left_s = await self._questions.due_in_s(list(self._accounts))
-                if left_s == 0 and not await self._take():
-                    pause_s = FULL_S
-                if left_s is not None:
-                    wait_s = min(every_s, max(left_s, AGAIN_S))
+                if not self._rests():
+                    left_s = await self._questions.due_in_s(list(self._accounts))
+                    if left_s == 0 and not await self._take():
+                        pause_s = FULL_S
+                    wait_s = min(EVERY_S, max(left_s, AGAIN_S)) if left_s is not None else EVERY_S
+                    self._rests_until = time.monotonic() + (REST_S if left_s is None else min(REST_S, left_s))
             except StoreDown as error:
                 log.debug("asking.store_away", error=str(error))
                 self._due.clear()
@@ -105,6 +106,10 @@ class AskingWorker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s - pause_s):
                     await self._due.wait()
+
+    def _rests(self) -> bool:
+        """Say whether nothing can have come due since the last look: no pool has a job, and nothing has changed."""
+        return time.monotonic() < self._rests_until and all(self._pools.is_idle(pool) for pool in self._accounts.pools)
 
     async def settle(self) -> None:
         """Wait up to 1 s for questions under way, then cancel them. A cancelled question is asked again later."""
@@ -207,6 +212,9 @@ class AskingWorker:
         with contextlib.suppress(PoolUnknown):
             result = await self._jobs.hear(question.pool, question.provider, answer.report, _body(answer))
             counters.ends_by_question[question.provider, result.value] += 1
+            account = self._accounts.get(question.provider, question.account)
+            if account is not None and account.calls_back and result in (CallbackResult.ENDED, CallbackResult.RETRIED):
+                counters.callbacks_missing[question.provider] += 1
         await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None))
 
     async def _hold(self, question: Question, account: Account) -> bool:

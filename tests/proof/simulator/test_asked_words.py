@@ -102,3 +102,26 @@ async def test_questions_extensions_and_stops_are_counted_from_0(tmp_path: Path)
             served.http.post(f"/v1/pools/default/jobs/{deaf['job_id']}/cancel")
             served.sql("update @tasks set stop_at = stop_at - 600000 where stop = 'owed'")  # its ten minutes are over
             await until(lambda: figure(served, names[3]) == 1, "the next stop was the last one", 40)
+
+
+async def test_ends_are_counted_by_what_told_of_them_and_a_missing_callback_is_one(tmp_path: Path) -> None:
+    asked, called = (f'gate_{by}_ends_total{{provider="runninghub",result="ended"}}' for by in ("question", "callback"))
+    missing = 'gate_callbacks_missing_total{provider="runninghub"}'
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3}, limit=3) as served:
+            assert [figure(served, name) for name in (asked, called, missing)] == [0, 0, 0]
+            job = start(served, simulator, seconds=0.1)
+            served.http.post(f"/v1/pools/default/jobs/{job['job_id']}/ask")
+            await until(lambda: figure(served, asked) == 1, "a question has found the end")
+            assert [figure(served, name) for name in (called, missing)] == [0, 1]
+            other = start(served, simulator)
+            body = {"event": "TASK_END", "taskId": look_up(served, other), "eventData": '{"code": 0, "data": []}'}
+            served.http.post("/v1/webhooks/runninghub/default", params={"token": "t0ken-of-the-test"}, json=body)
+            assert [figure(served, name) for name in (asked, called, missing)] == [1, 1, 1]
+
+
+def look_up(served: Served, job: dict[str, Any]) -> str:
+    """Return the task of a job."""
+    found: str = served.http.get(f"/v1/pools/default/jobs/{job['job_id']}").json()["task"]["task_id"]
+    return found
