@@ -157,7 +157,7 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
     batch.event(job.pool, job.job_id, "task", by, at, fence=job.fence, why=f"{provider} {task_id}")
     bound = batch.put(job, provider=provider, task_id=task_id, account=account.name if account else job.account)
     if bound.account != job.account:
-        batch.forget_use(job.pool)  # guard: named-account-counts
+        batch.forget_use(job.pool)  # a later grant of this commit must count the task where it runs
     return bound
 
 

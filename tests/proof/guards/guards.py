@@ -83,7 +83,6 @@ GUARDS = [
     Guard("hints-of-a-flood-only-read", ALWAYS, "test_a_flood_of_hints_makes_few_transactions"),
     # ---- the capacity of accounts
     Guard("account-counts-unanswered-starts", DROP, "test_a_start_that_was_unanswered_at_the_end_of_its_job_counts_until_its_drain_is_over"),
-    Guard("named-account-counts", DROP, "test_a_task_counts_for_the_account_that_its_tool_names"),
     Guard("account-with-the-grant", replaced_by("None"), "test_a_waiter_that_is_granted_takes_an_account_too"),
     Guard("account-counts-drains", DROP, "test_a_task_that_is_being_stopped_counts_until_its_drain_is_over"),
     Guard("account-counts-strangers", DROP, "test_the_room_falls_when_a_second_count_confirms_it_and_rises_at_once"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -31,6 +32,17 @@ def other_server(sql_url: str) -> Iterator[Database]:
     database.close()
 
 
+Change = Callable[[UnitOfWork], object]
+
+
+def counted(change: Callable[..., Any], made: list[str]) -> Callable[..., Any]:
+    def work(*arguments: Any) -> Any:
+        made.append(change.__name__)
+        return change(*arguments)
+
+    return work
+
+
 def look(batch: UnitOfWork) -> object:
     return questions.take(batch.connection, "me", [ACCOUNT], LANES, 60_000)
 
@@ -42,8 +54,13 @@ def configure(batch: UnitOfWork) -> object:
 @pytest.mark.parametrize("first", [look, configure])
 @pytest.mark.parametrize("second", [look, configure])
 async def test_two_servers_that_add_the_same_account_at_once_have_it_both(
-    book: Book, other_server: Database, first: Callable[[UnitOfWork], object], second: Callable[[UnitOfWork], object]
+    book: Book, other_server: Database, monkeypatch: pytest.MonkeyPatch, first: Change, second: Change
 ) -> None:
+    """Neither transaction is refused: a refused one would be made again, with all others of its commit."""
+    made: list[str] = []
+    for module, name in ((questions, "take"), (configuration, "apply")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name), made))
+
     async def waits() -> bool:
         if not other_server.url.startswith("postgresql"):
             return True  # the one writer of SQLite: the second begins after the commit of the first
@@ -58,6 +75,7 @@ async def test_two_servers_that_add_the_same_account_at_once_have_it_both(
         added = asyncio.create_task(chosen)
         await until(waits, "it waits for the row of the first one")
     assert await added == []
+    assert len(made) == 2, f"a transaction was made again: {made}"
     rows = await book.rows(tables.accounts)
     assert [(one["provider"], one["name"]) for one in rows] == [("acme", "first")]
     assert rows[0]["pool"] == ("default" if configure in (first, second) else None)
