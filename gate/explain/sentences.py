@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from gate.explain.facts import Facts
 from gate.explain.formatting import clock, names, several, short, span, until
+from gate.ledger.reports.asked_tasks import Asked
 from gate.ledger.reports.timeline import Event, IncomingCallback, JobTimeline, OutgoingCall, OwedRefund
-from gate.ledger.transitions.questions import Asked
 from gate.ledger.transitions.unread_callbacks import Unread
 from gate.model.job import Job, now_ms
 

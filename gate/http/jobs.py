@@ -201,8 +201,12 @@ async def cancel(
 @router.put("/jobs/{job_id}/task", response_model=JobOut)
 @open_to(TOOL, conflicts={"task_taken", "started_by_gate", "already_ended"}, needs_lease=True)
 async def task(pool: Pool, job_id: JobPath, body: TaskBody, jobs: JobService, asking: Asking) -> JSONResponse:
-    """Bind the job to its task at a provider. This also claims a granted job."""
-    return _answer(await jobs.bind(pool, job_id, body.provider, body.task_id, body.lease_id), asking)
+    """Bind the job to its task at a provider. This also claims a granted job.
+
+    `account` must be one of the provider's accounts in this pool. The task of a job that has ended is refused, and gate stops it.
+    """
+    bound = await jobs.bind(pool, job_id, body.provider, body.task_id, body.lease_id, body.account)
+    return _answer(bound, asking)
 
 
 def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = False) -> Request:

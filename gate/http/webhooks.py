@@ -97,7 +97,7 @@ async def _receive(provider: str, pool: str | None, request: Request, services: 
         pools = [bound] if bound is not None else request.app.state.tools.pools
     hear = services.jobs.hear
     if is_hint:  # guard: hint-is-not-believed
-        hear = services.jobs.hint
+        hear = services.hints.hint
     words = [await hear(one, provider, report, clean(kept)) for one in pools]
     word = min(words, key=list(SAID).index)
     counters.callback_ends[provider, word] += 1
