@@ -160,6 +160,7 @@ def counted(batch: UnitOfWork, account: Account, found: Room | Answer | None) ->
     is_asked_for = connection.execute(sa.select(sa.exists().where(*waits))).scalar()
     values: dict[str, object] = {"look_at": now + (LOOK_WAITING_MS if is_asked_for else LOOK_MS)}
     if isinstance(found, Room):
+        # guard: drains-are-no-strangers
         held = account_rows.used(connection, pool.name, pool.accounts)[account.name].held if pool.accounts else 0
         values |= {"down_since": None, "why": None, "looked_at": now, "provider_limit": found.limit}
         values |= _room(row, found, held, now)  # guard: account-counts-strangers

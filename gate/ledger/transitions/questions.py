@@ -147,7 +147,8 @@ def first(batch: UnitOfWork, account: Account | None, job: Job) -> dict[str, obj
     if job.ended:  # guard: stop-a-late-start
         return {"account": account.name, "asked_since": now, "ask_at": now, "stop": "owed", "stop_at": now}
     most = spacing_ms(job.lease_ms)
-    return {"account": account.name, "asked_since": now, "ask_at": now + (most if account.calls_back else most // SOONEST)}
+    ask_at = now + (most if account.calls_back else most // SOONEST)  # guard: ask-before-the-deadline
+    return {"account": account.name, "asked_since": now, "ask_at": ask_at}
 
 
 def again(batch: UnitOfWork, account: Account | None, job: Job, provider: str, task_id: str) -> None:
