@@ -73,9 +73,7 @@ PROVIDER_WHOLE = {
     "a task, two outages": World(jobs=1, faults=0, refusals=1, outages=2, accounts=ONE, calls=ENDS | {"renew"}),
     "an outage, and a process that stops": World(jobs=1, outages=1, accounts=ONE, calls=ENDS, kinds=STOP | {"flush"}),
     "two servers, an outage and a stop": World(jobs=1, outages=1, accounts=ONE, calls=CANCEL, servers=2),
-    "two failures that are tried again": World(
-        jobs=1, accounts=ONE, outages=1, calls=ENDS | {"renew"}, kinds=STOP | {"flush"}, retry=2
-    ),
+    "two failures that are tried again": World(jobs=1, accounts=ONE, calls=CANCEL, kinds=STOP | {"flush"}, retry=2),
     "two tasks, and failures that are tried again": World(faults=0, accounts=ONE, calls=CANCEL | {"again"}, retry=1),
     "hints, an outage and a retry": World(jobs=1, outages=1, accounts=ONE, calls=CANCEL, hints=True, retry=1),
     "two tasks, one slot, an outage": World(faults=0, outages=1, accounts=ONE, calls=CANCEL | {"again"}),
