@@ -329,7 +329,7 @@ class JobCoordinator:
         """
         change = await self._ledger.hear(pool, provider, report, raw, self._tools)
         if change.result is CallbackResult.RETRIED and change.job is not None:
-            await self._try_again(change.job)
+            await self._try_again(change.job)  # guard: retry-leaves-its-slot
         if change.result is CallbackResult.ENDED and change.job is not None:
             await self._free(pool, change.job.job_id, change.job.lease_id)
         if change.freed is not None and change.job is not None:

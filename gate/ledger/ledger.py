@@ -148,7 +148,10 @@ class Ledger:
                 if job.status in REFUNDED and lease_id is not None and outcome == "completed" and job.ended_by != by:
                     job = changes.keep_late(batch, job, outcome, by, output)
                 return Change(EndResult.ALREADY, job)
-            if (lease_id is not None and job.status not in HOLDING) or (only_queued and job.status != "queued"):
+            if (
+                (lease_id is not None and job.status not in HOLDING)  # guard: lease-of-a-waiter-ends-nothing
+                or (only_queued and job.status != "queued")
+            ):
                 return Change(EndResult.LOST, job)
             ended = changes.end(batch, job, Ending(outcome, by, reason, error, output))
             return Change(

@@ -194,10 +194,14 @@ class AskingWorker:
     async def _heed(self, question: Question, answer: Answer | None, is_held: bool) -> None:
         """Apply an answer about a task that is not to be stopped. `is_held`: its lease was extended for this question."""
         state = answer.state if answer is not None else None
+        # guard: answer-ends-the-job
         if answer is not None and state is AnswerState.ENDED and not self._is_doubtful(question, answer):
             return await self._end(question, answer)
         # A success without output that was said once only counts like a task that runs: its output may only be late.
-        is_extended = (state in ALIVE and await self._extend(question)) or is_held
+        is_extended = (
+            (state in ALIVE and await self._extend(question))  # guard: answer-extends-the-lease
+            or is_held
+        )
         why = answer.why if answer is not None else f"no reply within {_within_s(question):g} s"
         await self._questions.record(question, Heard(state, why, self._wait_ms(question, answer), is_extended))
 
@@ -243,6 +247,7 @@ class AskingWorker:
 
     async def _renew(self, question: Question, lease_ms: int | None) -> bool:
         try:
+            # guard: answer-renews-in-redis
             await self._jobs.renew(question.pool, question.job_id, question.lease_id, lease_ms)
         except (LeaseLost, AlreadyEnded, StartedByGate, JobUnknown, PoolUnknown):
             return False

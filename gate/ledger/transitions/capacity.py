@@ -161,7 +161,7 @@ def counted(batch: UnitOfWork, account: Account, found: Room | Answer | None) ->
     values: dict[str, object] = {"look_at": now + (LOOK_WAITING_MS if is_asked_for else LOOK_MS)}
     if isinstance(found, Room):
         used = account_rows.used(connection, pool.name, pool.accounts, pool.clock_ahead_ms) if pool.accounts else {}
-        held = used[account.name].held if used else 0
+        held = used[account.name].held if used else 0  # guard: drains-are-no-strangers
         values |= {"down_since": None, "why": None, "looked_at": now, "provider_limit": found.limit}
         values |= _room(row, found, held, now)  # guard: account-counts-strangers
         if values.get("seen_at") is not None:

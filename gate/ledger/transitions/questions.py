@@ -147,7 +147,8 @@ def first(batch: UnitOfWork, account: Account | None, job: Job) -> dict[str, obj
     if job.ended:  # guard: stop-a-late-start
         return owed(batch, account)
     most = spacing_ms(job.lease_ms)
-    return {"account": account.name, "asked_since": now, "ask_at": now + (most if account.calls_back else most // SOONEST)}
+    ask_at = now + (most if account.calls_back else most // SOONEST)  # guard: ask-before-the-deadline
+    return {"account": account.name, "asked_since": now, "ask_at": ask_at}
 
 
 def owed(batch: UnitOfWork, account: Account) -> dict[str, object]:
