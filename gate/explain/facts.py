@@ -112,7 +112,7 @@ def body(facts: Facts) -> dict[str, Any]:
     """Return the facts as one JSON object. Times are RFC 3339."""
     story = facts.story
     return {
-        "job": job_body(facts.job),
+        "job": story.asked.added_to(job_body(facts.job)) if story.asked is not None else job_body(facts.job),
         "stores": ["sql", "redis"] if facts.redis is None and not facts.job.ended else ["sql"],
         "redis_not_asked": facts.redis,
         "slot": facts.slot,

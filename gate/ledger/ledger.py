@@ -180,15 +180,9 @@ class Ledger:
         return await self._database.write(pool, request.job_id, work)
 
     async def refuse(
-        self,
-        pool: str,
-        job_id: str,
-        lease_id: str,
-        by: str,
-        error: str | None = None,
-        tool_down: bool = False,
+        self, pool: str, job_id: str, lease_id: str, by: str, error: str | None = None, tool_down: bool = False,
         account_down: bool = False,
-    ) -> Change[RefuseResult]:
+    ) -> Change[RefuseResult]:  # fmt: skip
         """Put a job back into the queue, because its provider refused it. It gets no refund and keeps its place.
 
         The row keeps the old lease until the next one, so that a repeat is recognised. `tool_down` says that the start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from gate.ledger.sql.clock import clock_ms
 from gate.ledger.sql.tables import jobs, tasks
 from gate.model.account import Accounts
+from gate.model.job_json import moment
 
 
 class Asked(NamedTuple):
@@ -32,6 +33,11 @@ class Asked(NamedTuple):
     stop: str | None
     is_answered: bool
     silent_since: int | None
+
+    def added_to(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Return the JSON of the job of this task with what is known of the task."""
+        said = {"account": self.account, "state": self.state, "heard_at": moment(self.heard_at)}
+        return job | {"task": job["task"] | said | {"questions": self.questions, "stop": self.stop}}
 
 
 def asked(connection: Connection, provider: str, task_id: str) -> Asked | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ async def test_a_stop_is_told_while_it_is_owed_and_once_it_is_confirmed(tmp_path
         with counting(tmp_path, simulator, {"first": 3}, limit=3, drain_seconds=60) as served:
             job = start(served, simulator, deaf=True)
             assert "Stop stopping" not in page(served, job)
+            told = json.loads(run_gate("explain", job["job_id"], "--json", cwd=served.folder).stdout)["job"]["task"]
+            assert told == served.http.get(f"/v1/pools/default/jobs/{job['job_id']}").json()["task"] and told["stop"] is None
             served.http.post(f"/v1/pools/default/jobs/{job['job_id']}/cancel")
             assert "Stop stopping at the provider" in page(served, job)
             assert "Parada parando no provedor" in page(served, job, "pt-BR")
