@@ -250,12 +250,10 @@ class Ledger:
         self, pool: str, job_id: str, lease_id: str, started: StartReply, tools: Tools | None = None
     ) -> Change[BindResult]:
         """Record the answer to a start call whose lease is over, as `starts.late` does."""
-
-        def work(batch: UnitOfWork) -> Change[BindResult]:
-            batch.pool(pool)
-            return starts.late(batch, _in(pool, batch.job(pool, job_id)), lease_id, started, tools or Tools())
-
-        return await self._database.write(pool, job_id, work)
+        known = tools or Tools()
+        return await self._database.write(
+            pool, job_id, lambda batch: starts.late(batch, pool, job_id, lease_id, started, known)
+        )
 
     async def hear(
         self, pool: str, provider: str, report: ProviderReport, raw: str, tools: Tools | None = None

@@ -84,12 +84,13 @@ def leave_open(batch: UnitOfWork, before: Job, job: Job, accounts: Accounts, too
     return job
 
 
-def late(batch: UnitOfWork, job: Job | None, lease_id: str, started: StartReply, tools: Tools) -> Change[BindResult]:
+def late(batch: UnitOfWork, pool: str, job_id: str, lease_id: str, started: StartReply, tools: Tools) -> Change[BindResult]:
     """Record the answer to a start call that came after the end of its lease.
 
     Args:
-        batch: Has locked the pool's row.
-        job: The job; None when the pool has none.
+        batch: A unit of work.
+        pool: Name of the pool.
+        job_id: The job.
         lease_id: The lease of the start call.
         started: The answer. Without a task it says that none was started.
         tools: The tools, which say what failures are tried again.
@@ -97,7 +98,9 @@ def late(batch: UnitOfWork, job: Job | None, lease_id: str, started: StartReply,
     Returns:
         `freed` is the lease whose slot has no reason to drain any more.
     """
-    if job is None:
+    batch.pool(pool)
+    job = batch.job(pool, job_id)
+    if job is None or job.pool != pool:
         return Change(BindResult.LOST)
     if started.provider is not None and started.task_id is not None:
         named = Binding(lease_id, started.provider, started.task_id)
