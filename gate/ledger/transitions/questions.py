@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -324,10 +324,20 @@ class Asked(NamedTuple):
 def asked(connection: Connection, provider: str, task_id: str) -> Asked | None:
     """Return what is known of a task; None when gate does not ask about it."""
     row = connection.execute(sa.select(tasks).where(tasks.c.provider == provider, tasks.c.task_id == task_id)).first()
-    if row is None or row.account is None:
+    return None if row is None else known_of(row, clock_ms(connection))
+
+
+def known_of(row: sa.Row[Any], now: int) -> Asked | None:
+    """Return what a row of `tasks` says; None when gate does not ask about the task.
+
+    Args:
+        row: The row.
+        now: The time by SQL's clock (ms since 1970).
+    """
+    if row.account is None:
         return None
     state = "silent" if row.silent_since is not None else row.state or "unasked"
-    is_answered = row.ask_at is None or (row.taken_by is None and row.ask_at > clock_ms(connection))
+    is_answered = row.ask_at is None or (row.taken_by is None and row.ask_at > now)
     return Asked(row.account, state, row.heard_at, row.questions, row.stop, is_answered, row.silent_since)
 
 
