@@ -21,7 +21,7 @@ from gate.http.services import AdmissionService, CallerHangUp, JobService, Query
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid
 from gate.model.job import Job, JobStatus, Request, new_job_id
-from gate.model.job_json import job_body
+from gate.model.job_json import job_body, task_body
 from gate.model.limits import WAIT_MAX_S
 
 router = APIRouter(prefix="/v1/pools/{pool}", tags=["jobs"], route_class=StrictRoute)
@@ -110,7 +110,9 @@ async def job(
     """
     job = await queries.wait(pool, job_id, status, wait_seconds, hang_up)
     asked = await queries.asked(job)
-    return _answer(job, asking) if asked is None else Json(asked.added_to(job_body(job, asking.may_release)))
+    if asked is None:
+        return _answer(job, asking)
+    return Json(task_body(job_body(job, asking.may_release), asked))
 
 
 async def _begins(pool: Pool, job_id: JobPath, queries: QueryService, last_event_id: LastEventId = None) -> None:

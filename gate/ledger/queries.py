@@ -14,6 +14,7 @@ from gate.ledger.commit.database import Database
 from gate.ledger.commit.feed import Feed
 from gate.ledger.reports import asked_tasks
 from gate.ledger.reports.backlog import Backlog
+from gate.ledger.reports.open_tasks import OpenTasks, open_tasks
 from gate.ledger.reports.provider_troubles import ProviderTroubles, provider_troubles
 from gate.ledger.reports.statistics import Statistics
 from gate.ledger.reports.timeline import Event as Event
@@ -152,6 +153,10 @@ class LedgerQueries:
     async def accounts(self) -> dict[str, list[capacity.AccountState]]:
         """Return the accounts of each pool whose grants choose among accounts, by the pool's name."""
         return await self._database.read(capacity.states)
+
+    async def open_tasks(self, pool: str) -> OpenTasks:
+        """Return the tasks of a pool that gate asks about now, and those that are being stopped."""
+        return await self._database.read(lambda connection: open_tasks(connection, pool))
 
     async def asked(self, job: Job) -> asked_tasks.Asked | None:
         """Return what the provider says of the current task of a job; None when gate does not ask about it."""

@@ -10,7 +10,6 @@ from sqlalchemy.engine import Connection
 from gate.ledger.sql.clock import clock_ms
 from gate.ledger.sql.tables import jobs, tasks
 from gate.model.account import Accounts
-from gate.model.job_json import moment
 
 
 class Asked(NamedTuple):
@@ -34,19 +33,24 @@ class Asked(NamedTuple):
     is_answered: bool
     silent_since: int | None
 
-    def added_to(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Return the JSON of the job of this task with what is known of the task."""
-        said = {"account": self.account, "state": self.state, "heard_at": moment(self.heard_at)}
-        return job | {"task": job["task"] | said | {"questions": self.questions, "stop": self.stop}}
-
 
 def asked(connection: Connection, provider: str, task_id: str) -> Asked | None:
     """Return what is known of a task; None when gate does not ask about it."""
     row = connection.execute(sa.select(tasks).where(tasks.c.provider == provider, tasks.c.task_id == task_id)).first()
-    if row is None or row.account is None:
+    return None if row is None else known_of(row, clock_ms(connection))
+
+
+def known_of(row: sa.Row[Any], now: int) -> Asked | None:
+    """Return what a row of `tasks` says; None when gate does not ask about the task.
+
+    Args:
+        row: The row.
+        now: The time by SQL's clock (ms since 1970).
+    """
+    if row.account is None:
         return None
     state = "silent" if row.silent_since is not None else row.state or "unasked"
-    is_answered = row.ask_at is None or (row.taken_by is None and row.ask_at > clock_ms(connection))
+    is_answered = row.ask_at is None or (row.taken_by is None and row.ask_at > now)
     return Asked(row.account, state, row.heard_at, row.questions, row.stop, is_answered, row.silent_since)
 
 
