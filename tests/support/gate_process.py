@@ -23,7 +23,8 @@ from tests.support.warm import warm
 
 def gate_environment(**more: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATE_")}
-    return inherited | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"} | more
+    plain = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+    return inherited | plain | {"GATE_SHUTDOWN_DELAY_SECONDS": "0"} | more  # of no use to tests, on stores of any kind
 
 
 def run_gate(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
