@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ http {{
 HAPROXY = """
 global
     log stdout format raw local0
+    stats socket {folder}/haproxy.sock
 defaults
     mode http
     timeout connect 5000
@@ -42,6 +44,7 @@ frontend front
     default_backend gates
 backend gates
     option httpchk GET /readyz
+{patience}
 {servers}
 """
 
@@ -63,7 +66,8 @@ def fronts(folder: Path, gates: Sequence[int], fail_s: int | None, check_ms: int
     _write_nginx(folder, gates, fail_s, plain, kept)
     every = "" if check_ms is None else f" inter {check_ms}ms"
     servers = "\n".join(f"    server gate{number} 127.0.0.1:{gate} check{every}" for number, gate in enumerate(gates))
-    (folder / "haproxy.cfg").write_text(HAPROXY.format(port=port, servers=servers))
+    patience = "" if check_ms is None else "    timeout check 10s"  # a busy machine may not answer within a short interval
+    (folder / "haproxy.cfg").write_text(HAPROXY.format(folder=folder, port=port, servers=servers, patience=patience))
     commands = {
         "nginx": ["-e", f"{folder}/early.log", "-p", str(folder), "-c", f"{folder}/nginx.conf"],
         "haproxy": ["-db", "-f", f"{folder}/haproxy.cfg"],
@@ -78,6 +82,16 @@ def fronts(folder: Path, gates: Sequence[int], fail_s: int | None, check_ms: int
         for name, number in urls.items():
             wait_for(lambda number=number: _answers(number), f"{name} answers")
         yield {name: f"http://127.0.0.1:{number}" for name, number in urls.items()}
+
+
+def taken_in(folder: Path) -> bool:
+    """Say whether HAProxy sends calls to each gate: it does so after two checks."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(folder / "haproxy.sock"))
+        client.sendall(b"show stat\n")
+        said = b"".join(iter(lambda: client.recv(65536), b"")).decode()
+    rows = [line.split(",") for line in said.splitlines() if line.startswith("gates,gate")]
+    return bool(rows) and all(row[17] == "UP" for row in rows)
 
 
 def _write_nginx(folder: Path, gates: Sequence[int], fail_s: int | None, plain: int, kept: int) -> None:

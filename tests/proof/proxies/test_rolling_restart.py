@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gate.runtime.settings import SHUTDOWN_DELAY_S
 from tests.proof.proxies.callers import Callers
-from tests.proof.proxies.fronts import fronts, programs
+from tests.proof.proxies.fronts import fronts, programs, taken_in
 from tests.proof.proxies.gates import gate_on
 from tests.support.servers import free_port
 from tests.support.wait import until
@@ -35,6 +35,7 @@ def test_a_rolling_restart_fails_no_call(tmp_path: Path, stores: dict[str, str])
             for gate in gates:
                 assert gate.stop() == 0
                 gate.start()
+                asyncio.run(until(lambda: taken_in(tmp_path), "HAProxy has taken it in again", within_s=60))
             before = sum(callers.answers.values())
             asyncio.run(until(lambda: sum(callers.answers.values()) > before + 100, "calls are answered"))
         print(dict(callers.answers))
