@@ -140,6 +140,11 @@ def test_a_second_server_says_that_the_data_dir_is_in_use(tmp_path: Path) -> Non
         refuses(tmp_path, "in use by another gate serve")
 
 
+def test_a_pod_with_a_store_of_its_own_is_warned_of_a_second_replica(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True, KUBERNETES_SERVICE_HOST="10.0.0.1") as served:
+        assert "a second replica would run as many jobs again" in "".join(served.said)
+
+
 def test_a_sqlite_file_has_one_server_wherever_its_data_dir_is(tmp_path: Path) -> None:
     with Served(tmp_path, on_defaults=True) as served:
         refuses(
