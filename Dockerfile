@@ -3,13 +3,18 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY .ci/build.lock .ci/runtime.lock .ci/
 RUN python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes -r .ci/build.lock
-RUN python -m venv /opt/gate && /opt/gate/bin/pip install --no-cache-dir --require-hashes --no-deps -r .ci/runtime.lock
+RUN python -m venv --without-pip /opt/gate && /opt/build/bin/pip --python /opt/gate/bin/python install --no-cache-dir --no-compile --require-hashes --no-deps -r .ci/runtime.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gate gate
 COPY lua lua
 COPY clients clients
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation -w dist . ./clients/python
-RUN /opt/gate/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl && /opt/gate/bin/pip check
+RUN /opt/build/bin/pip --python /opt/gate/bin/python install --no-cache-dir --no-compile --no-index --no-deps dist/*.whl && /opt/build/bin/pip --python /opt/gate/bin/python check
+# Half of what the packages install is of no use at run time: symbols for debuggers, sources of compiled modules, compiled modules that
+# no process imports. A server compiles nothing when it starts, because what it imports is compiled here.
+RUN command -v strip > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils; }
+RUN find /opt/gate/lib -name '*.so' -not -path '*.libs/*' -exec strip --strip-debug {} + && find /opt/gate/lib -name '*.py[xd]' -delete
+RUN PYTHONDONTWRITEBYTECODE= /opt/gate/bin/python -c "import gate.cli.main, gate.cli.keys, gate.http.app, gate.http.panel.pool_feed, gate.runtime.serve, gate.runtime.wiring, gate.ledger.admin.migrate, uvicorn, uvloop, psycopg, prometheus_client"
 
 FROM python:3.13-slim
 COPY --from=build /opt/gate /opt/gate

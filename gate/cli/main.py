@@ -36,13 +36,17 @@ def serve(
     data_dir: DataDirFlag = None,
     redis_url: Annotated[str | None, typer.Option(help="Default: an embedded Valkey.")] = None,
     database_url: Annotated[str | None, typer.Option(help="Default: SQLite in the data dir.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on the port, default 1; more need Postgres and a Redis of your own.")
+    ] = None,
     config: ConfigFlag = None,
 ) -> None:
     """Serve HTTP until stopped."""
     from gate.runtime.serve import serve as run
     from gate.runtime.settings import load
 
-    run(load(config, host=host, port=port, data_dir=data_dir, redis_url=redis_url, database_url=database_url))
+    flags = {"host": host, "port": port, "redis_url": redis_url, "database_url": database_url, "workers": workers}
+    run(load(config, data_dir=data_dir, **flags))
 
 
 def demo(

@@ -71,7 +71,7 @@ class Admission:
         Args:
             pool: Name of the pool.
             request: The job.
-            wait_s: Longest wait (s) of the call for the grant of a queued job.
+            wait_s: Longest wait (s) of the call for the grant of a queued job. This server may have a shorter one.
             by_gate: True for a job that gate starts at its tool. The wait then lasts until the start call was answered.
             max_eta_s: Longest estimated wait (s) that the caller accepts; None for any.
             hang_up: Tells whether the caller disconnects. A job that only this caller knows is cancelled then.
@@ -91,6 +91,7 @@ class Admission:
             Invalid: gate is to start it, and its tool is missing or has no `start_url`.
             StoreDown: A store does not answer. The job may be recorded. With every other refusal this call wrote nothing.
         """
+        wait_s = min(wait_s, self._queries.waiters.longest_s)
         end = time.monotonic() + wait_s
         if request.unnamed and wait_s and not by_gate and request.presence_ms is None:  # guard: presence-of-an-unnamed-waiter
             request = request._replace(presence_ms=HELD_PRESENCE_MS, is_held=True)

@@ -131,13 +131,14 @@ class JobQueries:
             pool: Name of the pool.
             job_id: The job.
             status: Status that the caller knows; None for none, which waits for nothing.
-            wait_s: Longest wait (s). The job is returned after it in any case.
+            wait_s: Longest wait (s). The job is returned after it in any case. This server may have a shorter one.
             hang_up: Tells whether the caller disconnects, which ends the wait. With it, the call is a sign of the job's caller.
 
         Raises:
             PoolUnknown: There is no such pool.
             JobUnknown: The pool has no such job.
         """
+        wait_s = min(wait_s, self.waiters.longest_s)
         with self.parked(job_id, status) as changed:
             return await self.until_changed(await self.job(pool, job_id), changed, wait_s, hang_up)
 

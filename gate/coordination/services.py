@@ -11,6 +11,7 @@ from gate.coordination.jobs import JobCoordinator
 from gate.coordination.pools import PoolCoordinator
 from gate.coordination.queries import JobQueries
 from gate.coordination.scrape import Scraper
+from gate.coordination.shutdown import Shutdown
 from gate.coordination.store_health import StoreHealth
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.ledger import LedgerQueries
@@ -31,6 +32,7 @@ class Services:
         unread: Keeps callbacks that could not be read.
         scraper: Reads figures for monitoring.
         health: Knows whether both stores answer and take writes.
+        shutdown: Tells that this server is about to stop.
     """
 
     admission: Admission
@@ -43,3 +45,4 @@ class Services:
     unread: UnreadCallbackDesk
     scraper: Scraper
     health: StoreHealth
+    shutdown: Shutdown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -39,12 +40,14 @@ class Waiters:
 
     Attributes:
         closing: True when the server stops. No call waits any longer then.
+        longest_s: Longest time (s) for which a call waits, whatever it asks for.
     """
 
     def __init__(self) -> None:
         self._parked: defaultdict[str, set[Wakeup]] = defaultdict(set)
         self._turn = 0
         self.closing = False
+        self.longest_s = math.inf
 
     @contextlib.contextmanager
     def parked(self, job_id: str, known: str | None = None) -> Iterator[Wakeup]:

@@ -147,6 +147,13 @@ class DeletedOut(BaseModel):
     deleted: Literal[True]
 
 
+class DrainOut(BaseModel):
+    """A server that is about to stop. It serves all calls for `delay_seconds` from the first such call."""
+
+    status: Literal["draining"]
+    delay_seconds: float
+
+
 class HeardOut(BaseModel):
     """What gate did with a callback. `kept`: it waits until its task is bound. `late`: the job had ended before."""
 

@@ -9,7 +9,19 @@ from starlette.types import ASGIApp
 
 from gate import __version__
 from gate.coordination.services import Services
-from gate.http import jobs, legacy_supabase, lookups, metrics, openapi, panel, pools, problems, unread_callbacks, webhooks
+from gate.http import (
+    admin,
+    jobs,
+    legacy_supabase,
+    lookups,
+    metrics,
+    openapi,
+    panel,
+    pools,
+    problems,
+    unread_callbacks,
+    webhooks,
+)
 from gate.http.auth import roles
 from gate.http.auth.key_cache import KeyCache
 from gate.http.middleware import access_log as accesslog
@@ -18,7 +30,7 @@ from gate.http.panel.list_feed import PoolListFeed
 from gate.http.panel.pool_feed import PoolFeed
 from gate.model.tool import Tools
 
-ROUTERS = (jobs.router, pools.router, lookups.router, unread_callbacks.router, metrics.router)
+ROUTERS = (jobs.router, pools.router, lookups.router, unread_callbacks.router, admin.router, metrics.router)
 """Routers of version 1 of the API."""
 OF_OLD_CALLERS = (legacy_supabase.router, webhooks.router)
 """Routers for providers and old front ends. They send query parameters that gate does not know, so these are allowed."""

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from gate.http.answers import BalanceOut, JobOut, LedgerOut, balance_body, entry_body
 from gate.http.auth.roles import ANY_KEY, ANYONE, Asking, open_to
 from gate.http.schemas import JobId, Label
-from gate.http.services import LedgerService, QueryService
+from gate.http.services import LedgerService, QueryService, ShutdownService
 from gate.model.errors import StoreDown
 from gate.model.job_json import job_body
 
@@ -64,11 +64,13 @@ async def healthz() -> dict[str, str]:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", tags=["health"], responses={503: {}})
 @open_to(ANYONE)
-async def readyz(queries: QueryService, ledger: LedgerService) -> Any:
-    """Check that both stores answer and take writes. A refusal names the `store` and says `why`.
+async def readyz(queries: QueryService, ledger: LedgerService, shutdown: ShutdownService) -> Any:
+    """Check that both stores answer and take writes, and that this server is not about to stop. A refusal says `why`, and names the `store`.
 
     `held` names the pools that gate has paused because SQL has gone back. gate is ready all the same: it answers, and ends jobs.
     """
+    if shutdown.is_begun:  # guard: draining-is-not-ready
+        return JSONResponse({"status": "not ready", "why": "this server is about to stop"}, 503, {"Retry-After": "1"})
     try:
         await queries.ready()
         held = await ledger.held()

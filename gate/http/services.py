@@ -14,6 +14,7 @@ from gate.coordination.pools import PoolCoordinator
 from gate.coordination.queries import JobQueries
 from gate.coordination.scrape import Scraper
 from gate.coordination.services import Services
+from gate.coordination.shutdown import Shutdown
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.http.server.protocol import HANG_UP
 from gate.ledger import LedgerQueries
@@ -53,6 +54,10 @@ def _scraper(request: Request) -> Scraper:
     return services(request).scraper
 
 
+def _shutdown(request: Request) -> Shutdown:
+    return services(request).shutdown
+
+
 def hang_up(scope: Scope) -> HangUp:
     """Return what tells whether the caller of a request has disconnected. Another server than gate's own tells nothing."""
     found: HangUp = scope.get(HANG_UP) or HangUp()
@@ -70,5 +75,6 @@ PoolService = Annotated[PoolCoordinator, Depends(_pools)]
 QueryService = Annotated[JobQueries, Depends(_queries)]
 LedgerService = Annotated[LedgerQueries, Depends(_ledger)]
 UnreadService = Annotated[UnreadCallbackDesk, Depends(_unread)]
+ShutdownService = Annotated[Shutdown, Depends(_shutdown)]
 ScrapeService = Annotated[Scraper, Depends(_scraper)]
 CallerHangUp = Annotated[HangUp, Depends(_hang_up)]

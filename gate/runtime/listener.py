@@ -7,7 +7,11 @@ they cost nothing for a connection.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import socket
+import struct
+import sys
 
 from gate.model.errors import CannotStart
 
@@ -22,14 +26,24 @@ PROBES_MAX = 3
 UNACKNOWLEDGED_MS = 30_000
 """Time (ms) for which sent data may stay without an acknowledgement, or a peer may read nothing of what waits for it. Without it
 Linux sends again for a quarter of an hour, and each heartbeat of a stream would begin that time anew."""
+SO_ATTACH_FILTER = 26
+"""Option of Linux that gives a socket a filter of packets. Python has no name for it."""
+_PASS_ALL_BUT_SYN = (
+    (0x30, 0, 0, 13),  # load the byte with the flags of the TCP header
+    (0x45, 0, 1, 0x02),  # is SYN among them?
+    (0x06, 0, 0, 0),  # then drop the packet
+    (0x06, 0, 0, 0x40000),  # else pass all of it
+)
+"""Instructions of the filter: code, jump if true, jump if false, operand."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, shared: bool = False) -> socket.socket:
     """Listen on a TCP port.
 
     Args:
         host: Address of this machine.
         port: Port; 0 for a free one.
+        shared: Other sockets of this user may listen on it too. The kernel deals the connections to them.
 
     Returns:
         The socket, which does not block.
@@ -40,6 +54,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         _close_dead_peers(listener)
         listener.bind((host, port))
@@ -49,6 +65,22 @@ def listen(host: str, port: int) -> socket.socket:
         raise CannotStart(f"port {port} on {host} cannot be listened on: {error.strerror} (--port takes another)") from error
     listener.setblocking(False)
     return listener
+
+
+def refuse_new(listener: socket.socket) -> None:
+    """Let no further connection begin, so that none is lost when the listener closes.
+
+    A listener that closes resets the connections that wait to be accepted, with the requests that proxies have sent into them. So
+    first let the kernel drop each new SYN. The connections that it has completed can be accepted then. Who was dropped tries again
+    after a second, and is refused or meets the next server on this port. On another system than Linux this does nothing.
+    """
+    if sys.platform != "linux":
+        return
+    program = b"".join(struct.pack("HBBI", *one) for one in _PASS_ALL_BUT_SYN)
+    kept = ctypes.create_string_buffer(program)
+    where = struct.pack("HL", len(_PASS_ALL_BUT_SYN), ctypes.addressof(kept))
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, where)
 
 
 def _close_dead_peers(listener: socket.socket) -> None:

@@ -7,18 +7,18 @@ import contextlib
 import gc
 import ipaddress
 import os
-import signal
 import socket
-import sys
-import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gate.model.account import Accounts
 from gate.model.errors import CannotStart, StoreDown
 from gate.runtime.data_dir import Address, DataDir
 from gate.runtime.embedded_redis import EmbeddedRedis
+from gate.runtime.graceful_stop import GRACE_S, GracefulStop
 from gate.runtime.listener import listen
+from gate.runtime.server_processes import ONLY, Process, ServerProcesses
 from gate.runtime.settings import PoolDefaults, Settings
 from gate.runtime.shared_heaps import share_heaps
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from gate.coordination.shutdown import Shutdown
     from gate.ledger import Pool
+    from gate.runtime.wiring import ExternalServices, RunningGate
 
 GC_AFTER = 10_000
 """Objects made and not freed after which the garbage collector looks at the youngest generation. See `_rest_gc`."""
@@ -40,10 +42,6 @@ the proxy sends a request into a connection that gate closes at that moment. It 
 """
 MANY_USERS = 10
 """Users of a pool from which on `gate serve` suggests a cap for each. Fewer are as a rule the owner's own programs."""
-GRACE_S = 7
-"""Time (s) that requests under way have to end when the server stops."""
-STOP_S = 9.5
-"""Time (s) that the whole stop may take, less than the 10 s after which Docker kills a container."""
 SECRET_MIN = 16
 """Length (characters) below which gate warns of a secret. 16 are 12 random bytes in base64, too many to guess by network."""
 
@@ -60,10 +58,13 @@ def serve(settings: Settings) -> None:
     gc.disable()  # until the server is ready: imported objects stay anyway, and collections take a tenth of the start
     share_heaps()
     _refuse_open_host(settings)
+    _refuse_private_stores(settings)
     data = DataDir(settings.data_dir)
     data.take()
     with contextlib.ExitStack() as closing:
-        listener = closing.enter_context(listen(settings.host, settings.port))
+        if settings.workers > 1 and settings.port:
+            listen(settings.host, settings.port).close()  # sockets that share a port would share it with another server too
+        listener = closing.enter_context(listen(settings.host, settings.port, shared=settings.workers > 1))
         embedded = None
         if settings.redis_url is None:
             embedded = EmbeddedRedis(settings.data_dir)
@@ -76,17 +77,43 @@ def serve(settings: Settings) -> None:
         if embedded is not None:
             embedded.wait()
         closing.callback(data.leave)
-        _run(settings, data, listener, embedded)
+        from gate.telemetry import logging
+
+        logging.configure()
+        redis_url = settings.redis_url or (embedded.url if embedded else "")
+        stores = _Stores(redis_url, embedded.near if embedded else redis_url)
+        if settings.workers == 1:
+            _run(settings, data, listener, stores, ONLY)
+        else:
+            _run_processes(settings, data, listener, stores)
     print("gate has stopped", flush=True)
 
 
-def _run(settings: Settings, data: DataDir, listener: socket.socket, embedded: EmbeddedRedis | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """Addresses of Redis: for other programs, and for gate itself, which may have a shorter way to it."""
+
+    redis_url: str
+    near: str
+
+
+def _run_processes(settings: Settings, data: DataDir, listener: socket.socket, stores: _Stores) -> None:
+    import gate.http.app
+    import gate.http.panel.pool_feed
+    import gate.runtime.wiring  # noqa: F401  # before the fork, so that the processes share this memory and start quickly
+
+    port = listener.getsockname()[1]
+    listeners = [listener, *(listen(settings.host, port, shared=True) for _ in range(settings.workers - 1))]
+    data.make_terminal_key()
+    ServerProcesses(listeners, lambda own, process: _run(settings, data, own, stores, process)).keep()
+
+
+def _run(settings: Settings, data: DataDir, listener: socket.socket, stores: _Stores, process: Process) -> None:
     import uvloop
 
-    redis_url = settings.redis_url or (embedded.url if embedded else "")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_serve(settings, data, listener, redis_url, embedded.near if embedded else redis_url))
+            runner.run(_serve(settings, data, listener, stores, process))
         except StoreDown as error:
             raise CannotStart(error.detail) from error
 
@@ -107,62 +134,83 @@ def _accounts(settings: Settings) -> Accounts:
     return accounts
 
 
-async def _serve(settings: Settings, data: DataDir, listener: socket.socket, redis_url: str, near: str) -> None:
-    from gate.coordination import ledger_mark
-    from gate.http.app import make_app
-    from gate.http.panel.pool_feed import PoolFeed
+async def _serve(settings: Settings, data: DataDir, listener: socket.socket, stores: _Stores, process: Process) -> None:
     from gate.ledger import PoolSettings
-    from gate.runtime.wiring import ExternalServices, open_gate
-    from gate.telemetry import logging
+    from gate.runtime.wiring import open_gate
 
-    logging.configure()
     configured = {name: PoolSettings(**pool.in_ms()) for name, pool in settings.pool_defaults().items()}
     made_live = PoolSettings(**settings.defaults().in_ms())
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
-    tools = settings.known_tools()
-    mark_file = data.path / ledger_mark.FILE
-    outside = ExternalServices(tools, settings.job_sql, settings.refund_sql, data.server_id(), mark_file, _accounts(settings))
     async with open_gate(
-        near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
-    ) as gate:
+        stores.near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key,
+        outside=_outside(settings, data, process),
+    ) as gate:  # fmt: skip
         gate.keys.accept_terminal(data.make_terminal_key())
-        feed = PoolFeed(gate.services.queries, gate.services.ledger, gate.waiters, gate.services.health)
-        secrets, hinting = settings.provider_secrets(), settings.hinting()
-        app = make_app(gate.services, gate.keys, feed, tools, secrets, settings.check_counts, hinting)
-        server = _server(app, settings.access_log)
-
-        def stop() -> None:
-            server.should_exit = True
-            gate.waiters.close()
-            last_resort = threading.Timer(STOP_S, _force)
-            last_resort.daemon = True
-            last_resort.start()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop)
+        gate.waiters.longest_s = settings.wait_max_seconds
+        shutdown = gate.services.shutdown
+        shutdown.delay_s = settings.shutdown_delay_s
+        shutdown.pass_on = process.stop_all
+        server = _server(_application(settings, gate), settings.access_log, shutdown)
+        graceful_stop = GracefulStop(shutdown, gate.waiters, server, listener)
+        graceful_stop.on_signals()
+        process.on_lost_parent(shutdown.hurry)
+        stopping = asyncio.create_task(graceful_stop.keep())
         serving = asyncio.create_task(server.serve([listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.002)
         if server.started:
             _rest_gc()
-            host, port = listener.getsockname()[:2]
-            http = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            data.tell(Address(os.getpid(), http, redis_url, settings.sql_url))
-            _say_where(settings, gate, http, redis_url, await gate.services.ledger.backlog.users_lately())
+            if process.is_to_announce:
+                await _announce(settings, data, listener, stores, gate)
+            process.ready()
         await serving
+        stopping.cancel()
 
 
-def _server(app: FastAPI, access_log: bool) -> uvicorn.Server:
+def _outside(settings: Settings, data: DataDir, process: Process) -> ExternalServices:
+    """Return the external parties. Each process of a server has a name and a mark file of its own, which a restart keeps."""
+    from gate.coordination import ledger_mark
+    from gate.runtime.wiring import ExternalServices
+
+    mark_file = data.path / process.own(ledger_mark.FILE)
+    return ExternalServices(
+        settings.known_tools(), settings.job_sql, settings.refund_sql, process.own(data.server_id()), mark_file,
+        _accounts(settings),
+    )  # fmt: skip
+
+
+def _application(settings: Settings, gate: RunningGate) -> FastAPI:
+    from gate.http.app import make_app
+    from gate.http.panel.pool_feed import PoolFeed
+
+    feed = PoolFeed(gate.services.queries, gate.services.ledger, gate.waiters, gate.services.health)
+    tools, secrets = settings.known_tools(), settings.provider_secrets()
+    return make_app(gate.services, gate.keys, feed, tools, secrets, settings.check_counts, settings.hinting())
+
+
+async def _announce(
+    settings: Settings, data: DataDir, listener: socket.socket, stores: _Stores, gate: RunningGate
+) -> None:  # fmt: skip
+    """Tell the commands of the terminal where the server is, and print it."""
+    host, port = listener.getsockname()[:2]
+    http = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    pid = os.getpid() if settings.workers == 1 else os.getppid()
+    data.tell(Address(pid, http, stores.redis_url, settings.sql_url))
+    _say_where(settings, gate, http, stores.redis_url, await gate.services.ledger.backlog.users_lately())
+
+
+def _server(app: FastAPI, access_log: bool, shutdown: Shutdown) -> uvicorn.Server:
     """Make the HTTP server of an application."""
     import uvicorn
 
     from gate.http.app import in_front
     from gate.http.server.offers import DecliningProtocol
+    from gate.http.server.protocol import Connections
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
-            yield  # `_serve` handles signals; uvicorn would end the process before the gate is closed
+            yield  # `GracefulStop` handles signals; uvicorn would end the process before the gate is closed
 
     config = uvicorn.Config(
         in_front(app, access_log),
@@ -177,7 +225,11 @@ def _server(app: FastAPI, access_log: bool) -> uvicorn.Server:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    return Server(config)
+    server = Server(config)
+    connections = Connections()
+    server.server_state = connections
+    shutdown.on_begin.append(connections.close_by_answer)
+    return server
 
 
 def _rest_gc() -> None:
@@ -196,13 +248,7 @@ def _rest_gc() -> None:
     gc.enable()
 
 
-def _force() -> None:
-    """End the process although a store hangs, because its thread cannot be ended. Callers know only what is committed."""
-    print(f"gate: a store does not answer; stopped by force after {STOP_S:g} s", file=sys.stderr, flush=True)
-    os._exit(1)
-
-
-def _say_where(settings: Settings, gate: Any, http: str, redis_url: str, users_lately: dict[str, int]) -> None:
+def _say_where(settings: Settings, gate: RunningGate, http: str, redis_url: str, users_lately: dict[str, int]) -> None:
     from gate import __version__
     from gate.model import store_url
 
@@ -216,6 +262,9 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str, users_l
     configured = settings.pool_defaults()
     for pool in gate.pools:
         lines += _lines_of_pool(pool, configured.get(pool.name), users_lately.get(pool.name, 0))
+    if settings.workers > 1:
+        lines.append(f"  serves by {settings.workers} processes")
+    lines += _lines_of_replicas(settings)
     if not gate.keys.closed:
         lines.append("  keys   none: every caller on this machine is let in, as an admin")
     lines += _lines_of_secrets(settings)
@@ -258,6 +307,24 @@ def _lines_of_secrets(settings: Settings) -> Iterator[str]:
             yield f"  tool   {tool.table}: no start_url, so its callers have to start its jobs themselves"
         if (tool.start_url or tool.events_url) and tool.secret is None:
             yield f"  tool   {tool.table}: no secret, so what gate sends it is not signed"
+
+
+def _lines_of_replicas(settings: Settings) -> Iterator[str]:
+    """Warn where a platform may run a second copy of this server on stores of its own: each copy would have all slots."""
+    if "KUBERNETES_SERVICE_HOST" in os.environ and not settings.is_shared:
+        yield (
+            "  warns  on Kubernetes with a store of its own: a second replica would run as many jobs again. Keep replicas: 1, or set"
+            " GATE_REDIS_URL and GATE_DATABASE_URL (Postgres)"
+        )
+
+
+def _refuse_private_stores(settings: Settings) -> None:
+    """Raise CannotStart if several processes are to serve on a store that serves one."""
+    if settings.workers > 1 and not settings.is_shared:
+        raise CannotStart(
+            f"workers = {settings.workers} needs stores that processes can share: set GATE_REDIS_URL, and GATE_DATABASE_URL to a"
+            " Postgres (the embedded Redis and SQLite serve one process)"
+        )
 
 
 def _refuse_open_host(settings: Settings) -> None:

@@ -23,12 +23,15 @@ from gate.model.account import Account, Accounts, Capacity
 from gate.model.errors import CannotStart
 from gate.model.job import POOL_NAME, CancelRefunds, in_ms
 from gate.model.label import FIT, is_label
-from gate.model.limits import LABEL_MAX, QUEUE_MAX, REFUSALS_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX
+from gate.model.limits import LABEL_MAX, QUEUE_MAX, REFUSALS_MAX, SECONDS_MAX, SECONDS_MIN, SLOTS_MAX, WAIT_MAX_S
 from gate.model.tool import SHIPPED_NAMES, Tool, Tools
 
 if TYPE_CHECKING:
     from gate.providers.page import ProviderPage
 
+SHUTDOWN_DELAY_S = 12.0
+"""Default of `shutdown_delay_seconds` (s) where another server may be. nginx passes a server that has refused a connection for 10 s, as a
+whole number of its seconds. Two servers that are restarted one after the other must not both be passed."""
 Seconds = Annotated[float, Field(ge=SECONDS_MIN, le=SECONDS_MAX, allow_inf_nan=False)]
 
 
@@ -211,6 +214,13 @@ class Settings(PoolDefaults, BaseSettings):
     database_url: Annotated[str | None, Field(repr=False)] = None
     admin_key: SecretStr | None = None
     access_log: bool = False
+    workers: Annotated[int, Field(ge=1, le=64)] = 1  # processes that share the port
+    wait_max_seconds: Annotated[float, Field(ge=1, le=WAIT_MAX_S, allow_inf_nan=False)] = (
+        55  # less than the 60 s of most proxies
+    )
+    shutdown_delay_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = (
+        None  # None: as others may serve
+    )
     check_counts: bool = False  # True to answer a `check` without a job with the number of free slots
     job_sql: str | None = None
     refund_sql: str | None = None
@@ -326,6 +336,18 @@ class Settings(PoolDefaults, BaseSettings):
     def sql_url(self) -> str:
         """Address of the database: the configured one, or a SQLite file in the data directory."""
         return self.database_url or f"sqlite:///{quote(str(self.data_dir.absolute() / 'gate.db'))}"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers may use the same stores."""
+        return self.redis_url is not None and not self.sql_url.startswith("sqlite")
+
+    @property
+    def shutdown_delay_s(self) -> float:
+        """Time (s) from the beginning of a stop to the close of the listener. Alone, a server has nothing to wait for."""
+        if self.shutdown_delay_seconds is not None:
+            return self.shutdown_delay_seconds
+        return SHUTDOWN_DELAY_S if self.is_shared else 0.0
 
     @classmethod
     def settings_customise_sources(

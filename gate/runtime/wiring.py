@@ -24,6 +24,7 @@ from gate.coordination.pricing import JobPricing
 from gate.coordination.queries import JobQueries
 from gate.coordination.scrape import Scraper
 from gate.coordination.services import Services
+from gate.coordination.shutdown import Shutdown
 from gate.coordination.store_health import StoreHealth
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.coordination.waiters import Waiters
@@ -144,6 +145,7 @@ class _Parts:
             unread=UnreadCallbackDesk(self.registry, self.notifier, rows.unread),
             scraper=Scraper(stores.semaphore, self.registry, stores.database, health),
             health=health,
+            shutdown=Shutdown(),
         )
 
     def running(self, stores: Stores, keys: KeyCache, redis: str, pools: list[Pool]) -> RunningGate:

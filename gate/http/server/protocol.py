@@ -9,6 +9,7 @@ import asyncio
 from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from gate.coordination.hang_up import HangUp
 from gate.model.limits import DISCARD_MAX_BYTES
@@ -28,6 +29,26 @@ WHOLE = "gate.whole"
 
 HANG_UP = "gate.hang_up"
 """Scope key of the `HangUp` of the request's connection."""
+FIRST_HEAD_S = 1.0
+"""Time (s) that a connection without a request has for its first head when the server stops. A proxy opens a connection for a request, and may
+not send it again elsewhere once it has sent it."""
+
+
+class Connections(ServerState):
+    """The connections of a server.
+
+    Attributes:
+        are_closing: The server is about to stop, so each answer closes its connection.
+    """
+
+    are_closing = False
+
+    def close_by_answer(self) -> None:
+        """From now on each answer is the last of its connection, and says so."""
+        self.are_closing = True
+        for one in self.connections:
+            if (cycle := getattr(one, "cycle", None)) is not None:
+                cycle.keep_alive = False
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -103,6 +124,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await(None)
         self._in_head, self._in_rest = False, True
         super().on_headers_complete()
+        if getattr(self.server_state, "are_closing", False):
+            self.cycle.keep_alive = False  # guard: answers-of-a-stop-close-their-connection
 
     def on_body(self, body: bytes) -> None:
         """Count the bytes of the body itself."""
@@ -115,6 +138,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_rest = False
         self.scope[WHOLE] = True  # type: ignore[literal-required]  # ASGI allows keys that the server's TypedDict lacks
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Close the connection, or close it after the answer to the request that is arriving or being answered."""
+        if self._in_head:  # guard: stop-reads-the-head-that-is-on-its-way
+            self._await(FIRST_HEAD_S)
+        else:
+            super().shutdown()
 
     def _time(self) -> None:
         """Start the timer of an unfinished head or body, unless a timer runs.

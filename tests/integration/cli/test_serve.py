@@ -140,6 +140,11 @@ def test_a_second_server_says_that_the_data_dir_is_in_use(tmp_path: Path) -> Non
         refuses(tmp_path, "in use by another gate serve")
 
 
+def test_a_pod_with_a_store_of_its_own_is_warned_of_a_second_replica(tmp_path: Path) -> None:
+    with Served(tmp_path, on_defaults=True, KUBERNETES_SERVICE_HOST="10.0.0.1") as served:
+        assert "a second replica would run as many jobs again" in "".join(served.said)
+
+
 def test_a_sqlite_file_has_one_server_wherever_its_data_dir_is(tmp_path: Path) -> None:
     with Served(tmp_path, on_defaults=True) as served:
         refuses(
@@ -298,6 +303,9 @@ def test_a_database_of_a_newer_gate(tmp_path: Path) -> None:
         ("GATE_DATABASE_URL", "postgresql://u@127.0.0.1:1/d?colour=red", 'invalid connection option "colour"'),
         ("GATE_REDIS_URL", "redis://127.0.0.1:1/0?colour=red", "option that gate does not know: colour"),
         ("GATE_REDIS_URL", "rediss://127.0.0.1:1/0?ssl_colour=red", "look at its option ssl_colour"),
+        ("GATE_WORKERS", "2", "workers = 2 needs stores that processes can share: set GATE_REDIS_URL, and GATE_DATABASE_URL"),
+        ("GATE_WORKERS", "0", "'workers'"),
+        ("GATE_WAIT_MAX_SECONDS", "61", "'wait_max_seconds'"),
         ("GATE_HOST", "0.0.0.0", "host 0.0.0.0 is open to others and no key exists"),
         ("GATE_HOST", "example.org", "no key exists"),
     ],

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gate.runtime.serve import STOP_S
+from gate.runtime.graceful_stop import STOP_S
 from tests.proof.billing.shop import HANGS, TABLE, Shop, acquire, fail, old
 from tests.support.gate_process import Served
 from tests.support.wait import until

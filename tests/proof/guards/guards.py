@@ -312,6 +312,11 @@ GUARDS = [
     Guard("probe-as-large-as-a-job", replaced_by("0"), "test_a_full_disk_is_known_before_a_caller_is_refused"),
     Guard("write-into-the-same-file", DROP, "test_nothing_is_told_that_went_into_a_file_that_is_gone"),
     Guard("undo-after-any-error", DROP, "test_a_place_whose_commit_sql_refuses_is_given_back"),
+    # ---- the stop of a server
+    Guard("draining-is-not-ready", NEVER, "test_a_drained_server_is_not_ready_and_serves_until_its_delay_is_over"),
+    Guard("answers-of-a-stop-close-their-connection", replaced_by("True"), "test_a_drained_server_is_not_ready_and_serves_until_its_delay_is_over"),
+    Guard("stop-reads-the-head-that-is-on-its-way", NEVER, "test_a_stop_answers_the_request_that_is_on_its_way"),
+    Guard("dead-server-process-is-replaced", DROP, "test_a_dead_process_is_replaced_and_a_drain_stops_all"),
     # ---- commits on the event loop
     Guard("loop-waits-for-the-thread", DROP, "test_no_caller_overtakes_those_waiting_for_the_thread"),
     Guard("long-task-in-the-thread", DROP, "test_what_takes_long_by_itself_is_the_threads"),

@@ -20,7 +20,7 @@ import pytest
 from gate.diagnostics import doctor, outages, provider_findings
 from gate.model.limits import BODY_MAX_BYTES, QUEUE_MAX, WAIT_MAX_S
 from gate.providers.standard import STALE_S
-from gate.runtime.serve import GRACE_S, STOP_S
+from gate.runtime.graceful_stop import GRACE_S, STOP_S
 from tests.support.gate_process import Served, run_gate
 from tests.support.needs import missing
 from tests.support.pages import block, needs_tools, play, prose, rows
