@@ -50,6 +50,31 @@ def opened(url: str, answer_s: float) -> Iterator[list[Primary]]:
             yield [(_of_sentinels(address, limits, closing), lambda key: True)]
 
 
+def described(url: str, answer_s: float) -> str | None:
+    """Say what kind of Redis this is and who takes writes there; None for a single one, or when it does not answer.
+
+    Args:
+        url: Address of Redis.
+        answer_s: Longest wait (s) for an answer.
+    """
+    address = redis_address.several(url, store_url.OF_REDIS)
+    try:
+        with opened(url, answer_s) as primaries:
+            if address is not None and address.topology is Topology.SENTINEL:
+                primaries[0][0].ping()
+                return f"Redis: the primary is {_place(primaries[0][0])}, as the Sentinels say"
+            places = ", ".join(sorted(_place(client) for client, _ in primaries))
+    except (redis.RedisError, OSError):
+        return None
+    return f"Redis: a cluster; the primaries are {places}" if address is not None or len(primaries) > 1 else None
+
+
+def _place(client: redis.Redis) -> str:
+    pool: Any = client.connection_pool
+    host, port = getattr(pool, "master_address", None) or (pool.connection_kwargs["host"], pool.connection_kwargs["port"])
+    return f"{host}:{port}"
+
+
 @contextlib.contextmanager
 def _as_redis_error() -> Iterator[None]:
     """Turn an error of redis-py about a cluster as a whole, which is no RedisError, into one."""

@@ -31,7 +31,7 @@ def was_left(identity: str, current: str, former: Iterable[str]) -> bool:
     Returns:
         False too for a primary of a cluster to which the slot of the pool has come back.
     """
-    if life(identity) not in {life(one) for one in former}:
+    if life(identity) == life(current) or life(identity) not in {life(one) for one in former}:
         return False
     comes_back = cluster_epoch(identity) > cluster_epoch(current)  # guard: slot-that-comes-back-is-loaded
     return not comes_back
@@ -47,4 +47,4 @@ def left(current: str, former: tuple[str, ...], new: str) -> tuple[str, ...]:
     """
     if not current or life(current) == life(new):
         return former
-    return (current, *(one for one in former if life(one) not in (life(current), life(new))))
+    return (current, *(one for one in former if life(one) != life(current)))

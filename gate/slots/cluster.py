@@ -41,11 +41,7 @@ AGAIN_S = 0.02
 
 
 class ClusterConnection(RedisConnection):
-    """Connections to the primaries of a cluster.
-
-    Attributes:
-        away: Primaries that did not answer when they were asked last, with the error.
-    """
+    """Connections to the primaries of a cluster."""
 
     counts_servers = False
 
@@ -72,7 +68,6 @@ class ClusterConnection(RedisConnection):
         self._looked_at = 0.0
         super().__init__(address.of_server(*address.hosts[0]))
         self.address = store_url.shown(url)
-        self.away: dict[str, str] = {}
 
     @property
     def primaries(self) -> Sequence[RedisConnection]:

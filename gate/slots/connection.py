@@ -61,6 +61,7 @@ class RedisConnection:
         pipe: For frequent commands, mainly scripts.
         listener: For subscriptions. It waits for a reply without a timeout.
         address: The address without its password.
+        away: In a cluster, the primaries that did not answer when they were asked last, with the error.
         counts_servers: Whether the reply of PUBLISH counts the servers that listen. In a cluster it counts those of one node.
     """
 
@@ -81,6 +82,7 @@ class RedisConnection:
             self._url, self._sentinels = address.of_server("sentinel", 0), Sentinels(address)
         self.address = store_url.shown(url)
         self.identity = NOT_PINNED
+        self.away: dict[str, str] = {}
         self.client = self._connect()
         self.pipe = self._pipe()
         self.listener = self._connect(without_timeout=True)

@@ -25,7 +25,11 @@ def test_slot_that_goes_forth_and_back_fills_no_list() -> None:
         new = f"run{epoch % 2}:a@{epoch}"
         assert not was_left(new, current, former)
         current, former = new, left(current, former, new)
-    assert former == ("run0:a@98",)
+    assert former == ("run0:a@98", "run1:a@97")
+
+
+def test_redis_that_has_the_pool_is_not_one_that_was_left() -> None:
+    assert not was_left("run1:a@9", "run1:a@9", ("run2:b@8", "run1:a@5"))
 
 
 def test_parts_of_an_identity() -> None:
