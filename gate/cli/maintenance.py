@@ -81,6 +81,8 @@ def doctor(
     from gate.cli import context, render
     from gate.cli.progress import bar
     from gate.diagnostics.doctor import look_over
+    from gate.diagnostics.outages import READY_S
+    from gate.diagnostics.redis_primaries import described
     from gate.telemetry import logging as logs
 
     settings = settings_of(data_dir, config)
@@ -91,6 +93,9 @@ def doctor(
         context.may_write(settings)
         known = settings.known_tools(), fix, outages, settings.provider_accounts()
         found = asyncio.run(look_over(where, context.sql_url_of(settings), *known))
+        kind = described(where, READY_S) if where is not None and not json else None
+    if kind is not None:
+        render.line(kind)
     render.findings(found, where is not None, json)
     raise typer.Exit(1 if any(not one.mended for one in found) else 0)
 

@@ -64,7 +64,7 @@ class ClockGuard:
         Raises:
             StoreDown: Redis does not answer.
         """
-        seen = await self._semaphore.clock(recorded_ms)
+        seen = await self._semaphore.clock(pool, recorded_ms)
         return recorded_ms + (self._semaphore.clock_of(pool).step_ms(seen) or 0)
 
     async def _shift(self, pool: str, epoch: int, step_ms: int, ahead_ms: int) -> ShiftResult:

@@ -10,6 +10,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from gate.coordination.waiters import Waiters, the_line
+from gate.model.errors import StoreDown
 from gate.model.job import Job
 from gate.slots import RedisConnection, keys
 
@@ -70,9 +71,10 @@ class Notifier:
         """Publish one message at a time, with a pause after each. Changes during the pause go into the next message."""
         try:
             while (job_ids := self._pending.pop(pool, None)) is not None:
-                receivers = await self._link.pipe.ask("PUBLISH", keys.news(pool), " ".join((self._me, *job_ids)))
-                await asyncio.sleep(BETWEEN_S if receivers > 1 else ALONE_S)
-        except (RedisError, OSError) as error:
+                message = " ".join((self._me, *job_ids))
+                receivers = await self._link.of(pool).pipe.ask("PUBLISH", keys.news(pool), message)
+                await asyncio.sleep(BETWEEN_S if receivers > 1 or not self._link.counts_servers else ALONE_S)
+        except (RedisError, OSError, StoreDown) as error:
             log.warning("notifier.publish_failed", error=str(error))
         finally:
             del self._sending[pool]
@@ -89,10 +91,10 @@ class Notifier:
         away = False
         while True:
             try:
-                listener = self._link.listener
+                listener = self._link.speaker.listener
                 async with listener.pubsub(ignore_subscribe_messages=False) as subscription:
                     await subscription.psubscribe(keys.NEWS_PATTERN)
-                    while listener is self._link.listener:  # it is replaced when another Redis answers
+                    while listener is self._link.speaker.listener:  # it is replaced when another Redis answers
                         message = await subscription.get_message(timeout=LOOK_UP_S)
                         if message is None:
                             continue
@@ -105,6 +107,7 @@ class Notifier:
                 if not away:
                     log.warning("notifier.redis_away", error=str(error))
                 away = True
+                self._link.listen_elsewhere()
                 await asyncio.sleep(RETRY_S)
 
     def _on_message(self, channel: str, message: str) -> None:

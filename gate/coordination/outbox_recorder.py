@@ -7,6 +7,7 @@ an entry is applied again and changes nothing, because SQL checks each entry by 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from gate.coordination.pool_registry import PoolRegistry
 from gate.ledger import GrantReturn, Ledger
 from gate.model.errors import StoreDown
 from gate.model.messages import EntryKind, OutboxEntry
-from gate.slots import ScriptReply
+from gate.slots import NotDone, ScriptReply
 
 log = structlog.get_logger("gate.recorder")
 
@@ -148,9 +149,13 @@ class OutboxRecorder:
 
     async def _read(self, pool: str, after: str | None) -> _Page:
         # The epoch is read first. Otherwise entries of an earlier epoch could be recorded under a later one.
-        epoch = await self._pools.epoch(pool)
-        notes = await self._pools.pool(pool).outbox(after)
-        return _Page(epoch, notes, time.monotonic() + PAGE_IS_GOOD_S)
+        while True:
+            epoch = await self._pools.epoch(pool)
+            with contextlib.suppress(
+                NotDone
+            ):  # another primary of the cluster has the pool now, and it is loaded there first
+                notes = await self._pools.pool(pool).outbox(after)
+                return _Page(epoch, notes, time.monotonic() + PAGE_IS_GOOD_S)
 
     async def apply(
         self, pool: str, epoch: int, notes: list[OutboxEntry], good_until: float | None = None

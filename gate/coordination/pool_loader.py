@@ -16,6 +16,7 @@ from gate.ledger import EpochResult, Ledger, RebuildPlan
 from gate.model.account import Accounts
 from gate.model.errors import StoreDown
 from gate.model.job import Job
+from gate.model.redis_identity import life
 from gate.slots import NotDone, RebuildReply, RebuildResult, Semaphore, entry_codec
 from gate.slots.entry_codec import Entry
 
@@ -34,7 +35,7 @@ class KnownPool:
 
     Attributes:
         epoch: Its epoch; None when it has to be read from SQL.
-        redis: Identity of the Redis in which that epoch was loaded. It counts in no other.
+        redis: Identity of the Redis in which that epoch was loaded, without its epoch in a cluster. It counts in no other.
         last: The highest epoch that this server has seen.
         floor: The highest epoch under which Redis has refused a load. The next one must be above it.
         loads: Number of loads by this server.
@@ -59,7 +60,7 @@ class KnownPool:
         """Note the epoch that SQL has, and the Redis in which it was loaded."""
         if epoch > self.last:
             self.taken_at = time.monotonic()
-        self.epoch, self.redis, self.last = epoch, redis, max(epoch, self.last)
+        self.epoch, self.redis, self.last = epoch, life(redis), max(epoch, self.last)
 
 
 class PoolLoader:
@@ -87,8 +88,10 @@ class PoolLoader:
             StoreDown: A store does not answer, other servers have left this Redis, or a gate with another ledger uses the
                 pool in it.
         """
-        identity = await self._link.meet()
-        self._link.pin(identity)
+        await self._link.look()  # guard: look-before-the-load
+        link = self._link.of(pool)
+        identity = await link.meet()
+        link.pin(identity)
         await self._age.hold([pool])  # guard: hold-before-the-load
         away_ms = None if known.asked_at is None else round((time.monotonic() - known.asked_at) * 1000)
         plan = await self._ledger.begin_rebuild(
@@ -125,7 +128,7 @@ class PoolLoader:
             known.floor = loaded.epoch
             known.epoch = None
             return
-        known.epoch, known.redis, known.last = plan.epoch, identity, plan.epoch
+        known.epoch, known.redis, known.last = plan.epoch, life(identity), plan.epoch
         known.loads += 1
         await self._clock_guard.loaded(pool, plan.epoch, recorded_ms, ahead_ms)
         await self._record_grace(pool, plan, loaded)

@@ -117,12 +117,12 @@ class PoolRegistry:
             await self._ledger.reach(pool)  # guard: reach-sql-before-a-reap
         while True:
             known = self._known.get(pool)
-            if known is None or known.epoch is None or known.redis != self._link.identity:
+            if known is None or known.epoch is None or known.redis != self._link.of(pool).identity:
                 await self.epoch(pool)
                 known = self._of(pool)
             epoch = known.epoch
             assert epoch is not None
-            loads, identity = known.loads, self._link.identity
+            loads, identity = known.loads, known.redis
             try:
                 reply = await script(epoch)
             except NotDone as undone:
@@ -137,7 +137,7 @@ class PoolRegistry:
             if why is Undone.STEPPED:
                 continue
             if why is Undone.ELSEWHERE:
-                await self._turn(identity)
+                await self._turn(pool, identity)
             elif time.monotonic() < known.taken_at + LOADING_S:  # guard: one-server-loads
                 await asyncio.sleep(LOOK_AGAIN_S)  # another server is loading it
             else:
@@ -187,18 +187,20 @@ class PoolRegistry:
             StoreDown: A store does not answer.
         """
         await self.know(pool)
-        while (known := self._of(pool)).epoch is None or known.redis != self._link.identity:
+        while (known := self._of(pool)).epoch is None or known.redis != self._link.of(pool).identity:
             if known.epoch is None:
                 await self.load()
             else:
                 await self.rebuild(pool)
         return known.epoch
 
-    async def _turn(self, former: str) -> None:
-        """Pin this server to the Redis that answers now. The epochs that it knows do not count there."""
+    async def _turn(self, pool: str, former: str) -> None:
+        """Pin this server to the Redis that has a pool now. The epochs that it knows do not count there."""
         async with self._turning:
-            if self._link.identity == former:
-                self._link.pin(await self._link.meet())
+            await self._link.look()
+            link = self._link.of(pool)
+            if link.identity == former:
+                link.pin(await link.meet())
 
     def outdated(self, pool: str, epoch: int) -> None:
         """Forget an epoch because SQL did not record an answer under it. The next call reads the epoch from SQL."""
@@ -226,7 +228,7 @@ class PoolRegistry:
         """
         known = self._of(pool)
         async with known.rebuilding:
-            here = known.redis == self._link.identity
+            here = known.redis == self._link.of(pool).identity
             if (here if refused is None else known.epoch != refused) or loads not in (None, known.loads):
                 return  # another call of this server has loaded it
             try:
@@ -299,6 +301,23 @@ class PoolRegistry:
         """Return whether the last script of this server left no job and no unrecorded entry in the pool."""
         known = self._known.get(pool)
         return known is not None and known.idle
+
+    async def answers(self, pool: str) -> None:
+        """Make sure that the primary that has, or is going to have, a pool answers and takes writes.
+
+        Raises:
+            StoreDown: It does not.
+        """
+        await self._link.look()
+        await self._semaphore.probe(pool)
+
+    async def reaches(self, pool: str) -> bool:
+        """Return whether the primary that has a pool answers and takes writes."""
+        try:
+            await self.answers(pool)
+        except StoreDown:
+            return False
+        return True
 
     async def holding(self, pools: Sequence[str]) -> list[str]:
         """Return those of the pools that hold a job or an unrecorded entry in Redis, by one cheap round trip.

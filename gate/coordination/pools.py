@@ -55,6 +55,7 @@ class PoolCoordinator:
             StoreDown: A store does not answer.
         """
         assert self._defaults is not None
+        await self._pools.answers(pool)  # guard: no-pool-on-a-primary-that-is-away
         if not await self._ledger.make_pool(pool, replace(self._defaults, **values), reason):
             return None
         await self._pools.load()

@@ -72,8 +72,12 @@ class Scraper:
         names = self._known.names
         if not names:
             await self._semaphore.ping()
-        read = await asyncio.gather(*(in_redis.read(self._semaphore.link, name) for name in names))
-        return dict(zip(names, read, strict=True))
+        read = await asyncio.gather(*(in_redis.read(self._semaphore.link, name) for name in names), return_exceptions=True)
+        figures = {name: one for name, one in zip(names, read, strict=True) if isinstance(one, in_redis.RedisGauges)}
+        for error in read:  # in a cluster, the pools of a primary that is away are left out
+            if isinstance(error, BaseException) and not (figures and isinstance(error, StoreDown)):
+                raise error
+        return figures
 
     async def _sql(self) -> LedgerGauges:
         await self.tally.count()

@@ -3,7 +3,7 @@
 drift        Redis and SQL differ, in two looks in a row
 server       the gate that ran here died, or does not answer
 sql          it does not answer, or takes no writes
-redis        it does not answer, takes no writes, may evict gate's keys, or holds another gate's pool
+redis        it, or a primary of its cluster, does not answer, takes no writes, may evict gate's keys, or holds another gate's pool
 clock        the clocks of Redis and this machine differ, so the times shown to people are wrong by the difference; or that of
              Redis stepped
 invariant    one of I1-I9 of `gate verify` does not hold
@@ -180,6 +180,11 @@ def _of_another_version(at: str | None, sql_url: str, fix: bool) -> Diagnosis:
 
 
 async def _in_both(gate: RunningGate, fix: bool) -> AsyncIterator[Diagnosis]:
+    await gate.semaphore.probe()
+    for primary, why in sorted(gate.semaphore.link.away.items()):
+        yield Diagnosis(
+            "redis", "Redis", f"the primary {primary} of the cluster: {why}", "start it, or let its replica take over"
+        )
     before = time.time() * 1000
     by_redis = await gate.semaphore.now_ms()
     skew_ms = by_redis - (before + time.time() * 1000) / 2

@@ -15,7 +15,8 @@ from gate.ledger.admin import migrate
 from gate.model import store_url
 from gate.model.errors import CannotStart, StoreDown
 from gate.runtime.data_dir import Address, DataDir
-from gate.slots import RedisConnection, Semaphore
+from gate.slots import Semaphore
+from gate.slots.opening import connect
 
 READY_S = 12.0
 """How long to wait for an answer of the server (s). It waits for its stores itself."""
@@ -102,6 +103,8 @@ def of_redis(url: str) -> Outage | None:
     """
     try:
         asyncio.run(_probe(url))
+    except CannotStart as error:
+        return Outage("redis", error.detail, "point GATE_REDIS_URL at a Redis that gate can use", unseen=True)
     except StoreDown as error:
         if error.refuses:
             return Outage("redis", error.detail, "give it memory or a disk, or make it a primary again")
@@ -111,7 +114,7 @@ def of_redis(url: str) -> Outage | None:
 
 
 async def _probe(url: str) -> None:
-    link = RedisConnection(url)
+    link = await connect(url)
     try:
         await Semaphore(link).probe()
     finally:

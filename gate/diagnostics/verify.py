@@ -31,6 +31,7 @@ import redis
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from gate.diagnostics import redis_primaries
 from gate.model.errors import CannotStart
 
 STAYS_S = 2.0
@@ -334,26 +335,33 @@ class _RedisPool:
 
 
 def _in_redis(url: str, pools: list[str] | None) -> dict[str, _RedisPool]:
-    """Read all pools on one connection. One round trip finds those that are empty, of which nothing more has to be read.
+    """Read all pools on one connection to each primary.
 
     Args:
         url: URL of Redis.
         pools: Names of the pools; None for those that Redis has.
     """
     states = {}
-    with redis.Redis.from_url(
-        url, decode_responses=True, single_connection_client=True, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S
-    ) as client:
-        if pools is None:
-            found = (POOL_OF.fullmatch(key) for key in client.scan_iter("gate:{*}:meta", count=AT_A_TIME))
-            pools = sorted({match[1] for match in found if match})
-        with client.pipeline(transaction=False) as asked:
-            for pool in pools:
-                asked.zcard(f"gate:{{{pool}}}:slots")
-                asked.llen(f"gate:{{{pool}}}:queue")
-            counts = asked.execute() if pools else []
-        for pool, held, waiting in zip(pools, counts[::2], counts[1::2], strict=True):
-            states[pool] = _pool_in_redis(client, pool) if held or waiting else _RedisPool(0, [], [], {}, {})
+    with redis_primaries.opened(url, ANSWER_S) as primaries:
+        for client, has in primaries:
+            there = None if pools is None else [pool for pool in pools if has(f"gate:{{{pool}}}:slots")]
+            states.update(_in_primary(client, there))
+    return states
+
+
+def _in_primary(client: redis.Redis, pools: list[str] | None) -> dict[str, _RedisPool]:
+    """Read the pools of one primary. One round trip finds those that are empty, of which nothing more has to be read."""
+    states = {}
+    if pools is None:
+        found = (POOL_OF.fullmatch(key) for key in client.scan_iter("gate:{*}:meta", count=AT_A_TIME))
+        pools = sorted({match[1] for match in found if match})
+    with client.pipeline(transaction=False) as asked:
+        for pool in pools:
+            asked.zcard(f"gate:{{{pool}}}:slots")
+            asked.llen(f"gate:{{{pool}}}:queue")
+        counts = asked.execute() if pools else []
+    for pool, held, waiting in zip(pools, counts[::2], counts[1::2], strict=True):
+        states[pool] = _pool_in_redis(client, pool) if held or waiting else _RedisPool(0, [], [], {}, {})
     return states
 
 

@@ -54,6 +54,7 @@ from gate.model.account import Accounts
 from gate.model.errors import StoreDown
 from gate.model.job import HOLDING, REFUNDED, EndStatus, Job, Lease, Request, is_over, now_ms
 from gate.model.messages import OutboxEntry, ProviderReport, RelayedPayload, StartReply
+from gate.model.redis_identity import life, was_left
 from gate.model.tool import Tools
 
 PROVEN_S = 3.0
@@ -400,9 +401,11 @@ class Ledger:
 
         def work(batch: UnitOfWork) -> RebuildPlan:
             row = batch.pool(pool)
-            if row.redis == identity and (refused_epoch is None or row.epoch > refused_epoch):  # guard: one-rebuild-a-loss
+            if life(row.redis) == life(identity) and (
+                refused_epoch is None or row.epoch > refused_epoch
+            ):  # guard: one-rebuild-a-loss
                 return RebuildPlan(EpochResult.TAKEN, row.epoch, row)
-            if identity in row.former and not even_a_former:  # guard: replaced-redis-is-not-loaded
+            if was_left(identity, row.redis, row.former) and not even_a_former:  # guard: replaced-redis-is-not-loaded
                 return RebuildPlan(EpochResult.REPLACED, row.epoch, row)
             query = jobs_with_refund.where(jobs.c.pool == pool, is_live).order_by(jobs.c.ticket)
             live = [job_of(found) for found in batch.connection.execute(query)]

@@ -6,8 +6,10 @@ A refusal never quotes a part of the address. When it is mistyped, any part of i
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from gate.model import redis_address
 from gate.model.errors import CannotStart
 
 NAMED = frozenset({
@@ -23,7 +25,8 @@ REDIS_OPTIONS = frozenset({
 ESCAPED = "in a password, write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25"
 OF_SQL = f"GATE_DATABASE_URL is no database address: gate knows sqlite:///FILE and postgresql://USER:PASSWORD@HOST:PORT/NAME; {ESCAPED}"
 OF_REDIS = (
-    f"GATE_REDIS_URL is no Redis address: gate knows redis://USER:PASSWORD@HOST:PORT/0, rediss:// and unix://FILE; {ESCAPED}"
+    "GATE_REDIS_URL is no Redis address: gate knows redis://USER:PASSWORD@HOST:PORT/0, rediss:// and unix://FILE,"
+    f" redis+cluster://HOST:PORT,HOST:PORT and redis+sentinel://HOST:PORT,HOST:PORT/NAME; {ESCAPED}"
 )
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.%]+\]|[^\[\]:@\s]*)(?::(?P<port>\d*))?")
 
@@ -88,6 +91,9 @@ def redis_url(text: str) -> str:
     Raises:
         CannotStart: It is no address of Redis, or has an option that gate does not know.
     """
+    if (address := redis_address.several(text, OF_REDIS)) is not None:
+        _check_options(dict(address.options), address.scheme == "rediss")
+        return text.strip()
     try:
         parts = urlsplit(text.strip())
         sound = parts.scheme in ("redis", "rediss", "unix") and (parts.port is None or parts.port > 0)
@@ -96,11 +102,14 @@ def redis_url(text: str) -> str:
     without_user = parts.netloc and "@" not in parts.netloc
     if not sound or parts.fragment or (without_user and ("@" in parts.path or _may_be_a_password(parts.query))):
         raise CannotStart(OF_REDIS)
-    of_tls = parts.scheme == "rediss"
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+    _check_options(dict(parse_qsl(parts.query, keep_blank_values=True)), parts.scheme == "rediss")
+    return text.strip()
+
+
+def _check_options(names: Iterable[str], of_tls: bool) -> None:
+    for name in names:
         if name not in REDIS_OPTIONS and not (of_tls and name.startswith("ssl_")):
             raise CannotStart(unknown_option(name))
-    return text.strip()
 
 
 def unknown_option(name: str) -> str:
@@ -118,7 +127,9 @@ def shown(text: str, instead: str = "an address that cannot be read") -> str:
     """
     try:
         parts = urlsplit(text)
-        _ = parts.port
+        _ = (
+            parts.scheme.startswith("redis") and "+" in parts.scheme
+        ) or parts.port  # an address of several hosts has no port of its own
     except ValueError:
         return instead
     userinfo, at, hosts = parts.netloc.rpartition("@")

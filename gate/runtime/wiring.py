@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from gate.coordination.admission import Admission
 from gate.coordination.capacity import CapacityCoordinator
 from gate.coordination.early_end import EarlyEnd
@@ -33,9 +35,11 @@ from gate.ledger import BillingHooks, Capacity, Database, Deliveries, Ledger, Le
 from gate.ledger.admin import backup
 from gate.ledger.billing_hooks import refuse_sqlite
 from gate.model.account import Accounts
+from gate.model.errors import StoreDown
 from gate.model.tool import Tools
 from gate.slots import Semaphore
-from gate.slots.connection import RedisConnection, trust
+from gate.slots.connection import RedisConnection
+from gate.slots.opening import reach
 from gate.workers.orphan_tasks import warn_of_orphans
 from gate.workers.reconciler import Reconciler
 from gate.workers.refund_payer import RefundPayer
@@ -43,6 +47,8 @@ from gate.workers.store_watch import StoreWatch
 from gate.workers.supervisor import Supervisor
 from gate.workers.ticker import Ticker
 from gate.workers.waiter_poll import WaiterPoll
+
+log = structlog.get_logger("gate.pools")
 
 LOADS_AT_ONCE = 100
 """Pools that a start loads at once. They share commits and round trips; all of a thousand would outwait a caller of SQL."""
@@ -83,8 +89,8 @@ class ExternalServices:
 class Stores:
     """The two stores, and the objects that read and write them."""
 
-    def __init__(self, redis_url: str, sql_url: str) -> None:
-        self.redis = RedisConnection(redis_url)
+    def __init__(self, link: RedisConnection, sql_url: str) -> None:
+        self.redis = link
         self.semaphore = Semaphore(self.redis)
         self.database = Database(sql_url, self.semaphore.expected_ms)
         self.ledger, self.rows, self.capacity = Ledger(self.database), LedgerQueries(self.database), Capacity(self.database)
@@ -192,17 +198,17 @@ async def open_gate(
         StoreDown: A store does not answer.
     """
     outside = outside or ExternalServices()
-    stores = Stores(redis_url, sql_url)
     hooks = outside.billing_hooks(sql_url)
-    parts = _Parts(stores, outside, hooks, made_live)
-    keys = KeyCache(stores.rows, admin_key)
     async with contextlib.AsyncExitStack() as closing:
-        closing.callback(stores.database.close)
         if hooks is not None:
             closing.callback(hooks.close)
-        closing.push_async_callback(stores.redis.aclose)
-        found = await trust(stores.redis, redis_url)
-        stores.redis.pin(await stores.redis.meet())
+        found = await reach(redis_url)
+        closing.push_async_callback(found.link.aclose)
+        stores = Stores(found.link, sql_url)
+        closing.callback(stores.database.close)
+        parts = _Parts(stores, outside, hooks, made_live)
+        keys = KeyCache(stores.rows, admin_key)
+        await stores.redis.adopt()
         if outside.mark_file is not None:
             parts.registry.age.keep_in(MarkFile(outside.mark_file))
         await _hold_a_copy(sql_url, parts.registry)
@@ -219,7 +225,7 @@ async def open_gate(
                 _start_deliveries(stores, parts, outside, closing)
             if outside.accounts:
                 _start_asking(stores, parts, outside, closing)
-        yield parts.running(stores, keys, found, await stores.rows.pools())
+        yield parts.running(stores, keys, found.product, await stores.rows.pools())
 
 
 async def _hold_a_copy(sql_url: str, registry: PoolRegistry) -> None:
@@ -242,11 +248,23 @@ async def _load(
     await registry.load()
     rows = await stores.rows.pools() if configured is not None else []
     for first in range(0, len(rows), LOADS_AT_ONCE):
-        await asyncio.gather(*(_load_one(registry, row, changed) for row in rows[first : first + LOADS_AT_ONCE]))
+        await asyncio.gather(
+            *(
+                _load_one(registry, row, changed, len(stores.redis.primaries) == 1)
+                for row in rows[first : first + LOADS_AT_ONCE]
+            )
+        )
 
 
-async def _load_one(registry: PoolRegistry, row: Pool, changed: Collection[str]) -> None:
-    await registry.epoch(row.name)
+async def _load_one(registry: PoolRegistry, row: Pool, changed: Collection[str], alone: bool) -> None:
+    """Load a pool. In a cluster, one whose primary is away keeps no other pool from being served."""
+    try:
+        await registry.epoch(row.name)
+    except StoreDown as error:
+        if alone or await registry.reaches(row.name):
+            raise
+        log.warning("pool.not_loaded", pool=row.name, why=error.detail)  # the first call that its primary answers loads it
+        return
     if row.name in changed:  # if Redis had the pool already, it still has the former settings
         await registry.pool(row.name).configure(row.in_redis())
 

@@ -71,7 +71,7 @@ async def read(link: RedisConnection, pool: str) -> RedisGauges:
         StoreDown: Redis does not answer.
     """
     slots, queue, jobs, outbox, meta, _ = keys.keys(pool)
-    ask = link.pipe.ask
+    ask = link.of(pool).pipe.ask
     with answering():
         # All are asked within one turn of the event loop, so they go out in one round trip and show the same moment.
         clock, held, queued, settings, entries, oldest = await asyncio.gather(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from typing import Any
@@ -10,6 +11,7 @@ import structlog
 from pydantic_core import from_json
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
+from gate.model.errors import StoreDown
 from gate.slots import keys, scripts
 from gate.slots.connection import AnotherRedis, RedisConnection, store_down
 from gate.slots.results import UNDONE, Undone
@@ -52,8 +54,17 @@ class ScriptRunner:
             StoreDown: Redis does not answer, or refuses the script.
         """
         asked = time.monotonic()
+        text, digest = self._texts[verb]
         try:
-            raw: dict[str, Any] = from_json(await self._ask(*self._texts[verb], len(keys.ROLES), *keys.keys(pool), *args))
+            while True:
+                link = self._link.of(pool)
+                try:
+                    raw: dict[str, Any] = from_json(
+                        await self._ask(link, text, digest, len(keys.ROLES), *keys.keys(pool), *args)
+                    )
+                    break
+                except (RedisError, OSError) as error:
+                    await self._link.settle(pool, link, error, asked)
         except AnotherRedis:
             raw = {"word": Undone.ELSEWHERE.value}
         except (RedisError, OSError) as error:
@@ -68,16 +79,43 @@ class ScriptRunner:
             counters.rebuilds[pool, word] += 1
         return raw
 
-    async def probe(self) -> None:
-        """Raise StoreDown unless Redis answers and takes writes."""
-        try:
-            await self._ask(PROBE, hashlib.sha1(PROBE.encode()).hexdigest(), 0)
-        except (RedisError, OSError) as error:
-            raise store_down(error) from error
+    async def ask(self, pool: str, *words: Any) -> Any:
+        """Send a command about a pool to the primary that has it.
 
-    async def _ask(self, text: str, digest: str, *args: Any) -> Any:
+        Raises:
+            AnotherRedis: Another primary has the pool now, or another life of Redis answers.
+            RedisError: Redis refuses the command, or does not answer.
+        """
+        asked = time.monotonic()
+        while True:
+            link = self._link.of(pool)
+            try:
+                return await link.pipe.ask(*words)
+            except (RedisError, OSError) as error:
+                await self._link.settle(pool, link, error, asked)
+
+    async def probe(self, pool: str | None) -> None:
+        """Raise StoreDown unless the primary of a pool, or one of all primaries, answers and takes writes."""
+        primaries = self._link.primaries if pool is None else [self._link.of(pool)]
+        found = await asyncio.gather(*(self._probe(one) for one in primaries))
+        for primary, error in zip(primaries, found, strict=True):
+            self._link.note(primary, None if error is None else error.detail)
+        failed = [error for error in found if error is not None]
+        if failed:
+            if len(failed) == len(primaries):  # guard: one-primary-is-enough
+                raise failed[0]
+            await self._link.look()
+
+    async def _probe(self, link: RedisConnection) -> StoreDown | None:
+        try:
+            await self._ask(link, PROBE, hashlib.sha1(PROBE.encode()).hexdigest(), 0)
+        except (RedisError, OSError) as error:
+            return store_down(error)
+        return None
+
+    async def _ask(self, link: RedisConnection, text: str, digest: str, *args: Any) -> Any:
         """Run a script, and load it first when Redis does not have it."""
-        pipe, words = self._link.pipe, ("EVALSHA", digest, *args)
+        pipe, words = link.pipe, ("EVALSHA", digest, *args)
         try:
             try:
                 return await pipe.ask(*words)
@@ -85,5 +123,5 @@ class ScriptRunner:
                 await pipe.ask("SCRIPT", "LOAD", text)
                 return await pipe.ask(*words)
         except ReadOnlyError:
-            await self._link.part()  # now a replica: once it is writable again, its identity must be checked
+            await link.part()  # now a replica: once it is writable again, its identity must be checked
             raise

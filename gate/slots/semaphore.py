@@ -9,6 +9,7 @@ call does nothing and raises NotDone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections import defaultdict
@@ -290,7 +291,7 @@ class Semaphore:
         """Read everything of a pool at one moment, without a script: nothing is reaped or granted by it."""
         slots, queue, jobs, outbox, meta, _ = keys.keys(pool)
         with answering():
-            async with self.link.client.pipeline(transaction=True) as asked:
+            async with self.link.of(pool).client.pipeline(transaction=True) as asked:
                 asked.time()
                 asked.zrange(slots, 0, -1, withscores=True)
                 asked.lrange(queue, 0, -1)
@@ -324,7 +325,7 @@ class Semaphore:
         commands = [words for pool in pools for words in (("HLEN", keys.keys(pool)[2]), ("XLEN", keys.outbox(pool)))]
         with answering():
             try:
-                found = await self.link.pipe.ask_all(commands)
+                found = await self.link.ask_all(pools, commands)
             except AnotherRedis:
                 return list(pools)
         return [pool for pool, *lengths in zip(pools, found[::2], found[1::2], strict=True) if lengths != [0, 0]]
@@ -337,7 +338,7 @@ class Semaphore:
             names: Fields of `meta`.
         """
         with answering():
-            found = await self.link.pipe.ask_all([("HMGET", keys.keys(pool)[4], *names) for pool in pools])
+            found = await self.link.ask_all(pools, [("HMGET", keys.keys(pool)[4], *names) for pool in pools])
         return {pool: _numbers(names, reply) for pool, reply in zip(pools, found, strict=True)}
 
     async def marks(self, pools: Sequence[str]) -> dict[str, LedgerMark]:
@@ -345,7 +346,7 @@ class Semaphore:
         commands = [("HMGET", keys.keys(pool)[4], "ledger", "epoch", "recorded") for pool in pools]
         with answering():
             try:
-                found = await self.link.pipe.ask_all(commands)
+                found = await self.link.ask_all(pools, commands)
             except AnotherRedis:
                 return {}
         return {
@@ -357,7 +358,7 @@ class Semaphore:
     async def delete(self, pool: str) -> None:
         """Delete all keys of a pool. If the pool exists in SQL, it is loaded again as after any loss of Redis."""
         with answering():
-            await self.link.pipe.ask("DEL", *keys.keys(pool))
+            await self._scripts.ask(pool, "DEL", *keys.keys(pool))
 
     async def notes(self, pool: str, after: str | None = None, most: int = 500) -> list[OutboxEntry]:
         """Read the oldest entries of the outbox, in order.
@@ -366,41 +367,65 @@ class Semaphore:
             pool: Name of the pool.
             after: ID of the entry behind which to begin; None for the first.
             most: Number of entries at most.
+
+        Raises:
+            NotDone: Another Redis has the pool now.
         """
         with answering():
             start = f"({after}" if after else "-"
-            rows = await self.link.pipe.ask("XRANGE", keys.outbox(pool), start, "+", "COUNT", most)
+            rows = await self._ask_here(pool, "XRANGE", keys.outbox(pool), start, "+", "COUNT", most)
         return [entry_codec.stored_outbox_entry(entry_id, fields[::2], fields[1::2]) for entry_id, fields in rows]
 
     async def delete_notes(self, pool: str, entry_ids: Iterable[str]) -> None:
         """Delete entries of the outbox, which SQL has recorded."""
-        with answering():
-            await self.link.pipe.ask("XDEL", keys.outbox(pool), *entry_ids)
+        with (
+            answering(),
+            contextlib.suppress(NotDone),
+        ):  # entries that stay are recorded already, and are deleted by the next pass
+            await self._ask_here(pool, "XDEL", keys.outbox(pool), *entry_ids)
 
-    async def now_ms(self) -> int:
-        """Read the clock of Redis (ms since 1970)."""
+    async def _ask_here(self, pool: str, *words: Any) -> Any:
+        """Send a command to the primary of a pool. Raises NotDone when another one of the cluster has it now."""
+        asked = self.link.of(pool)
+        try:
+            return await self._scripts.ask(pool, *words)
+        except AnotherRedis as error:
+            if self.link.of(pool) is asked:
+                raise
+            raise NotDone(Undone.ELSEWHERE) from error
+
+    async def now_ms(self, pool: str | None = None) -> int:
+        """Read the clock of Redis (ms since 1970): that of the primary of a pool, or of any primary."""
         with answering():
-            seconds, micros = await self.link.client.time()
+            seconds, micros = await (self.link.of(pool) if pool else self.link.primaries[0]).client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    async def clock(self, ahead_ms: int) -> Stepped:
+    async def clock(self, pool: str, ahead_ms: int) -> Stepped:
         """Read the clock of Redis as that of a pool, for a comparison with what this process expects.
 
         Args:
+            pool: Name of the pool.
             ahead_ms: By how much (ms) the clock of Redis is taken to be ahead of the pool's.
         """
         asked = elapsed_s()
-        now_ms = await self.now_ms() - ahead_ms
+        now_ms = await self.now_ms(pool) - ahead_ms
         return Stepped(now_ms, now_ms, ahead_ms, asked, elapsed_s())
 
     async def ping(self) -> None:
-        """Raise StoreDown unless Redis answers."""
+        """Raise StoreDown unless Redis answers; in a cluster, any primary."""
         with answering():
-            await self.link.client.ping()
+            await self.link.primaries[0].client.ping()
 
-    async def probe(self) -> None:
-        """Raise StoreDown unless Redis answers and takes writes."""
-        await self._scripts.probe()
+    async def probe(self, pool: str | None = None) -> None:
+        """Make sure that Redis answers and takes writes.
+
+        Args:
+            pool: The pool whose primary is asked; None to ask all of them, of which one is enough.
+
+        Raises:
+            StoreDown: It does not, or no primary does.
+        """
+        await self._scripts.probe(pool)
 
     def _now(self) -> int | str:
         return self._clock() if self._clock else ""

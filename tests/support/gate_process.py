@@ -20,7 +20,6 @@ from tests.support.paths import ROOT
 from tests.support.stores import fresh_database, migrated_database, other_redis
 from tests.support.warm import warm
 
-
 NO_DELAY = {"GATE_SHUTDOWN_DELAY_SECONDS": "0"}
 """A test has nothing of the time that a server on shared stores serves on for proxies."""
 

@@ -48,8 +48,14 @@ class Pinned:
         finally:
             await self.client.connection_pool.release(connection)
 
-    async def ask_all(self, commands: Any) -> list[Any]:
-        return [await self.ask(*words) for words in commands]
+    async def ask_all(self, *what: Any) -> list[Any]:
+        return [await self.ask(*words) for words in what[-1]]
+
+    def of(self, pool: str) -> Pinned:
+        return self
+
+    async def settle(self, pool: str, asked: Any, error: Exception, since: float) -> None:
+        raise error
 
 
 class LineOfPool:

@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from gate.ledger.sql.statements import CompiledStatement
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools
+from gate.model import redis_identity
 from gate.model.errors import PoolUnknown
 from gate.model.job import HOLDING, CancelRefunds, now_ms
 
@@ -239,7 +240,7 @@ def raise_epoch(connection: Connection, pool: Pool, floor: int, identity: str, s
         The new epoch.
     """
     epoch = max(pool.epoch, floor) + 1
-    former = pool.former if identity == pool.redis or not pool.redis else (pool.redis, *pool.former)[:FORMER_MAX]
+    former = redis_identity.left(pool.redis, pool.former, identity)[:FORMER_MAX]
     connection.execute(
         pools.update()
         .where(pools.c.name == pool.name)

@@ -335,4 +335,10 @@ GUARDS = [
     Guard("overdue-in-its-epoch", ALWAYS, "test_a_sweep_of_an_earlier_epoch_ends_no_job"),
     Guard("unknown-job-stays-in-the-outbox", DROP, "test_a_crash_before_a_grant_was_told_is_recorded_by_the_repeat"),
     Guard("record-the-expiry-before-a-full-pool", DROP, "test_an_acquire_for_which_sql_has_no_room_records_the_outbox_and_looks_again"),
+    # ---- a cluster of Redis
+    Guard("slot-that-comes-back-is-loaded", replaced_by("False"), "test_slot_may_come_back_under_a_higher_epoch"),
+    Guard("node-knows-its-own-slots", ALWAYS, "test_node_that_answers_speaks_for_itself"),
+    Guard("look-before-the-load", DROP, "test_primary_that_is_cut_off_grants_nothing"),
+    Guard("one-primary-is-enough", ALWAYS, "test_pool_whose_primary_is_away_is_not_made"),
+    Guard("no-pool-on-a-primary-that-is-away", DROP, "test_pool_whose_primary_is_away_is_not_made"),
 ]  # fmt: skip
