@@ -40,6 +40,7 @@ LONG = (
     "test_who_says_nothing_is_cut",
     "test_who_sends_ahead_is_not_cut",
     "test_each_refusal_is_named",
+    "test_a_rolling_restart_fails_no_call",
 )
 """Tests of half a minute and more. They begin first: one that begins last keeps a whole run waiting."""
 

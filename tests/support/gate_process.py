@@ -20,11 +20,13 @@ from tests.support.paths import ROOT
 from tests.support.stores import fresh_database, migrated_database, other_redis
 from tests.support.warm import warm
 
+NO_DELAY = {"GATE_SHUTDOWN_DELAY_SECONDS": "0"}
+"""A test has nothing of the time that a server on shared stores serves on for proxies."""
+
 
 def gate_environment(**more: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATE_")}
-    plain = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-    return inherited | plain | {"GATE_SHUTDOWN_DELAY_SECONDS": "0"} | more  # of no use to tests, on stores of any kind
+    return inherited | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"} | more
 
 
 def run_gate(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +51,7 @@ class Served:
         """`on_defaults`: embedded Valkey and SQLite, whatever stores the run is on. `from_nothing`: this start makes the tables."""
         self.folder = folder
         self._flags = flags
-        self._environment = environment
+        self._environment = NO_DELAY | environment
         self._from_nothing = from_nothing
         self._closing = contextlib.ExitStack()
         weakref.finalize(self, self._closing.close)  # the stores outlive a restart

@@ -1,7 +1,7 @@
 """Two gates behind nginx and HAProxy are restarted one after the other, and no call of any caller fails.
 
 The callers repeat nothing. GATE_TEST_PROXIES=defaults has the times of the proxies and of gate as they are by default (half a minute);
-else all of them are a third, so that the test fits.
+else all of them are a fraction, so that the test fits.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tests.support.servers import free_port
 from tests.support.wait import until
 
 AS_THEY_ARE = os.environ.get("GATE_TEST_PROXIES") == "defaults"
-DELAY_S = SHUTDOWN_DELAY_S if AS_THEY_ARE else SHUTDOWN_DELAY_S / 3
-FAIL_S, CHECK_MS = (None, None) if AS_THEY_ARE else (2, 500)
+DELAY_S = SHUTDOWN_DELAY_S if AS_THEY_ARE else SHUTDOWN_DELAY_S / 4
+FAIL_S, CHECK_MS = (None, None) if AS_THEY_ARE else (1, 300)
 
 
 def test_a_rolling_restart_fails_no_call(tmp_path: Path, stores: dict[str, str]) -> None:
