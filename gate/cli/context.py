@@ -101,7 +101,7 @@ async def sql(settings: Settings) -> AsyncIterator[LedgerQueries]:
     Raises:
         CannotStart: There is no ledger yet.
     """
-    database = Database(sql_url(settings))
+    database = Database(sql_url(settings), replica_url=settings.database_read_url)
     try:
         yield LedgerQueries(database)
     finally:

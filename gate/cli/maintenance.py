@@ -89,7 +89,7 @@ def doctor(
     with bar("looking it over", json):
         outages = context.outages(settings, where)
         context.may_write(settings)
-        known = settings.known_tools(), fix, outages, settings.provider_accounts()
+        known = settings.known_tools(), fix, outages, settings.provider_accounts(), settings.database_read_url
         found = asyncio.run(look_over(where, context.sql_url_of(settings), *known))
     render.findings(found, where is not None, json)
     raise typer.Exit(1 if any(not one.mended for one in found) else 0)

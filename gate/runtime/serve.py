@@ -121,7 +121,15 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     tools = settings.known_tools()
     mark_file = data.path / ledger_mark.FILE
-    outside = ExternalServices(tools, settings.job_sql, settings.refund_sql, data.server_id(), mark_file, _accounts(settings))
+    outside = ExternalServices(
+        tools,
+        settings.job_sql,
+        settings.refund_sql,
+        data.server_id(),
+        mark_file,
+        settings.database_read_url,
+        _accounts(settings),
+    )
     async with open_gate(
         near, settings.sql_url, configured, made_live=made_live, admin_key=admin_key, outside=outside
     ) as gate:
@@ -222,6 +230,7 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str, users_l
     lines.append(f"  data   {settings.data_dir.absolute()}")
     print("\n".join(lines), flush=True)
 
+        *([f"  reads  {store_url.shown(settings.database_read_url)}   (reports)"] if settings.database_read_url else []),
 
 def _lines_of_pool(pool: Pool, configured: PoolDefaults | None, users: int) -> Iterator[str]:
     """Say what is set of a pool, what was changed live, and what to look at."""

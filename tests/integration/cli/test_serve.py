@@ -304,6 +304,11 @@ def test_a_database_of_a_newer_gate(tmp_path: Path) -> None:
 )
 def test_a_setting_that_is_wrong(tmp_path: Path, name: str, value: str, says: str) -> None:
     refuses(tmp_path, says, **{name: value})
+        (
+            "GATE_DATABASE_READ_URL",
+            "postgresql://u:p@127.0.0.1:1/d",
+            "names a replica of GATE_DATABASE_URL, which is not on Postgres",
+        ),
 
 
 @pytest.mark.parametrize("text, says", [("limt = 3", "'limt'"), ("limit = [", "gate.toml"), ("[pools.a]\nlimt = 1", "limt")])
