@@ -115,12 +115,12 @@ async def look_over(
     if any(one.what == "redis" and one.unseen for one in outages):
         redis_url = None
     try:
-        at = migrate.revision(sql_url)
+        schema = migrate.state(sql_url)
     except CannotStart as error:
         found.append(Diagnosis("sql", "SQL", f"{error.detail}; nothing in it was looked at", AWAY))
         return found + (await _invariants(None, redis_url) if redis_url is not None else [])
-    if at != migrate.HEAD:
-        found.append(_of_another_version(at, sql_url, fix))
+    if schema.due or schema.misfit:
+        found.append(_of_another_version(schema, sql_url, fix))
         if not found[-1].mended:
             return found  # tables of another version cannot be read
     if redis_url is not None:
@@ -171,10 +171,10 @@ async def _in_sql_alone(sql_url: str, tools: Tools, accounts: Accounts, fix: boo
     return found
 
 
-def _of_another_version(at: str | None, sql_url: str, fix: bool) -> Diagnosis:
-    newer = at is not None and at > migrate.HEAD
-    says = f"the tables are of version {at}, this gate wants {migrate.HEAD}"
-    if newer:
+def _of_another_version(schema: migrate.SchemaState, sql_url: str, fix: bool) -> Diagnosis:
+    says = f"the tables are of version {schema.at}, this gate wants {migrate.HEAD}"
+    if schema.misfit:
+        says += f": {schema.misfit}"
         return Diagnosis("migrations", migrate.shown(sql_url), says, "use the gate that wrote them, or a newer one")
     helps = "gate serve does it when it starts, and gate db upgrade: after gate backup"
     if not fix:

@@ -72,12 +72,22 @@ def serve(settings: Settings) -> None:
 
         if (file := migrate.sqlite_file(settings.sql_url)) is not None:
             data.take_file(file)
-        migrate.migrate(settings.sql_url)
+        migrate.migrate(settings.sql_url, _warn_of_a_newer_schema)
         if embedded is not None:
             embedded.wait()
         closing.callback(data.leave)
         _run(settings, data, listener, embedded)
     print("gate has stopped", flush=True)
+
+
+def _warn_of_a_newer_schema(at: str) -> None:
+    import structlog
+
+    from gate.ledger.admin.migrate import HEAD
+    from gate.telemetry import logging
+
+    logging.configure()
+    structlog.get_logger("gate.runtime").warning("schema.newer", schema=at, knows=HEAD)
 
 
 def _run(settings: Settings, data: DataDir, listener: socket.socket, embedded: EmbeddedRedis | None) -> None:
@@ -220,6 +230,7 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str, users_l
         f"  http   {http}   (docs at /docs)",
         f"  redis  {store_url.shown(redis_url)}   ({kind}{gate.redis})",
         f"  sql    {store_url.shown(settings.sql_url)}",
+        *([f"  reads  {store_url.shown(settings.database_read_url)}   (reports)"] if settings.database_read_url else []),
     ]
     configured = settings.pool_defaults()
     for pool in gate.pools:
@@ -230,7 +241,6 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str, users_l
     lines.append(f"  data   {settings.data_dir.absolute()}")
     print("\n".join(lines), flush=True)
 
-        *([f"  reads  {store_url.shown(settings.database_read_url)}   (reports)"] if settings.database_read_url else []),
 
 def _lines_of_pool(pool: Pool, configured: PoolDefaults | None, users: int) -> Iterator[str]:
     """Say what is set of a pool, what was changed live, and what to look at."""
