@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql import engines
 from tests.conftest import OpenHouse
+from tests.support.gate_in_process import House
 from tests.support.names import fresh
 
 pytestmark = [
@@ -53,8 +54,11 @@ async def test_transactions_that_write_do_not_take_the_default_of_the_database(
     made.dispose()
 
 
+async def _pairs(house: House) -> None:
+    for _ in range(15):
+        await house.release(await house.acquire(fresh()))
+
+
 async def test_two_servers_are_not_refused_for_each_others_commits(serializable: str, open_house: OpenHouse) -> None:
-    async with open_house(limit=40) as one, open_house(limit=40) as other:
-        jobs = await asyncio.gather(*(house.acquire(fresh()) for house in (one, other) * 15))
-        ends = await asyncio.gather(*(house.release(job) for house, job in zip((one, other) * 15, jobs, strict=True)))
-    assert {job.status for job in ends} == {"completed"}
+    async with open_house(limit=10) as one, open_house(limit=10) as other:
+        await asyncio.gather(*(_pairs(house) for house in (one, other) * 3))
