@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from gate.ledger.sql.drawn_ids import ANNOUNCED
+from gate.ledger.sql.pg_prepared import prepare_ahead
 from gate.ledger.sql.statements import say
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.store_url import OF_SQL, primary_of_several
@@ -201,6 +202,8 @@ def engine(
     made = postgres(url, primary_of_several(url), isolation=isolation, ping=not writes)
     if writes and not in_batches:
         sa.event.listen(made, "begin", lambda connection: _limit(connection, LOCK_TIMEOUT_MS))
+    if in_batches:
+        sa.event.listen(made, "connect", prepare_ahead)
     return made if writes else _ending_in_time(made)
 
 
@@ -245,7 +248,7 @@ def postgres(
     """
     made = sa.create_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
-        # Every statement names its schema, and none is prepared on the server. So a transaction pooler may stand in between.
+        # Every statement names its schema, and none is prepared on the server, unless `prepare_ahead` finds that no pooler stands in between.
         connect_args={"prepare_threshold": None, "connect_timeout": connect_s, "client_encoding": "utf8"}
         | DEAD_PEER
         | options,
