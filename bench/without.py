@@ -92,6 +92,11 @@ def one_round_trip() -> None:
             module.together = apart
 
 
+def prepared_statements() -> None:
+    """Postgres parses and plans each statement each time."""
+    engines.prepare_ahead = lambda session, record: None
+
+
 def json_response() -> None:
     """Answers are encoded by the framework's own class."""
     jobs.Json = JSONResponse  # type: ignore[assignment,misc]
@@ -105,12 +110,18 @@ def rare_collections() -> None:
 LANES: dict[str, Callable[[], None]] = {
     lane.__name__: lane
     for lane in (
-        fast_path, redis_pipeline, group_commit, inline_commit, checkpoints, compiled_statements, one_round_trip, 
+        fast_path, redis_pipeline, group_commit, inline_commit, checkpoints, compiled_statements, one_round_trip, prepared_statements,
         json_response, rare_collections,
     )
 }  # fmt: skip
 """What can be replaced, by name."""
-ONLY_ON = {"inline_commit": "SQLite", "checkpoints": "SQLite", "compiled_statements": "SQLite", "one_round_trip": "Postgres"}
+ONLY_ON = {
+    "inline_commit": "SQLite",
+    "checkpoints": "SQLite",
+    "compiled_statements": "SQLite",
+    "one_round_trip": "Postgres",
+    "prepared_statements": "Postgres",
+}
 """The database that a part is for, where it is for one."""
 
 if __name__ == "__main__":

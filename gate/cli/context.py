@@ -49,13 +49,13 @@ def sql_url(settings: Settings, *, make: bool = False) -> str:
         Its URL.
 
     Raises:
-        CannotStart: There is no ledger yet, and `make` is False; or the database cannot be used.
+        CannotStart: There is no ledger yet, and `make` is False; or the database cannot be used, or not by this version.
     """
     url = sql_url_of(settings)
     if make:
         migrate.make(url)
-    elif not migrate.exists(url):
-        raise CannotStart(f"there is no ledger at {migrate.shown(url)} yet: start `gate serve` once, or say --data-dir")
+    else:
+        migrate.require(url)
     return url
 
 
@@ -101,7 +101,7 @@ async def sql(settings: Settings) -> AsyncIterator[LedgerQueries]:
     Raises:
         CannotStart: There is no ledger yet.
     """
-    database = Database(sql_url(settings))
+    database = Database(sql_url(settings), replica_url=settings.database_read_url)
     try:
         yield LedgerQueries(database)
     finally:

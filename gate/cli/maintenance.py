@@ -12,6 +12,7 @@ from gate.cli.options import ConfigFlag, DataDirFlag, JsonFlag, settings_of
 
 if TYPE_CHECKING:
     from gate.ledger import LedgerQueries
+    from gate.ledger.admin.migrate import SchemaState
     from gate.ledger.queries import Balance, Entry
 
 db = typer.Typer(help="The schema of the ledger.", no_args_is_help=True)
@@ -91,7 +92,7 @@ def doctor(
     with bar("looking it over", json):
         outages = context.outages(settings, where)
         context.may_write(settings)
-        known = settings.known_tools(), fix, outages, settings.provider_accounts()
+        known = settings.known_tools(), fix, outages, settings.provider_accounts(), settings.database_read_url
         found = asyncio.run(look_over(where, context.sql_url_of(settings), *known))
         kind = described(where, READY_S) if where is not None and not json else None
     if kind is not None:
@@ -145,11 +146,40 @@ def _age_ms(age: str) -> int:
 
 
 @db.command()
-def upgrade(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
-    """Bring the schema up to date, as `gate serve` does when it starts."""
+def upgrade(
+    check: Annotated[bool, typer.Option("--check", help="Say what would run, and change nothing.")] = False,
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Bring the schema up to date, as `gate serve` does when it starts.
+
+    With --check it exits with 1 if a migration is due, or if this gate cannot serve on a newer schema.
+    """
     from gate.cli import render
     from gate.ledger.admin import migrate
 
-    upgraded = migrate.make(settings_of(data_dir, config).sql_url)
-    words = f"upgraded to {migrate.HEAD}" if upgraded else f"up to date at {migrate.HEAD}"
-    render.fact({"upgraded": upgraded, "schema": migrate.HEAD}, words, json)
+    url = settings_of(data_dir, config).sql_url
+    if check:
+        return _check(migrate.state(url), json)
+    upgraded = migrate.make(url)
+    at = migrate.revision(url)
+    words = f"upgraded to {at}" if upgraded else f"up to date at {at}"
+    render.fact({"upgraded": upgraded, "schema": at}, words, json)
+
+
+def _check(found: SchemaState, json: bool) -> None:
+    from gate.cli import render
+    from gate.ledger.admin.migrate import HEAD
+
+    fact = {"schema": found.at, "wanted": HEAD, "due": list(found.due), "misfit": found.misfit}
+    if found.due:
+        words = "\n".join([f"schema {found.at or 'none'}, this gate wants {HEAD}; due:", *(f"  {one}" for one in found.due)])
+    elif found.misfit:
+        words = f"schema {found.at} is of a newer gate, and this one ({HEAD}) cannot serve on it: {found.misfit}"
+    elif found.is_newer:
+        words = f"schema {found.at} is of a newer gate; this one ({HEAD}) can serve on it"
+    else:
+        words = f"up to date at {found.at}"
+    render.fact(fact, words, json)
+    raise typer.Exit(1 if found.due or found.misfit else 0)

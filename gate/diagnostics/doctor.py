@@ -8,7 +8,10 @@ clock        the clocks of Redis and this machine differ, so the times shown to 
              Redis stepped
 invariant    one of I1-I9 of `gate verify` does not hold
 gone_back    SQL has lost commits: a backup was restored, or a standby that lagged was promoted
-migrations   the tables are of another version than this gate
+migrations   the tables are of another version than this gate, which cannot serve on them
+standby      a standby of Postgres that lags or is not synchronous: what a failover to it would lose; or one that commits wait for in vain
+durability   Postgres answers commits before they are on its disk
+replica      the replica that runs the reports is away or far behind
 owed         refunds that the owner's function has not paid
 undelivered  calls that a tool has not answered, or whose tool is no longer configured
 tool_down    a tool whose start address answers 401, 403, 404 or with a redirect: gate starts none of its jobs
@@ -41,6 +44,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from gate.diagnostics.diagnosis import Diagnosis as Diagnosis
 from gate.diagnostics.outages import Outage
 from gate.diagnostics.provider_findings import orphan_findings, provider_findings
+from gate.diagnostics.replication_findings import replica_findings, replication_findings
 from gate.diagnostics.verify import verify
 from gate.ledger import Database, Ledger, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
@@ -50,6 +54,7 @@ from gate.ledger.sql.engines import LOG_PAGES, PAGE_BYTES
 from gate.model.account import Accounts
 from gate.model.errors import CannotStart, StoreDown
 from gate.model.job import now_ms
+from gate.model.store_url import names_several
 from gate.model.tool import Tools
 from gate.runtime.wiring import RunningGate, open_gate
 
@@ -90,6 +95,7 @@ async def look_over(
     fix: bool = False,
     outages: Sequence[Outage] = (),
     accounts: Accounts | None = None,
+    replica_url: str | None = None,
 ) -> list[Diagnosis]:
     """Look for everything that is wrong. A part that cannot be looked at is a finding, and the others are looked at.
 
@@ -100,20 +106,22 @@ async def look_over(
         fix: True to mend what is safe to mend.
         outages: What the server and Redis were asked before.
         accounts: The accounts at providers that are configured.
+        replica_url: Address of the replica that runs the reports; None when there is none.
 
     Returns:
         The findings. If the schema is of another version and was not mended, no other part of SQL is looked at.
     """
     found = [Diagnosis(one.what, ABOUT[one.what], one.says, one.helps) for one in outages]
+    found += replica_findings(replica_url)
     if any(one.what == "redis" and one.unseen for one in outages):
         redis_url = None
     try:
-        at = migrate.revision(sql_url)
+        schema = migrate.state(sql_url)
     except CannotStart as error:
         found.append(Diagnosis("sql", "SQL", f"{error.detail}; nothing in it was looked at", AWAY))
         return found + (await _invariants(None, redis_url) if redis_url is not None else [])
-    if at != migrate.HEAD:
-        found.append(_of_another_version(at, sql_url, fix))
+    if schema.due or schema.misfit:
+        found.append(_of_another_version(schema, sql_url, fix))
         if not found[-1].mended:
             return found  # tables of another version cannot be read
     if redis_url is not None:
@@ -164,10 +172,10 @@ async def _in_sql_alone(sql_url: str, tools: Tools, accounts: Accounts, fix: boo
     return found
 
 
-def _of_another_version(at: str | None, sql_url: str, fix: bool) -> Diagnosis:
-    newer = at is not None and at > migrate.HEAD
-    says = f"the tables are of version {at}, this gate wants {migrate.HEAD}"
-    if newer:
+def _of_another_version(schema: migrate.SchemaState, sql_url: str, fix: bool) -> Diagnosis:
+    says = f"the tables are of version {schema.at}, this gate wants {migrate.HEAD}"
+    if schema.misfit:
+        says += f": {schema.misfit}"
         return Diagnosis("migrations", migrate.shown(sql_url), says, "use the gate that wrote them, or a newer one")
     helps = "gate serve does it when it starts, and gate db upgrade: after gate backup"
     if not fix:
@@ -246,6 +254,8 @@ async def _in_sql(database: Database, tools: Tools, accounts: Accounts, fix: boo
         says = f"a transaction of gate has been open for {oldest[1]:.0f} s, so GET /v1/ledger ends before its rows"
         helps = f"see in pg_stat_activity what process {oldest[0]} waits for; pg_terminate_backend({oldest[0]}) ends it, and gate repeats it"
         yield Diagnosis("held_back", "ledger", says, helps)
+    for finding in replication_findings(await reading.replication(), names_several(database.url)):
+        yield finding
     for finding in _log_of(database.url):
         yield finding
     async for finding in _callbacks(reading):

@@ -33,6 +33,7 @@ from sqlalchemy.engine import Connection
 
 from gate.diagnostics import redis_primaries
 from gate.model.errors import CannotStart
+from gate.model.store_url import primary_of_several
 
 STAYS_S = 2.0
 """Time (s) for which a finding has to stay. A change that is under way is in both stores by then."""
@@ -132,7 +133,9 @@ def _look(sql_url: str | None, redis_url: str | None, progress: Progress) -> Rep
         return report
     url = sa.make_url(sql_url)
     sqlite = url.get_backend_name() == "sqlite"
-    driver, options = ("sqlite+pysqlite", {}) if sqlite else ("postgresql+psycopg", ANSWERS_SOON)
+    driver, options = (
+        ("sqlite+pysqlite", {}) if sqlite else ("postgresql+psycopg", ANSWERS_SOON | primary_of_several(sql_url))
+    )
     engine = sa.create_engine(url.set(drivername=driver), connect_args=options)
     at = "" if sqlite else "gate."
     with engine.connect() as sql:

@@ -22,12 +22,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.drawn_ids import announce
-from gate.ledger.sql.engines import DEAD_PEER, first_line
+from gate.ledger.sql.engines import first_line, postgres, sqlstate
 from gate.ledger.sql.tables import owed
 from gate.model.errors import CannotStart, JobUnknown, StoreDown
 from gate.model.job import now_ms
 from gate.model.label import is_label
 from gate.model.limits import CREDITS_MAX, PAYLOAD_MAX_BYTES
+from gate.model.store_url import primary_of_several
 
 LIMIT_MS = 5_000
 """Time limit of a function (ms)."""
@@ -39,6 +40,8 @@ CANCEL_S = 0.5
 """How long the cancel request to Postgres may take (s). A stop must be quick."""
 WAIT_MS, WAIT_MAX_MS = 1_000, 300_000
 """First and longest pause (ms) after a failed refund. The pause doubles with each failure."""
+AGAIN = frozenset({"40001", "40P01"})
+"""SQLSTATEs of a transaction that Postgres wants to be tried again: a serialization failure, where that is its default, or a deadlock."""
 NO_SUCH_JOB = frozenset({"22P02", "22003", "P0002"})
 """SQLSTATEs that mean an unknown job.
 
@@ -100,12 +103,8 @@ class BillingHooks:
         self.prices, self.pays = job_sql is not None, refund_sql is not None
         self._job_sql = _Statement(job_sql, "table_name", "job_id")
         self._refund_sql = _Statement(refund_sql, "user", "amount", "description", "job_id")
-        self._engine = sa.create_engine(
-            make_url(url).set(drivername="postgresql+psycopg"),
-            connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"} | DEAD_PEER,
-            pool_size=ASKING + 1,
-            pool_pre_ping=True,
-        )
+        # The owner's functions count on the isolation that their database has by default.
+        self._engine = postgres(url, primary_of_several(url), isolation=None)
         sa.event.listen(self._engine, "begin", _limited)
         self._busy: set[Any] = set()
         sa.event.listen(self._engine, "checkout", lambda connection, *_: self._busy.add(connection))
@@ -162,19 +161,26 @@ class BillingHooks:
 
         No caller waits for a later answer, and other calls wait for this thread.
         """
-        try:
-            with self._engine.begin() as connection:
-                if (left_ms := round((by - time.monotonic()) * 1000)) <= 0:
-                    raise StoreDown("sql", "GATE_JOB_SQL has not answered those who asked before")
-                connection.exec_driver_sql(f"set local statement_timeout = {left_ms}")
-                row = self._job_sql.run(connection, table_name=table, job_id=job_id).first()
-        except SQLAlchemyError as error:
-            if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in NO_SUCH_JOB:
-                raise JobUnknown(f"the owner has no job {job_id!r} in {table}: {first_line(error)}") from error
-            raise StoreDown("sql", f"GATE_JOB_SQL failed: {first_line(error)}") from error
+        while True:
+            try:
+                row = self._row(table, job_id, by)
+                break
+            except SQLAlchemyError as error:
+                code = sqlstate(error) if isinstance(error, DBAPIError) else None
+                if code in NO_SUCH_JOB:
+                    raise JobUnknown(f"the owner has no job {job_id!r} in {table}: {first_line(error)}") from error
+                if code not in AGAIN:  # guard: price-again-after-a-conflict
+                    raise StoreDown("sql", f"GATE_JOB_SQL failed: {first_line(error)}") from error
         if row is None or all(value is None for value in row):
             raise JobUnknown(f"the owner has no job {job_id!r} in {table}")
         return _price_of(row)
+
+    def _row(self, table: str, job_id: str, by: float) -> Any:
+        with self._engine.begin() as connection:
+            if (left_ms := round((by - time.monotonic()) * 1000)) <= 0:
+                raise StoreDown("sql", "GATE_JOB_SQL has not answered those who asked before")
+            connection.exec_driver_sql(f"set local statement_timeout = {left_ms}")
+            return self._job_sql.run(connection, table_name=table, job_id=job_id).first()
 
     def _settle_next(self) -> Settled | None:
         row = None

@@ -16,6 +16,7 @@ from gate.ledger.reports import asked_tasks
 from gate.ledger.reports.backlog import Backlog
 from gate.ledger.reports.open_tasks import OpenTasks, open_tasks
 from gate.ledger.reports.provider_troubles import ProviderTroubles, provider_troubles
+from gate.ledger.reports.replication import Replication, replication
 from gate.ledger.reports.statistics import Statistics
 from gate.ledger.reports.timeline import Event as Event
 from gate.ledger.reports.timeline import Timelines, happened
@@ -313,6 +314,10 @@ class LedgerQueries:
     async def open_longest(self) -> tuple[int, float] | None:
         """Return the Postgres process id and the age (s) of gate's oldest open transaction that writes; None without one."""
         return await self._database.read(drawn_ids.open_longest)
+
+    async def replication(self) -> Replication | None:
+        """Return what Postgres does with a commit before it answers; None on SQLite."""
+        return await self._database.read(replication)
 
     async def keys(self) -> list[Key]:
         """Return all API keys, in order of their creation."""

@@ -60,6 +60,47 @@ def sql_url(text: str) -> str:
     return f"{kind}://{user}{hosts}{slash or '/' * bool(query)}{database}{'?' * bool(asks or query)}{query}"
 
 
+def replica_url(text: str) -> str:
+    """Return the address of a replica of the ledger in the form that SQLAlchemy reads.
+
+    Args:
+        text: The address.
+
+    Raises:
+        CannotStart: It is no address of Postgres.
+    """
+    try:
+        url = sql_url(text)
+    except CannotStart as error:
+        raise CannotStart(error.detail.replace("GATE_DATABASE_URL", "GATE_DATABASE_READ_URL")) from None
+    if not url.startswith("postgresql:"):
+        raise CannotStart("GATE_DATABASE_READ_URL names a replica on Postgres, and this is another address")
+    return url
+
+
+def primary_of_several(url: str) -> dict[str, str]:
+    """Return the options by which libpq chooses, of several hosts, the one that takes writes.
+
+    Without them it takes the first host that answers, and that may be a standby.
+
+    Args:
+        url: An address of Postgres, as `sql_url` returns it.
+
+    Returns:
+        No options for one host, and where the address itself says which host is wanted.
+    """
+    options = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    several = names_several(url) and "target_session_attrs" not in options
+    return {"target_session_attrs": "read-write"} if several else {}
+
+
+def names_several(url: str) -> bool:
+    """Return whether an address of Postgres names several hosts, so that gate goes on at another one after a failover."""
+    parts = urlsplit(url)
+    hosts = [value for name, value in parse_qsl(parts.query, keep_blank_values=True) if name == "host"]
+    return "," in ",".join(filter(None, [parts.netloc.rpartition("@")[2], *hosts]))
+
+
 def _userinfo(rest: str) -> tuple[str, str]:
     """Split off user and password, with its @ behind it. The password comes back percent-encoded."""
     authority = re.split("[/?#]", rest, maxsplit=1)[0]

@@ -73,7 +73,7 @@ def serve(settings: Settings) -> None:
 
         if (file := migrate.sqlite_file(settings.sql_url)) is not None:
             data.take_file(file)
-        migrate.migrate(settings.sql_url)
+        migrate.migrate(settings.sql_url, _warn_of_a_newer_schema)
         if embedded is not None:
             embedded.wait()
         closing.callback(data.leave)
@@ -106,6 +106,16 @@ def _run_processes(settings: Settings, data: DataDir, listener: socket.socket, s
     listeners = [listener, *(listen(settings.host, port, shared=True) for _ in range(settings.workers - 1))]
     data.make_terminal_key()
     ServerProcesses(listeners, lambda own, process: _run(settings, data, own, stores, process)).keep()
+
+
+def _warn_of_a_newer_schema(at: str) -> None:
+    import structlog
+
+    from gate.ledger.admin.migrate import HEAD
+    from gate.telemetry import logging
+
+    logging.configure()
+    structlog.get_logger("gate.runtime").warning("schema.newer", schema=at, knows=HEAD)
 
 
 def _run(settings: Settings, data: DataDir, listener: socket.socket, stores: _Stores, process: Process) -> None:
@@ -175,7 +185,7 @@ def _outside(settings: Settings, data: DataDir, process: Process) -> ExternalSer
     mark_file = data.path / process.own(ledger_mark.FILE)
     return ExternalServices(
         settings.known_tools(), settings.job_sql, settings.refund_sql, process.own(data.server_id()), mark_file,
-        _accounts(settings),
+        settings.database_read_url, _accounts(settings),
     )  # fmt: skip
 
 
@@ -258,6 +268,7 @@ def _say_where(settings: Settings, gate: RunningGate, http: str, redis_url: str,
         f"  http   {http}   (docs at /docs)",
         f"  redis  {store_url.shown(redis_url)}   ({kind}{gate.redis})",
         f"  sql    {store_url.shown(settings.sql_url)}",
+        *([f"  reads  {store_url.shown(settings.database_read_url)}   (reports)"] if settings.database_read_url else []),
     ]
     configured = settings.pool_defaults()
     for pool in gate.pools:

@@ -212,6 +212,7 @@ class Settings(PoolDefaults, BaseSettings):
     data_dir: Path = Path(".gate")
     redis_url: Annotated[str | None, Field(repr=False)] = None  # not in repr, because addresses may hold passwords
     database_url: Annotated[str | None, Field(repr=False)] = None
+    database_read_url: Annotated[str | None, Field(repr=False)] = None  # a replica, for reports and the panel
     admin_key: SecretStr | None = None
     access_log: bool = False
     workers: Annotated[int, Field(ge=1, le=64)] = 1  # processes that share the port
@@ -228,13 +229,19 @@ class Settings(PoolDefaults, BaseSettings):
     tools: dict[str, ToolSettings] = {}
     providers: dict[str, ProviderSettings] = {}
 
-    @field_validator("redis_url", "database_url")
+    @field_validator("redis_url", "database_url", "database_read_url")
     @classmethod
     def _an_address_is_sound(cls, url: str | None, field: ValidationInfo) -> str | None:
         """Check an address before anything prints it. An empty one counts as none."""
         if not (url or "").strip():
             return None
-        return (store_url.redis_url if field.field_name == "redis_url" else store_url.sql_url)(url or "")
+        if field.field_name == "redis_url":
+            return store_url.redis_url(url or "")
+        if field.field_name == "database_url":
+            return store_url.sql_url(url or "")
+        if not (field.data.get("database_url") or "").startswith("postgresql:"):
+            raise ValueError("it names a replica of GATE_DATABASE_URL, which is not on Postgres")
+        return store_url.replica_url(url or "")
 
     @field_validator("admin_key")
     @classmethod

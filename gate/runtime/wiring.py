@@ -64,6 +64,7 @@ class ExternalServices:
         job_sql: The owner's query for a job's price; None when there is none.
         refund_sql: The owner's function that pays a refund; None when there is none.
         server_id: Name of this server, which a restart keeps. No other running server has it.
+        replica_url: Address of a replica of the ledger that runs the queries of reports; None for none.
         mark_file: Path of the file that keeps the newest event of SQL; None to keep none.
     """
 
@@ -72,6 +73,7 @@ class ExternalServices:
     refund_sql: str | None = None
     server_id: str = field(default_factory=lambda: secrets.token_hex(8))
     mark_file: Path | None = None
+    replica_url: str | None = None
     accounts: Accounts = field(default_factory=Accounts)
 
     def billing_hooks(self, sql_url: str) -> BillingHooks | None:
@@ -89,10 +91,10 @@ class ExternalServices:
 class Stores:
     """The two stores, and the objects that read and write them."""
 
-    def __init__(self, link: RedisConnection, sql_url: str) -> None:
+    def __init__(self, link: RedisConnection, sql_url: str, replica_url: str | None) -> None:
         self.redis = link
         self.semaphore = Semaphore(self.redis)
-        self.database = Database(sql_url, self.semaphore.expected_ms)
+        self.database = Database(sql_url, self.semaphore.expected_ms, replica_url)
         self.ledger, self.rows, self.capacity = Ledger(self.database), LedgerQueries(self.database), Capacity(self.database)
 
 
@@ -204,7 +206,7 @@ async def open_gate(
             closing.callback(hooks.close)
         found = await reach(redis_url)
         closing.push_async_callback(found.link.aclose)
-        stores = Stores(found.link, sql_url)
+        stores = Stores(found.link, sql_url, outside.replica_url)
         closing.callback(stores.database.close)
         parts = _Parts(stores, outside, hooks, made_live)
         keys = KeyCache(stores.rows, admin_key)

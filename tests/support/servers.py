@@ -90,8 +90,9 @@ class RedisServer:
 class Postgres:
     """A cluster of its own. It runs as the user postgres when root is not allowed to run it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, of: Postgres | None = None, port: int | None = None) -> None:
+        """`of`: a standby of that one, whose name is that of the folder."""
+        self.folder, self.port = folder, port or free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self._bin = _postgres_bins()[-1]
         self._user = "postgres" if os.getuid() == 0 else None
@@ -100,7 +101,12 @@ class Postgres:
         if self._user:
             owner = pwd.getpwnam(self._user)
             os.chown(folder, owner.pw_uid, owner.pw_gid)
-        self._run("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N")
+        data = ["-D", str(folder / "data")]
+        if of is None:
+            self._run("initdb", *data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N")
+        else:
+            source = f"host=127.0.0.1 port={of.port} user=postgres application_name={folder.name}"
+            self._run("pg_basebackup", "-d", source, *data, "-R", "-N", "-X", "stream", "-c", "fast")
 
     def _run(self, program: str, *words: str) -> None:
         command = [str(self._bin / program), *words]
@@ -120,6 +126,17 @@ class Postgres:
             )
         ready = [str(self._bin / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         wait_for(lambda: subprocess.run(ready).returncode == 0, "Postgres answers")
+
+    def promote(self) -> None:
+        """Make a primary of this standby."""
+        self._run("pg_ctl", "promote", "-D", str(self.folder / "data"), "-w", "-s")
+
+    def set(self, **values: str) -> None:
+        """Change settings of the server, from now on."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for name, value in values.items():
+                connection.execute(f"alter system set {name} = '{value}'")
+            connection.execute("select pg_reload_conf()")
 
     def crash(self) -> None:
         """What `pg_ctl stop -m immediate` does."""

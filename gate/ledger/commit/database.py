@@ -15,54 +15,54 @@ call, or
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.checkpoints import Checkpoints
 from gate.ledger.commit.group_commit import Task
 from gate.ledger.commit.inline_commit import InlineCommitter
+from gate.ledger.commit.readers import ANSWER_S, Readers, Replica, let_go
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.commit.writer import Writer
-from gate.ledger.sql.engines import READERS, ends_by, engine, has_room, store_down
-from gate.model.errors import StoreDown
+from gate.ledger.sql.engines import engine, has_room, replica
 from gate.model.job import now_ms
 from gate.model.time_limit import limit
 
 T = TypeVar("T")
 
-ANSWER_S = 6.0
-"""How long a caller waits for SQL (s).
-
-It is longer than every lock timeout there, and short enough for an answer within the grace time of a stop.
-"""
 HANGS_S = 2.5
 """Age of a running batch (s) from which SQL counts as not writable."""
 
 
 class Database:
-    """SQL, with one thread that writes and a few that read. On SQLite the event loop itself commits small batches."""
+    """SQL, with one thread that writes and a few that read. On SQLite the event loop itself commits small batches.
 
-    def __init__(self, url: str, clock: Callable[[str], int] = lambda pool: now_ms()) -> None:
+    Attributes:
+        url: Its address.
+        reports: Runs the queries that may be some moments behind: on a replica when there is one.
+    """
+
+    def __init__(self, url: str, clock: Callable[[str], int] = lambda pool: now_ms(), replica_url: str | None = None) -> None:
         """Create the engines and start the writer. No connection is opened yet.
 
         Args:
             url: Address of the database, `sqlite:///FILE` or `postgresql://…`.
             clock: Says what the clock of a pool shows (ms since 1970), for the times of its jobs; by default what this machine's shows.
+            replica_url: Address of a replica that runs the queries of reports; None for none.
 
         Raises:
-            ArgumentError: SQLAlchemy cannot parse `url`, or it names another kind of database.
+            ArgumentError: SQLAlchemy cannot parse an address, or it names another kind of database.
         """
         self.url = url
         lives_in: set[int] = set()
         self._write_engine = engine(url, writes=True, in_batches=True, lives_in=lives_in)
-        self._read_engine = engine(url, writes=False, lives_in=lives_in)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gate-sql-read")
+        self._readers = Readers(engine(url, writes=False, lives_in=lives_in))
+        self._replica = Replica(replica(replica_url), self._readers) if replica_url is not None else None
+        self.reports: Readers | Replica = self._replica or self._readers
         self._writer = Writer(self._write_engine, clock)
         self._at_once: InlineCommitter | None = None
         if self._write_engine.dialect.name == "sqlite":
@@ -127,7 +127,7 @@ class Database:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         task = Task((pool, job_id), work, loop, answer, proves, takes_long)
-        limit(answer, ANSWER_S, partial(_let_go, answer))  # guard: caller-leaves-a-hanging-sql
+        limit(answer, ANSWER_S, partial(let_go, answer, ANSWER_S))  # guard: caller-leaves-a-hanging-sql
         if not self._unsent:
             loop.call_soon(loop.call_soon, self._hand_in)
         self._unsent.append(task)
@@ -142,10 +142,7 @@ class Database:
             self._writer.put(unsent)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run a query on a read-only connection, in a thread.
-
-        A query ends when its caller has left. Otherwise it would keep a reader, on SQLite the log from being emptied, and on
-        Postgres old rows from being removed.
+        """Run a query that needs the newest state, on a read-only connection, in a thread.
 
         Args:
             work: The query.
@@ -156,22 +153,7 @@ class Database:
         Raises:
             StoreDown: SQL does not answer, or not within ANSWER_S.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        give_up = time.monotonic() + ANSWER_S
-
-        def run() -> None:
-            try:
-                with self._read_engine.connect() as connection, ends_by(connection, give_up):
-                    found, error = work(connection), None
-            except BaseException as failed:
-                found, error = None, store_down(failed) or failed
-            with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
-                loop.call_soon_threadsafe(_settle, answer, found, error)
-
-        limit(answer, ANSWER_S, partial(_let_go, answer))
-        self._readers.submit(run)
-        return await answer
+        return await self._readers.read(work)
 
     def close(self) -> None:
         """Commit what was given to `write`, then close all connections."""
@@ -179,20 +161,7 @@ class Database:
         self._writer.close()
         if self._at_once is not None:
             self._at_once.close()
-        self._readers.shutdown()
+        if self._replica is not None:
+            self._replica.close()
+        self._readers.close()
         self._write_engine.dispose()
-        self._read_engine.dispose()
-
-
-def _settle(answer: asyncio.Future[Any], found: Any, error: BaseException | None) -> None:
-    if answer.done():
-        return  # the caller has timed out, or was cancelled
-    if error is None:
-        answer.set_result(found)
-    else:
-        answer.set_exception(error)
-
-
-def _let_go(answer: asyncio.Future[Any]) -> None:
-    if not answer.done():
-        answer.set_exception(StoreDown("sql", f"SQL has not answered for {ANSWER_S:g} s"))

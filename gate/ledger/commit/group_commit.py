@@ -20,8 +20,6 @@ from gate.ledger.sql.engines import sqlstate, store_down
 from gate.model.errors import StoreDown
 from gate.telemetry import counters
 
-READ_ONLY = "25006"
-"""SQLSTATE for a write to a server that takes none, such as a standby."""
 LOCK_NOT_AVAILABLE = "55P03"
 """SQLSTATE for a row that was not free within the lock timeout."""
 
@@ -162,19 +160,14 @@ class GroupCommitter:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """Lend the kept connection. The batch itself begins and commits. An error closes the connection.
-
-        A session that has become read-only is ended. Its server may be a former primary, and the address another's by now.
-        """
+        """Lend the kept connection. The batch itself begins and commits. An error closes the connection."""
         if self._connection is None:
             self._connection = self._engine.connect()
         try:
             yield self._connection
             if self._connection.in_transaction():
                 self._connection.commit()  # a query through SQLAlchemy made it begin a transaction
-        except BaseException as error:
-            if isinstance(error, DBAPIError) and sqlstate(error) == READ_ONLY and not self._connection.closed:
-                self._connection.invalidate(error)
+        except BaseException:
             self.leave()
             raise
 
@@ -194,7 +187,7 @@ def _why(down: StoreDown, reached: bool) -> StoreDown | Unreached | Locked:
     """
     cause = down.__cause__ if isinstance(down.__cause__, DBAPIError) else None
     code = sqlstate(cause) if cause is not None else None
-    over = cause is not None and (cause.connection_invalidated or code == READ_ONLY)
+    over = cause is not None and cause.connection_invalidated
     if not reached and (over or not code):
         return Unreached(down, over)
     if cause is not None and code == LOCK_NOT_AVAILABLE:

@@ -95,14 +95,14 @@ class Backlog:
     async def refunds(self, pool: str) -> Pending:
         """Return the refunds that the owner's function has not paid."""
         query = sa.select(owed.c.amount, owed.c.since, owed.c.error).where(owed.c.pool == pool).order_by(owed.c.since)
-        return await self._database.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
+        return await self._database.reports.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
 
     async def calls(self, pool: str) -> Pending:
         """Return the calls that a tool has not answered, among those that were tried."""
         query = sa.select(sa.literal(0), deliveries.c.at, deliveries.c.error)
         query = query.join(jobs, jobs.c.job_id == deliveries.c.job_id).where(jobs.c.pool == pool)
         query = query.where(_undone, deliveries.c.error.is_not(None)).order_by(deliveries.c.at)
-        return await self._database.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
+        return await self._database.reports.read(lambda c: _pending([(*row,) for row in c.execute(query)]))
 
     async def by_pool(self, lately_ms: int) -> dict[str, PoolBacklog]:
         """Return what is not done in each pool, by one read. Pools in which nothing happened lately may be missing.
@@ -128,12 +128,12 @@ class Backlog:
                 rows[pool].counts[bool(was_refused)] = count
             return {pool: one.summed_up() for pool, one in rows.items()}
 
-        return await self._database.read(look)
+        return await self._database.reports.read(look)
 
     async def calls_by_tool(self) -> dict[str, int]:
         """Return the number of calls that are not done, by tool, whether tried or not."""
         query = sa.select(deliveries.c.tool, sa.func.count()).where(_undone).group_by(deliveries.c.tool)
-        return await self._database.read(lambda c: {tool: count for tool, count in c.execute(query)})
+        return await self._database.reports.read(lambda c: {tool: count for tool, count in c.execute(query)})
 
     async def bindings(self, most: int) -> tuple[int, list[str]]:
         """Return the callbacks that wait for the binding of their task. One that names a job which has ended waits for nothing.
@@ -156,7 +156,7 @@ class Backlog:
         def look(connection: Connection) -> tuple[int, list[str]]:
             return connection.execute(count).scalar_one(), [" ".join(row) for row in connection.execute(newest)]
 
-        return await self._database.read(look)
+        return await self._database.reports.read(look)
 
     async def refused_jobs(self, most_refusals: Mapping[str, int]) -> dict[str, list[RefusedJob]]:
         """Return the jobs that their provider always refuses while others are started, by pool. See `refused_jobs`.
@@ -173,7 +173,7 @@ class Backlog:
             suspects = [pool for pool, count in most.items() if count >= most_refusals[pool]]
             return {pool: refused_jobs(connection, pool, most_refusals[pool]) for pool in suspects}
 
-        return await self._database.read(look)
+        return await self._database.reports.read(look)
 
     async def crowds(self) -> dict[str, Crowd]:
         """Return who waits, by pool. A pool in which no job waits is left out."""
@@ -190,7 +190,7 @@ class Backlog:
                 found[pool] = Crowd(before.waiting + waiting, before.users + (user is not None), first, most)
             return found
 
-        return await self._database.read(look)
+        return await self._database.reports.read(look)
 
     async def lines(self, lately_ms: int) -> dict[str, LineLength]:
         """Return the length of the line of each pool in which a job waits, or has waited too long lately.
@@ -210,14 +210,14 @@ class Backlog:
                 pool: LineLength(waiting.get(pool, 0), timed_out.get(pool, 0)) for pool in waiting.keys() | timed_out.keys()
             }
 
-        return await self._database.read(look)
+        return await self._database.reports.read(look)
 
     async def users_lately(self) -> dict[str, int]:
         """Return the number of users who had jobs lately, by pool. A pool without users is left out."""
         newest = sa.select(sa.func.max(events.c.id)).scalar_subquery()
         query = sa.select(jobs.c.pool, sa.func.count(jobs.c.user.distinct())).join(events, events.c.job_id == jobs.c.job_id)
         query = query.where(events.c.id > newest - LATELY, jobs.c.user.is_not(None)).group_by(jobs.c.pool)
-        return await self._database.read(lambda c: {pool: users for pool, users in c.execute(query)})
+        return await self._database.reports.read(lambda c: {pool: users for pool, users in c.execute(query)})
 
     async def clock_steps(self, lately_ms: int) -> dict[str, tuple[int, int, str]]:
         """Count how often the clock of Redis stepped under each pool.
@@ -237,7 +237,7 @@ class Backlog:
                 found[pool] = (found[pool][0] + 1 if pool in found else 1, at, why)
             return found
 
-        return await self._database.read(look)
+        return await self._database.reports.read(look)
 
     async def tools_down(self, lately_ms: int) -> dict[str, str]:
         """Return the tools whose last start call shows a wrong address or a wrong secret.
@@ -256,7 +256,7 @@ class Backlog:
             last = {row.tool: (row.result, row.error) for row in connection.execute(query)}
             return {tool: error or "" for tool, (result, error) in last.items() if result == "tool_down"}
 
-        return await self._database.read(look)
+        return await self._database.reports.read(look)
 
     async def unstarted(self, addressed: Collection[str], lately_ms: int) -> dict[str, tuple[int, int]]:
         """Find tools without a start address whose jobs are not started.
@@ -284,7 +284,7 @@ class Backlog:
             over = {tool: count for tool, count in connection.execute(unclaimed) if tool not in some_started}
             return {tool: (waiting.get(tool, 0), over.get(tool, 0)) for tool in waiting.keys() | over.keys()}
 
-        return await self._database.read(look)
+        return await self._database.reports.read(look)
 
     async def hurry(self) -> None:
         """Make every pending call and refund due at once. Raises StoreDown when SQL cannot be written."""

@@ -95,7 +95,7 @@ class Statistics:
                     found[n].refunds, found[n].refunded = count, int(amount)
             return list(found.values())
 
-        return await self._database.read(work)
+        return await self._database.reports.read(work)
 
     async def endings(self, pool: str, most: int) -> list[Job]:
         """Return the jobs that ended last, the newest first.
@@ -114,7 +114,7 @@ class Statistics:
             known = {row.job_id: job_of(row) for row in rows}
             return [known[job_id] for job_id in dict.fromkeys(order) if job_id in known]
 
-        return await self._database.read(work)
+        return await self._database.reports.read(work)
 
 
 def _ended(connection: Connection, pool: str, since_ms: int, bucket_ms: int) -> sa.Subquery:

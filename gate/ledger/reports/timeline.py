@@ -251,7 +251,7 @@ class Timelines:
             most: Number of jobs at most.
         """
         query = jobs_with_refund.where(jobs.c.user == user).order_by(jobs.c.ended_at.is_not(None), jobs.c.enqueued_at.desc())
-        return await self._database.read(lambda c: [job_of(row) for row in c.execute(query.limit(most))])
+        return await self._database.reports.read(lambda c: [job_of(row) for row in c.execute(query.limit(most))])
 
     async def changes(self, pool: str, most: int) -> list[Event]:
         """Return the changes of a pool, the newest first. `as_changes` groups them with their reasons.
@@ -265,7 +265,7 @@ class Timelines:
             `resumed`, `deleted`, `clock_stepped` (`why` is the step).
         """
         query = happened.where(events.c.job_id.is_(None), events.c.pool == pool).order_by(events.c.id.desc()).limit(most)
-        return await self._database.read(lambda c: [Event(*row) for row in c.execute(query)])
+        return await self._database.reports.read(lambda c: [Event(*row) for row in c.execute(query)])
 
     async def newest(self) -> int:
         """Return the highest ID of all events; 0 when there is none."""

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import Connection, Engine, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from gate.ledger.sql.drawn_ids import ANNOUNCED
+from gate.ledger.sql.pg_prepared import prepare_ahead
 from gate.ledger.sql.statements import say
 from gate.model.errors import CannotStart, StoreDown
-from gate.model.store_url import OF_SQL
+from gate.model.store_url import OF_SQL, primary_of_several
 
 if TYPE_CHECKING:
     from gate.ledger.sql.pg_reader import ReadingSession
@@ -50,7 +51,9 @@ It is well below the time after which other servers give up waiting for the pool
 """
 
 
-REFUSING = {"25006", "42501", "53100"}
+READ_ONLY = "25006"
+"""SQLSTATE for a write to a server that takes none, such as a former primary that is a standby now."""
+REFUSING = {READ_ONLY, "42501", "53100"}
 """SQLSTATEs of a store that can be read but not written.
 
 It is read-only, gate lacks the privilege, or its disk is full. Only the operator can repair that.
@@ -98,6 +101,14 @@ def first_line(error: BaseException) -> str:
 
 DEAD_PEER = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 """TCP settings (ms and s) that detect a Postgres host that is down within some ten seconds, even during a statement."""
+ISOLATION = "READ COMMITTED"
+"""Isolation of each transaction that writes.
+
+Its correctness rests on the lock of the pool's row, and on reading the rows after the lock. Under `serializable`, which a server or a role may
+have as its default, every seventh call was refused with a serialization failure.
+"""
+REPLICA_CONNECT_S = 2
+"""How long a replica may take to let gate in (s). The primary answers in its place afterwards, within the time of the same call."""
 
 
 @contextlib.contextmanager
@@ -186,24 +197,73 @@ def engine(
         return made
     if where.get_backend_name() != "postgresql":
         raise sa.exc.ArgumentError("gate knows sqlite:///FILE and postgresql://…")
-    made = sa.create_engine(
-        where.set(drivername="postgresql+psycopg"),
-        # Every statement names its schema, and none is prepared on the server. So a transaction pooler may stand in between.
-        connect_args={"prepare_threshold": None, "connect_timeout": 5, "client_encoding": "utf8"} | DEAD_PEER,
-        pool_size=READERS + 1,
-        pool_pre_ping=not writes,
-        # A read needs no transaction, since each statement sees one moment. Autocommit saves two round trips.
-        **({"isolation_level": "AUTOCOMMIT"} if in_batches or not writes else {}),
-    )
+    # A read needs no transaction, since each statement sees one moment. Autocommit saves two round trips.
+    isolation = "AUTOCOMMIT" if in_batches or not writes else ISOLATION
+    made = postgres(url, primary_of_several(url), isolation=isolation, ping=not writes)
     if writes and not in_batches:
         sa.event.listen(made, "begin", lambda connection: _limit(connection, LOCK_TIMEOUT_MS))
-    if not writes:
-        from gate.ledger.sql.pg_reader import ReadingSession
+    if in_batches:
+        sa.event.listen(made, "connect", prepare_ahead)
+    return made if writes else _ending_in_time(made)
 
-        sa.event.listen(
-            made, "do_connect", lambda _dialect, _record, words, options: ReadingSession.connect(*words, **options)
-        )
+
+def replica(url: str) -> Engine:
+    """Create an engine that reads from a replica of a Postgres.
+
+    Args:
+        url: Address of the replica. Of several hosts a standby is preferred, unless the address says otherwise.
+
+    Raises:
+        ArgumentError: SQLAlchemy cannot parse `url`.
+    """
+    wanted = {} if "target_session_attrs" in make_url(url).query else {"target_session_attrs": "prefer-standby"}
+    # Not autocommit: a standby refuses `serializable`, which may be its default.
+    return _ending_in_time(postgres(url, wanted, connect_s=REPLICA_CONNECT_S))
+
+
+def _ending_in_time(made: Engine) -> Engine:
+    """Make the sessions of an engine end a read whose caller has left."""
+    from gate.ledger.sql.pg_reader import ReadingSession
+
+    sa.event.listen(made, "do_connect", lambda _dialect, _record, words, options: ReadingSession.connect(*words, **options))
     return made
+
+
+def postgres(
+    url: str,
+    options: dict[str, str],
+    *,
+    isolation: str | None = ISOLATION,
+    ping: bool = True,
+    connect_s: int = 5,
+) -> Engine:
+    """Create an engine for a Postgres.
+
+    Args:
+        url: Its address, which may name several hosts.
+        options: Options of libpq, beside those that gate always needs.
+        isolation: Isolation of each transaction; `AUTOCOMMIT` for none, None for the default of the database.
+        ping: Whether a connection of the pool is tried before it is lent.
+        connect_s: How long a host may take to let gate in (s).
+    """
+    made = sa.create_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        # Every statement names its schema, and none is prepared on the server, unless `prepare_ahead` finds that no pooler stands in between.
+        connect_args={"prepare_threshold": None, "connect_timeout": connect_s, "client_encoding": "utf8"}
+        | DEAD_PEER
+        | options,
+        pool_size=READERS + 1,
+        pool_pre_ping=ping,
+        **({} if isolation is None else {"isolation_level": isolation}),
+    )
+    sa.event.listen(made, "handle_error", _leave_a_standby)
+    return made
+
+
+def _leave_a_standby(context: ExceptionContext) -> None:
+    """Count a session as lost whose server takes no writes: it may be a former primary, and the address another's by now."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True  # guard: leave-a-former-primary
 
 
 def has_room(made: Engine) -> bool:
@@ -232,7 +292,7 @@ def begin(connection: Connection, lock_ms: int) -> None:
         OSError: The SQLite file was moved or replaced.
     """
     if connection.dialect.name == "postgresql":
-        say(connection, "begin")
+        say(connection, f"begin isolation level {ISOLATION}")
         _limit(
             connection,
             lock_ms,

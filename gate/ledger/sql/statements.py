@@ -161,13 +161,13 @@ def _wrapped(connection: Connection, text: str, error: DBAPIModule.Error) -> Bas
 
 
 def _ends_the_session(error: DBAPIModule.Error) -> bool:
-    """Return whether Postgres ended the session.
+    """Return whether Postgres ended the session, or its server takes no writes any more: then it may be a former primary.
 
     An error without SQLSTATE counts too: when the session ends without a message, the driver only learns of it at the next
     call.
     """
     state = getattr(error, "sqlstate", "") or ""
-    return state.startswith(("08", "25P03", "57P")) or (state == "" and type(error).__module__.startswith("psycopg"))
+    return state.startswith(("08", "25006", "25P03", "57P")) or (state == "" and type(error).__module__.startswith("psycopg"))
 
 
 class ScalarQuery:

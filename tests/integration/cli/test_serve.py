@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import redis
 from gate.runtime import embedded_redis
 from gate.runtime.data_dir import DataDir
 from tests.support.gate_process import Served, gate_environment, run_gate
+from tests.support.names import fresh
 
 READY_WARM_S = 1.5
 SLACK = 4
@@ -278,11 +280,17 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_database_of_a_newer_gate(tmp_path: Path) -> None:
     with Served(tmp_path, on_defaults=True):
         pass
-    change = (
-        "import sqlite3; c = sqlite3.connect('.gate/gate.db'); c.execute('update alembic_version set version_num = 9999')"
-    )
-    subprocess.run([sys.executable, "-c", change + "; c.commit()"], check=True, cwd=tmp_path)
-    refuses(tmp_path, "newer gate")
+
+    def change(statement: str) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / ".gate" / "gate.db", isolation_level=None)) as file:
+            file.execute(statement)
+
+    change("update alembic_version set version_num = '9999'")
+    with Served(tmp_path, on_defaults=True) as served:  # it has all that this version needs
+        assert served.acquire(job_id=fresh()).status_code == 200
+    assert "schema.newer" in (tmp_path / "errors.log").read_text()
+    change("alter table jobs rename column error_kind to kind_of_error")
+    refuses(tmp_path, "schema 9999, on which this gate .* cannot serve: the column jobs.error_kind is gone")
 
 
 @pytest.mark.parametrize(
@@ -301,6 +309,11 @@ def test_a_database_of_a_newer_gate(tmp_path: Path) -> None:
         ),
         ("GATE_DATABASE_URL", "postgresql://u:p@ss@127.0.0.1:1/d", "write @ as %40"),
         ("GATE_DATABASE_URL", "postgresql://u@127.0.0.1:1/d?colour=red", 'invalid connection option "colour"'),
+        (
+            "GATE_DATABASE_READ_URL",
+            "postgresql://u:p@127.0.0.1:1/d",
+            "names a replica of GATE_DATABASE_URL, which is not on Postgres",
+        ),
         ("GATE_REDIS_URL", "redis://127.0.0.1:1/0?colour=red", "option that gate does not know: colour"),
         ("GATE_REDIS_URL", "rediss://127.0.0.1:1/0?ssl_colour=red", "look at its option ssl_colour"),
         ("GATE_WORKERS", "2", "workers = 2 needs stores that processes can share: set GATE_REDIS_URL, and GATE_DATABASE_URL"),

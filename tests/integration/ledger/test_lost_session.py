@@ -117,6 +117,21 @@ async def test_a_server_that_became_read_only_is_left_for_the_one_that_answers_n
     assert await database.write("default", "a", _pid) != first
 
 
+async def test_a_statement_that_finds_its_server_read_only_leaves_it(database: Database) -> None:
+    """It is the first that writes, within a transaction that has begun."""
+
+    def as_a_standby(batch: UnitOfWork) -> int:
+        batch.connection.exec_driver_sql("set default_transaction_read_only = on")
+        return _pid(batch)
+
+    def changes(batch: UnitOfWork) -> int:
+        batch.connection.execute(sa.text("update gate.pools set paused = paused"))
+        return _pid(batch)
+
+    first = await database.write("", "", as_a_standby)
+    assert await database.write("", "", changes) != first
+
+
 async def test_a_database_that_became_read_only_is_known_by_a_write_of_gates_own(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,19 @@ async def test_a_refund_is_due_at_once_when_the_clock_was_set_back_since_it_was_
     await until(lambda: shop.booked(job_id), "it is paid, and not in an hour")
 
 
+async def test_a_session_whose_server_takes_no_writes_any_more_is_left_and_the_refund_is_paid_on_another(
+    served: Served, shop: Shop
+) -> None:
+    """A former primary: the function makes one of its session."""
+    first, second = (acquire(served, shop.sells()) for _ in range(2))
+    shop.refund_is("perform set_config('default_transaction_read_only', 'on', false);")
+    fail(served, first)
+    await until(lambda: shop.booked(first["job_id"]), "the session is read-only from now on")
+    shop.refund_is("")
+    fail(served, second)
+    await until(lambda: shop.booked(second["job_id"]), "it is paid")
+
+
 async def test_a_refund_that_is_not_paid_is_seen_in_status_and_panel_and_alarmed(served: Served, shop: Shop) -> None:
     shop.refund_is("raise exception '%', 'closed for ' || job;")
     job_id = fail(served, acquire(served, shop.sells()))["job_id"]

@@ -170,3 +170,11 @@ async def test_only_so_many_wait_for_a_price_that_hangs_and_the_rest_goes_on(ser
         assert shop.hangs() == 4 and not any(one.done() for one in asking), "all that while it hung"
         assert {one.result(15)[0] for one in asking} == {503}
     await until(lambda: not shop.hangs(), "nothing of it is left when no call waits for it any more", 2)
+
+
+def test_a_price_that_met_a_conflict_is_asked_again(served: Served, shop: Shop) -> None:
+    """`serializable` is the default where the function lives: Postgres wants such a call to be repeated."""
+    shop.run("alter sequence shop.calls restart")
+    shop.price_is("if nextval('shop.calls') < 3 then raise exception 'conflict' using errcode = '40001'; end if;")
+    assert acquire(served, shop.sells())["credits"] == 7
+    assert shop.rows("select last_value from shop.calls") == [(3,)]

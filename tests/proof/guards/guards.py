@@ -301,7 +301,13 @@ GUARDS = [
     Guard("price-of-the-row-or-the-body", ALWAYS, "test_the_price_is_the_rows_then_the_bodys"),
     Guard("late-success-is-kept", DROP, "test_a_success_after_an_end_that_was_not_the_providers_is_kept_and_told"),
     Guard("refund-is-owed", DROP, "test_the_outcome_decides_what_is_paid_and_once"),
+    Guard("price-again-after-a-conflict", ALWAYS, "test_a_price_that_met_a_conflict_is_asked_again"),
     Guard("owner-functions-need-postgres", DROP, "test_on_sqlite_gate_says_in_one_line_that_the_owners_functions_cannot_be_there"),
+    # ---- a Postgres with standbys; two versions of gate
+    Guard("leave-a-former-primary", DROP, "test_a_session_whose_server_takes_no_writes_any_more_is_left_and_the_refund_is_paid_on_another"),
+    Guard("primary-reads-for-a-replica-that-is-away", DROP, "test_the_primary_is_asked_while_the_replica_is_away_and_the_log_says_so_once"),
+    Guard("no-command-on-older-tables", NEVER, "test_an_older_schema_is_refused_by_commands_and_named_with_what_is_due"),
+    Guard("no-service-on-tables-that-do-not-fit", NEVER, "test_a_newer_schema_is_refused_in_one_line_when_it_lacks_what_this_version_needs"),
     # ---- a store that says no
     Guard("write-without-room", DROP, "test_a_redis_without_room_takes_no_new_work_and_ends_the_old"),
     Guard("refused-row-apart", ALWAYS, "test_one_row_that_sql_refuses_keeps_no_other_from_being_recorded"),

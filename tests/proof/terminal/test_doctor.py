@@ -164,16 +164,22 @@ def test_money_that_is_wrong_is_named_and_never_mended(sleeping: Served) -> None
     sleeping.sql("update @jobs set credits = 5 where job_id = :job", job=job["job_id"])
 
 
-def test_tables_of_another_version_are_named_and_brought_up_to_date(tmp_path: Path) -> None:
+def test_tables_of_a_newer_version_are_named_when_they_lack_what_this_one_needs(tmp_path: Path) -> None:
     from gate.ledger.admin import migrate
     from gate.ledger.sql import engines
 
     url = f"sqlite:///{tmp_path / '.gate' / 'gate.db'}"
     migrate.make(url)
-    with engines.visit(url, "the test", writes=True) as connection:
-        connection.exec_driver_sql("update alembic_version set version_num = '9999'")
-    done = run_gate("doctor", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)[0]["what"] == "migrations" and "newer" in json.loads(done.stdout)[0]["helps"]
+
+    def doctor_after(statement: str) -> list[dict[str, Any]]:
+        with engines.visit(url, "the test", writes=True) as connection:
+            connection.exec_driver_sql(statement)
+        found: list[dict[str, Any]] = json.loads(run_gate("doctor", "--json", cwd=tmp_path).stdout)
+        return found
+
+    assert doctor_after("update alembic_version set version_num = '9999'") == []
+    (finding,) = doctor_after("alter table jobs rename column error_kind to kind_of_error")
+    assert finding["what"] == "migrations" and "jobs.error_kind is gone" in finding["says"] and "newer" in finding["helps"]
 
 
 def test_tables_that_are_not_of_the_version_they_name_are_a_finding(sleeping: Served) -> None:

@@ -117,3 +117,27 @@ def test_an_address_of_redis_is_taken_as_it_stands(text: str) -> None:
 )
 def test_a_printed_address_has_no_secret(text: str, printed: str) -> None:
     assert store_url.shown(text, "?") == printed
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("postgres://u:p@a:1,b:2/d", "read-write"),
+        ("postgresql://a,b/d?port=5433", "read-write"),
+        ("postgresql:///d?host=a,b", "read-write"),
+        ("postgresql://a:1,b:2/d?target_session_attrs=any", None),
+        ("postgresql://u:p,q@a:1/d", None),
+        ("postgresql://a:1/d", None),
+        ("sqlite:////srv/a,b/gate.db", None),
+    ],
+)
+def test_of_several_hosts_the_one_that_takes_writes_is_wanted(text: str, wanted: str | None) -> None:
+    assert store_url.primary_of_several(store_url.sql_url(text)).get("target_session_attrs") == wanted
+
+
+def test_a_replica_is_on_postgres() -> None:
+    assert store_url.replica_url("postgres://h/d") == "postgresql://h/d"
+    for text in ("sqlite:///gate.db", "hunter2", "postgresql://u:sesame@hunter2@h/d"):
+        with pytest.raises(CannotStart) as refused:
+            store_url.replica_url(text)
+        _is_one_line_without_a_piece(refused.value.detail, "GATE_DATABASE_READ_URL")
