@@ -35,6 +35,8 @@ from gate.diagnostics import redis_primaries
 from gate.model.errors import CannotStart
 from gate.model.store_url import primary_of_several
 
+FENCES_OF_EPOCH = 2**32
+"""Fences that each life of a pool in Redis has: they start at epoch · 2³²."""
 STAYS_S = 2.0
 """Time (s) for which a finding has to stay. A change that is under way is in both stores by then."""
 ANSWER_S = 10.0
@@ -279,9 +281,15 @@ class _PoolHistory:
             self.last_fence[job] = fence
 
     def out_of_order(self) -> Iterator[Breach]:
-        """Yield the first grants that do not follow the tickets. Call this after all events."""
-        highest = (0, "")
-        for _, job in sorted(self.first_grants):
+        """Yield the first grants that do not follow the tickets. Call this after all events.
+
+        Grants before a load of the pool are not compared with those after it. A grant that was lost with Redis, before SQL had it, was the
+        turn of its job, and later jobs may have been granted beside it.
+        """
+        highest, epoch = (0, ""), 0
+        for fence, job in sorted(self.first_grants):
+            if fence // FENCES_OF_EPOCH > epoch:
+                highest, epoch = (0, ""), fence // FENCES_OF_EPOCH
             ticket = self.tickets.get(job, 0)
             if ticket < highest[0]:
                 yield Breach("I6", job, f"ticket {ticket}, granted after ticket {highest[0]} of {highest[1]}")

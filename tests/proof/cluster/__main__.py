@@ -15,7 +15,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from gate.diagnostics.verify import verify
+import sqlalchemy as sa
+
+from gate.diagnostics.verify import Breach, verify
 from gate.ledger.admin import migrate
 from gate.runtime.wiring import open_gate
 from tests.proof.cluster import plays
@@ -38,7 +40,8 @@ async def of_a_cluster(times: int, seed: int, folder: Path, only: list[str]) -> 
             migrate.migrate(sql_url)
             async with plays.opened(cluster, sql_url, seed + number) as scene:
                 await play(scene)
-            assert not (breaches := verify(sql_url, cluster.url()).breaches), breaches
+            breaches = verify(sql_url, cluster.url()).breaches
+            assert not breaches, f"{play.__name__}: {breaches}\n{_history(sql_url, breaches)}"
             counts[play.__name__] += 1
             took += scene.took_s
             pairs += sum(scene.load.pairs.values())
@@ -77,6 +80,20 @@ async def of_sentinels(times: int, seed: int, folder: Path) -> None:
         pairs += sum(load.pairs.values())
         print(f"{number + 1}/{times} {kind} {took[-1]:.2f} s", flush=True)
     print(f"{dict(kinds)} seed {seed}: {pairs} pairs, no breach; served again after {_spread(took)}")
+
+
+def _history(sql_url: str, breaches: list[Breach]) -> str:
+    """The events of the jobs that the breaches name, and of their pools, one a line."""
+    engine = sa.create_engine(sql_url)
+    named = {word for one in breaches for word in (one.about, *one.finding.split())}
+    pools = {one.about.rpartition("-")[0] for one in breaches}
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("select id, at, pool, job_id, kind, fence, why from events order by id"))
+        found = [str(tuple(row)) for row in rows if row.job_id in named or (row.job_id is None and row.pool in pools)]
+        jobs = connection.execute(sa.text("select job_id, ticket, status, fence from jobs"))
+        found += [str(tuple(row)) for row in jobs if row.job_id in named]
+    engine.dispose()
+    return "\n".join(found)
 
 
 def _answers(sentinels: Sentinels) -> Callable[[], bool]:
