@@ -128,6 +128,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, red
         gate.keys.accept_terminal(data.make_terminal_key())
         feed = PoolFeed(gate.services.queries, gate.services.ledger, gate.waiters, gate.services.health)
         secrets, hinting = settings.provider_secrets(), settings.hinting()
+        gate.services.scraper.most_shown = settings.metrics_pools
         app = make_app(gate.services, gate.keys, feed, tools, secrets, settings.check_counts, hinting)
         server = _server(app, settings.access_log)
 

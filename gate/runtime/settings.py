@@ -211,6 +211,7 @@ class Settings(PoolDefaults, BaseSettings):
     database_url: Annotated[str | None, Field(repr=False)] = None
     admin_key: SecretStr | None = None
     access_log: bool = False
+    metrics_pools: Annotated[int, Field(ge=1, le=100_000)] = 200  # pools that /metrics reports one by one
     check_counts: bool = False  # True to answer a `check` without a job with the number of free slots
     job_sql: str | None = None
     refund_sql: str | None = None

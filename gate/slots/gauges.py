@@ -1,18 +1,20 @@
-"""Gauges of a pool, read without a change to it.
+"""Gauges of pools, read without a change to them.
 
 No script is used, because every script reaps and promotes. Monitoring must not do the work that it checks.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gate.slots import keys
 from gate.slots.connection import RedisConnection, answering
 
+POOLS_AT_ONCE = 200
+"""Pools that one round trip reads. More would keep the event loop for long."""
 OF_META = ("epoch", "limit", "paused", "cooling_until", "tools_until", "aside_until", "ahead_ms")
 """Fields of the hash `meta` that are read."""
 
@@ -60,34 +62,71 @@ class RedisGauges:
         return max(self.limit - self.running - self.granted - self.draining, 0)
 
 
-async def read(link: RedisConnection, pool: str) -> RedisGauges:
-    """Read the gauges of a pool.
+async def read(link: RedisConnection, pools: Sequence[str]) -> dict[str, RedisGauges]:
+    """Read the gauges of pools, by two round trips for each POOLS_AT_ONCE of them.
 
     Args:
         link: Connection to Redis.
-        pool: Name of the pool.
+        pools: Names of the pools.
+
+    Returns:
+        The gauges by pool, in the order given.
 
     Raises:
         StoreDown: Redis does not answer.
     """
-    slots, queue, jobs, outbox, meta, _ = keys.keys(pool)
-    ask = link.pipe.ask
-    with answering():
-        # All are asked within one turn of the event loop, so they go out in one round trip and show the same moment.
-        clock, held, queued, settings, entries, oldest = await asyncio.gather(
-            ask("TIME"),
-            ask("ZRANGE", slots, 0, -1, "WITHSCORES"),
-            ask("LLEN", queue),
-            ask("HMGET", meta, *OF_META),
-            ask("XLEN", outbox),
-            ask("XRANGE", outbox, "-", "+", "COUNT", 1),
-        )
-        pairs = held if held and isinstance(held[0], list) else list(zip(held[::2], held[1::2], strict=True))  # RESP3, RESP2
-        holders = [name for name, _ in pairs]
-        known = [_entry(raw) for raw in await ask("HMGET", jobs, *holders)] if holders else []
+    found: dict[str, RedisGauges] = {}
+    for first in range(0, len(pools), POOLS_AT_ONCE):
+        some = pools[first : first + POOLS_AT_ONCE]
+        with answering():
+            found |= dict(zip(some, await _read(link, [keys.keys(pool) for pool in some]), strict=True))
+    return found
+
+
+async def _read(link: RedisConnection, of_pools: Sequence[Sequence[str]]) -> list[RedisGauges]:
+    """Read the gauges of pools by their keys: one round trip for the pools, and one for the entries of the jobs that hold slots."""
+    asked: list[tuple[str | int, ...]] = [("TIME",)]
+    for slots, queue, _, outbox, meta, _ in of_pools:
+        asked += [
+            ("ZRANGE", slots, 0, -1, "WITHSCORES"),
+            ("LLEN", queue),
+            ("HMGET", meta, *OF_META),
+            ("XLEN", outbox),
+            ("XRANGE", outbox, "-", "+", "COUNT", 1),
+        ]
+    clock, *replies = _answers(await link.pipe.ask_all(asked))
+    now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+    each = [replies[first : first + 5] for first in range(0, len(replies), 5)]
+    held = [_pairs(one[0]) for one in each]
+    busy = [place for place, pairs in enumerate(held) if pairs]
+    wanted = [("HMGET", of_pools[place][2], *(name for name, _ in held[place])) for place in busy]
+    entries = dict(zip(busy, _answers(await link.pipe.ask_all(wanted)), strict=True))
+    return [
+        _gauges(now_ms, held[place], [_entry(raw) for raw in entries.get(place, ())], *one[1:])
+        for place, one in enumerate(each)
+    ]
+
+
+def _answers(replies: list[Any]) -> list[Any]:
+    """Return the replies, or raise the first one that is an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _pairs(held: list[Any]) -> list[tuple[Any, Any]]:
+    """Return member and score of each slot. RESP3 has pairs, RESP2 a flat list."""
+    return held if held and isinstance(held[0], list) else list(zip(held[::2], held[1::2], strict=True))
+
+
+def _gauges(
+    clock_ms: int, held: list[tuple[Any, Any]], known: list[dict[str, Any]], queued: int, settings: list[Any], entries: int,
+    oldest: list[Any],
+) -> RedisGauges:  # fmt: skip
     epoch, limit, paused, cooling_until, tools_until, aside_until = (_number(value) for value in settings[:6])
     ahead_ms = _signed(settings[6])
-    now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000 - ahead_ms
+    now_ms = clock_ms - ahead_ms
     draining = sum(bool(entry.get("drains")) for entry in known)
     claimed = sum(bool(entry.get("claimed")) and not entry.get("drains") for entry in known)
     granted_at = [at for entry in known if isinstance(at := entry.get("granted_at"), (int, float)) and at > 0]
@@ -95,9 +134,9 @@ async def read(link: RedisConnection, pool: str) -> RedisGauges:
         epoch=int(epoch),
         limit=int(limit),
         running=claimed,
-        granted=len(holders) - claimed - draining,
+        granted=len(held) - claimed - draining,
         draining=draining,
-        overdue=sum(_number(due) <= now_ms for _, due in pairs),
+        overdue=sum(_number(due) <= now_ms for _, due in held),
         queued=queued,
         paused=bool(paused),
         cooling_s=max(cooling_until - now_ms, 0) / 1000,
