@@ -55,7 +55,7 @@ def _store(folder: Path, url: str, jobs: int, waiters: int, grants: int, pid: in
     found: dict[str, float] = {}
     with servers.gate("gate", folder / "empty", url, pid, POOLS) as server:
         found |= _pairs(server, "with none")
-        found[f"cancel of {waiters} waiters, s"] = uvloop.run(_cancel(server, waiters))
+        found |= uvloop.run(_cancel(server, waiters))
     found |= uvloop.run(_catch_up(folder / "wide", url, grants))
     say(f"{jobs:,} ended jobs")
     began = time.monotonic()
@@ -85,8 +85,8 @@ def _pairs(server: servers.Server, how: str) -> dict[str, float]:
     }
 
 
-async def _cancel(server: servers.Server, waiters: int) -> float:
-    """Seconds in which all waiters of one user leave, by one call."""
+async def _cancel(server: servers.Server, waiters: int) -> dict[str, float]:
+    """Seconds in which all waiters of one user leave, by one call, and the CPU of the server and its stores."""
     shape = Shape(LINE, server.key)
 
     async def come(numbers: range) -> None:
@@ -98,12 +98,12 @@ async def _cancel(server: servers.Server, waiters: int) -> float:
 
     await asyncio.gather(*(come(range(first, waiters, 16)) for first in range(16)))
     connection = await connect(server.port)
-    began = time.perf_counter()
+    began, before = time.perf_counter(), server.cpu_s()
     status, body = await connection.ask(shape._post(f"/v1/pools/{LINE}/cancel", {"user": "ana"}))
-    took = time.perf_counter() - began
+    took, used = time.perf_counter() - began, server.cpu_s() - before
     assert status == 200 and json.loads(body)["cancelled"] == waiters, body[:200]
     connection.close()
-    return took
+    return {f"cancel of {waiters} waiters, s": took, f"cancel of {waiters} waiters, CPU s": used}
 
 
 async def _catch_up(folder: Path, url: str, grants: int) -> dict[str, float]:

@@ -253,11 +253,15 @@ class LedgerQueries:
         query = jobs_with_refund.where(jobs.c.pool == pool)
         if status is not None:
             query = query.where(jobs.c.status == status)
-            if status in LIVE:
-                query = query.where(jobs.c.ended_at.is_(None))  # else the few live jobs are looked for among all
         if user is not None:
             query = query.where(jobs.c.user == user)
-        query = query.order_by(jobs.c.enqueued_at.desc(), jobs.c.ticket.desc()).limit(most)
+        came_at: sa.ColumnElement[int] = jobs.c.enqueued_at
+        if status in LIVE:
+            query, came_at = (
+                query.where(jobs.c.ended_at.is_(None)),
+                came_at + 0,
+            )  # by the index of the live jobs, not in the order of all
+        query = query.order_by(came_at.desc(), jobs.c.ticket.desc()).limit(most)
         return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
 
     async def entries(

@@ -223,8 +223,9 @@ class Backlog:
         """Return the number of users who had jobs lately, by pool. A pool without users is left out."""
         newest = sa.select(sa.func.max(events.c.id)).scalar_subquery()
         query = sa.select(jobs.c.pool, sa.func.count(jobs.c.user.distinct())).join(events, events.c.job_id == jobs.c.job_id)
-        query = query.where(events.c.id > newest - LATELY, jobs.c.user.is_not(None)).group_by(jobs.c.pool)
-        return await self._database.read(lambda c: {pool: users for pool, users in c.execute(query)})
+        # A condition on `user` would let SQLite read all jobs by its index, instead of the newest events.
+        query = query.where(events.c.id > newest - LATELY).group_by(jobs.c.pool)
+        return await self._database.read(lambda c: {pool: users for pool, users in c.execute(query) if users})
 
     async def clock_steps(self, lately_ms: int) -> dict[str, tuple[int, int, str]]:
         """Count how often the clock of Redis stepped under each pool.
