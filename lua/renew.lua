@@ -17,7 +17,7 @@ local job = ARGV[4]
 local entry, stands = held(job, ARGV[5])
 if not entry then return finish('lost', {}) end
 if entry.by_gate and not entry.claimed then return finish('by_gate', {}) end -- guard: renewal-claims-not-what-gate-starts
-local due = math.min(now + (tonumber(ARGV[6]) or entry.lease_ms), entry.hard)
+local due = math.min(now + (tonumber(ARGV[6]) or entry.lease_ms), entry.hard) -- guard: renewal-keeps-the-hard-limit
 if entry.claimed then due = math.max(entry.due, due) end -- guard: renewal-never-shortens
 entry.claimed = true
 extend(job, entry, due, stands)

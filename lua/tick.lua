@@ -25,7 +25,7 @@ local scans = redis.call('HGET', META, 'own_waits')
 if scans and waiting == 0 then redis.call('HDEL', META, 'own_waits', 'wait_scan') end
 if scans and waiting > 0 then
   local from = tonumber(redis.call('HGET', META, 'wait_scan')) or 0
-  if from >= waiting then from = 0 end
+  if from >= waiting then from = 0 end -- mutant: scan-from-the-start
   local page = redis.call('LRANGE', QUEUE, from, from + BOUND - 1)
   local ended = 0
   for _, job in ipairs(page) do

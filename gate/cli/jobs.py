@@ -12,6 +12,7 @@ from gate.model.limits import SECONDS_MAX
 
 if TYPE_CHECKING:
     from gate.coordination.services import Services
+    from gate.ledger import Asked
     from gate.model.job import Job
 
 WAITS = 3
@@ -239,11 +240,12 @@ def ask(
     """Ask the provider about a job's task now, and show the job after the answer (10 s at most)."""
     from gate.cli import context, render
 
-    async def call(gate: Services) -> Job:
-        job = await gate.queries.wait(pool, job_id, None, 0)
-        return await gate.jobs.ask_and_wait(job, 10)
+    async def call(gate: Services) -> tuple[Job, Asked | None]:
+        job = await gate.jobs.ask_and_wait(await gate.queries.wait(pool, job_id, None, 0), 10)
+        return job, await gate.queries.asked(job)
 
-    render.job(context.visit(settings_of(data_dir, config), call), json)
+    job, asked = context.visit(settings_of(data_dir, config), call)
+    render.job(job, json, asked)
 
 
 def jobs(

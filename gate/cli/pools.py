@@ -11,6 +11,7 @@ from gate.cli.options import LONG, ConfigFlag, DataDirFlag, JsonFlag, PoolFlag, 
 if TYPE_CHECKING:
     from gate.coordination.queries import PoolSnapshot
     from gate.ledger.reports.backlog import Pending
+    from gate.ledger.reports.open_tasks import OpenTasks
 
 app = typer.Typer(
     help="Every pool as it is now; `settings` shows what is set of one, `set` changes it live, or makes it, `delete` takes an empty one away.",
@@ -39,9 +40,10 @@ def status(
 
     from gate.coordination.services import Services
 
-    async def look(gate: Services) -> tuple[PoolSnapshot, Pending, Pending]:
-        backlog = gate.ledger.backlog
-        return await gate.queries.pool(pool, LONG if json else 100), await backlog.refunds(pool), await backlog.calls(pool)
+    async def look(gate: Services) -> tuple[PoolSnapshot, Pending, Pending, OpenTasks | None]:
+        backlog, view = gate.ledger.backlog, await gate.queries.pool(pool, LONG if json else 100)
+        tasks = await gate.ledger.open_tasks(pool) if view.capacity else None
+        return view, await backlog.refunds(pool), await backlog.calls(pool), tasks
 
     render.status(*context.visit(settings, look), json)
 

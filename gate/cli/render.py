@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.explain.formatting import span, when
-from gate.model.job import Job, in_seconds
-from gate.model.job_json import job_body, moment
+from gate.model.job import Job, in_seconds, now_ms
+from gate.model.job_json import job_body, moment, task_body
 from gate.model.label import plain as plain
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from gate.demo.acceptance import Step
     from gate.diagnostics.doctor import Diagnosis
     from gate.diagnostics.verify import Report
-    from gate.ledger import AccountState, Key, Pool
+    from gate.ledger import AccountState, Asked, Key, Pool
     from gate.ledger.reports.backlog import Pending
+    from gate.ledger.reports.open_tasks import OpenTasks, Stopping
     from gate.slots import QueueState
 
 WIDE = 200
@@ -66,13 +67,25 @@ def as_json(body: Any) -> None:
     print(text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text), flush=True)
 
 
-def job(one: Job, json_wanted: bool) -> None:
-    """Print a job, a row for each field that has a value."""
-    body = job_body(one)
+def job(one: Job, json_wanted: bool, asked: Asked | None = None) -> None:
+    """Print a job, a row for each field that has a value.
+
+    Args:
+        one: The job.
+        json_wanted: Print one JSON document instead of a table.
+        asked: What is known of its task; None when that is not wanted, or when gate does not ask about it.
+    """
+    body = task_body(job_body(one), asked)
     if json_wanted:
         as_json(body)
         return
     shown = {name: value for name, value in body.items() if value not in (None, {}, [])}
+    for name, value in (shown.pop("task", None) or {}).items():
+        shown["task" if name == "task_id" else f"task {name}"] = value
+    if asked is not None:
+        from gate.explain.sentences import in_short
+
+        shown["task state"] = in_short(asked, now_ms())
     for part in ("lease", "refund"):
         for name, value in (shown.pop(part, None) or {}).items():
             shown[name if part == "lease" else f"refund {name}"] = value
@@ -97,14 +110,22 @@ def title(view: PoolSnapshot) -> str:
     """Summarise a pool in one line: its slots, its waiters, and why it grants nothing if that is so."""
     now = view.line
     words = f"pool {view.name}: {now.running} running, {now.granted} granted, {now.free} free of {now.limit};"
+    if view.capacity and now.limit < view.capacity.limit:
+        words = f"{words[:-1]} in force, of a limit of {view.capacity.limit};"
     words += f" {now.queued} waiting" + (f", {now.draining} draining" if now.draining else "")
     if now.paused or (now.queued and now.reason != "pool_full"):
         words += f" ({now.reason})"
     return words
 
 
-def pool(view: PoolSnapshot, json_wanted: bool) -> None:
-    """Print a pool with its holders and its waiters."""
+def pool(view: PoolSnapshot, json_wanted: bool, asked: Mapping[str, Asked] | None = None) -> None:
+    """Print a pool with its holders and its waiters.
+
+    Args:
+        view: The pool.
+        json_wanted: Print one JSON document instead of a table.
+        asked: What is known of the tasks of its holders, by job_id.
+    """
     if json_wanted:
         from gate.http.answers import pool_body
 
@@ -115,7 +136,7 @@ def pool(view: PoolSnapshot, json_wanted: bool) -> None:
         return
     now = view.line.now_ms
     rows: list[Sequence[object]] = [
-        (f"slot {n}", one.job_id, one.status, one.tool, one.user, when(one.granted_at), f"{span(max((one.expires_at or 0) - now, 0))} left", None)
+        (f"slot {n}", one.job_id, one.status, one.tool, one.user, when(one.granted_at), f"{span(max((one.expires_at or 0) - now, 0))} left", _answer((asked or {}).get(one.job_id)))
         for n, one in enumerate(view.holders, 1)
     ]  # fmt: skip
     rows += [
@@ -125,6 +146,14 @@ def pool(view: PoolSnapshot, json_wanted: bool) -> None:
     table(title(view), ("place", "job", "status", "tool", "user", "since", "time", "why"), rows)
     if (more := view.line.running + view.line.granted + view.line.queued - len(rows)) > 0:
         line(f"and {more} more")
+
+
+def _answer(known: Asked | None) -> str | None:
+    if known is None:
+        return None
+    from gate.explain.sentences import in_short
+
+    return in_short(known, now_ms())
 
 
 def _turn(one: Job) -> str | None:
@@ -180,27 +209,51 @@ def _counts(line: QueueState) -> tuple[object, ...]:
     return line.limit, line.running, line.granted, line.free, line.queued, oldest, grants
 
 
-def status(view: PoolSnapshot, owed: Pending, undelivered: Pending, json_wanted: bool) -> None:
-    """Print a pool, the refunds that it owes, and its calls to tools without an answer.
+def status(view: PoolSnapshot, owed: Pending, undelivered: Pending, tasks: OpenTasks | None, json_wanted: bool) -> None:
+    """Print a pool, its accounts and the tasks that are being stopped, the refunds that it owes, and its calls to tools without an answer.
 
     Args:
         view: The pool.
         owed: Refunds that are not paid yet.
         undelivered: Calls to tools that are not answered yet.
+        tasks: Its tasks that are not over; None for a pool without accounts.
         json_wanted: Print one JSON document instead of text.
     """
     if json_wanted:
         from gate.http.answers import pool_body
 
-        as_json(pool_body(view) | {"owed": _pending_body(owed), "undelivered": _pending_body(undelivered)})
+        stopping = [_stopping_body(one) for one in tasks.stopping] if tasks else []
+        pending = {"owed": _pending_body(owed), "undelivered": _pending_body(undelivered), "stopping": stopping}
+        as_json(pool_body(view) | pending)
         return
-    pool(view, False)
+    pool(view, False, tasks.asked if tasks else None)
+    if view.capacity:
+        accounts({view.name: view.capacity.accounts}, False)
+    if tasks and tasks.stopping:
+        stops(tasks.stopping)
     if owed.count:
         why = owed.error or "about to be paid"
         line(f"{owed.count} refunds owed, {owed.credits} credits, the oldest since {when(owed.since)}: {why}")
     if undelivered.count:
         since = when(undelivered.since)
         line(f"{undelivered.count} calls to tools not answered, the oldest since {since}: {undelivered.error}")
+
+
+def stops(several: Sequence[Stopping]) -> None:
+    """Print the tasks that have to be stopped at their providers."""
+    now = now_ms()
+    rows = (
+        (one.job_id, one.provider, one.account, one.task_id, when(one.since),
+         "given away" if one.until is None else f"free in {span(max(one.until - now, 0))} at the latest",
+         "being stopped" if one.stop == "owed" else "given up: stop the task at the provider")
+        for one in several
+    )  # fmt: skip
+    columns = ("job", "provider", "account", "task", "since", "slot", "stop")
+    table("tasks of ended jobs that have to be stopped", columns, rows)
+
+
+def _stopping_body(one: Stopping) -> dict[str, Any]:
+    return one._asdict() | {"since": moment(one.since), "until": moment(one.until)}
 
 
 def _pending_body(pending: Pending) -> dict[str, Any]:

@@ -45,9 +45,9 @@ class AsyncLease(BaseLease):
         self.lost: asyncio.Event = asyncio.Event()
         self._gate = gate
 
-    async def bind_task(self, provider: str, task_id: str) -> None:
+    async def bind_task(self, provider: str, task_id: str, *, account: str | None = None) -> None:
         """Bind the job to its task at a provider, whose callback may then end the job. See `AsyncGate.bind_task`."""
-        await self._gate._drive(self._machine.bind_task(provider, task_id))
+        await self._gate._drive(self._machine.bind_task(provider, task_id, account))
 
 
 class AsyncSlot(AbstractAsyncContextManager[AsyncLease, None]):

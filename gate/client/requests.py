@@ -145,9 +145,11 @@ def release(
     return _of(job_id, pool, "release", lease_id=lease_id, outcome=outcome, error=error, output=output)
 
 
-def bind_task(pool: str, job_id: str, provider: str, task_id: str, *, lease_id: str | None = None) -> Call[Job]:
+def bind_task(
+    pool: str, job_id: str, provider: str, task_id: str, *, lease_id: str | None = None, account: str | None = None
+) -> Call[Job]:
     """Make the call of `AsyncGate.bind_task`."""
-    return _of(job_id, pool, "task", "PUT", provider=provider, task_id=task_id, lease_id=lease_id)
+    return _of(job_id, pool, "task", "PUT", provider=provider, task_id=task_id, lease_id=lease_id, account=account)
 
 
 def cancel(pool: str, job_id: str, *, reason: str | None = None) -> Call[Job]:

@@ -266,13 +266,14 @@ class SlotMachine:
         """
         yield from self.leave(why) if hasattr(self, "grant") else self.withdraw(why)
 
-    def bind_task(self, provider: str, task_id: str) -> Steps[None]:
+    def bind_task(self, provider: str, task_id: str, account: str | None = None) -> Steps[None]:
         """Bind the job to its task at a provider.
 
         Raises:
             GateError: gate refuses it, or does not answer.
         """
-        call = requests.bind_task(self.pool, self.job_id, provider, task_id, lease_id=self.grant.lease_id)
+        lease_id = self.grant.lease_id
+        call = requests.bind_task(self.pool, self.job_id, provider, task_id, lease_id=lease_id, account=account)
         answer: Answer[Job] = yield Ask(call, self._retry_s)
         self.job = answer.value
 

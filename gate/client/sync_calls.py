@@ -158,7 +158,9 @@ class Calls(ABC):
         """
         return self._call(requests.release(pool, job_id, lease_id, outcome, error=error, output=output))
 
-    def bind_task(self, pool: str, job_id: str, provider: str, task_id: str, *, lease_id: str | None = None) -> Job:
+    def bind_task(
+        self, pool: str, job_id: str, provider: str, task_id: str, *, lease_id: str | None = None, account: str | None = None
+    ) -> Job:
         """Bind a job to its task at a provider, whose callback then ends the job. This also claims a granted job.
 
         Args:
@@ -167,14 +169,17 @@ class Calls(ABC):
             provider: Name of the provider, as in gate's settings.
             task_id: Id of the task at the provider.
             lease_id: Lease under which the task runs; None for the present one.
+            account: Name of the provider's account on which it runs; None for the one that gate chose with the grant.
 
         Raises:
+            Invalid: The pool has no such account of the provider.
             TaskTaken: The task belongs to another job.
             LeaseLost: The lease is not, or no longer, a lease of this job.
             AlreadyEnded: The job has ended.
             StartedByGate: gate starts this job, so no caller may bind it.
         """
-        return self._call(requests.bind_task(pool, job_id, provider, task_id, lease_id=lease_id))
+        call = requests.bind_task(pool, job_id, provider, task_id, lease_id=lease_id, account=account)
+        return self._call(call)
 
     def cancel(self, pool: str, job_id: str, *, reason: str | None = None) -> Job:
         """Cancel a job that waits or runs.

@@ -46,9 +46,9 @@ class Lease(BaseLease):
         self.lost: threading.Event = threading.Event()
         self._gate = gate
 
-    def bind_task(self, provider: str, task_id: str) -> None:
+    def bind_task(self, provider: str, task_id: str, *, account: str | None = None) -> None:
         """Bind the job to its task at a provider, whose callback may then end the job. See `AsyncGate.bind_task`."""
-        self._gate._drive(self._machine.bind_task(provider, task_id))
+        self._gate._drive(self._machine.bind_task(provider, task_id, account))
 
 
 class Slot(AbstractContextManager[Lease, None]):

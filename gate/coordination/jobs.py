@@ -64,7 +64,7 @@ from gate.coordination.pool_registry import PoolRegistry, PoolSlots
 from gate.coordination.queries import JobQueries
 from gate.ledger import BindResult, CallbackResult, Change, EndResult, ExtensionResult, Ledger, RefuseResult
 from gate.model.account import Accounts
-from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, NoTask, StartedByGate, StoreDown, TaskTaken
+from gate.model.errors import AlreadyEnded, Invalid, JobUnknown, LeaseLost, NoTask, StartedByGate, StoreDown, TaskTaken
 from gate.model.job import Job, RequeueReason, is_over
 from gate.model.messages import Outcome, ProviderReport, RelayedPayload, Release, StartReply
 from gate.model.tool import Tools
@@ -133,8 +133,10 @@ class JobCoordinator:
         job, _ = await self._extend(pool, job_id, lease_id, lambda slots: slots.renew(job_id, lease_id, lease_ms))
         return job
 
-    async def bind(self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str | None = None) -> Job:
-        """Record the provider's task of a lease. A granted job is claimed by this.
+    async def bind(
+        self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str | None = None, account: str | None = None
+    ) -> Job:
+        """Record the provider's task of a lease. A granted job is claimed by this. The task of a job that has ended is stopped.
 
         Args:
             pool: Name of the pool.
@@ -142,25 +144,32 @@ class JobCoordinator:
             provider: Name of the provider.
             task_id: The provider's name of the task.
             lease_id: The lease; None for the job's current one.
+            account: Name of the account on which the task runs; None for the one that was chosen with the grant.
 
         Returns:
             The job. It has ended already if the provider's report came before this call.
 
         Raises:
+            Invalid: The pool has no such account of the provider.
             TaskTaken: The task belongs to another job, or to another lease of this one.
             JobUnknown, LeaseLost, AlreadyEnded, StartedByGate, StoreDown: As for `claim`.
         """
+        self._check_account(pool, provider, account)
         job = await self._queries.job(pool, job_id)
         if job.status == "queued":
             await self._recorder.run(pool)  # without this a grant that is still in the outbox would count as no grant
             job = await self._queries.job(pool, job_id)
         lease_id = lease_id or job.lease_id or ""
         if job.status == "granted":
-            await self.claim(pool, job_id, lease_id)
-        bound = await self._ledger.bind(pool, job_id, provider, task_id, lease_id, accounts=self._accounts, tools=self._tools)
+            with contextlib.suppress(LeaseLost, AlreadyEnded):  # the binding finds that too, and keeps the task
+                await self.claim(pool, job_id, lease_id)
+        bound = await self._ledger.bind(
+            pool, job_id, provider, task_id, lease_id, account, accounts=self._accounts, tools=self._tools
+        )
         if bound.result is BindResult.TAKEN:
             raise TaskTaken(f"task {task_id!r} of {provider} is another job, or another lease of this one", bound.job)
         if bound.result is BindResult.LOST:
+            self._news.tell(pool, [job_id])  # the stop of its task may be due
             raise await self._why_lost(pool, job_id, lease_id)
         assert bound.job is not None
         if bound.result is BindResult.ENDED:
@@ -169,9 +178,26 @@ class JobCoordinator:
             await self._try_again(bound.job)
         return bound.job
 
-    async def bind_late(self, pool: str, job_id: str, lease_id: str, provider: str, task_id: str) -> None:
-        """Record the task of a start call whose answer came after its job had ended. Reports about the task are then kept."""
-        await self._ledger.bind(pool, job_id, provider, task_id, lease_id, or_ended=True, accounts=self._accounts)
+    def _check_account(self, pool: str, provider: str, account: str | None) -> None:
+        known = self._accounts.get(provider, account)
+        if account is not None and (known is None or known.pool != pool):
+            names = [one.name for one in self._accounts if (one.provider, one.pool) == (provider, pool)]
+            has = f"has {', '.join(names)}" if names else "has none"
+            raise Invalid("account", f"{account!r} is no account of {provider} in pool {pool!r}, which {has}")
+
+    async def start_late(self, pool: str, job_id: str, lease_id: str, started: StartReply) -> None:
+        """Record the answer to a start call whose lease is over. Its task is stopped; without one the slot drains no longer.
+
+        Raises:
+            PoolUnknown: There is no such pool.
+            StoreDown: SQL does not answer.
+        """
+        started = dataclasses.replace(started, accounts=self._accounts)
+        change = await self._ledger.start_late(pool, job_id, lease_id, started, self._tools)
+        if change.freed is not None:
+            with contextlib.suppress(StoreDown):  # the deadline of the drain frees the slot
+                await self._pools.pool(pool).drained(job_id, change.freed)
+        self._news.tell(pool, [job_id])
 
     async def started(self, pool: str, job_id: str, lease_id: str, started: StartReply) -> Job:
         """Record a tool's answer that it has started the job of this grant.
@@ -275,7 +301,10 @@ class JobCoordinator:
         drain_ms = 0
         error, output = self.without_keys(error), self.without_keys(output)
         # guard: end-in-sql-before-redis
-        ended = await self._ledger.end(pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output)
+        ended = await self._ledger.end(
+            pool, job_id, outcome, by=by, lease_id=lease_id, error=error, output=output, accounts=self._accounts,
+            tools=self._tools,
+        )  # fmt: skip
         job = await self._ended(pool, ended)
         if job.account is not None:
             drain_ms = self._accounts.drain_ms(job)
@@ -300,7 +329,7 @@ class JobCoordinator:
         """
         change = await self._ledger.hear(pool, provider, report, raw, self._tools)
         if change.result is CallbackResult.RETRIED and change.job is not None:
-            await self._try_again(change.job)
+            await self._try_again(change.job)  # guard: retry-leaves-its-slot
         if change.result is CallbackResult.ENDED and change.job is not None:
             await self._free(pool, change.job.job_id, change.job.lease_id)
         if change.freed is not None and change.job is not None:
@@ -315,25 +344,6 @@ class JobCoordinator:
         with contextlib.suppress(StoreDown):  # the reconciler puts it back to its place
             await self._pools.pool(job.pool).requeue(job, job.fence, "lost")
         self._news.tell(job.pool, [job.job_id])
-
-    async def hint(self, pool: str, provider: str, report: ProviderReport, raw: str) -> CallbackResult:
-        """Ask soon about the task of a callback that is not believed. The callback itself changes no job.
-
-        Args:
-            pool: Name of the pool.
-            provider: Name of the provider.
-            report: The meaning of the callback.
-            raw: Body of the callback.
-
-        Returns:
-            `hint`.
-
-        Raises:
-            PoolUnknown: There is no such pool.
-            StoreDown: SQL does not answer.
-        """
-        await self._ledger.hint(pool, provider, report, raw)
-        return CallbackResult.HINT
 
     async def ask(self, pool: str, job_id: str) -> Job:
         """Ask the provider about the task of a job now. The answer comes later, and changes the job as a callback does.
@@ -411,7 +421,10 @@ class JobCoordinator:
             StoreDown: SQL does not answer.
         """
         await self._pools.know(pool)
-        job = await self._ended(pool, await self._ledger.end(pool, job_id, outcome, by=by, reason=reason, error=error))
+        ended = await self._ledger.end(
+            pool, job_id, outcome, by=by, reason=reason, error=error, accounts=self._accounts, tools=self._tools
+        )
+        job = await self._ended(pool, ended)
         if drain_ms := self._accounts.drain_ms(job):  # guard: end-again-leaves-a-draining-slot
             await self._free(pool, job_id, job.lease_id, drain_ms)
             return job

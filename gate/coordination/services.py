@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gate.coordination.admission import Admission
 from gate.coordination.early_end import EarlyEnd
+from gate.coordination.hint_receiver import HintReceiver
 from gate.coordination.jobs import JobCoordinator
 from gate.coordination.pools import PoolCoordinator
 from gate.coordination.queries import JobQueries
@@ -26,6 +27,7 @@ class Services:
         queries: Reads jobs and pools as they are now, with positions and estimates.
         ledger: Reads the records in SQL.
         early_end: Ends jobs that were never admitted.
+        hints: Makes gate ask because of callbacks that are not believed.
         unread: Keeps callbacks that could not be read.
         scraper: Reads figures for monitoring.
         health: Knows whether both stores answer and take writes.
@@ -37,6 +39,7 @@ class Services:
     queries: JobQueries
     ledger: LedgerQueries
     early_end: EarlyEnd
+    hints: HintReceiver
     unread: UnreadCallbackDesk
     scraper: Scraper
     health: StoreHealth

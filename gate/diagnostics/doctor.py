@@ -24,6 +24,7 @@ queue        a pool whose queue_max does not fit its queue_seconds and how long 
 account      the provider refuses an account: its key is wrong, or its wallet is empty
 allowed      a provider allows another number of tasks than the configured limit of an account
 strangers    tasks on an account that are not gate's take slots from its pool
+no_account   an account has tasks and is not in gate.toml any more: gate asks nowhere about them
 silent       a provider that should call back has not done so in the last day, while questions have brought the ends
 stop         a task that gate could not stop at its provider
 no_task      jobs that hold slots without a task in a pool with accounts: gate cannot ask about them
@@ -39,7 +40,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from gate.diagnostics.diagnosis import Diagnosis as Diagnosis
 from gate.diagnostics.outages import Outage
-from gate.diagnostics.provider_findings import provider_findings
+from gate.diagnostics.provider_findings import orphan_findings, provider_findings
 from gate.diagnostics.verify import verify
 from gate.ledger import Database, Ledger, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
@@ -233,6 +234,8 @@ async def _in_sql(database: Database, tools: Tools, accounts: Accounts, fix: boo
     async for finding in _tools(reading, tools):
         yield finding
     for finding in provider_findings(await reading.provider_troubles(TIMED_OUT_LATELY_MS), accounts):
+        yield finding
+    for finding in orphan_findings(await reading.orphan_tasks(accounts)):
         yield finding
     if (oldest := await reading.open_longest()) is not None and oldest[1] > OPEN_S:
         says = f"a transaction of gate has been open for {oldest[1]:.0f} s, so GET /v1/ledger ends before its rows"

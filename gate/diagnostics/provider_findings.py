@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gate.diagnostics.diagnosis import Diagnosis
-from gate.ledger import AccountState, ProviderTroubles
+from gate.ledger import AccountState, OrphanTasks, ProviderTroubles
 from gate.model.account import Accounts
 
 ENDS_MIN = 10
@@ -37,6 +37,18 @@ def provider_findings(found: ProviderTroubles, accounts: Accounts) -> Iterator[D
             "let the tool send its task_id (PUT …/task, or in its answer to the start call), else gate cannot ask about it"
         )
         yield Diagnosis("no_task", pool, says, helps)
+
+
+def orphan_findings(found: list[OrphanTasks]) -> Iterator[Diagnosis]:
+    """Find accounts that have tasks and are not configured any more.
+
+    Args:
+        found: The tasks that no configured account can be asked about.
+    """
+    for one in found:
+        says = f"it is not in gate.toml, and gate asks nowhere about its tasks: {one.tasks} in pool {one.pool!r}, such as that of job {one.job_id}"
+        helps = f"put [providers.{one.provider}.accounts.{one.account}] back until they have ended, or name another account of pool {one.pool!r}"
+        yield Diagnosis("no_account", f"{one.provider} {one.account}", says, helps)
 
 
 def _account(pool: str, one: AccountState, accounts: Accounts) -> Iterator[Diagnosis]:

@@ -14,7 +14,7 @@ from gate.coordination.queries import JobQueries, PoolSnapshot
 from gate.ledger import LedgerQueries
 from gate.ledger.reports.timeline import JobTimeline
 from gate.model.job import Job, now_ms
-from gate.model.job_json import job_body, moment
+from gate.model.job_json import job_body, moment, task_body
 
 LINE_MAX = 1000
 """Most holders and most waiters that are read from Redis, so that the cost of a long queue is bounded."""
@@ -112,7 +112,7 @@ def body(facts: Facts) -> dict[str, Any]:
     """Return the facts as one JSON object. Times are RFC 3339."""
     story = facts.story
     return {
-        "job": job_body(facts.job),
+        "job": task_body(job_body(facts.job), story.asked),
         "stores": ["sql", "redis"] if facts.redis is None and not facts.job.ended else ["sql"],
         "redis_not_asked": facts.redis,
         "slot": facts.slot,

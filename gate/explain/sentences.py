@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from gate.explain.facts import Facts
 from gate.explain.formatting import clock, names, several, short, span, until
+from gate.ledger.reports.asked_tasks import Asked
 from gate.ledger.reports.timeline import Event, IncomingCallback, JobTimeline, OutgoingCall, OwedRefund
-from gate.ledger.transitions.questions import Asked
 from gate.ledger.transitions.unread_callbacks import Unread
 from gate.model.job import Job, now_ms
 
@@ -230,6 +230,24 @@ ANSWERS = {
     "ended": "that it has ended",
     "unknown": "that it knows no such task",
 }
+
+
+def in_short(known: Asked, now: int) -> str:
+    """Return in a few words what the provider said last about a task.
+
+    Args:
+        known: What is known of the task.
+        now: The time (ms since 1970).
+    """
+    if known.silent_since is not None:
+        return f"no answer for {span(max(now - known.silent_since, 0))}"
+    if known.heard_at is None:
+        return "not asked yet"
+    return f"asked {span(max(now - known.heard_at, 0))} ago: {SHORTLY.get(known.state, known.state)}"
+
+
+SHORTLY = {"queued": "waits there", "unknown": "no such task"}
+"""Words for an answer of the provider, where they differ from its name."""
 STOPS = {
     "owed": "Its task is being stopped at the provider.",
     "confirmed": "The provider has confirmed that its task is over.",

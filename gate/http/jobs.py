@@ -21,7 +21,7 @@ from gate.http.services import AdmissionService, CallerHangUp, JobService, Query
 from gate.http.strict_json import StrictRoute
 from gate.model.errors import Invalid
 from gate.model.job import Job, JobStatus, Request, new_job_id
-from gate.model.job_json import job_body, moment
+from gate.model.job_json import job_body, task_body
 from gate.model.limits import WAIT_MAX_S
 
 router = APIRouter(prefix="/v1/pools/{pool}", tags=["jobs"], route_class=StrictRoute)
@@ -112,9 +112,7 @@ async def job(
     asked = await queries.asked(job)
     if asked is None:
         return _answer(job, asking)
-    body = job_body(job, asking.may_release)
-    said = {name: value for name, value in asked._asdict().items() if name not in ("is_answered", "silent_since")}
-    return Json(body | {"task": body["task"] | said | {"heard_at": moment(asked.heard_at)}})
+    return Json(task_body(job_body(job, asking.may_release), asked))
 
 
 async def _begins(pool: Pool, job_id: JobPath, queries: QueryService, last_event_id: LastEventId = None) -> None:
@@ -201,8 +199,12 @@ async def cancel(
 @router.put("/jobs/{job_id}/task", response_model=JobOut)
 @open_to(TOOL, conflicts={"task_taken", "started_by_gate", "already_ended"}, needs_lease=True)
 async def task(pool: Pool, job_id: JobPath, body: TaskBody, jobs: JobService, asking: Asking) -> JSONResponse:
-    """Bind the job to its task at a provider. This also claims a granted job."""
-    return _answer(await jobs.bind(pool, job_id, body.provider, body.task_id, body.lease_id), asking)
+    """Bind the job to its task at a provider. This also claims a granted job.
+
+    `account` must be one of the provider's accounts in this pool. The task of a job that has ended is refused, and gate stops it.
+    """
+    bound = await jobs.bind(pool, job_id, body.provider, body.task_id, body.lease_id, body.account)
+    return _answer(bound, asking)
 
 
 def request_of(body: AcquireBody, job_id: str | None = None, trusted: bool = False) -> Request:

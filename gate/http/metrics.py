@@ -312,6 +312,12 @@ class _Collector:
         ends = [([name, result], counters.ends_by_question[name, result]) for name in sorted(PAGES) for result in results]
         says = "Ends that a question has brought, by what they did."
         yield self._counter("gate_question_ends", says, ["provider", "result"], ends)
+        called = [([name, result], counters.callback_ends[name, result]) for name in sorted(PROVIDERS) for result in results]
+        says = "Callbacks of an end, by what they did."
+        yield self._counter("gate_callback_ends", says, ["provider", "result"], called)
+        missing = [([name], counters.callbacks_missing[name]) for name in sorted(PAGES)]
+        says = "Ends that a question has brought before a callback, at a provider that is to call back."
+        yield self._counter("gate_callbacks_missing", says, ["provider"], missing)
 
     def _gauge(self, name: str, says: str, labels: Sequence[str], found: Iterable[tuple[list[str], float]]) -> Metric:
         family: GaugeMetricFamily = self._core.GaugeMetricFamily(name, says, labels=labels)

@@ -154,11 +154,15 @@ class ReleaseBody(LeaseBody):
 
 
 class TaskBody(_Body):
-    """The task at the provider. `provider` runs it, and `task_id` is its id there."""
+    """The task at the provider. `provider` runs it, and `task_id` is its id there.
+
+    `account` is the name of the account on which it runs, as `gate.toml` has it. By default it is the one that the grant chose.
+    """
 
     provider: PoolName
     task_id: Label
     lease_id: LeaseId | None = None
+    account: PoolName | None = None
 
 
 class CancelBody(_Body):

@@ -97,9 +97,10 @@ async def _receive(provider: str, pool: str | None, request: Request, services: 
         pools = [bound] if bound is not None else request.app.state.tools.pools
     hear = services.jobs.hear
     if is_hint:  # guard: hint-is-not-believed
-        hear = services.jobs.hint
+        hear = services.hints.hint
     words = [await hear(one, provider, report, clean(kept)) for one in pools]
     word = min(words, key=list(SAID).index)
+    counters.callback_ends[provider, word] += 1
     if not report.understood and word not in ("repeat", "hint"):
         counters.not_understood[provider] += 1
     return JSONResponse({"result": SAID[word]})

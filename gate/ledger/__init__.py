@@ -5,6 +5,7 @@ from gate.ledger.billing_hooks import BillingHooks, Price
 from gate.ledger.commit.database import Database
 from gate.ledger.ledger import Ledger
 from gate.ledger.queries import Event, InLine, LedgerQueries
+from gate.ledger.reports.asked_tasks import Asked, OrphanTasks
 from gate.ledger.reports.provider_troubles import ProviderTroubles
 from gate.ledger.results import (
     AdmitResult,
@@ -23,7 +24,8 @@ from gate.ledger.results import (
 from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.transitions.capacity import AccountState, Capacity, CapacityLook
 from gate.ledger.transitions.deliveries import Deliveries, Delivery
-from gate.ledger.transitions.questions import Asked, Heard, Question, Questions
+from gate.ledger.transitions.hints import HintUse
+from gate.ledger.transitions.questions import Heard, Question, Questions
 from gate.ledger.transitions.unread_callbacks import Unread, UnreadCallbacks
 
 __all__ = [
@@ -46,10 +48,12 @@ __all__ = [
     "ExtensionResult",
     "GrantReturn",
     "Heard",
+    "HintUse",
     "InLine",
     "Key",
     "Ledger",
     "LedgerQueries",
+    "OrphanTasks",
     "Pool",
     "PoolSettings",
     "Price",

@@ -33,6 +33,7 @@ from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.sql.tables import jobs
 from gate.ledger.transitions import (
     admission,
+    bindings,
     clock,
     configuration,
     deliveries,
@@ -45,6 +46,7 @@ from gate.ledger.transitions import (
     waiting_time,
 )  # fmt: skip
 from gate.ledger.transitions import jobs as changes
+from gate.ledger.transitions.bindings import Binding
 from gate.ledger.transitions.jobs import Ending
 from gate.ledger.transitions.outbox import newer, room
 from gate.ledger.transitions.refusals import Refusal
@@ -123,9 +125,13 @@ class Ledger:
 
     async def end(
         self, pool: str, job_id: str, outcome: EndStatus, *, by: str, lease_id: str | None = None, reason: str | None = None,
-        error: str | None = None, output: JsonValue = None,
+        error: str | None = None, output: JsonValue = None, accounts: Accounts | None = None,
+        tools: Tools | None = None,
     ) -> Change[EndResult]:  # fmt: skip
-        """End a job with its refund, once."""
+        """End a job with its refund, once.
+
+        With `accounts` and `tools`, the row of a job whose start call is unanswered keeps that (`starts.leave_open`).
+        """
 
         def work(batch: UnitOfWork) -> Change[EndResult]:
             batch.pool(pool)
@@ -142,9 +148,12 @@ class Ledger:
                 if job.status in REFUNDED and lease_id is not None and outcome == "completed" and job.ended_by != by:
                     job = changes.keep_late(batch, job, outcome, by, output)
                 return Change(EndResult.ALREADY, job)
-            if lease_id is not None and job.status not in HOLDING:
+            if lease_id is not None and job.status not in HOLDING:  # guard: lease-of-a-waiter-ends-nothing
                 return Change(EndResult.LOST, job)
-            return Change(EndResult.ENDED, changes.end(batch, job, Ending(outcome, by, reason, error, output)), job)
+            ended = changes.end(batch, job, Ending(outcome, by, reason, error, output))
+            return Change(
+                EndResult.ENDED, starts.leave_open(batch, job, ended, accounts or Accounts(), tools or Tools()), job
+            )
 
         return await self._database.write(pool, job_id, work)
 
@@ -176,15 +185,9 @@ class Ledger:
         return await self._database.write(pool, request.job_id, work)
 
     async def refuse(
-        self,
-        pool: str,
-        job_id: str,
-        lease_id: str,
-        by: str,
-        error: str | None = None,
-        tool_down: bool = False,
+        self, pool: str, job_id: str, lease_id: str, by: str, error: str | None = None, tool_down: bool = False,
         account_down: bool = False,
-    ) -> Change[RefuseResult]:
+    ) -> Change[RefuseResult]:  # fmt: skip
         """Put a job back into the queue, because its provider refused it. It gets no refund and keeps its place.
 
         The row keeps the old lease until the next one, so that a repeat is recognised. `tool_down` says that the start
@@ -236,33 +239,26 @@ class Ledger:
         return await self._database.write(pool, job_id, work)
 
     async def bind(
-        self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, or_ended: bool = False,
+        self, pool: str, job_id: str, provider: str, task_id: str, lease_id: str, account: str | None = None,
         accounts: Accounts | None = None, tools: Tools | None = None,
     ) -> Change[BindResult]:  # fmt: skip
-        """Bind a lease to a provider's task. A task belongs to one lease of one job for ever.
-
-        A lease may get another task, when the provider lost the first. Then only the newer one counts. With `or_ended` a job
-        that has ended is bound too, so that the provider's report of the task is kept. gate asks at one of `accounts` about the task.
-        `tools` are those of `hear`.
-        """
+        """Bind a lease to a provider's task, as `bindings.bind` does. `tools` are those of `hear`."""
+        named, known = Binding(lease_id, provider, task_id, account), accounts or Accounts()
 
         def work(batch: UnitOfWork) -> Change[BindResult]:
             batch.pool(pool)
-            job = _in(pool, batch.job(pool, job_id))
-            if job is None or job.lease_id != lease_id:
-                return Change(BindResult.LOST, job)
-            known = changes.task(batch, provider, task_id)
-            if known is not None and (known.job_id, known.lease_id) != (job_id, lease_id):
-                return Change(BindResult.TAKEN, job)
-            if known is not None and (job.provider, job.task_id) == (provider, task_id):
-                return Change(BindResult.REPEAT, job)
-            if job.status != "running" and not (or_ended and job.ended):
-                return Change(BindResult.LOST, job)
-            account = accounts.of(provider, pool, job.account) if accounts is not None else None
-            bound = changes.bind(batch, job, provider, task_id, account=account)
-            return inbox.bound(batch, bound, tools or Tools())
+            return bindings.bind(batch, _in(pool, batch.job(pool, job_id)), named, known, tools or Tools())
 
         return await self._database.write(pool, job_id, work)
+
+    async def start_late(
+        self, pool: str, job_id: str, lease_id: str, started: StartReply, tools: Tools | None = None
+    ) -> Change[BindResult]:
+        """Record the answer to a start call whose lease is over, as `starts.late` does."""
+        known = tools or Tools()
+        return await self._database.write(
+            pool, job_id, lambda batch: starts.late(batch, pool, job_id, lease_id, started, known)
+        )
 
     async def hear(
         self, pool: str, provider: str, report: ProviderReport, raw: str, tools: Tools | None = None

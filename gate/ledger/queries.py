@@ -12,7 +12,9 @@ from gate.ledger.admin import api_keys as keys
 from gate.ledger.admin.api_keys import Key
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.feed import Feed
+from gate.ledger.reports import asked_tasks
 from gate.ledger.reports.backlog import Backlog
+from gate.ledger.reports.open_tasks import OpenTasks, open_tasks
 from gate.ledger.reports.provider_troubles import ProviderTroubles, provider_troubles
 from gate.ledger.reports.statistics import Statistics
 from gate.ledger.reports.timeline import Event as Event
@@ -23,9 +25,10 @@ from gate.ledger.sql.job_rows import find, is_holding, is_live, job_of, jobs_wit
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.sql.tables import events, jobs, ledger, tasks
 from gate.ledger.sql.tables import pools as pool_table
-from gate.ledger.transitions import capacity, questions
+from gate.ledger.transitions import capacity, hints
 from gate.ledger.transitions.unread_callbacks import Unread as Unread
 from gate.ledger.transitions.unread_callbacks import UnreadCallbacks
+from gate.model.account import Accounts
 from gate.model.job import LIVE, Job
 
 PAGE = 100
@@ -151,12 +154,24 @@ class LedgerQueries:
         """Return the accounts of each pool whose grants choose among accounts, by the pool's name."""
         return await self._database.read(capacity.states)
 
-    async def asked(self, job: Job) -> questions.Asked | None:
+    async def open_tasks(self, pool: str) -> OpenTasks:
+        """Return the tasks of a pool that gate asks about now, and those that are being stopped."""
+        return await self._database.read(lambda connection: open_tasks(connection, pool))
+
+    async def asked(self, job: Job) -> asked_tasks.Asked | None:
         """Return what the provider says of the current task of a job; None when gate does not ask about it."""
         if job.account is None or job.provider is None or job.task_id is None:
             return None
         provider, task_id = job.provider, job.task_id
-        return await self._database.read(lambda connection: questions.asked(connection, provider, task_id))
+        return await self._database.read(lambda connection: asked_tasks.asked(connection, provider, task_id))
+
+    async def orphan_tasks(self, accounts: Accounts) -> list[asked_tasks.OrphanTasks]:
+        """Return the tasks that no configured account can be asked about, as `orphan_tasks` does."""
+        return await self._database.read(lambda connection: asked_tasks.orphan_tasks(connection, accounts))
+
+    async def hint_use(self, pool: str, provider: str, task_id: str) -> hints.HintUse:
+        """Return what a hint about a task would change, by reads alone, as `hints.use_of` does."""
+        return await self._database.read(lambda connection: hints.use_of(connection, pool, provider, task_id))
 
     async def pool_of_task(self, provider: str, task_id: str) -> str | None:
         """Return the pool of the job that is bound to this task; None when no job is."""

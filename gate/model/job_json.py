@@ -68,6 +68,19 @@ def job_body(job: Job, secrets: bool = True) -> dict[str, Any]:
     }
 
 
+def task_body(body: dict[str, Any], asked: Any) -> dict[str, Any]:
+    """Add to the JSON of a job what is known of its task.
+
+    Args:
+        body: The JSON of the job.
+        asked: An `Asked` of the ledger; None when gate does not ask about the task.
+    """
+    if asked is None or body["task"] is None:
+        return body
+    said = {"account": asked.account, "state": asked.state, "heard_at": moment(asked.heard_at)}
+    return body | {"task": body["task"] | said | {"questions": asked.questions, "stop": asked.stop}}
+
+
 def _lease(lease: Lease, secrets: bool) -> dict[str, Any]:
     return {
         "lease_id": lease.lease_id if secrets else None,

@@ -63,7 +63,9 @@ class Tool:
             retries: How often it was started again before.
             report: The report.
         """
-        if report.outcome != "failed" or retries >= self.retry:
+        if retries >= self.retry:  # guard: retries-are-counted
+            return False
+        if report.outcome != "failed":
             return False
         said = (report.error or "").casefold()
         return report.error_kind is ErrorKind.INFRASTRUCTURE or any(word in said for word in self.retry_on)

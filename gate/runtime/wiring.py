@@ -13,6 +13,7 @@ from pathlib import Path
 from gate.coordination.admission import Admission
 from gate.coordination.capacity import CapacityCoordinator
 from gate.coordination.early_end import EarlyEnd
+from gate.coordination.hint_receiver import HintReceiver
 from gate.coordination.jobs import JobCoordinator
 from gate.coordination.ledger_mark import MarkFile
 from gate.coordination.notifier import Notifier
@@ -34,6 +35,7 @@ from gate.model.account import Accounts
 from gate.model.tool import Tools
 from gate.slots import Semaphore
 from gate.slots.connection import RedisConnection, trust
+from gate.workers.orphan_tasks import warn_of_orphans
 from gate.workers.reconciler import Reconciler
 from gate.workers.refund_payer import RefundPayer
 from gate.workers.store_watch import StoreWatch
@@ -138,6 +140,7 @@ class _Parts:
             queries=queries,
             ledger=rows,
             early_end=EarlyEnd(ledger, self.registry, self.notifier, pricing),
+            hints=HintReceiver(ledger, rows),
             unread=UnreadCallbackDesk(self.registry, self.notifier, rows.unread),
             scraper=Scraper(stores.semaphore, self.registry, stores.database, health),
             health=health,
@@ -206,6 +209,7 @@ async def open_gate(
         closing.push_async_callback(parts.notifier.settle)
         closing.push_async_callback(parts.recorder.settle)
         if configured is not None:
+            await warn_of_orphans(stores.rows, outside.accounts)
             await keys.read()
             await parts.services.scraper.tally.begin()
             _start_workers(stores, parts, keys, hooks, closing)

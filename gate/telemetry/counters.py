@@ -74,6 +74,10 @@ retries: Counter[str] = Counter()
 """Jobs that were started again after a failure of their provider, by pool."""
 ends_by_question: Counter[tuple[str, str]] = Counter()
 """Ends that a question has brought, by provider and effect."""
+callback_ends: Counter[tuple[str, str]] = Counter()
+"""Callbacks of an end, by provider and effect."""
+callbacks_missing: Counter[str] = Counter()
+"""Ends that a question has brought before a callback, at a provider that is to call back, by provider."""
 question_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
 """Time (s) from a question to its answer, or to the end of the wait for one, by provider."""
 extensions: Counter[str] = Counter()

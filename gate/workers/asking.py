@@ -19,7 +19,7 @@ import structlog
 
 from gate.coordination.jobs import JobCoordinator
 from gate.coordination.pool_registry import PoolRegistry
-from gate.ledger import Heard, Question, Questions
+from gate.ledger import CallbackResult, Heard, Question, Questions
 from gate.model.account import Account, Accounts
 from gate.model.errors import AlreadyEnded, JobUnknown, LeaseLost, PoolUnknown, StartedByGate, StoreDown
 from gate.model.messages import Answer, AnswerState
@@ -39,6 +39,8 @@ AT_ONCE = 16
 """Questions of each account at once, and as many stops, so that a provider that hangs delays only the questions of its own account."""
 EVERY_S = 1.0
 """Longest pause (s) between two looks for due questions. Another server may have written one without a wake-up here."""
+REST_S = 5.0
+"""Longest time (s) without a look while no pool of an account has a job: all that can come due then is a stop whose slot is free already."""
 AGAIN_S = 0.05
 """Shortest pause (s) between two looks. A question may be due while its account has no room for it, and a busy pool changes hundreds
 of times a second: without the pause each change costs a look, which is a fifth more CPU for each job."""
@@ -71,6 +73,7 @@ class AskingWorker:
         self._asked: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._freed = False
+        self._rests_until = 0.0
         self._refused: set[tuple[str, str]] = set()
         """Accounts that this server has found to be refused, so that a later answer opens them again."""
         self.on_refused_key: Callable[[Account, Answer], Awaitable[None]] = _ignore
@@ -78,6 +81,7 @@ class AskingWorker:
 
     def kick(self) -> None:
         """Wake the worker, because a question may be due."""
+        self._rests_until = 0.0
         self._due.set()
 
     async def keep(self) -> None:
@@ -89,10 +93,12 @@ class AskingWorker:
                 if not self._freed:
                     await self._questions.free(list(self._accounts))  # guard: free-questions-of-a-dead-server
                     self._freed = True
-                left_s = await self._questions.due_in_s(list(self._accounts))
-                if left_s == 0 and not await self._take():
-                    pause_s = FULL_S
-                wait_s = min(EVERY_S, max(left_s, AGAIN_S)) if left_s is not None else EVERY_S
+                if not self._rests():
+                    left_s = await self._questions.due_in_s(list(self._accounts))
+                    if left_s == 0 and not await self._take():
+                        pause_s = FULL_S
+                    wait_s = min(EVERY_S, max(left_s, AGAIN_S)) if left_s is not None else EVERY_S
+                    self._rests_until = time.monotonic() + (REST_S if left_s is None else min(REST_S, left_s))
             except StoreDown as error:
                 log.debug("asking.store_away", error=str(error))
                 self._due.clear()
@@ -100,6 +106,10 @@ class AskingWorker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s - pause_s):
                     await self._due.wait()
+
+    def _rests(self) -> bool:
+        """Say whether nothing can have come due since the last look: no pool has a job, and nothing has changed."""
+        return time.monotonic() < self._rests_until and all(self._pools.is_idle(pool) for pool in self._accounts.pools)
 
     async def settle(self) -> None:
         """Wait up to 1 s for questions under way, then cancel them. A cancelled question is asked again later."""
@@ -184,10 +194,14 @@ class AskingWorker:
     async def _heed(self, question: Question, answer: Answer | None, is_held: bool) -> None:
         """Apply an answer about a task that is not to be stopped. `is_held`: its lease was extended for this question."""
         state = answer.state if answer is not None else None
+        # guard: answer-ends-the-job
         if answer is not None and state is AnswerState.ENDED and not self._is_doubtful(question, answer):
             return await self._end(question, answer)
         # A success without output that was said once only counts like a task that runs: its output may only be late.
-        is_extended = (state in ALIVE and await self._extend(question)) or is_held
+        is_extended = (
+            (state in ALIVE and await self._extend(question))  # guard: answer-extends-the-lease
+            or is_held
+        )
         why = answer.why if answer is not None else f"no reply within {_within_s(question):g} s"
         await self._questions.record(question, Heard(state, why, self._wait_ms(question, answer), is_extended))
 
@@ -202,6 +216,9 @@ class AskingWorker:
         with contextlib.suppress(PoolUnknown):
             result = await self._jobs.hear(question.pool, question.provider, answer.report, _body(answer))
             counters.ends_by_question[question.provider, result.value] += 1
+            account = self._accounts.get(question.provider, question.account)
+            if account is not None and account.calls_back and result in (CallbackResult.ENDED, CallbackResult.RETRIED):
+                counters.callbacks_missing[question.provider] += 1
         await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None))
 
     async def _hold(self, question: Question, account: Account) -> bool:
@@ -230,6 +247,7 @@ class AskingWorker:
 
     async def _renew(self, question: Question, lease_ms: int | None) -> bool:
         try:
+            # guard: answer-renews-in-redis
             await self._jobs.renew(question.pool, question.job_id, question.lease_id, lease_ms)
         except (LeaseLost, AlreadyEnded, StartedByGate, JobUnknown, PoolUnknown):
             return False

@@ -63,6 +63,8 @@ AT_ONCE = 16
 """Calls of each kind to each tool at once, so that a tool that hangs delays only its own calls."""
 EVERY_S = 1.0
 """Longest pause (s) between two looks for due calls. Another server may have written a call without a wake-up here."""
+UNSTARTED = (Verdict.REFUSED, Verdict.TOOL_DOWN, Verdict.FAILED)
+"""Answers to a start call that say that no task runs."""
 SETTLE_S = 2.0
 """Time (s) that calls have to end when the server stops."""
 
@@ -206,10 +208,10 @@ class DeliveryWorker:
         except (LeaseLost, AlreadyEnded, JobUnknown, PoolUnknown):
             task = f"; its task is {answer.task_id}" if answer.task_id else ""
             log.warning("delivery.answered_too_late", **about, task=answer.task_id)
-            provider = self._tools[delivery.tool].provider
-            if answer.task_id is not None and provider is not None:
+            if answer.task_id is not None or answer.verdict in UNSTARTED:
+                started = StartReply(delivery.id, self._tools[delivery.tool].provider, answer.task_id)
                 with contextlib.suppress(PoolUnknown):
-                    await self._jobs.bind_late(*grant, provider, answer.task_id)
+                    await self._jobs.start_late(*grant, started)
             await self._close(delivery, DeliveryResult.OVER, f"answered {answer.status} too late{task}")
 
     async def _give_back(self, delivery: Delivery, answer: WebhookResponse, back: RequeueReason, why: str | None) -> None:

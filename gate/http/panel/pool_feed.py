@@ -22,6 +22,7 @@ from gate.coordination.store_health import StoreHealth, StoreTrouble
 from gate.coordination.waiters import Waiters, the_line
 from gate.ledger import LedgerQueries
 from gate.ledger.reports.backlog import Pending
+from gate.ledger.reports.open_tasks import Stopping
 from gate.ledger.reports.timeline import Changed, as_changes
 from gate.ledger.transitions.unread_callbacks import Unread
 from gate.model.errors import GateError, StoreDown
@@ -77,6 +78,7 @@ class PoolReport:
         undelivered: Calls to tools that are not answered yet, when a call has failed; None otherwise.
         differs: Jobs about which the stores disagree.
         unread: Newest callbacks that could not be read and wait for an operator.
+        stopping: Tasks of jobs that have ended, which have to be stopped at the provider.
         down: The store that does not answer; None when both answer.
         down_since: Time of its first failure (ms since 1970).
         refusing: A store that answers and takes no writes; None when there is none.
@@ -92,6 +94,7 @@ class PoolReport:
     undelivered: Pending | None = None
     differs: tuple[StoreDifference, ...] = ()
     unread: list[Unread] = field(default_factory=list)
+    stopping: list[Stopping] = field(default_factory=list)
     down: str | None = None
     down_since: int = 0
     refusing: StoreTrouble | None = None
@@ -241,6 +244,7 @@ class PoolFeed:
             owed, undelivered = await self._rows.backlog.refunds(pool), await self._rows.backlog.calls(pool)
             unread = await self._rows.unread.pending(pool, UNREAD)
             in_sql = await self._rows.line(pool, most + 1)
+            stopping = (await self._rows.open_tasks(pool)).stopping if view.capacity is not None else []
         except StoreDown as error:
             return with_store_down(before, error)
         line = view.line
@@ -262,6 +266,7 @@ class PoolFeed:
             undelivered if undelivered.error else None,
             differs,
             unread,
+            stopping,
             granting_since=since,
             at=at,
             refusing=self._health.refusing,

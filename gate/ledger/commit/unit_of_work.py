@@ -160,7 +160,7 @@ class UnitOfWork:
             pool: The pool, locked, with two accounts or more.
         """
         if pool.name not in self._used:
-            self._used[pool.name] = account_rows.used(self.connection, pool.name, pool.accounts)
+            self._used[pool.name] = account_rows.used(self.connection, pool.name, pool.accounts, pool.clock_ahead_ms)
         return self._used[pool.name]
 
     def forget_use(self, pool: str) -> None:

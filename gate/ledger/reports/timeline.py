@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
+from gate.ledger.reports.asked_tasks import Asked, asked
 from gate.ledger.reports.refused_jobs import RefusedJob, refused_jobs
 from gate.ledger.sql.job_rows import find, is_holding, job_of, jobs_with_refund
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools, tasks, webhooks
-from gate.ledger.transitions.questions import Asked, asked
 from gate.ledger.transitions.unread_callbacks import Unread, about
 from gate.model.job import EndStatus, Job
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.ledger.sql.clock import clock_ms
-from gate.ledger.sql.job_rows import is_holding
+from gate.ledger.sql.job_rows import is_holding, is_unanswered
 from gate.ledger.sql.tables import accounts, jobs, tasks
 
 COUNTS_FOR_MS = 180_000
@@ -80,7 +80,7 @@ class AccountUse:
 
     Attributes:
         room: Number of tasks of gate that it takes now; None for any number.
-        held: Jobs that hold a slot on it, and tasks that are stopped while their slots drain.
+        held: Jobs that hold a slot on it; and while their slots drain, tasks that are stopped and starts that were unanswered at the end.
         stops: Tasks on it that have to be stopped.
     """
 
@@ -110,13 +110,14 @@ def find(connection: Connection, provider: str, name: str) -> AccountRow | None:
     return None if row is None else AccountRow(*row)
 
 
-def used(connection: Connection, pool: str, names: Sequence[str]) -> dict[str, AccountUse]:
+def used(connection: Connection, pool: str, names: Sequence[str], ahead_ms: int) -> dict[str, AccountUse]:
     """Return how the accounts of a pool are used, in their order. A job without a known account counts for the first.
 
     Args:
         connection: A connection in a transaction.
         pool: The pool, locked.
         names: Its accounts.
+        ahead_ms: How far (ms) the clock of Redis is ahead of the pool's, as SQL has it.
     """
     now = clock_ms(connection)
     rooms = {row.name: row.room_now(now) for row in of_pools(connection, [pool])}
@@ -136,4 +137,14 @@ def used(connection: Connection, pool: str, names: Sequence[str]) -> dict[str, A
         if name in found:
             found[name].held += int(draining)  # guard: account-counts-drains
             found[name].stops += owed
+    of_account = (accounts.c.provider == jobs.c.provider) & (accounts.c.name == jobs.c.account)
+    unanswered = (
+        sa.select(jobs.c.account, sa.func.count())
+        .join(accounts, of_account)
+        .where(jobs.c.pool == pool, is_unanswered, jobs.c.ended_at > now - ahead_ms - accounts.c.drain_ms)
+        .group_by(jobs.c.account)
+    )
+    for name, count in connection.execute(unanswered):
+        if name in found:
+            found[name].held += count  # guard: account-counts-unanswered-starts
     return found

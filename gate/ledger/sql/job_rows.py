@@ -36,6 +36,10 @@ _refunded = jobs_with_refund.where(jobs.c.job_id.in_(sa.bindparam("job_ids", exp
 # `ended_at is null` repeats what the statuses say, because without it SQL does not use the partial index.
 is_live = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(LIVE))
 is_holding = jobs.c.ended_at.is_(None) & jobs.c.status.in_(sorted(HOLDING))
+is_unanswered = (
+    jobs.c.task_id.is_(None) & jobs.c.provider.is_not(None) & jobs.c.ended_at.is_not(None) & (jobs.c.status != "expired")
+)
+"""A job that ended while its start call was unanswered. The first two conditions are those of the partial index."""
 
 _names = ", ".join(f'"{name}"' for name in FIELDS)
 _held = "(select count(*) from {} where pool = {} and ended_at is null and status in ('granted', 'running'))"

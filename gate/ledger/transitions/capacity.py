@@ -123,7 +123,7 @@ def _room_of(connection: Connection, pool: Pool, rows: Sequence[AccountRow], now
         return None
     if len(pool.accounts) < 2:
         return sum(room or 0 for room in rooms)
-    used = account_rows.used(connection, pool.name, pool.accounts)
+    used = account_rows.used(connection, pool.name, pool.accounts, pool.clock_ahead_ms)
     return sum(max(one.room or 0, one.held) for one in used.values())
 
 
@@ -160,7 +160,8 @@ def counted(batch: UnitOfWork, account: Account, found: Room | Answer | None) ->
     is_asked_for = connection.execute(sa.select(sa.exists().where(*waits))).scalar()
     values: dict[str, object] = {"look_at": now + (LOOK_WAITING_MS if is_asked_for else LOOK_MS)}
     if isinstance(found, Room):
-        held = account_rows.used(connection, pool.name, pool.accounts)[account.name].held if pool.accounts else 0
+        used = account_rows.used(connection, pool.name, pool.accounts, pool.clock_ahead_ms) if pool.accounts else {}
+        held = used[account.name].held if used else 0  # guard: drains-are-no-strangers
         values |= {"down_since": None, "why": None, "looked_at": now, "provider_limit": found.limit}
         values |= _room(row, found, held, now)  # guard: account-counts-strangers
         if values.get("seen_at") is not None:
@@ -305,7 +306,7 @@ def state(connection: Connection, name: str) -> tuple[int, list[AccountState]] |
     pool = pool_rows.find(connection, name)
     if pool is None or not pool.accounts:
         return None
-    now, used = clock_ms(connection), account_rows.used(connection, name, pool.accounts)
+    now, used = clock_ms(connection), account_rows.used(connection, name, pool.accounts, pool.clock_ahead_ms)
     rows = {row.name: row for row in account_rows.of_pools(connection, [name])}
     return pool.settings.limit, [_state(rows[one], used[one], now) for one in pool.accounts if one in rows]
 

@@ -173,7 +173,10 @@ def bind(batch: UnitOfWork, job: Job, provider: str, task_id: str, by: str = "ho
     else:
         questions.again(batch, account, job, provider, task_id)  # guard: ask-about-a-task-bound-again
     batch.event(job.pool, job.job_id, "task", by, at, fence=job.fence, why=f"{provider} {task_id}")
-    return batch.put(job, provider=provider, task_id=task_id, account=account.name if account else job.account)
+    bound = batch.put(job, provider=provider, task_id=task_id, account=account.name if account else job.account)
+    if bound.account != job.account:
+        batch.forget_use(job.pool)  # a later grant of this commit must count the task where it runs
+    return bound
 
 
 def keep_late(batch: UnitOfWork, job: Job, outcome: EndStatus, by: str, output: Any = None) -> Job:

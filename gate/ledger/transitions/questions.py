@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,6 +16,7 @@ from sqlalchemy.engine import Connection
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.unit_of_work import UnitOfWork
 from gate.ledger.sql.clock import clock_ms
+from gate.ledger.sql.job_rows import is_unanswered
 from gate.ledger.sql.tables import accounts, events, jobs, tasks
 from gate.model.account import Account
 from gate.model.job import HOLDING, Job, JobStatus, now_ms
@@ -145,9 +145,21 @@ def first(batch: UnitOfWork, account: Account | None, job: Job) -> dict[str, obj
         return {}
     now = clock_ms(batch.connection)
     if job.ended:  # guard: stop-a-late-start
-        return {"account": account.name, "asked_since": now, "ask_at": now, "stop": "owed", "stop_at": now}
+        return owed(batch, account)
     most = spacing_ms(job.lease_ms)
-    return {"account": account.name, "asked_since": now, "ask_at": now + (most if account.calls_back else most // SOONEST)}
+    ask_at = now + (most if account.calls_back else most // SOONEST)  # guard: ask-before-the-deadline
+    return {"account": account.name, "asked_since": now, "ask_at": ask_at}
+
+
+def owed(batch: UnitOfWork, account: Account) -> dict[str, object]:
+    """Return the columns of a new task that has to be stopped at once.
+
+    Args:
+        batch: Has locked the pool's row.
+        account: Account of the task.
+    """
+    now = clock_ms(batch.connection)
+    return {"account": account.name, "asked_since": now, "ask_at": now, "stop": "owed", "stop_at": now}
 
 
 def again(batch: UnitOfWork, account: Account | None, job: Job, provider: str, task_id: str) -> None:
@@ -257,22 +269,28 @@ def record(batch: UnitOfWork, question: Question, by: str, heard: Heard) -> bool
     for kind, why in _events(question, heard):
         row = {"at": now_ms(), "pool": question.pool, "job_id": question.job_id, "kind": kind, "fence": None}
         batch.add(events, **row, by="provider" if kind == "answer" else "gate", why=why)
-    owed = sa.select(tasks.c.task_id).where(
+    others = sa.select(tasks.c.task_id).where(
         tasks.c.job_id == question.job_id, tasks.c.lease_id == question.lease_id, tasks.c.stop == "owed",
         tasks.c.ask_at.is_not(None),
     )  # fmt: skip
-    return heard.stop is None or batch.connection.execute(owed.limit(1)).first() is None
+    return heard.stop is None or batch.connection.execute(others.limit(1)).first() is None
 
 
 def stops(batch: UnitOfWork, pool: str) -> list[tuple[Job, int]]:
-    """Return the jobs of a pool whose tasks are being stopped, each with the time (ms) since its end.
+    """Return the jobs of a pool whose slots may drain, each with the time (ms) since its end.
 
-    A job that expired is left out, because its slot was free at once.
+    Their tasks have to be stopped, or their start calls were unanswered at their end. A job that expired is left out, because its
+    slot was free at once.
     """
-    now = clock_ms(batch.connection)
-    owed = sa.select(tasks.c.job_id, tasks.c.stop_at).join(jobs, jobs.c.job_id == tasks.c.job_id)
-    owed = owed.where(tasks.c.ask_at.is_not(None), tasks.c.stop == "owed", jobs.c.pool == pool, jobs.c.status != "expired")
-    since = {row.job_id: now - row.stop_at for row in batch.connection.execute(owed)}
+    now, since = clock_ms(batch.connection), dict[str, int]()
+    unanswered = sa.select(jobs.c.job_id, jobs.c.ended_at).where(jobs.c.pool == pool, is_unanswered)
+    for row in batch.connection.execute(unanswered):  # guard: load-slots-of-unanswered-starts
+        since[row.job_id] = batch.now_ms(pool) - row.ended_at
+    stopped = sa.select(tasks.c.job_id, tasks.c.stop_at).join(jobs, jobs.c.job_id == tasks.c.job_id)
+    stopped = stopped.where(
+        tasks.c.ask_at.is_not(None), tasks.c.stop == "owed", jobs.c.pool == pool, jobs.c.status != "expired"
+    )
+    since |= {row.job_id: now - row.stop_at for row in batch.connection.execute(stopped)}
     found = [batch.job(pool, job_id) for job_id in since]
     return [(job, since[job.job_id]) for job in found if job is not None and job.ended]
 
@@ -293,53 +311,24 @@ def confirm(batch: UnitOfWork, provider: str, task_id: str | None) -> str | None
     if mine is None:
         return None
     batch.connection.execute(tasks.update().where(this).values(stop="confirmed", ask_at=None))
-    owed = sa.select(tasks.c.task_id).where(
+    others = sa.select(tasks.c.task_id).where(
         tasks.c.job_id == mine.job_id, tasks.c.lease_id == mine.lease_id, tasks.c.stop == "owed", tasks.c.ask_at.is_not(None)
     )
-    return str(mine.lease_id) if batch.connection.execute(owed.limit(1)).first() is None else None
-
-
-class Asked(NamedTuple):
-    """What is known of a task that gate asks about.
-
-    Attributes:
-        account: Name of the account.
-        state: `unasked`, `silent`, or the last answer.
-        heard_at: When the provider answered last (ms since 1970); None if it never did.
-        questions: Questions so far.
-        stop: `owed`, `confirmed`, `given_up`; None for a task that was not to be stopped.
-        is_answered: No question is due or under way.
-        silent_since: First question without an answer since the last answer (ms since 1970); None when the last one was answered.
-    """
-
-    account: str
-    state: str
-    heard_at: int | None
-    questions: int
-    stop: str | None
-    is_answered: bool
-    silent_since: int | None
-
-
-def asked(connection: Connection, provider: str, task_id: str) -> Asked | None:
-    """Return what is known of a task; None when gate does not ask about it."""
-    row = connection.execute(sa.select(tasks).where(tasks.c.provider == provider, tasks.c.task_id == task_id)).first()
-    if row is None or row.account is None:
-        return None
-    state = "silent" if row.silent_since is not None else row.state or "unasked"
-    is_answered = row.ask_at is None or (row.taken_by is None and row.ask_at > clock_ms(connection))
-    return Asked(row.account, state, row.heard_at, row.questions, row.stop, is_answered, row.silent_since)
+    return str(mine.lease_id) if batch.connection.execute(others.limit(1)).first() is None else None
 
 
 def nudge(batch: UnitOfWork, job: Job) -> bool:
-    """Make the question about the current task of a job due at once.
+    """Make the question about the current task of a job due at once. One that is under way stays as it is: its answer comes soon.
 
     Returns:
         False when gate does not ask about it.
     """
     connection = batch.connection
+    now = clock_ms(connection)
+    is_under_way = tasks.c.taken_until > now  # guard: ask-joins-a-question
     mine = tasks.update().where(tasks.c.provider == job.provider, tasks.c.task_id == job.task_id, tasks.c.ask_at.is_not(None))
-    return connection.execute(mine.values(ask_at=clock_ms(connection))).rowcount > 0
+    ask_at = sa.case((is_under_way, tasks.c.ask_at), else_=now)
+    return connection.execute(mine.values(ask_at=ask_at)).rowcount > 0
 
 
 def free(connection: Connection, by: str, asked: Collection[Account]) -> None:

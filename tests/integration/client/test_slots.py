@@ -318,6 +318,8 @@ async def test_a_wait_has_a_limit(gate: AsyncGate, seconds: float) -> None:
 async def test_holder_binds_the_task_of_its_provider(gate: AsyncGate) -> None:
     task_id = fresh()
     async with gate.slot() as lease:
+        with pytest.raises(Invalid, match="'third' is no account of runninghub in pool 'default', which has none"):
+            await lease.bind_task("runninghub", task_id, account="third")
         await lease.bind_task("runninghub", task_id)
         assert lease.job.task == {"provider": "runninghub", "task_id": task_id}
         with pytest.raises(TaskTaken):

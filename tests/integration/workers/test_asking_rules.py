@@ -15,7 +15,8 @@ from gate.ledger.sql import tables
 from gate.model.account import Account, Accounts
 from gate.model.errors import AlreadyEnded
 from gate.model.job import Job
-from gate.model.messages import Answer, AnswerState, ProviderReport
+from gate.model.messages import Answer, AnswerState, ErrorKind, ProviderReport
+from gate.model.tool import Tool, Tools
 from gate.providers import PAGES
 from gate.runtime.wiring import ExternalServices, open_gate
 from gate.workers.asking import AskingWorker
@@ -83,9 +84,9 @@ class Asked:
         await self.worker._ask(question)
         return question
 
-    async def nearly_over(self) -> int:
+    async def nearly_over(self, left_ms: int = 1_000) -> int:
         """Let the lease of every job be nearly over by what SQL has."""
-        due = self.house.gate.registry.expected_ms(self.house.pool) + 1_000
+        due = self.house.gate.registry.expected_ms(self.house.pool) + left_ms
         await self.change(tables.jobs, expires_at=due)
         return due
 
@@ -94,6 +95,10 @@ class Asked:
             lambda c: list(c.execute(sa.select(tables.jobs.c.expires_at).where(tables.jobs.c.ended_at.is_(None))))
         )
         return int(row.expires_at)
+
+    def deadline(self, job: Job) -> int:
+        """Return the deadline of the job's slot in Redis (ms since 1970)."""
+        return int(self.house.people.zscore(self.house.key("slots"), job.job_id) or 0)
 
     def entry(self, job: Job) -> dict[str, Any]:
         raw = self.house.people.hget(self.house.key("jobs"), job.job_id)
@@ -139,6 +144,33 @@ async def test_a_task_that_runs_keeps_its_lease(asked: Asked) -> None:
     due = await asked.nearly_over()
     await asked.ask(RUNNING)
     assert await asked.extended() > due + 500_000
+
+
+async def test_an_answer_extends_a_lease_that_needs_no_hold_before_the_question(asked: Asked) -> None:
+    await asked.start()
+    due = await asked.nearly_over(200_000)
+    await asked.ask(RUNNING)
+    assert await asked.extended() > due + 300_000
+
+
+async def test_an_answer_extends_the_lease_in_both_stores(asked: Asked) -> None:
+    job = await asked.start()
+    before = asked.deadline(job)
+    await asked.nearly_over()
+    await asked.ask(RUNNING)
+    assert before <= asked.deadline(job) == await asked.extended()
+
+
+async def test_a_failure_that_is_tried_again_leaves_its_slot_at_once(asked: Asked) -> None:
+    asked.house.keeper._tools = Tools({"upscaler": Tool("upscaler", "Upscaler", retry=1)})
+    job = await asked.start(tool="upscaler")
+    await asked.change(tables.jobs, starts=True)
+    await asked.ask(ended("failed", error="it broke", error_kind=ErrorKind.INFRASTRUCTURE))
+    assert int(asked.entry(job)["fence"]) > job.fence and asked.held == 1, (
+        "it is at its place, and the free slot is its own again"
+    )
+    found = await asked.house.granted(job)
+    assert (found.retries, found.refund) == (1, None) and await asked.house.refunds(job) == []
 
 
 async def test_a_lease_with_half_of_its_time_left_is_not_extended(asked: Asked) -> None:

@@ -249,6 +249,17 @@ async def asked_now(scene: Scene, client: Client) -> None:
         await client.look(told)
 
 
+async def cancelled_start(_scene: Scene, client: Client) -> None:
+    """A job is cancelled while its start call is unanswered. The task that the answer then names is unknown to the provider."""
+    client.count += 1
+    told = client.account.opened(f"late-{client.name}-{client.count}", provider_account.POOL, CREDITS)
+    await client.ask_again(told, tool=TABLE, started_by="gate")
+    while told.status == "queued":
+        await asyncio.sleep(0.05)
+        await client.look(told)
+    await client.cancel(told)
+
+
 async def stopped(scene: Scene, client: Client) -> None:
     """A job is cancelled while its task runs."""
     await client.cancel(await run_task(scene, client, 60))
@@ -261,12 +272,13 @@ ROUNDS: dict[str, Round] = {
     "sql:say_ended": ghost, "script:shift": stepped, "sql:record_clock": stepped,
     "sql:end_unadmitted": given_up,
     "script:drain": stopped, "sql:ask": asked_now, "sql:question.take": answered, "sql:question.record": stopped,
-    "call:question": stopped,
+    "call:question": stopped, "sql:start_late": cancelled_start,
 }  # fmt: skip
 OFTEN = {
     "script:hold": "is slow",
     "sql:hold": "is slow",
     "sql:delivery.keep": "is slow",
+    "sql:start_late": "is slow",
     "call:start": "takes",
     "sql:fail": "fails",
     "sql:delivery.put_off": "breaks",

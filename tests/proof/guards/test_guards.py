@@ -24,7 +24,6 @@ from tests.proof.billing.shop import need_postgres
 from tests.proof.guards.guards import GUARDS, Guard
 from tests.proof.guards.marks import FOLDERS, Mark, marks, marks_of, without
 from tests.proof.model.safeguards import TABLE
-from tests.proof.model.third_truth import AWAITED
 from tests.support.gate_process import gate_environment
 from tests.support.paths import ROOT
 
@@ -85,8 +84,13 @@ def test_each_test_of_a_guard_is_one_function() -> None:
 
 def test_each_safeguard_of_the_model_that_has_a_mark_is_a_guard() -> None:
     names = {guard.name for guard in GUARDS}
-    assert [row.name for row in TABLE if row.mark and row.mark not in names | AWAITED] == []
-    assert names & AWAITED == set(), "the code has it: take its name out of AWAITED"
+    assert [row.name for row in TABLE if row.mark and row.mark not in names] == []
+
+
+def test_each_safeguard_without_a_mark_says_what_holds_it() -> None:
+    assert [row.name for row in TABLE if bool(row.mark) == bool(row.unmarked)] == []
+    named = {test for row in TABLE for test in re.findall(r"test_\w+", row.unmarked)}
+    assert {test: len(files_of_tests().get(test, [])) for test in named} == dict.fromkeys(named, 1)
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=[guard.name for guard in GUARDS])

@@ -13,11 +13,21 @@ def start(server: int, lease: Lease) -> Path:
     job, fence, *_ = lease
     started = yield provider.begin_task, job, fence
     if started == "started":
-        yield task_rows.bind, job, fence
+        bound = yield task_rows.bind, job, fence
+        yield from _after_end(server, lease, bound)
 
 
 def callback(server: int, lease: Lease, outcome: str) -> Path:
     yield from _provider_ended(server, lease, outcome, "ended")
+
+
+def hint(server: int, lease: Lease, outcome: str) -> Path:
+    """A callback that is not believed: its words may be false."""
+    job, fence, *_ = lease
+    if "hint_verdict" in off:
+        yield from _provider_ended(server, lease, outcome, "hint")
+    else:
+        yield task_rows.hint, job, fence
 
 
 def ask(server: int, lease: Lease) -> Path:
@@ -46,9 +56,19 @@ def _answered(server: int, lease: Lease, answer: str) -> Path:
 def _provider_ended(server: int, lease: Lease, outcome: str, why: str) -> Path:
     job, fence, *_ = lease
     ended = yield task_rows.provider_ended, job, fence, outcome, why
-    if ended.word in ("ended", "repeat"):
-        yield heard, job, outcome
+    yield from _after_end(server, lease, ended)
+
+
+def _after_end(server: int, lease: Lease, ended: Reply) -> Path:
+    """Redis, after SQL has the provider's word."""
+    job, fence, *_ = lease
+    if ended.word == "retried" and "retry_seat" not in off:
+        yield from run(server, "requeue", job, ended.fence, "lost", ended.ticket)
+    elif ended.word in ("ended", "repeat"):
+        yield heard, job, ended.rest[0]
         yield from run(server, "release", job, fence)
+    elif ended.word == "known":
+        yield task_rows.note, job, fence, "known"
 
 
 def _extend(server: int, lease: Lease, answer: str) -> Path:

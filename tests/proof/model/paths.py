@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.proof.model import rows
-from tests.proof.model.asking import ask, callback, denied, free_slot, look, start, stop_task
+from tests.proof.model.asking import ask, callback, denied, free_slot, hint, look, start, stop_task
 from tests.proof.model.keeping import give_back, record, settle, sweep, tick
 from tests.proof.model.running import TRIES, Down, Path, loads, rebuild, run
 from tests.proof.model.state import Entry, Lease, Reply, off
@@ -126,6 +126,7 @@ PATHS: dict[str, Callable[..., Path]] = {
         rebuild,
         start,
         callback,
+        hint,
         ask,
         denied,
         look,

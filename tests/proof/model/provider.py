@@ -33,6 +33,8 @@ def begin_task(state: State, job: int, fence: int) -> tuple[State, str]:
 def query(state: State, lease: Lease) -> tuple[State, str]:
     """The state of a task: running, done, bad, silent, unknown."""
     task = task_of(state, lease.job, lease.fence)
+    if task is not None and (task.nudged or task.hinted):  # a question that is taken is no longer due
+        state = with_task(state, task, nudged=False, hinted=False)
     if state.absent:
         return state, "silent"
     if task is None:

@@ -51,7 +51,13 @@ def callers(state: State, kinds: Kinds, strangers: int) -> Iterator[Next]:
         if task.life == "run":
             yield f"the task of {name} ends well", with_task(state, task, life="done")
             yield f"the task of {name} ends badly", with_task(state, task, life="bad")
-        elif task.bound and task.life != "gone" and has_lease(state, task):
+        if not task.bound and not task.early and task.life in ("done", "bad") and not state.pool.hints:
+            yield f"callback of {name}, before its binding", with_task(state, task, early=True)
+        elif task.bound and has_lease(state, task) and state.pool.hints:
+            outcome = "completed" if task.life == "done" else "failed"
+            label = f"{'a forged' if task.life == 'run' else 'the'} hint about {name}"
+            yield from begin(state, label, kinds, "hint", 0, Lease(task.job, task.fence), outcome)
+        elif task.bound and task.life in ("done", "bad") and has_lease(state, task):
             outcome = "completed" if task.life == "done" else "failed"
             yield from begin(state, f"callback of {name}", kinds, "callback", 0, Lease(task.job, task.fence), outcome)
     if state.strangers:
@@ -71,8 +77,8 @@ def gate(state: State, kinds: Kinds, server: int, by: str) -> Iterator[Next]:
     for task in state.tasks:
         name, lease = "abc"[task.job], Lease(task.job, task.fence)
         if task.bound and has_lease(state, task) and "ask" not in off:
-            over = task.life != "run" and not state.absent and not task.given_up
-            if over or _unanswered(state, task.job) is task:
+            over = task.nudged if state.pool.hints else task.life != "run" and not task.given_up
+            if (over and not state.absent) or _unanswered(state, task.job) is task:
                 yield from begin(state, f"ask about {name}{by}", kinds, "ask", server, lease)
         if task.stop == "owed" and not state.absent:
             yield from begin(state, f"stop the task of {name}{by}", kinds, "stop_task", server, lease)

@@ -43,6 +43,18 @@ STUCK_COUNTER = World(jobs=1, faults=0, kinds=STOP | {"stuck"}, accounts=ONE, ou
 """The counter of the provider is stuck."""
 TWO_KEYS = World(jobs=1, limit=2, faults=0, refusals=1, accounts=(1, 1), strangers=1, calls=CANCEL, capacity=True)
 """Two accounts, and a stranger on the first."""
+RETRIED = World(jobs=1, accounts=ONE, calls=frozenset(), retry=1)
+"""A failure of the provider is tried again once, and a process stops."""
+RETRIED_TWICE = World(jobs=1, faults=0, accounts=ONE, calls=frozenset({"again", "failed"}), retry=2)
+"""It is tried again twice, and calls are repeated."""
+OVERTAKEN = World(jobs=1, accounts=ONE, calls=frozenset(), retry=2)
+"""It is tried again twice, and a process stops."""
+RELEASED = World(jobs=1, accounts=ONE, calls=frozenset({"failed"}), retry=1)
+"""... while its holder releases it."""
+HINTED = World(jobs=1, faults=0, accounts=ONE, calls=frozenset(), hints=True)
+"""Callbacks are not believed, and may be forged."""
+HINTED_MEANWHILE = World(jobs=1, accounts=ONE, calls=frozenset(), hints=True)
+"""... and a process stops."""
 
 PROVIDER_QUICK = {
     "a task": World(jobs=1, faults=0, refusals=1, outages=1, accounts=ONE, calls=ENDS | {"renew"}),
@@ -53,11 +65,16 @@ PROVIDER_QUICK = {
     "a stranger": STRANGER,
     "a counter that is stuck": STUCK_COUNTER,
     "two accounts, and a stranger": TWO_KEYS,
+    "a failure that is tried again": RETRIED,
+    "callbacks that are not believed": HINTED_MEANWHILE,
     "two tasks, two accounts": World(limit=2, faults=0, accounts=(1, 1), calls=frozenset()),
 }
 PROVIDER_WHOLE = {
     "a task, two outages": World(jobs=1, faults=0, refusals=1, outages=2, accounts=ONE, calls=ENDS | {"renew"}),
     "an outage, and a process that stops": World(jobs=1, outages=1, accounts=ONE, calls=ENDS, kinds=STOP | {"flush"}),
     "two servers, an outage and a stop": World(jobs=1, outages=1, accounts=ONE, calls=CANCEL, servers=2),
+    "two failures that are tried again": World(jobs=1, accounts=ONE, calls=CANCEL, kinds=STOP | {"flush"}, retry=2),
+    "two tasks, and failures that are tried again": World(faults=0, accounts=ONE, calls=CANCEL | {"again"}, retry=1),
+    "hints, an outage and a retry": World(jobs=1, outages=1, accounts=ONE, calls=CANCEL, hints=True, retry=1),
     "two tasks, one slot, an outage": World(faults=0, outages=1, accounts=ONE, calls=CANCEL | {"again"}),
 }

@@ -80,6 +80,8 @@ def admit(state: State, epoch: int, decision: Reply, leased: bool, goes_back: bo
         # A commit so late that its turn may be over: a later ticket is here already.
         late = any(row.ticket > decision.ticket for row in state.rows)
         state = with_row(state, job, status="queued", ticket=decision.ticket)._replace(shuffled=state.shuffled or late)
+    if not row.status or "charge_once" in off:
+        state = with_row(state, job, charges=row.charges + 1)
     if goes_back:
         state = _given_up(state, job, decision.fence)
     return state, _as_it_stands(state.rows[job])
@@ -102,7 +104,7 @@ def end(state: State, job: int, outcome: str, fence: int | None) -> Answered:
     row = state.rows[job]
     if not row.status:
         return state, Reply("unknown", job)
-    if fence is not None and "end_lease" not in off and (row.fence != fence or row.status == "queued"):
+    if fence is not None and _is_lost(row, fence):
         return state, Reply("lost", job)
     if row.status in ENDED and "outcome_stays" not in off:
         return state, _over(state, row, "repeat" if row.status == outcome else "already")
@@ -112,6 +114,11 @@ def end(state: State, job: int, outcome: str, fence: int | None) -> Answered:
     if outcome != "completed" and "stop_same" not in off:
         state = let_go(state, row, FRESH)
     return state, _over(state, row, "ended")
+
+
+def _is_lost(row: Row, fence: int) -> bool:
+    """A waiter keeps the fence of its last lease, which ends nothing any more."""
+    return (row.fence != fence and "end_lease" not in off) or (row.status == "queued" and "end_waiter" not in off)
 
 
 def _over(state: State, row: Row, word: str) -> Reply:

@@ -25,6 +25,10 @@ def broken(state: State) -> str:
     for row in state.rows:
         if row.refunds > 1:
             return "refunded twice"
+        if row.charges != bool(row.status):
+            return f"charged {row.charges} times"
+        if row.retries > state.pool.retry:
+            return "tried again more often than the tool says"
         if row.refunds != (row.status in REFUNDED):
             return f"{row.status} with{'' if row.refunds else 'out'} a refund"
         if row.heard and row.status != row.heard:
@@ -102,6 +106,8 @@ def agreed(state: State) -> bool:
     its claim time is over, because its commit may be on its way; and an epoch that was raised and never loaded is found by the
     next commit."""
     pool = state.pool
+    if pool.hints and _owes_a_question(state):
+        return False
     unheard = {row.job for row in state.rows if not row.status}
     for redis in state.redises:
         if redis.identity != pool.identity:
@@ -121,3 +127,9 @@ def agreed(state: State) -> bool:
         if sorted(entry.job for entry in redis.queue) != [row.job for row in state.rows if row.status == "queued"]:
             return False
     return True
+
+
+def _owes_a_question(state: State) -> bool:
+    """A hint about an end has come, and no question since. Excused: a process that stands still, and a provider that is away."""
+    asks = any(call.path in ("ask", "denied") for call in state.calls)
+    return not asks and not state.absent and any(task.hinted and has_lease(state, task) for task in state.tasks)

@@ -1,7 +1,7 @@
 """Every safeguard of the protocol, in one table: what it demands, in which world its loss shows, and its mark in the source.
 
-Those with a mark are guards of tests/proof/guards/guards.py too: the run of the guards removes each from a copy of the code. The marks in
-`AWAITED` (third_truth.py) are not in the code yet.
+Those with a mark are guards of tests/proof/guards/guards.py too: the run of the guards removes each from a copy of the code. One mark
+may hold several safeguards. One without a mark says in `unmarked` what holds it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ off: set[str] = set()
 class Row(NamedTuple):
     """A row of `jobs` with its refunds. `first`: the fence of the first grant in the history, as `gate verify` reads it.
     `passed`: the history says that later tickets went past it. `told` and `heard` are in no table: the deadline that the holder was
-    told, the outcome that a caller was told. `account`: of the provider, chosen with the grant."""
+    told, the outcome that a caller was told. `account`: of the provider, chosen with the grant. `charges` counts charges, `retries`
+    how often a failure of its provider was tried again."""
 
     job: int
     status: str = ""
@@ -41,11 +42,14 @@ class Row(NamedTuple):
     heard: str = ""
     passed: bool = False
     account: int = 0
+    charges: int = 0
+    retries: int = 0
 
 
 class Pool(NamedTuple):
     """The pool's row. `identity` is of the Redis under which the epoch was raised, `replaced` are those before it.
-    `accounts` are the limits of the provider's accounts, `rooms` what others leave of them, and `limit` is that in force."""
+    `accounts` are the limits of the provider's accounts, `rooms` what others leave of them, and `limit` is that in force.
+    `retry` is how often a failure is tried again, and by `hints` a callback is not believed: both are settings."""
 
     epoch: int
     identity: int
@@ -55,6 +59,8 @@ class Pool(NamedTuple):
     replaced: tuple[int, ...] = ()
     accounts: tuple[int, ...] = ()
     rooms: tuple[int, ...] = ()
+    retry: int = 0
+    hints: bool = False
 
 
 class Task(NamedTuple):
@@ -62,7 +68,8 @@ class Task(NamedTuple):
 
     `life` is the provider's truth: run, done, bad, gone (stopped). `stop`: '' (none), owed, over; while it is owed and `due` is a
     deadline, the slot drains. `longer`, `silent` and `denied` count answers since the last that changed them. `given_up`: at
-    this deadline no further answer can help.
+    this deadline no further answer can help. `nudged`: a hint has made its question due. `kept`: the inbox has the delivery id of
+    its end. `early`: its callback came before its binding. `hinted` is in no table: a hint about its end has come since the last question.
     """
 
     job: int
@@ -76,6 +83,10 @@ class Task(NamedTuple):
     silent: int = 0
     denied: int = 0
     given_up: bool = False
+    nudged: bool = False
+    kept: bool = False
+    early: bool = False
+    hinted: bool = False
 
 
 class Entry(NamedTuple):

@@ -24,7 +24,8 @@ class World:
     """How much there is of everything. `kinds` of faults: stop, twice, down, doubt (calls.py), flush, hands (an operator with
     redis-cli), rebuild (of a healthy Redis), clock (that of Redis steps), failover (to a Redis that lags, the old one living on).
     `accounts` are the limits of those at the provider; without any, gate knows of no task. `outages` are the provider's own faults,
-    `strangers` the most tasks of others at its first account. `capacity`: gate counts its tasks, and its counter may be `stuck`."""
+    `strangers` the most tasks of others at its first account. `capacity`: gate counts its tasks, and its counter may be `stuck`.
+    `retry`: how often a failure is tried again. `hints`: callbacks are not believed."""
 
     jobs: int = 2
     limit: int = 1
@@ -38,12 +39,15 @@ class World:
     outages: int = 0
     strangers: int = 0
     capacity: bool = False
+    retry: int = 0
+    hints: bool = False
 
     def start(self) -> State:
         redis = Redis(0, 1, LIFE, LIFE, self.limit)
+        pool = Pool(1, 0, self.limit, accounts=self.accounts, rooms=self.accounts, retry=self.retry, hints=self.hints)
         return State(
-            tuple(Row(job) for job in range(self.jobs)), Pool(1, 0, self.limit, accounts=self.accounts, rooms=self.accounts), (redis,), (Server(0, 1, 0),) * self.servers,
-            (), self.faults, self.refusals, self.changes, outages=self.outages, budget=self.faults,
+            tuple(Row(job) for job in range(self.jobs)), pool, (redis,), (Server(0, 1, 0),) * self.servers, (),
+            self.faults, self.refusals, self.changes, outages=self.outages, budget=self.faults,
         )  # fmt: skip
 
 

@@ -189,3 +189,22 @@ async def test_a_task_that_was_started_on_another_account_is_found_there(tmp_pat
             assert (job["account"], found["account"], found["task"]["account"]) == ("first", "second", "second")
             served.http.post(f"{path}/cancel")
             await until(lambda: simulator.seen()["running"] == 0, "it is stopped there")
+
+
+async def test_a_task_runs_on_the_account_that_its_caller_names(tmp_path: Path) -> None:
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3, "second": 3}, limit=6) as served:
+            job = served.acquire(job_id=fresh()).json()
+            body = {"apiKey": KEYS["second"], "workflowId": "1", "gateTest": {"callback": "lost", "seconds": 0}}
+            task_id = httpx2.post(f"{simulator.url}/task/openapi/run", json=body).json()["data"]["taskId"]
+            task = {"provider": "runninghub", "task_id": task_id, "account": "third"}
+            refused = served.http.put(f"/v1/pools/default/jobs/{job['job_id']}/task", json=task)
+            assert (job["account"], refused.status_code, refused.json()["errors"][0]["field"]) == ("first", 422, "account")
+            assert "first, second" in refused.json()["detail"]
+            bound = served.http.put(f"/v1/pools/default/jobs/{job['job_id']}/task", json=task | {"account": "second"})
+            assert (bound.status_code, bound.json()["account"]) == (200, "second")
+            served.http.post(f"/v1/pools/default/jobs/{job['job_id']}/ask")
+            found = f"/v1/pools/default/jobs/{job['job_id']}"
+            await until(lambda: served.http.get(found).json()["status"] == "completed", "its account was asked")
+            assert simulator.seen()["keys"][KEYS["first"]].get("questions", 0) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ async def test_a_stop_is_told_while_it_is_owed_and_once_it_is_confirmed(tmp_path
         with counting(tmp_path, simulator, {"first": 3}, limit=3, drain_seconds=60) as served:
             job = start(served, simulator, deaf=True)
             assert "Stop stopping" not in page(served, job)
+            told = json.loads(run_gate("explain", job["job_id"], "--json", cwd=served.folder).stdout)["job"]["task"]
+            assert told == served.http.get(f"/v1/pools/default/jobs/{job['job_id']}").json()["task"] and told["stop"] is None
             served.http.post(f"/v1/pools/default/jobs/{job['job_id']}/cancel")
             assert "Stop stopping at the provider" in page(served, job)
             assert "Parada parando no provedor" in page(served, job, "pt-BR")
@@ -102,3 +105,82 @@ async def test_questions_extensions_and_stops_are_counted_from_0(tmp_path: Path)
             served.http.post(f"/v1/pools/default/jobs/{deaf['job_id']}/cancel")
             served.sql("update @tasks set stop_at = stop_at - 600000 where stop = 'owed'")  # its ten minutes are over
             await until(lambda: figure(served, names[3]) == 1, "the next stop was the last one", 40)
+            assert "given up: stop the task at the provider, for" in overview(served)
+            assert "its slot was given away" in overview(served)
+            assert "given away given up: stop the task at the provider" in status(served)
+
+
+async def test_ends_are_counted_by_what_told_of_them_and_a_missing_callback_is_one(tmp_path: Path) -> None:
+    asked, called = (f'gate_{by}_ends_total{{provider="runninghub",result="ended"}}' for by in ("question", "callback"))
+    missing = 'gate_callbacks_missing_total{provider="runninghub"}'
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3}, limit=3) as served:
+            assert [figure(served, name) for name in (asked, called, missing)] == [0, 0, 0]
+            job = start(served, simulator, seconds=0.1)
+            served.http.post(f"/v1/pools/default/jobs/{job['job_id']}/ask")
+            await until(lambda: figure(served, asked) == 1, "a question has found the end")
+            assert [figure(served, name) for name in (called, missing)] == [0, 1]
+            other = start(served, simulator)
+            body = {"event": "TASK_END", "taskId": look_up(served, other), "eventData": '{"code": 0, "data": []}'}
+            served.http.post("/v1/webhooks/runninghub/default", params={"token": "t0ken-of-the-test"}, json=body)
+            assert [figure(served, name) for name in (asked, called, missing)] == [1, 1, 1]
+
+
+def look_up(served: Served, job: dict[str, Any]) -> str:
+    """Return the task of a job."""
+    found: str = served.http.get(f"/v1/pools/default/jobs/{job['job_id']}").json()["task"]["task_id"]
+    return found
+
+
+def overview(served: Served, language: str = "en") -> str:
+    """Return the text of the pool's page, its white space joined."""
+    headers = {"accept": "text/html", "accept-language": language}
+    said = httpx2.get(f"{served.url}/pools/default", headers=headers)
+    assert said.status_code == 200, said.text
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", said.text)).split())
+
+
+def status(served: Served, *flags: str) -> str:
+    return " ".join(run_gate("status", *flags, cwd=served.folder).stdout.split())
+
+
+async def test_a_draining_slot_is_listed_with_its_task_and_its_latest_end(tmp_path: Path) -> None:
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3}, limit=3, drain_seconds=60) as served:
+            job = start(served, simulator, deaf=True)
+            task = look_up(served, job)
+            assert "stopping at the provider" not in overview(served) and "have to be stopped" not in status(served)
+            served.http.post(f"/v1/pools/default/jobs/{job['job_id']}/cancel")
+            listed = rf"{job['job_id']} Task {task} Account first "
+            said = overview(served)
+            assert re.search(
+                listed + r"stopping at the provider, for [\d:]+ ; its slot is free in [\d:]+ at the latest", said
+            ), said
+            said = overview(served, "pt-BR")
+            assert re.search(r"parando no provedor, há [\d:]+ ; sua vaga fica livre em [\d:]+ no máximo", said), said
+            said = status(served)
+            assert re.search(
+                rf"{job['job_id']} runninghub first {task} .* free in \d+ s at the latest being stopped", said
+            ), said
+            told = json.loads(status(served, "--json"))["stopping"]
+            assert [(one["task_id"], one["stop"], one["until"] > one["since"]) for one in told] == [(task, "owed", True)]
+
+
+async def test_the_terminal_says_what_the_provider_said_last(tmp_path: Path) -> None:
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3}, limit=3) as served:
+            job = start(served, simulator)
+            await heard(served, job, "running")
+            said = status(served)
+            assert re.search(rf"{job['job_id']} running .* asked \d+ s ago: running", said), said
+            assert re.search(r"default runninghub first 3 \d \d", said), said
+            asked = run_gate("ask", job["job_id"], cwd=served.folder).stdout
+            assert re.search(r"task state\s+asked \d+ s ago: running", asked), asked
+            names = {"provider", "task_id", "account", "state", "heard_at", "questions", "stop"}
+            for command in ("ask", "explain"):
+                told = json.loads(run_gate(command, job["job_id"], "--json", cwd=served.folder).stdout)
+                task = told.get("job", told)["task"]
+                assert set(task) == names and (task["account"], task["state"]) == ("first", "running")

@@ -84,3 +84,25 @@ async def test_a_stop_that_was_given_up_is_found_for_a_day(tmp_path: Path) -> No
             assert job["job_id"] in found(served)["stop"]["says"]
             served.sql("update @tasks set stop_at = stop_at - 86400000")
             assert "stop" not in found(served)
+
+
+async def test_account_that_was_removed_while_it_has_tasks_is_found_and_logged_at_the_start(tmp_path: Path) -> None:
+    with Simulator(limit=3) as simulator:
+        two_keys(simulator)
+        with counting(tmp_path, simulator, {"first": 3}, limit=3) as served:
+            job = start(served, simulator)
+            assert "no_account" not in found(served)
+            served.stop()
+            file = tmp_path / "gate.toml"
+            before = file.read_text()
+            file.write_text(before.partition("[providers.runninghub]")[0])
+            served.start()
+            finding = found(served)["no_account"]
+            assert finding["about"] == "runninghub first" and job["job_id"] in finding["says"]
+            assert (tmp_path / "errors.log").read_text().count("asking.no_account") == 1
+            served.stop()
+            file.write_text(before.replace("accounts.first", "accounts.renamed"))
+            served.start()
+            assert "no_account" not in found(served), "the account of another name has taken its tasks over"
+            assert (tmp_path / "errors.log").read_text().count("asking.no_account") == 1
+            served.act(job, "release", outcome="completed")

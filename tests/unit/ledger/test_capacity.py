@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from gate.ledger import Capacity
+from gate.ledger import Capacity, Deliveries
 from gate.ledger.sql import tables
 from gate.model.account import Account, Accounts
 from gate.model.messages import Answer, AnswerState, Room
+from gate.model.tool import Tool, Tools
 from tests.support.ledger_book import NOW, Book, lease
 from tests.support.script_lane import settings_of
 
@@ -68,6 +69,49 @@ async def test_a_task_that_is_being_stopped_counts_until_its_drain_is_over(book:
     await book.ledger.end("default", "j3", "completed", by="holder")
     book.clock(NOW + 30_000)
     assert await start(book, 4) == "first"
+
+
+UPSCALER = Tools({"upscaler": Tool("upscaler", "Upscaler", "acme")})
+
+
+async def test_a_start_that_was_unanswered_at_the_end_of_its_job_counts_until_its_drain_is_over(book: Book) -> None:
+    drains = account("first", drain_ms=30_000), account("second", drain_ms=30_000)
+    await configured(book, *drains)
+    job = await book.granted("g", 1, ticket=1, tool="upscaler", starts=True)
+    await Deliveries(book.database, "me").take({"start": 60_000}, {("upscaler", "start"): 1})
+    known = Accounts(drains)
+    await book.ledger.end("default", "g", "cancelled", by="operator", accounts=known, tools=UPSCALER)
+    assert (job.account, (await book.job("g")).provider) == ("first", "acme")
+    assert await start(book, 2) == "second"
+    await book.ledger.end("default", "j2", "completed", by="holder")
+    book.clock(NOW + 30_000)
+    assert await start(book, 3) == "first"
+
+
+async def test_a_start_that_was_not_made_yet_is_closed_with_the_end_of_its_job(book: Book) -> None:
+    await configured(book, FIRST, SECOND)
+    await book.granted("g", 1, ticket=1, tool="upscaler", starts=True)
+    await book.ledger.end("default", "g", "cancelled", by="operator", accounts=Accounts([FIRST]), tools=UPSCALER)
+    assert (await book.job("g")).provider is None
+    assert [one["result"] for one in await book.rows(tables.deliveries)] == ["over"]
+
+
+async def test_a_task_counts_for_the_account_that_its_tool_names(book: Book) -> None:
+    await configured(book, account("first", 1), account("second", 1), limit=2)
+    job = await book.running("j1", 1, ticket=1)
+    known = Accounts([FIRST, SECOND])
+    assert job.account == "first"
+    named = await book.ledger.bind("default", "j1", "acme", "t", job.lease_id or "", "second", known)
+    assert named.job is not None and named.job.account == "second"
+    assert await start(book, 2) == "first"
+
+
+async def test_a_binding_that_is_repeated_with_another_account_moves_the_task_there(book: Book) -> None:
+    await configured(book, FIRST, SECOND)
+    assert await start(book, 1) == "first"
+    again = await book.ledger.bind("default", "j1", "acme", "task-1", "lease-1", "second", Accounts([FIRST, SECOND]))
+    assert (again.result, (await book.job("j1")).account) == ("repeat", "second")
+    assert [one["account"] for one in await book.rows(tables.tasks)] == ["second"]
 
 
 async def test_of_two_equal_accounts_the_one_that_owes_fewer_stops_is_taken(book: Book) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from gate.coordination import hint_receiver
+from gate.coordination.hint_receiver import HintReceiver
 from gate.ledger import Heard, Questions
 from gate.ledger.reports.provider_troubles import provider_troubles
 from gate.ledger.sql import tables
@@ -47,6 +51,52 @@ async def test_a_later_question_is_not_due_before_the_shortest_spacing_is_over(b
     assert await take(mine) == []
     book.clock(NOW + SOONEST_MS)
     assert len(await take(mine)) == 1
+
+
+async def use(book: Book, task_id: str = "task-a", pool: str = "default") -> str:
+    return (await book.reading.hint_use(pool, "acme", task_id)).value
+
+
+async def test_a_read_says_which_hints_change_something(book: Book, mine: Questions) -> None:
+    assert await use(book) == "early"
+    await hint(book)
+    assert await use(book) == "none", "the same one is kept"
+    await bound(book)
+    assert await use(book) == "none", "its question is due"
+    (question,) = await take(mine)
+    assert await use(book) == "nudge", "the answer may be older than the hint"
+    await hint(book)
+    assert await use(book) == "none"
+    await mine.record(question, Heard(AnswerState.RUNNING, "RUNNING", SPACING_MS))
+    assert await use(book) == "none", "the shortest spacing is not over"
+    book.clock(NOW + SOONEST_MS)
+    (question,) = await take(mine)
+    await mine.record(question, Heard(AnswerState.RUNNING, "RUNNING", SPACING_MS))
+    assert (await use(book), await use(book, pool="other")) == ("nudge", "none")
+    await book.ledger.hear("default", "acme", ProviderReport("completed", "1", "task-a"), "{}")
+    assert await use(book) == "none", "the task is over"
+
+
+async def test_a_flood_of_hints_makes_few_transactions(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    write = book.ledger.hint
+
+    async def counted(pool: str, provider: str, report: ProviderReport, raw: str) -> None:
+        written.append(report.task_id or "")
+        await write(pool, provider, report, raw)
+
+    monkeypatch.setattr(book.ledger, "hint", counted)
+    monkeypatch.setattr(hint_receiver.time, "monotonic", lambda: 1_000.0)
+    receiver = HintReceiver(book.ledger, book.reading)
+    await bound(book)
+
+    async def sent(task_id: str) -> None:
+        assert await receiver.hint("default", "acme", ProviderReport("completed", "d", task_id), "{}") == "hint"
+
+    await asyncio.gather(*(sent("task-a") for _ in range(200)))
+    assert written == ["task-a"]
+    await asyncio.gather(*(sent(f"made-up-{number}") for number in range(200)))
+    assert len(written) == 1 + hint_receiver.EARLY_PER_S * hint_receiver.BURST_S
 
 
 async def test_an_answer_does_not_put_off_the_question_of_a_hint_that_came_meanwhile(book: Book, mine: Questions) -> None:

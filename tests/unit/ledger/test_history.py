@@ -260,3 +260,22 @@ async def test_a_lease_that_reached_the_longest_hold_says_so(book: Book) -> None
     await book.ledger.extend("default", "r", "lease-1", due=3_602_000, hard=3_602_000, **facts)
     await book.record(book.note("r", 1, at=3_602_000))
     assert (await book.job("r")).end_reason == "hold_limit"
+
+
+async def test_a_success_of_its_holder_after_an_operators_end_is_kept_with_its_output(book: Book) -> None:
+    await book.running()
+    await book.ledger.end("default", "a", "failed", by="operator")
+    late = await book.ledger.end("default", "a", "completed", by="holder", lease_id="lease-1", output={"files": ["u"]})
+    assert late.result == "already"
+    kept = await book.job()
+    assert (kept.status, kept.late_outcome, kept.late_output) == ("failed", "completed", {"files": ["u"]})
+
+
+async def test_an_end_that_an_operator_wrote_into_the_row_is_in_the_history_once(book: Book) -> None:
+    await book.running()
+    await book.change(tables.jobs.update().values(status="cancelled", ended_at=NOW, ended_by="operator"))
+    for _ in range(2):
+        await book.ledger.say_ended("default", "a")
+    assert [one for one in await book.history() if one[0] == "cancelled"] == [
+        ("cancelled", "operator", 1, "by hand, in SQL", NOW)
+    ]

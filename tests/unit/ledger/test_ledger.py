@@ -113,6 +113,13 @@ async def test_only_the_lease_it_has_ends_a_job(ledger: Ledger) -> None:
     assert (await ledger.end("default", "b", "failed", by="operator")).result == "unknown"
 
 
+async def test_a_lease_ends_nothing_while_its_job_waits_again(ledger: Ledger) -> None:
+    await admit(ledger, grant=lease())
+    await ledger.refuse("default", "a", "lease-1", "holder")
+    ended = await ledger.end("default", "a", "failed", by="holder", lease_id="lease-1")
+    assert ended.result == "lost" and ended.job is not None and ended.job.refund is None
+
+
 async def test_sql_has_its_own_limit(ledger: Ledger) -> None:
     for fence in (1, 2, 3):
         assert (await admit(ledger, f"j{fence}", lease(fence))).result == "admitted"

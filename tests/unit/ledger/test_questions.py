@@ -10,8 +10,8 @@ from gate.ledger import Heard, Question, Questions
 from gate.ledger.sql import tables
 from gate.model.account import Account, Accounts
 from gate.model.job import Job
-from gate.model.messages import AnswerState, ProviderReport
-from tests.support.ledger_book import NOW, Book
+from gate.model.messages import AnswerState, ProviderReport, StartReply
+from tests.support.ledger_book import NOW, Book, lease
 
 pytestmark = pytest.mark.anyio
 ACCOUNT = Account("acme", "first", "default", "a key", "http://acme", questions_per_second=5)
@@ -27,6 +27,13 @@ def mine(book: Book) -> Questions:
 @pytest.fixture
 def theirs(book: Book) -> Questions:
     return Questions(book.database, "them")
+
+
+UNBOUND: dict[str, Any] = {"provider": None, "task_id": None, "account": None}
+
+
+def late(task_id: str | None) -> StartReply:
+    return StartReply(1, "acme", task_id, Accounts([ACCOUNT]))
 
 
 async def bound(book: Book, job_id: str = "a", fence: int = 1, account: Account | None = ACCOUNT) -> Job:
@@ -135,9 +142,50 @@ async def test_a_holder_with_a_result_owes_no_stop(book: Book, mine: Questions) 
 async def test_a_start_that_was_answered_too_late_owes_a_stop(book: Book, mine: Questions) -> None:
     job = await book.running()
     await book.ledger.end("default", "a", "cancelled", by="operator")
-    await book.ledger.bind("default", "a", "acme", "task-a", job.lease_id or "", or_ended=True, accounts=Accounts([ACCOUNT]))
+    await book.ledger.start_late("default", "a", job.lease_id or "", late("task-a"))
     (question,) = await take(mine)
-    assert question.is_stopping
+    assert question.is_stopping and (await book.job()).task_id == "task-a"
+
+
+async def test_a_task_that_is_named_after_the_end_of_its_job_is_refused_and_owes_a_stop(book: Book, mine: Questions) -> None:
+    job = await book.running()
+    ended = (await book.ledger.end("default", "a", "cancelled", by="operator")).job
+    named = await book.ledger.bind("default", "a", "acme", "task-a", job.lease_id or "", accounts=Accounts([ACCOUNT]))
+    assert named.result == "lost"
+    (question,) = await take(mine)
+    assert question.is_stopping and (await book.job())._replace(**UNBOUND) == ended, "the end stands"
+
+
+async def test_a_second_task_that_is_named_after_the_end_is_stopped_and_changes_no_job(book: Book, mine: Questions) -> None:
+    job = await bound(book)
+    await book.ledger.end("default", "a", "completed", by="holder")
+    before = await book.job()
+    await book.ledger.bind("default", "a", "acme", "task-b", job.lease_id or "", accounts=Accounts([ACCOUNT]))
+    assert [(one.task_id, one.is_stopping) for one in await take(mine)] == [("task-b", True)]
+    assert await book.job() == before
+
+
+async def test_a_start_of_a_former_lease_owes_a_stop_and_leaves_the_new_one_alone(book: Book, mine: Questions) -> None:
+    job = await book.granted(tool="upscaler", starts=True)
+    await book.ledger.refuse("default", "a", job.lease_id or "", "holder")
+    await book.record(book.note("a", 2, lease(2)))
+    before = await book.job()
+    await book.ledger.start_late("default", "a", job.lease_id or "", late("task-a"))
+    assert await book.job() == before and before.lease_id == "lease-2"
+    (question,) = await take(mine)
+    assert (question.task_id, question.lease_id, question.is_stopping) == ("task-a", "lease-1", True)
+
+
+async def test_a_question_under_way_is_joined(book: Book, mine: Questions) -> None:
+    await bound(book)
+    book.clock(NOW + SPACING_MS)
+    (question,) = await take(mine)
+    book.clock(NOW + SPACING_MS + 10)
+    assert await book.ledger.ask("default", "a") is not None
+    await mine.record(question, Heard(AnswerState.RUNNING, "RUNNING", 60_000))
+    assert await take(mine) == [] and (await row(book))["ask_at"] == NOW + SPACING_MS + 10 + 60_000
+    assert await book.ledger.ask("default", "a") is not None
+    assert len(await take(mine)) == 1
 
 
 async def test_an_answer_does_not_put_off_a_stop_that_came_meanwhile(book: Book, mine: Questions) -> None:
@@ -186,3 +234,26 @@ async def test_the_history_has_each_change_of_the_answer(book: Book, mine: Quest
     said = [why for kind, _, _, why, _ in await book.history() if kind == "answer"]
     assert said == ["queued: so it says", "running: so it says", "silent: so it says"]
     assert (await row(book))["silent_since"] == NOW + 4 * SPACING_MS
+
+
+async def test_a_question_that_a_person_asks_for_is_due_at_once(book: Book, mine: Questions) -> None:
+    await bound(book)
+    assert await take(mine) == []
+    asked = await book.ledger.ask("default", "a")
+    assert asked is not None and asked.job_id == "a"
+    (question,) = await take(mine)
+    assert question.task_id == "task-a"
+    await book.queued("waits", ticket=2)
+    assert await book.ledger.ask("default", "waits") is None, "it has no task"
+    assert await book.ledger.ask("other", "a") is None, "it is of another pool"
+
+
+async def test_the_answer_to_a_start_call_binds_the_task_to_the_account_of_its_pool(book: Book) -> None:
+    await book.granted("a", 1, tool="upscaler", starts=True)
+    other = Account("acme", "elsewhere", "other", "a key", "http://acme")
+    reply = StartReply(1, "acme", "task-a", Accounts([other, ACCOUNT]))
+    started = await book.ledger.extend(
+        "default", "a", "lease-1", epoch=0, at=4_000, due=604_000, hard=3_602_000, started=reply
+    )
+    assert started.job is not None and started.job.account == "first"
+    assert (await row(book))["account"] == "first"

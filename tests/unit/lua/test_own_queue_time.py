@@ -60,6 +60,19 @@ async def test_ticks_look_at_the_whole_line_a_hundred_waiters_at_a_time(line: Li
     assert (await line.status("w249")).position == 250
 
 
+async def test_a_tick_ends_no_more_of_these_waits_than_a_call_may(line: LineOfPool) -> None:
+    await full(line)
+    await line.acquire("patient")
+    for number in range(60):
+        await line.acquire(f"hasty{number}", queue_ms=1_000)
+    line.clock.turn(1_000)
+    left = []
+    for _ in range(3):
+        await line.tick()
+        left.append(len(await line.queue()))
+    assert left == [36, 11, 1]
+
+
 async def test_it_is_kept_through_a_rebuild(line: LineOfPool) -> None:
     entry = {"ticket": "1", "queued_at": line.clock.now, "lease_ms": 600_000, "queue_ms": 120_000}
     await line.load(epoch=2, waiters=[("hasty", entry), ("patient", entry | {"ticket": "2", "queue_ms": 900_000})], limit=0)

@@ -173,3 +173,13 @@ async def test_it_reaps_like_every_call(line: LineOfPool) -> None:
     line.clock.turn(600_000)
     assert (await line.requeue("b", 1)).result == "absent"
     assert [note[:2] for note in await line.notes()] == [("expired", "a")]
+
+
+async def test_of_a_job_that_held_a_slot_the_time_that_counts_against_no_wait_is_that_of_sql(line: LineOfPool) -> None:
+    holder = await line.acquire("a")
+    assert holder.lease is not None
+    entry = await line.entry("a")
+    restore = {"ticket": str(holder.ticket), "queued_at": entry["queued_at"], "lease_ms": 600_000, "stood": 7_000}
+    await line.configure(limit=0)
+    assert (await line.requeue("a", holder.lease.fence, "lost", restore)).result == "requeued"
+    assert (await line.entry("a"))["stood"] == 7_000

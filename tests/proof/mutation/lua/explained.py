@@ -22,6 +22,7 @@ EXPLAINED: list[tuple[str, str, str]] = [
     ("reset-to-the-millisecond", "<= to <", CLOCK),
     ("reset-to-the-millisecond", ">= to >", CLOCK),
     ("reset-by-the-same-step", "<= to <", CLOCK),
+    ("scan-from-the-start", "drop assignment", "behind the last waiter no one is found, and the next tick begins at the first"),
     ("never-slewed-from-zero", "> to >=", "a clock that is not ahead is not slewed"),
     ("cooled-down-to-the-millisecond", "<= to <", "at one exact millisecond of the clock of Redis the reset comes with the next tick"),
     ("newcomer-without-a-gap", "> to >=", "a clock without a gap goes on, so it is not asked"),
