@@ -119,6 +119,9 @@ def backup(
 
 def prune(
     older_than: Annotated[str, typer.Option(help="Ended longer ago than this: 90d, 12h, 30m, 45s.", metavar="AGE")],
+    archive: Annotated[
+        Path | None, typer.Option(help="First write them there: NDJSON, a file for each month.", metavar="DIR")
+    ] = None,
     data_dir: DataDirFlag = None,
     config: ConfigFlag = None,
     json: JsonFlag = False,
@@ -133,9 +136,13 @@ def prune(
 
     age_ms = _age_ms(older_than)
     with bar("pruning", json) as progress:
-        done = run(context.sql_url(settings_of(data_dir, config)), age_ms, progress)
+        done = run(context.sql_url(settings_of(data_dir, config)), age_ms, progress, archive)
     words = f"{done.jobs} jobs pruned to their outcome and their money, {done.events} events forgotten"
-    render.fact({"jobs": done.jobs, "events": done.events}, words, json)
+    facts = {"jobs": done.jobs, "events": done.events}
+    if archive is not None:
+        words += f"; archived in {archive}, with {done.charged} credits charged and {done.refunded} refunded"
+        facts |= {"charged": done.charged, "refunded": done.refunded}
+    render.fact(facts, words, json)
 
 
 def _age_ms(age: str) -> int:

@@ -46,7 +46,7 @@ class Places:
         Raises:
             StoreDown: A store does not answer.
         """
-        await self._pools.pool(pool).cancel(job.job_id, decision.ticket)
+        await self._pools.pool(pool).cancel(job.job_id, ticket=decision.ticket)
         await self._recorder.give_back(pool, GrantReturn(job, job.fence, "lost"))
 
     async def restore(self, pool: str, job: Job) -> None:

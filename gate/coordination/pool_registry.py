@@ -381,9 +381,9 @@ class PoolSlots:
         await self.release(job_id, lease_id)  # the drain may still be on its way
         await self.release(job_id, f"drain:{lease_id}")
 
-    async def cancel(self, job_id: str, ticket: int | None = None) -> None:
-        """Remove a job from its slot or from the queue, if it is there. With `ticket`, only if it came under that ticket."""
-        await self._run(lambda epoch: self._semaphore.cancel(self._name, epoch, job_id, ticket))
+    async def cancel(self, *job_ids: str, ticket: int | None = None) -> None:
+        """Remove jobs from their slots or from the queue, if they are there, by one script. See `Semaphore.cancel`."""
+        await self._run(lambda epoch: self._semaphore.cancel(self._name, epoch, *job_ids, ticket=ticket))
 
     async def leave(self, job: Job, drain_ms: int) -> None:
         """Free the place of a job that has ended in SQL, when its end may not have reached Redis.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +10,7 @@ from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.queries import JobQueries, PoolSnapshot
-from gate.ledger import EndResult, Ledger, LedgerQueries, PoolSettings
+from gate.ledger import Ledger, LedgerQueries, PoolSettings
 from gate.model.errors import Invalid, PoolNotEmpty, StoreDown
 from gate.model.job import HOLDING, Job
 
@@ -21,7 +19,7 @@ ALWAYS = "default"
 
 
 CANCELS_AT_ONCE = 200
-"""Waiters that are cancelled in one commit and one round trip. More would keep other callers of SQL waiting."""
+"""Waiters that are cancelled by one commit and one script. More would keep other callers of both stores waiting."""
 
 
 class PoolCoordinator:
@@ -132,18 +130,13 @@ class PoolCoordinator:
         return cancelled
 
     async def _cancel(self, pool: str, waiting: list[str], by: str, reason: str | None) -> list[Job]:
-        """Cancel these waiters: one commit in SQL, one round trip to Redis. Raises StoreDown after it has told what was done."""
-        end = functools.partial(self._ledger.end, pool, outcome="cancelled", by=by, reason=reason, only_queued=True)
-        ends = await asyncio.gather(*(end(job_id) for job_id in waiting), return_exceptions=True)
-        done = [one for one in ends if not isinstance(one, BaseException)]
-        cancelled = [one.job for one in done if one.result is EndResult.ENDED and one.job is not None]
-        slots = self._pools.pool(pool)
-        left = await asyncio.gather(*(slots.cancel(job.job_id) for job in cancelled), return_exceptions=True)
-        self._news.tell(pool, [job.job_id for job in cancelled])
-        # A place that stays in Redis because Redis is away is freed by the reconciler.
-        for failed in (*ends, *(one for one in left if not isinstance(one, StoreDown))):
-            if isinstance(failed, BaseException):
-                raise failed
+        """Cancel those of the jobs that wait, by one commit and one script."""
+        cancelled = await self._ledger.cancel_waiting(pool, waiting, by=by, reason=reason)
+        if cancelled:
+            job_ids = [job.job_id for job in cancelled]
+            with contextlib.suppress(StoreDown):  # the reconciler frees places that stay in Redis
+                await self._pools.pool(pool).cancel(*job_ids)
+            self._news.tell(pool, job_ids)
         return cancelled
 
     async def rebuild(self, pool: str) -> PoolSnapshot:

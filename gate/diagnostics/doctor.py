@@ -283,7 +283,7 @@ async def _pools(reading: LedgerQueries) -> AsyncIterator[Diagnosis]:
     lines = await reading.backlog.lines(TIMED_OUT_LATELY_MS)
     pools = await reading.pools()
     poison = await reading.backlog.refused_jobs({one.name: one.settings.refusals_before_passing for one in pools})
-    runs, crowds = await reading.runs_by_pool(), await reading.backlog.crowds()
+    runs, crowds = await reading.runs_by_pool(lines.keys()), await reading.backlog.crowds()
     for one in pools:
         if one.name in steps:
             yield _stepped(one, *steps[one.name])

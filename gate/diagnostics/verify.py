@@ -32,11 +32,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.diagnostics import redis_primaries
+from gate.diagnostics.breach import Breach as Breach
+from gate.diagnostics.history import replay
 from gate.model.errors import CannotStart
 from gate.model.store_url import primary_of_several
 
-FENCES_OF_EPOCH = 2**32
-"""Fences that each life of a pool in Redis has: they start at epoch · 2³²."""
 STAYS_S = 2.0
 """Time (s) for which a finding has to stay. A change that is under way is in both stores by then."""
 ANSWER_S = 10.0
@@ -44,32 +44,13 @@ ANSWER_S = 10.0
 ANSWERS_SOON: dict[str, Any] = {"client_encoding": "utf8", "connect_timeout": 5, "tcp_user_timeout": 10_000}
 """How to connect to Postgres, so that a host that is gone is noticed. The units are those of libpq: s and ms."""
 AT_A_TIME = 1_000
-"""Events between two calls of `progress`. A call for each event would slow the check down."""
-ENDS = frozenset({"completed", "failed", "cancelled", "expired"})
-"""Kinds of events that end a job."""
-LEAVES = ENDS | {"queued"}
-"""Kinds of events after which a job holds no slot."""
-TOOL_DOWN_MS = 60_000
-"""Longest time (ms) for which one failure of a start address keeps a tool's jobs back."""
+"""Keys of Redis that one look asks for."""
+SQLITE_CACHE_KB = 65_536
+"""Pages (KB) that SQLite keeps for the check. With its default of 2 MB each look into an index of a long table is a read."""
 POOL_OF = re.compile(r"gate:\{(.*)\}:meta", re.DOTALL)
 """Key of a pool in Redis."""
 UNRECORDED_MS = 40_000
 """A grant younger than this may not be in SQL yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Breach:
-    """A breach of an invariant.
-
-    Attributes:
-        invariant: `I1` to `I9`.
-        about: The job, pool or event that it is about.
-        finding: What was found.
-    """
-
-    invariant: str
-    about: str
-    finding: str
 
 
 @dataclass(slots=True)
@@ -141,15 +122,16 @@ def _look(sql_url: str | None, redis_url: str | None, progress: Progress) -> Rep
     engine = sa.create_engine(url.set(drivername=driver), connect_args=options)
     at = "" if sqlite else "gate."
     with engine.connect() as sql:
+        if sqlite:
+            sql.exec_driver_sql(f"pragma cache_size = -{SQLITE_CACHE_KB}")
         pools = [
             row.name for row in sql.execute(sa.text(f"select name from {at}pools where deleted_at is null order by name"))
         ]
         # Read Redis first. A job is in SQL before its caller is answered, so SQL must have a moment later what Redis has now.
         states = _in_redis(redis_url, pools) if redis_url else {}
         report.breaches += _money(sql, at)
-        report.breaches += _orphans(sql, at)
         whole = sql.execute(sa.text(f"select count(*) from {at}events")).scalar_one()
-        report.breaches += _history(sql, at, lambda done: progress(done, whole))
+        report.breaches += replay(sql, at, lambda done: progress(done, whole))
         live = _live(sql, at) if states else {}
         for pool, state in states.items():
             report.breaches += _members(pool, state, live.get(pool, {}))
@@ -161,28 +143,63 @@ def _look(sql_url: str | None, redis_url: str | None, progress: Progress) -> Rep
 
 
 def _money(sql: Connection, at: str) -> Iterator[Breach]:
-    twice = f"select job_id, count(*) n from {at}ledger where kind = 'refund' group by job_id having count(*) > 1"
+    # Of each query an index has all that it reads of a long table, or it reads the table in its own order.
+    twice = f"select job_id, kind, count(*) n from {at}ledger group by job_id, kind having count(*) > 1"
     for row in sql.execute(sa.text(twice)):
-        yield Breach("I1", row.job_id, f"{row.n} refunds")
+        yield Breach("I1" if row.kind == "refund" else "I3", row.job_id, f"{row.n} {row.kind}s")
+    # Each entry of the ledger against its job, then each job against its entries.
+    wrong = f"""select l.job_id, l.kind, l.amount, j.job_id as job, j.status, j.credits from {at}ledger l
+        left join {at}jobs j on j.job_id = l.job_id
+        where j.job_id is null or (l.kind = 'charge' and l.amount <> j.credits)
+           or (l.kind = 'refund' and j.status not in {REFUNDED})"""
+    for row in sql.execute(sa.text(wrong)):
+        if row.job is None:
+            yield Breach("I5", row.job_id, "ledger names it, jobs does not")
+        elif row.kind == "charge":
+            yield Breach("I3", row.job_id, f"{row.credits} credits, 1 charges of {row.amount}")
+        else:
+            yield Breach("I2", row.job_id, f"{row.status} with {row.credits} credits, refunded {row.amount}, owed 0")
+    yield from _refunds(sql, at)
+    yield from _uncharged(sql, at)
+
+
+def _refunds(sql: Connection, at: str) -> Iterator[Breach]:
     refunds = f"""select j.job_id, j.status, j.credits, r.amount, o.amount as owed from {at}jobs j
         left join {at}ledger r on r.job_id = j.job_id and r.kind = 'refund'
         left join {at}owed o on o.job_id = j.job_id
-        where ((case when j.status in ('failed', 'cancelled', 'expired') and not {_keeps_charge(at)} then j.credits else 0 end)
-              <> coalesce(r.amount, 0) + coalesce(o.amount, 0)
+        where j.status in {REFUNDED}
+          and ((case when {_keeps_charge(at)} then 0 else j.credits end) <> coalesce(r.amount, 0) + coalesce(o.amount, 0)
            or (r.amount is not null and o.amount is not null))
           and not {_is_forgotten("coalesce(r.amount, 0) + coalesce(o.amount, 0)")}"""
     for row in sql.execute(sa.text(refunds)):
         yield Breach(
             "I2", row.job_id, f"{row.status} with {row.credits} credits, refunded {row.amount or 0}, owed {row.owed or 0}"
         )
-    charges = f"""select j.job_id, j.credits, count(c.id) n, coalesce(sum(c.amount), 0) total from {at}jobs j
-        left join {at}ledger c on c.job_id = j.job_id and c.kind = 'charge'
-        group by j.job_id, j.credits
-        having coalesce(sum(c.amount), 0) <> j.credits or count(c.id) > 1"""
-    for row in sql.execute(sa.text(charges)):
-        yield Breach("I3", row.job_id, f"{row.credits} credits, {row.n} charges of {row.total}")
+    owed = f"""select j.job_id, j.status, j.credits, o.amount from {at}owed o join {at}jobs j on j.job_id = o.job_id
+        where j.status not in {REFUNDED}"""
+    for row in sql.execute(sa.text(owed)):
+        yield Breach("I2", row.job_id, f"{row.status} with {row.credits} credits, refunded 0, owed {row.amount}")
 
 
+def _uncharged(sql: Connection, at: str) -> Iterator[Breach]:
+    """Find jobs with credits and without a charge.
+
+    No job has two charges, and each charge is of a job. So if both numbers are equal, no charge is missing, and the jobs need not
+    be looked at one by one.
+    """
+    numbers = f"""select (select count(*) from {at}jobs where credits > 0),
+        (select count(*) from {at}ledger where kind = 'charge')"""
+    with_credits, charged = sql.execute(sa.text(numbers)).one()
+    if with_credits == charged:
+        return
+    without = f"""select j.job_id, j.credits from {at}jobs j where j.credits > 0 and not exists
+        (select 1 from {at}ledger c where c.job_id = j.job_id and c.kind = 'charge')"""
+    for row in sql.execute(sa.text(without)):
+        yield Breach("I3", row.job_id, f"{row.credits} credits, 0 charges of 0")
+
+
+REFUNDED = ("failed", "cancelled", "expired")
+"""Statuses of a job whose credits go back."""
 CANCELLED_LATE = """(j.status = 'cancelled' and j.cancel_refunds = 'until_started' and j.granted_at is not null
     and (j.ended_by in ('holder', 'operator') or (j.ended_by = 'caller' and coalesce(j.end_reason, '') <> 'caller_gone')))"""
 """SQL: the job held a slot when it was cancelled, by a role that gets no refund once it runs."""
@@ -198,140 +215,6 @@ def _keeps_charge(at: str) -> str:
 def _is_forgotten(refunded: str) -> str:
     """Write SQL that is true where the history is pruned, so that nothing says whether the job ran. All or nothing is then right."""
     return f"({CANCELLED_LATE} and j.pruned_at is not null and {refunded} in (0, j.credits))"
-
-
-def _orphans(sql: Connection, at: str) -> Iterator[Breach]:
-    for table in ("ledger", "events"):
-        query = f"""select distinct t.job_id from {at}{table} t left join {at}jobs j on j.job_id = t.job_id
-            where t.job_id is not null and j.job_id is null"""
-        for row in sql.execute(sa.text(query)):
-            yield Breach("I5", row.job_id, f"{table} names it, jobs does not")
-
-
-@dataclass(slots=True)
-class _PoolHistory:
-    """What the events of one pool have shown so far.
-
-    Attributes:
-        pool: Name of the pool.
-        tickets, tools: Ticket and tool of each job in SQL.
-        without_end: Status of each job that has ended in SQL although no event says so.
-        waiting: Jobs that wait.
-        returned: Jobs whose order among the others does not count.
-        down_until: When a failing tool is tried again (ms since 1970).
-        limit: Limit in force.
-        in_use: Jobs that hold a slot.
-        fences: The job of each fence.
-        last_fence: The newest fence of each job.
-        first_grants: Fence of each first grant, with its job.
-    """
-
-    pool: str
-    tickets: dict[str, int] = field(default_factory=dict)
-    tools: dict[str, str | None] = field(default_factory=dict)
-    without_end: dict[str, str] = field(default_factory=dict)
-    waiting: set[str] = field(default_factory=set)
-    returned: set[str] = field(default_factory=set)
-    down_until: dict[str, int] = field(default_factory=dict)
-    limit: int = 0
-    in_use: set[str] = field(default_factory=set)
-    fences: dict[int, str] = field(default_factory=dict)
-    last_fence: dict[str, int] = field(default_factory=dict)
-    first_grants: list[tuple[int, str]] = field(default_factory=list)
-
-    def replay(self, event: Any) -> Iterator[Breach]:
-        """Apply an event, and yield the breaches that it shows. Events come in the order of their ids."""
-        job = event.job_id
-        if event.kind == "queued":
-            self.waiting.add(job)
-            if self.down_until.get(self.tools.get(job) or "", 0) > event.at and job not in self.last_fence:
-                self.returned.add(job)
-        elif job is not None and event.kind not in ("tool_down", "passed"):
-            self.waiting.discard(job)
-        if event.kind == "limit":
-            self.limit = int(event.why)
-        elif event.kind == "tool_down":
-            self.down_until[event.why] = event.at + TOOL_DOWN_MS
-            self.returned.update(
-                one for one in self.waiting if self.tools.get(one) == event.why and one not in self.last_fence
-            )
-        elif event.kind in ("seated", "passed"):  # its place was lost, or its caller absent: it may be after later ones
-            if job not in self.last_fence:
-                self.returned.add(job)
-        elif event.kind == "returned":  # SQL refused this grant: the job had its turn, and has its place again
-            if job not in self.last_fence and job not in self.returned:
-                self.first_grants.append((event.fence, job))
-                self.returned.add(job)
-        elif event.kind in ("granted", "running"):
-            yield from self._granted(event)
-        elif event.kind in LEAVES:
-            self.in_use.discard(job)
-
-    def _granted(self, event: Any) -> Iterator[Breach]:
-        job, fence = event.job_id, event.fence
-        if job not in self.in_use and job not in self.without_end:
-            self.in_use.add(job)
-            if len(self.in_use) > self.limit:
-                yield Breach("I4", f"{self.pool} event {event.id}", f"{len(self.in_use)} slots in use, limit {self.limit}")
-        if fence != self.last_fence.get(job):
-            if self.fences.setdefault(fence, job) != job or fence < self.last_fence.get(job, 0):
-                yield Breach("I8", job, f"fence {fence} again, after {self.last_fence.get(job)}")
-            if job not in self.last_fence and job not in self.returned:
-                self.first_grants.append((fence, job))
-            self.last_fence[job] = fence
-
-    def out_of_order(self) -> Iterator[Breach]:
-        """Yield the first grants that do not follow the tickets. Call this after all events.
-
-        Grants before a load of the pool are not compared with those after it. A grant that was lost with Redis, before SQL had it, was the
-        turn of its job, and later jobs may have been granted beside it.
-        """
-        highest, epoch = (0, ""), 0
-        for fence, job in sorted(self.first_grants):
-            if fence // FENCES_OF_EPOCH > epoch:
-                highest, epoch = (0, ""), fence // FENCES_OF_EPOCH
-            ticket = self.tickets.get(job, 0)
-            if ticket < highest[0]:
-                yield Breach("I6", job, f"ticket {ticket}, granted after ticket {highest[0]} of {highest[1]}")
-            highest = max(highest, (ticket, job))
-
-
-class _Histories(dict[str, _PoolHistory]):
-    """The history of each pool. Events may name a pool that was deleted."""
-
-    def __missing__(self, pool: str) -> _PoolHistory:
-        return self.setdefault(pool, _PoolHistory(pool))
-
-
-def _history(sql: Connection, at: str, passed: Callable[[int], None]) -> Iterator[Breach]:
-    """Replay all events once, the oldest first. Call `passed` with their number after each AT_A_TIME of them."""
-    histories = _Histories()
-    # The query for events comes first: a job that is admitted meanwhile then has a ticket, and an end that comes meanwhile its event.
-    events = _rows(sql, f"select id, at, pool, job_id, kind, fence, why from {at}events order by id")
-    ended = []
-    for row in _rows(sql, f"select pool, job_id, ticket, tool, status, ended_at, pruned_at from {at}jobs"):
-        history = histories[row.pool]
-        history.tickets[row.job_id], history.tools[row.job_id] = row.ticket, row.tool
-        if row.ended_at is not None and row.pruned_at is None:
-            ended.append((history, row.job_id, row.status))
-    with_end = {
-        row.job_id for row in _rows(sql, f"select distinct job_id from {at}events where kind in {tuple(sorted(ENDS))}")
-    }
-    for history, job, status in ended:
-        if job not in with_end:
-            history.without_end[job] = status
-            yield Breach("I4", job, f"{status} in SQL, and its history does not say so: ended by hand?")
-    for number, event in enumerate(events, 1):
-        if number % AT_A_TIME == 0:
-            passed(number)
-        yield from histories[event.pool].replay(event)
-    for history in histories.values():
-        yield from history.out_of_order()
-
-
-def _rows(sql: Connection, query: str) -> Iterator[Any]:
-    """Run a query now, and read its rows in pages, so that not all of a long table are in memory at once."""
-    return iter(sql.execute(sa.text(query), execution_options={"yield_per": AT_A_TIME}))
 
 
 @dataclass(frozen=True, slots=True)

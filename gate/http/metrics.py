@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -43,6 +43,8 @@ CAUSES = {
     "expired": ("queue_timeout", "claim_timeout", "lease_timeout", "hold_limit"),
 }
 """Causes by outcome. Their counters start at 0: Prometheus sees no increase when a counter first appears with a value."""
+KNOWN_ENDS = {(outcome, cause) for outcome, causes in CAUSES.items() for cause in causes}
+"""The same as pairs."""
 ANSWERS = [*(state.value for state in AnswerState), "silent"]
 """Answers of providers. Their counters start at 0."""
 REPAIRS = (
@@ -93,6 +95,13 @@ OF_REDIS: Table[RedisGauges] = (
     ),
 )
 """Metrics of a pool that come from Redis."""
+TOTALS_OF_REDIS: Table[RedisGauges] = (
+    ("gate_all_slots_limit", "Jobs that may hold a slot at a time, in all pools.", lambda one: one.limit),
+    ("gate_all_slots_running", "Slots of all pools whose job has started.", lambda one: one.running),
+    ("gate_all_queue_length", "Jobs that wait, in all pools.", lambda one: one.queued),
+    ("gate_all_outbox_entries", "What Redis has done and SQL has not recorded, in all pools.", lambda one: one.outbox),
+)
+"""Metrics of all pools together that come from Redis."""
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -137,24 +146,47 @@ class _Collector:
 
     def __init__(self, figures: Scrape, core: ModuleType) -> None:
         self._figures, self._core = figures, core
+        self._counted = self._shown(figures.counted)
+
+    def _shown(self, figures: Mapping[str, T]) -> dict[str, T]:
+        """Return the figures of the pools that are reported one by one."""
+        return {pool: one for pool, one in figures.items() if pool in self._figures.shown}
 
     def collect(self) -> Iterator[Metric]:
         yield self._gauge("gate_info", "The version that runs.", ["version"], [([__version__], 1)])
         up = [([store], there) for store, there in self._figures.up.items()]
         yield self._gauge("gate_store_up", "Whether the store answered this scrape and takes writes.", ["store"], up)
+        yield from self._totals()
         yield from self._of_redis()
         yield from self._of_sql()
         yield from self._of_the_ledger()
         yield from self._of_this_process()
 
+    def _totals(self) -> Iterator[Metric]:
+        """Yield the figures of all pools together, also of those that are not reported one by one."""
+        redis, sql, total = self._figures.redis, self._figures.sql, self._figures.total
+        yield self._gauge("gate_pools", "Pools that there are.", [], [([], len(self._figures.counted))])
+        yield self._gauge("gate_pools_shown", "Pools that are reported one by one.", [], [([], len(self._counted))])
+        for name, says, value in TOTALS_OF_REDIS:
+            yield self._gauge(name, says, [], [([], sum(map(value, redis.values())))] if redis is not None else [])
+        owed: list[tuple[list[str], float]] = [([], sum(one.owed for one in sql.pools.values()))] if sql is not None else []
+        yield self._gauge("gate_all_refunds_owed", "Refunds of all pools that are not paid.", [], owed)
+        admitted = [([how], total.admitted[how]) for how in ("running", "queued")]
+        yield self._counter("gate_all_jobs_admitted", "Jobs let in, in all pools.", ["status"], admitted)
+        ended = [([*how], total.ended[how]) for how in sorted(KNOWN_ENDS | total.ended.keys())]
+        yield self._counter("gate_all_jobs_ended", "Jobs that ended, in all pools.", ["outcome", "cause"], ended)
+        yield self._counter("gate_all_grants", "Slots given, in all pools.", [], [([], total.grants)])
+        yield self._counter("gate_all_refunds", "Refunds booked, in all pools.", [], [([], total.refunds)])
+        yield self._counter("gate_all_refunds_credits", "The credits of these.", [], [([], total.credits)])
+
     def _of_redis(self) -> Iterator[Metric]:
-        pools = (self._figures.redis or {}).items()
+        pools = self._shown(self._figures.redis or {}).items()
         for name, says, value in OF_REDIS:
             yield self._gauge(name, says, ["pool"], [([pool], value(one)) for pool, one in pools])
 
     def _of_sql(self) -> Iterator[Metric]:
         sql = self._figures.sql
-        pools = sql.pools.items() if sql else ()
+        pools = self._shown(sql.pools).items() if sql else ()
         of_pool: Table[gauges.PoolGauges] = (
             ("gate_queue_max", "Jobs that may wait.", lambda one: one.queue_max),
             ("gate_queue_oldest_seconds", "How long the first in line has been here.", lambda one: one.oldest_wait_s),
@@ -186,7 +218,7 @@ class _Collector:
     def _of_accounts(self, sql: gauges.LedgerGauges | None) -> Iterator[Metric]:
         known = [
             ([pool, one.provider, one.name], one)
-            for pool, several in (sql.accounts if sql else {}).items()
+            for pool, several in self._shown(sql.accounts if sql else {}).items()
             for one in several
         ]
         of_account: Table[AccountState] = (
@@ -205,11 +237,10 @@ class _Collector:
         yield self._gauge("gate_account_room", says, ["pool", "provider", "account"], rooms)
 
     def _of_the_ledger(self) -> Iterator[Metric]:
-        pools = self._figures.counted.items()
+        pools = self._counted.items()
         admitted = [([pool, how], one.admitted[how]) for pool, one in pools for how in ("running", "queued")]
         yield self._counter("gate_jobs_admitted", "Jobs let in: to a slot, or to the queue.", ["pool", "status"], admitted)
-        known = {(outcome, cause) for outcome, causes in CAUSES.items() for cause in causes}
-        ended = [([pool, *how], one.ended[how]) for pool, one in pools for how in sorted(known | one.ended.keys())]
+        ended = [([pool, *how], one.ended[how]) for pool, one in pools for how in sorted(KNOWN_ENDS | one.ended.keys())]
         yield self._counter("gate_jobs_ended", "Jobs that ended, and by whom or why.", ["pool", "outcome", "cause"], ended)
         totals: Table[PoolCounters] = (
             ("gate_grants", "Slots given.", lambda one: one.grants),
@@ -229,7 +260,7 @@ class _Collector:
             yield self._histogram(name, says, ["pool"], [([pool], spread(one)) for pool, one in pools])
 
     def _of_this_process(self) -> Iterator[Metric]:
-        pools = list(self._figures.counted)
+        pools = list(self._counted)
         scripts = [([verb], one) for verb, one in sorted(counters.scripts.items())]
         yield self._histogram("gate_script_seconds", "A script of Redis: from the question to the answer.", ["verb"], scripts)
         undone = [([word], counters.undone[word]) for word in ("cold", "damaged", "elsewhere", "stepped")]

@@ -126,10 +126,10 @@ class Ledger:
 
     async def end(
         self, pool: str, job_id: str, outcome: EndStatus, *, by: str, lease_id: str | None = None, reason: str | None = None,
-        error: str | None = None, output: JsonValue = None, only_queued: bool = False, accounts: Accounts | None = None,
+        error: str | None = None, output: JsonValue = None, accounts: Accounts | None = None,
         tools: Tools | None = None,
     ) -> Change[EndResult]:  # fmt: skip
-        """End a job with its refund, once. With `only_queued`, a job that has a slot is left alone (result LOST).
+        """End a job with its refund, once.
 
         With `accounts` and `tools`, the row of a job whose start call is unanswered keeps that (`starts.leave_open`).
         """
@@ -149,10 +149,7 @@ class Ledger:
                 if job.status in REFUNDED and lease_id is not None and outcome == "completed" and job.ended_by != by:
                     job = changes.keep_late(batch, job, outcome, by, output)
                 return Change(EndResult.ALREADY, job)
-            if (
-                (lease_id is not None and job.status not in HOLDING)  # guard: lease-of-a-waiter-ends-nothing
-                or (only_queued and job.status != "queued")
-            ):
+            if lease_id is not None and job.status not in HOLDING:  # guard: lease-of-a-waiter-ends-nothing
                 return Change(EndResult.LOST, job)
             ended = changes.end(batch, job, Ending(outcome, by, reason, error, output))
             return Change(
@@ -160,6 +157,14 @@ class Ledger:
             )
 
         return await self._database.write(pool, job_id, work)
+
+    async def cancel_waiting(self, pool: str, job_ids: Sequence[str], *, by: str, reason: str | None = None) -> list[Job]:
+        """Cancel those of the jobs that wait, and return them. A job that has a slot, or has ended, is left alone."""
+
+        def work(batch: UnitOfWork) -> list[Job]:
+            return changes.cancel_waiting(batch, pool, job_ids, Ending("cancelled", by, reason))
+
+        return await self._database.write(pool, "", work, takes_long=True)
 
     async def end_unadmitted(
         self, pool: str, request: Request, outcome: EndStatus, *, by: str, reason: str | None = None, error: str | None = None

@@ -30,7 +30,7 @@ from gate.ledger.transitions import capacity, hints
 from gate.ledger.transitions.unread_callbacks import Unread as Unread
 from gate.ledger.transitions.unread_callbacks import UnreadCallbacks
 from gate.model.account import Accounts
-from gate.model.job import Job
+from gate.model.job import LIVE, Job
 
 PAGE = 100
 """Ledger entries in one page."""
@@ -218,11 +218,9 @@ class LedgerQueries:
         """Return tool and duration (ms) of the newest completed runs of a pool, RUNS at most."""
         return await self._database.read(lambda c: _runs(c, pool))
 
-    async def runs_by_pool(self) -> dict[str, list[tuple[str | None, int]]]:
-        """Return what `runs` returns for each pool, by one read. A pool without completed runs is left out."""
-        ran = sa.exists().where(jobs.c.pool == pool_table.c.name, jobs.c.status == "completed")
-        query = sa.select(pool_table.c.name).where(pool_table.c.deleted_at.is_(None), ran)
-        return await self._database.read(lambda c: {pool: _runs(c, pool) for pool in list(c.execute(query).scalars())})
+    async def runs_by_pool(self, names: Collection[str]) -> dict[str, list[tuple[str | None, int]]]:
+        """Return what `runs` returns for each of these pools, by one read."""
+        return await self._database.read(lambda c: {pool: _runs(c, pool) for pool in names}) if names else {}
 
     async def line(self, pool: str, most: int) -> list[InLine]:
         """Return the jobs that hold a slot, then those that wait, in order of their tickets.
@@ -273,7 +271,13 @@ class LedgerQueries:
             query = query.where(jobs.c.status == status)
         if user is not None:
             query = query.where(jobs.c.user == user)
-        query = query.order_by(jobs.c.enqueued_at.desc(), jobs.c.ticket.desc()).limit(most)
+        came_at: sa.ColumnElement[int] = jobs.c.enqueued_at
+        if status in LIVE:
+            query, came_at = (
+                query.where(jobs.c.ended_at.is_(None)),
+                came_at + 0,
+            )  # by the index of the live jobs, not in the order of all
+        query = query.order_by(came_at.desc(), jobs.c.ticket.desc()).limit(most)
         return await self._database.read(lambda c: [job_of(row) for row in c.execute(query)])
 
     async def entries(

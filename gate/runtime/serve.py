@@ -160,6 +160,7 @@ async def _serve(settings: Settings, data: DataDir, listener: socket.socket, sto
         shutdown = gate.services.shutdown
         shutdown.delay_s = settings.shutdown_delay_s
         shutdown.pass_on = process.stop_all
+        gate.services.scraper.most_shown = settings.metrics_pools
         server = _server(_application(settings, gate), settings.access_log, shutdown)
         graceful_stop = GracefulStop(shutdown, gate.waiters, server, listener)
         graceful_stop.on_signals()

@@ -222,6 +222,7 @@ class Settings(PoolDefaults, BaseSettings):
     shutdown_delay_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = (
         None  # None: as others may serve
     )
+    metrics_pools: Annotated[int, Field(ge=1, le=100_000)] = 200  # pools that /metrics reports one by one
     check_counts: bool = False  # True to answer a `check` without a job with the number of free slots
     job_sql: str | None = None
     refund_sql: str | None = None

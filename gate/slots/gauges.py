@@ -1,18 +1,20 @@
-"""Gauges of a pool, read without a change to it.
+"""Gauges of pools, read without a change to them.
 
 No script is used, because every script reaps and promotes. Monitoring must not do the work that it checks.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gate.slots import keys
 from gate.slots.connection import RedisConnection, answering
 
+POOLS_AT_ONCE = 200
+"""Pools that one round trip reads. More would keep the event loop for long."""
 OF_META = ("epoch", "limit", "paused", "cooling_until", "tools_until", "aside_until", "ahead_ms")
 """Fields of the hash `meta` that are read."""
 
@@ -60,31 +62,70 @@ class RedisGauges:
         return max(self.limit - self.running - self.granted - self.draining, 0)
 
 
-async def read(link: RedisConnection, pool: str) -> RedisGauges:
-    """Read the gauges of a pool.
+async def read(link: RedisConnection, pools: Sequence[str]) -> dict[str, RedisGauges]:
+    """Read the gauges of pools, by two round trips for each POOLS_AT_ONCE of them.
 
     Args:
         link: Connection to Redis.
-        pool: Name of the pool.
+        pools: Names of the pools.
+
+    Returns:
+        The gauges by pool, in the order given. In a cluster, the pools of a primary that is away are left out.
 
     Raises:
         StoreDown: Redis does not answer.
     """
-    slots, queue, jobs, outbox, meta, _ = keys.keys(pool)
-    ask = link.of(pool).pipe.ask
-    with answering():
-        # All are asked within one turn of the event loop, so they go out in one round trip and show the same moment.
-        clock, held, queued, settings, entries, oldest = await asyncio.gather(
-            ask("TIME"),
-            ask("ZRANGE", slots, 0, -1, "WITHSCORES"),
-            ask("LLEN", queue),
-            ask("HMGET", meta, *OF_META),
-            ask("XLEN", outbox),
-            ask("XRANGE", outbox, "-", "+", "COUNT", 1),
-        )
-        pairs = held if held and isinstance(held[0], list) else list(zip(held[::2], held[1::2], strict=True))  # RESP3, RESP2
-        holders = [name for name, _ in pairs]
-        known = [_entry(raw) for raw in await ask("HMGET", jobs, *holders)] if holders else []
+    found: dict[str, RedisGauges] = {}
+    for first in range(0, len(pools), POOLS_AT_ONCE):
+        with answering():
+            found |= await _read(link, pools[first : first + POOLS_AT_ONCE])
+    return found
+
+
+async def _read(link: RedisConnection, pools: Sequence[str]) -> dict[str, RedisGauges]:
+    """Read the gauges of pools: one round trip for the pools, and one for the entries of the jobs that hold slots."""
+    asked: list[tuple[str | int, ...]] = []
+    for pool in pools:
+        slots, queue, _, outbox, meta, _ = keys.keys(pool)
+        asked += [
+            ("TIME",),
+            ("ZRANGE", slots, 0, -1, "WITHSCORES"),
+            ("LLEN", queue),
+            ("HMGET", meta, *OF_META),
+            ("XLEN", outbox),
+            ("XRANGE", outbox, "-", "+", "COUNT", 1),
+        ]
+    each = _answers(pools, await link.ask_all(pools, asked))
+    held = {pool: _pairs(one[1]) for pool, one in each.items()}
+    busy = [pool for pool, pairs in held.items() if pairs]
+    wanted = [("HMGET", keys.keys(pool)[2], *(name for name, _ in held[pool])) for pool in busy]
+    entries = _answers(busy, await link.ask_all(busy, wanted))
+    return {
+        pool: _gauges(clock, held[pool], [_entry(raw) for raw in (entries[pool][0] if pool in entries else ())], *rest)
+        for pool, (clock, _, *rest) in each.items()
+        if pool in entries or not held[pool]
+    }
+
+
+def _answers(pools: Sequence[str], replies: list[Any]) -> dict[str, list[Any]]:
+    """Return the replies about each pool, without the pools that cannot be read. Raise an error when there are no others."""
+    each = len(replies) // len(pools) if pools else 0
+    found = {pool: replies[number * each : (number + 1) * each] for number, pool in enumerate(pools)}
+    good = {pool: own for pool, own in found.items() if not any(isinstance(one, Exception) for one in own)}
+    if found and not good:
+        raise next(one for one in replies if isinstance(one, Exception))
+    return good
+
+
+def _pairs(held: list[Any]) -> list[tuple[Any, Any]]:
+    """Return member and score of each slot. RESP3 has pairs, RESP2 a flat list."""
+    return held if held and isinstance(held[0], list) else list(zip(held[::2], held[1::2], strict=True))
+
+
+def _gauges(
+    clock: list[Any], held: list[tuple[Any, Any]], known: list[dict[str, Any]], queued: int, settings: list[Any], entries: int,
+    oldest: list[Any],
+) -> RedisGauges:  # fmt: skip
     epoch, limit, paused, cooling_until, tools_until, aside_until = (_number(value) for value in settings[:6])
     ahead_ms = _signed(settings[6])
     now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000 - ahead_ms
@@ -95,9 +136,9 @@ async def read(link: RedisConnection, pool: str) -> RedisGauges:
         epoch=int(epoch),
         limit=int(limit),
         running=claimed,
-        granted=len(holders) - claimed - draining,
+        granted=len(held) - claimed - draining,
         draining=draining,
-        overdue=sum(_number(due) <= now_ms for _, due in pairs),
+        overdue=sum(_number(due) <= now_ms for _, due in held),
         queued=queued,
         paused=bool(paused),
         cooling_s=max(cooling_until - now_ms, 0) / 1000,

@@ -195,9 +195,14 @@ class Semaphore:
         """Take back the place that a first call under `ticket` took, unless another call relies on it."""
         return _reply(await self._run("undo", pool, epoch, job_id, ticket), UndoResult)
 
-    async def cancel(self, pool: str, epoch: int, job_id: str, ticket: int | None = None) -> ScriptReply[CancelResult]:
-        """Take a job out, whether it waits or holds a slot; with `ticket`, only if it came under that ticket."""
-        return _reply(await self._run("cancel", pool, epoch, job_id, "" if ticket is None else ticket), CancelResult)
+    async def cancel(self, pool: str, epoch: int, *job_ids: str, ticket: int | None = None) -> ScriptReply[CancelResult]:
+        """Take jobs out, whether they wait or hold slots; with `ticket`, the first only if it came under that ticket.
+
+        The reply is about the first job.
+        """
+        first, *others = job_ids
+        asked = await self._run("cancel", pool, epoch, first, "" if ticket is None else ticket, *others)
+        return _reply(asked, CancelResult)
 
     async def tick(
         self, pool: str, epoch: int, recorded: int | None = None, resets: bool = False

@@ -271,7 +271,7 @@ class Reconciler:
         if job_id in seen.slots and lease_id:
             await slots.release(job_id, lease_id)
         else:  # a job without an entry has no ticket, and cannot have been admitted again since
-            await slots.cancel(job_id, ticket if entry else None)
+            await slots.cancel(job_id, ticket=ticket if entry else None)
         return True
 
     async def _forget(self, pool: str, epoch: int, job_id: str) -> bool:

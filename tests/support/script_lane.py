@@ -95,8 +95,8 @@ class LineOfPool:
     ) -> ScriptReply:
         return await self.semaphore.requeue(self.pool, self.epoch, job, fence, why, restore, at_least_ms)
 
-    async def cancel(self, job: str, ticket: int | None = None) -> ScriptReply:
-        return await self.semaphore.cancel(self.pool, self.epoch, job, ticket)
+    async def cancel(self, *jobs: str, ticket: int | None = None) -> ScriptReply:
+        return await self.semaphore.cancel(self.pool, self.epoch, *jobs, ticket=ticket)
 
     async def restore(self, job: str, entry: dict[str, Any]) -> ScriptReply:
         return await self.semaphore.restore(self.pool, self.epoch, job, entry)

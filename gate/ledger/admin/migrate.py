@@ -27,7 +27,7 @@ from gate.model.errors import CannotStart
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0016"
+HEAD = "0018"
 """The newest revision in `migrations/versions`; a test holds the two equal.
 
 It is a constant, because Alembic would have to be imported to find it.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from gate.ledger.admin.archive import Archive
 from gate.ledger.sql.engines import engine, first_line
 from gate.ledger.sql.tables import deliveries, events, jobs, webhooks
 from gate.ledger.transitions import unread_callbacks
@@ -28,13 +30,21 @@ class Pruned:
     Attributes:
         jobs: Number of jobs that were emptied.
         events: Number of events that were deleted.
+        charged, refunded: Sums of the ledger entries of the jobs that were archived, in credits. The entries stay.
     """
 
     jobs: int = 0
     events: int = 0
+    charged: int = 0
+    refunded: int = 0
 
 
-def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = lambda done, whole: None) -> Pruned:
+def prune(
+    url: str,
+    older_than_ms: int,
+    progress: Callable[[int, int], None] = lambda done, whole: None,
+    archive: Path | None = None,
+) -> Pruned:
     """Prune the jobs that ended long ago.
 
     A pruned job loses its payload, session, error, output and history, its finished deliveries and the content of its
@@ -46,14 +56,15 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
         url: Address of the ledger.
         older_than_ms: Time since the end of a job (ms) after which it is pruned.
         progress: Called after each transaction with the number of pruned jobs and of all jobs that are due.
+        archive: Directory to which jobs are written before they are pruned; None to write none.
 
     Returns:
         What was pruned.
 
     Raises:
-        CannotStart: SQL cannot be written. What was committed before stays pruned.
+        CannotStart: SQL or the archive cannot be written. What was committed before stays pruned.
     """
-    made = engine(url, writes=True)
+    made, files = engine(url, writes=True), None
     before, after, pruned = now_ms() - older_than_ms, "", Pruned()
     due = (
         sa.select(jobs.c.job_id)
@@ -63,6 +74,7 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
     )
     count = sa.select(sa.func.count()).where(jobs.c.ended_at < before, jobs.c.pruned_at.is_(None))
     try:
+        files = Archive(archive) if archive is not None else None
         with made.begin() as connection:
             whole = connection.execute(count).scalar_one()
         while True:
@@ -71,6 +83,9 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
                 if not ids:
                     unread_callbacks.forget(connection, before_ms=before)
                     return pruned
+                if files is not None:
+                    files.add(connection, ids)
+                    pruned.charged, pruned.refunded = files.charged, files.refunded
                 emptied = {name: None for name in CARRIED} | {"pruned_at": now_ms()}
                 connection.execute(jobs.update().where(jobs.c.job_id.in_(ids)).values(**emptied))
                 pruned.events += _empty_the_newest(connection, ids)  # guard: newest-event-is-kept
@@ -86,8 +101,12 @@ def prune(url: str, older_than_ms: int, progress: Callable[[int, int], None] = l
             after = ids[-1]
     except SQLAlchemyError as error:
         raise CannotStart(f"SQL cannot be pruned: {first_line(error)}") from error
+    except OSError as error:
+        raise CannotStart(f"the archive cannot be written: {error}") from error
     finally:
         made.dispose()
+        if files is not None:
+            files.close()
 
 
 def _empty_the_newest(connection: Connection, job_ids: Sequence[str]) -> int:

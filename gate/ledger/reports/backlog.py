@@ -11,11 +11,13 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.unit_of_work import UnitOfWork
+from gate.ledger.reports.first_id import first_id
 from gate.ledger.reports.refused_jobs import RefusedJob, is_refusal, refused_jobs
 from gate.ledger.sql.job_rows import is_live
 from gate.ledger.sql.tables import deliveries, events, jobs, owed, tasks, webhooks
+from gate.ledger.transitions.deliveries import GIVE_UP_MS
 from gate.ledger.transitions.inbox import KEPT_MS
-from gate.model.job import now_ms
+from gate.model.job import ENDED, now_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +115,18 @@ class Backlog:
         refunds = sa.select(owed.c.pool, owed.c.amount, owed.c.since, owed.c.error).order_by(owed.c.since)
         calls = sa.select(jobs.c.pool, sa.literal(0), deliveries.c.at, deliveries.c.error).order_by(deliveries.c.at)
         calls = calls.join(jobs, jobs.c.job_id == deliveries.c.job_id).where(_undone, deliveries.c.error.is_not(None))
-        counted = sa.select(events.c.pool, _refused, sa.func.count()).where(
-            events.c.at > now_ms() - lately_ms, _refused | _ran
-        )
+        since = now_ms() - lately_ms
+        counted = sa.select(events.c.pool, _refused, sa.func.count()).where(events.c.at > since, _refused | _ran)
         counted = counted.group_by(events.c.pool, _refused)
 
         def look(connection: Connection) -> dict[str, PoolBacklog]:
             rows: defaultdict[str, _Rows] = defaultdict(_Rows)
+            lately = counted.where(events.c.id >= first_id(connection, events, since))
             for pool, *row in connection.execute(refunds):
                 rows[pool].refunds.append((row[0], row[1], row[2]))
             for pool, *row in connection.execute(calls):
                 rows[pool].calls.append((row[0], row[1], row[2]))
-            for pool, was_refused, count in connection.execute(counted):
+            for pool, was_refused, count in connection.execute(lately):
                 rows[pool].counts[bool(was_refused)] = count
             return {pool: one.summed_up() for pool, one in rows.items()}
 
@@ -148,13 +150,16 @@ class Backlog:
         same = sa.alias(webhooks)  # a caller of finish may have named the job of that task
         of_one = (same.c.provider == webhooks.c.provider) & (same.c.task_id == webhooks.c.task_id)
         ended = sa.exists().where(of_one, jobs.c.job_id == same.c.job_id, jobs.c.ended_at.is_not(None))
-        waits = (webhooks.c.verdict == "waits", webhooks.c.at > now_ms() - KEPT_MS, ~sa.exists().where(of_task), ~ended)
+        since = now_ms() - KEPT_MS
+        waits = (webhooks.c.verdict == "waits", webhooks.c.at > since, ~sa.exists().where(of_task), ~ended)
         count = sa.select(sa.func.count()).where(*waits)
         task = (webhooks.c.provider, webhooks.c.task_id)
         newest = sa.select(*task).where(*waits).group_by(*task).order_by(sa.func.max(webhooks.c.id).desc()).limit(most)
 
         def look(connection: Connection) -> tuple[int, list[str]]:
-            return connection.execute(count).scalar_one(), [" ".join(row) for row in connection.execute(newest)]
+            lately = webhooks.c.id >= first_id(connection, webhooks, since)
+            found = connection.execute(newest.where(lately))
+            return connection.execute(count.where(lately)).scalar_one(), [" ".join(row) for row in found]
 
         return await self._database.reports.read(look)
 
@@ -199,12 +204,14 @@ class Backlog:
             lately_ms: Age (ms) up to which the end of a wait counts.
         """
         waits = jobs.c.ended_at.is_(None) & (jobs.c.status == "queued")
-        over = (jobs.c.ended_at > now_ms() - lately_ms) & (jobs.c.end_reason == "queue_timeout") & jobs.c.queue_ms.is_(None)
+        since = now_ms() - lately_ms
+        over = (jobs.c.end_reason == "queue_timeout") & jobs.c.queue_ms.is_(None)
         by_pool = sa.select(jobs.c.pool, sa.func.count()).group_by(jobs.c.pool)
 
         def look(connection: Connection) -> dict[str, LineLength]:
+            ended = _ended_since(connection, since)
             waiting, timed_out = (
-                {pool: count for pool, count in connection.execute(by_pool.where(such))} for such in (waits, over)
+                {pool: count for pool, count in connection.execute(by_pool.where(such))} for such in (waits, over & ended)
             )
             return {
                 pool: LineLength(waiting.get(pool, 0), timed_out.get(pool, 0)) for pool in waiting.keys() | timed_out.keys()
@@ -216,8 +223,9 @@ class Backlog:
         """Return the number of users who had jobs lately, by pool. A pool without users is left out."""
         newest = sa.select(sa.func.max(events.c.id)).scalar_subquery()
         query = sa.select(jobs.c.pool, sa.func.count(jobs.c.user.distinct())).join(events, events.c.job_id == jobs.c.job_id)
-        query = query.where(events.c.id > newest - LATELY, jobs.c.user.is_not(None)).group_by(jobs.c.pool)
-        return await self._database.reports.read(lambda c: {pool: users for pool, users in c.execute(query)})
+        # A condition on `user` would let SQLite read all jobs by its index, instead of the newest events.
+        query = query.where(events.c.id > newest - LATELY).group_by(jobs.c.pool)
+        return await self._database.reports.read(lambda c: {pool: users for pool, users in c.execute(query) if users})
 
     async def clock_steps(self, lately_ms: int) -> dict[str, tuple[int, int, str]]:
         """Count how often the clock of Redis stepped under each pool.
@@ -228,12 +236,13 @@ class Backlog:
         Returns:
             By pool: the number of steps, and time (ms since 1970) and length of the last, such as `+600.0 s`.
         """
-        stepped = (events.c.kind == "clock_stepped") & (events.c.at > now_ms() - lately_ms)
+        since = now_ms() - lately_ms
+        stepped = (events.c.kind == "clock_stepped") & (events.c.at > since)
         query = sa.select(events.c.pool, events.c.at, events.c.why).where(stepped).order_by(events.c.id)
 
         def look(connection: Connection) -> dict[str, tuple[int, int, str]]:
             found: dict[str, tuple[int, int, str]] = {}
-            for pool, at, why in connection.execute(query):
+            for pool, at, why in connection.execute(query.where(events.c.id >= first_id(connection, events, since))):
                 found[pool] = (found[pool][0] + 1 if pool in found else 1, at, why)
             return found
 
@@ -248,12 +257,14 @@ class Backlog:
         Returns:
             The answer or error of that call, by tool.
         """
-        ended = deliveries.c.done_at.is_not(None) & (deliveries.c.done_at > now_ms() - lately_ms)
+        since = now_ms() - lately_ms
+        ended = deliveries.c.done_at.is_not(None) & (deliveries.c.done_at > since)
         query = sa.select(deliveries.c.tool, deliveries.c.result, deliveries.c.error)
         query = query.where(ended, deliveries.c.kind == "start").order_by(deliveries.c.done_at, deliveries.c.id)
 
         def look(connection: Connection) -> dict[str, str]:
-            last = {row.tool: (row.result, row.error) for row in connection.execute(query)}
+            written = deliveries.c.id >= first_id(connection, deliveries, since - GIVE_UP_MS)
+            last = {row.tool: (row.result, row.error) for row in connection.execute(query.where(written))}
             return {tool: error or "" for tool, (result, error) in last.items() if result == "tool_down"}
 
         return await self._database.reports.read(look)
@@ -271,17 +282,19 @@ class Backlog:
         """
         without = jobs.c.tool.is_not(None) & jobs.c.tool.not_in(list(addressed))
         live = without & jobs.c.ended_at.is_(None)
-        lately = without & (jobs.c.ended_at > now_ms() - lately_ms)
+        since = now_ms() - lately_ms
         by_tool = sa.select(jobs.c.tool, sa.func.count()).group_by(jobs.c.tool)
         wait = by_tool.where(live, jobs.c.starts, jobs.c.status.in_(("queued", "granted")))
-        unclaimed = by_tool.where(lately, jobs.c.end_reason == "claim_timeout")
         by_starter = jobs.c.ended_by.in_(("holder", "provider", "tool"))
-        started = sa.select(jobs.c.tool).where((lately & by_starter) | (live & (jobs.c.status == "running"))).distinct()
+        tools = sa.select(jobs.c.tool).distinct()
 
         def look(connection: Connection) -> dict[str, tuple[int, int]]:
+            lately = without & _ended_since(connection, since)
             waiting = {tool: count for tool, count in connection.execute(wait)}
-            some_started = set(connection.execute(started).scalars())
-            over = {tool: count for tool, count in connection.execute(unclaimed) if tool not in some_started}
+            started = (tools.where(lately, by_starter), tools.where(live, jobs.c.status == "running"))
+            some_started = {tool for query in started for tool in connection.execute(query).scalars()}
+            unclaimed = connection.execute(by_tool.where(lately, jobs.c.end_reason == "claim_timeout"))
+            over = {tool: count for tool, count in unclaimed if tool not in some_started}
             return {tool: (waiting.get(tool, 0), over.get(tool, 0)) for tool in waiting.keys() | over.keys()}
 
         return await self._database.reports.read(look)
@@ -295,6 +308,13 @@ class Backlog:
             connection.execute(owed.update().values(due_at=0))
 
         await self._database.write("", "", work)
+
+
+def _ended_since(connection: Connection, since_ms: int) -> sa.ColumnElement[bool]:
+    """Return the condition that a job ended after a time (ms since 1970). Its event is found by its id, so no index is needed."""
+    first = first_id(connection, events, since_ms)
+    lately = sa.select(events.c.job_id).where(events.c.id >= first, events.c.kind.in_(sorted(ENDED)))
+    return jobs.c.job_id.in_(lately) & (jobs.c.ended_at > since_ms)
 
 
 _undone = deliveries.c.done_at.is_(None)

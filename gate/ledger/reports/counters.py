@@ -79,11 +79,13 @@ class EventCounters:
 
     Attributes:
         pools: The counters by pool.
+        total: The counters of all pools together, those that were deleted included.
     """
 
     def __init__(self, database: Database) -> None:
         self._database, self._feed = database, Feed(database, events)
         self.pools: dict[str, PoolCounters] = {}
+        self.total = PoolCounters()
         self._counted: int | None = None
 
     async def begin(self) -> None:
@@ -105,10 +107,11 @@ class EventCounters:
         newest = await self._feed.newest()
         rows, paid, self._counted = await self._database.read(lambda connection: self._read(connection, newest))
         for row in rows:
-            self._add(row)
+            for one in (self._of(row.pool), self.total):
+                _add(one, row)
         for pool, amount in paid:
-            of_pool = self._of(pool)
-            of_pool.refunds, of_pool.credits = of_pool.refunds + 1, of_pool.credits + int(amount)
+            for one in (self._of(pool), self.total):
+                one.refunds, one.credits = one.refunds + 1, one.credits + int(amount)
 
     def _of(self, pool: str) -> PoolCounters:
         return self.pools.setdefault(pool, PoolCounters())
@@ -128,24 +131,24 @@ class EventCounters:
             reached = step["upto"]
         return rows, paid, reached
 
-    def _add(self, row: Any) -> None:
-        of_pool = self._of(row.pool)
-        if row.kind == "late":
-            of_pool.late += row.count
-        elif row.kind in ENDED:
-            of_pool.ended[row.kind, row.cause] += row.count
-            of_pool.refunds += row.refunds
-            of_pool.credits += int(row.credits or 0)
-            _spread(of_pool.holds, row.bucket, row.count, row.took)
-            _spread(of_pool.reap_lag, row.lag_bucket, row.count, row.lag)
-        elif row.kind == "queued" and row.cause == "refused":
-            of_pool.refusals += row.count
-        else:
-            if row.cause == "caller":
-                of_pool.admitted[row.kind] += row.count
-            if row.kind != "queued":
-                of_pool.grants += row.count
-                _spread(of_pool.waits, row.bucket, row.count, row.took)
+
+def _add(to: PoolCounters, row: Any) -> None:
+    if row.kind == "late":
+        to.late += row.count
+    elif row.kind in ENDED:
+        to.ended[row.kind, row.cause] += row.count
+        to.refunds += row.refunds
+        to.credits += int(row.credits or 0)
+        _spread(to.holds, row.bucket, row.count, row.took)
+        _spread(to.reap_lag, row.lag_bucket, row.count, row.lag)
+    elif row.kind == "queued" and row.cause == "refused":
+        to.refusals += row.count
+    else:
+        if row.cause == "caller":
+            to.admitted[row.kind] += row.count
+        if row.kind != "queued":
+            to.grants += row.count
+            _spread(to.waits, row.bucket, row.count, row.took)
 
 
 def _spread(spread: Spread, bucket: int, count: int, ms: int | None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from gate.ledger.reports.first_id import first_id
 from gate.ledger.sql import pool_rows
 from gate.ledger.sql.clock import clock_ms
 from gate.ledger.sql.job_rows import is_holding
@@ -60,8 +61,11 @@ def provider_troubles(connection: Connection, lately_ms: int) -> ProviderTrouble
         if count:
             found.without_task[pool] = (count, job_id)
     asked = sa.func.sum(sa.case((webhooks.c.body.like(ASKED), 1), else_=0))
+    since = now_ms() - lately_ms
     ends = sa.select(webhooks.c.provider, sa.func.count(), asked).where(
-        webhooks.c.at > now_ms() - lately_ms, webhooks.c.verdict.in_(("ended", "late", "hint"))
+        webhooks.c.id >= first_id(connection, webhooks, since),
+        webhooks.c.at > since,
+        webhooks.c.verdict.in_(("ended", "late", "hint")),
     )
     for provider, count, by_question in connection.execute(ends.group_by(webhooks.c.provider)):
         found.ends[provider] = (count - int(by_question), int(by_question))

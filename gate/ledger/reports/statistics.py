@@ -1,18 +1,17 @@
 """Statistics of a pool over time, and its last ends. For people, read from the events of the time that they look at.
 
-Rows of events and of the ledger are in the order of their ids, and nearly in that of their times. So a binary search over the
-ids finds the first row of a time. Then only that time is read, however long the history is, and no index on it is needed.
+Only the rows of that time are read, however long the history is. See `first_id`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
+from gate.ledger.reports.first_id import first_id
 from gate.ledger.sql.job_rows import job_of, jobs_with_refund
 from gate.ledger.sql.tables import events, jobs, ledger
 from gate.model.job import ENDED, Job, now_ms
@@ -122,7 +121,7 @@ def _ended(connection: Connection, pool: str, since_ms: int, bucket_ms: int) -> 
     held_ms = sa.case((jobs.c.granted_at.is_not(None), jobs.c.ended_at - jobs.c.granted_at))
     waited_ms = sa.func.coalesce(jobs.c.granted_at, jobs.c.ended_at) - jobs.c.enqueued_at
     of_the_time = sa.select(events.c.job_id).where(
-        events.c.id >= _first(connection, events, since_ms), events.c.pool == pool, events.c.kind.in_(sorted(ENDED))
+        events.c.id >= first_id(connection, events, since_ms), events.c.pool == pool, events.c.kind.in_(sorted(ENDED))
     )
     query = sa.select(
         (jobs.c.ended_at // bucket_ms).label("n"), jobs.c.status, waited_ms.label("wait_ms"), held_ms.label("hold_ms")
@@ -146,19 +145,5 @@ def _quantiles(ended: sa.Subquery, took: sa.ColumnElement[int]) -> sa.Select[int
 def _refunds(connection: Connection, pool: str, since_ms: int, bucket_ms: int) -> sa.Select[int, int, int]:
     n = (ledger.c.at // bucket_ms).label("n")
     query = sa.select(n, sa.func.count(), sa.func.sum(ledger.c.amount)).group_by(n)
-    of_the_time = (ledger.c.id >= _first(connection, ledger, since_ms), ledger.c.at >= since_ms)
+    of_the_time = (ledger.c.id >= first_id(connection, ledger, since_ms), ledger.c.at >= since_ms)
     return query.where(*of_the_time, ledger.c.pool == pool, ledger.c.kind == "refund")
-
-
-def _first(connection: Connection, table: sa.Table, since_ms: int) -> int:
-    """Return the id of the first row of a time, by binary search."""
-    low, high = 1, (connection.execute(sa.select(sa.func.max(table.c.id))).scalar() or 0) + 1
-    while low < high:
-        middle = (low + high) // 2
-        after = sa.select(table.c.id, table.c.at).where(table.c.id >= middle).order_by(table.c.id).limit(1)
-        row: Sequence[int] | None = connection.execute(after).first()
-        if row is None or row[1] >= since_ms:
-            high = middle
-        else:
-            low = row[0] + 1
-    return low

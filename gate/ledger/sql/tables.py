@@ -132,6 +132,8 @@ Index(
     postgresql_where=text("ended_at is null"),
 )
 
+Index("jobs_newest", jobs.c.pool, jobs.c.enqueued_at, jobs.c.ticket)
+Index("jobs_user", jobs.c.user, jobs.c.enqueued_at)
 UNANSWERED = text("task_id is null and provider is not null")
 Index("jobs_unanswered", jobs.c.pool, sqlite_where=UNANSWERED, postgresql_where=UNANSWERED)
 Index("jobs_completed", jobs.c.pool, jobs.c.ended_at, sqlite_where=COMPLETED, postgresql_where=COMPLETED)

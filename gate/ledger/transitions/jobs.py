@@ -115,6 +115,24 @@ def end(batch: UnitOfWork, job: Job, ending: Ending) -> Job:
     return deliveries.owe(batch, job, at)
 
 
+def cancel_waiting(batch: UnitOfWork, pool: str, job_ids: Sequence[str], ending: Ending) -> list[Job]:
+    """End those of the jobs that wait. They are read by one statement, and written by a few.
+
+    Args:
+        batch: Of the request.
+        pool: Name of the pool.
+        job_ids: The jobs.
+        ending: How they end.
+
+    Returns:
+        The jobs that this call has ended, with their refunds.
+    """
+    batch.pool(pool)
+    batch.expect(pool, job_ids)
+    found = (batch.job(pool, job_id) for job_id in job_ids)
+    return [end(batch, job, ending) for job in found if job is not None and job.pool == pool and job.status == "queued"]
+
+
 class BoundTask(NamedTuple):
     """A provider's task, and the lease that it is bound to.
 

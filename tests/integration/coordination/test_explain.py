@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gate.diagnostics import verify
+from gate.diagnostics import history, verify
 from gate.explain.facts import by_both, by_sql_alone
 from gate.explain.formatting import span, until
 from gate.explain.sentences import sections
@@ -61,7 +61,7 @@ async def test_what_was_pruned_and_how_far_long_work_is(house: House, monkeypatc
     for _ in range(3):
         await house.release(job := await house.acquire(user="ana", credits=5), "failed")
     done: list[tuple[int, int]] = []
-    monkeypatch.setattr(verify, "AT_A_TIME", 1)
+    monkeypatch.setattr(history, "AT_A_TIME", 1)
     monkeypatch.setattr(prune, "AT_A_TIME", 1)
     await asyncio.to_thread(verify.verify, house.sql_url, house.redis_url, lambda *far: done.append(far))
     assert done[-1][0] == done[-1][1] == len(done)

@@ -23,9 +23,10 @@ async def queue_of_ana(house: House) -> None:
 async def test_the_waiters_of_a_user_are_cancelled_in_few_commits(open_house: OpenHouse) -> None:
     async with open_house(limit=0, queue_max=MANY, max_active_per_user=0) as house:
         await queue_of_ana(house)
-        before = sum(counters.commits.counts)
+        before, scripts = sum(counters.commits.counts), sum(counters.scripts["cancel"].counts)
         cancelled = await house.gate.services.pools.cancel_waiting(house.pool, user="ana", reason="enough")
         assert sum(counters.commits.counts) - before <= 4, "a commit for each job"
+        assert sum(counters.scripts["cancel"].counts) - scripts == 2, "a script for each job"
         assert len(cancelled) == MANY and {job.status for job in cancelled} == {"cancelled"}
         assert house.people.llen(house.key("queue")) == house.people.hlen(house.key("jobs")) == 0
         rows, _ = await house.gate.services.ledger.entries(user="ana", kind="refund", most=2 * MANY)
@@ -35,16 +36,16 @@ async def test_the_waiters_of_a_user_are_cancelled_in_few_commits(open_house: Op
 async def test_what_was_cancelled_before_sql_failed_is_told(open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_house(limit=0, queue_max=MANY, max_active_per_user=0) as house:
         await queue_of_ana(house)
-        end, told = house.gate.ledger.end, []
+        cancel, told = house.gate.ledger.cancel_waiting, []
         monkeypatch.setattr(house.gate.services.pools._news, "tell", lambda pool, job_ids: told.extend(job_ids))
 
-        async def failing(pool: str, job_id: str, **more: object) -> object:
-            if job_id.endswith("-w0"):
+        async def failing(pool: str, job_ids: list[str], **more: object) -> object:
+            if f"{pool}-w0" in job_ids:
                 raise StoreDown("sql", "gone")
-            return await end(pool, job_id, **more)
+            return await cancel(pool, job_ids, **more)
 
-        monkeypatch.setattr(house.gate.ledger, "end", failing)
+        monkeypatch.setattr(house.gate.ledger, "cancel_waiting", failing)
         with pytest.raises(StoreDown):
             await house.gate.services.pools.cancel_waiting(house.pool, user="ana")
-        assert len(told) == MANY - 1
-        assert house.people.lrange(house.key("queue"), 0, -1) == [f"{house.pool}-w0"]
+        assert len(told) == CANCELS_AT_ONCE
+        assert house.people.llen(house.key("queue")) == MANY - CANCELS_AT_ONCE

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gate.slots import gauges
+from gate.slots import RedisConnection, gauges
 from gate.slots.gauges import RedisGauges
 from tests.support.gate_in_process import House
 from tests.support.script_lane import LineOfPool
@@ -14,8 +14,12 @@ from tests.support.script_lane import LineOfPool
 pytestmark = pytest.mark.anyio
 
 
+async def read(link: RedisConnection, pool: str) -> RedisGauges:
+    return (await gauges.read(link, [pool]))[pool]
+
+
 async def look(house: House) -> RedisGauges:
-    return await gauges.read(house.gate.semaphore.link, house.pool)
+    return await read(house.gate.semaphore.link, house.pool)
 
 
 async def test_a_pool_in_figures(open_house: Any) -> None:
@@ -40,11 +44,11 @@ async def test_a_read_reaps_nothing_and_grants_nothing(line: LineOfPool) -> None
     await line.client.zrem(line.key("slots"), "b")
     before = await line.dump()
     for _ in range(3):
-        found = await gauges.read(line.semaphore.link, line.pool)
+        found = await read(line.semaphore.link, line.pool)
         assert (found.overdue, found.free, found.queued) == (1, 1, 1)
     assert await line.dump() == before
     await line.tick()
-    found = await gauges.read(line.semaphore.link, line.pool)
+    found = await read(line.semaphore.link, line.pool)
     assert "a" not in await line.holders() and (found.queued, found.granted) == (0, 1)
     assert found.outbox == 2 and found.oldest_entry_s >= 0
 
@@ -64,10 +68,10 @@ async def test_values_written_by_hand_break_nothing(house: House) -> None:
 
 async def test_no_number_is_too_large(line: LineOfPool) -> None:
     await line.client.hset(line.key("meta"), mapping={"limit": "inf", "epoch": "-5", "cooling_until": "1e300"})
-    found = await gauges.read(line.semaphore.link, line.pool)
+    found = await read(line.semaphore.link, line.pool)
     assert found.limit == 2**53 and found.epoch == 0 and found.cooling_s > 0
 
 
 async def test_a_pool_that_redis_does_not_know_is_nothing(house: House) -> None:
-    nothing = await gauges.read(house.gate.semaphore.link, "nowhere")
+    nothing = await read(house.gate.semaphore.link, "nowhere")
     assert (nothing.epoch, nothing.limit, nothing.free, nothing.queued) == (0, 0, 0, 0)

@@ -14,7 +14,7 @@ DOORS = {
     "script:tick": 8, "script:status": 8, "script:undo": 1, "script:restore": 1, "script:rebuild": 2, "script:configure": 1,
     "script:shift": 1,
     "outbox:read": 8, "outbox:trim": 6,
-    "sql:admit": 12, "sql:claim": 4, "sql:renew": 4, "sql:hold": 1, "sql:end_unadmitted": 1, "sql:release": 6, "sql:cancel": 2, "sql:refuse": 1, "sql:record": 8,
+    "sql:admit": 12, "sql:claim": 4, "sql:renew": 4, "sql:hold": 1, "sql:end_unadmitted": 1, "sql:release": 6, "sql:cancel": 2, "sql:cancel_waiting": 1, "sql:refuse": 1, "sql:record": 8,
     "sql:started": 2, "sql:fail": 1, "sql:bind": 1, "sql:start_late": 1, "sql:hear": 2, "sql:refund": 1,
     "sql:delivery.free": 1, "sql:delivery.take": 6, "sql:delivery.close": 6, "sql:delivery.put_off": 1,
     "sql:delivery.keep": 1,

@@ -77,6 +77,16 @@ async def refused(_scene: Scene, client: Client) -> None:
     await client.cancel(told)
 
 
+async def waiters_cancelled(_scene: Scene, client: Client) -> None:
+    """A waiter whose session is cancelled, behind a holder."""
+    holder = await hold(client, 3)
+    waiter = (await client.acquire(POOL, session=client.name)).told
+    client.account.giving_back(waiter, "cancelled", time.time())
+    await asked(client, "POST", f"/v1/pools/{POOL}/cancel", {"session": client.name}, good=(200,))
+    await client.look(waiter)
+    await client.cancel(holder)
+
+
 async def bound(_scene: Scene, client: Client) -> None:
     """A task that its caller started, and its provider's word of it."""
     told = await hold(client, 3)
@@ -256,7 +266,7 @@ async def stopped(scene: Scene, client: Client) -> None:
 
 
 ROUNDS: dict[str, Round] = {
-    "script:undo": unwritten, "script:requeue": refused, "sql:refuse": refused, "sql:bind": bound, "sql:hear": bound,
+    "sql:cancel_waiting": waiters_cancelled, "script:undo": unwritten, "script:requeue": refused, "sql:refuse": refused, "sql:bind": bound, "sql:hear": bound,
     "script:configure": changed, "sql:change_pool": changed, "sql:make_pool": made, "sql:delete_pool": deleted, "script:restore": lost,
     "sql:seated": unseated, "sql:expire_overdue": overdue, "sql:void": stranger,
     "sql:say_ended": ghost, "script:shift": stepped, "sql:record_clock": stepped,

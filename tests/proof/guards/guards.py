@@ -261,6 +261,7 @@ GUARDS = [
     Guard("look-for-a-ledger-that-goes-back", NEVER, "test_ledger_that_goes_back_under_a_running_gate_is_held_at_the_next_look"),
     Guard("read-redis-before-sql", replaced_by("[]"), "test_mark_that_redis_has_of_a_later_commit_is_no_proof"),
     Guard("keep-the-newest-mark", ALWAYS, "test_it_keeps_the_newest_event_that_a_caller_has_read"),
+    Guard("archived-before-pruned", DROP, "test_nothing_is_pruned_that_is_not_on_the_disk"),
     Guard("newest-event-is-kept", replaced_by("0"), "test_newest_event_is_not_pruned"),
     Guard("sweep-nothing-in-the-outbox", DROP, "test_what_the_outbox_speaks_of_is_on_its_way"),
     Guard("embedded-redis-dies-with-gate", DROP, "test_the_embedded_redis_dies_with_its_parent_even_by_kill_9"),

@@ -121,11 +121,12 @@ async def test_an_end_by_a_lease_is_of_that_lease(book: Book) -> None:
     assert await book.ledger.end("default", "w", "failed", by="holder", lease_id="lease-1") == Change("lost", waiter)
     job = await book.running()
     assert await book.ledger.end("default", "a", "failed", by="holder", lease_id="lease-2") == Change("lost", job)
-    assert await book.ledger.end("default", "a", "cancelled", by="operator", only_queued=True) == Change("lost", job)
+    assert await book.ledger.cancel_waiting("default", ["a", "nobody"], by="operator") == []
     back = (await book.ledger.refuse("default", "a", "lease-1", "holder")).job
     assert await book.ledger.end("default", "a", "failed", by="holder", lease_id="lease-1") == Change("lost", back)
-    ended = await book.ledger.end("default", "w", "cancelled", by="operator", only_queued=True)
-    assert ended.result == "ended" and (await book.history("w"))[-1] == ("cancelled", "operator", None, None, NOW)
+    assert await book.ledger.cancel_waiting("other", ["w"], by="operator") == []
+    (ended,) = await book.ledger.cancel_waiting("default", ["w", "w"], by="operator")
+    assert ended.status == "cancelled" and (await book.history("w"))[-1] == ("cancelled", "operator", None, None, NOW)
 
 
 async def test_what_comes_after_the_expiry_is_kept_once(book: Book) -> None:
