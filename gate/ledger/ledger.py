@@ -160,11 +160,10 @@ class Ledger:
 
     async def cancel_waiting(self, pool: str, job_ids: Sequence[str], *, by: str, reason: str | None = None) -> list[Job]:
         """Cancel those of the jobs that wait, and return them. A job that has a slot, or has ended, is left alone."""
-
-        def work(batch: UnitOfWork) -> list[Job]:
-            return changes.cancel_waiting(batch, pool, job_ids, Ending("cancelled", by, reason))
-
-        return await self._database.write(pool, "", work, takes_long=True)
+        end = Ending("cancelled", by, reason)
+        return await self._database.write(
+            pool, "", lambda batch: changes.cancel_waiting(batch, pool, job_ids, end), takes_long=True
+        )
 
     async def end_unadmitted(
         self, pool: str, request: Request, outcome: EndStatus, *, by: str, reason: str | None = None, error: str | None = None
@@ -338,15 +337,7 @@ class Ledger:
         def work(batch: UnitOfWork) -> bool:
             # guard: overdue-in-its-epoch
             job = _in(pool, batch.job(pool, job_id)) if batch.pool(pool).epoch == epoch else None
-            if (
-                job is None
-                or job.lease is None
-                or job.fence != fence
-                or job.lease.due > now_ms  # guard: overdue-by-the-renewed-deadline
-            ):
-                return False
-            outbox.expire(batch, job, now_ms)
-            return True
+            return job is not None and outbox.expire_overdue(batch, job, fence, now_ms)
 
         return await self._database.write(pool, job_id, work)
 

@@ -161,3 +161,23 @@ def expire(batch: UnitOfWork, job: Job, at: int) -> Job:
     at_the_limit = job.expires_at is not None and job.hard_expires_at is not None and job.expires_at >= job.hard_expires_at
     reason = "claim_timeout" if job.status == "granted" else "hold_limit" if at_the_limit else "lease_timeout"
     return jobs.end(batch, job, Ending("expired", "gate", reason, at=at))
+
+
+def expire_overdue(batch: UnitOfWork, job: Job, fence: int, now_ms: int) -> bool:
+    """End a job whose lease Redis has lost, if its deadline is over by the clock of Redis.
+
+    Args:
+        batch: Has locked the pool's row.
+        job: The job.
+        fence: Fence of the lease. A job with another one is left alone.
+        now_ms: Time of the pool by the clock of Redis (ms since 1970).
+
+    Returns:
+        Whether the job was ended.
+    """
+    if (
+        job.lease is None or job.fence != fence or job.lease.due > now_ms  # guard: overdue-by-the-renewed-deadline
+    ):
+        return False
+    expire(batch, job, now_ms)
+    return True

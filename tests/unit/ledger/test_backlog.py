@@ -19,9 +19,7 @@ async def test_a_line_is_as_long_as_the_jobs_that_wait_and_those_that_waited_too
     await book.queued("over", ticket=3)
     await book.queued("own", ticket=4, queue_ms=1_000)
     await book.running("ended", 5, pool="other", ticket=5)
-    book.clock(NOW - 600)
     await book.ledger.end("other", "ended", "completed", by="operator")
-    book.clock(NOW)
     await book.record(book.note("over", 0, at=NOW - 500), book.note("own", 0, at=NOW - 500))
     assert await book.reading.backlog.lines(1_000) == {"default": LineLength(1, 1)}
     assert await book.reading.backlog.lines(400) == {"default": LineLength(1, 0)}

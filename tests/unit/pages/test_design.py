@@ -6,7 +6,7 @@ import inspect
 import re
 
 from gate.coordination import drift, outbox_recorder, pool_loader, pool_registry
-from gate.diagnostics import verify
+from gate.diagnostics import history, verify
 from gate.ledger import billing_hooks
 from gate.ledger.transitions import inbox
 from gate.slots import keys, scripts
@@ -22,7 +22,7 @@ PRELUDE = (scripts.FOLDER / "_prelude.lua").read_text()
 def test_the_invariants_are_those_that_verify_names_and_finds() -> None:
     assert verify.__doc__ is not None
     named = re.findall(r"^ +(I\d+) ", verify.__doc__, flags=re.MULTILINE)
-    found = set(re.findall(r'Breach\(\s*"(I\d+)"', inspect.getsource(verify)))
+    found = set(re.findall(r'Breach\(\s*"(I\d+)"', inspect.getsource(verify) + inspect.getsource(history)))
     assert [name for name, _ in rows(PAGE, "name", "invariant")] == named
     assert set(named) == found
 
