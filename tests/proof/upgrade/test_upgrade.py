@@ -24,7 +24,13 @@ CALLERS = 3
 
 
 @pytest.fixture
-def stores() -> Iterator[dict[str, str]]:
+def source(tmp_path: Path) -> Path:
+    """The version before this one."""
+    return unpack(tmp_path / "source")
+
+
+@pytest.fixture
+def stores(source: Path) -> Iterator[dict[str, str]]:
     """Settings that name a Postgres and a Redis of the test's own."""
     if lack := lacking("valkey", "postgres"):
         missing(f"needs {', '.join(lack)}")
@@ -96,8 +102,7 @@ def _stamp(sql_url: str, revision: str) -> None:
         connection.execute("update gate.alembic_version set version_num = %s", (revision,))
 
 
-def test_an_upgrade_under_load_and_the_way_back(stores: dict[str, str], tmp_path: Path) -> None:
-    source = unpack(tmp_path / "source")
+def test_an_upgrade_under_load_and_the_way_back(source: Path, stores: dict[str, str], tmp_path: Path) -> None:
     before = schema_of(source)
 
     def gate(*words: str) -> tuple[int, str]:
@@ -111,8 +116,6 @@ def test_an_upgrade_under_load_and_the_way_back(stores: dict[str, str], tmp_path
             if before < migrate.HEAD:
                 code, says = gate("db", "upgrade", "--check")
                 assert code == 1 and f"schema {before}" in says and f"  {migrate.HEAD} " in says
-                code, says = gate("jobs")
-                assert code == 1 and "gate db upgrade" in says
                 assert gate("db", "upgrade") == (0, f"upgraded to {migrate.HEAD}\n")
             load.until(10)
             new.start()
@@ -127,7 +130,6 @@ def test_an_upgrade_under_load_and_the_way_back(stores: dict[str, str], tmp_path
         _back(source, tmp_path, stores, new)
         assert new.act(half_way, "release", outcome="completed").status_code == 200
         assert gate("verify")[0] == 0
-        assert gate("doctor")[0] == 0
 
 
 def _back(source: Path, folder: Path, stores: dict[str, str], new: Served) -> None:
