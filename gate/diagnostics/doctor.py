@@ -10,7 +10,7 @@ invariant    one of I1-I9 of `gate verify` does not hold
 gone_back    SQL has lost commits: a backup was restored, or a standby that lagged was promoted
 migrations   the tables are of another version than this gate, which cannot serve on them
 standby      a standby of Postgres that lags or is not synchronous: what a failover to it would lose; or one that commits wait for in vain
-durability   Postgres answers commits before they are on its disk
+durability   Postgres answers commits before they are on its disk, or on that of its synchronous standby
 replica      the replica that runs the reports is away or far behind
 owed         refunds that the owner's function has not paid
 undelivered  calls that a tool has not answered, or whose tool is no longer configured

@@ -24,8 +24,9 @@ def replication_findings(found: Replication | None, fails_over: bool) -> Iterato
     """
     if found is None:
         return
-    if found.commit == "off":
-        says = "synchronous_commit is off for gate's role: a crash of Postgres loses jobs that gate has acknowledged"
+    if found.commit == "off" or (found.commit == "local" and found.names):
+        lost_by = "a crash of Postgres" if found.commit == "off" else "a failover"
+        says = f"synchronous_commit is {found.commit} for gate's role: {lost_by} loses jobs that gate has acknowledged"
         yield Diagnosis("durability", "SQL", says, "alter role … set synchronous_commit = on, for the role of gate")
     if found.waits and not any(one.synchronous or not one.state for one in found.standbys):
         says = f"synchronous_standby_names is {found.names!r}, and no such standby is connected: each commit waits for one"
