@@ -14,7 +14,7 @@ from gate.coordination.due_times import DueTimes
 from gate.coordination.ledger_age import LedgerAge
 from gate.coordination.pool_loader import LOADING_S, KnownPool, PoolLoader
 from gate.coordination.single_flight import SingleFlight
-from gate.ledger import Ledger, LedgerQueries
+from gate.ledger import Ledger, LedgerQueries, Pool
 from gate.model.account import Accounts
 from gate.model.errors import PoolUnknown, StoreDown
 from gate.model.job import Job, Request, RequeueReason
@@ -23,6 +23,7 @@ from gate.slots import (
     AcquireReply,
     ExtendReply,
     NotDone,
+    PoolLook,
     QueueState,
     RedisSnapshot,
     RestoreResult,
@@ -35,10 +36,16 @@ from gate.telemetry import counters
 
 R = TypeVar("R", bound=ScriptReply[StrEnum])
 
+REST_S = 3.0
+"""Time (s) after its last call on a pool in which a server ticks it although it is idle, or another server's own.
+
+The last tick of an idle pool carries the events of that call. The owner of a pool finds a job in SQL within two seconds."""
 COLD_WAIT_S = 5.0
 """Longest time (s) that a call waits for its pool to be loaded, before it answers 503."""
 TICK_EVERY_S = 1.0
 """Longest pause (s) between two ticks of a pool with jobs. After 2.5 s without a call the scripts assume that gate was away."""
+GRID_S = 0.1
+"""Ticks without a deadline are due at multiples of this time (s), so that many pools share a round trip."""
 LOOK_AGAIN_S = 0.02
 """Pause (s) before a call is made again whose pool another server is loading."""
 
@@ -52,7 +59,9 @@ class PoolRegistry:
     Attributes:
         on_emitted: Called with pool, epoch and reply when a script has written to the outbox.
         on_forgotten: Called with the name of each pool that was deleted.
-        due: When each pool needs its next tick.
+        due: When pools need their next tick. A pool without jobs needs none.
+        busy: The pools that had a live job in SQL when the ticker looked last, up to a second ago.
+        owns: Says whether a pool is this server's own, so that it has to tick it (see `PoolOwners`).
         age: Finds out that SQL has gone back.
     """
 
@@ -62,18 +71,26 @@ class PoolRegistry:
         self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
         self._link = semaphore.link
         self._known: dict[str, KnownPool] = {}
+        self._names: list[str] | None = None
+        self._restless: set[str] = set()
+        """Pools in which the last script of this server left a job or an unrecorded entry."""
+        self._version: tuple[int, int] | None = None
         self._turning = SingleFlight()
         self._clock_guard = ClockGuard(semaphore, ledger)
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
         self.on_forgotten: list[Callable[[str], None]] = [counters.forget]
         self.due = DueTimes()
+        self.busy: frozenset[str] = frozenset()
+        self.owns: Callable[[str], bool] = lambda pool: True
         self.age = LedgerAge(semaphore, ledger, reading)
         self._loader = PoolLoader(semaphore, ledger, self._clock_guard, self.age, accounts or Accounts())
 
     @property
     def names(self) -> list[str]:
-        """Names of the pools, sorted."""
-        return sorted(self._known)
+        """Names of the pools, sorted. Do not change the list."""
+        if self._names is None:
+            self._names = sorted(self._known)
+        return self._names
 
     async def load(self) -> None:
         """Read the pools and their epochs from SQL, and forget those that were deleted.
@@ -82,28 +99,60 @@ class PoolRegistry:
             StoreDown: SQL does not answer.
         """
         before = set(self._known)
+        self._version = await self._reading.pools_version()
         rows = await self._reading.pools()
         for name in before.difference(row.name for row in rows):  # one that was made meanwhile is not in `before`
             self._forget(name)
-        for pool in rows:
-            if pool.name not in self._known:
-                self.due_within(pool.name, 0)
-            known = self._known.setdefault(pool.name, KnownPool())
-            self._semaphore.belongs(pool.name, pool.ledger_id)
-            if known.epoch is None or known.epoch < pool.epoch:
-                known.take(pool.epoch, pool.redis)
+        for row in rows:
+            self._take(row)
+
+    async def load_changes(self) -> None:
+        """Read the pools from SQL if one was made or deleted since they were read last.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        if await self._reading.pools_version() != self._version:
+            await self.load()
+
+    async def _load_one(self, pool: str) -> None:
+        """Read one pool from SQL, which this server does not know or whose epoch is out of date.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        if (row := (await self._reading.named([pool])).get(pool)) is not None:
+            self._take(row)
+        else:
+            self._forget(pool)
+
+    def _take(self, row: Pool) -> None:
+        if row.name not in self._known:
+            self._names = None
+        known = self._known.setdefault(row.name, KnownPool())
+        self._semaphore.belongs(row.name, row.ledger_id)
+        if known.epoch is None or known.epoch < row.epoch:
+            known.take(row.epoch, row.redis)
 
     def pool(self, name: str) -> PoolSlots:
         """Return the slots and the queue of a pool. This reads nothing; only the calls on it raise PoolUnknown."""
         return PoolSlots(self, self._semaphore, name)
 
-    async def run(self, pool: str, script: Callable[[int], Awaitable[R]], *, grants_or_reaps: bool = True) -> R:
+    async def run(
+        self,
+        pool: str,
+        script: Callable[[int], Awaitable[R]],
+        *,
+        grants_or_reaps: bool = True,
+        is_tick: bool = False,
+    ) -> R:
         """Run a script under the current epoch. If Redis does not have the pool under it, load the pool first.
 
         Args:
             pool: Name of the pool.
             script: Makes the call under the epoch that it is given.
             grants_or_reaps: Whether the script may grant or reap. Such a script does not run while SQL cannot be written.
+            is_tick: The script is a tick. Every other one is a call, after which an idle pool needs one more tick.
 
         Returns:
             The reply of the script.
@@ -130,6 +179,8 @@ class PoolRegistry:
             else:
                 reply.epoch = epoch
                 known.asked_at = reply.asked
+                if not is_tick:
+                    known.rest_at = time.monotonic() + REST_S
                 self._heed(pool, epoch, reply)
                 return reply
             if time.monotonic() > give_up:
@@ -169,7 +220,7 @@ class PoolRegistry:
             StoreDown: SQL does not answer.
         """
         if pool not in self._known:
-            await self.load()
+            await self._load_one(pool)
         self._of(pool)
 
     def _of(self, pool: str) -> KnownPool:
@@ -189,7 +240,7 @@ class PoolRegistry:
         await self.know(pool)
         while (known := self._of(pool)).epoch is None or known.redis != self._link.identity:
             if known.epoch is None:
-                await self.load()
+                await self._load_one(pool)
             else:
                 await self.rebuild(pool)
         return known.epoch
@@ -247,7 +298,10 @@ class PoolRegistry:
         await self._semaphore.delete(pool)
 
     def _forget(self, pool: str) -> None:
-        self._known.pop(pool, None)
+        if self._known.pop(pool, None) is None:
+            return
+        self._names = None
+        self._restless.discard(pool)
         self._semaphore.forget_clock(pool)
         self.due.drop(pool)
         for forgotten in self.on_forgotten:
@@ -260,25 +314,56 @@ class PoolRegistry:
             PoolUnknown: There is no such pool.
             StoreDown: A store does not answer.
         """
-        await self.know(pool)
-        await self.load()
+        await self._load_one(pool)
         await self.rebuild(pool, self._of(pool).epoch, even_a_former=True)
 
     def _heed(self, pool: str, epoch: int, reply: ScriptReply[StrEnum]) -> None:
         if (known := self._known.get(pool)) is None:
             return  # it was deleted meanwhile
-        known.idle = reply.next_ms is None and not reply.more and not reply.emitted
+        if is_idle := reply.next_ms is None and not reply.more and not reply.emitted:
+            self._restless.discard(pool)
+        else:
+            self._restless.add(pool)
         if reply.emitted:
             self.on_emitted(pool, epoch, reply)
         if reply.more:
             self.due_within(pool, 0)
         elif reply.next_ms is not None:
-            within_s = min(
-                # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
-                (reply.next_ms - reply.now_ms + 1) / 1000,
-                TICK_EVERY_S,  # guard: tick-a-pool-that-is-no-longer-idle
-            )
-            self.due_within(pool, within_s)
+            # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
+            within_s = (reply.next_ms - reply.now_ms + 1) / 1000
+            if self.owns(pool):
+                self.due_within(pool, min(within_s, TICK_EVERY_S))  # guard: tick-a-pool-that-is-no-longer-idle
+            elif time.monotonic() + within_s < known.rest_at:
+                self.due_within(pool, within_s)
+        elif is_idle and known.rest_at > time.monotonic():
+            self.due.by(pool, known.rest_at)
+
+    def next_tick(self, pool: str) -> None:
+        """Let a pool that was just ticked be ticked again in time: an own one with jobs each second, an idle one after its last call."""
+        now = time.monotonic()
+        if not self.is_idle(pool):
+            if self.owns(pool):
+                self.due.by(pool, (now + TICK_EVERY_S) // GRID_S * GRID_S)
+        elif (known := self._known.get(pool)) is not None and known.rest_at > now:
+            self.due.by(pool, known.rest_at)
+
+    async def find_busy(self) -> None:
+        """Read from SQL which pools have live jobs. Each of them that is this server's own gets a due time, unless it has one.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        found = await self._reading.busy()
+        for pool in found.difference(self._known):
+            await self._load_one(pool)
+        now = time.monotonic()
+        for pool in [pool for pool in self._restless if pool not in found and not self.owns(pool)]:
+            if self._known[pool].rest_at < now:
+                self._restless.discard(pool)  # another server has ended its jobs
+        for pool in found:
+            if pool in self._known and pool not in self.due and self.owns(pool):
+                self.due_within(pool, TICK_EVERY_S if pool in self.busy else 0)  # guard: tick-what-has-jobs-in-sql
+        self.busy = frozenset(found)
 
     async def look_at_ledger(self, pools: Sequence[str] = ()) -> None:
         """Pause pools, in both stores, whose ledger has gone back: those named, or all since the last look. See `LedgerAge`."""
@@ -296,25 +381,20 @@ class PoolRegistry:
         self.due.by(pool, time.monotonic() + within_s)
 
     def is_idle(self, pool: str) -> bool:
-        """Return whether the last script of this server left no job and no unrecorded entry in the pool."""
-        known = self._known.get(pool)
-        return known is not None and known.idle
+        """Return whether a pool had no job when SQL was looked at last, and the last script of this server left none in it."""
+        return pool not in self._restless and pool not in self.busy
 
-    async def holding(self, pools: Sequence[str]) -> list[str]:
-        """Return those of the pools that hold a job or an unrecorded entry in Redis, by one cheap round trip.
+    def at_work(self) -> set[str]:
+        """Return the pools that are not idle."""
+        return {*self._restless, *self.busy}.intersection(self._known)
 
-        Raises:
-            StoreDown: Redis does not answer.
-        """
-        return await self._semaphore.holding(pools)
-
-    async def settings(self, pools: Sequence[str], names: Iterable[str]) -> dict[str, dict[str, int]]:
-        """Read settings of the pools as Redis has them, by one round trip. See `Semaphore.settings`.
+    async def looks(self, pools: Sequence[str], settings: Iterable[str]) -> dict[str, PoolLook]:
+        """Look at pools in Redis, without a script, by one round trip. See `Semaphore.looks`.
 
         Raises:
             StoreDown: Redis does not answer.
         """
-        return await self._semaphore.settings(pools, list(names))
+        return await self._semaphore.looks(pools, list(settings))
 
 
 class PoolSlots:
@@ -415,7 +495,10 @@ class PoolSlots:
     async def tick(self, resets: bool = False) -> int:
         """Reap leases that have run out, and grant free slots. Returns the current epoch. See `Semaphore.tick`."""
         tick = self._semaphore.tick
-        return (await self._run(lambda epoch: tick(self._name, epoch, self._pools.age.newest, resets))).epoch
+        run = self._pools.run
+        return (
+            await run(self._name, lambda epoch: tick(self._name, epoch, self._pools.age.newest, resets), is_tick=True)
+        ).epoch
 
     async def status(
         self, job_id: str | None = None, most: int = 0, shows: bool = False, for_good: bool = False

@@ -24,6 +24,7 @@ from gate.ledger.sql.pool_rows import Pool, PoolSettings
 from gate.ledger.transitions.capacity import AccountState, Capacity, CapacityLook
 from gate.ledger.transitions.deliveries import Deliveries, Delivery
 from gate.ledger.transitions.questions import Asked, Heard, Question, Questions
+from gate.ledger.transitions.servers import ServerRow, Servers
 from gate.ledger.transitions.unread_callbacks import Unread, UnreadCallbacks
 
 __all__ = [
@@ -59,6 +60,8 @@ __all__ = [
     "RebuildPlan",
     "RecordReply",
     "RefuseResult",
+    "ServerRow",
+    "Servers",
     "Unread",
     "UnreadCallbacks",
 ]

@@ -40,6 +40,8 @@ the proxy sends a request into a connection that gate closes at that moment. It 
 """
 MANY_USERS = 10
 """Users of a pool from which on `gate serve` suggests a cap for each. Fewer are as a rule the owner's own programs."""
+POOLS_SHOWN = 100
+"""Pools that `gate serve` names when it starts. More hide what else it says."""
 GRACE_S = 7
 """Time (s) that requests under way have to end when the server stops."""
 STOP_S = 9.5
@@ -214,8 +216,10 @@ def _say_where(settings: Settings, gate: Any, http: str, redis_url: str, users_l
         f"  sql    {store_url.shown(settings.sql_url)}",
     ]
     configured = settings.pool_defaults()
-    for pool in gate.pools:
+    for pool in gate.pools[:POOLS_SHOWN]:
         lines += _lines_of_pool(pool, configured.get(pool.name), users_lately.get(pool.name, 0))
+    if (more := len(gate.pools) - POOLS_SHOWN) > 0:
+        lines.append(f"  pools  {more} more: gate pools")
     if not gate.keys.closed:
         lines.append("  keys   none: every caller on this machine is let in, as an admin")
     lines += _lines_of_secrets(settings)

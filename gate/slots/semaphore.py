@@ -32,6 +32,7 @@ from gate.slots.results import (
     ExtendResult,
     LedgerMark,
     NotDone,
+    PoolLook,
     QueueState,
     RebuildReply,
     RebuildResult,
@@ -50,14 +51,20 @@ from gate.slots.script_runner import ScriptRunner
 
 GRANTS_PER_CALL = 8
 """Waiters that one call may grant a slot. 32 random characters travel for each."""
+OF_MARK = ("ledger", "epoch", "recorded")
+"""Fields of `meta` that show what Redis has seen of a ledger."""
 GRANTS_PER_TICK = 100
 """Waiters that one tick may grant a slot."""
 
 
 class Semaphore:
-    """The semaphores of all pools in one Redis. `ledger_ids` has the id of the ledger of each pool that was named.
+    """The semaphores of all pools in one Redis.
 
     Every method raises StoreDown when Redis does not answer, and all that name an epoch raise NotDone.
+
+    Attributes:
+        ledger_ids: The id of the ledger of each pool that was named.
+        present_since: Says since when this process has served callers without a break, by `elapsed_s` (s); None when it has not.
     """
 
     def __init__(self, link: RedisConnection, clock: Callable[[], int] | None = None) -> None:
@@ -71,6 +78,7 @@ class Semaphore:
         self._clock = clock
         self.ledger_ids: dict[str, str] = {}
         self._clocks: defaultdict[str, PoolClock] = defaultdict(PoolClock)
+        self.present_since: Callable[[], float | None] = lambda: None
         self._scripts = ScriptRunner(link)
 
     def belongs(self, pool: str, ledger_id: str) -> None:
@@ -315,44 +323,36 @@ class Semaphore:
             ahead_ms,
         )
 
-    async def holding(self, pools: Sequence[str]) -> list[str]:
-        """Return those of the pools that hold a job or an unrecorded entry. Nothing is reaped or granted by it.
+    async def looks(self, pools: Sequence[str], settings: Sequence[str]) -> dict[str, PoolLook]:
+        """Look at pools. Nothing is reaped or granted by it.
 
-        Two cheap commands a pool, all in one round trip. A pool that cannot be read so counts as one that holds something:
-        the next script on it finds out why.
+        Three cheap commands a pool, all in one round trip. A pool that cannot be read so counts as one that holds something: the next
+        script on it finds out why.
+
+        Args:
+            pools: Names of the pools.
+            settings: Fields of `meta` to read.
         """
-        commands = [words for pool in pools for words in (("HLEN", keys.keys(pool)[2]), ("XLEN", keys.outbox(pool)))]
+        commands = [words for pool in pools for words in _look_at(keys.keys(pool), settings)]
         with answering():
             try:
                 found = await self.link.pipe.ask_all(commands)
             except AnotherRedis:
-                return list(pools)
-        return [pool for pool, *lengths in zip(pools, found[::2], found[1::2], strict=True) if lengths != [0, 0]]
-
-    async def settings(self, pools: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Read settings of the pools, in one round trip. A pool that cannot be read has none.
-
-        Args:
-            pools: Names of the pools.
-            names: Fields of `meta`.
-        """
-        with answering():
-            found = await self.link.pipe.ask_all([("HMGET", keys.keys(pool)[4], *names) for pool in pools])
-        return {pool: _numbers(names, reply) for pool, reply in zip(pools, found, strict=True)}
+                return {pool: PoolLook(True, LedgerMark("", 0, 0), {}) for pool in pools}
+        return {
+            pool: PoolLook([jobs, entries] != [0, 0] or isinstance(meta, Exception), _mark(meta), _numbers(settings, meta, 3))
+            for pool, jobs, entries, meta in zip(pools, found[::3], found[1::3], found[2::3], strict=True)
+        }
 
     async def marks(self, pools: Sequence[str]) -> dict[str, LedgerMark]:
         """Read what Redis has seen of the ledger of each pool, in one round trip. A pool that cannot be read has none."""
-        commands = [("HMGET", keys.keys(pool)[4], "ledger", "epoch", "recorded") for pool in pools]
+        commands = [("HMGET", keys.keys(pool)[4], *OF_MARK) for pool in pools]
         with answering():
             try:
                 found = await self.link.pipe.ask_all(commands)
             except AnotherRedis:
                 return {}
-        return {
-            pool: LedgerMark((reply[0] or b"").decode(), *(entry_codec.whole_number(value or b"0") for value in reply[1:]))
-            for pool, reply in zip(pools, found, strict=True)
-            if not isinstance(reply, Exception)
-        }
+        return {pool: _mark(reply) for pool, reply in zip(pools, found, strict=True) if not isinstance(reply, Exception)}
 
     async def delete(self, pool: str) -> None:
         """Delete all keys of a pool. If the pool exists in SQL, it is loaded again as after any loss of Redis."""
@@ -410,7 +410,7 @@ class Semaphore:
     ) -> dict[str, Any]:
         life = f"{epoch}.{self.ledger_ids.get(pool, '')}"
         clock, asked = self._clocks[pool], elapsed_s()
-        now = self._now() if self._clock or not checked else f"~{clock.expected_ms(asked) or ''}"
+        now = self._now() if self._clock or not checked else clock.told(asked, self.present_since())
         raw = await self._scripts.call(verb, pool, [life, now, secrets.token_hex(16 * grants), *args])
         heard = elapsed_s()
         if raw["word"] == Undone.STEPPED:
@@ -444,10 +444,27 @@ def _head(raw: dict[str, Any], result: R) -> tuple[R, float, int, int | None, bo
     )
 
 
-def _numbers(names: Sequence[str], values: list[bytes | None] | Exception) -> dict[str, int]:
+def _look_at(of_pool: tuple[str, ...], settings: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The commands of one look, by the keys of the pool."""
+    _, _, jobs, outbox, meta, _ = of_pool
+    return ("HLEN", jobs), ("XLEN", outbox), ("HMGET", meta, *OF_MARK, *settings)
+
+
+def _mark(values: list[bytes | None] | Exception) -> LedgerMark:
+    """Read the fields OF_MARK, which are the first."""
+    if isinstance(values, Exception):
+        return LedgerMark("", 0, 0)
+    return LedgerMark(
+        (values[0] or b"").decode(errors="replace"), *(entry_codec.whole_number(one or b"0") for one in values[1:3])
+    )
+
+
+def _numbers(names: Sequence[str], values: list[bytes | None] | Exception, first: int) -> dict[str, int]:
+    """Read the fields `names`, which begin at place `first`."""
     if isinstance(values, Exception):
         return {}
-    return {name: entry_codec.whole_number(value) for name, value in zip(names, values, strict=True) if value is not None}
+    found = zip(names, values[first:], strict=True)
+    return {name: entry_codec.whole_number(value) for name, value in found if value is not None}
 
 
 def _reply(raw: dict[str, Any], results: type[R]) -> ScriptReply[R]:

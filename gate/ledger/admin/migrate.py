@@ -16,7 +16,7 @@ from gate.ledger.sql.engines import visit
 from gate.model import store_url
 from gate.model.errors import CannotStart
 
-HEAD = "0015"
+HEAD = "0017"
 """The newest revision in `migrations/versions`; a test holds the two equal.
 
 It is a constant, because Alembic would have to be imported to find it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -109,6 +109,8 @@ CONFIGURATION = "configuration"
 """Actor in the history for a change that came from the configuration file."""
 FORMER_MAX = 20
 """Replaced identities to remember. One that returns is a Redis that some server uses and the others have left."""
+NAMES_MAX = 5_000
+"""Names in one query. Each is a parameter, of which SQLite takes 32,766."""
 SQL_ALONE = frozenset({"cancel_refunds"})
 """Settings that no script reads: SQL alone decides what is refunded."""
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
@@ -212,6 +214,25 @@ def probe(connection: Connection, name: str, thorough: bool = True) -> None:
 def every(connection: Connection) -> list[Pool]:
     """Return all pools, in order of their names."""
     return [_pool(tuple(row)) for row in connection.execute(_all)]
+
+
+def named(connection: Connection, names: Collection[str]) -> dict[str, Pool]:
+    """Return those of the pools that there are, by name."""
+    wanted = sorted(names)
+    found: dict[str, Pool] = {}
+    for first in range(0, len(wanted), NAMES_MAX):
+        query = _columns.where(pools.c.name.in_(wanted[first : first + NAMES_MAX]))
+        found |= {row.name: _pool(tuple(row)) for row in connection.execute(query)}
+    return found
+
+
+def version(connection: Connection) -> tuple[int, int]:
+    """Return how many pools there are, and when the last was deleted (ms since 1970)."""
+    query = sa.select(
+        sa.func.count().filter(pools.c.deleted_at.is_(None)), sa.func.coalesce(sa.func.max(pools.c.deleted_at), 0)
+    )
+    count, deleted_at = connection.execute(query).one()
+    return count, deleted_at
 
 
 def find(connection: Connection, name: str) -> Pool | None:

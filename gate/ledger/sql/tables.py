@@ -294,6 +294,16 @@ keys = Table(
     CheckConstraint("role in ('tool', 'admin', 'read')", name="keys_role"),
 )
 
+servers = Table(
+    "servers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("clock_ms", BigInteger, nullable=False),
+)
+
 ledger = Table(
     "ledger",
     metadata,
