@@ -114,13 +114,13 @@ def _at_rest(stores: Stores) -> float:
 def _mended(stores: Stores, port: int, pool: str) -> float | None:
     """How long (s) a lease is out of its slot that an operator takes out by hand; None when it is not back within two minutes."""
     with Gate(f"http://127.0.0.1:{port}") as gate:
-        job = gate.acquire(pool, f"job-{pool}", lease_seconds=600)
+        job = gate.acquire(pool, job_id=f"job-{pool}", lease_seconds=600)
         time.sleep(3)
         began = time.monotonic()
         stores.redis.zrem(f"gate:{{{pool}}}:slots", job.job_id)
         while time.monotonic() - began < 120:
             if stores.redis.zscore(f"gate:{{{pool}}}:slots", job.job_id) is not None:
-                gate.release(pool, job.job_id, job.lease_id, "completed")
+                gate.cancel(pool, job.job_id)
                 return time.monotonic() - began
             time.sleep(0.1)
     return None
@@ -129,7 +129,7 @@ def _mended(stores: Stores, port: int, pool: str) -> float | None:
 def _freed(port: int, pool: str) -> float:
     """How long (s) after its deadline the slot of a lease is still held that no call reaches."""
     with Gate(f"http://127.0.0.1:{port}") as gate:
-        gate.acquire(pool, f"dead-{pool}", lease_seconds=2)
+        gate.acquire(pool, job_id=f"dead-{pool}", lease_seconds=2)
         began = time.monotonic()
         while gate.job(pool, f"dead-{pool}").status == "running" and time.monotonic() - began < 120:
             time.sleep(0.05)
@@ -153,7 +153,7 @@ def _of(folder: Path, postgres: str, pools: int, idle_s: float) -> dict[str, Any
             stores.redis.flushall()
             began = time.monotonic()
             with Gate(f"http://127.0.0.1:{server.port}") as gate:
-                gate.acquire("default", "after-the-loss")
+                gate.acquire("default", job_id="after-the-loss")
             found["served_after_flushall_s"] = time.monotonic() - began
     return found
 
@@ -188,6 +188,7 @@ def run(folder: Path, pools: tuple[int, ...] = POOLS, idle_s: float = IDLE_S) ->
         for count in pools:
             say(f"{count} pools")
             found["pools"][str(count)] = _of(folder, url, count, idle_s)
+            say(str(found["pools"][str(count)]))
         say("four servers")
         return found | {"servers": _four(folder, url, idle_s), "of_four": OF_FOUR}
 

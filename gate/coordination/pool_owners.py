@@ -17,19 +17,14 @@ class PoolOwners:
     """Says which pools are this server's own.
 
     Attributes:
-        on_change: Called when the set of servers that live has changed. Its argument says whether one has died.
+        on_change: Called when the set of servers that live has changed. The argument says whether one has died.
     """
 
     def __init__(self, server_id: str) -> None:
         self._me = server_id
         self._lives: dict[str, int] = {}
         self._owned: dict[str, bool] = {}
-        self.on_change: Callable[[bool], None] = lambda has_died: None
-
-    @property
-    def count(self) -> int:
-        """Number of servers that live, this one included."""
-        return len({*self._lives, self._me})
+        self.on_change: list[Callable[[bool], None]] = []
 
     def owns(self, pool: str) -> bool:
         """Return whether a pool is this server's own."""
@@ -52,7 +47,8 @@ class PoolOwners:
             server != self._me and server in known and lives.get(server) != started for server, started in self._lives.items()
         )
         self._lives, self._owned = lives, {}
-        self.on_change(died)
+        for changed in self.on_change:
+            changed(died)
 
 
 def _weight(server: str, pool: str) -> bytes:

@@ -13,24 +13,17 @@ from gate.coordination.clock_guard import ClockGuard
 from gate.coordination.due_times import DueTimes
 from gate.coordination.ledger_age import LedgerAge
 from gate.coordination.pool_loader import LOADING_S, KnownPool, PoolLoader
+from gate.coordination.pool_slots import PoolSlots
 from gate.coordination.single_flight import SingleFlight
 from gate.ledger import Ledger, LedgerQueries, Pool
 from gate.model.account import Accounts
 from gate.model.errors import PoolUnknown, StoreDown
-from gate.model.job import Job, Request, RequeueReason
-from gate.model.messages import OutboxEntry
 from gate.slots import (
-    AcquireReply,
-    ExtendReply,
     NotDone,
     PoolLook,
-    QueueState,
-    RedisSnapshot,
-    RestoreResult,
     ScriptReply,
     Semaphore,
     Undone,
-    entry_codec,
 )
 from gate.telemetry import counters
 
@@ -44,6 +37,8 @@ COLD_WAIT_S = 5.0
 """Longest time (s) that a call waits for its pool to be loaded, before it answers 503."""
 TICK_EVERY_S = 1.0
 """Longest pause (s) between two ticks of a pool with jobs. After 2.5 s without a call the scripts assume that gate was away."""
+LOAD_EVERY_S = 600.0
+"""Age (s) of what this server knows of the pools, above which it reads all of them again."""
 GRID_S = 0.1
 """Ticks without a deadline are due at multiples of this time (s), so that many pools share a round trip."""
 LOOK_AGAIN_S = 0.02
@@ -74,7 +69,8 @@ class PoolRegistry:
         self._names: list[str] | None = None
         self._restless: set[str] = set()
         """Pools in which the last script of this server left a job or an unrecorded entry."""
-        self._version: tuple[int, int] | None = None
+        self._version: int | None = None
+        self._loaded_at = 0.0
         self._turning = SingleFlight()
         self._clock_guard = ClockGuard(semaphore, ledger)
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
@@ -92,6 +88,11 @@ class PoolRegistry:
             self._names = sorted(self._known)
         return self._names
 
+    @property
+    def newest(self) -> int:
+        """ID of the newest event that was read from SQL."""
+        return self.age.newest
+
     async def load(self) -> None:
         """Read the pools and their epochs from SQL, and forget those that were deleted.
 
@@ -99,7 +100,7 @@ class PoolRegistry:
             StoreDown: SQL does not answer.
         """
         before = set(self._known)
-        self._version = await self._reading.pools_version()
+        self._version, self._loaded_at = await self._reading.pools_version(), time.monotonic()
         rows = await self._reading.pools()
         for name in before.difference(row.name for row in rows):  # one that was made meanwhile is not in `before`
             self._forget(name)
@@ -107,12 +108,14 @@ class PoolRegistry:
             self._take(row)
 
     async def load_changes(self) -> None:
-        """Read the pools from SQL if one was made or deleted since they were read last.
+        """Read the pools from SQL if one was made, changed or deleted since they were read last.
+
+        The event that shows it may be committed after one with a higher id, and is then overlooked. So they are read now and then anyway.
 
         Raises:
             StoreDown: SQL does not answer.
         """
-        if await self._reading.pools_version() != self._version:
+        if time.monotonic() - self._loaded_at > LOAD_EVERY_S or await self._reading.pools_version() != self._version:
             await self.load()
 
     async def _load_one(self, pool: str) -> None:
@@ -347,6 +350,12 @@ class PoolRegistry:
         elif (known := self._known.get(pool)) is not None and known.rest_at > now:
             self.due.by(pool, known.rest_at)
 
+    def take_over(self, has_died: bool) -> None:
+        """Let the pools with jobs that have become this server's own be ticked at once."""
+        for pool in self.at_work():
+            if pool not in self.due and self.owns(pool):
+                self.due_within(pool, 0)  # guard: take-over-at-once
+
     async def find_busy(self) -> None:
         """Read from SQL which pools have live jobs. Each of them that is this server's own gets a due time, unless it has one.
 
@@ -395,133 +404,3 @@ class PoolRegistry:
             StoreDown: Redis does not answer.
         """
         return await self._semaphore.looks(pools, list(settings))
-
-
-class PoolSlots:
-    """The slots, the queue and the outbox of one pool, under the current epoch.
-
-    A call that runs a script loads the pool first when Redis has lost it. Every call raises PoolUnknown and StoreDown.
-    """
-
-    def __init__(self, pools: PoolRegistry, semaphore: Semaphore, name: str) -> None:
-        self._pools, self._semaphore, self._name = pools, semaphore, name
-
-    async def acquire(self, request: Request, or_wait: bool = True) -> AcquireReply:
-        """Take a slot, or join the queue. See `Semaphore.acquire`."""
-        own = (request.lease_ms, or_wait, request.starts, request.queue_ms, request.presence_ms)
-        facts = (request.job_id, request.user, request.tool, *own)
-        return await self._run(lambda epoch: self._semaphore.acquire(self._name, epoch, *facts))
-
-    async def claim(self, job_id: str, lease_id: str, by_gate: bool = False) -> ExtendReply:
-        """Start a granted job. See `Semaphore.claim`."""
-        return await self._run(lambda epoch: self._semaphore.claim(self._name, epoch, job_id, lease_id, by_gate))
-
-    async def renew(self, job_id: str, lease_id: str, lease_ms: int | None = None) -> ExtendReply:
-        """Extend a lease by `lease_ms` (ms) from now; None for the job's own length."""
-        return await self._run(lambda epoch: self._semaphore.renew(self._name, epoch, job_id, lease_id, lease_ms))
-
-    async def hold(self, job_id: str, lease_id: str) -> ExtendReply:
-        """Extend a grant whose start call is under way. See `Semaphore.hold`."""
-        return await self._run(lambda epoch: self._semaphore.hold(self._name, epoch, job_id, lease_id))
-
-    async def release(self, job_id: str, lease_id: str) -> None:
-        """Free the slot of a lease, if it still holds one."""
-        await self._run(lambda epoch: self._semaphore.release(self._name, epoch, job_id, lease_id))
-
-    async def drain(self, job_id: str, lease_id: str, drain_ms: int) -> None:
-        """Keep the slot of a lease whose job has ended, while its task still runs. See `Semaphore.drain`."""
-        await self._run(lambda epoch: self._semaphore.drain(self._name, epoch, job_id, lease_id, drain_ms))
-
-    async def drained(self, job_id: str, lease_id: str) -> None:
-        """Free a slot that drains, because its task is over.
-
-        Args:
-            job_id: The job.
-            lease_id: The lease that it had.
-        """
-        await self.release(job_id, lease_id)  # the drain may still be on its way
-        await self.release(job_id, f"drain:{lease_id}")
-
-    async def cancel(self, job_id: str, ticket: int | None = None) -> None:
-        """Remove a job from its slot or from the queue, if it is there. With `ticket`, only if it came under that ticket."""
-        await self._run(lambda epoch: self._semaphore.cancel(self._name, epoch, job_id, ticket))
-
-    async def leave(self, job: Job, drain_ms: int) -> None:
-        """Free the place of a job that has ended in SQL, when its end may not have reached Redis.
-
-        Args:
-            job: The job.
-            drain_ms: How long (ms) its slot stays at most, because its task still runs; 0 when it does not.
-        """
-        if drain_ms and job.lease_id:
-            await self.drain(job.job_id, job.lease_id, drain_ms)  # guard: sweep-starts-a-drain
-        await self.cancel(job.job_id)  # guard: ended-job-leaves
-
-    async def undo(self, job_id: str, ticket: int) -> None:
-        """Take back the place that a first call under `ticket` took, unless another call relies on it."""
-        script = self._semaphore.undo
-        await self._pools.run(self._name, lambda epoch: script(self._name, epoch, job_id, ticket), grants_or_reaps=False)
-
-    async def requeue(self, job: Job, fence: int, why: RequeueReason, at_least_ms: int = 0) -> None:
-        """Put a job whose grant was given back to its place in the queue. See `Semaphore.requeue`."""
-        entry = entry_codec.waiting(job)  # after the change in SQL the lease may have been reaped, and the entry with it
-        script = self._semaphore.requeue
-        await self._run(
-            lambda epoch: script(
-                self._name,
-                epoch,
-                job.job_id,
-                fence,
-                why,
-                entry,  # guard: requeue-restores-a-reaped-job
-                at_least_ms,
-            )
-        )
-
-    async def restore(self, job: Job) -> bool:
-        """Put back a lease that SQL has and Redis has lost.
-
-        Returns:
-            False when that is not necessary, or no slot is free for it.
-        """
-        entry = entry_codec.holding(job)
-        reply = await self._run(lambda epoch: self._semaphore.restore(self._name, epoch, job.job_id, entry))
-        return reply.result is RestoreResult.RESTORED  # guard: sweep-restored-lease
-
-    async def configure(self, settings: dict[str, int]) -> None:
-        """Copy settings of the pool from SQL into Redis."""
-        await self._run(lambda epoch: self._semaphore.configure(self._name, epoch, settings))
-
-    async def tick(self, resets: bool = False) -> int:
-        """Reap leases that have run out, and grant free slots. Returns the current epoch. See `Semaphore.tick`."""
-        tick = self._semaphore.tick
-        run = self._pools.run
-        return (
-            await run(self._name, lambda epoch: tick(self._name, epoch, self._pools.age.newest, resets), is_tick=True)
-        ).epoch
-
-    async def status(
-        self, job_id: str | None = None, most: int = 0, shows: bool = False, for_good: bool = False
-    ) -> QueueState:
-        """Read the pool. See `Semaphore.status`."""
-        return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most, shows, for_good))
-
-    async def snapshot(self) -> RedisSnapshot:
-        """Read everything of the pool at one moment. This reaps and grants nothing."""
-        return await self._semaphore.survey(self._name)
-
-    async def outbox(self, after: str | None = None, most: int = 500) -> list[OutboxEntry]:
-        """Read the oldest entries of the outbox.
-
-        Args:
-            after: ID of the entry behind which to begin; None for the first.
-            most: Number of entries at most.
-        """
-        return await self._semaphore.notes(self._name, after, most)
-
-    async def delete_from_outbox(self, entry_ids: Iterable[str]) -> None:
-        """Delete entries of the outbox that SQL has recorded."""
-        await self._semaphore.delete_notes(self._name, entry_ids)
-
-    async def _run(self, script: Callable[[int], Awaitable[R]]) -> R:
-        return await self._pools.run(self._name, script)

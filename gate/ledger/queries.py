@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.admin import api_keys as keys
 from gate.ledger.admin.api_keys import Key
+from gate.ledger.admin.migrate import sqlite_file
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.feed import Feed
 from gate.ledger.reports.backlog import Backlog
@@ -117,8 +118,8 @@ class LedgerQueries:
         """Return those of the pools that there are, by name."""
         return await self._database.read(lambda connection: pools.named(connection, names)) if names else {}
 
-    async def pools_version(self) -> tuple[int, int]:
-        """Return what is another when a pool was made or deleted since: how many there are, and when the last was deleted."""
+    async def pools_version(self) -> int:
+        """Return the ID of the newest event about a pool itself. It is another one when a pool was made or deleted since."""
         return await self._database.read(pools.version)
 
     async def off_clock(self) -> set[str]:
@@ -209,7 +210,8 @@ class LedgerQueries:
 
     async def servers(self) -> list[ServerRow]:
         """Return the servers of this ledger, in the order of their starts."""
-        return await self._database.read(servers.every)
+        dead_after_s = servers.DEAD_AFTER_ALONE_S if sqlite_file(self._database.url) is not None else servers.DEAD_AFTER_S
+        return await self._database.read(lambda connection: servers.every(connection, dead_after_s))
 
     async def holders(self) -> dict[str, str]:
         """Return one job that holds a slot, by pool, of each pool that has one."""

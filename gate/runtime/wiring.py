@@ -112,6 +112,7 @@ class RunningGate:
         services: Its services.
         keys: The API keys.
         registry: The pools, as this server has loaded them.
+        owners: Which of them are this server's own.
         recorder: The recorder of the outbox.
         reconciler: Compares the two stores.
         waiters: Calls that wait for a job.
@@ -124,6 +125,7 @@ class RunningGate:
     services: Services
     keys: KeyCache
     registry: PoolRegistry
+    owners: PoolOwners
     recorder: OutboxRecorder
     reconciler: Reconciler
     waiters: Waiters
@@ -168,6 +170,7 @@ class _Parts:
             services=self.services,
             keys=keys,
             registry=self.registry,
+            owners=self.owners,
             recorder=self.recorder,
             reconciler=self.reconciler,
             waiters=self.waiters,
@@ -227,7 +230,8 @@ async def open_gate(
         if configured is not None:
             await keys.read()
             await parts.services.scraper.tally.begin()
-            beat = ServerBeat(Servers(stores.database), parts.owners, outside.server_id, sqlite_file(sql_url) is not None)
+            is_alone = sqlite_file(sql_url) is not None
+            beat = ServerBeat(Servers(stores.database, is_alone), parts.owners, outside.server_id, is_alone)
             await beat.begin()
             closing.push_async_callback(beat.end)
             _start_workers(stores, parts, keys, hooks, closing, beat)
@@ -258,9 +262,7 @@ async def _load(
     # Before the first commit: the newest event would be newer than what was lost.
     await registry.age.compare_with_file()
     for first in range(0, len(registry.names), MARKS_AT_ONCE):
-        await registry.look_at_ledger(
-            registry.names[first : first + MARKS_AT_ONCE]
-        )  # guard: compare-the-ledger-before-the-first-call
+        await registry.look_at_ledger(registry.names[first : first + MARKS_AT_ONCE])
     changed = set(await stores.ledger.configure(configured, accounts))
     await registry.load_changes()
     rows = await stores.rows.named({*changed, *await stores.rows.busy()})
@@ -285,7 +287,7 @@ def _start_workers(
 ) -> None:
     supervisor, health = Supervisor(), parts.services.health
     looks = IdleLook(parts.registry, stores.rows, parts.owners, parts.reconciler.suspects)
-    parts.owners.on_change = lambda has_died: looks.look_at_all() if has_died else None  # guard: look-at-all-after-a-death
+    parts.owners.on_change += [parts.registry.take_over, looks.look_at_all]
     closing.push_async_callback(health.settle)
     supervisor.start("store_watch", StoreWatch(health).keep)
     supervisor.start("ticker", Ticker(parts.registry, parts.recorder, health).keep)

@@ -51,9 +51,10 @@ class IdleLook:
         self._whole = asyncio.Event()
         self._whole.set()  # this server may have died before it started
 
-    def look_at_all(self) -> None:
-        """Look at all pools soon, because a server has died."""
-        self._whole.set()
+    def look_at_all(self, has_died: bool) -> None:
+        """Look at all pools soon if a server has died."""
+        if has_died:
+            self._whole.set()  # guard: look-at-all-after-a-death
 
     async def keep(self) -> None:
         """Look, for ever."""

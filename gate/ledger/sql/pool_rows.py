@@ -226,13 +226,9 @@ def named(connection: Connection, names: Collection[str]) -> dict[str, Pool]:
     return found
 
 
-def version(connection: Connection) -> tuple[int, int]:
-    """Return how many pools there are, and when the last was deleted (ms since 1970)."""
-    query = sa.select(
-        sa.func.count().filter(pools.c.deleted_at.is_(None)), sa.func.coalesce(sa.func.max(pools.c.deleted_at), 0)
-    )
-    count, deleted_at = connection.execute(query).one()
-    return count, deleted_at
+def version(connection: Connection) -> int:
+    """Return the ID of the newest event about a pool itself, such as its making, a change or its deletion; 0 without one."""
+    return connection.execute(sa.select(sa.func.max(events.c.id)).where(events.c.job_id.is_(None))).scalar() or 0
 
 
 def find(connection: Connection, name: str) -> Pool | None:

@@ -51,16 +51,22 @@ class ServerRow:
 class Servers:
     """Writes and reads the rows of servers. Each method raises StoreDown when SQL does not answer."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, is_alone: bool) -> None:
+        """Use a database.
+
+        Args:
+            database: The database.
+            is_alone: No other server can use it, as its lock proves. Rows of others are then of former lives.
+        """
+        self._database, self._is_alone = database, is_alone
 
     async def join(self, server_id: str, version: str) -> None:
         """Write the row of a server that starts, and delete the rows of those that have been gone for a day."""
 
         def work(connection: Connection) -> None:
             now = clock_ms(connection)
-            is_alone = connection.dialect.name == "sqlite"  # the lock of the file proves it
-            connection.execute(servers.delete().where(servers.c.seen_at < (now + 1 if is_alone else now - KEPT_MS)))
+            former = sa.true() if self._is_alone else servers.c.seen_at < now - KEPT_MS
+            connection.execute(servers.delete().where(former))
             facts = {"version": version, "started_at": now, "seen_at": now, "clock_ms": now_ms()}
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             row = insert(servers).values(id=server_id, **facts)
@@ -88,13 +94,13 @@ class Servers:
 
     async def rows(self) -> list[ServerRow]:
         """Return all servers, in the order of their starts."""
-        return await self._database.read(every)
+        dead_after_s = DEAD_AFTER_ALONE_S if self._is_alone else DEAD_AFTER_S
+        return await self._database.read(lambda connection: every(connection, dead_after_s))
 
 
-def every(connection: Connection) -> list[ServerRow]:
-    """Return all servers, in the order of their starts."""
+def every(connection: Connection, dead_after_s: float) -> list[ServerRow]:
+    """Return all servers, in the order of their starts. One that was not seen for `dead_after_s` (s) counts as dead."""
     now = clock_ms(connection)
-    dead_after_s = DEAD_AFTER_ALONE_S if connection.dialect.name == "sqlite" else DEAD_AFTER_S
     found = []
     for row in connection.execute(sa.select(servers).order_by(servers.c.started_at, servers.c.id)):
         age_s = max(now - row.seen_at, 0) / 1000
