@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import ablation, asking, dead, depth, figures, handover, page, parked, starting, tables, throughput
+from bench import ablation, asking, dead, depth, figures, growth, handover, page, parked, starting, tables, throughput
 from bench.progress import say
 
 SUITES: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
@@ -29,6 +29,7 @@ SUITES: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
     "parked": ("10,000 who wait: memory each, and the others' throughput", parked.run),
     "ablation": ("what each part of the fast lane gains", ablation.run),
     "asking": ("what questions that hang cost the calls of tools", asking.run),
+    "growth": ("idle pools, a restart, four servers, a repair, a loss of Redis", growth.run),
     "starting": ("seconds until gate serve is ready", starting.run),
 }
 

@@ -19,9 +19,8 @@ from typing import Any
 import psycopg
 import redis
 
-from bench import servers
+from bench import servers, tables
 from bench.progress import say
-from bench.tables import markdown, number
 from gate.client import Gate
 
 IDLE_S = 20.0
@@ -193,21 +192,6 @@ def run(folder: Path, pools: tuple[int, ...] = POOLS, idle_s: float = IDLE_S) ->
         return found | {"servers": _four(folder, url, idle_s), "of_four": OF_FOUR}
 
 
-def table(found: dict[str, Any]) -> str:
-    """The figures as a table: a row for each number of pools and servers."""
-    names = {
-        "cpu_percent": "CPU %", "commands": "Redis commands/s", "rows": "SQL rows/s", "ready_s": "ready, s",
-        "first_ready_s": "ready on an empty Redis, s", "served_after_flushall_s": "served after FLUSHALL, s", "mended_s": "ZREM mended, s",
-        "freed_s": "dead lease freed late by, s",
-    }  # fmt: skip
-    rows = {f"{int(count):,} pools": one for count, one in found["pools"].items()}
-    rows |= {
-        f"{found['of_four']:,} pools, {name} server{'s' * (name != 'one')}": one for name, one in found["servers"].items()
-    }
-    shown = [[about, *("" if one.get(key) is None else number(one[key]) for key in names)] for about, one in rows.items()]
-    return markdown(["", *names.values()], shown)
-
-
 def main() -> None:
     reading = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     reading.add_argument("--pools", default=",".join(map(str, POOLS)), help="numbers of pools (%(default)s)")
@@ -217,7 +201,7 @@ def main() -> None:
     asked = reading.parse_args()
     with tempfile.TemporaryDirectory(prefix="gate-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # Postgres runs as another user there
-        print(table(run(Path(folder), tuple(map(int, asked.pools.split(","))), asked.idle)))
+        print(tables.growth(run(Path(folder), tuple(map(int, asked.pools.split(","))), asked.idle)))
 
 
 if __name__ == "__main__":
