@@ -215,7 +215,7 @@ GUARDS = [
     Guard("read-what-others-emitted", DROP, "test_a_told_page_that_came_after_entries_of_another_server_does_not_hide_them"),
     Guard("show-recorded-jobs", DROP, "test_a_waiter_that_parks_while_its_grant_is_written_does_not_sleep_through_it"),
     Guard("undo-its-outbox-entries", NEVER, "test_a_waiter_that_was_granted_meanwhile_leaves_no_word_in_the_outbox"),
-    Guard("late-tick-is-no-absence", replaced_by("false"), "test_a_late_tick_of_a_server_that_was_present_gives_no_grace"),
+    Guard("late-tick-is-no-absence", replaced_by("1 == 2"), "test_a_late_tick_of_a_server_that_was_present_gives_no_grace"),
     Guard("presence-up-to-the-call", DROP, "test_a_call_that_was_long_on_its_way_proves_no_presence"),
     Guard("presence-ends-with-a-break", NEVER, "test_a_break_ends_a_presence"),
     Guard("present-while-sql-is-proven", replaced_by("True"), "test_a_server_at_rest_claims_no_presence"),
