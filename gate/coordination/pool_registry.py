@@ -335,7 +335,11 @@ class PoolRegistry:
             # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
             within_s = (reply.next_ms - reply.now_ms + 1) / 1000
             if self.owns(pool):
-                self.due_within(pool, min(within_s, TICK_EVERY_S))  # guard: tick-a-pool-that-is-no-longer-idle
+                within_s = min(
+                    within_s,
+                    TICK_EVERY_S,  # guard: tick-a-pool-that-is-no-longer-idle
+                )
+                self.due_within(pool, within_s)
             elif time.monotonic() + within_s < known.rest_at:
                 self.due_within(pool, within_s)
         elif is_idle and known.rest_at > time.monotonic():
