@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import ablation, asking, data, dead, depth, figures, handover, page, parked, starting, tables, throughput
+from bench import ablation, asking, data, dead, depth, figures, growth, handover, page, parked, starting, tables, throughput
 from bench.progress import say
 
 SUITES: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
@@ -30,6 +30,7 @@ SUITES: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
     "ablation": ("what each part of the fast lane gains", ablation.run),
     "asking": ("what questions that hang cost the calls of tools", asking.run),
     "data": ("a million ended jobs, 5,000 waiters that leave, 10,000 grants to catch up with, 1,000 pools", data.run),
+    "growth": ("idle pools, a restart, four servers, a repair, a loss of Redis", growth.run),
     "starting": ("seconds until gate serve is ready", starting.run),
 }
 

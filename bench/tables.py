@@ -219,6 +219,21 @@ def carries(suites: Suites, machine: dict[str, Any]) -> str:
     return markdown([f"{machine['cores']} cores, {machine['memory_gb']} GB", "carries"], rows)
 
 
+def growth(found: dict[str, Any]) -> str:
+    """The figures as a table: a row for each number of pools and servers."""
+    names = {
+        "cpu_percent": "CPU %", "commands": "Redis commands/s", "rows": "SQL rows/s", "ready_s": "ready, s",
+        "first_ready_s": "ready on an empty Redis, s", "served_after_flushall_s": "served after FLUSHALL, s", "mended_s": "ZREM mended, s",
+        "freed_s": "dead lease freed late by, s",
+    }  # fmt: skip
+    rows = {f"{int(count):,} pools": one for count, one in found["pools"].items()}
+    rows |= {
+        f"{found['of_four']:,} pools, {name} server{'s' * (name != 'one')}": one for name, one in found["servers"].items()
+    }
+    shown = [[about, *("" if one.get(key) is None else number(one[key]) for key in names)] for about, one in rows.items()]
+    return markdown(["", *names.values()], shown)
+
+
 def made(all_of_it: dict[str, Any]) -> dict[str, str]:
     """Each table by its name."""
     suites = {name: suite["found"] for name, suite in all_of_it["suites"].items()}
@@ -233,6 +248,7 @@ def made(all_of_it: dict[str, Any]) -> dict[str, str]:
         "rest": lambda: rest(suites),
         "lanes": lambda: lanes(suites),
         "asking": lambda: asking(suites),
+        "growth": lambda: growth(suites["growth"]),
         "carries": lambda: carries(suites, all_of_it["machine"]),
     }
     return {name: _or_not_measured(maker) for name, maker in makers.items()}

@@ -14,6 +14,7 @@
 -- ARGV, the first three of every verb
 --   1 life       EPOCH.LEDGER  the life of this pool that the caller believes in
 --   2 now_ms     ~EXPECTED = the pool's clock, which the caller expects to be at EXPECTED ms; ~ = it expects nothing yet;
+--                ~EXPECTED~SINCE = the same, and from SINCE to EXPECTED the caller served calls and both stores answered it;
 --                '' = the pool's clock, unchecked; an integer = that time: only tests pass one
 --   3 lease_ids  hex      32 random characters for each grant this call may make
 -- Replies of the prelude itself; nothing was written
@@ -28,6 +29,7 @@ local SLOTS, QUEUE, JOBS, OUTBOX, META, USERS = unpack(KEYS)
 local BOUND = 100 -- jobs that one step of a call looks at
 local ENDS = 25 -- leases, or waits, that it ends: each is some ten microseconds in which Redis does nothing else
 local ABSENCE_MS = 2500 -- a tick comes each second: two of them are missing, and every other call too
+local ON_ITS_WAY_MS = 750 -- with the age of the caller's last look at the stores (1.75 s) no more than an absence
 local STEP_MS = 5000 -- above what a pause of a process, a slow round trip or a slewed clock explains
 
 -- How many there are: only a key of the right type has that answer.
@@ -43,7 +45,7 @@ end
 local in_use, waiting, unrecorded = sizes[1], sizes[2], sizes[4] -- the first two as this call leaves them
 
 local now = tonumber(ARGV[2])
-local by_clock = not now
+local by_clock, present = not now, false
 if by_clock then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -76,8 +78,11 @@ end
 -- Each time of a pool is of the pool's own clock: that of Redis without its steps. No step moves a deadline, in either store.
 if by_clock then
   now = now - meta.ahead_ms
-  local gap, checked, expected = now - meta.seen_at, string.match(ARGV[2], '^(~)(%d*)$')
-  expected = tonumber(expected)
+  local gap, checked, expected, since = now - meta.seen_at, string.match(ARGV[2], '^(~)(%d*)~?(%d*)$')
+  expected, since = tonumber(expected), tonumber(since)
+  -- Holders could call gate all the time, and only its tick is late. A call that was long on its way proves nothing about that time.
+  present = expected and since and since - meta.seen_at <= ABSENCE_MS
+            and now - expected <= ON_ITS_WAY_MS -- guard: presence-up-to-the-call
   -- A clock that shows no gap goes on as others have seen it: it is the caller's own that is wrong.
   local continuous = math.abs(gap) <= ABSENCE_MS -- mutant: gap-to-the-millisecond
   local agreed = expected and math.abs(now - expected) <= STEP_MS -- mutant: step-to-the-millisecond
@@ -425,8 +430,9 @@ end
 -- (A test that turns the clock means time with a living gate.)
 local function mind_absence()
   if not by_clock then return end
+  local only_late = present -- guard: late-tick-is-no-absence
   -- mutant: absence-to-the-millisecond
-  if now - meta.seen_at > ABSENCE_MS then -- guard: grace-after-an-absence
+  if now - meta.seen_at > ABSENCE_MS and not only_late then -- guard: grace-after-an-absence
     local total = stood(meta.seen_at) + now - meta.seen_at
     meta.loaded_at, meta.grace_to = now, now
     set_still(total, 'loaded_at', digits(now), 'grace_to', digits(now))

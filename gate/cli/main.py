@@ -89,7 +89,7 @@ def demo(
 
 
 for command in (
-    serve, pools.status, pools.accounts, jobs.acquire, jobs.claim, jobs.renew, jobs.release, jobs.cancel, jobs.ask, jobs.jobs, jobs.explain, pools.trends, maintenance.ledger,
+    serve, pools.status, pools.accounts, pools.servers, jobs.acquire, jobs.claim, jobs.renew, jobs.release, jobs.cancel, jobs.ask, jobs.jobs, jobs.explain, pools.trends, maintenance.ledger,
     pools.pause, pools.resume, maintenance.verify, maintenance.doctor, pools.rebuild, maintenance.backup, maintenance.prune, demo,
 ):  # fmt: skip
     app.command()(command)

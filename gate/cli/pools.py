@@ -55,6 +55,13 @@ def accounts(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: Json
     render.accounts(context.look(settings_of(data_dir, config), lambda reading: reading.accounts()), json)
 
 
+def servers(data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
+    """List the servers of this gate: version, start, when each was last seen, and its clock. Works with the server stopped."""
+    from gate.cli import context, render
+
+    render.servers(context.look(settings_of(data_dir, config), lambda reading: reading.servers()), json)
+
+
 @app.callback()
 def every(command: typer.Context, data_dir: DataDirFlag = None, config: ConfigFlag = None, json: JsonFlag = False) -> None:
     """List every pool."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gate.demo.acceptance import Step
     from gate.diagnostics.doctor import Diagnosis
     from gate.diagnostics.verify import Report
-    from gate.ledger import AccountState, Asked, Key, Pool
+    from gate.ledger import AccountState, Asked, Key, Pool, ServerRow
     from gate.ledger.reports.backlog import Pending
     from gate.ledger.reports.open_tasks import OpenTasks, Stopping
     from gate.slots import QueueState
@@ -189,6 +189,21 @@ def accounts(by_pool: Mapping[str, Sequence[AccountState]], json_wanted: bool) -
         for one in several
     )
     table("accounts", columns, rows)
+
+
+def servers(several: Sequence[ServerRow], json_wanted: bool) -> None:
+    """Print the servers, one row each."""
+    if json_wanted:
+        from gate.http.answers import server_body
+
+        as_json([server_body(one) for one in several])
+        return
+    columns = ("server", "version", "started", "seen", "state", "clock")
+    rows = (
+        (one.id, one.version, when(one.started_at), when(one.seen_at), "lives" if one.lives else "gone", f"{one.skew_ms / 1000:+.1f} s")
+        for one in several
+    )  # fmt: skip
+    table("servers", columns, rows)
 
 
 def settings(pool: Pool, json_wanted: bool) -> None:

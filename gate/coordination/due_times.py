@@ -1,4 +1,4 @@
-"""When the ticker has to look at each pool next: a heap for all pools, so that a thousand idle pools need one timer."""
+"""When the ticker has to look at each pool next: a heap for all pools that have something to wait for, with one timer."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class DueTimes:
             heapq.heappush(self._heap, (at, pool))
             if self._heap[0] == (at, pool):
                 self._earlier.set()
+
+    def __contains__(self, pool: str) -> bool:
+        """Whether the pool has a due time."""
+        return pool in self._at
 
     def drop(self, pool: str) -> None:
         """Forget a pool."""

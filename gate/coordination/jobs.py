@@ -60,7 +60,8 @@ from pydantic import JsonValue
 from gate.coordination.capacity import CapacityCoordinator
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
-from gate.coordination.pool_registry import PoolRegistry, PoolSlots
+from gate.coordination.pool_registry import PoolRegistry
+from gate.coordination.pool_slots import PoolSlots
 from gate.coordination.queries import JobQueries
 from gate.ledger import BindResult, CallbackResult, Change, EndResult, ExtensionResult, Ledger, RefuseResult
 from gate.model.account import Accounts

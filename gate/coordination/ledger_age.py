@@ -112,7 +112,7 @@ class LedgerAge:
         if not any(mark.epoch for mark in seen.values()):
             return []
         found = await self.look()  # guard: read-redis-before-sql
-        rows = {row.name: row for row in await self._reading.pools()}
+        rows = await self._reading.named([pool for pool, mark in seen.items() if mark.epoch])
         back = {}
         for pool, mark in seen.items():
             row = rows.get(pool)
@@ -155,5 +155,4 @@ class LedgerAge:
             and found.is_of(row.ledger_id for row in await self._reading.pools())
         ):
             return
-        busy = await self._reading.busy([row.name for row in await self._reading.pools()])
-        await self.pause(dict.fromkeys(sorted(busy), RESTORED))
+        await self.pause(dict.fromkeys(sorted(await self._reading.busy()), RESTORED))

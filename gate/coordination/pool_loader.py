@@ -41,7 +41,7 @@ class KnownPool:
         loads: Number of loads by this server.
         taken_at: Time by `time.monotonic()` (s) at which the newest epoch was read from SQL. The server that loads the pool
             writes it there before it loads.
-        idle: Whether the last script left no job and no unrecorded entry in it.
+        rest_at: Time by `time.monotonic()` (s) of the last tick that an idle pool needs, after the last call on it.
         asked_at: Time by `time.monotonic()` (s) of the last call that Redis answered; None before the first.
         rebuilding: Held during a load.
     """
@@ -52,7 +52,7 @@ class KnownPool:
     floor: int = 0
     loads: int = 0
     taken_at: float = -LOADING_S
-    idle: bool = False
+    rest_at: float = 0.0
     asked_at: float | None = None
     rebuilding: SingleFlight = field(default_factory=SingleFlight)
 

@@ -13,32 +13,34 @@ from gate.coordination.clock_guard import ClockGuard
 from gate.coordination.due_times import DueTimes
 from gate.coordination.ledger_age import LedgerAge
 from gate.coordination.pool_loader import LOADING_S, KnownPool, PoolLoader
+from gate.coordination.pool_slots import PoolSlots
 from gate.coordination.single_flight import SingleFlight
-from gate.ledger import Ledger, LedgerQueries
+from gate.ledger import Ledger, LedgerQueries, Pool
 from gate.model.account import Accounts
 from gate.model.errors import PoolUnknown, StoreDown
-from gate.model.job import Job, Request, RequeueReason
-from gate.model.messages import OutboxEntry
 from gate.slots import (
-    AcquireReply,
-    ExtendReply,
     NotDone,
-    QueueState,
-    RedisSnapshot,
-    RestoreResult,
+    PoolLook,
     ScriptReply,
     Semaphore,
     Undone,
-    entry_codec,
 )
 from gate.telemetry import counters
 
 R = TypeVar("R", bound=ScriptReply[StrEnum])
 
+REST_S = 3.0
+"""Time (s) after its last call on a pool in which a server ticks it although it is idle, or another server's own.
+
+The last tick of an idle pool carries the events of that call. The owner of a pool finds a job in SQL within two seconds."""
 COLD_WAIT_S = 5.0
 """Longest time (s) that a call waits for its pool to be loaded, before it answers 503."""
 TICK_EVERY_S = 1.0
 """Longest pause (s) between two ticks of a pool with jobs. After 2.5 s without a call the scripts assume that gate was away."""
+LOAD_EVERY_S = 600.0
+"""Age (s) of what this server knows of the pools, above which it reads all of them again."""
+GRID_S = 0.1
+"""Ticks without a deadline are due at multiples of this time (s), so that many pools share a round trip."""
 LOOK_AGAIN_S = 0.02
 """Pause (s) before a call is made again whose pool another server is loading."""
 
@@ -52,7 +54,9 @@ class PoolRegistry:
     Attributes:
         on_emitted: Called with pool, epoch and reply when a script has written to the outbox.
         on_forgotten: Called with the name of each pool that was deleted.
-        due: When each pool needs its next tick.
+        due: When pools need their next tick. A pool without jobs needs none.
+        busy: The pools that had a live job in SQL when the ticker looked last, up to a second ago.
+        owns: Says whether a pool is this server's own, so that it has to tick it (see `PoolOwners`).
         age: Finds out that SQL has gone back.
     """
 
@@ -62,18 +66,32 @@ class PoolRegistry:
         self._semaphore, self._ledger, self._reading = semaphore, ledger, reading
         self._link = semaphore.link
         self._known: dict[str, KnownPool] = {}
+        self._names: list[str] | None = None
+        self._restless: set[str] = set()
+        """Pools in which the last script of this server left a job or an unrecorded entry."""
+        self._version: int | None = None
+        self._loaded_at = 0.0
         self._turning = SingleFlight()
         self._clock_guard = ClockGuard(semaphore, ledger)
         self.on_emitted: Callable[[str, int, ScriptReply[StrEnum]], None] = lambda pool, epoch, reply: None
         self.on_forgotten: list[Callable[[str], None]] = [counters.forget]
         self.due = DueTimes()
+        self.busy: frozenset[str] = frozenset()
+        self.owns: Callable[[str], bool] = lambda pool: True
         self.age = LedgerAge(semaphore, ledger, reading)
         self._loader = PoolLoader(semaphore, ledger, self._clock_guard, self.age, accounts or Accounts())
 
     @property
     def names(self) -> list[str]:
-        """Names of the pools, sorted."""
-        return sorted(self._known)
+        """Names of the pools, sorted. Do not change the list."""
+        if self._names is None:
+            self._names = sorted(self._known)
+        return self._names
+
+    @property
+    def newest(self) -> int:
+        """ID of the newest event that was read from SQL."""
+        return self.age.newest
 
     async def load(self) -> None:
         """Read the pools and their epochs from SQL, and forget those that were deleted.
@@ -82,28 +100,62 @@ class PoolRegistry:
             StoreDown: SQL does not answer.
         """
         before = set(self._known)
+        self._version, self._loaded_at = await self._reading.pools_version(), time.monotonic()
         rows = await self._reading.pools()
         for name in before.difference(row.name for row in rows):  # one that was made meanwhile is not in `before`
             self._forget(name)
-        for pool in rows:
-            if pool.name not in self._known:
-                self.due_within(pool.name, 0)
-            known = self._known.setdefault(pool.name, KnownPool())
-            self._semaphore.belongs(pool.name, pool.ledger_id)
-            if known.epoch is None or known.epoch < pool.epoch:
-                known.take(pool.epoch, pool.redis)
+        for row in rows:
+            self._take(row)
+
+    async def load_changes(self) -> None:
+        """Read the pools from SQL if one was made, changed or deleted since they were read last.
+
+        The event that shows it may be committed after one with a higher id, and is then overlooked. So they are read now and then anyway.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        if time.monotonic() - self._loaded_at > LOAD_EVERY_S or await self._reading.pools_version() != self._version:
+            await self.load()
+
+    async def _load_one(self, pool: str) -> None:
+        """Read one pool from SQL, which this server does not know or whose epoch is out of date.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        if (row := (await self._reading.named([pool])).get(pool)) is not None:
+            self._take(row)
+        else:
+            self._forget(pool)
+
+    def _take(self, row: Pool) -> None:
+        if row.name not in self._known:
+            self._names = None
+        known = self._known.setdefault(row.name, KnownPool())
+        self._semaphore.belongs(row.name, row.ledger_id)
+        if known.epoch is None or known.epoch < row.epoch:
+            known.take(row.epoch, row.redis)
 
     def pool(self, name: str) -> PoolSlots:
         """Return the slots and the queue of a pool. This reads nothing; only the calls on it raise PoolUnknown."""
         return PoolSlots(self, self._semaphore, name)
 
-    async def run(self, pool: str, script: Callable[[int], Awaitable[R]], *, grants_or_reaps: bool = True) -> R:
+    async def run(
+        self,
+        pool: str,
+        script: Callable[[int], Awaitable[R]],
+        *,
+        grants_or_reaps: bool = True,
+        is_tick: bool = False,
+    ) -> R:
         """Run a script under the current epoch. If Redis does not have the pool under it, load the pool first.
 
         Args:
             pool: Name of the pool.
             script: Makes the call under the epoch that it is given.
             grants_or_reaps: Whether the script may grant or reap. Such a script does not run while SQL cannot be written.
+            is_tick: The script is a tick. Every other one is a call, after which an idle pool needs one more tick.
 
         Returns:
             The reply of the script.
@@ -130,6 +182,8 @@ class PoolRegistry:
             else:
                 reply.epoch = epoch
                 known.asked_at = reply.asked
+                if not is_tick:
+                    known.rest_at = time.monotonic() + REST_S
                 self._heed(pool, epoch, reply)
                 return reply
             if time.monotonic() > give_up:
@@ -169,7 +223,7 @@ class PoolRegistry:
             StoreDown: SQL does not answer.
         """
         if pool not in self._known:
-            await self.load()
+            await self._load_one(pool)
         self._of(pool)
 
     def _of(self, pool: str) -> KnownPool:
@@ -189,7 +243,7 @@ class PoolRegistry:
         await self.know(pool)
         while (known := self._of(pool)).epoch is None or known.redis != self._link.of(pool).identity:
             if known.epoch is None:
-                await self.load()
+                await self._load_one(pool)
             else:
                 await self.rebuild(pool)
         return known.epoch
@@ -249,7 +303,10 @@ class PoolRegistry:
         await self._semaphore.delete(pool)
 
     def _forget(self, pool: str) -> None:
-        self._known.pop(pool, None)
+        if self._known.pop(pool, None) is None:
+            return
+        self._names = None
+        self._restless.discard(pool)
         self._semaphore.forget_clock(pool)
         self.due.drop(pool)
         for forgotten in self.on_forgotten:
@@ -262,25 +319,66 @@ class PoolRegistry:
             PoolUnknown: There is no such pool.
             StoreDown: A store does not answer.
         """
-        await self.know(pool)
-        await self.load()
+        await self._load_one(pool)
         await self.rebuild(pool, self._of(pool).epoch, even_a_former=True)
 
     def _heed(self, pool: str, epoch: int, reply: ScriptReply[StrEnum]) -> None:
         if (known := self._known.get(pool)) is None:
             return  # it was deleted meanwhile
-        known.idle = reply.next_ms is None and not reply.more and not reply.emitted
+        if is_idle := reply.next_ms is None and not reply.more and not reply.emitted:
+            self._restless.discard(pool)
+        else:
+            self._restless.add(pool)
         if reply.emitted:
             self.on_emitted(pool, epoch, reply)
         if reply.more:
             self.due_within(pool, 0)
         elif reply.next_ms is not None:
-            within_s = min(
-                # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
-                (reply.next_ms - reply.now_ms + 1) / 1000,
-                TICK_EVERY_S,  # guard: tick-a-pool-that-is-no-longer-idle
-            )
-            self.due_within(pool, within_s)
+            # One millisecond more: a deadline is over only when the clock is past it, so a tick at it would reap nothing.
+            within_s = (reply.next_ms - reply.now_ms + 1) / 1000
+            if self.owns(pool):
+                within_s = min(
+                    within_s,
+                    TICK_EVERY_S,  # guard: tick-a-pool-that-is-no-longer-idle
+                )
+                self.due_within(pool, within_s)
+            elif time.monotonic() + within_s < known.rest_at:
+                self.due_within(pool, within_s)
+        elif is_idle and known.rest_at > time.monotonic():
+            self.due.by(pool, known.rest_at)
+
+    def next_tick(self, pool: str) -> None:
+        """Let a pool that was just ticked be ticked again in time: an own one with jobs each second, an idle one after its last call."""
+        now = time.monotonic()
+        if not self.is_idle(pool):
+            if self.owns(pool):
+                self.due.by(pool, (now + TICK_EVERY_S) // GRID_S * GRID_S)
+        elif (known := self._known.get(pool)) is not None and known.rest_at > now:
+            self.due.by(pool, known.rest_at)
+
+    def take_over(self, has_died: bool) -> None:
+        """Let the pools with jobs that have become this server's own be ticked at once."""
+        for pool in self.at_work():
+            if pool not in self.due and self.owns(pool):
+                self.due_within(pool, 0)  # guard: take-over-at-once
+
+    async def find_busy(self) -> None:
+        """Read from SQL which pools have live jobs. Each of them that is this server's own gets a due time, unless it has one.
+
+        Raises:
+            StoreDown: SQL does not answer.
+        """
+        found = await self._reading.busy()
+        for pool in found.difference(self._known):
+            await self._load_one(pool)
+        now = time.monotonic()
+        for pool in [pool for pool in self._restless if pool not in found and not self.owns(pool)]:
+            if self._known[pool].rest_at < now:
+                self._restless.discard(pool)  # another server has ended its jobs
+        for pool in found:
+            if pool in self._known and pool not in self.due and self.owns(pool):
+                self.due_within(pool, TICK_EVERY_S if pool in self.busy else 0)  # guard: tick-what-has-jobs-in-sql
+        self.busy = frozenset(found)
 
     async def look_at_ledger(self, pools: Sequence[str] = ()) -> None:
         """Pause pools, in both stores, whose ledger has gone back: those named, or all since the last look. See `LedgerAge`."""
@@ -298,9 +396,8 @@ class PoolRegistry:
         self.due.by(pool, time.monotonic() + within_s)
 
     def is_idle(self, pool: str) -> bool:
-        """Return whether the last script of this server left no job and no unrecorded entry in the pool."""
-        known = self._known.get(pool)
-        return known is not None and known.idle
+        """Return whether a pool had no job when SQL was looked at last, and the last script of this server left none in it."""
+        return pool not in self._restless and pool not in self.busy
 
     async def answers(self, pool: str) -> None:
         """Make sure that the primary that has, or is going to have, a pool answers and takes writes.
@@ -319,145 +416,14 @@ class PoolRegistry:
             return False
         return True
 
-    async def holding(self, pools: Sequence[str]) -> list[str]:
-        """Return those of the pools that hold a job or an unrecorded entry in Redis, by one cheap round trip.
+    def at_work(self) -> set[str]:
+        """Return the pools that are not idle."""
+        return {*self._restless, *self.busy}.intersection(self._known)
+
+    async def looks(self, pools: Sequence[str], settings: Iterable[str]) -> dict[str, PoolLook]:
+        """Look at pools in Redis, without a script, by one round trip. See `Semaphore.looks`.
 
         Raises:
             StoreDown: Redis does not answer.
         """
-        return await self._semaphore.holding(pools)
-
-    async def settings(self, pools: Sequence[str], names: Iterable[str]) -> dict[str, dict[str, int]]:
-        """Read settings of the pools as Redis has them, by one round trip. See `Semaphore.settings`.
-
-        Raises:
-            StoreDown: Redis does not answer.
-        """
-        return await self._semaphore.settings(pools, list(names))
-
-
-class PoolSlots:
-    """The slots, the queue and the outbox of one pool, under the current epoch.
-
-    A call that runs a script loads the pool first when Redis has lost it. Every call raises PoolUnknown and StoreDown.
-    """
-
-    def __init__(self, pools: PoolRegistry, semaphore: Semaphore, name: str) -> None:
-        self._pools, self._semaphore, self._name = pools, semaphore, name
-
-    async def acquire(self, request: Request, or_wait: bool = True) -> AcquireReply:
-        """Take a slot, or join the queue. See `Semaphore.acquire`."""
-        own = (request.lease_ms, or_wait, request.starts, request.queue_ms, request.presence_ms)
-        facts = (request.job_id, request.user, request.tool, *own)
-        return await self._run(lambda epoch: self._semaphore.acquire(self._name, epoch, *facts))
-
-    async def claim(self, job_id: str, lease_id: str, by_gate: bool = False) -> ExtendReply:
-        """Start a granted job. See `Semaphore.claim`."""
-        return await self._run(lambda epoch: self._semaphore.claim(self._name, epoch, job_id, lease_id, by_gate))
-
-    async def renew(self, job_id: str, lease_id: str, lease_ms: int | None = None) -> ExtendReply:
-        """Extend a lease by `lease_ms` (ms) from now; None for the job's own length."""
-        return await self._run(lambda epoch: self._semaphore.renew(self._name, epoch, job_id, lease_id, lease_ms))
-
-    async def hold(self, job_id: str, lease_id: str) -> ExtendReply:
-        """Extend a grant whose start call is under way. See `Semaphore.hold`."""
-        return await self._run(lambda epoch: self._semaphore.hold(self._name, epoch, job_id, lease_id))
-
-    async def release(self, job_id: str, lease_id: str) -> None:
-        """Free the slot of a lease, if it still holds one."""
-        await self._run(lambda epoch: self._semaphore.release(self._name, epoch, job_id, lease_id))
-
-    async def drain(self, job_id: str, lease_id: str, drain_ms: int) -> None:
-        """Keep the slot of a lease whose job has ended, while its task still runs. See `Semaphore.drain`."""
-        await self._run(lambda epoch: self._semaphore.drain(self._name, epoch, job_id, lease_id, drain_ms))
-
-    async def drained(self, job_id: str, lease_id: str) -> None:
-        """Free a slot that drains, because its task is over.
-
-        Args:
-            job_id: The job.
-            lease_id: The lease that it had.
-        """
-        await self.release(job_id, lease_id)  # the drain may still be on its way
-        await self.release(job_id, f"drain:{lease_id}")
-
-    async def cancel(self, *job_ids: str, ticket: int | None = None) -> None:
-        """Remove jobs from their slots or from the queue, if they are there, by one script. See `Semaphore.cancel`."""
-        await self._run(lambda epoch: self._semaphore.cancel(self._name, epoch, *job_ids, ticket=ticket))
-
-    async def leave(self, job: Job, drain_ms: int) -> None:
-        """Free the place of a job that has ended in SQL, when its end may not have reached Redis.
-
-        Args:
-            job: The job.
-            drain_ms: How long (ms) its slot stays at most, because its task still runs; 0 when it does not.
-        """
-        if drain_ms and job.lease_id:
-            await self.drain(job.job_id, job.lease_id, drain_ms)  # guard: sweep-starts-a-drain
-        await self.cancel(job.job_id)  # guard: ended-job-leaves
-
-    async def undo(self, job_id: str, ticket: int) -> None:
-        """Take back the place that a first call under `ticket` took, unless another call relies on it."""
-        script = self._semaphore.undo
-        await self._pools.run(self._name, lambda epoch: script(self._name, epoch, job_id, ticket), grants_or_reaps=False)
-
-    async def requeue(self, job: Job, fence: int, why: RequeueReason, at_least_ms: int = 0) -> None:
-        """Put a job whose grant was given back to its place in the queue. See `Semaphore.requeue`."""
-        entry = entry_codec.waiting(job)  # after the change in SQL the lease may have been reaped, and the entry with it
-        script = self._semaphore.requeue
-        await self._run(
-            lambda epoch: script(
-                self._name,
-                epoch,
-                job.job_id,
-                fence,
-                why,
-                entry,  # guard: requeue-restores-a-reaped-job
-                at_least_ms,
-            )
-        )
-
-    async def restore(self, job: Job) -> bool:
-        """Put back a lease that SQL has and Redis has lost.
-
-        Returns:
-            False when that is not necessary, or no slot is free for it.
-        """
-        entry = entry_codec.holding(job)
-        reply = await self._run(lambda epoch: self._semaphore.restore(self._name, epoch, job.job_id, entry))
-        return reply.result is RestoreResult.RESTORED  # guard: sweep-restored-lease
-
-    async def configure(self, settings: dict[str, int]) -> None:
-        """Copy settings of the pool from SQL into Redis."""
-        await self._run(lambda epoch: self._semaphore.configure(self._name, epoch, settings))
-
-    async def tick(self, resets: bool = False) -> int:
-        """Reap leases that have run out, and grant free slots. Returns the current epoch. See `Semaphore.tick`."""
-        tick = self._semaphore.tick
-        return (await self._run(lambda epoch: tick(self._name, epoch, self._pools.age.newest, resets))).epoch
-
-    async def status(
-        self, job_id: str | None = None, most: int = 0, shows: bool = False, for_good: bool = False
-    ) -> QueueState:
-        """Read the pool. See `Semaphore.status`."""
-        return await self._run(lambda epoch: self._semaphore.status(self._name, epoch, job_id, most, shows, for_good))
-
-    async def snapshot(self) -> RedisSnapshot:
-        """Read everything of the pool at one moment. This reaps and grants nothing."""
-        return await self._semaphore.survey(self._name)
-
-    async def outbox(self, after: str | None = None, most: int = 500) -> list[OutboxEntry]:
-        """Read the oldest entries of the outbox.
-
-        Args:
-            after: ID of the entry behind which to begin; None for the first.
-            most: Number of entries at most.
-        """
-        return await self._semaphore.notes(self._name, after, most)
-
-    async def delete_from_outbox(self, entry_ids: Iterable[str]) -> None:
-        """Delete entries of the outbox that SQL has recorded."""
-        await self._semaphore.delete_notes(self._name, entry_ids)
-
-    async def _run(self, script: Callable[[int], Awaitable[R]]) -> R:
-        return await self._pools.run(self._name, script)
+        return await self._semaphore.looks(pools, list(settings))

@@ -106,7 +106,7 @@ class JobQueries:
     async def names(self) -> list[str]:
         """Name every pool. If SQL does not answer, name the pools that were known before."""
         with contextlib.suppress(StoreDown):
-            await self._pools.load()
+            await self._pools.load_changes()
         return self._pools.names
 
     async def job(self, pool: str, job_id: str) -> Job:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from gate.coordination.pool_registry import PoolRegistry
+from gate.coordination.presence import Presence
 from gate.ledger import Ledger
 from gate.model.errors import StoreDown
 from gate.model.job import now_ms
@@ -57,6 +58,8 @@ class StoreHealth:
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._looked_at: dict[str, float] = {}
         self.troubles: dict[str, StoreTrouble] = {}
+        self._presence = Presence()
+        semaphore.present_since = self._presence.since
 
     @property
     def refusing(self) -> StoreTrouble | None:
@@ -70,6 +73,8 @@ class StoreHealth:
             True when both answer and take writes.
         """
         await asyncio.gather(*(self._look_once(store) for store in self._questions))
+        # At rest SQL is seldom proven, and no lease is there that could be given grace.
+        self._presence.looked(not self.troubles and bool(self._registry.at_work()))  # guard: present-while-sql-is-proven
         return not self.troubles
 
     async def settle(self) -> None:
@@ -80,7 +85,7 @@ class StoreHealth:
         await asyncio.gather(*looking, return_exceptions=True)
 
     async def _prove_sql(self) -> None:
-        at_rest = all(map(self._registry.is_idle, self._registry.names))  # guard: probe-often-while-a-job-is-live
+        at_rest = not self._registry.at_work()  # guard: probe-often-while-a-job-is-live
         await self._ledger.prove(at_rest)
 
     async def _look_once(self, store: str) -> None:

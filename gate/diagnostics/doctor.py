@@ -31,6 +31,7 @@ no_account   an account has tasks and is not in gate.toml any more: gate asks no
 silent       a provider that should call back has not done so in the last day, while questions have brought the ends
 stop         a task that gate could not stop at its provider
 no_task      jobs that hold slots without a task in a pool with accounts: gate cannot ask about them
+servers      servers of two versions have run beside each other for an hour, or the clock of one is far off
 crowded      a pool in which one user has most of the queue while others wait, and no user has a cap
 """
 
@@ -45,6 +46,7 @@ from gate.diagnostics.diagnosis import Diagnosis as Diagnosis
 from gate.diagnostics.outages import Outage
 from gate.diagnostics.provider_findings import orphan_findings, provider_findings
 from gate.diagnostics.replication_findings import replica_findings, replication_findings
+from gate.diagnostics.server_findings import server_findings
 from gate.diagnostics.verify import verify
 from gate.ledger import Database, Ledger, LedgerQueries, Pool, PoolSettings
 from gate.ledger.admin import migrate
@@ -249,6 +251,9 @@ async def _in_sql(database: Database, tools: Tools, accounts: Accounts, fix: boo
     for finding in provider_findings(await reading.provider_troubles(TIMED_OUT_LATELY_MS), accounts):
         yield finding
     for finding in orphan_findings(await reading.orphan_tasks(accounts)):
+        yield finding
+    seen = await reading.servers()
+    for finding in server_findings(seen, max((one.seen_at + round(one.age_s * 1000) for one in seen), default=0)):
         yield finding
     if (oldest := await reading.open_longest()) is not None and oldest[1] > OPEN_S:
         says = f"a transaction of gate has been open for {oldest[1]:.0f} s, so GET /v1/ledger ends before its rows"

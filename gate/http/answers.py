@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from gate.coordination.queries import PoolSnapshot
-from gate.ledger import AccountState
+from gate.ledger import AccountState, ServerRow
 from gate.ledger.queries import Balance, Entry, Event, Unread
 from gate.model.job import CancelRefunds, JobStatus
 from gate.model.job_json import job_body, moment
@@ -130,6 +130,17 @@ class PoolOut(BaseModel):
     accounts: list[AccountOut]
     holders: list[JobOut]
     queue: list[JobOut]
+
+
+class ServerOut(BaseModel):
+    """A server of this gate. `lives` is false when it was not seen lately. `clock_ahead_seconds`: its own clock, beside that of SQL."""
+
+    id: str
+    version: str
+    started_at: str
+    seen_at: str
+    lives: bool
+    clock_ahead_seconds: float
 
 
 class CancelledOut(BaseModel):
@@ -280,6 +291,18 @@ def unread_body(one: Unread, secrets: bool = True) -> dict[str, Any]:
         "job_id": one.job_id,
         "outcome": one.outcome,
         "reason": one.reason,
+    }
+
+
+def server_body(one: ServerRow) -> dict[str, Any]:
+    """Write a server as JSON."""
+    return {
+        "id": one.id,
+        "version": one.version,
+        "started_at": moment(one.started_at),
+        "seen_at": moment(one.seen_at),
+        "lives": one.lives,
+        "clock_ahead_seconds": one.skew_ms / 1000,
     }
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
-from gate.http.answers import BalanceOut, JobOut, LedgerOut, balance_body, entry_body
-from gate.http.auth.roles import ANY_KEY, ANYONE, Asking, open_to
+from gate.http.answers import BalanceOut, JobOut, LedgerOut, ServerOut, balance_body, entry_body, server_body
+from gate.http.auth.roles import ADMIN, ANY_KEY, ANYONE, Asking, open_to
 from gate.http.schemas import JobId, Label
 from gate.http.services import LedgerService, QueryService, ShutdownService
 from gate.model.errors import StoreDown
@@ -51,6 +51,13 @@ async def ledger(
 async def balance(user: Annotated[Label, Path()], ledger: LedgerService) -> JSONResponse:
     """Read how much was charged to a user, and how much was refunded."""
     return JSONResponse(balance_body(user, await ledger.balance(user)))
+
+
+@router.get("/v1/servers", response_model=list[ServerOut], tags=["health"])
+@open_to(ADMIN)
+async def servers(ledger: LedgerService) -> JSONResponse:
+    """List the servers of this gate, in the order of their starts. One that stopped in order is left out."""
+    return JSONResponse([server_body(one) for one in await ledger.servers()])
 
 
 @router.head("/healthz", include_in_schema=False)

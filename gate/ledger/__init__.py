@@ -26,6 +26,7 @@ from gate.ledger.transitions.capacity import AccountState, Capacity, CapacityLoo
 from gate.ledger.transitions.deliveries import Deliveries, Delivery
 from gate.ledger.transitions.hints import HintUse
 from gate.ledger.transitions.questions import Heard, Question, Questions
+from gate.ledger.transitions.servers import ServerRow, Servers
 from gate.ledger.transitions.unread_callbacks import Unread, UnreadCallbacks
 
 __all__ = [
@@ -63,6 +64,8 @@ __all__ = [
     "RebuildPlan",
     "RecordReply",
     "RefuseResult",
+    "ServerRow",
+    "Servers",
     "Unread",
     "UnreadCallbacks",
 ]

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.admin import api_keys as keys
 from gate.ledger.admin.api_keys import Key
+from gate.ledger.admin.migrate import sqlite_file
 from gate.ledger.commit.database import Database
 from gate.ledger.commit.feed import Feed
 from gate.ledger.reports import asked_tasks
@@ -26,11 +27,18 @@ from gate.ledger.sql.job_rows import find, is_holding, is_live, job_of, jobs_wit
 from gate.ledger.sql.pool_rows import Pool
 from gate.ledger.sql.tables import events, jobs, ledger, tasks
 from gate.ledger.sql.tables import pools as pool_table
-from gate.ledger.transitions import capacity, hints
+from gate.ledger.transitions import capacity, hints, servers
+from gate.ledger.transitions.servers import ServerRow
 from gate.ledger.transitions.unread_callbacks import Unread as Unread
 from gate.ledger.transitions.unread_callbacks import UnreadCallbacks
 from gate.model.account import Accounts
 from gate.model.job import LIVE, Job
+
+_first = sa.select(sa.func.min(jobs.c.pool).label("pool")).where(jobs.c.ended_at.is_(None)).cte("busy", recursive=True)
+_next = sa.select(sa.func.min(jobs.c.pool)).where(jobs.c.ended_at.is_(None), jobs.c.pool > _first.c.pool).correlate(_first)
+_all_busy = _first.union_all(sa.select(_next.scalar_subquery()).where(_first.c.pool.is_not(None)))
+_BUSY = sa.select(_all_busy.c.pool).where(_all_busy.c.pool.is_not(None))
+"""The pools with a live job. `distinct` would read each of these jobs; this goes from pool to pool in the index."""
 
 PAGE = 100
 """Ledger entries in one page."""
@@ -109,6 +117,19 @@ class LedgerQueries:
     async def pools(self) -> list[Pool]:
         """Return all pools, in order of their names."""
         return await self._database.read(pools.every)
+
+    async def named(self, names: Collection[str]) -> dict[str, Pool]:
+        """Return those of the pools that there are, by name."""
+        return await self._database.read(lambda connection: pools.named(connection, names)) if names else {}
+
+    async def pools_version(self) -> int:
+        """Return the ID of the newest event about a pool itself. It is another one when a pool was made or deleted since."""
+        return await self._database.read(pools.version)
+
+    async def off_clock(self) -> set[str]:
+        """Return the pools whose clock is not that of Redis, because the latter has stepped."""
+        query = sa.select(pool_table.c.name).where(pool_table.c.clock_ahead_ms != 0, pool_table.c.deleted_at.is_(None))
+        return await self._database.read(lambda c: set(c.execute(query).scalars()))
 
     async def pool(self, name: str) -> Pool | None:
         """Return a pool; None when there is none of this name."""
@@ -199,10 +220,14 @@ class LedgerQueries:
         query = jobs_with_refund.where(jobs.c.pool == pool, is_live)
         return await self._database.read(lambda c: {row.job_id: job_of(row) for row in c.execute(query)})
 
-    async def busy(self, pools: Collection[str]) -> set[str]:
-        """Return those of the pools that have a live job."""
-        query = sa.select(jobs.c.pool).where(is_live, jobs.c.pool.in_(pools)).distinct()
-        return await self._database.read(lambda c: set(c.execute(query).scalars())) if pools else set()
+    async def busy(self) -> set[str]:
+        """Return the pools that have a live job. It costs a look into an index for each of them, however many jobs they have."""
+        return await self._database.read(lambda c: set(c.execute(_BUSY).scalars()))
+
+    async def servers(self) -> list[ServerRow]:
+        """Return the servers of this ledger, in the order of their starts."""
+        dead_after_s = servers.DEAD_AFTER_ALONE_S if sqlite_file(self._database.url) is not None else servers.DEAD_AFTER_S
+        return await self._database.read(lambda connection: servers.every(connection, dead_after_s))
 
     async def holders(self) -> dict[str, str]:
         """Return one job that holds a slot, by pool, of each pool that has one."""

@@ -42,6 +42,8 @@ the proxy sends a request into a connection that gate closes at that moment. It 
 """
 MANY_USERS = 10
 """Users of a pool from which on `gate serve` suggests a cap for each. Fewer are as a rule the owner's own programs."""
+POOLS_SHOWN = 100
+"""Pools that `gate serve` names when it starts. More hide what else it says."""
 SECRET_MIN = 16
 """Length (characters) below which gate warns of a secret. 16 are 12 random bytes in base64, too many to guess by network."""
 
@@ -272,8 +274,10 @@ def _say_where(settings: Settings, gate: RunningGate, http: str, redis_url: str,
         *([f"  reads  {store_url.shown(settings.database_read_url)}   (reports)"] if settings.database_read_url else []),
     ]
     configured = settings.pool_defaults()
-    for pool in gate.pools:
+    for pool in gate.pools[:POOLS_SHOWN]:
         lines += _lines_of_pool(pool, configured.get(pool.name), users_lately.get(pool.name, 0))
+    if (more := len(gate.pools) - POOLS_SHOWN) > 0:
+        lines.append(f"  pools  {more} more: gate pools")
     if settings.workers > 1:
         lines.append(f"  serves by {settings.workers} processes")
     lines += _lines_of_replicas(settings)

@@ -20,6 +20,7 @@ from gate.coordination.jobs import JobCoordinator
 from gate.coordination.ledger_mark import MarkFile
 from gate.coordination.notifier import Notifier
 from gate.coordination.outbox_recorder import OutboxRecorder
+from gate.coordination.pool_owners import PoolOwners
 from gate.coordination.pool_registry import PoolRegistry
 from gate.coordination.pools import PoolCoordinator
 from gate.coordination.pricing import JobPricing
@@ -31,8 +32,20 @@ from gate.coordination.store_health import StoreHealth
 from gate.coordination.unread_callbacks import UnreadCallbackDesk
 from gate.coordination.waiters import Waiters
 from gate.http.auth.key_cache import KeyCache
-from gate.ledger import BillingHooks, Capacity, Database, Deliveries, Ledger, LedgerQueries, Pool, PoolSettings, Questions
+from gate.ledger import (
+    BillingHooks,
+    Capacity,
+    Database,
+    Deliveries,
+    Ledger,
+    LedgerQueries,
+    Pool,
+    PoolSettings,
+    Questions,
+    Servers,
+)
 from gate.ledger.admin import backup
+from gate.ledger.admin.migrate import sqlite_file
 from gate.ledger.billing_hooks import refuse_sqlite
 from gate.model.account import Accounts
 from gate.model.errors import StoreDown
@@ -40,9 +53,11 @@ from gate.model.tool import Tools
 from gate.slots import Semaphore
 from gate.slots.connection import RedisConnection
 from gate.slots.opening import reach
+from gate.workers.idle_look import IdleLook
 from gate.workers.orphan_tasks import warn_of_orphans
 from gate.workers.reconciler import Reconciler
 from gate.workers.refund_payer import RefundPayer
+from gate.workers.server_beat import ServerBeat
 from gate.workers.store_watch import StoreWatch
 from gate.workers.supervisor import Supervisor
 from gate.workers.ticker import Ticker
@@ -52,6 +67,8 @@ log = structlog.get_logger("gate.pools")
 
 LOADS_AT_ONCE = 100
 """Pools that a start loads at once. They share commits and round trips; all of a thousand would outwait a caller of SQL."""
+MARKS_AT_ONCE = 1_000
+"""Pools whose ledger a start compares by one round trip and one query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +123,7 @@ class RunningGate:
         services: Its services.
         keys: The API keys.
         registry: The pools, as this server has loaded them.
+        owners: Which of them are this server's own.
         recorder: The recorder of the outbox.
         reconciler: Compares the two stores.
         waiters: Calls that wait for a job.
@@ -118,6 +136,7 @@ class RunningGate:
     services: Services
     keys: KeyCache
     registry: PoolRegistry
+    owners: PoolOwners
     recorder: OutboxRecorder
     reconciler: Reconciler
     waiters: Waiters
@@ -136,6 +155,8 @@ class _Parts:
         self.notifier = Notifier(self.waiters, stores.redis)
         self.registry = PoolRegistry(stores.semaphore, ledger, rows, outside.accounts)
         self.recorder = OutboxRecorder(ledger, self.registry, self.notifier)
+        self.owners = PoolOwners(outside.server_id)
+        self.registry.owns = self.owners.owns
         self.reconciler = Reconciler(ledger, rows, self.registry, self.recorder, self.notifier, outside.accounts)
         common = (ledger, self.registry, self.recorder, self.notifier)
         self.capacity = CapacityCoordinator(stores.capacity, self.registry, outside.accounts)
@@ -162,6 +183,7 @@ class _Parts:
             services=self.services,
             keys=keys,
             registry=self.registry,
+            owners=self.owners,
             recorder=self.recorder,
             reconciler=self.reconciler,
             waiters=self.waiters,
@@ -222,7 +244,11 @@ async def open_gate(
             await warn_of_orphans(stores.rows, outside.accounts)
             await keys.read()
             await parts.services.scraper.tally.begin()
-            _start_workers(stores, parts, keys, hooks, closing)
+            is_alone = sqlite_file(sql_url) is not None
+            beat = ServerBeat(Servers(stores.database, is_alone), parts.owners, outside.server_id, is_alone)
+            await beat.begin()
+            closing.push_async_callback(beat.end)
+            _start_workers(stores, parts, keys, hooks, closing, beat)
             if any(outside.tools):
                 _start_deliveries(stores, parts, outside, closing)
             if outside.accounts:
@@ -240,22 +266,24 @@ async def _hold_a_copy(sql_url: str, registry: PoolRegistry) -> None:
 async def _load(
     stores: Stores, registry: PoolRegistry, configured: dict[str, PoolSettings] | None, accounts: Accounts
 ) -> None:
-    """Read the pools from SQL; a server also loads them into Redis, with the settings of its configuration."""
+    """Read the pools from SQL. A server also loads those into Redis that have jobs or whose configuration has changed.
+
+    The others are loaded when a call needs them, or in the background (`IdleLook`). So the start takes as long as what has happened.
+    """
     await registry.load()
-    if configured is not None:  # before the first commit: the newest event would be newer than what was lost
-        await registry.age.compare_with_file()
-        for first in range(0, len(registry.names), LOADS_AT_ONCE):
-            await registry.look_at_ledger(registry.names[first : first + LOADS_AT_ONCE])
-    changed = set(await stores.ledger.configure(configured, accounts)) if configured is not None else set()
-    await registry.load()
-    rows = await stores.rows.pools() if configured is not None else []
-    for first in range(0, len(rows), LOADS_AT_ONCE):
-        await asyncio.gather(
-            *(
-                _load_one(registry, row, changed, len(stores.redis.primaries) == 1)
-                for row in rows[first : first + LOADS_AT_ONCE]
-            )
-        )
+    if configured is None:
+        return
+    # Before the first commit: the newest event would be newer than what was lost.
+    await registry.age.compare_with_file()
+    for first in range(0, len(registry.names), MARKS_AT_ONCE):
+        await registry.look_at_ledger(registry.names[first : first + MARKS_AT_ONCE])
+    changed = set(await stores.ledger.configure(configured, accounts))
+    await registry.load_changes()
+    rows = await stores.rows.named({*changed, *await stores.rows.busy()})
+    alone = len(stores.redis.primaries) == 1
+    wanted = [rows[name] for name in sorted(rows)]
+    for first in range(0, len(wanted), LOADS_AT_ONCE):
+        await asyncio.gather(*(_load_one(registry, row, changed, alone) for row in wanted[first : first + LOADS_AT_ONCE]))
 
 
 async def _load_one(registry: PoolRegistry, row: Pool, changed: Collection[str], alone: bool) -> None:
@@ -272,12 +300,21 @@ async def _load_one(registry: PoolRegistry, row: Pool, changed: Collection[str],
 
 
 def _start_workers(
-    stores: Stores, parts: _Parts, keys: KeyCache, hooks: BillingHooks | None, closing: contextlib.AsyncExitStack
+    stores: Stores,
+    parts: _Parts,
+    keys: KeyCache,
+    hooks: BillingHooks | None,
+    closing: contextlib.AsyncExitStack,
+    beat: ServerBeat,
 ) -> None:
     supervisor, health = Supervisor(), parts.services.health
+    looks = IdleLook(parts.registry, stores.rows, parts.owners, parts.reconciler.suspects)
+    parts.owners.on_change += [parts.registry.take_over, looks.look_at_all]
     closing.push_async_callback(health.settle)
     supervisor.start("store_watch", StoreWatch(health).keep)
     supervisor.start("ticker", Ticker(parts.registry, parts.recorder, health).keep)
+    supervisor.start("idle_look", looks.keep)
+    supervisor.start("server_beat", beat.keep)
     supervisor.start("reconciler", functools.partial(parts.reconciler.keep, health))
     supervisor.start("waiter_poll", WaiterPoll(stores.rows, parts.waiters).keep)
     supervisor.start("notifier", parts.notifier.listen)

@@ -66,6 +66,20 @@ class PoolClock:
         """
         return None if self._at is None or at - self._at > KEEP_S else round(at * 1000 + self._offset_ms)
 
+    def told(self, at: float, present_since: float | None) -> str:
+        """Say to a script what this process expects.
+
+        Args:
+            at: The moment of the call, by `elapsed_s`.
+            present_since: Since when this process has served callers without a break, likewise; None when it has not.
+
+        Returns:
+            `~EXPECTED~SINCE`: both by the pool's clock (ms since 1970), each empty when it is not known.
+        """
+        if (expected := self.expected_ms(at)) is None:
+            return "~"
+        return f"~{expected}" if present_since is None else f"~{expected}~{expected - round((at - present_since) * 1000)}"
+
     def learn(self, asked: float, heard: float, now_ms: int) -> None:
         """Take the time of a reply. A reply that took too long is passed over, unless nothing better is known.
 

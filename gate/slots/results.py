@@ -376,6 +376,21 @@ class RedisSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolLook:
+    """What a look at a pool shows, without a script.
+
+    Attributes:
+        holds: It holds a job or an unrecorded entry, or it cannot be read.
+        mark: What Redis has seen of its ledger.
+        settings: The settings that were asked for, as Redis has them.
+    """
+
+    holds: bool
+    mark: LedgerMark
+    settings: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerMark:
     """What Redis has seen of the ledger of a pool.
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from gate.model.job import Lease, RequeueReason, now_ms
 from gate.model.messages import EntryKind, OutboxEntry
-from gate.slots import entry_codec, keys
+from gate.slots import entry_codec, keys, looks
 from gate.slots.connection import AnotherRedis, RedisConnection, answering
 from gate.slots.entry_codec import Entry
 from gate.slots.pool_clock import PoolClock, Stepped, elapsed_s
@@ -33,6 +33,7 @@ from gate.slots.results import (
     ExtendResult,
     LedgerMark,
     NotDone,
+    PoolLook,
     QueueState,
     RebuildReply,
     RebuildResult,
@@ -56,9 +57,13 @@ GRANTS_PER_TICK = 100
 
 
 class Semaphore:
-    """The semaphores of all pools in one Redis. `ledger_ids` has the id of the ledger of each pool that was named.
+    """The semaphores of all pools in one Redis.
 
     Every method raises StoreDown when Redis does not answer, and all that name an epoch raise NotDone.
+
+    Attributes:
+        ledger_ids: The id of the ledger of each pool that was named.
+        present_since: Says since when this process has served callers without a break, by `elapsed_s` (s); None when it has not.
     """
 
     def __init__(self, link: RedisConnection, clock: Callable[[], int] | None = None) -> None:
@@ -72,6 +77,7 @@ class Semaphore:
         self._clock = clock
         self.ledger_ids: dict[str, str] = {}
         self._clocks: defaultdict[str, PoolClock] = defaultdict(PoolClock)
+        self.present_since: Callable[[], float | None] = lambda: None
         self._scripts = ScriptRunner(link)
 
     def belongs(self, pool: str, ledger_id: str) -> None:
@@ -321,44 +327,13 @@ class Semaphore:
             ahead_ms,
         )
 
-    async def holding(self, pools: Sequence[str]) -> list[str]:
-        """Return those of the pools that hold a job or an unrecorded entry. Nothing is reaped or granted by it.
-
-        Two cheap commands a pool, all in one round trip. A pool that cannot be read so counts as one that holds something:
-        the next script on it finds out why.
-        """
-        commands = [words for pool in pools for words in (("HLEN", keys.keys(pool)[2]), ("XLEN", keys.outbox(pool)))]
-        with answering():
-            try:
-                found = await self.link.ask_all(pools, commands)
-            except AnotherRedis:
-                return list(pools)
-        return [pool for pool, *lengths in zip(pools, found[::2], found[1::2], strict=True) if lengths != [0, 0]]
-
-    async def settings(self, pools: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Read settings of the pools, in one round trip. A pool that cannot be read has none.
-
-        Args:
-            pools: Names of the pools.
-            names: Fields of `meta`.
-        """
-        with answering():
-            found = await self.link.ask_all(pools, [("HMGET", keys.keys(pool)[4], *names) for pool in pools])
-        return {pool: _numbers(names, reply) for pool, reply in zip(pools, found, strict=True)}
+    async def looks(self, pools: Sequence[str], settings: Sequence[str]) -> dict[str, PoolLook]:
+        """Look at pools, and read the fields `settings` of their `meta`. See `looks.looks`."""
+        return await looks.looks(self.link, pools, settings)
 
     async def marks(self, pools: Sequence[str]) -> dict[str, LedgerMark]:
         """Read what Redis has seen of the ledger of each pool, in one round trip. A pool that cannot be read has none."""
-        commands = [("HMGET", keys.keys(pool)[4], "ledger", "epoch", "recorded") for pool in pools]
-        with answering():
-            try:
-                found = await self.link.ask_all(pools, commands)
-            except AnotherRedis:
-                return {}
-        return {
-            pool: LedgerMark((reply[0] or b"").decode(), *(entry_codec.whole_number(value or b"0") for value in reply[1:]))
-            for pool, reply in zip(pools, found, strict=True)
-            if not isinstance(reply, Exception)
-        }
+        return await looks.marks(self.link, pools)
 
     async def delete(self, pool: str) -> None:
         """Delete all keys of a pool. If the pool exists in SQL, it is loaded again as after any loss of Redis."""
@@ -440,7 +415,7 @@ class Semaphore:
     ) -> dict[str, Any]:
         life = f"{epoch}.{self.ledger_ids.get(pool, '')}"
         clock, asked = self._clocks[pool], elapsed_s()
-        now = self._now() if self._clock or not checked else f"~{clock.expected_ms(asked) or ''}"
+        now = self._now() if self._clock or not checked else clock.told(asked, self.present_since())
         raw = await self._scripts.call(verb, pool, [life, now, secrets.token_hex(16 * grants), *args])
         heard = elapsed_s()
         if raw["word"] == Undone.STEPPED:
@@ -472,12 +447,6 @@ def _head(raw: dict[str, Any], result: R) -> tuple[R, float, int, int | None, bo
         int(raw.get("emitted", 0)),
         tuple([entry_codec.outbox_entry(entry_id, fields[::2], fields[1::2]) for entry_id, fields in raw.get("outbox", ())]),
     )
-
-
-def _numbers(names: Sequence[str], values: list[bytes | None] | Exception) -> dict[str, int]:
-    if isinstance(values, Exception):
-        return {}
-    return {name: entry_codec.whole_number(value) for name, value in zip(names, values, strict=True) if value is not None}
 
 
 def _reply(raw: dict[str, Any], results: type[R]) -> ScriptReply[R]:

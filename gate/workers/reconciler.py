@@ -27,6 +27,7 @@ from gate.model.job import Job, Lease
 from gate.model.messages import EntryKind, OutboxEntry
 from gate.slots import RedisSnapshot
 from gate.telemetry import counters
+from gate.workers.idle_look import differs
 
 log = structlog.get_logger("gate.sweep")
 
@@ -45,7 +46,12 @@ Mend = Callable[[str, int, RedisSnapshot, dict[str, Job], Drift, float], Awaitab
 
 
 class Reconciler:
-    """Compares the two stores, pool by pool."""
+    """Compares the two stores, pool by pool.
+
+    Attributes:
+        suspects: Idle pools in which another worker has found a difference, for the next sweep.
+        sweeps: Number of sweeps of all pools that have ended.
+    """
 
     def __init__(
         self, ledger: Ledger, reading: LedgerQueries, pools: PoolRegistry, recorder: OutboxRecorder, news: Notifier,
@@ -54,6 +60,8 @@ class Reconciler:
         self._ledger, self._reading, self._accounts = ledger, reading, accounts or Accounts()
         self._pools, self._recorder, self._news = pools, recorder, news
         self._before: dict[str, set[Drift]] = {}
+        self.suspects: set[str] = set()
+        self.sweeps = 0
         pools.on_forgotten.append(self._forget_pool)
 
     def _forget_pool(self, pool: str) -> None:
@@ -67,18 +75,20 @@ class Reconciler:
         """
         while True:
             with contextlib.suppress(StoreDown):
-                await self._pools.load()  # another server may have made one
+                await self._pools.load_changes()  # another server may have made or deleted one
             await self.sweep_all(health)
             await asyncio.sleep(EVERY_S)
 
     async def sweep_all(self, health: StoreHealth) -> None:
-        """Sweep every pool. A pool that fails is logged, and does not stop the others.
+        """Sweep the pools of this server that have jobs, and those in which a difference was found. The others have none.
+
+        A pool that fails is logged, and does not stop the others.
 
         Args:
             health: Logs a store that is away, once for all pools.
         """
         try:
-            async for pool in self._not_idle():
+            for pool in await self._to_sweep():
                 try:
                     await self.sweep(pool)
                 except StoreDown as error:
@@ -91,6 +101,7 @@ class Reconciler:
         except StoreDown as error:
             if await health.look():
                 log.warning("reconciler.store_away", error=str(error))
+        self.sweeps += 1
 
     async def drift_all(self, fix: bool = False) -> list[tuple[str, Drift]]:
         """Sweep every pool, without repairs unless `fix`.
@@ -119,28 +130,46 @@ class Reconciler:
         """
         return await self._look(pool, self._mend)
 
-    async def _not_idle(self) -> AsyncIterator[str]:
-        """Tick all pools, and yield those that have to be looked at one by one.
-
-        The others hold nothing in Redis, have no live job in SQL, and have the same settings in both stores, so nothing can differ.
-        A few round trips and one query find that out for many pools.
+    async def _to_sweep(self) -> list[str]:
+        """Name the pools to be swept one by one: those of this server with a job in either store, and those that differed.
 
         Raises:
             StoreDown: A store does not answer.
         """
-        found = await self._reading.pools()
-        names, rows = self._pools.names, {row.name: row.in_redis() for row in found}
-        stepped = {row.name for row in found if row.clock_ahead_ms}
+        await self._pools.find_busy()
+        suspects = {*self.suspects, *(pool for pool, found in self._before.items() if found)}
+        self.suspects.clear()
+        wanted = {*self._pools.at_work(), *suspects, *await self._reading.off_clock()}  # guard: sweep-what-is-not-idle
+        known = [pool for pool in self._pools.names if pool in wanted and self._pools.owns(pool)]
+        for pool in self._before.keys() - wanted:
+            self._before[pool] = set()
+        for first in range(0, len(known), POOLS_AT_ONCE):
+            await self._pools.look_at_ledger(known[first : first + POOLS_AT_ONCE])
+        return known
+
+    async def _not_idle(self) -> AsyncIterator[str]:
+        """Look at all pools, and yield those that have to be looked at one by one.
+
+        The others hold nothing in Redis, have no live job in SQL, and have the same settings in both stores, or are not loaded yet. So
+        nothing can differ. A few round trips and queries find that out for many pools.
+
+        Raises:
+            StoreDown: A store does not answer.
+        """
+        names, busy = self._pools.names, await self._reading.busy()
         for first in range(0, len(names), POOLS_AT_ONCE):
             pools = names[first : first + POOLS_AT_ONCE]
             await self._pools.look_at_ledger(pools)
-            ticks = (self._pools.pool(pool).tick() for pool in pools)
-            failed = [isinstance(result, BaseException) for result in await asyncio.gather(*ticks, return_exceptions=True)]
-            in_redis, in_sql = await self._pools.holding(pools), await self._reading.busy(pools)
-            settings = await self._pools.settings(pools, next(iter(rows.values()), {}))
-            for pool, has_failed in zip(pools, failed, strict=True):
-                is_idle = self._pools.is_idle(pool) and pool not in in_redis and pool not in in_sql and pool not in stepped
-                if has_failed or not is_idle or settings[pool] != rows.get(pool):  # guard: sweep-what-is-not-idle
+            rows = await self._reading.named(pools)
+            wanted = next((row.in_redis() for row in rows.values()), {})
+            for pool, seen in (await self._pools.looks(pools, [*wanted, "ahead_ms"])).items():
+                row = rows.get(pool)
+                if (
+                    seen.holds
+                    or pool in busy
+                    or row is None
+                    or (seen.mark.epoch and differs(seen, row, self._pools.age.newest))
+                ):
                     yield pool
                 else:
                     self._before[pool] = set()

@@ -1,15 +1,15 @@
 """The ticker. It reaps, grants and records in pools that no call reaches, at the earliest deadline of each.
 
-Correctness does not need it, because every call reaps. Without it an expiry in an idle pool would wait for the next call.
+Correctness does not need it, because every call reaps. Without it an expiry in a pool would wait for the next call.
 
-A pool with jobs is ticked at least once a second. An idle pool has nothing to reap or to grant, so two cheap commands a second
-look whether another server or a command has put a job into it. These looks are one round trip for all idle pools.
+A pool with jobs is ticked at least once a second, by the server that owns it. Once a second one query names the pools that have live
+jobs in SQL, whichever process has put them there. A pool without jobs has nothing to reap or to grant, and is not ticked: `IdleLook`
+finds what a killed process has left in Redis alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 
 import structlog
 
@@ -20,18 +20,12 @@ from gate.model.errors import PoolUnknown, StoreDown
 
 log = structlog.get_logger("gate.tick")
 
-LOOK_EVERY_S = 1.0
-"""Pause (s) between two looks at the idle pools. A job that a killed server leaves is ticked within the 2.5 s of an absence."""
-IDLE_EVERY_S = 6.0
-"""Longest pause (s) between two ticks of an idle pool. After 10 s without a call a gate with another ledger may take the pool."""
-GRID_S = 0.1
-"""Ticks without a deadline are due at multiples of this time (s), so that many pools share a round trip."""
-LOOKS_MAX = 500
-"""Pools that one round trip looks at. More would keep the event loop for milliseconds."""
+FIND_EVERY_S = 1.0
+"""Pause (s) between two queries for the pools with jobs. A job of another process is ticked within the 2.5 s of an absence."""
 
 
 class Ticker:
-    """Ticks all pools."""
+    """Ticks the pools of this server that have jobs."""
 
     def __init__(self, pools: PoolRegistry, recorder: OutboxRecorder, health: StoreHealth) -> None:
         self._pools, self._recorder, self._health = pools, recorder, health
@@ -43,10 +37,8 @@ class Ticker:
 
     async def keep(self) -> None:
         """Tick each pool when it is due, for ever."""
-        for pool in self._pools.names:
-            self._pools.due_within(pool, 0)
         async with asyncio.TaskGroup() as ticks:
-            ticks.create_task(self._keep_looking())
+            ticks.create_task(self._keep_finding())
             while True:
                 for pool in await self._pools.due.take():
                     if pool in self._in_flight:
@@ -80,17 +72,13 @@ class Ticker:
             self._again.discard(pool)
             self._pools.due_within(pool, 0)
         else:
-            at = time.monotonic() + (IDLE_EVERY_S if self._pools.is_idle(pool) else TICK_EVERY_S)
-            self._pools.due.by(pool, at // GRID_S * GRID_S)
+            self._pools.next_tick(pool)
 
-    async def _keep_looking(self) -> None:
-        """Let each idle pool be ticked at once into which another process has put a job."""
+    async def _keep_finding(self) -> None:
+        """Let each pool be ticked that has jobs in SQL."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            idle = [pool for pool in self._pools.names if self._pools.is_idle(pool)]
             try:
-                for first in range(0, len(idle), LOOKS_MAX):
-                    for pool in await self._pools.holding(idle[first : first + LOOKS_MAX]):
-                        self._pools.due_within(pool, 0)  # guard: look-at-idle-pools
-            except StoreDown:
-                continue  # the ticks find the same, and log it
+                await self._pools.find_busy()
+            except StoreDown as error:
+                log.debug("ticker.sql_away", error=str(error))  # the ticks find the same, and log it
+            await asyncio.sleep(FIND_EVERY_S)

@@ -18,6 +18,8 @@ from gate.http.panel.list_feed import ListFeed
 from gate.http.panel.pool_feed import ALL, SHOWN, Feed, PoolReport
 from gate.http.panel.routing import PanelRoute, language
 from gate.http.services import LedgerService, QueryService
+from gate.ledger import LedgerQueries, ServerRow
+from gate.model.errors import StoreDown
 from gate.model.job import now_ms
 
 router = APIRouter(route_class=PanelRoute, include_in_schema=False)
@@ -29,14 +31,26 @@ CARDS = 60
 Span = Literal["hour", "day", "week"]
 
 
+async def servers_of(ledger: LedgerQueries) -> list[ServerRow]:
+    """Read the servers of this gate. One that is alone is not shown, and none is while SQL does not answer."""
+    try:
+        found = await ledger.servers()
+    except StoreDown:
+        return []
+    return found if len(found) > 1 else []
+
+
 @router.get("/", response_model=None)
 @open_to(LOOK)
-async def pools(request: Request, queries: QueryService, feed: Feed, list_feed: ListFeed, visitor: Looking) -> Response:
+async def pools(
+    request: Request, queries: QueryService, ledger: LedgerService, feed: Feed, list_feed: ListFeed, visitor: Looking
+) -> Response:
     """Show all pools. When there is only one, show its page."""
     names = await queries.names()
     if len(names) == 1:
-        return await pool(names[0], request, queries, feed, visitor)
-    return render.page("pools.html", request, visitor, seen=await list_feed.look(), live="/live")
+        return await pool(names[0], request, queries, ledger, feed, visitor)
+    seen, servers = await list_feed.look(), await servers_of(ledger)
+    return render.page("pools.html", request, visitor, seen=seen, servers=servers, live="/live")
 
 
 @router.get("/live", response_class=EventSourceResponse)
@@ -61,7 +75,13 @@ async def live_pools(request: Request, feed: ListFeed, visitor: Looking) -> Asyn
 @router.get("/pools/{pool}", response_model=None)
 @open_to(LOOK)
 async def pool(
-    pool: Pool, request: Request, queries: QueryService, feed: Feed, visitor: Looking, all: bool = False
+    pool: Pool,
+    request: Request,
+    queries: QueryService,
+    ledger: LedgerService,
+    feed: Feed,
+    visitor: Looking,
+    all: bool = False,
 ) -> Response:
     """Show a pool. When a store is down, the page shows the last state that the feed has.
 
@@ -74,7 +94,7 @@ async def pool(
     names = await queries.names()
     parts = await parts_of(pool, report, language(request), visitor.may_act)
     return render.page(
-        "pool.html", request, visitor, pool=pool, parts=parts, seen=report, pools=names, span="hour",
+        "pool.html", request, visitor, pool=pool, parts=parts, seen=report, pools=names, span="hour", servers=await servers_of(ledger),
         live=f"/pools/{pool}/live{'?all=true' if all else ''}",
     )  # fmt: skip
 

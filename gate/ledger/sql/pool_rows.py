@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -110,6 +110,8 @@ CONFIGURATION = "configuration"
 """Actor in the history for a change that came from the configuration file."""
 FORMER_MAX = 20
 """Replaced identities to remember. One that returns is a Redis that some server uses and the others have left."""
+NAMES_MAX = 5_000
+"""Names in one query. Each is a parameter, of which SQLite takes 32,766."""
 SQL_ALONE = frozenset({"cancel_refunds"})
 """Settings that no script reads: SQL alone decides what is refunded."""
 SETTING_NAMES = tuple(field.name for field in fields(PoolSettings))
@@ -213,6 +215,21 @@ def probe(connection: Connection, name: str, thorough: bool = True) -> None:
 def every(connection: Connection) -> list[Pool]:
     """Return all pools, in order of their names."""
     return [_pool(tuple(row)) for row in connection.execute(_all)]
+
+
+def named(connection: Connection, names: Collection[str]) -> dict[str, Pool]:
+    """Return those of the pools that there are, by name."""
+    wanted = sorted(names)
+    found: dict[str, Pool] = {}
+    for first in range(0, len(wanted), NAMES_MAX):
+        query = _columns.where(pools.c.name.in_(wanted[first : first + NAMES_MAX]))
+        found |= {row.name: _pool(tuple(row)) for row in connection.execute(query)}
+    return found
+
+
+def version(connection: Connection) -> int:
+    """Return the ID of the newest event about a pool itself, such as its making, a change or its deletion; 0 without one."""
+    return connection.execute(sa.select(sa.func.max(events.c.id)).where(events.c.job_id.is_(None))).scalar() or 0
 
 
 def find(connection: Connection, name: str) -> Pool | None:

@@ -298,6 +298,16 @@ keys = Table(
     CheckConstraint("role in ('tool', 'admin', 'read')", name="keys_role"),
 )
 
+servers = Table(
+    "servers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("clock_ms", BigInteger, nullable=False),
+)
+
 ledger = Table(
     "ledger",
     metadata,
@@ -329,3 +339,7 @@ events = Table(
     sqlite_autoincrement=True,
 )
 Index("events_job", events.c.job_id, events.c.id)
+OF_POOLS = text("job_id is null")
+Index("events_pools", events.c.id, sqlite_where=OF_POOLS, postgresql_where=OF_POOLS)
+OFF_CLOCK = text("clock_ahead_ms <> 0")
+Index("pools_off_clock", pools.c.name, sqlite_where=OFF_CLOCK, postgresql_where=OFF_CLOCK)

@@ -63,13 +63,18 @@ def has_room(batch: UnitOfWork, pool: Pool) -> bool:
     return not are_full
 
 
+def with_accounts(connection: Connection) -> list[str]:
+    """Return the names of the pools whose grants choose among accounts, as SQL has it."""
+    return list(connection.execute(sa.select(pools.c.name).where(pools.c.accounts != "")).scalars())
+
+
 def configure(connection: Connection, configured: Accounts, named: Collection[str]) -> None:
     """Write the configured accounts into SQL. Those that are no longer configured belong to no pool.
 
     Args:
         connection: A connection in a transaction.
         configured: The accounts.
-        named: Names of all pools.
+        named: Names of all pools that have accounts in the configuration or in SQL.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(accounts.update().values(pool=None))

@@ -70,6 +70,7 @@ EXPECTED: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/v1/pools/{pool}/resume"): OPERATOR,
     ("GET", "/v1/users/{user:text}/active"): ANY_KEY,
     ("GET", "/v1/ledger"): ANY_KEY,
+    ("GET", "/v1/servers"): OPERATOR,
     ("GET", "/v1/ledger/balances/{user:text}"): ANY_KEY,
     ("POST", "/v1/admin/drain"): OPERATOR,
     ("POST", "/functions/v1/runninghub-queue-manager/{path:text}"): TOOL,

@@ -165,7 +165,7 @@ async def test_a_returned_grant_is_not_taken_from_a_holder_told_of_it_since(hous
 
 async def test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since(house: House, monkeypatch) -> None:
     """The sweep stands still before it frees a place in the queue; another one frees it, and the job comes again and runs."""
-    await until(lambda: house.pool in house.gate.reconciler._before, "the server has swept once")
+    await until(lambda: house.gate.reconciler.sweeps, "the server has swept once")
     monkeypatch.setattr("gate.coordination.drift.STRANGER_MS", -1)
     holders = [await house.acquire() for _ in range(3)]
     epoch, unknown = await house.gate.registry.epoch(house.pool), f"{house.pool}-unknown"
@@ -189,7 +189,7 @@ async def test_the_place_of_a_stranger_is_freed_and_not_the_slot_it_has_since(ho
 
 async def test_a_commit_so_late_that_its_turn_is_over_does_not_break_the_order(house: House, monkeypatch) -> None:
     """I6 of `gate verify`: its ticket is older, and the other job was granted before SQL knew of it."""
-    await until(lambda: house.pool in house.gate.reconciler._before, "the server has swept once")
+    await until(lambda: house.gate.reconciler.sweeps, "the server has swept once")
     monkeypatch.setattr("gate.coordination.drift.STRANGER_MS", -1)
     holders = [await house.acquire() for _ in range(3)]
     epoch, unknown = await house.gate.registry.epoch(house.pool), f"{house.pool}-unknown"

@@ -41,7 +41,7 @@ async def test_an_answer_of_another_epoch_is_stale(house: House) -> None:
 
 
 async def test_a_repair_counts_by_its_kind(house: House) -> None:
-    await until(lambda: house.pool in house.gate.reconciler._before, "the server has swept once")
+    await until(lambda: house.gate.reconciler.sweeps, "the server has swept once")
     job = await house.acquire()
     before = counters.repairs["restore"]
     house.people.zrem(house.key("slots"), job.job_id)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(autouse=True)
 async def first_look(house: House) -> None:
     """The server's own first look is over, and its next one ten seconds away."""
-    await until(lambda: house.pool in house.gate.reconciler._before, "the server has swept once")
+    await until(lambda: house.gate.reconciler.sweeps, "the server has swept once")
 
 
 async def mended(house: House) -> list[tuple[str, str]]:

@@ -122,7 +122,7 @@ async def scenario(guarded: Guarded, sql_url: str, pool: str, patience_s: float)
         assert (await house.acquire("e")).status == "queued"
         await until(lambda: house.outbox() == 0, "the outbox is in SQL", patience_s)
 
-        await until(lambda: pool in one.reconciler._before, "the server has swept once", patience_s)
+        await until(lambda: one.reconciler.sweeps, "the server has swept once", patience_s)
         operator.zrem(house.key("slots"), "b")
         await one.reconciler.sweep(pool)
         assert [found.kind for found in await one.reconciler.sweep(pool)] == ["restore"]

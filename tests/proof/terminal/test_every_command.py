@@ -39,6 +39,7 @@ SERVED = {
 """By command: words for it that need a server."""
 ALONE = {
     "accounts": ("accounts",),
+    "servers": ("servers",),
     "jobs": ("jobs",),
     "explain": ("explain", "s1"),
     "callbacks": ("callbacks",),
