@@ -40,6 +40,7 @@ def suites() -> dict[str, Any]:
         "depth": {"depths": {"10": of_depth(1.0), "10000": of_depth(1.1)}},
         "dead": {"dead": 100_000, "calls": 200, "leases": dead, "waiters": dead},
         "parked": {"count": 10_000, "gate_bytes_each": 15_000.0, "valkey_bytes_each": 360.0, "others": 0.92},
+        "growth": {"pools": {"1": {"cpu_percent": 1.4}}, "servers": {"one": {"commands": 91.0}}, "of_four": 1000},
         "starting": {"ready_s": [0.9], "python_s": [0.01]},
         "asking": {
             "idle_s": 20.0,
