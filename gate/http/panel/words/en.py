@@ -12,7 +12,7 @@ WORDS = {
     "sign_in_why": "Paste a key with the role read or admin, once. The browser keeps a session, not the key.",
     "sign_out": "Sign out",
     "key": "Key",
-    "wrong_key": "This is no living key.",
+    "wrong_key": "This key is not valid.",
     "tool_key": "A tool's key never belongs in a browser. Sign in with a key of the role read or admin.",
     "how_key": "A key is made at the terminal of the server:",
     "without_key": "no key exists yet: this machine is let in",
