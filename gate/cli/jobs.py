@@ -211,7 +211,7 @@ def cancel(
     config: ConfigFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """End a job that has not ended, or all that wait for a user or a session. Credits go back."""
+    """End a job that has not ended, or all that wait for a user or a session. Credits go back, unless cancel_refunds keeps them."""
     from gate.cli import context, render
     from gate.http.schemas import CancelBody, ReasonBody
 

@@ -29,6 +29,16 @@ class PoolCapacity:
         """Tasks on these accounts that are not gate's, at the last count."""
         return sum(one.strangers or 0 for one in self.accounts)
 
+    def why_short(self, in_force: int) -> str | None:
+        """Return why fewer slots are in force than the limit allows: `provider_full` or `account_down`; None if it is not so.
+
+        Args:
+            in_force: The limit in force of the pool.
+        """
+        if in_force >= self.limit:
+            return None
+        return "account_down" if any(one.state == "down" for one in self.accounts) else "provider_full"
+
 
 class CapacityCoordinator:
     """Keeps the limit in force of each pool equal in both stores. A method raises StoreDown when a store does not answer."""

@@ -116,10 +116,13 @@ class JobPricing:
         if request.tool is None:
             raise Invalid("started_by", "gate starts a job by the start_url of its tool; name a tool")
         if self._tools[request.tool].start_url is None:
-            raise Invalid(
-                "started_by",
-                f"tool {request.tool!r} has no start_url; set it in [tools.{request.tool}], or start the job yourself",
+            named = [tool.table for tool in self._tools if tool.name == request.tool and tool.start_url]
+            helps = (
+                f"it is the name of [tools.{named[0]}]; send {named[0]!r} as the tool"
+                if named
+                else (f"set it in [tools.{request.tool}], or start the job yourself")
             )
+            raise Invalid("started_by", f"tool {request.tool!r} has no start_url; {helps}")
 
     def _settled(self, request: Request) -> Request:
         """Let the owner's function pay the refund if a trusted caller has named the charge, and only then."""

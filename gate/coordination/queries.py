@@ -300,8 +300,10 @@ class JobQueries:
             jobs |= await self._ledger.jobs(line.holders)
         holders = [job for job_id in line.holders if (job := jobs.get(job_id))]
         waiters = [(job, place) for place, job_id in enumerate(line.queue, 1) if (job := jobs.get(job_id))]
-        placed = [await self._at(job, place, line) for job, place in waiters]
-        return PoolSnapshot(pool, line, holders, placed, await self._capacity.state(pool))
+        capacity = await self._capacity.state(pool)
+        short = None if capacity is None else capacity.why_short(line.limit)
+        placed = [await self._at(job, place, line, short) for job, place in waiters]
+        return PoolSnapshot(pool, line, holders, placed, capacity)
 
     async def pools(self, most: int = 100) -> list[PoolSnapshot]:
         """Read every pool, in order of their names."""
@@ -339,12 +341,12 @@ class JobQueries:
         """
         await asyncio.gather(self._semaphore.probe(), self._ledger.ping(), self._pools.writable())
 
-    async def _at(self, job: Job, position: int, line: QueueState) -> Job:
+    async def _at(self, job: Job, position: int, line: QueueState, short: str | None = None) -> Job:
         if job.status != "queued":
             return job
         reason = line.reason_of(job.tool if job.starts else None, job.job_id, job.refusals)
         if reason == "pool_full":
-            reason = self._capacity.why_short(job.pool) or reason
+            reason = short or self._capacity.why_short(job.pool) or reason
         # Where a caller or an operator has to act first, how long that takes is unknown.
         known = reason not in ("paused", "tool_down", "refused", "absent")
         eta_ms = await self._pace.eta(job.pool, job.job_id, position, line.limit) if known else None

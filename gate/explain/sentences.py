@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 from gate.explain.facts import Facts
@@ -37,7 +38,7 @@ def sections(facts: Facts) -> dict[str, list[Sentence]]:
     story = facts.story
     found = {
         "Where it is": list(_where(facts)),
-        "What happened": [Sentence(_happened(event), event.at) for event in story.events] or list(_forgotten(story)),
+        "What happened": list(_history(story)) or list(_forgotten(story)),
         "Money": list(_money(story)),
         "What was told to whom": list(_messages(story)),
     }
@@ -141,11 +142,22 @@ def _why_it_waits(facts: Facts) -> Iterator[Sentence]:
             f"Why: its caller has not shown itself for {span(job.presence_ms or 0)}, so others pass it. It keeps its place, and has its turn when"
             " its caller asks again."
         )
+    elif job.reason in SHORT:
+        yield Sentence(
+            f"Why: {SHORT[job.reason]}, so the pool has {several(facts.limit, 'slot')} now. `gate accounts` shows it."
+        )
     elif job.reason == "pool_full" and len(facts.holders) >= facts.limit:
         held = f"all {several(facts.limit, 'slot')} are held" if facts.limit > 1 else "the only slot is held"
         yield Sentence(f"Why: {held if facts.limit else 'the pool has no slots: its limit is 0'}.")
     elif facts.ahead_count:
         yield Sentence("Why: those before it come first.")
+
+
+SHORT = {
+    "account_down": "an account at the provider is down, because its key is refused or its wallet is empty",
+    "provider_full": "the accounts at the provider take fewer tasks than the pool may run",
+}
+"""Why a pool has fewer slots in force than its limit, by the reason of a waiter."""
 
 
 def _before_it(facts: Facts) -> Iterator[Sentence]:
@@ -262,7 +274,7 @@ HAPPENED = {
     "cancelled": "cancelled",
     "expired": "expired",
     "task": "bound to a task",
-    "callback": "a callback that changed nothing",
+    "callback": "a report of its end that changed nothing",
     "answer": "the provider was asked",
     "extended": "its lease was extended",
     "stop": "the stop of its task",
@@ -274,8 +286,18 @@ HAPPENED = {
     "refunded": "its refund was paid",
 }
 """Words for an event of the history, by its kind."""
+ROLES = ("caller", "holder", "operator", "owner", "provider", "tool")
+"""Roles that a history names; it names gate and each provider by their names."""
 RETURNED = {"not_taken": "SQL had no room for it", "lost": "its claim time was over"}
 """Words for the reason why a grant was taken back, by that reason."""
+
+
+def _history(story: JobTimeline) -> Iterator[Sentence]:
+    """Say what happened, in the order of time. What happened again at once is said once."""
+    for words, same in groupby(story.events, _happened):
+        first, *more = same
+        again = f" ({several(len(more), 'more time')}, until {clock(more[-1].at)})" if more else ""
+        yield Sentence(words + again, first.at)
 
 
 def _happened(event: Event) -> str:
@@ -287,8 +309,9 @@ def _happened(event: Event) -> str:
     elif event.kind == "callback" and event.by == "operator":
         what = "a callback that could not be read was applied"
     why = (TIMEOUTS | RETURNED | UNHEARD | PASSED).get(why or "", why)
-    by = "gate" if event.by == "gate" else f"the {event.by}"
-    return f"{what}, by {by}" + (f": {why}" if why else "")
+    by = f"the {event.by}" if event.by in ROLES else event.by
+    what = what if event.kind == "answer" else f"{what}, by {by}"
+    return what + (f": {why}" if why else "")
 
 
 def _forgotten(story: JobTimeline) -> Iterator[Sentence]:
@@ -369,10 +392,11 @@ VERDICTS = {
 
 
 def _callback(one: IncomingCallback) -> str:
-    task = f" of task {one.task_id}" if one.task_id else ""
+    task = f"task {one.task_id}" if one.task_id else "its task" if one.is_answer else None
+    what = f"answer to a question about {task}" if one.is_answer else f"callback of {task}" if task else "callback"
     error = f" ({one.error})" if one.error else ""
-    words = f"callback{task} from {one.provider}: {one.outcome}{error}; {VERDICTS.get(one.verdict, one.verdict)}"
-    return words + (f". It said: {short(one.body)}" if one.body else "")
+    words = f"{what} from {one.provider}: {one.outcome}{error}; {VERDICTS.get(one.verdict, one.verdict)}"
+    return words + (f". It said: {short(one.body)}" if one.body and not one.is_answer else "")
 
 
 def _unread(one: Unread) -> str:

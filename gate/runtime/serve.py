@@ -314,6 +314,10 @@ def _lines_of_secrets(settings: Settings) -> Iterator[str]:
     for provider, secrets in settings.provider_secrets().items():
         if any(len(secret.removeprefix("whsec_")) < SECRET_MIN for secret in secrets):
             yield f"  warns  provider {provider}: its secret is shorter than {SECRET_MIN} characters and can be guessed"
+    for provider in settings.refused_callbacks():
+        yield (
+            f"  warns  provider {provider}: no token and no secrets, so its callbacks are refused (401); set one, or callbacks = false"
+        )
     for tool in settings.known_tools():
         if tool.provider is not None and tool.provider not in settings.provider_secrets():
             yield (

@@ -326,6 +326,16 @@ class Settings(PoolDefaults, BaseSettings):
         """Return the token and the secrets of each provider by its name."""
         return {name: one.all() for name, one in self.providers.items()}
 
+    def refused_callbacks(self) -> list[str]:
+        """Return the names of the providers that are to call back and have no secret to show, in order."""
+        if not any(one.callbacks is True and not one.all() for one in self.providers.values()):
+            return []
+        from gate.providers import PROVIDERS
+
+        return sorted(
+            name for name, one in self.providers.items() if one.callbacks is True and not one.all() and name in PROVIDERS
+        )
+
     def hinting(self) -> frozenset[str]:
         """Return the names of the providers whose callbacks are hints."""
         return frozenset(name for name, one in self.providers.items() if one.callbacks == "hint")

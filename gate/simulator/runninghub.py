@@ -169,9 +169,14 @@ class Simulator:
 def main() -> None:
     """Run a simulator from the command line until it is interrupted."""
     parser = argparse.ArgumentParser(prog="python -m gate.simulator", description="A provider to try gate against.")
-    parser.add_argument("--port", type=int, default=0, help="0 is a free one")
-    parser.add_argument("--limit", type=int, default=3, help="tasks at once, for each key")
-    parser.add_argument("--key", action="append", default=[], help="a key that is accepted; without any, every key is")
+    parser.add_argument("--port", type=int, default=0, help="default 0: a free one")
+    parser.add_argument("--limit", type=int, default=3, help="tasks at once, for each key; default 3")
+    parser.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        help="a key that is accepted, with tasks and a limit of its own; may be repeated. Without any, every key is accepted",
+    )
     wanted = parser.parse_args()
     simulator = Simulator(wanted.limit, wanted.port, keys={key: {} for key in wanted.key})
     print(simulator.url, flush=True)

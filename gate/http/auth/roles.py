@@ -170,7 +170,7 @@ def caller(scope: Scope, headers: Mapping[bytes, bytes], may: frozenset[str], ri
             raise Unauthorized(
                 "no key exists yet, and without one only this machine is let in, by no proxy: gate keys create NAME --role admin"
             )
-        raise Unauthorized("show a living key: Authorization: Bearer KEY, or apikey: KEY")
+        raise Unauthorized("send a valid key: Authorization: Bearer KEY, or apikey: KEY")
     raise Forbidden(f"a key with the role {caller.role} may not do this; {' or '.join(sorted(may - {''}))} may")
 
 

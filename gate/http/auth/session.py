@@ -135,7 +135,7 @@ def open_for(key: str, ring: KeyCache) -> str:
     """
     found = ring.who(key)
     if found is None:
-        raise Unauthorized("this is no living key")
+        raise Unauthorized("this key is not valid")
     name, role = found
     if role not in roles.LOOK:
         raise Forbidden("a tool's key never belongs in a browser")

@@ -119,7 +119,7 @@ def revoke(url: str, name: str) -> None:
     living = keys.update().where(keys.c.name == name, keys.c.revoked_at.is_(None))
     with visit(url, UNREACHED, writes=True) as connection:
         if connection.execute(living.values(revoked_at=now_ms())).rowcount != 1:
-            raise CannotStart(f"there is no living key named {name!r}")
+            raise CannotStart(f"there is no valid key named {name!r}")
 
 
 def _checksum(body: str) -> str:

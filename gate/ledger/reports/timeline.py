@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from gate.ledger.commit.database import Database
 from gate.ledger.reports.asked_tasks import Asked, asked
+from gate.ledger.reports.provider_troubles import ASKED
 from gate.ledger.reports.refused_jobs import RefusedJob, refused_jobs
 from gate.ledger.sql.job_rows import find, is_holding, job_of, jobs_with_refund
 from gate.ledger.sql.tables import deliveries, events, jobs, ledger, owed, pools, tasks, webhooks
@@ -152,6 +153,11 @@ class IncomingCallback:
     error: str | None
     verdict: str
     body: str | None
+
+    @property
+    def is_answer(self) -> bool:
+        """The answer to a question of gate brought the end, and no callback did."""
+        return self.body is not None and self.body.startswith(ASKED.removesuffix("%"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,9 +132,13 @@ def test_what_will_be_regretted_is_said_at_the_start(tmp_path: Path) -> None:
         said = "".join(served.said)
         assert "  keys   none: every caller on this machine is let in, as an admin\n" in said
         assert "no lease goes beyond the longest hold, 3600 s" in said and "there is no [providers.runinghub]" in said
-    with Served(tmp_path, on_defaults=True, config="", GATE_ADMIN_KEY="short") as served:
+    config = '[providers.runninghub.accounts.one]\nkey = "a-key"\n[providers.comfyui]\nbase_url = "http://127.0.0.1:1"\n'
+    config += '[providers.comfyui.accounts.two]\nkey = "another"\n[tools.upscaler]\n'
+    with Served(tmp_path, on_defaults=True, config=config, GATE_ADMIN_KEY="short") as served:
         said = "".join(served.said)
         assert "  keys " not in said and "GATE_ADMIN_KEY is shorter than 16 characters" in said
+        refused = [line for line in said.splitlines() if "its callbacks are refused (401)" in line]
+        assert [line.partition(":")[0] for line in refused] == ["  warns  provider runninghub"]
 
 
 def test_a_second_server_says_that_the_data_dir_is_in_use(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,16 @@ async def test_a_job_that_moves_while_it_is_explained_is_told_as_it_then_is(hous
         house.gate.services.queries, house.gate.services.ledger, job
     )  # as a reader from before its end has it
     assert facts.job.status == "completed" and facts.holders == () and facts.slot is None
+
+
+async def test_what_happened_again_at_once_is_said_once(house: House) -> None:
+    job = await house.acquire()
+    await house.release(job)
+    facts = await by_both(house.gate.services.queries, house.gate.services.ledger, await house.look(job.job_id))
+    first, *_, last = facts.story.events
+    story = replace(facts.story, events=[first, first, first, last])
+    said = [one.words for one in sections(replace(facts, story=story))["What happened"]]
+    assert len(said) == 2 and " (2 more times, until " in said[0] and "more time" not in said[1]
 
 
 async def test_the_stores_tell_of_the_same_line(house: House) -> None:

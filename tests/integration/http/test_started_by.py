@@ -157,5 +157,7 @@ def test_the_terminal_asks_gate_to_start(empty: Served, tool: Tool) -> None:
     assert (started["status"], started["started_by"], len(tool.starts(started["job_id"]))) == ("running", "gate", 1)
     refused = run_gate(*words, "--tool", "without", cwd=empty.folder)
     assert refused.returncode == 1 and "'without' has no start_url" in refused.stderr
+    refused = run_gate(*words, "--tool", "Upscaler Arcano", cwd=empty.folder)
+    assert refused.returncode == 1 and f"it is the name of [tools.{TABLE}]; send '{TABLE}' as the tool" in refused.stderr
     wrong = run_gate("acquire", "--started-by", "me", cwd=empty.folder)
     assert wrong.returncode == 1 and wrong.stderr.startswith("gate: started_by:")

@@ -143,7 +143,10 @@ async def test_a_revoked_key_takes_its_account_down_and_fails_no_job(tmp_path: P
             await until(lambda: account(served, "first")["state"] == "down", "a question was answered so")
             assert pool(served)["limit_in_force"] == 4 and "802" in account(served, "first")["why"]
             assert [start(served, simulator)["account"] for _ in range(2)] == ["second", "second"]
-            assert served.acquire(job_id=fresh()).json()["status"] == "queued"
+            waiter = served.acquire(job_id=fresh()).json()
+            assert waiter["status"] == "queued"
+            assert "account down" in run_gate("status", cwd=tmp_path).stdout, "the terminal has the reason of the server"
+            assert "an account at the provider is down" in run_gate("explain", waiter["job_id"], cwd=tmp_path).stdout
             assert {served.http.get(f"/v1/pools/default/jobs/{job['job_id']}").json()["status"] for job in jobs} == {
                 "running"
             }

@@ -72,7 +72,11 @@ async def test_a_stop_is_told_while_it_is_owed_and_once_it_is_confirmed(tmp_path
             other = start(served, simulator)
             served.http.post(f"/v1/pools/default/jobs/{other['job_id']}/cancel")
             await until(lambda: "Stop confirmed by the provider" in page(served, other), "the provider has stopped it")
-            assert "The provider has confirmed that its task is over." in explained(served, other)
+            said = explained(served, other)
+            assert "The provider has confirmed that its task is over." in said
+            assert "answer to a question about task " in said and "callback" not in said, "no callback came"
+            assert "the answer to a question of gate" in page(served, other)
+            assert "a resposta a uma pergunta do gate" in page(served, other, "pt-BR")
 
 
 async def test_a_job_that_gate_does_not_ask_about_says_nothing_of_questions(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_with_a_server_and_without(tmp_path: Path) -> None:
             *words[:2], *(words[2:] if name != "keys create" else ("bob", "--role", "read")), "--json", cwd=tmp_path
         )
         if name == "keys revoke":
-            assert (done.returncode, "no living key" in done.stderr) == (1, True)
+            assert (done.returncode, "no valid key" in done.stderr) == (1, True)
         else:
             assert done.returncode == 0 and json.loads(done.stdout) is not None, (name, done.stderr)
 
