@@ -184,7 +184,8 @@ class JobCoordinator:
         if account is not None and (known is None or known.pool != pool):
             names = [one.name for one in self._accounts if (one.provider, one.pool) == (provider, pool)]
             has = f"has {', '.join(names)}" if names else "has none"
-            raise Invalid("account", f"{account!r} is no account of {provider} in pool {pool!r}, which {has}")
+            named = self.without_keys(account)
+            raise Invalid("account", f"{named!r} is no account of {provider} in pool {pool!r}, which {has}")
 
     async def start_late(self, pool: str, job_id: str, lease_id: str, started: StartReply) -> None:
         """Record the answer to a start call whose lease is over. Its task is stopped; without one the slot drains no longer.

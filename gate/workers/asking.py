@@ -303,12 +303,13 @@ class AskingWorker:
 
     async def _over(self, question: Question, answer: Answer) -> None:
         """Give the slot of a stopped task away, because the task is over."""
-        with contextlib.suppress(PoolUnknown):
-            if answer.report is not None:
+        if answer.report is not None:
+            with contextlib.suppress(PoolUnknown):  # the stop of a task outlives its pool
                 await self._jobs.hear(question.pool, question.provider, answer.report, _body(answer))
-            is_last = await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None, stop="confirmed"))
-            counters.stops[question.provider, "confirmed"] += 1
-            if is_last:  # guard: last-stop-frees-the-slot
+        is_last = await self._questions.record(question, Heard(AnswerState.ENDED, answer.why, None, stop="confirmed"))
+        counters.stops[question.provider, "confirmed"] += 1
+        if is_last:  # guard: last-stop-frees-the-slot
+            with contextlib.suppress(PoolUnknown):
                 await self._pools.pool(question.pool).drained(question.job_id, question.lease_id)
 
 

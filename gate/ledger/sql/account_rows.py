@@ -62,7 +62,9 @@ class AccountRow(NamedTuple):
 
     def is_open(self, now: int) -> bool:
         """Return whether grants may choose the account at this time (ms)."""
-        return self.down_since is None and (self.cooling_until or 0) <= now
+        # A refusal later than now was written before SQL's clock was set back. Its cool-down would last for the whole step.
+        went_back = (self.refused_at or 0) > now  # guard: cool-down-after-the-clock-went-back
+        return self.down_since is None and (went_back or (self.cooling_until or 0) <= now)
 
     def room_now(self, now: int) -> int | None:
         """Return how many tasks of gate the account takes at this time (ms); None for any number."""

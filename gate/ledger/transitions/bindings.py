@@ -75,14 +75,14 @@ def bind_late(batch: UnitOfWork, job: Job, named: Binding, account: Account | No
         by: Actor for the history.
 
     Returns:
-        The job. One that ended under this lease without a task is bound to it.
+        The job. One that ended under this lease without a task is bound to it. A task that another lease has is left to it.
     """
+    if jobs.task(batch, named.provider, named.task_id) is not None:  # guard: late-task-of-another-lease
+        return job
     if job.ended and job.lease_id == named.lease_id and job.task_id is None:
         after = inbox.bound(batch, jobs.bind(batch, job, named.provider, named.task_id, by, account), tools)
         batch.forget_use(job.pool)
         return after.job or job
-    if jobs.task(batch, named.provider, named.task_id) is not None:
-        return job
     at = batch.now_ms(job.pool)
     row = {"provider": named.provider, "task_id": named.task_id, "job_id": job.job_id, "lease_id": named.lease_id, "at": at}
     owed = questions.owed(batch, account) if account is not None else {}  # guard: stop-a-start-of-a-former-lease

@@ -275,7 +275,7 @@ def look(connection: Connection, names: Sequence[str]) -> CapacityLook:
     found.due.extend(
         (row.provider, row.name)
         for row in rows
-        if row.look_at <= now and (row.capacity != "off" or row.down_since is not None)
+        if (row.look_at <= now or row.look_at > now + LOOK_MS) and (row.capacity != "off" or row.down_since is not None)
     )
     return found
 
@@ -343,7 +343,8 @@ class Capacity:
 
         def work(batch: UnitOfWork) -> bool:
             now = clock_ms(batch.connection)
-            mine = (accounts.c.provider == provider) & (accounts.c.name == name) & (accounts.c.look_at <= now)
+            is_far = accounts.c.look_at > now + LOOK_MS  # guard: look-after-the-clock-went-back
+            mine = (accounts.c.provider == provider) & (accounts.c.name == name) & ((accounts.c.look_at <= now) | is_far)
             return batch.connection.execute(accounts.update().where(mine).values(look_at=now + TAKEN_MS)).rowcount > 0
 
         return await self._database.write("", "", work)

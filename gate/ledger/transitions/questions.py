@@ -28,9 +28,10 @@ SPACING_OF_A_LEASE = 10
 """Questions that fit into a lease at least."""
 SOONEST = 12
 """Part of the longest spacing that lies between two questions at least."""
+HOLD_MAX_MS = 60_000
+"""Longest time (ms) for which a server holds a question."""
 BURST_MS = 1_000
 """Time (ms) of silence towards a provider that counts towards its limit of questions a second."""
-
 
 Lane = tuple[str, str, bool]
 """Provider, account, and whether it is about stops. Stops never wait for questions, nor questions for stops."""
@@ -216,7 +217,7 @@ def take(
             most = min(room.get((account.provider, account.name, stops), 0), budget.left - len(found))
             if most > 0:
                 bound = {"provider": account.provider, "account": account.name, "now": now, "most": most}
-                query = _due.where((tasks.c.stop == "owed") if stops else tasks.c.stop.is_(None))
+                query = _due.where((tasks.c.stop == "owed") if stops else tasks.c.stop.is_(None), _is_untaken(now))
                 found += [_question(row, now) for row in connection.execute(query, bound).all()]
         for one in found:
             held_ms = hold_ms
@@ -280,17 +281,19 @@ def stops(batch: UnitOfWork, pool: str) -> list[tuple[Job, int]]:
     """Return the jobs of a pool whose slots may drain, each with the time (ms) since its end.
 
     Their tasks have to be stopped, or their start calls were unanswered at their end. A job that expired is left out, because its
-    slot was free at once.
+    slot was free at once. A task may be named long after the end: by then its slot is another job's.
     """
     now, since = clock_ms(batch.connection), dict[str, int]()
     unanswered = sa.select(jobs.c.job_id, jobs.c.ended_at).where(jobs.c.pool == pool, is_unanswered)
     for row in batch.connection.execute(unanswered):  # guard: load-slots-of-unanswered-starts
         since[row.job_id] = batch.now_ms(pool) - row.ended_at
-    stopped = sa.select(tasks.c.job_id, tasks.c.stop_at).join(jobs, jobs.c.job_id == tasks.c.job_id)
+    stopped = sa.select(tasks.c.job_id, tasks.c.stop_at, jobs.c.ended_at).join(jobs, jobs.c.job_id == tasks.c.job_id)
     stopped = stopped.where(
         tasks.c.ask_at.is_not(None), tasks.c.stop == "owed", jobs.c.pool == pool, jobs.c.status != "expired"
     )
-    since |= {row.job_id: now - row.stop_at for row in batch.connection.execute(stopped)}
+    for stop in batch.connection.execute(stopped).all():
+        by_end = batch.now_ms(pool) - (stop.ended_at or stop.stop_at)  # guard: drain-from-the-end-of-the-job
+        since[stop.job_id] = max(now - stop.stop_at, by_end)
     found = [batch.job(pool, job_id) for job_id in since]
     return [(job, since[job.job_id]) for job in found if job is not None and job.ended]
 
@@ -385,7 +388,8 @@ class _Budget:
         if next_at is None:
             connection.execute(_new_account(connection), {"provider": account.provider, "name": account.name, "next_at": 0})
             next_at = connection.execute(query).scalar_one()
-        self._begins = max(next_at, now - max(BURST_MS, self._interval))
+        went_back = next_at > now + self._interval  # guard: budget-after-the-clock-went-back
+        self._begins = max(0 if went_back else next_at, now - max(BURST_MS, self._interval))
         self.left = int((now - self._begins) / self._interval)
 
     def spend(self, count: int) -> None:
@@ -417,6 +421,21 @@ def _question(row: sa.Row[*tuple[object, ...]], now: int) -> Question:
     )
 
 
+def _is_too_far(now: int | sa.BindParameter[int]) -> sa.ColumnElement[bool]:
+    """Whether a question is further away than any pause: SQL's clock was set back since. Waiting for it would lose the lease."""
+    of_its_lease = tasks.c.stop.is_(None) & (tasks.c.ask_at > now + jobs.c.lease_ms / SPACING_OF_A_LEASE + 1)
+    is_far = (tasks.c.ask_at > now + SPACING_MAX_MS) | of_its_lease  # guard: question-due-after-the-clock-went-back
+    return is_far
+
+
+def _is_untaken(now: int) -> sa.ColumnElement[bool]:
+    """Whether no server holds a question. A hold that is longer than any was written before SQL's clock was set back."""
+    is_over = (tasks.c.taken_until <= now) | (tasks.c.taken_until > now + HOLD_MAX_MS)
+    is_untaken = tasks.c.taken_until.is_(None) | is_over  # guard: question-taken-by-one-server
+    return is_untaken
+
+
+_now = sa.bindparam("now", type_=sa.BigInteger)
 _due = (
     sa.select(
         tasks.c.provider, tasks.c.task_id, tasks.c.job_id, tasks.c.account, tasks.c.lease_id, tasks.c.asked_since,
@@ -429,9 +448,8 @@ _due = (
     .where(
         tasks.c.provider == sa.bindparam("provider"),
         tasks.c.account == sa.bindparam("account"),
-        tasks.c.ask_at <= sa.bindparam("now"),
-        # guard: question-taken-by-one-server
-        sa.or_(tasks.c.taken_until.is_(None), tasks.c.taken_until <= sa.bindparam("now")),
+        tasks.c.ask_at.is_not(None),  # the condition of the partial index
+        (tasks.c.ask_at <= _now) | _is_too_far(_now),
     )
     .order_by(jobs.c.expires_at, tasks.c.ask_at)
     .limit(sa.bindparam("most"))
@@ -452,10 +470,7 @@ class Questions:
         self._database, self._by = database, by
 
     async def due_in_s(self, asked: Collection[Account]) -> float | None:
-        """Return the time (s) until the next question of these accounts is due, 0 if one is; None without any.
-
-        An idle gate only reads.
-        """
+        """Return the time (s) until the next question of these accounts is due, 0 if one is; None without any. It only reads."""
         return await self._database.read(lambda connection: _due_in_s(connection, asked))
 
     async def free(self, asked: Collection[Account]) -> None:
@@ -472,8 +487,11 @@ class Questions:
 
 
 def _due_in_s(connection: Connection, asked: Collection[Account]) -> float | None:
+    now = clock_ms(connection)
     known = sa.or_(*((tasks.c.provider == one.provider) & (tasks.c.account == one.name) for one in asked))
     later_of = sa.func.greatest if connection.dialect.name == "postgresql" else sa.func.max
-    soonest: sa.ColumnElement[int] = later_of(tasks.c.ask_at, sa.func.coalesce(tasks.c.taken_until, 0))
-    next_at = connection.execute(sa.select(sa.func.min(soonest)).where(tasks.c.ask_at.is_not(None), known)).scalar()
-    return None if next_at is None else max(next_at - clock_ms(connection), 0) / 1000
+    ask_at = sa.case((_is_too_far(now), now), else_=tasks.c.ask_at)
+    soonest: sa.ColumnElement[int] = later_of(ask_at, sa.case((_is_untaken(now), 0), else_=tasks.c.taken_until))
+    query = sa.select(sa.func.min(soonest)).join_from(tasks, jobs, jobs.c.job_id == tasks.c.job_id)
+    next_at = connection.execute(query.where(tasks.c.ask_at.is_not(None), known)).scalar()
+    return None if next_at is None else max(next_at - now, 0) / 1000

@@ -24,11 +24,13 @@ KEY = "key-of-the-test-0123456789"
 
 
 @contextlib.contextmanager
-def asking(folder: Path, simulator: Simulator, more: str = "", lease_seconds: float = 2, **settings: Any) -> Iterator[Served]:
+def asking(
+    folder: Path, simulator: Simulator, more: str = "", lease_seconds: float = 2, pool: str = "default", **settings: Any
+) -> Iterator[Served]:
     lines = {"callbacks": "true", "silence_seconds": 3, "drain_seconds": 3, "questions_per_second": 100} | settings
     config = f'lease_seconds = {lease_seconds}\nlimit = 1\n{more}\n[providers.runninghub]\ntoken = "t0ken-of-the-test"\n'
     config += f'base_url = "{simulator.url}"\n' + "".join(f"{name} = {value}\n" for name, value in lines.items())
-    config += f'[providers.runninghub.accounts.primary]\nkey = "{KEY}"\n'
+    config += f'[providers.runninghub.accounts.primary]\nkey = "{KEY}"\npool = "{pool}"\n'
     with Served(folder, config=config) as served:
         yield served
 
@@ -69,6 +71,15 @@ async def test_a_task_that_runs_longer_than_a_lease_keeps_its_slot(tmp_path: Pat
         assert look(served, job)["status"] == "completed"
         kinds = [one["kind"] for one in served.http.get(f"/v1/pools/default/jobs/{job['job_id']}/history").json()["events"]]
         assert "extended" in kinds and "answer" in kinds
+
+
+async def test_a_finished_job_is_found_although_the_clock_went_back(tmp_path: Path) -> None:
+    with Simulator(limit=1) as simulator, asking(tmp_path, simulator) as served:
+        job, _ = start(served, simulator, seconds=1)
+        served.sql("update @tasks set ask_at = ask_at + 3600000, taken_until = taken_until + 3600000")
+        served.sql("update @accounts set next_at = next_at + 3600000")
+        await until(lambda: look(served, job)["status"] != "running", "it is over", 15)
+        assert look(served, job)["status"] == "completed" and look(served, job)["refund"] is None
 
 
 async def test_a_cancelled_job_is_stopped_at_the_provider_before_the_next_one_gets_its_slot(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from gate.simulator import Simulator
-from tests.proof.simulator.test_asking import asking, look, look_at, run
+from tests.proof.simulator.test_asking import KEY, asking, look, look_at, run
 from tests.support.gate_process import Served
 from tests.support.names import fresh
 from tests.support.tool import Tool
@@ -117,3 +117,33 @@ async def test_task_that_is_named_after_the_end_of_its_job_is_stopped(tmp_path: 
         assert (refused.status_code, refused.json()["code"]) == (409, "already_ended")
         await until(lambda: look_at(simulator, task_id)["cancelled"], "its stop was owed")
         assert look(served, job)["status"] == "cancelled"
+
+
+async def test_a_task_named_long_after_the_end_takes_no_slot_at_a_load(tmp_path: Path) -> None:
+    with Simulator(limit=1) as simulator, asking(tmp_path, simulator, lease_seconds=600, drain_seconds=60) as served:
+        job, task_id = served.acquire(job_id=fresh()).json(), run(simulator, deaf=True)
+        cancel(served, job)
+        served.sql("update @jobs set ended_at = ended_at - 60000")
+        body = {"provider": "runninghub", "task_id": task_id, "lease_id": job["lease"]["lease_id"]}
+        assert served.http.put(f"/v1/pools/default/jobs/{job['job_id']}/task", json=body).status_code == 409
+        redis.Redis.from_url(served.redis_url).flushall()
+        assert served.acquire(job_id=fresh()).json()["status"] == "running" and draining(served) == 0
+
+
+async def test_the_stop_of_a_task_whose_pool_was_deleted_is_confirmed(tmp_path: Path) -> None:
+    with Simulator(limit=1) as simulator, asking(tmp_path, simulator, lease_seconds=600, pool="gpu") as served:
+        job, task_id = served.acquire("gpu", job_id=fresh()).json(), run(simulator, deaf=True)
+        body = {"provider": "runninghub", "task_id": task_id, "lease_id": job["lease"]["lease_id"]}
+        assert served.http.put(f"/v1/pools/gpu/jobs/{job['job_id']}/task", json=body).status_code == 200
+        assert served.http.post(f"/v1/pools/gpu/jobs/{job['job_id']}/cancel").status_code == 200
+        assert served.http.delete("/v1/pools/gpu").status_code == 200
+        simulator.control(tasks={task_id: {"seconds": 0}})
+        await until(lambda: served.sql("select stop, ask_at from @tasks") == [("confirmed", None)], "gate has asked again")
+
+
+async def test_an_account_that_is_a_key_by_mistake_is_not_shown(tmp_path: Path) -> None:
+    with Simulator(limit=1) as simulator, asking(tmp_path, simulator, lease_seconds=600) as served:
+        job = served.acquire(job_id=fresh()).json()
+        body = {"provider": "runninghub", "task_id": "t", "account": KEY}
+        refused = served.http.put(f"/v1/pools/default/jobs/{job['job_id']}/task", json=body)
+        assert refused.status_code == 422 and KEY not in refused.text

@@ -226,6 +226,24 @@ async def test_a_refusal_cools_its_account_and_the_last_open_one_cools_its_pool(
     assert await in_force(book) == 6
 
 
+async def test_an_account_does_not_cool_down_for_a_step_of_the_clock(book: Book) -> None:
+    capacity = await configured(book, FIRST, SECOND)
+    job = await book.running("j1", 1)
+    await book.ledger.refuse("default", "j1", job.lease_id or "", "holder")
+    await capacity.settle("default")
+    assert await in_force(book) == 3
+    book.clock(NOW - 3_600_000)
+    await capacity.settle("default")
+    assert await in_force(book) == 6
+
+
+async def test_an_account_is_looked_at_after_the_clock_went_back(book: Book) -> None:
+    capacity = await configured(book, FIRST)
+    assert await capacity.take("acme", "first") and not await capacity.take("acme", "first")
+    book.clock(NOW - 3_600_000)
+    assert (await capacity.look(["default"])).due == [("acme", "first")] and await capacity.take("acme", "first")
+
+
 async def test_an_account_that_a_tool_calls_down_gets_no_job(book: Book) -> None:
     await configured(book, FIRST, SECOND)
     job = await book.running("j1", 1)

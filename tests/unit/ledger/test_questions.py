@@ -176,6 +176,35 @@ async def test_a_start_of_a_former_lease_owes_a_stop_and_leaves_the_new_one_alon
     assert (question.task_id, question.lease_id, question.is_stopping) == ("task-a", "lease-1", True)
 
 
+async def test_a_late_start_that_names_the_task_of_another_job_leaves_it_alone(book: Book, mine: Questions) -> None:
+    await bound(book, "b", 2)
+    job = await book.granted(tool="upscaler", starts=True)
+    await book.ledger.end("default", "a", "cancelled", by="operator")
+    before = await row(book, "task-b")
+    await book.ledger.start_late("default", "a", job.lease_id or "", late("task-b"))
+    assert await row(book, "task-b") == before and before["stop"] is None and (await book.job()).task_id is None
+
+
+@pytest.mark.parametrize(("back_ms", "hold_ms"), [(LEASE_MS // 10, 0), (3_600_000, 0), (3_600_000, 60_000)])
+async def test_a_question_is_due_at_once_after_the_clock_went_back(
+    book: Book, mine: Questions, theirs: Questions, back_ms: int, hold_ms: int
+) -> None:
+    await bound(book)
+    book.clock(NOW + SPACING_MS)
+    if hold_ms:
+        assert len(await take(theirs)) == 1
+    book.clock(NOW - back_ms)
+    assert await mine.due_in_s([ACCOUNT]) == 0 and len(await take(mine)) == 1
+
+
+async def test_questions_are_allowed_after_the_clock_went_back(book: Book, mine: Questions) -> None:
+    await bound(book)
+    book.clock(NOW + SPACING_MS)
+    assert len(await take(mine)) == 1
+    book.clock(NOW - 3_600_000)
+    assert len(await take(mine)) == 1
+
+
 async def test_a_question_under_way_is_joined(book: Book, mine: Questions) -> None:
     await bound(book)
     book.clock(NOW + SPACING_MS)
