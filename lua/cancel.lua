@@ -18,11 +18,15 @@ local freed = false
 local function leave(job)
   local entry = read(job)
   if entry and entry.drains then return 'absent' end -- guard: cancel-leaves-a-draining-slot
-  local held_slot = vacate(job)
-  local waited = not held_slot and unqueue(job, entry)
+  local word = 'absent'
+  if vacate(job) then
+    word = 'left_slot'
+    freed = true
+  elseif unqueue(job, entry) then
+    word = 'left_queue'
+  end
   forget(job, entry)
-  freed = freed or held_slot
-  return held_slot and 'left_slot' or waited and 'left_queue' or 'absent'
+  return word
 end
 
 begin()

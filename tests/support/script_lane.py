@@ -51,6 +51,10 @@ class Pinned:
     async def ask_all(self, *what: Any) -> list[Any]:
         return [await self.ask(*words) for words in what[-1]]
 
+    @property
+    def primaries(self) -> tuple[Pinned, ...]:
+        return (self,)
+
     def of(self, pool: str) -> Pinned:
         return self
 

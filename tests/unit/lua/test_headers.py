@@ -38,7 +38,7 @@ def test_it_says_what_it_is_and_what_it_guarantees(verb: str) -> None:
 def test_its_arguments_are_those_it_reads(verb: str) -> None:
     header, body = header_and_body(FILES[verb])
     said = {int(n) for n in re.findall(r"^  (\d+) ", part(header, "ARGV"), re.MULTILINE)}
-    read = {int(n) for n in re.findall(r"ARGV\[(\d+)\]", body)}
+    read = {int(n) for pair in re.findall(r"ARGV\[(\d+)\]|for i = (\d+), #ARGV", body) for n in pair if n}
     assert said == read
 
 
