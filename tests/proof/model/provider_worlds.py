@@ -45,6 +45,8 @@ TWO_KEYS = World(jobs=1, limit=2, faults=0, refusals=1, accounts=(1, 1), strange
 """Two accounts, and a stranger on the first."""
 RETRIED = World(jobs=1, accounts=ONE, calls=frozenset(), retry=1)
 """A failure of the provider is tried again once, and a process stops."""
+RETRIED_WHOLE = World(jobs=1, faults=0, accounts=ONE, calls=frozenset(), retry=1)
+"""... and none stops."""
 RETRIED_TWICE = World(jobs=1, faults=0, accounts=ONE, calls=frozenset({"again", "failed"}), retry=2)
 """It is tried again twice, and calls are repeated."""
 OVERTAKEN = World(jobs=1, accounts=ONE, calls=frozenset(), retry=2)

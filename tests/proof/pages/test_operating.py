@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from gate.diagnostics import doctor, outages, provider_findings, replication_findings
+from gate.diagnostics import doctor, outages, provider_findings, replication_findings, server_findings
 from gate.model.limits import BODY_MAX_BYTES, QUEUE_MAX, WAIT_MAX_S
 from gate.providers.standard import STALE_S
 from gate.runtime.graceful_stop import GRACE_S, STOP_S
@@ -150,7 +150,7 @@ def test_every_finding_of_the_doctor_is_in_the_table() -> None:
     assert said == set(re.findall(r"^(\w+)  +\w", doctor.__doc__, flags=re.MULTILINE))
     found = {
         node.args[0].value
-        for module in (doctor, provider_findings, replication_findings)
+        for module in (doctor, provider_findings, replication_findings, server_findings)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Call)
         and getattr(node.func, "id", "") == doctor.Diagnosis.__name__

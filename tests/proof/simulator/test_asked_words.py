@@ -166,7 +166,7 @@ async def test_a_draining_slot_is_listed_with_its_task_and_its_latest_end(tmp_pa
             assert re.search(r"parando no provedor, há [\d:]+ ; sua vaga fica livre em [\d:]+ no máximo", said), said
             said = status(served)
             assert re.search(
-                rf"{job['job_id']} runninghub first {task} .* free in \d+ s at the latest being stopped", said
+                rf"{job['job_id']} runninghub first {task} .* free in \d+ (?:s|min) at the latest being stopped", said
             ), said
             told = json.loads(status(served, "--json"))["stopping"]
             assert [(one["task_id"], one["stop"], one["until"] > one["since"]) for one in told] == [(task, "owed", True)]
