@@ -397,9 +397,8 @@ class Ledger:
 
         def work(batch: UnitOfWork) -> RebuildPlan:
             row = batch.pool(pool)
-            if life(row.redis) == life(identity) and (
-                refused_epoch is None or row.epoch > refused_epoch
-            ):  # guard: one-rebuild-a-loss
+            is_newer = refused_epoch is None or row.epoch > refused_epoch
+            if is_newer and life(row.redis) == life(identity):  # guard: one-rebuild-a-loss
                 return RebuildPlan(EpochResult.TAKEN, row.epoch, row)
             if was_left(identity, row.redis, row.former) and not even_a_former:  # guard: replaced-redis-is-not-loaded
                 return RebuildPlan(EpochResult.REPLACED, row.epoch, row)
