@@ -44,6 +44,10 @@ MINIATURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "ablation": partial(ablation.run, rounds=1, seconds=0.2, lanes=LANES),
 }
 
+in_full = pytest.mark.skipif(
+    os.environ.get("GATE_TEST_BENCH") != "all", reason="GATE_TEST_BENCH=all runs each suite in miniature: two minutes more"
+)
+
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
@@ -80,6 +84,7 @@ def test_the_next_in_line_is_the_next(measured: dict[str, Any]) -> None:
     assert f"0 of {measured['granted']}" in tables.handover({"handover": measured})
 
 
+@in_full
 @pytest.mark.parametrize("measured", ["depth"], indirect=True)
 def test_each_depth_is_asked_the_same(measured: dict[str, Any]) -> None:
     for found in measured["depths"].values():
@@ -88,6 +93,7 @@ def test_each_depth_is_asked_the_same(measured: dict[str, Any]) -> None:
     assert "hand-over, ms" in tables.depth({"depth": measured})
 
 
+@in_full
 @pytest.mark.parametrize("measured", ["dead"], indirect=True)
 def test_the_dead_are_cleared(measured: dict[str, Any]) -> None:
     assert all(0 < measured[what]["p50_us"] <= measured[what]["worst_us"] for what in ("leases", "waiters"))
@@ -101,6 +107,7 @@ def test_a_parked_waiter_stays_parked(measured: dict[str, Any]) -> None:
 @pytest.mark.skipif(
     "GATE_TEST_EVERYTHING" not in os.environ and servers.postgres_programs() is None, reason="half of them need Postgres"
 )
+@in_full
 @pytest.mark.parametrize("measured", ["ablation"], indirect=True)
 def test_a_gate_without_a_part_of_its_fast_lane_is_compared(measured: dict[str, Any]) -> None:
     assert set(measured["lanes"]) == set(LANES) <= set(without.LANES)
@@ -110,6 +117,7 @@ def test_a_gate_without_a_part_of_its_fast_lane_is_compared(measured: dict[str, 
 @pytest.mark.skipif(
     "GATE_TEST_EVERYTHING" not in os.environ and servers.postgres_programs() is None, reason="half of them need Postgres"
 )
+@in_full
 @pytest.mark.parametrize("measured", ["asking"], indirect=True)
 def test_a_gate_whose_questions_hang_is_compared_with_one_that_asks_none(measured: dict[str, Any]) -> None:
     assert set(measured["databases"]) == {"SQLite", "Postgres"}
