@@ -18,6 +18,7 @@ from gate.coordination.single_flight import SingleFlight
 from gate.ledger import Ledger, LedgerQueries, Pool
 from gate.model.account import Accounts
 from gate.model.errors import PoolUnknown, StoreDown
+from gate.model.job import POOL_NAME
 from gate.slots import (
     NotDone,
     PoolLook,
@@ -124,7 +125,10 @@ class PoolRegistry:
         Raises:
             StoreDown: SQL does not answer.
         """
-        if (row := (await self._reading.named([pool])).get(pool)) is not None:
+        rows = (
+            await self._reading.named([pool]) if POOL_NAME.fullmatch(pool) else {}
+        )  # SQL refuses a statement with another name
+        if (row := rows.get(pool)) is not None:
             self._take(row)
         else:
             self._forget(pool)
