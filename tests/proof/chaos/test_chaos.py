@@ -19,7 +19,6 @@ from tests.proof.chaos.__main__ import FAULTS, IN_ANOTHER, play, refusal
 from tests.proof.chaos.points import DOORS
 from tests.support.needs import missing
 
-
 SMALL = [fault for fault in FAULTS if fault not in IN_ANOTHER]
 TODAY = SMALL if os.environ.get("GATE_TEST_CHAOS") == "all" else SMALL[date.today().toordinal() % 2 :: 2]
 
