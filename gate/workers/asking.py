@@ -94,13 +94,16 @@ class AskingWorker:
                     await self._questions.free(list(self._accounts))  # guard: free-questions-of-a-dead-server
                     self._freed = True
                 if not self._rests():
+                    self._rests_until = time.monotonic() + REST_S  # before the look, so that a change during it ends the rest
                     left_s = await self._questions.due_in_s(list(self._accounts))
                     if left_s == 0 and not await self._take():
                         pause_s = FULL_S
-                    wait_s = min(EVERY_S, max(left_s, AGAIN_S)) if left_s is not None else EVERY_S
-                    self._rests_until = time.monotonic() + (REST_S if left_s is None else min(REST_S, left_s))
+                    if left_s is not None:
+                        wait_s = min(EVERY_S, max(left_s, AGAIN_S))
+                        self._rests_until = min(self._rests_until, time.monotonic() + left_s)
             except StoreDown as error:
                 log.debug("asking.store_away", error=str(error))
+                self._rests_until = 0.0
                 self._due.clear()
             await asyncio.sleep(pause_s)  # guard: changes-share-a-look
             with contextlib.suppress(TimeoutError):
